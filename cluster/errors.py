@@ -1,0 +1,93 @@
+"""Errors of the acting layer. `code` is stable and machine-readable, `http_status` is what the API answers."""
+
+from typing import ClassVar
+
+
+class ClusterError(Exception):
+    """Base class; the text is written for whoever made the request."""
+
+    code: ClassVar[str] = "internal"
+    http_status: ClassVar[int] = 500
+
+
+class BadRequest(ClusterError):
+    """The request itself is malformed: the client must change it."""
+
+    code = "bad_request"
+    http_status = 400
+
+
+class NotFound(ClusterError):
+    code = "not_found"
+    http_status = 404
+
+
+class StaleIndex(ClusterError):
+    """A check-and-set lost against a newer write; nothing was changed."""
+
+    code = "stale_index"
+    http_status = 409
+
+
+class Refused(ClusterError):
+    """Well-formed, understood, and not possible in the present state; nothing was changed."""
+
+    code = "refused"
+    http_status = 422
+
+
+class RateLimitReached(ClusterError):
+    code = "rate_limited"
+    http_status = 429
+
+    def __init__(self, text: str, retry_after_seconds: float = 1.0) -> None:
+        super().__init__(text)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class InternalError(ClusterError):
+    """What Consul answers with status 500 and a text; the text is safe to show."""
+
+    code = "internal"
+    http_status = 500
+
+
+class NotLeader(ClusterError):
+    """Definitely not done: this node does not lead. Safe to send again, to the leader."""
+
+    code = "not_leader"
+    http_status = 503
+
+
+class NoLeader(ClusterError):
+    """Definitely not done: no leader is known. Safe to send again later."""
+
+    code = "no_leader"
+    http_status = 503
+
+
+class Overloaded(ClusterError):
+    """Definitely not done: a queue is full. Safe to send again later."""
+
+    code = "overloaded"
+    http_status = 503
+
+
+class NotReady(ClusterError):
+    """Definitely not done: the CA, or this node, is not ready yet."""
+
+    code = "not_ready"
+    http_status = 503
+
+
+class CommitUnknown(ClusterError):
+    """The write may or may not have taken effect: read the state, then decide; never blindly send again."""
+
+    code = "commit_unknown"
+    http_status = 504
+
+
+class ConfigError(ClusterError):
+    """The node's own configuration cannot be used; one line for each mistake."""
+
+    code = "config"

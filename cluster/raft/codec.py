@@ -1,0 +1,195 @@
+"""What Raft messages and log entries look like as bytes, and what a peer may send: everything else is refused.
+
+msgpack only. pysyncobj's own pickle functions are replaced by ones that refuse, so nothing that arrives from the
+network or from disk can reach an unpickler.
+"""
+
+import struct
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NoReturn
+
+import msgpack
+
+from cluster.raft.membership import MAX_NAME_LENGTH, ChangeKind, Member, MembershipChange
+
+Message = dict[str, Any]
+
+FRAME_HEADER: Final = struct.Struct("<I")
+MAX_FRAME_BYTES: Final = 16 << 20
+MAX_COMMAND_BYTES: Final = 1 << 20
+
+# First byte of an entry's command, PySyncObj's numbers.
+REGULAR: Final = 0
+NO_OP: Final = 1
+MEMBERSHIP: Final = 2
+NO_OP_COMMAND: Final = bytes([NO_OP])
+
+_ENTRY_VERSION: Final = 1
+
+
+class MessageInvalid(ValueError):
+    """A frame or entry that no correct peer sends."""
+
+
+# -- log entries
+
+
+def pack_batch(origin: int, sequence: int, commands: list[bytes]) -> bytes:
+    """A regular entry: commands of the state machine, and who waits for their results."""
+    body: bytes = msgpack.packb([_ENTRY_VERSION, origin, sequence, commands])
+    return bytes([REGULAR]) + body
+
+
+def unpack_batch(command: bytes) -> tuple[int, int, list[bytes]]:
+    """Origin, sequence and commands of a regular entry. Raises: MessageInvalid."""
+    value = _unpack(memoryview(command)[1:])
+    if not (isinstance(value, list) and len(value) == 4 and value[0] == _ENTRY_VERSION):
+        raise MessageInvalid("entry of an unknown format")
+    _, origin, sequence, commands = value
+    if not (
+        type(origin) is int
+        and type(sequence) is int
+        and isinstance(commands, list)
+        and all(type(item) is bytes for item in commands)
+    ):
+        raise MessageInvalid("entry with fields of a wrong type")
+    return origin, sequence, commands
+
+
+def pack_change(change: MembershipChange) -> bytes:
+    """The command of a membership entry, behind PySyncObj's type byte."""
+    member = change.member
+    body: bytes = msgpack.packb(
+        [_ENTRY_VERSION, change.kind.value, member.id, member.raft_address, member.rpc_address, member.is_voter]
+    )
+    return body
+
+
+def unpack_change(command: bytes) -> MembershipChange | None:
+    """The change a whole entry stands for, None for another kind of entry. Raises: MessageInvalid."""
+    if command[:1] != bytes([MEMBERSHIP]):
+        return None
+    value = _unpack(memoryview(command)[1:])
+    if not (isinstance(value, list) and len(value) == 6 and value[0] == _ENTRY_VERSION):
+        raise MessageInvalid("membership entry of an unknown format")
+    _, kind, member_id, raft_address, rpc_address, is_voter = value
+    strings = (member_id, raft_address, rpc_address)
+    if not all(type(text) is str and 0 < len(text) <= 255 for text in strings) or type(is_voter) is not bool:
+        raise MessageInvalid("membership entry with fields of a wrong type")
+    if kind not in set(ChangeKind) or len(member_id) > MAX_NAME_LENGTH:
+        raise MessageInvalid(f"membership entry of unknown kind {kind!r}")
+    return MembershipChange(ChangeKind(kind), Member(member_id, raft_address, rpc_address, is_voter))
+
+
+# -- messages between nodes
+
+_Check = Callable[[Any], bool]
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 1 << 63
+
+
+def _is_bool(value: Any) -> bool:
+    return type(value) is bool
+
+
+def _is_bytes(value: Any) -> bool:
+    return type(value) is bytes
+
+
+def _is_maybe_count(value: Any) -> bool:
+    return value is None or _is_count(value)
+
+
+def _is_address(value: Any) -> bool:
+    return type(value) is str and 0 < len(value) <= 255
+
+
+def _is_entries(value: Any) -> bool:
+    return type(value) is tuple and all(
+        type(entry) is tuple
+        and len(entry) == 3
+        and type(entry[0]) is bytes
+        and 0 < len(entry[0]) <= MAX_COMMAND_BYTES
+        and _is_count(entry[1])
+        and _is_count(entry[2])
+        for entry in value
+    )
+
+
+#: Every message type with exactly its fields. `ct` is the sender's current term; `epoch` numbers probes of a log.
+#: The first seven are PySyncObj's, the others ours.
+_SCHEMA: Final[Mapping[str, Mapping[str, _Check]]] = {
+    "hello": {"address": _is_address},
+    "append_entries": {
+        "term": _is_count,
+        "commit_index": _is_count,
+        "prevLogIdx": _is_count,
+        "prevLogTerm": _is_count,
+        "entries": _is_entries,
+        "epoch": _is_count,
+    },
+    # The leader no longer has the entries this node needs: a heartbeat that offers the snapshot instead.
+    "offer_snapshot": {"term": _is_count, "log_index": _is_maybe_count, "epoch": _is_count},
+    "next_node_idx": {"next_node_idx": _is_count, "reset": _is_bool, "success": _is_bool, "epoch": _is_count},
+    "request_vote": {"term": _is_count, "last_log_index": _is_count, "last_log_term": _is_count},
+    "response_vote": {"term": _is_count},
+    "timeout_now": {"term": _is_count},
+    "term_notice": {"term": _is_count},
+    "pre_vote": {"term": _is_count, "last_log_index": _is_count, "last_log_term": _is_count, "round": _is_count},
+    "pre_vote_granted": {"round": _is_count},
+    "confirm_leader": {"round": _is_count, "term": _is_count},
+    "leader_confirmed": {"round": _is_count, "term": _is_count},
+    "read_index": {"request": _is_count},
+    "read_index_reply": {"request": _is_count, "log_index": _is_maybe_count},
+    "pull_snapshot": {"log_index": _is_count, "offset": _is_count},
+    "snapshot_part": {"log_index": _is_count, "offset": _is_count, "total": _is_count, "data": _is_bytes},
+    "pull_bulk": {"log_index": _is_count, "after": _is_count},
+    "bulk_part": {"log_index": _is_count, "after": _is_count, "data": _is_bytes, "is_last": _is_bool},
+}
+
+
+def pack_frame(message: Message) -> bytes:
+    body: bytes = msgpack.packb(message)
+    return FRAME_HEADER.pack(len(body)) + body
+
+
+def unpack_message(data: bytes | memoryview) -> Message:
+    """A message that has exactly the fields of its type, each of its type. Raises: MessageInvalid."""
+    message = _unpack(data, use_list=False)
+    if type(message) is not dict:
+        raise MessageInvalid("not a map")
+    kind = message.get("type")
+    fields = _SCHEMA.get(kind) if type(kind) is str else None
+    if fields is None or len(message) != len(fields) + 2 or not _is_count(message.get("ct")):
+        raise MessageInvalid(f"unknown or incomplete message {kind!r:.40}")
+    for name, check in fields.items():
+        if name not in message or not check(message[name]):
+            raise MessageInvalid(f"{kind}: bad field {name!r}")
+    return message
+
+
+def _unpack(data: bytes | memoryview, *, use_list: bool = True) -> Any:
+    try:
+        # Lengths are bounded by the input's own length, which the caller has bounded.
+        return msgpack.unpackb(data, use_list=use_list)
+    except (ValueError, msgpack.UnpackException, RecursionError) as error:
+        raise MessageInvalid(f"not msgpack: {error}") from error
+
+
+# -- no pickle
+
+
+def forbid_pickle() -> None:
+    """Make every pickle function that pysyncobj could call refuse."""
+    import pysyncobj.journal
+    import pysyncobj.pickle
+
+    def refuse(*_: object, **__: object) -> NoReturn:
+        raise RuntimeError("pickle is disabled")
+
+    for name in ("dumps", "loads", "dump", "load"):
+        setattr(pysyncobj.pickle, name, refuse)
+    for name in ("dumps", "loads"):
+        setattr(pysyncobj.journal, name, refuse)

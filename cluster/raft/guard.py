@@ -1,0 +1,263 @@
+"""Repairs of the protocol, applied to messages on their way into and out of PySyncObj's core.
+
+DESIGN.md has the list with the failure behind each (G1..G7, R1..R9). In short: every message carries its sender's term;
+matching or committed entries are never truncated; the commit index follows only what a message proves; stale answers
+are dropped; each peer has one vote; elections start with PreVote.
+"""
+
+import random
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from cluster.raft.codec import Message, MessageInvalid
+from cluster.raft.core import FOLLOWER, RaftCore, RaftTiming
+from cluster.raft.journal import Journal
+
+#: How soon a follower campaigns when the leader's connection closes, seconds: at least, and at random on top.
+_LINK_LOST_MIN: Final = 0.02
+_LINK_LOST_SPREAD: Final = 0.1
+_NEVER: Final = float("-inf")
+
+#: Obeyed from any server of this cluster, member or not as far as this node knows: a node that was away may not know
+#: yet that its leader was added (Raft 6). Everything else counts from members only, elections from voters only.
+_FROM_LEADERS: Final = frozenset(("append_entries", "offer_snapshot", "term_notice"))
+_FROM_VOTERS: Final = frozenset(("request_vote", "response_vote", "pre_vote", "pre_vote_granted", "timeout_now"))
+
+
+class ProtocolBroken(Exception):
+    """Something that Raft excludes was seen. The process must stop before it can spread."""
+
+
+class Log(Protocol):
+    """Where notable events go: name and fields."""
+
+    def __call__(self, event: str, /, **fields: object) -> None: ...
+
+
+class Guard:
+    """Stands between the links and one core."""
+
+    def __init__(
+        self,
+        core: RaftCore,
+        journal: Journal,
+        send: Callable[[str, Message], bool],
+        timing: RaftTiming,
+        clock: Callable[[], float],
+        rng: random.Random,
+        log: Log,
+        *,
+        is_fresh: bool,
+    ) -> None:
+        self._core = core
+        self._journal = journal
+        self._send = send
+        self._timing = timing
+        self._clock = clock
+        self._rng = rng
+        self._log = log
+        self._epochs: dict[str, int] = {}  # leader: number of the present probe of a peer's log
+        self._seen_epoch: dict[str, int] = {}  # follower: epoch of the last append of a leader
+        self._votes: set[tuple[str, int]] = set()
+        self._leader_contact = _NEVER
+        self._round = 0
+        self._round_term = 0
+        self._round_started = _NEVER
+        self._round_votes: set[str] = set()
+        self._answer_behind: Message | None = None
+        self.is_fresh = is_fresh
+
+    # -- outgoing
+
+    def outgoing(self, peer: str, message: Message) -> Message:
+        """Completes a message of the core's (G1, G4)."""
+        message["ct"] = self._core.term
+        match message["type"]:
+            case "append_entries" | "offer_snapshot":
+                message["epoch"] = self._epochs.get(peer, 0)
+            case "next_node_idx":
+                message["epoch"] = self._seen_epoch.get(peer, 0)
+        return message
+
+    # -- incoming
+
+    def incoming(self, peer: str, message: Message) -> Message | None:
+        """What the core shall see of a message: it, a repaired copy, or nothing.
+
+        Raises: ProtocolBroken, MessageInvalid.
+        """
+        core = self._core
+        kind, term = message["type"], core.term
+        if kind not in _FROM_LEADERS and peer not in (core.other_voters if kind in _FROM_VOTERS else core.members):
+            return None
+        match kind:
+            case "append_entries" | "offer_snapshot":
+                return self._from_leader(peer, message)
+            case "next_node_idx":
+                return self._answer(peer, message)
+            case "request_vote":
+                return None if self._forgot_votes(message) else message
+            case "timeout_now":
+                return message
+            case "response_vote":
+                # G5: PySyncObj counts messages, not peers.
+                if message["term"] != term or (peer, term) in self._votes:
+                    return None
+                self._votes = {vote for vote in self._votes if vote[1] == term} | {(peer, term)}
+                return message
+            case "term_notice":
+                if message["term"] > term:
+                    self.step_down(message["term"])
+            case "pre_vote":
+                self._pre_vote(peer, message)
+            case "pre_vote_granted":
+                if message["round"] == self._round:
+                    self._round_votes.add(peer)
+        return None
+
+    def after_core(self, peer: str) -> None:
+        """Called when the core has seen what `incoming` returned."""
+        if self._answer_behind is not None:
+            answer, self._answer_behind = self._answer_behind, None
+            self._send(peer, answer)
+
+    def step_down(self, term: int) -> None:
+        was_leader = self._core.is_leader
+        self._core.step_down(term)
+        if was_leader:
+            self._log("leader.stepped_down", term=term)
+
+    def _from_leader(self, peer: str, message: Message) -> Message | None:
+        core = self._core
+        if message["term"] < core.term:
+            self._send(peer, {"type": "term_notice", "term": core.term})
+            return None
+        if message["term"] == core.term and core.is_leader:
+            raise ProtocolBroken(f"{peer} leads in term {core.term} too")
+        self._leader_contact = self._clock()
+        self._seen_epoch[peer] = message["epoch"]
+        if message["type"] == "offer_snapshot":
+            # A heartbeat that proves nothing about this log, so it commits nothing (G3). The answer keeps the leader
+            # sure of its quorum and changes nothing else.
+            return self._heartbeat(message, core.commit_index, self._journal.entries[-1].log_index + 1)
+        return self._append(peer, message)
+
+    def _heartbeat(
+        self, message: Message, commit: int, next_index: int, *, success: bool = False, reset: bool = False
+    ) -> Message:
+        """What the core sees instead of an append that it must not look into; the answer is sent behind it."""
+        self._answer_behind = {
+            "type": "next_node_idx",
+            "next_node_idx": next_index,
+            "reset": reset,
+            "success": success,
+        }
+        return {"type": "append_entries", "term": message["term"], "commit_index": commit, "serialized": None}
+
+    def _append(self, peer: str, message: Message) -> Message | None:
+        entries, commit = self._journal.entries, self._core.commit_index
+        first, last = entries[0].log_index, entries[-1].log_index
+        previous, new = message["prevLogIdx"], message["entries"]
+        if any(entry[1] != index for index, entry in enumerate(new, previous + 1)):
+            raise MessageInvalid(f"{peer} sent entries that do not follow entry {previous}")
+        if previous > last or previous < first:
+            return self._heartbeat(message, commit, last + 1, reset=True)
+        if entries[previous - first].term != message["prevLogTerm"]:
+            if previous <= commit:
+                raise ProtocolBroken(f"{peer} contradicts committed entry {previous}")
+            # Skip the whole conflicting term at once (Raft 5.3); the core would go back entry by entry.
+            return self._heartbeat(message, commit, self._first_of_term(previous), reset=True)
+        top = previous + len(new)
+        if self.is_fresh and top >= message["commit_index"] > 1:
+            self.is_fresh = False
+        message["commit_index"] = min(message["commit_index"], top)  # G3
+        known = 0
+        while known < len(new) and new[known][1] <= last and entries[new[known][1] - first].term == new[known][2]:
+            known += 1
+        if known == len(new) and top < last:
+            # G2: nothing new, and the longer log may hold acknowledged entries. The core would truncate it.
+            return self._heartbeat(message, message["commit_index"], top + 1, success=True)
+        if known:
+            message["prevLogIdx"], message["prevLogTerm"] = new[known - 1][1], new[known - 1][2]
+            message["entries"] = new = new[known:]
+        if new and new[0][1] <= commit:
+            raise ProtocolBroken(f"{peer} would replace committed entry {new[0][1]}")
+        return message
+
+    def _first_of_term(self, log_index: int) -> int:
+        """First entry of the term that entry `log_index` has, above the commit index: where the logs may part."""
+        entries = self._journal.entries
+        first, term = entries[0].log_index, entries[log_index - entries[0].log_index].term
+        floor = max(self._core.commit_index, first) + 1
+        while log_index > floor and entries[log_index - 1 - first].term == term:
+            log_index -= 1
+        return log_index
+
+    def _answer(self, peer: str, message: Message) -> Message | None:
+        core = self._core
+        if message["ct"] > core.term:
+            self.step_down(message["ct"])
+            return None
+        if message["ct"] < core.term or not core.is_leader:
+            return None  # G1: an answer to an earlier term says nothing about this log (R4)
+        if message["reset"]:
+            if message["epoch"] != self._epochs.get(peer, 0):
+                return None  # G4: it rejects what was sent before the last rewind
+            self._epochs[peer] = message["epoch"] + 1
+        return message
+
+    # -- elections
+
+    def link_lost(self, peer: str) -> None:
+        """The connection on which `peer` sends was closed: a sign of its process's end, so campaign soon if it led.
+
+        PreVote makes this harmless when it was the connection only.
+        """
+        core = self._core
+        if core.leader_id == peer and core.state == FOLLOWER:
+            self._leader_contact = _NEVER
+            core.campaign_within(_LINK_LOST_MIN + _LINK_LOST_SPREAD * self._rng.random())
+
+    def may_campaign(self) -> bool:
+        """PreVote (Raft thesis 9.6): only with a majority that would vote for this node does its term grow."""
+        core = self._core
+        if not core.is_voter:
+            return False
+        if core.is_taking_over or not core.other_voters:
+            return True
+        now, next_term = self._clock(), core.term + 1
+        if self._round_term == next_term and self._is_majority(self._round_votes):
+            self._round_term = 0
+            return True
+        pause = self._timing.election_min / 2 * (0.7 + 0.6 * self._rng.random())
+        if self._round_term != next_term or now - self._round_started > pause:
+            self._round += 1
+            self._round_term, self._round_started, self._round_votes = next_term, now, set()
+            core.forget_leader()
+            last = self._journal.entries[-1]
+            for peer in sorted(core.other_voters):
+                ballot = {"term": next_term, "last_log_index": last.log_index, "last_log_term": last.term}
+                self._send(peer, {"type": "pre_vote", **ballot, "round": self._round})
+        return False
+
+    def _is_majority(self, granted: set[str]) -> bool:
+        others = self._core.other_voters
+        return len(granted & others) + 1 > (len(others) + 1) // 2
+
+    def _pre_vote(self, peer: str, message: Message) -> None:
+        core, last = self._core, self._journal.entries[-1]
+        if message["term"] <= core.term:
+            self._send(peer, {"type": "term_notice", "term": core.term})
+            return
+        has_leader = core.is_leader or self._clock() - self._leader_contact < self._timing.election_min
+        is_current = (message["last_log_term"], message["last_log_index"]) >= (last.term, last.log_index)
+        if is_current and not has_leader and not self._forgot_votes(message):
+            self._send(peer, {"type": "pre_vote_granted", "round": message["round"]})
+
+    def _forgot_votes(self, ballot: Message) -> bool:
+        """G7: a node that starts with an empty disk may have voted, and acknowledged entries, in an earlier life.
+
+        So until a leader has brought it up to date, it votes only where no history can be lost: when the
+        whole cluster is new.
+        """
+        return self.is_fresh and (ballot["last_log_index"], ballot["last_log_term"]) > (1, 0)

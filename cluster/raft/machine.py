@@ -1,0 +1,124 @@
+"""The replicated state machine that Raft drives: `fsm`'s pure State together with this node's ledger.
+
+Used on the Raft thread only, except where a method says otherwise. `state` is what readers see: always a whole, and
+never ahead of the ledger.
+"""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgpack
+
+from fsm import codec
+from fsm.apply import apply
+from fsm.commands import Applied, RecordLeaves, Rejected, TidyLedger
+from fsm.ledger import Ledger, LedgerDamaged, LedgerReader, make_durable
+from fsm.state import State
+
+_BULK_ROWS: Final = 1000
+_ROW_TYPES: Final = (int, bytes, int, str, str, bytes, bytes, int, int, str, (bytes, type(None)), int)
+
+
+class ReplicatedMachine:
+    """Raises, at start: LedgerDamaged, sqlite3.Error. Later only for what must stop the process."""
+
+    def __init__(self, ledger_path: str, on_change: Callable[[State], None]) -> None:
+        self._ledger_path = ledger_path
+        self._ledger = Ledger(ledger_path)
+        self._on_change = on_change
+        self._state = State()
+        self.state = self._state
+
+    def apply(self, log_index: int, commands: list[bytes]) -> list[Applied | Rejected]:
+        """Raises: CodecError for an entry of a newer version: this node must stop rather than skip it."""
+        return [self._apply(log_index, codec.load_command(command)) for command in commands]
+
+    def _apply(self, log_index: int, command: Any) -> Applied | Rejected:
+        first_id = self._state.index + 1
+        self._state, result = apply(self._state, command)
+        match command:
+            # A ledger ahead of the log (replay after a restart, or a copy that was cut short) has the records already.
+            case RecordLeaves() if isinstance(result, Applied) and log_index > self._ledger.applied_log_index:
+                duplicates = self._ledger.add(log_index, first_id, command.issuer_key_id, command.records)
+                return Applied(result.index, duplicates)
+            case TidyLedger():
+                self._ledger.tidy(command.expired_before)
+        return result
+
+    def commit(self, log_index: int) -> None:
+        self._ledger.commit(log_index)
+        if self._state is not self.state:
+            self.state = self._state
+            self._on_change(self.state)
+
+    def capture(self) -> Callable[[], bytes]:
+        state = self.state
+
+        def encode() -> bytes:
+            make_durable(self._ledger_path)
+            return codec.dump_state(state)
+
+        return encode
+
+    def load(self, state: bytes) -> None:
+        self._state = codec.load_state(state)
+        if self._ledger.last_id < self._state.leaf_index:
+            raise LedgerDamaged(
+                f"{self._ledger_path}: ends at certificate {self._ledger.last_id}, but the snapshot"
+                f" stands on certificate {self._state.leaf_index}"
+            )
+        self.state = self._state
+        self._on_change(self.state)
+
+    def install(self, state: bytes) -> None:
+        self._state = codec.load_state(state)
+        self._ledger.skip_to(self._state.leaf_index)
+        self._ledger.tidy(self._state.tidied_before)
+        self._ledger.commit(self._ledger.applied_log_index)
+        make_durable(self._ledger_path)
+        self.state = self._state
+        self._on_change(self.state)
+
+    # -- bulk data
+
+    def bulk_position(self) -> int:
+        return self._ledger.last_id
+
+    def bulk_read(self, after: int, state: bytes) -> tuple[bytes, bool]:
+        """In any thread."""
+        reader = LedgerReader(self._ledger_path)
+        try:
+            rows = reader.export_rows(after, codec.load_state(state).leaf_index, _BULK_ROWS)
+        finally:
+            reader.close()
+        part: bytes = msgpack.packb(rows)
+        return part, len(rows) < _BULK_ROWS
+
+    def bulk_write(self, part: bytes) -> None:
+        rows = _checked_rows(part)
+        if not rows:
+            return
+        try:
+            self._ledger.import_rows(rows)
+        except ValueError:
+            self._ledger.rollback()
+            raise
+        self._ledger.commit(rows[-1][11])
+
+    def close(self) -> None:
+        self._ledger.close()
+
+
+def _checked_rows(part: bytes) -> list[list[Any]]:
+    try:
+        rows = msgpack.unpackb(part)
+    except (ValueError, msgpack.UnpackException) as error:
+        raise ValueError(f"ledger rows are not msgpack: {error}") from error
+    if not isinstance(rows, list):
+        raise ValueError("ledger rows are not a list")
+    for row in rows:
+        if not isinstance(row, list) or len(row) != len(_ROW_TYPES):
+            raise ValueError("ledger row of a wrong length")
+        if not all(isinstance(value, kind) for value, kind in zip(row, _ROW_TYPES, strict=True)):  # type: ignore[arg-type]
+            raise ValueError(f"ledger row {row[0]!r} with fields of a wrong type")
+    return rows

@@ -1,0 +1,548 @@
+"""One Raft node without threads, sockets or a clock of its own: core, guard, journal, snapshots and batching put
+together.
+
+Everything happens in calls from outside: `receive` for a message, `pump` for everything else. So the same object runs
+on an event loop (replica.py) and in a simulation with virtual time.
+"""
+
+import functools
+import itertools
+import random
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Any, Final, Protocol
+
+from pysyncobj import FAIL_REASON
+
+from cluster.raft import codec
+from cluster.raft.catchup import BulkData, CatchUp, SnapshotSource
+from cluster.raft.codec import Message
+from cluster.raft.core import RaftCore, RaftTiming
+from cluster.raft.disk import Disk
+from cluster.raft.guard import Guard, Log
+from cluster.raft.journal import Entry, Journal, JournalDamaged
+from cluster.raft.membership import ChangeKind, Member, Members, MembershipChange, changed
+from cluster.raft.reads import ReadCallback, ReadIndex
+from cluster.raft.snapshot import Snapshot, SnapshotFile
+
+MAX_BATCH_COMMANDS: Final = 512
+MAX_BATCH_BYTES: Final = 256 << 10
+ENTRIES_IN_FLIGHT: Final = 8
+MAX_QUEUED_COMMANDS: Final = 8192
+
+#: A learner becomes a voter when it lags by no more entries and has answered within this time.
+_LEARNER_MAX_LAG: Final = 64
+_LEARNER_CONTACT_SECONDS: Final = 1.0
+
+#: Leave before this node's own sync: what they carry is counted only once the follower has synced it.
+_BEFORE_SYNC: Final = frozenset(("append_entries", "offer_snapshot"))
+
+
+class Machine(BulkData, Protocol):
+    """The replicated state machine as Raft sees it. No method may raise for what a command says."""
+
+    def apply(self, log_index: int, commands: list[bytes]) -> list[Any]:
+        """Apply one entry's commands; their results, in order."""
+        ...
+
+    def commit(self, log_index: int) -> None:
+        """Everything up to `log_index` is applied: make it visible to readers."""
+        ...
+
+    def capture(self) -> Callable[[], bytes]:
+        """The state as of now; the function, for any thread, first makes what it relies on durable, then encodes it."""
+        ...
+
+    def load(self, state: bytes) -> None:
+        """At start: take over the state of this node's own snapshot. Raises when the bulk data does not reach it."""
+        ...
+
+    def install(self, state: bytes) -> None:
+        """While running: take over a received state, whose bulk data has arrived; durable on return."""
+        ...
+
+
+class Links(Protocol):
+    """Connections to the other nodes; never blocks."""
+
+    def send(self, peer: str, messages: list[Message]) -> None: ...
+    def pending_bytes(self, peer: str) -> int: ...
+    def set_members(self, members: Members) -> None: ...
+
+
+class Outcome(Enum):
+    """What became of a proposal that has no result."""
+
+    NOT_LEADER = auto()  # definitely not done
+    NO_LEADER = auto()  # definitely not done
+    OVERLOADED = auto()  # definitely not done
+    REFUSED = auto()  # definitely not done: not possible now
+    UNKNOWN = auto()  # may or may not be done
+
+
+_DEFINITE: Final[Mapping[int, Outcome]] = {
+    FAIL_REASON.QUEUE_FULL: Outcome.OVERLOADED,
+    FAIL_REASON.MISSING_LEADER: Outcome.NO_LEADER,
+    FAIL_REASON.NOT_LEADER: Outcome.NOT_LEADER,
+    FAIL_REASON.REQUEST_DENIED: Outcome.REFUSED,
+    # Another leader's entry was committed in its place.
+    FAIL_REASON.DISCARDED: Outcome.NOT_LEADER,
+}
+
+
+class Proposal:
+    """A command on its way. `done` is called once, with a result of the state machine or an Outcome."""
+
+    __slots__ = ("command", "done", "is_cancelled", "is_in_log")
+
+    def __init__(self, command: bytes, done: Callable[[Any], None]) -> None:
+        self.command = command
+        self.done = done
+        self.is_in_log = False  # from here on a time-out means an unknown outcome
+        self.is_cancelled = False
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStatus:
+    """A node's view of the cluster at one moment."""
+
+    node_id: str
+    is_leader: bool
+    is_ready_leader: bool
+    leader_id: str | None
+    term: int
+    commit_index: int
+    applied_index: int
+    last_index: int
+    members: Members
+    match_index: Mapping[str, int]  # leader only
+    contact_age_seconds: Mapping[str, float]  # leader only
+
+
+@dataclass(frozen=True, slots=True)
+class CompactionPolicy:
+    """Bytes of commands in the journal at which it is compacted, and how many stay for nodes that lag a little."""
+
+    trigger_bytes: int = 16 << 20
+    keep_bytes: int = 4 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class NodeEnvironment:
+    """Everything a node takes from outside."""
+
+    disk: Disk
+    directory: str
+    links: Links
+    machine: Machine
+    clock: Callable[[], float]
+    rng: random.Random
+    log: Log
+    wake: Callable[[], None]  # ask for a `pump` soon
+    in_background: Callable[[Callable[[], object], Callable[[object], None]], None]
+    incarnation: int  # random, different at every start: whose results an entry brings
+
+
+class RaftNode:
+    """Opens the node's files; `initial_members` matter only while there is no snapshot.
+
+    Raises: JournalDamaged, SnapshotDamaged, OSError.
+    """
+
+    def __init__(
+        self,
+        node_id: str,
+        initial_members: Members,
+        env: NodeEnvironment,
+        *,
+        timing: RaftTiming,
+        compaction: CompactionPolicy,
+    ) -> None:
+        self._id = node_id
+        self._env = env
+        self._compaction = compaction
+        self._outbox: dict[str, list[Message]] = {}
+        self._queue: deque[Proposal] = deque()
+        self._in_flight: dict[int, list[Proposal]] = {}
+        self._sequence = itertools.count(1)
+        self._results: list[tuple[Proposal, Any]] = []
+        self._visible_index = 0
+        self._is_compacting = False
+        self._is_promoting = False
+        self.compactions = 0
+        env.disk.make_directory(env.directory)
+        self._snapshot_file = SnapshotFile(env.disk, f"{env.directory}/snapshot")
+        self.journal = Journal(env.disk, f"{env.directory}/wal")
+        snapshot = self._snapshot_file.load()
+        self._is_marked_fresh = is_fresh = self._note_fresh(snapshot)
+        self._leader_seen: tuple[int, str | None, bool] | None = None
+        members = self._align(snapshot, initial_members)
+        self._source = SnapshotSource(self._send, env.machine, env.in_background)
+        self.core = RaftCore(node_id, members, self.journal, self, timing, env.clock, env.rng)
+        self.guard = Guard(self.core, self.journal, self._send, timing, env.clock, env.rng, env.log, is_fresh=is_fresh)
+        self.reads = ReadIndex(self.core, self._send, env.clock, env.wake)
+        self._catch_up = CatchUp(
+            self._send, env.machine, lambda: self.core.applied_index, self._install, env.clock, env.log
+        )
+        if snapshot is not None:
+            env.machine.load(snapshot.state)
+            self.core.start_from(snapshot.log_index)
+            self._source.use(snapshot)
+        self._visible_index = self.core.applied_index
+        self.journal.sync()
+
+    # -- starting
+
+    @property
+    def _fresh_path(self) -> str:
+        return f"{self._env.directory}/wal/fresh"
+
+    def _note_fresh(self, snapshot: Snapshot | None) -> bool:
+        """Whether this disk has never held what a leader had committed (G7); remembered across restarts."""
+        disk = self._env.disk
+        if snapshot is None and not self.journal.entries:
+            disk.create(self._fresh_path).close()
+            disk.sync_directory(f"{self._env.directory}/wal")
+        return disk.exists(self._fresh_path)
+
+    def _align(self, snapshot: Snapshot | None, initial: Members) -> Members:
+        """Make the journal follow the snapshot; returns the members as of the end of the log (Raft 6)."""
+        entries = self.journal.entries
+        members = dict(initial)
+        start = 1
+        if snapshot is not None:
+            members = {member.id: member for member in snapshot.members}
+            start = snapshot.log_index
+            base = Entry(codec.NO_OP_COMMAND, snapshot.log_index, snapshot.term)
+            if not entries:
+                self.journal.reset(base)
+            elif entries[0].log_index > start:
+                raise JournalDamaged(f"journal starts at entry {entries[0].log_index}, behind the snapshot at {start}")
+            elif entries[-1].log_index < start or entries[start - entries[0].log_index].term != snapshot.term:
+                # Stopped between saving a received snapshot and dropping the log that it replaces.
+                self.journal.reset(base)
+        elif entries and entries[0].log_index > 1:
+            raise JournalDamaged(f"journal starts at entry {entries[0].log_index} and there is no snapshot")
+        for entry in self.journal.entries:
+            change = codec.unpack_change(entry.command)
+            if change is not None and entry.log_index > start:
+                members = changed(members, change)
+        return members
+
+    # -- what the core asks (CoreOwner)
+
+    def send(self, peer: str, message: Message) -> bool:
+        if message["type"] == "apply_command":
+            raise AssertionError("commands are never forwarded through Raft")
+        self._send(peer, message)
+        return True
+
+    def _send(self, peer: str, message: Message) -> bool:
+        self._outbox.setdefault(peer, []).append(self.guard.outgoing(peer, message))
+        return True
+
+    def pending_bytes(self, peer: str) -> int:
+        queued = sum(
+            len(entry.command)
+            for message in self._outbox.get(peer, ())
+            if message["type"] == "append_entries"
+            for entry in message["entries"]
+        )
+        return queued + self._env.links.pending_bytes(peer)
+
+    def may_campaign(self) -> bool:
+        return self.guard.may_campaign()
+
+    def snapshot_index(self) -> int | None:
+        return self._source.log_index
+
+    def members_changed(self, members: Members) -> None:
+        self._env.links.set_members(members)
+
+    def apply(self, entry: Entry) -> None:
+        if entry.command[0] != codec.REGULAR:
+            return
+        origin, sequence, commands = codec.unpack_batch(entry.command)
+        results = self._env.machine.apply(entry.log_index, commands)
+        if origin == self._env.incarnation:
+            waiting = self._in_flight.pop(sequence, None)
+            if waiting is not None:
+                self._results.extend(zip(waiting, results, strict=True))
+
+    # -- driving
+
+    def receive(self, peer: str, message: Message) -> None:
+        """A message that `codec.unpack_message` accepted, from the server whose certificate names `peer`.
+
+        Raises: ProtocolBroken (stop the process), MessageInvalid (drop the connection).
+        """
+        match message["type"]:
+            case "confirm_leader" | "leader_confirmed" | "read_index" | "read_index_reply":
+                if peer in self.core.members:
+                    self.reads.incoming(peer, message)
+            case "pull_snapshot" | "pull_bulk":
+                if peer in self.core.members:
+                    self._source.incoming(peer, message)
+            case "snapshot_part" | "bulk_part":
+                if peer == self.core.leader_id:
+                    self._catch_up.incoming(peer, message)
+            case kind:
+                offer = message["log_index"] if kind == "offer_snapshot" else None
+                repaired = self.guard.incoming(peer, message)
+                if repaired is not None:
+                    self.core.receive(peer, repaired)
+                    self.guard.after_core(peer)
+                if kind == "offer_snapshot" and self.core.leader_id == peer:
+                    self._catch_up.offered(peer, offer)
+
+    def link_up(self, peer: str) -> None:
+        """This node can send to `peer` from now on."""
+        self.core.connected(peer)
+
+    def link_down(self, peer: str) -> None:
+        self.core.disconnected(peer)
+        self._outbox.pop(peer, None)
+
+    def peer_lost(self, peer: str) -> None:
+        """The connection on which `peer` sends was closed."""
+        self.guard.link_lost(peer)
+
+    def pump(self) -> None:
+        """One round: propose, elect, commit, apply, compact, and send what came of it.
+
+        Raises: anything that must stop the process (a half-done round is never continued).
+        """
+        self._drain()
+        self.core.tick()
+        if self._queue and self._drain():
+            self.core.take_commands()
+        self._notice_leader()
+        self._publish()
+        self._promote_learner()
+        self.reads.pump()
+        self._compact_if_due()
+        self.flush()
+
+    def wake_at(self) -> float:
+        """Clock time of the next pump that is due in any case."""
+        return self.core.wake_at()
+
+    def flush(self) -> None:
+        """Send what is queued, what depends on this node's disk only behind one sync."""
+        outbox, self._outbox = self._outbox, {}
+        late = {}
+        for peer, messages in outbox.items():
+            if all(message["type"] in _BEFORE_SYNC for message in messages):
+                self._env.links.send(peer, messages)
+            else:
+                late[peer] = messages
+        if self.journal.is_dirty:
+            self.journal.sync()
+            if not self.core.other_voters:
+                self._env.wake()  # nobody's answer will: a single node commits at its next tick
+        for peer, messages in late.items():
+            self._env.links.send(peer, messages)
+
+    # -- proposals
+
+    def propose(self, proposal: Proposal) -> None:
+        if len(self._queue) >= MAX_QUEUED_COMMANDS:
+            proposal.done(Outcome.OVERLOADED)
+            return
+        self._queue.append(proposal)
+
+    def _drain(self) -> bool:
+        """Make entries of what is queued: everything waiting goes into few entries, few of them in flight."""
+        added = False
+        while self._queue and self.core.is_leader and len(self._in_flight) < ENTRIES_IN_FLIGHT:
+            batch: list[Proposal] = []
+            size = 0
+            while self._queue and len(batch) < MAX_BATCH_COMMANDS and size < MAX_BATCH_BYTES:
+                proposal = self._queue.popleft()
+                if not proposal.is_cancelled:
+                    proposal.is_in_log = True
+                    batch.append(proposal)
+                    size += len(proposal.command)
+            if not batch:
+                break
+            sequence = next(self._sequence)
+            self._in_flight[sequence] = batch
+            command = codec.pack_batch(self._env.incarnation, sequence, [proposal.command for proposal in batch])
+            self.core.enqueue(command, functools.partial(self._failed, sequence))
+            added = True
+        return added
+
+    def _failed(self, sequence: int, reason: int) -> None:
+        outcome = _DEFINITE.get(reason, Outcome.UNKNOWN)
+        self._results.extend((proposal, outcome) for proposal in self._in_flight.pop(sequence, ()))
+
+    def _notice_leader(self) -> None:
+        core = self.core
+        seen = (core.term, core.leader_id, core.is_leader)
+        if seen != self._leader_seen:
+            self._leader_seen = seen
+            self.reads.fail_all()
+        if self._queue and not core.is_leader:
+            outcome = Outcome.NO_LEADER if core.leader_id is None else Outcome.NOT_LEADER
+            self._results.extend((proposal, outcome) for proposal in self._queue)
+            self._queue.clear()
+
+    def _publish(self) -> None:
+        """Make applied entries visible, then tell those who wait."""
+        applied = self.core.applied_index
+        if applied != self._visible_index:
+            self._visible_index = applied
+            self._env.machine.commit(applied)
+        results, self._results = self._results, []
+        for proposal, result in results:
+            proposal.done(result)
+        if self.guard.is_fresh and self.core.is_ready_leader:
+            self.guard.is_fresh = False
+        if self._is_marked_fresh and not self.guard.is_fresh:
+            self._is_marked_fresh = False
+            self._env.disk.unlink(self._fresh_path)
+
+    # -- reading
+
+    def read_index(self, done: ReadCallback) -> None:
+        self.reads.request(done)
+
+    def status(self) -> NodeStatus:
+        core = self.core
+        peers = [member for member in core.members if member != self._id] if core.is_leader else []
+        now = self._env.clock()
+        contacts = {peer: core.last_contact(peer) for peer in peers}
+        return NodeStatus(
+            node_id=self._id,
+            is_leader=core.is_leader,
+            is_ready_leader=core.is_ready_leader,
+            leader_id=core.leader_id,
+            term=core.term,
+            commit_index=core.commit_index,
+            applied_index=self._visible_index,
+            last_index=self.journal.entries[-1].log_index,
+            members=core.members,
+            match_index={peer: core.match_index(peer) for peer in peers},
+            contact_age_seconds={peer: now - time for peer, time in contacts.items() if time is not None},
+        )
+
+    # -- membership and leadership
+
+    def change_membership(self, change: MembershipChange, done: Callable[[Outcome | None], None]) -> None:
+        """Leader only, one change at a time. `done` gets None once it is committed."""
+        if not self.core.is_leader:
+            done(Outcome.NOT_LEADER)
+            return
+
+        def finished(reason: int) -> None:
+            done(None if reason == FAIL_REASON.SUCCESS else _DEFINITE.get(reason, Outcome.UNKNOWN))
+
+        self.core.propose_change(change, finished)
+        self._env.wake()
+
+    def _promote_learner(self) -> None:
+        """Make a learner that has caught up a voter. Found again by every leader until it is done."""
+        core = self.core
+        if not core.is_ready_leader:
+            return
+        for member in core.members.values():
+            contact = core.last_contact(member.id)
+            if (
+                not member.is_voter
+                and contact is not None
+                and self._env.clock() - contact < _LEARNER_CONTACT_SECONDS
+                and self.journal.entries[-1].log_index - core.match_index(member.id) <= _LEARNER_MAX_LAG
+                and core.pending_change is None
+                and not self._is_promoting
+            ):
+                self._is_promoting = True
+                core.propose_change(MembershipChange(ChangeKind.PROMOTE, member), self._promoted)
+                self._env.log("member.promoting", member=member.id)
+
+    def _promoted(self, _reason: int) -> None:
+        self._is_promoting = False
+
+    def hand_over(self, peer: str | None) -> bool:
+        """Leader only: have a caught-up voter take over. True if it was asked to."""
+        is_asked = self.core.is_leader and self.core.hand_over(peer)
+        self._env.wake()
+        return is_asked
+
+    # -- compaction and snapshots
+
+    def _compact_if_due(self) -> None:
+        if self._is_compacting or self.journal.retained_bytes < self._compaction.trigger_bytes:
+            return
+        self.compact()
+
+    def compact(self) -> None:
+        """Save a snapshot in the background, then drop the entries it makes superfluous."""
+        applied = self._visible_index
+        entries = self.journal.entries
+        if self._is_compacting or applied <= (self._source.log_index or 1):
+            return
+        self._is_compacting = True
+        term = entries[applied - entries[0].log_index].term
+        members = self._members_at(applied)
+        encode = self._env.machine.capture()
+
+        def work() -> object:
+            snapshot = Snapshot(applied, term, members, encode())
+            self._snapshot_file.save(snapshot)
+            return snapshot
+
+        def finished(result: object) -> None:
+            self._is_compacting = False
+            if isinstance(result, Snapshot):
+                self.compactions += 1
+                self._source.use(result)
+                self.journal.compact_to(self._first_kept(result.log_index))
+                self._env.log("journal.compacted", log_index=result.log_index, state_bytes=len(result.state))
+
+        self._env.in_background(work, finished)
+
+    def _members_at(self, log_index: int) -> tuple[Member, ...]:
+        """The members as of an applied entry: the present ones less the changes behind it."""
+        members: Members = self.core.members
+        for entry in reversed(self.journal.entries):
+            if entry.log_index <= log_index:
+                break
+            change = codec.unpack_change(entry.command)
+            if change is not None:
+                members = changed(members, change, undo=True)
+        return tuple(sorted(members.values()))
+
+    def _first_kept(self, snapshot_index: int) -> int:
+        entries = self.journal.entries
+        position = min(snapshot_index, self.core.applied_index) - entries[0].log_index
+        size = 0
+        while position > 0 and size + len(entries[position].command) <= self._compaction.keep_bytes:
+            size += len(entries[position].command)
+            position -= 1
+        return entries[position].log_index
+
+    def _install(self, snapshot: Snapshot) -> None:
+        """Replace state and log by a received snapshot (Raft 7). A stop at any point leaves a node that can start."""
+        if snapshot.log_index <= self.core.applied_index:
+            return
+        self._env.machine.install(snapshot.state)
+        self._snapshot_file.save(snapshot)
+        self.journal.reset(Entry(codec.NO_OP_COMMAND, snapshot.log_index, snapshot.term))
+        self.journal.sync()
+        self.core.start_from(snapshot.log_index)
+        self.core.set_members({member.id: member for member in snapshot.members})
+        self._source.use(snapshot)
+        self.guard.is_fresh = False
+        self._publish()
+        for sequence in list(self._in_flight):
+            self._failed(sequence, FAIL_REASON.UNKNOWN_OUTCOME)  # covered by the snapshot, perhaps
+        leader = self.core.leader_id
+        if leader is not None:
+            answer = {"next_node_idx": snapshot.log_index + 1, "reset": True, "success": True}
+            self._send(leader, {"type": "next_node_idx", **answer})
+        self._env.log("snapshot.installed", log_index=snapshot.log_index)
+
+    def close(self) -> None:
+        self.journal.close()

@@ -1,0 +1,449 @@
+"""The replicated state as the rest of the program sees it: propose, read, wait, and know who leads.
+
+Runs a RaftNode on an event loop of its own in a thread of its own, so that nothing else the process does delays
+heartbeats by more than the interpreter's switch interval. Every public method is for the one event loop that called
+`start`.
+"""
+
+import asyncio
+import random
+import secrets
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Final, NoReturn, TypeVar
+
+import uvloop
+
+from cluster.errors import CommitUnknown, NoLeader, NotLeader, Overloaded, Refused
+from cluster.raft.codec import Message, MessageInvalid
+from cluster.raft.core import RaftTiming
+from cluster.raft.disk import Disk, RealDisk
+from cluster.raft.guard import Log
+from cluster.raft.machine import ReplicatedMachine
+from cluster.raft.membership import ChangeKind, Member, Members, MembershipChange
+from cluster.raft.node import CompactionPolicy, NodeEnvironment, NodeStatus, Outcome, Proposal, RaftNode
+from cluster.raft.transport import TlsLinks
+from cluster.tls import NodeTls
+from fsm.codec import dump_command
+from fsm.commands import Applied, Command, Rejected
+from fsm.state import State
+
+T = TypeVar("T")
+
+#: While an election deadline has passed and is not won yet, look again so often.
+_CAMPAIGN_TICK_SECONDS: Final = 0.01
+_BIND_ATTEMPTS: Final = 100
+_BIND_PAUSE_SECONDS: Final = 0.05
+_HAND_OVER_PAUSE_SECONDS: Final = 0.03
+
+
+@dataclass(frozen=True, slots=True)
+class Leadership:
+    """Who leads, as this node knows. `is_ready` says that this node leads and has applied all that was committed."""
+
+    term: int = 0
+    leader_id: str | None = None
+    is_ready: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaSettings:
+    node_id: str
+    bind_address: str
+    raft_address: str  # what the others dial
+    data_dir: str
+    initial_members: Members
+    timing: RaftTiming = field(default_factory=RaftTiming)
+    compaction: CompactionPolicy = field(default_factory=CompactionPolicy)
+
+
+class Signal:
+    """Wakes everyone who waits for the next change of something."""
+
+    def __init__(self) -> None:
+        self._future: asyncio.Future[None] | None = None
+
+    def fire(self) -> None:
+        future, self._future = self._future, None
+        if future is not None and not future.done():
+            future.set_result(None)
+
+    async def wait(self) -> None:
+        if self._future is None:
+            self._future = asyncio.get_running_loop().create_future()
+        await asyncio.shield(self._future)
+
+
+class Replica:
+    """Made by `start`; not used again after `stop`."""
+
+    def __init__(
+        self,
+        settings: ReplicaSettings,
+        tls: NodeTls,
+        log: Log,
+        on_fatal: Callable[[BaseException], NoReturn],
+        disk: Disk | None = None,
+    ) -> None:
+        self._settings = settings
+        self._tls = tls
+        self._log = log
+        self._on_fatal = on_fatal
+        self._disk = disk or RealDisk()
+        self._owner_loop = asyncio.get_running_loop()
+        self._raft_loop = uvloop.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name="raft", daemon=True)
+        self._background = ThreadPoolExecutor(max_workers=2, thread_name_prefix="raft-disk")
+        self._machine: ReplicatedMachine
+        self._node: RaftNode
+        self._links: TlsLinks
+        # From the owner's loop to the Raft loop, and back.
+        self._inbox: deque[Callable[[], None]] = deque()
+        self._is_inbox_scheduled = False
+        self._outbox: deque[Callable[[], None]] = deque()
+        self._is_outbox_scheduled = False
+        # Raft thread only.
+        self._is_pump_scheduled = False
+        self._is_stopped = False
+        self._timer: asyncio.TimerHandle | None = None
+        # Written by the Raft thread, read by everyone: single references, replaced as a whole.
+        self._applied_index = 0
+        self.leadership = Leadership()
+        self.leadership_changed = Signal()
+        self.state_changed = Signal()
+        self.longest_pump_seconds = 0.0
+
+    # -- life
+
+    @classmethod
+    async def start(
+        cls,
+        settings: ReplicaSettings,
+        tls: NodeTls,
+        log: Log,
+        on_fatal: Callable[[BaseException], NoReturn],
+        disk: Disk | None = None,
+    ) -> "Replica":
+        """Open the files and the port.
+
+        Raises: JournalDamaged, SnapshotDamaged, LedgerDamaged, OSError.
+        """
+        replica = cls(settings, tls, log, on_fatal, disk)
+        replica._thread.start()
+        await replica._in_raft(replica._open())
+        return replica
+
+    async def stop(self) -> None:
+        """Leave in order: somebody else leads, nothing is half-written."""
+        if self._is_stopped:
+            return
+        await self._in_raft(self._close())
+        self._raft_loop.call_soon_threadsafe(self._raft_loop.stop)
+        await asyncio.to_thread(self._thread.join)
+        self._background.shutdown(wait=True)
+
+    async def hand_over(self, timeout: float, peer: str | None = None) -> bool:
+        """If this node leads, have another voter take over. True once this node no longer leads."""
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            status = await self.status()
+            if not status.is_leader:
+                return True
+            if not any(member.is_voter and member.id != status.node_id for member in status.members.values()):
+                return False
+            await self._call(lambda: self._node.hand_over(peer))
+            await asyncio.sleep(_HAND_OVER_PAUSE_SECONDS)
+        return False
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._raft_loop)
+        self._raft_loop.run_forever()
+        self._raft_loop.close()
+
+    async def _open(self) -> None:
+        settings = self._settings
+        self._machine = ReplicatedMachine(f"{settings.data_dir}/ledger.db", self._state_replaced)
+        self._links = TlsLinks(settings.node_id, settings.raft_address, self._tls, self, self._log)
+        env = NodeEnvironment(
+            disk=self._disk,
+            directory=settings.data_dir,
+            links=self._links,
+            machine=self._machine,
+            clock=time.monotonic,
+            rng=random.Random(secrets.randbits(64)),  # noqa: S311 - spreads elections, no secret
+            log=self._log,
+            wake=self.wake,
+            in_background=self._in_background,
+            incarnation=secrets.randbits(63),
+        )
+        self._node = RaftNode(
+            settings.node_id, settings.initial_members, env, timing=settings.timing, compaction=settings.compaction
+        )
+        self._applied_index = self._node.core.applied_index
+        if self._node.journal.cut_off_bytes:
+            self._log("journal.torn_tail", cut_off_bytes=self._node.journal.cut_off_bytes)
+        for attempt in range(_BIND_ATTEMPTS):
+            try:
+                await self._links.listen(settings.bind_address)
+                break
+            except OSError:
+                # The process before this one may still be ending.
+                if attempt == _BIND_ATTEMPTS - 1:
+                    raise
+                await asyncio.sleep(_BIND_PAUSE_SECONDS)
+        self.wake()
+
+    async def _close(self) -> None:
+        self._is_stopped = True
+        if self._timer is not None:
+            self._timer.cancel()
+        await self._links.close()
+        self._node.close()
+        self._machine.close()
+
+    # -- the state
+
+    @property
+    def state(self) -> State:
+        """What this node has applied: consistent, perhaps behind the leader's."""
+        return self._machine.state
+
+    @property
+    def applied_index(self) -> int:
+        """Raft log index up to which `state` goes."""
+        return self._applied_index
+
+    async def propose(self, command: Command, *, timeout: float) -> Applied | Rejected:
+        """Commit a command, on the leader.
+
+        Raises: NotLeader, NoLeader, Overloaded (definitely not done), CommitUnknown.
+        """
+        future: asyncio.Future[Any] = self._owner_loop.create_future()
+        proposal = Proposal(dump_command(command), lambda result: self._to_owner(_resolve, future, result))
+        self._to_raft(self._propose, proposal)
+        try:
+            async with asyncio.timeout(timeout):
+                result = await future
+        except TimeoutError:
+            if proposal.is_in_log:
+                raise CommitUnknown("no majority confirmed the write in time; it may still take effect") from None
+            proposal.is_cancelled = True
+            raise Overloaded("the write waited too long in the queue; it was not made") from None
+        checked: Applied | Rejected = _checked(result)
+        return checked
+
+    async def read_barrier(self, *, timeout: float) -> int:
+        """Wait until `state` holds everything that was committed when this was called; returns its log index.
+
+        Raises: NoLeader when that cannot be confirmed in time.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                while True:
+                    future: asyncio.Future[int | None] = self._owner_loop.create_future()
+                    self._to_raft(self._read_index, future)
+                    log_index = await future
+                    if log_index is not None:
+                        break
+                    await self._leader_known()
+                while self._applied_index < log_index:
+                    await self.state_changed.wait()
+                return log_index
+        except TimeoutError:
+            raise NoLeader("No cluster leader") from None
+
+    def _read_index(self, future: "asyncio.Future[int | None]") -> None:
+        self._node.read_index(lambda log_index: self._to_owner(_resolve, future, log_index))
+
+    async def _leader_known(self) -> None:
+        """Wait for a change of leadership, or a moment: a refused read is asked again."""
+        try:
+            async with asyncio.timeout(_CAMPAIGN_TICK_SECONDS):
+                await self.leadership_changed.wait()
+        except TimeoutError:
+            pass
+
+    async def wait_for_index(self, index: int, of: Callable[[State], int], *, timeout: float) -> State:
+        """A blocking query: wait until `of(state)` is above `index`, or for the time-out; the state then."""
+        try:
+            async with asyncio.timeout(timeout):
+                while of(self.state) <= index:
+                    await self.state_changed.wait()
+        except TimeoutError:
+            pass
+        return self.state
+
+    async def status(self) -> NodeStatus:
+        return await self._call(lambda: self._node.status())
+
+    # -- membership
+
+    async def change_membership(self, kind: ChangeKind, member: Member, *, timeout: float) -> None:
+        """Commit one change, on the leader.
+
+        Raises: NotLeader, NoLeader, Refused (another change is under way), CommitUnknown.
+        """
+        future: asyncio.Future[Outcome | None] = self._owner_loop.create_future()
+        change = MembershipChange(kind, member)
+        self._to_raft(
+            lambda: self._node.change_membership(change, lambda outcome: self._to_owner(_resolve, future, outcome))
+        )
+        try:
+            async with asyncio.timeout(timeout):
+                outcome = await future
+        except TimeoutError:
+            raise CommitUnknown("no majority confirmed the change of membership in time") from None
+        if outcome is not None:
+            _checked(outcome)
+
+    async def compact(self) -> None:
+        """Start a compaction now."""
+        await self._call(lambda: self._node.compact())
+
+    # -- between the loops
+
+    def _to_raft(self, function: Callable[..., None], *arguments: Any) -> None:
+        self._inbox.append(lambda: function(*arguments))
+        if not self._is_inbox_scheduled:
+            self._is_inbox_scheduled = True
+            self._raft_loop.call_soon_threadsafe(self._drain_inbox)
+
+    def _drain_inbox(self) -> None:
+        self._is_inbox_scheduled = False
+        while self._inbox:
+            self._inbox.popleft()()
+        self.wake()
+
+    def _propose(self, proposal: Proposal) -> None:
+        self._node.propose(proposal)
+
+    def _to_owner(self, function: Callable[..., None], *arguments: Any) -> None:
+        self._outbox.append(lambda: function(*arguments))
+        if not self._is_outbox_scheduled:
+            self._is_outbox_scheduled = True
+            self._owner_loop.call_soon_threadsafe(self._drain_outbox)
+
+    def _drain_outbox(self) -> None:
+        self._is_outbox_scheduled = False
+        while self._outbox:
+            self._outbox.popleft()()
+
+    async def _call(self, function: Callable[[], T]) -> T:
+        async def run() -> T:
+            return function()
+
+        result: T = await self._in_raft(run())
+        return result
+
+    async def _in_raft(self, coroutine: Any) -> Any:
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, self._raft_loop))
+
+    def _in_background(self, work: Callable[[], object], done: Callable[[object], None]) -> None:
+        def run() -> None:
+            try:
+                result: object = work()
+            except Exception as error:
+                self._log("raft.background_failed", reason=repr(error))
+                result = error
+            self._raft_loop.call_soon_threadsafe(self._background_done, done, result)
+
+        self._background.submit(run)
+
+    def _background_done(self, done: Callable[[object], None], result: object) -> None:
+        try:
+            done(result)
+        except BaseException as error:
+            self._on_fatal(error)
+        self.wake()
+
+    # -- on the Raft thread
+
+    def wake(self) -> None:
+        if not self._is_pump_scheduled and not self._is_stopped:
+            self._is_pump_scheduled = True
+            self._raft_loop.call_soon(self._pump)
+
+    def receive(self, peer: str, message: Message) -> None:
+        try:
+            self._node.receive(peer, message)
+        except MessageInvalid:
+            raise
+        except BaseException as error:
+            self._on_fatal(error)
+
+    def link_up(self, peer: str) -> None:
+        self._log("raft.link_up", peer=peer)
+        self._node.link_up(peer)
+
+    def link_down(self, peer: str) -> None:
+        self._log("raft.link_down", peer=peer)
+        self._node.link_down(peer)
+
+    def peer_lost(self, peer: str) -> None:
+        self._node.peer_lost(peer)
+
+    def _pump(self) -> None:
+        self._is_pump_scheduled = False
+        if self._is_stopped:
+            return
+        started = time.monotonic()
+        try:
+            self._node.pump()
+        except BaseException as error:
+            # A half-executed round must not go on.
+            self._on_fatal(error)
+        self._note_leadership()
+        now = time.monotonic()
+        self.longest_pump_seconds = max(self.longest_pump_seconds, now - started)
+        if self._timer is None:
+            self._set_timer(now)
+
+    def _set_timer(self, now: float) -> None:
+        delay = max(self._node.wake_at() - now, _CAMPAIGN_TICK_SECONDS)
+        self._timer = self._raft_loop.call_later(delay, self._timer_fired)
+
+    def _timer_fired(self) -> None:
+        self._timer = None
+        now = time.monotonic()
+        if now >= self._node.wake_at():
+            self.wake()
+        else:
+            self._set_timer(now)  # heartbeats have moved the deadline
+
+    def _note_leadership(self) -> None:
+        core = self._node.core
+        now = Leadership(core.term, core.leader_id, core.is_ready_leader)
+        applied = core.applied_index
+        if applied != self._applied_index:
+            self._applied_index = applied
+            self._to_owner(self.state_changed.fire)
+        if now != self.leadership:
+            self.leadership = now
+            self._to_owner(self.leadership_changed.fire)
+
+    def _state_replaced(self, _state: State) -> None:
+        self._to_owner(self.state_changed.fire)
+
+
+def _resolve(future: "asyncio.Future[Any]", result: Any) -> None:
+    if not future.done():
+        future.set_result(result)
+
+
+def _checked(result: Any) -> Any:
+    match result:
+        case Outcome.NOT_LEADER:
+            raise NotLeader("this node does not lead")
+        case Outcome.NO_LEADER:
+            raise NoLeader("No cluster leader")
+        case Outcome.OVERLOADED:
+            raise Overloaded("too many writes are waiting")
+        case Outcome.REFUSED:
+            raise Refused("another change of membership is under way, or the leader would remove itself")
+        case Outcome.UNKNOWN:
+            raise CommitUnknown("the leader changed while the write was under way; it may have taken effect")
+    return result

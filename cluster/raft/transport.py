@@ -1,0 +1,281 @@
+"""Connections between nodes: TLS 1.3 with certificates on both sides, msgpack frames, every size bounded.
+
+A node sends only on connections it dialled and receives only on those it accepted. Nothing of a frame is looked at
+before the handshake has proved a server of this cluster; the peer's name is the certificate's, never the message's.
+"""
+
+import asyncio
+import contextlib
+import random
+import socket
+import ssl
+from typing import Final, Protocol, cast
+
+from cluster.raft.codec import FRAME_HEADER, MAX_FRAME_BYTES, Message, MessageInvalid, pack_frame, unpack_message
+from cluster.raft.guard import Log
+from cluster.raft.membership import Members
+from cluster.tls import NodeTls
+
+_HANDSHAKE_SECONDS: Final = 3.0
+_DIAL_SECONDS: Final = 2.0
+_REDIAL_SECONDS: Final = 0.1
+#: A peer that leaves so much unread is cut off rather than let grow.
+_MAX_UNREAD_BYTES: Final = 64 << 20
+
+
+class LinkOwner(Protocol):
+    """Whom the links report to; called on the event loop's thread."""
+
+    def receive(self, peer: str, message: Message) -> None:
+        """Raises: MessageInvalid, which closes the connection."""
+        ...
+
+    def link_up(self, peer: str) -> None: ...
+    def link_down(self, peer: str) -> None: ...
+    def peer_lost(self, peer: str) -> None: ...
+    def wake(self) -> None: ...
+
+
+def _tune(transport: asyncio.BaseTransport) -> None:
+    sock = transport.get_extra_info("socket")
+    if sock is None:
+        return
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    with contextlib.suppress(AttributeError, OSError):
+        # Unacknowledged for so long: the host is gone, redial.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 2000)
+
+
+class _Inbound(asyncio.Protocol):
+    """An accepted connection: receives only."""
+
+    def __init__(self, links: "TlsLinks") -> None:
+        self._links = links
+        self._buffer = bytearray()
+        self._is_greeted = False
+        self.peer: str | None = None
+        self.transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # Not asserted: uvloop's transports are none of asyncio's classes.
+        self.transport = transport = cast(asyncio.Transport, transport)
+        _tune(transport)
+        certificate = transport.get_extra_info("peercert")
+        self.peer = self._links.tls.peer_name(certificate)
+        if self.peer is None or self.peer == self._links.node_id:
+            self._links.log("raft.peer_refused", reason="certificate names no other server of this cluster")
+            transport.abort()
+            return
+        self._links.accepted(self)
+
+    def data_received(self, data: bytes) -> None:
+        buffer = self._buffer
+        buffer += data
+        peer = self.peer
+        if peer is None:
+            return
+        offset, size = 0, len(buffer)
+        try:
+            while size - offset >= FRAME_HEADER.size:
+                (length,) = FRAME_HEADER.unpack_from(buffer, offset)
+                if length > MAX_FRAME_BYTES:
+                    raise MessageInvalid(f"frame of {length} bytes")
+                start = offset + FRAME_HEADER.size
+                if size - start < length:
+                    break
+                message = unpack_message(bytes(memoryview(buffer)[start : start + length]))
+                offset = start + length
+                if not self._is_greeted:
+                    self._is_greeted = True
+                    self._links.greeted(peer, message)
+                else:
+                    self._links.received(peer, message)
+        except MessageInvalid as error:
+            self._links.log("raft.frame_refused", peer=peer, reason=str(error))
+            assert self.transport is not None
+            self.peer = None
+            self.transport.abort()
+            return
+        if offset:
+            del buffer[:offset]
+        self._links.owner.wake()
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        self._links.closed(self)
+
+
+class _Outbound(asyncio.Protocol):
+    """A dialled connection: sends only."""
+
+    def __init__(self, links: "TlsLinks", peer: str) -> None:
+        self._links = links
+        self.peer = peer
+        self.transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # Not asserted: uvloop's transports are none of asyncio's classes.
+        self.transport = transport = cast(asyncio.Transport, transport)
+        _tune(transport)
+        transport.set_write_buffer_limits(high=1 << 20)
+        self._links.connected(self)
+
+    def data_received(self, _data: bytes) -> None: ...
+
+    def resume_writing(self) -> None:
+        self._links.owner.wake()  # the send window has room again
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        self._links.lost(self)
+
+
+class TlsLinks:
+    """All connections of one node. Every method is for the event loop's thread."""
+
+    def __init__(self, node_id: str, raft_address: str, tls: NodeTls, owner: LinkOwner, log: Log) -> None:
+        self.node_id = node_id
+        self.tls = tls
+        self.owner = owner
+        self.log = log
+        self._address = raft_address
+        self._addresses: dict[str, str] = {}
+        self._guests: dict[str, str] = {}
+        self._dialers: dict[str, asyncio.Task[None]] = {}
+        self._outbound: dict[str, _Outbound] = {}
+        self._inbound: set[_Inbound] = set()
+        self._introduced: dict[str, str] = {}
+        self._refusals: dict[str, str] = {}
+        self._server: asyncio.Server | None = None
+        self._is_closed = False
+
+    # -- life
+
+    async def listen(self, bind_address: str) -> None:
+        """Raises: OSError when the address cannot be had."""
+        host, _, port = bind_address.rpartition(":")
+        self._server = await asyncio.get_running_loop().create_server(
+            lambda: _Inbound(self),
+            host.strip("[]"),
+            int(port),
+            ssl=self.tls.server_context,
+            ssl_handshake_timeout=_HANDSHAKE_SECONDS,
+            reuse_address=True,
+        )
+        self._start_dialers()
+
+    async def close(self) -> None:
+        self._is_closed = True
+        for task in self._dialers.values():
+            task.cancel()
+        if self._server is not None:
+            self._server.close()
+        transports = [link.transport for link in self._outbound.values()] + [link.transport for link in self._inbound]
+        for transport in transports:
+            if transport is not None:
+                transport.close()
+
+    def set_members(self, members: Members) -> None:
+        """Dial these, and drop who is no longer among them."""
+        self._addresses = {member.id: member.raft_address for member in members.values() if member.id != self.node_id}
+        for peer in [*self._guests]:
+            if peer in self._addresses:
+                del self._guests[peer]
+        for peer in [*self._dialers]:
+            if peer not in self._addresses and peer not in self._guests:
+                self._dialers.pop(peer).cancel()
+                link = self._outbound.get(peer)
+                if link is not None and link.transport is not None:
+                    link.transport.abort()
+        if self._server is not None:
+            self._start_dialers()
+
+    def _start_dialers(self) -> None:
+        for peer in (*self._addresses, *self._guests):
+            if peer not in self._dialers and not self._is_closed:
+                self._dialers[peer] = asyncio.get_running_loop().create_task(self._dial(peer))
+
+    async def _dial(self, peer: str) -> None:
+        loop = asyncio.get_running_loop()
+        while not self._is_closed:
+            if peer not in self._outbound:
+                address = self._addresses.get(peer) or self._guests.get(peer, "")
+                host, _, port = address.rpartition(":")
+                try:
+                    async with asyncio.timeout(_DIAL_SECONDS):
+                        await loop.create_connection(
+                            lambda: _Outbound(self, peer),
+                            host.strip("[]"),
+                            int(port),
+                            ssl=self.tls.client_context,
+                            server_hostname=self.tls.server_name(peer),
+                        )
+                except ssl.SSLError as error:
+                    self._refused(peer, str(error))
+                except (OSError, ValueError, TimeoutError):
+                    pass  # not there; tried again below
+            await asyncio.sleep(_REDIAL_SECONDS * (0.5 + random.random()))  # noqa: S311 - spreads redials, no secret
+
+    def _refused(self, peer: str, reason: str) -> None:
+        if self._refusals.get(peer) != reason:  # said once, not at every attempt
+            self._refusals[peer] = reason
+            self.log("raft.dial_refused", peer=peer, reason=reason)
+
+    # -- sending
+
+    def send(self, peer: str, messages: list[Message]) -> None:
+        """Hand over; messages for a peer that is not connected are lost, as on any network."""
+        link = self._outbound.get(peer)
+        if link is None or link.transport is None:
+            return
+        link.transport.write(b"".join([pack_frame(message) for message in messages]))
+        if link.transport.get_write_buffer_size() > _MAX_UNREAD_BYTES:
+            self.log("raft.peer_stuck", peer=peer)
+            link.transport.abort()
+
+    def pending_bytes(self, peer: str) -> int:
+        link = self._outbound.get(peer)
+        return 0 if link is None or link.transport is None else link.transport.get_write_buffer_size()
+
+    # -- what connections report
+
+    def connected(self, link: _Outbound) -> None:
+        old = self._outbound.get(link.peer)
+        self._outbound[link.peer] = link
+        self._refusals.pop(link.peer, None)
+        assert link.transport is not None
+        link.transport.write(pack_frame({"type": "hello", "ct": 0, "address": self._address}))
+        if old is not None and old.transport is not None:
+            old.transport.abort()
+        else:
+            self.owner.link_up(link.peer)
+        self.owner.wake()
+
+    def lost(self, link: _Outbound) -> None:
+        if self._outbound.get(link.peer) is link:
+            del self._outbound[link.peer]
+            self.owner.link_down(link.peer)
+            self.owner.wake()
+
+    def accepted(self, link: _Inbound) -> None:
+        self._inbound.add(link)
+
+    def greeted(self, peer: str, message: Message) -> None:
+        if message["type"] != "hello":
+            raise MessageInvalid("the first frame is no hello")
+        self._introduced[peer] = message["address"]
+
+    def received(self, peer: str, message: Message) -> None:
+        if message["type"] == "hello":
+            raise MessageInvalid("a second hello")
+        if peer not in self._dialers and message["type"] in ("append_entries", "offer_snapshot"):
+            # A leader this node has not heard of yet (it was added meanwhile): answers need a connection.
+            self._guests[peer] = self._introduced[peer]
+            self._start_dialers()
+        self.owner.receive(peer, message)
+
+    def closed(self, link: _Inbound) -> None:
+        self._inbound.discard(link)
+        if link.peer is not None and not any(other.peer == link.peer for other in self._inbound):
+            if self._guests.pop(link.peer, None) is not None and link.peer not in self._addresses:
+                self._dialers.pop(link.peer).cancel()
+            self.owner.peer_lost(link.peer)
+            self.owner.wake()

@@ -1,0 +1,1 @@
+"""The replicated state machine: pure values and functions, no I/O, clock or randomness (the ledger's SQLite aside)."""

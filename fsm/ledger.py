@@ -1,0 +1,354 @@
+"""The ledger: every issued certificate, in this node's own SQLite file. Imports sqlite3 only.
+
+Part of the state machine: written only by applying log entries, and by copying from another node what a snapshot stands
+for. The Raft log is the source of durability, so a commit here need not be durable; SQLite keeps the file consistent
+(WAL mode, synchronous=NORMAL) and `applied_log_index`, stored in the same transaction, makes replay idempotent.
+
+Rows are the same on every node: `id` is the state index that the record took. The digest is a sum of row hashes, so it
+does not depend on the order of inserts and stays right when expired rows are dropped.
+"""
+
+import hashlib
+import sqlite3
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgpack
+
+from fsm.commands import LeafKind, LeafRecord
+
+FORMAT_VERSION: Final = 1
+
+_SCHEMA: Final = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
+CREATE TABLE issuer (id INTEGER PRIMARY KEY, key_id BLOB NOT NULL UNIQUE);
+CREATE TABLE identity (
+  id INTEGER PRIMARY KEY, spiffe_id TEXT NOT NULL UNIQUE, kind INTEGER NOT NULL, name TEXT NOT NULL);
+CREATE INDEX identity_by_name ON identity (name);
+CREATE TABLE cert (
+  id INTEGER PRIMARY KEY,
+  serial BLOB NOT NULL UNIQUE,
+  identity INTEGER NOT NULL,
+  issuer INTEGER NOT NULL,
+  public_key_sha256 BLOB NOT NULL,
+  not_before INTEGER NOT NULL,
+  not_after INTEGER NOT NULL,
+  requested_by TEXT NOT NULL,
+  request_id BLOB,
+  log_index INTEGER NOT NULL);
+CREATE INDEX cert_by_identity ON cert (identity, id);
+CREATE INDEX cert_by_expiry ON cert (not_after, id);
+CREATE UNIQUE INDEX cert_by_request ON cert (request_id) WHERE request_id IS NOT NULL;
+"""
+_COLUMNS: Final = (
+    "cert.id, serial, identity.kind, identity.name, identity.spiffe_id, issuer.key_id, public_key_sha256,"
+    " not_before, not_after, requested_by, request_id, log_index"
+)
+_JOIN: Final = "cert JOIN identity ON identity.id = cert.identity JOIN issuer ON issuer.id = cert.issuer"
+_DIGEST_MODULUS: Final = 1 << 256
+_CACHED_IDS: Final = 4096
+
+
+class LedgerDamaged(Exception):
+    """The file is not a sound ledger of a format this node knows."""
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerRow:
+    """One issued certificate as the ledger holds it."""
+
+    index: int  # state index: CreateIndex
+    record: LeafRecord
+    issuer_key_id: bytes
+    log_index: int
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerSummary:
+    applied_log_index: int
+    count: int
+    digest: str  # hex
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerQuery:
+    """Filters are joined by AND; rows come in the order they were issued."""
+
+    service: str | None = None
+    spiffe_id: str | None = None
+    kind: LeafKind | None = None
+    issuer_key_id: bytes | None = None
+    expires_before: int | None = None
+    after: int = 0  # id of the last row of the page before
+    limit: int = 100
+
+
+def _row_hash(row: Sequence[Any]) -> int:
+    """Over everything but the log index, which a restore into a new cluster would change."""
+    return int.from_bytes(hashlib.sha256(msgpack.packb(list(row[:11]))).digest(), "big")
+
+
+class Ledger:
+    """The writing side; one per node, used from one thread at a time. Opens or creates the file at `path`.
+
+    Writes become visible to readers, and are counted as applied, at `commit`.
+    Raises: LedgerDamaged; sqlite3.Error when the disk fails, after which the process must stop.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._db = _open(path)
+        try:
+            self._prepare()
+        except sqlite3.DatabaseError as error:
+            raise LedgerDamaged(f"{path}: {error}") from error
+        self._is_open_transaction = False
+        self._issuers: dict[bytes, int] = {}
+        self._identities: dict[str, int] = {}
+
+    def _prepare(self) -> None:
+        if not self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone():
+            self._db.executescript(f"BEGIN;{_SCHEMA}COMMIT;")
+            self._write_meta(format=FORMAT_VERSION, applied_log_index=0, last_id=0, count=0, digest="0" * 64)
+        meta = dict(self._db.execute("SELECT key, value FROM meta"))
+        if meta.get("format") != FORMAT_VERSION:
+            raise sqlite3.DatabaseError(f"ledger format {meta.get('format')!r} is not known")
+        self._applied_log_index = int(meta["applied_log_index"])
+        self._last_id = int(meta["last_id"])
+        self._count = int(meta["count"])
+        self._digest = int(meta["digest"], 16)
+
+    def _write_meta(self, **values: int | str) -> None:
+        self._db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", values.items())
+
+    # -- applying log entries
+
+    @property
+    def applied_log_index(self) -> int:
+        """Entries up to here are in the ledger; applying one of them again is refused by the caller."""
+        return self._applied_log_index
+
+    @property
+    def last_id(self) -> int:
+        """Highest row id there ever was."""
+        return self._last_id
+
+    def add(
+        self, log_index: int, first_id: int, issuer_key_id: bytes, records: Sequence[LeafRecord]
+    ) -> tuple[int, ...]:
+        """Record certificates; returns the positions of those refused because serial or request is known already."""
+        self._begin()
+        issuer = self._issuer(issuer_key_id)
+        duplicates = []
+        for position, record in enumerate(records):
+            row = _row_of(LedgerRow(first_id + position, record, issuer_key_id, log_index))
+            if not self._insert(row, issuer):
+                duplicates.append(position)
+        self._last_id = first_id + len(records) - 1
+        return tuple(duplicates)
+
+    def tidy(self, expired_before: int) -> int:
+        """Drop records of certificates that expired before this time; returns how many."""
+        self._begin()
+        rows = self._db.execute(f"SELECT {_COLUMNS} FROM {_JOIN} WHERE not_after < ?", (expired_before,)).fetchall()
+        for row in rows:
+            self._digest = (self._digest - _row_hash(row)) % _DIGEST_MODULUS
+        self._count -= len(rows)
+        self._db.executemany("DELETE FROM cert WHERE id = ?", ((row[0],) for row in rows))
+        return len(rows)
+
+    def commit(self, applied_log_index: int) -> None:
+        """Make everything since the last commit visible. Durable only after `make_durable`."""
+        if not self._is_open_transaction:
+            # Entries without records: remembered with the next ones. Applying them again changes nothing here.
+            self._applied_log_index = applied_log_index
+            return
+        self._applied_log_index = applied_log_index
+        self._write_meta(
+            applied_log_index=applied_log_index,
+            last_id=self._last_id,
+            count=self._count,
+            digest=f"{self._digest:064x}",
+        )
+        self._db.execute("COMMIT")
+        self._is_open_transaction = False
+
+    def _begin(self) -> None:
+        if not self._is_open_transaction:
+            self._db.execute("BEGIN IMMEDIATE")
+            self._is_open_transaction = True
+
+    def _insert(self, row: Sequence[Any], issuer: int) -> bool:
+        identity = self._identity(row[4], row[2], row[3])
+        cursor = self._db.execute(
+            "INSERT OR IGNORE INTO cert VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (row[0], row[1], identity, issuer, *row[6:]),
+        )
+        if cursor.rowcount != 1:
+            return False
+        self._count += 1
+        self._digest = (self._digest + _row_hash(row)) % _DIGEST_MODULUS
+        return True
+
+    def _issuer(self, key_id: bytes) -> int:
+        found = self._issuers.get(key_id)
+        if found is None:
+            self._db.execute("INSERT OR IGNORE INTO issuer (key_id) VALUES (?)", (key_id,))
+            found = self._issuers[key_id] = self._one("SELECT id FROM issuer WHERE key_id = ?", key_id)
+        return found
+
+    def _identity(self, spiffe_id: str, kind: int, name: str) -> int:
+        found = self._identities.get(spiffe_id)
+        if found is None:
+            self._db.execute(
+                "INSERT OR IGNORE INTO identity (spiffe_id, kind, name) VALUES (?, ?, ?)", (spiffe_id, kind, name)
+            )
+            found = self._one("SELECT id FROM identity WHERE spiffe_id = ?", spiffe_id)
+            if len(self._identities) >= _CACHED_IDS:
+                self._identities.clear()
+            self._identities[spiffe_id] = found
+        return found
+
+    def _one(self, sql: str, *parameters: object) -> int:
+        return int(self._db.execute(sql, parameters).fetchone()[0])
+
+    # -- copying from another node
+
+    def import_rows(self, rows: Iterable[Sequence[Any]]) -> None:
+        """Add rows that another node's `LedgerReader.export_rows` gave, behind `last_id`. Then `commit`.
+
+        Raises: ValueError when they do not follow what is here: nothing may be committed then.
+        """
+        self._begin()
+        for row in rows:
+            if row[0] <= self._last_id or not self._insert(row, self._issuer(row[5])):
+                raise ValueError(f"ledger row {row[0]} does not follow row {self._last_id}")
+            self._last_id = row[0]
+
+    def skip_to(self, last_id: int) -> None:
+        """The copy is complete up to `last_id`; rows missing at its end were dropped as expired."""
+        self._begin()
+        self._last_id = max(self._last_id, last_id)
+
+    def rollback(self) -> None:
+        """Forget what was not committed."""
+        if self._is_open_transaction:
+            self._db.execute("ROLLBACK")
+            self._is_open_transaction = False
+        self._issuers.clear()
+        self._identities.clear()
+        self._prepare()
+
+    @property
+    def summary(self) -> LedgerSummary:
+        """As of the last commit."""
+        return LedgerSummary(self._applied_log_index, self._count, f"{self._digest:064x}")
+
+    def close(self) -> None:
+        self._db.close()
+
+
+def make_durable(path: str) -> None:
+    """Sync the ledger at `path` up to its last commit. For any thread but the writer's, which it does not stop.
+
+    A passive checkpoint syncs the write-ahead log first, then copies it into the file and syncs that.
+    """
+    db = _open(path)
+    try:
+        db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+    finally:
+        db.close()
+
+
+class LedgerReader:
+    """A reading side, for one thread; sees what was committed when each call began."""
+
+    def __init__(self, path: str) -> None:
+        self._db = _open(path)
+        self._db.execute("PRAGMA query_only = ON")
+
+    def summary(self) -> LedgerSummary:
+        meta = dict(self._db.execute("SELECT key, value FROM meta"))
+        return LedgerSummary(int(meta["applied_log_index"]), int(meta["count"]), str(meta["digest"]))
+
+    def find(self, serial: bytes) -> LedgerRow | None:
+        row = self._db.execute(f"SELECT {_COLUMNS} FROM {_JOIN} WHERE serial = ?", (serial,)).fetchone()
+        return _ledger_row(row) if row else None
+
+    def find_request(self, request_id: bytes) -> LedgerRow | None:
+        row = self._db.execute(f"SELECT {_COLUMNS} FROM {_JOIN} WHERE request_id = ?", (request_id,)).fetchone()
+        return _ledger_row(row) if row else None
+
+    def search(self, query: LedgerQuery) -> list[LedgerRow]:
+        """At most `limit` rows behind `after`."""
+        conditions = ["cert.id > ?"]
+        parameters: list[object] = [query.after]
+        for condition, value in (
+            ("identity.name = ?", query.service),
+            ("identity.kind = ?", LeafKind.SERVICE if query.service is not None else None),
+            ("identity.spiffe_id = ?", query.spiffe_id),
+            ("identity.kind = ?", query.kind),
+            ("issuer.key_id = ?", query.issuer_key_id),
+            ("not_after < ?", query.expires_before),
+        ):
+            if value is not None:
+                conditions.append(condition)
+                parameters.append(value)
+        sql = f"SELECT {_COLUMNS} FROM {_JOIN} WHERE {' AND '.join(conditions)} ORDER BY cert.id LIMIT ?"
+        return [_ledger_row(row) for row in self._db.execute(sql, (*parameters, query.limit))]
+
+    def tidy_time(self, expired_before: int, at_most: int) -> int:
+        """The latest time up to `expired_before` before which about `at_most` certificates have expired."""
+        row = self._db.execute(
+            "SELECT not_after FROM cert WHERE not_after < ? ORDER BY not_after, id LIMIT 1 OFFSET ?",
+            (expired_before, at_most),
+        ).fetchone()
+        return int(row[0]) + 1 if row else expired_before
+
+    def export_rows(self, after: int, up_to: int, at_least: int) -> list[tuple[Any, ...]]:
+        """Rows with after < id <= up_to, oldest first: `at_least` many if there are, and never part of a log entry."""
+        sql = f"SELECT {_COLUMNS} FROM {_JOIN} WHERE cert.id > ? AND cert.id <= ? ORDER BY cert.id LIMIT ?"
+        rows = self._db.execute(sql, (after, up_to, at_least)).fetchall()
+        if len(rows) == at_least:
+            rest = (
+                f"SELECT {_COLUMNS} FROM {_JOIN} WHERE cert.id > ? AND cert.id <= ? AND log_index = ? ORDER BY cert.id"
+            )
+            rows += self._db.execute(rest, (rows[-1][0], up_to, rows[-1][11])).fetchall()
+        return rows
+
+    def close(self) -> None:
+        self._db.close()
+
+
+def _open(path: str) -> sqlite3.Connection:
+    # Threads are kept apart by the owners; the check of sqlite3 itself would forbid closing from another one.
+    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
+    db.execute("PRAGMA journal_mode = WAL")
+    db.execute("PRAGMA synchronous = NORMAL")
+    # Checkpoints sync, so they belong to `make_durable`, never to the apply path.
+    db.execute("PRAGMA wal_autocheckpoint = 0")
+    db.execute("PRAGMA cache_size = -4096")
+    return db
+
+
+def _row_of(row: LedgerRow) -> tuple[Any, ...]:
+    record = row.record
+    return (
+        row.index,
+        record.serial,
+        record.kind,
+        record.name,
+        record.spiffe_id,
+        row.issuer_key_id,
+        record.public_key_sha256,
+        record.not_before,
+        record.not_after,
+        record.requested_by,
+        record.request_id or None,
+        row.log_index,
+    )
+
+
+def _ledger_row(row: Sequence[Any]) -> LedgerRow:
+    record = LeafRecord(row[1], row[2], row[3], row[4], row[6], row[7], row[8], row[9], row[10] or b"")
+    return LedgerRow(row[0], record, row[5], row[11])

@@ -1,0 +1,106 @@
+"""The replicated state: frozen values and look-ups, nothing else.
+
+`index` counts changes of this state and is what clients see as X-Consul-Index, CreateIndex and ModifyIndex; it is
+never Raft's log index. Times are Unix seconds. Issued certificates are not here but in the ledger, so that this stays
+small however many there are.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class SealKey:
+    """The data key that seals private keys, itself wrapped by a key-encryption key that is never in the log."""
+
+    source: str  # "file" or "passphrase": where the key-encryption key comes from
+    kek_id: str  # identifies the key-encryption key without revealing it
+    salt: bytes  # of the passphrase's key derivation; empty for "file"
+    wrapped_key: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class CAConfig:
+    """The CA configuration as operators see it; secrets are in the provider's sealed state instead."""
+
+    cluster_id: str  # bare UUID; the trust domain is "<cluster_id>.consul"
+    provider: str
+    provider_id: str  # the ProviderState in use
+    config_json: str  # the operator's map, canonical JSON, without secrets
+    public_state: tuple[tuple[str, str], ...] = ()
+    force_without_cross_signing: bool = False
+    request_id: bytes = b""  # of the write that made it: tells a repeated request from a lost race
+    create_index: int = 0
+    modify_index: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderState:
+    """What one configured provider must find again: opaque, and sealed because it holds keys and tokens."""
+
+    provider_id: str
+    provider: str
+    sealed: bytes
+    modify_index: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Intermediate:
+    """A CA certificate that accompanies leaves. Key ids let the state machine check links without parsing X.509."""
+
+    cert_pem: str
+    key_id: str
+    issuer_key_id: str
+    not_after: int
+
+
+@dataclass(frozen=True, slots=True)
+class CARoot:
+    """One trusted root. Field meanings are Consul's (CARoot); `key_id` is the root's own subject key identifier."""
+
+    root_id: str
+    name: str
+    serial_number: int
+    key_id: str
+    signing_key_id: str
+    external_trust_domain: str
+    not_before: int
+    not_after: int
+    root_pem: str
+    intermediates: tuple[Intermediate, ...]
+    is_active: bool
+    private_key_type: str
+    private_key_bits: int
+    create_index: int = 0
+    modify_index: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Everything the cluster has agreed on."""
+
+    index: int = 0
+    ca_index: int = 0  # index of the last change to seal, config, roots or providers: what CA writes are guarded by
+    roots_index: int = 0
+    leaf_index: int = 0
+    seal: SealKey | None = None
+    config: CAConfig | None = None
+    roots: tuple[CARoot, ...] = ()  # in id order, as Consul lists them
+    providers: tuple[ProviderState, ...] = ()
+    tidied_before: int = 0  # certificates that expired before this time have been dropped from the ledger
+
+    @property
+    def active_root(self) -> CARoot | None:
+        return next((root for root in self.roots if root.is_active), None)
+
+    @property
+    def trust_domain(self) -> str:
+        """Empty before there is a configuration."""
+        return f"{self.config.cluster_id}.consul" if self.config else ""
+
+    @property
+    def roots_watch_index(self) -> int:
+        """What a watch on the roots is woken by: a change of configuration counts too, as in Consul."""
+        return max(self.roots_index, self.config.modify_index if self.config else 0)
+
+    def provider_state(self, provider_id: str) -> ProviderState | None:
+        return next((record for record in self.providers if record.provider_id == provider_id), None)

@@ -1,0 +1,191 @@
+"""What a CA provider is. One contract test-suite (tests/contract) runs against every implementation.
+
+A provider is driven by one caller at a time, from a worker process: its methods may block and may be slow, and
+need not be thread-safe. It never writes to the log: what must survive is returned as new opaque `state`, and the
+caller commits it (sealed) before it goes on. So every method that changes state can be called again after a crash
+with the state that was committed last, and must then finish the same work instead of starting other work.
+
+Choices that must not differ between two attempts at the same work (serial, common name, times) are made by the
+caller, committed, and handed in. A provider whose backend makes such a choice itself (Vault picks serials) ignores
+the given one and reports its own.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderSettings:
+    """Everything a provider is configured with.
+
+    `config` is the operator's CA configuration map with secrets put back in; keys are CamelCase and matched without
+    regard to case; unknown keys are ignored. `state` is what this provider returned last, empty at first.
+    """
+
+    cluster_id: str  # bare UUID; the trust domain is "<cluster_id>.consul"
+    datacenter: str
+    is_primary: bool
+    config: Mapping[str, object] = field(repr=False)
+    state: bytes = field(default=b"", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class RootIntent:
+    """The choices for a root that is about to be made, fixed before anything is signed."""
+
+    serial: int  # positive, 127 bits or more of randomness, at most 20 octets (RFC 5280 4.1.2.2)
+    uid: str  # up to 8 characters [a-z0-9]; makes the common name unique (spec: CA common name)
+    not_before: int  # Unix seconds
+
+
+@dataclass(frozen=True, slots=True)
+class CAChain:
+    """The CA of this datacenter as it stands.
+
+    `root_pem` is the trust anchor. `signing_cert_pem` is the certificate whose key signs leaves (the root itself
+    for a provider that signs with its root). `intermediate_pems` are the certificates that must accompany a leaf, in
+    issuer order, starting with the one that signed the leaf; empty when the root signs. PEM texts end in a newline.
+    """
+
+    root_pem: str
+    signing_cert_pem: str
+    intermediate_pems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CSRPolicy:
+    """What a leaf's CSR must agree with."""
+
+    trust_domain: str  # "<cluster id>.consul", lower case
+    datacenter: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeafRequest:
+    csr_pem: str
+    policy: CSRPolicy
+    serial: int  # as in RootIntent
+    now: int  # Unix seconds; the certificate is backdated from here
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedLeaf:
+    cert_pem: str  # the leaf alone, newline-terminated
+    serial: int
+    kind: str  # "service" | "agent" | "mesh-gateway" | "server"
+    name: str  # service or node name; "" for a mesh gateway or server
+    spiffe_id: str
+    not_before: int  # Unix seconds
+    not_after: int  # Unix seconds, inclusive (RFC 5280 4.1.2.5)
+    public_key_sha256: bytes  # SHA-256 over the DER SubjectPublicKeyInfo, 32 bytes
+    issuer_key_id: bytes  # the leaf's authority key identifier
+
+
+@dataclass(frozen=True, slots=True)
+class IntermediateRequest:
+    csr_pem: str
+    serial: int
+    now: int  # Unix seconds
+
+
+@dataclass(frozen=True, slots=True)
+class CrossSignRequest:
+    cert_pem: str  # the new root, self-signed
+    serial: int
+    now: int  # Unix seconds
+    not_after: int  # Unix seconds; capped at the signing root's and at the new root's own NotAfter
+
+
+class Provider(Protocol):
+    """See the module's text for the rules that hold for all methods."""
+
+    name: ClassVar[str]
+    #: Canonical names of configuration keys whose values are secret: kept out of logs, the API and the plain state.
+    secret_keys: ClassVar[frozenset[str]]
+
+    def configure(self, settings: ProviderSettings) -> None:
+        """Take a configuration and the state that belongs to it; may be called again with newer ones.
+
+        Must not mutate what it is given. Touches no backend beyond what is needed to log in and to look.
+        State that does not fit the configuration (another key type, another supplied key) is set aside: the
+        provider then has no chain until `prepare_root` and `generate_root` have been called, and the caller
+        can tell by `chain()` being None that this configuration means a new root.
+
+        Raises: ConfigInvalid, ProviderUnavailable.
+        """
+        ...
+
+    def chain(self) -> CAChain | None:
+        """The chain held now, or None when there is none yet that fits the configuration. Cheap; no backend call."""
+        ...
+
+    def public_state(self) -> Mapping[str, str]:
+        """Small non-secret facts for operators (the `State` of GET configuration)."""
+        ...
+
+    def prepare_root(self, intent: RootIntent) -> bytes:
+        """Primary only. Make or adopt the root's key and remember the intent; returns the state to commit.
+
+        Does nothing, and returns the state unchanged, if the state already holds a prepared or finished root.
+        Raises: NotSupported in a secondary; ConfigInvalid for a supplied key or root that cannot be used.
+        """
+        ...
+
+    def generate_root(self) -> tuple[CAChain, bytes]:
+        """Primary only. The chain for the prepared root, made now or made earlier; with the state to commit.
+
+        Raises: NotInitialized before `prepare_root`; NotSupported in a secondary; ChainInvalid.
+        """
+        ...
+
+    def sign_leaf(self, request: LeafRequest) -> IssuedLeaf:
+        """Check the CSR and sign a leaf: the hot path.
+
+        The certificate carries what the profile says, never what the CSR asks beyond public key and SANs.
+        NotAfter never exceeds the signing certificate's.
+
+        Raises: CSRRejected, NotInitialized, ProviderUnavailable, RateLimited.
+        """
+        ...
+
+    def sign_intermediate(self, request: IntermediateRequest) -> str:
+        """Primary only. Sign a secondary's CSR as a CA certificate with path length 0; returns its PEM.
+
+        Raises: CSRRejected, NotSupported in a secondary, NotInitialized.
+        """
+        ...
+
+    def generate_intermediate_csr(self) -> tuple[str, bytes]:
+        """Secondary only. A CSR for a new intermediate key (PEM) and the state to commit before it is sent.
+
+        The key in use stays in use until `set_intermediate`. Raises: NotSupported in the primary.
+        """
+        ...
+
+    def set_intermediate(self, intermediate_pem: str, root_pem: str) -> tuple[CAChain, bytes]:
+        """Secondary only. Accept the primary's answer to the last CSR; from then on the new key signs.
+
+        Raises: ChainInvalid with Consul's texts, NotSupported in the primary.
+        """
+        ...
+
+    def supports_cross_signing(self) -> bool: ...
+
+    def cross_sign(self, request: CrossSignRequest) -> str:
+        """Re-issue another CA's root under this root: same subject, key, SANs and SKI, new serial and issuer. PEM.
+
+        Raises: NotSupported, NotInitialized, ChainInvalid when either root is expired or not a CA.
+        """
+        ...
+
+    def cleanup(self, successor: ProviderSettings | None) -> None:
+        """Remove what this provider made in its backend and nobody needs any more; best effort, may be called twice.
+
+        `successor` is the configuration that replaces this one; None when this one never came into use.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release connections and secrets held in memory; backend state stays. The object is not used again."""
+        ...

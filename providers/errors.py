@@ -1,0 +1,43 @@
+"""Every error a provider may raise. Callers catch by type; the text is for the operator or the client."""
+
+
+class ProviderError(Exception):
+    """Base class. `retryable` says whether the same call may succeed later without anything being changed."""
+
+    retryable = False
+
+
+class ConfigInvalid(ProviderError):
+    """The CA configuration breaks a rule; the text is Consul's where Consul has one."""
+
+
+class NotInitialized(ProviderError):
+    """The provider has no signing certificate yet."""
+
+
+class CSRRejected(ProviderError):
+    """The CSR breaks a rule of the CA; nothing was signed. The text is Consul's where Consul has one."""
+
+
+class NotSupported(ProviderError):
+    """This provider, or this role (primary or secondary), cannot do what was asked."""
+
+
+class ChainInvalid(ProviderError):
+    """A certificate or chain failed independent verification, and was therefore neither stored nor served."""
+
+
+class ProviderUnavailable(ProviderError):
+    """The system behind the provider does not answer, or refuses for a reason that can pass."""
+
+    retryable = True
+
+
+class RateLimited(ProviderError):
+    """The system behind the provider asks for fewer requests."""
+
+    retryable = True
+
+    def __init__(self, text: str, retry_after_seconds: float = 1.0) -> None:
+        super().__init__(text)
+        self.retry_after_seconds = retry_after_seconds

@@ -1,0 +1,384 @@
+"""From raw to checked: the CA configuration that all providers share, and what a CSR must be to get a leaf.
+
+Every refusal of a CSR is a CSRRejected and of a configuration a ConfigInvalid; the texts are Consul's where Consul
+has one (spec 1.2 and 3). Nothing here signs.
+
+A leaf's CSR is checked in this order (numbers of spec section 3; ACL, readiness, rate limit and expiry, which are
+rules 2, 6, 9 and 11 to 13, are the caller's):
+
+    size                before anything is decoded, so that the work per byte received is bounded
+    0b, 1               not empty; one PEM block of the right type; ASN.1
+    count of SANs       before rules that walk over them
+    3, 4, 5, 7, 8, 10   Consul's rules in Consul's order; 10b, an agent's trust domain is replaced, not compared
+    names               DNS and IP SANs that a certificate may carry, nothing of another type
+    key                 type, size, exponent
+    proof               the CSR's signature by its own key: the only costly step, so it comes last
+"""
+
+import binascii
+import hashlib
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+from typing import TypeVar
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.x509.oid import SignatureAlgorithmOID
+
+from providers import keys, spiffe
+from providers.api import CSRPolicy
+from providers.decode import Fields
+from providers.durations import HOUR, format_duration, to_seconds
+from providers.errors import ConfigInvalid, CSRRejected
+from providers.keys import KeyKind, VerifyKey
+from providers.spiffe import Kind, SpiffeId
+from providers.x509 import public_key_and_kind, subject_alt_names
+
+T = TypeVar("T")
+
+LEAF_TTL_NS = 72 * HOUR
+INTERMEDIATE_TTL_NS = 8760 * HOUR
+ROOT_TTL_NS = 87600 * HOUR
+LEAF_TTL_MIN_NS = 1 * HOUR
+LEAF_TTL_MAX_NS = 8760 * HOUR
+INTERMEDIATE_TTL_MIN_NS = 3 * HOUR
+DEFAULT_KEY_KIND = KeyKind("ec", 256)
+
+MAX_CSR_BYTES = 16 * 1024
+MAX_SANS = 100
+# A shorter text for what a client sees; `cryptography` puts whole values into some of its messages.
+MAX_DETAIL = 200
+
+_ECDSA = {
+    SignatureAlgorithmOID.ECDSA_WITH_SHA256: ec.ECDSA(hashes.SHA256()),
+    SignatureAlgorithmOID.ECDSA_WITH_SHA384: ec.ECDSA(hashes.SHA384()),
+    SignatureAlgorithmOID.ECDSA_WITH_SHA512: ec.ECDSA(hashes.SHA512()),
+}
+_RSA: dict[x509.ObjectIdentifier, keys.Hash] = {
+    SignatureAlgorithmOID.RSA_WITH_SHA256: hashes.SHA256(),
+    SignatureAlgorithmOID.RSA_WITH_SHA384: hashes.SHA384(),
+    SignatureAlgorithmOID.RSA_WITH_SHA512: hashes.SHA512(),
+}
+# RFC 1034 3.5 and RFC 1123 2.1, plus "_" as DNS-SD uses it, plus one leading wildcard label as ingress gateways ask
+# for (RFC 6125 6.4.3). Labels of 1 to 63, in all 253.
+_DNS_NAME = re.compile(
+    r"(?:\*\.)?(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.)*"
+    r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+)
+_MAX_DNS_NAME = 253
+
+
+# --- configuration ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class CommonConfig:
+    """The keys of the CA configuration that mean the same for every provider (spec 1.2)."""
+
+    leaf_ttl_ns: int
+    intermediate_ttl_ns: int
+    root_ttl_ns: int
+    skip_validate: bool
+    csr_max_per_second: float  # 0 = no rate limit
+    csr_max_concurrent: int  # 0 = no limit; counts only without a rate limit
+    key_kind: KeyKind  # what a new key shall be
+    key_type_given: bool  # an explicit PrivateKeyType also judges a supplied key; a default does not
+    key_bits_given: bool
+
+    @property
+    def leaf_ttl_seconds(self) -> int:
+        return to_seconds(self.leaf_ttl_ns)
+
+    @property
+    def intermediate_ttl_seconds(self) -> int:
+        return to_seconds(self.intermediate_ttl_ns)
+
+    @property
+    def root_ttl_seconds(self) -> int:
+        return to_seconds(self.root_ttl_ns)
+
+    @classmethod
+    def parse(cls, raw: Mapping[str, object]) -> "CommonConfig":
+        """Raises: ConfigInvalid."""
+        fields = Fields(raw)
+        config = cls.read(fields)
+        fields.finish()
+        config.validate()
+        return config
+
+    @classmethod
+    def read(cls, fields: Fields) -> "CommonConfig":
+        """Decode without judging: a provider reads its own fields too before it reports what was wrong."""
+        key_type, key_bits = fields.text("PrivateKeyType"), fields.integer("PrivateKeyBits", 0)
+        return cls(
+            leaf_ttl_ns=fields.duration_ns("LeafCertTTL", LEAF_TTL_NS),
+            intermediate_ttl_ns=fields.duration_ns("IntermediateCertTTL", INTERMEDIATE_TTL_NS),
+            # Consul takes an explicit zero as "not set" here, and only here.
+            root_ttl_ns=fields.duration_ns("RootCertTTL", ROOT_TTL_NS) or ROOT_TTL_NS,
+            skip_validate=fields.flag("SkipValidate", default=False),
+            csr_max_per_second=fields.number("CSRMaxPerSecond", 50.0),
+            csr_max_concurrent=fields.integer("CSRMaxConcurrent", 0),
+            key_kind=KeyKind(key_type or DEFAULT_KEY_KIND.type, key_bits or DEFAULT_KEY_KIND.bits),
+            key_type_given=bool(key_type),
+            key_bits_given=bool(key_bits),
+        )
+
+    def validate(self) -> None:
+        """The rules in Consul's order; the first broken one is reported. Raises: ConfigInvalid."""
+        if not self.skip_validate:
+            self._validate_ttls()
+        # What follows holds under SkipValidate too: no certificate can be made otherwise.
+        if min(self.leaf_ttl_ns, self.intermediate_ttl_ns, self.root_ttl_ns) <= 0:
+            raise ConfigInvalid("LeafCertTTL, IntermediateCertTTL and RootCertTTL must be greater than 0s")
+        if self.csr_max_per_second < 0 or self.csr_max_concurrent < 0:
+            raise ConfigInvalid("CSRMaxPerSecond and CSRMaxConcurrent must not be negative")
+        match self.key_kind.type:
+            case "ec" if self.key_kind.bits not in keys.EC_BITS:
+                raise ConfigInvalid(f"EC key length must be one of {keys.EC_BITS} bits")
+            case "rsa" if self.key_kind.bits not in keys.RSA_BITS:
+                raise ConfigInvalid("RSA key length must be 2048 or 4096 bits")
+            case "ec" | "rsa":
+                pass
+            case _:
+                raise ConfigInvalid("private key type must be either 'ec' or 'rsa'")
+
+    def _validate_ttls(self) -> None:
+        leaf, intermediate, root = self.leaf_ttl_ns, self.intermediate_ttl_ns, self.root_ttl_ns
+        if root < intermediate:
+            raise ConfigInvalid(
+                "root cert TTL is set and is not greater than intermediate cert ttl. "
+                f"root cert ttl: {format_duration(root)}, intermediate cert ttl: {format_duration(intermediate)}"
+            )
+        if leaf < LEAF_TTL_MIN_NS:
+            raise ConfigInvalid(f"leaf cert TTL must be greater or equal than {format_duration(LEAF_TTL_MIN_NS)}")
+        if leaf > LEAF_TTL_MAX_NS:
+            raise ConfigInvalid(f"leaf cert TTL must be less than {format_duration(LEAF_TTL_MAX_NS)}")
+        if intermediate < INTERMEDIATE_TTL_MIN_NS:
+            raise ConfigInvalid("Intermediate Cert TTL must be greater or equal than 3h")
+        if intermediate < 3 * leaf:
+            raise ConfigInvalid(
+                f"Intermediate Cert TTL must be greater or equal than 3 * LeafCertTTL (>={format_duration(3 * leaf)})."
+            )
+
+    def accepts_key(self, kind: KeyKind) -> bool:
+        """Whether a supplied key is what PrivateKeyType and PrivateKeyBits, as far as given, ask for."""
+        return (not self.key_type_given or kind.type == self.key_kind.type) and (
+            not self.key_bits_given or kind.bits == self.key_kind.bits
+        )
+
+
+# --- CSRs ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedCSR:
+    """A leaf's CSR that broke no rule. `spiffe_id` is what the certificate will say, in our trust domain."""
+
+    spiffe_id: SpiffeId
+    uri: str  # spiffe_id in its one spelling
+    dns_names: tuple[str, ...]
+    ip_addresses: tuple[IPv4Address | IPv6Address, ...]
+    key_kind: KeyKind
+    spki_der: bytes
+    key_id: bytes  # SHA-256 over spki_der: subject key identifier and public key fingerprint in one
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedIntermediateCSR:
+    """An intermediate's CSR that broke no rule. `subject` may be empty: Consul's own secondaries send it so."""
+
+    subject: x509.Name
+    key: VerifyKey
+    names: tuple[x509.GeneralName, ...]
+
+
+def check_csr(csr_pem: str, policy: CSRPolicy) -> CheckedCSR:
+    """Judge a leaf's CSR, whatever bytes it is made of.
+
+    Raises: CSRRejected, and nothing else.
+    """
+    return _guarded(_check_csr, csr_pem, policy)
+
+
+def check_intermediate_csr(csr_pem: str, trust_domain: str) -> CheckedIntermediateCSR:
+    """Judge a secondary's CSR (spec 1.1, shared validation).
+
+    Raises: CSRRejected, and nothing else.
+    """
+    return _guarded(_check_intermediate_csr, csr_pem, trust_domain)
+
+
+P = TypeVar("P")
+
+
+def _guarded(check: Callable[[str, P], T], csr_pem: str, policy: P) -> T:
+    """Run a check so that no input can make it fail otherwise than by CSRRejected.
+
+    `cryptography` decodes lazily and raises at many places: ValueError, TypeError, UnsupportedAlgorithm,
+    InvalidVersion, DuplicateExtension, UnsupportedGeneralNameType, and UnicodeError for names. A defect of its Rust
+    part comes as PanicException, which derives from BaseException and has no importable name; letting it through
+    would end the worker.
+    """
+    try:
+        return check(csr_pem, policy)
+    except CSRRejected:
+        raise
+    except Exception as error:
+        raise CSRRejected(f"malformed CSR: {str(error)[:MAX_DETAIL] or type(error).__name__}") from error
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise CSRRejected("malformed CSR: it cannot be decoded") from error
+
+
+def _check_csr(csr_pem: str, policy: CSRPolicy) -> CheckedCSR:
+    csr = _load(csr_pem)
+    uris: list[str] = []
+    emails = 0
+    dns_names: dict[str, None] = {}
+    addresses: dict[IPv4Address | IPv6Address, None] = {}
+    other = ""
+    for name in _alt_names(csr):
+        kind = type(name)  # these are abstract base classes too, for which isinstance is slow
+        if kind is x509.UniformResourceIdentifier:
+            uris.append(name.value)
+        elif kind is x509.DNSName:
+            dns_names[name.value] = None
+        elif kind is x509.RFC822Name:
+            emails += 1
+        elif isinstance(name.value, IPv4Address | IPv6Address):
+            addresses[name.value] = None
+        else:
+            other = kind.__name__
+    if len(uris) != 1:
+        raise CSRRejected(f"CSR SAN contains an invalid number of URIs: {len(uris)}")
+    if emails:
+        raise CSRRejected("CSR SAN does not allow specifying email addresses")
+    spiffe_id = _identity(uris[0], policy)
+    if other:
+        raise CSRRejected(f"CSR SAN holds a name that is neither URI, DNS name nor IP address: {other}")
+    key, key_kind = _key(csr)
+    spki = keys.spki_der(key)
+    checked = CheckedCSR(
+        spiffe_id=spiffe_id,
+        uri=spiffe_id.uri,
+        dns_names=tuple(_dns_name(name) for name in dns_names),
+        ip_addresses=tuple(addresses),
+        key_kind=key_kind,
+        spki_der=spki,
+        key_id=hashlib.sha256(spki).digest(),
+    )
+    _prove_possession(csr, key)
+    return checked
+
+
+def _check_intermediate_csr(csr_pem: str, trust_domain: str) -> CheckedIntermediateCSR:
+    csr = _load(csr_pem)
+    names = _alt_names(csr)
+    uris = [name.value for name in names if isinstance(name, x509.UniformResourceIdentifier)]
+    if len(uris) > 1:
+        raise CSRRejected(f"incoming CSR has unexpected number of URIs: {len(uris)}")
+    if uris:
+        ours = spiffe.signing_id(trust_domain)
+        theirs = _parse_id(uris[0])
+        if not spiffe.can_sign(ours, theirs) or theirs.kind is not Kind.SIGNING:
+            raise CSRRejected(f'incoming CSR domain "{theirs.uri}" is not valid for our domain "{ours.uri}"')
+    key, _ = _key(csr)
+    _prove_possession(csr, key)
+    # The CA's own identity is always said, also for a CSR whose maker could not (AWS), and in its one spelling.
+    kept = [name for name in names if isinstance(name, x509.DNSName | x509.IPAddress | x509.RFC822Name)]
+    own = x509.UniformResourceIdentifier(spiffe.signing_id(trust_domain).uri)
+    return CheckedIntermediateCSR(csr.subject, key, (*kept, own))
+
+
+def _load(csr_pem: str) -> x509.CertificateSigningRequest:
+    if not csr_pem or csr_pem.isspace():
+        raise CSRRejected("CSR is required")
+    # Characters are at least one byte each; the exact size is checked when they are bytes.
+    if len(csr_pem) > MAX_CSR_BYTES or len(data := csr_pem.encode("utf-8", "replace")) > MAX_CSR_BYTES:
+        raise CSRRejected(f"CSR is larger than {MAX_CSR_BYTES} bytes")
+    # Text before the block is allowed (RFC 7468 5.2; `openssl req -text` writes it), text behind it is not.
+    _, _, block = data.partition(b"-----BEGIN ")
+    label, _, rest = block.partition(b"-----")
+    body, end, behind = rest.partition(b"-----END CERTIFICATE REQUEST-----")
+    if label and label != b"CERTIFICATE REQUEST":
+        raise CSRRejected("first PEM-block should be CERTIFICATE REQUEST type")
+    try:
+        der = binascii.a2b_base64(b"".join(body.split()), strict_mode=True)
+    except binascii.Error:
+        der = b""
+    if not end or not der:
+        raise CSRRejected("no PEM-encoded data found")
+    if behind and not behind.isspace():
+        raise CSRRejected("CSR must be one PEM block with nothing behind it")
+    return x509.load_der_x509_csr(der)
+
+
+def _alt_names(csr: x509.CertificateSigningRequest) -> list[x509.GeneralName]:
+    names = subject_alt_names(csr)
+    if len(names) > MAX_SANS:
+        raise CSRRejected(f"CSR SAN contains {len(names)} names: at most {MAX_SANS} are allowed")
+    return names
+
+
+def _parse_id(uri: str) -> SpiffeId:
+    try:
+        return spiffe.parse(uri)
+    except spiffe.SpiffeError as error:
+        raise CSRRejected(str(error)) from error
+
+
+def _identity(uri: str, policy: CSRPolicy) -> SpiffeId:
+    """Rules 5, 7, 8, 10 and 10b."""
+    spiffe_id = _parse_id(uri)
+    if spiffe_id.kind is Kind.SIGNING:
+        raise CSRRejected("SPIFFE ID in CSR must be a service, mesh-gateway, or agent ID")
+    if spiffe_id.kind is not Kind.AGENT:
+        if spiffe_id.datacenter != policy.datacenter:
+            raise CSRRejected(
+                f"SPIFFE ID in CSR from a different datacenter: {spiffe_id.datacenter}, we are {policy.datacenter}"
+            )
+        if not spiffe.same_trust_domain(spiffe_id.trust_domain, policy.trust_domain):
+            raise CSRRejected(
+                "SPIFFE ID in CSR from a different trust domain: "
+                f"{spiffe_id.trust_domain}, we are {policy.trust_domain}"
+            )
+    return spiffe_id.in_trust_domain(policy.trust_domain)
+
+
+def _dns_name(name: str) -> str:
+    """The name as the certificate carries it: Consul's agents ask with a final dot, RFC 5280 4.2.1.6 has none."""
+    bare = name.removesuffix(".")
+    if len(bare) > _MAX_DNS_NAME or not _DNS_NAME.fullmatch(bare):
+        raise CSRRejected(f"CSR SAN holds a DNS name that is not valid: {name[:MAX_DETAIL]!r}")
+    return bare
+
+
+def _key(csr: x509.CertificateSigningRequest) -> tuple[VerifyKey, KeyKind]:
+    try:
+        return public_key_and_kind(csr)
+    except keys.KeyRefused as error:
+        raise CSRRejected(f"CSR key: {error}") from error
+
+
+def _prove_possession(csr: x509.CertificateSigningRequest, key: VerifyKey) -> None:
+    """The CSR must be signed by its own key, else somebody may ask for a certificate of a key that is not theirs.
+
+    `csr.is_signature_valid` would do for all, but decodes the key once more: a tenth of the whole path to a leaf.
+    """
+    algorithm = csr.signature_algorithm_oid
+    try:
+        if isinstance(key, ec.EllipticCurvePublicKey) and algorithm in _ECDSA:
+            key.verify(csr.signature, csr.tbs_certrequest_bytes, _ECDSA[algorithm])
+        elif isinstance(key, rsa.RSAPublicKey) and algorithm in _RSA:
+            key.verify(csr.signature, csr.tbs_certrequest_bytes, padding.PKCS1v15(), _RSA[algorithm])
+        elif not isinstance(csr.signature_hash_algorithm, hashes.SHA256 | hashes.SHA384 | hashes.SHA512):
+            raise CSRRejected("CSR signature algorithm is not allowed: must use SHA-256, SHA-384 or SHA-512")
+        elif not csr.is_signature_valid:
+            raise InvalidSignature
+    except InvalidSignature:
+        raise CSRRejected("CSR signature does not verify with the CSR's own public key") from None

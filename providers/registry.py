@@ -1,0 +1,33 @@
+"""From a provider's name in the configuration to the thing that makes it.
+
+Third parties add providers through the entry-point group. A name that two packages offer is refused, so an add-on
+cannot quietly take the place of a built-in provider and its keys.
+"""
+
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from typing import cast
+
+from providers.api import Provider
+from providers.errors import ConfigInvalid
+
+GROUP = "quorumca.providers"
+
+Constructor = Callable[[], Provider]
+
+
+def constructor(name: str) -> Constructor:
+    """What makes a provider of this name, without arguments.
+
+    Raises: ConfigInvalid when there is none, more than one, or when it cannot be imported.
+    """
+    found = list(entry_points(group=GROUP, name=name))
+    if not found:
+        raise ConfigInvalid(f'unknown CA provider "{name}"')
+    if len(found) > 1:
+        offers = ", ".join(sorted(point.value for point in found))
+        raise ConfigInvalid(f'CA provider "{name}" is offered more than once: {offers}')
+    try:
+        return cast(Constructor, found[0].load())
+    except (ImportError, AttributeError) as error:
+        raise ConfigInvalid(f'CA provider "{name}" cannot be loaded: {error}') from error
