@@ -38,7 +38,8 @@ def _init_seal(state: State, cmd: InitSeal) -> State | Rejected:
 def _init_config(state: State, cmd: InitConfig) -> State | Rejected:
     if state.config is not None:
         return Rejected("already_initialised", "the CA has a configuration already")
-    return replace(state, config=_stamped(cmd.config, None, state.index + 1))
+    config = _stamped(cmd.config, None, state.index + 1)
+    return replace(state, config=config, providers=_with_provider(state, cmd.provider_state))
 
 
 def _set_provider_state(state: State, cmd: SetProviderState) -> State | Rejected:
@@ -60,8 +61,14 @@ def _set_roots_config(state: State, cmd: SetRootsConfig) -> State | Rejected:
 
 
 def _set_config(state: State, cmd: SetConfig) -> State | Rejected:
+    if state.config is None:
+        return Rejected("not_initialised", "the CA has no configuration yet")
     config = _stamped(cmd.config, state.config, state.index + 1)
-    return replace(state, config=config, providers=_with_provider(state, cmd.provider_state))
+    if state.roots:
+        return replace(state, config=config, providers=_with_provider(state, cmd.provider_state))
+    # Without a root nothing hangs on the provider tried before: a repaired configuration starts afresh.
+    record = replace(cmd.provider_state, modify_index=state.index + 1)
+    return replace(state, config=config, providers=(record,))
 
 
 def _record_leaves(state: State, cmd: RecordLeaves) -> State | Rejected:
@@ -122,7 +129,7 @@ def broken_invariant(state: State) -> str | None:
         return "there must be exactly one active CA"
     if state.roots and state.config is None:
         return "there are roots without a configuration"
-    if state.config is not None and state.roots and state.provider_state(state.config.provider_id) is None:
+    if state.config is not None and state.provider_state(state.config.provider_id) is None:
         return f"the state of provider {state.config.provider_id} is missing"
     if len({record.provider_id for record in state.providers}) != len(state.providers):
         return "provider ids must be unique"

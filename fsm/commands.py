@@ -50,9 +50,10 @@ class InitSeal:
 
 @dataclass(frozen=True, slots=True)
 class InitConfig:
-    """The configuration a new CA starts from; there are no roots yet. The indexes in `config` are ignored."""
+    """The configuration a new CA starts from; there are no roots yet. The indexes inside are ignored."""
 
     config: CAConfig
+    provider_state: ProviderState
 
 
 @dataclass(frozen=True, slots=True)

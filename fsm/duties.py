@@ -37,8 +37,8 @@ def next_duty(state: State, now: int, policy: DutyPolicy) -> Duty | None:
     if state.config is None:
         return Duty.INIT_CONFIG
     if state.active_root is None:
-        prepared = state.provider_state(state.config.provider_id) is not None
-        return Duty.GENERATE_ROOT if prepared else Duty.PREPARE_ROOT
+        provider = state.provider_state(state.config.provider_id)
+        return Duty.GENERATE_ROOT if provider is not None and provider.is_prepared else Duty.PREPARE_ROOT
     if tidy_time(now, policy) - state.tidied_before >= TIDY_INTERVAL_SECONDS:
         return Duty.TIDY_LEDGER
     return None

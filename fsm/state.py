@@ -40,6 +40,7 @@ class ProviderState:
     provider_id: str
     provider: str
     sealed: bytes
+    is_prepared: bool  # its key exists and the choices for its root are made
     modify_index: int = 0
 
 

@@ -145,14 +145,15 @@ class Provider(Protocol):
         The certificate carries what the profile says, never what the CSR asks beyond public key and SANs.
         NotAfter never exceeds the signing certificate's.
 
-        Raises: CSRRejected, NotInitialized, ProviderUnavailable, RateLimited.
+        Raises: CSRRejected, NotInitialized, ProviderUnavailable, RateLimited; ChainInvalid when the signing
+        certificate has expired, or the leaf does not verify.
         """
         ...
 
     def sign_intermediate(self, request: IntermediateRequest) -> str:
         """Primary only. Sign a secondary's CSR as a CA certificate with path length 0; returns its PEM.
 
-        Raises: CSRRejected, NotSupported in a secondary, NotInitialized.
+        Raises: CSRRejected, NotSupported in a secondary, NotInitialized, ChainInvalid as for a leaf.
         """
         ...
 

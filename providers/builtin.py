@@ -135,9 +135,7 @@ class BuiltinProvider:
         csr = check_intermediate_csr(request.csr_pem, self._trust_domain)
         subject = csr.subject
         if not subject.rdns:
-            subject = x509.distinguished_name(
-                x509.common_name("sec", x509.uid_of(csr.key), self.name, self._cluster_id)
-            )
+            subject = x509.distinguished_name(self._secondary_name(csr.key))
         if subject == root.cert.subject:
             raise CSRRejected("CSR subject must not be the name of the root that signs it")
         ttl = config.common.intermediate_ttl_seconds
@@ -292,7 +290,8 @@ class BuiltinProvider:
         if key is None or keys.key_id(key.public_key()) != keys.key_id(x509.public_key(cert)):
             raise ChainInvalid("stored key and stored certificate do not belong together")
         ttl = self._require_config().common.leaf_ttl_seconds
-        self._active = _Active(chain, Issuer(cert, key), LeafSigner(chain, key, ttl))
+        issuer = Issuer(cert, key)
+        self._active = _Active(chain, issuer, LeafSigner(chain, issuer, ttl))
 
 
 def _decode_key(key_der: bytes) -> SigningKey | None:

@@ -64,8 +64,7 @@ def parse_duration(text: str) -> int:
         if len(whole.lstrip("0")) > _MAX_DIGITS:
             raise ValueError(invalid)
         total += int(whole.lstrip("0") or "0") * scale
-        if fraction := (fraction or "")[:_MAX_DIGITS]:  # finer than a nanosecond for every unit
-            total += int(fraction) * scale // 10 ** len(fraction)
+        total += _fraction_ns(fraction or "", scale)
         if total > MAX_NS + (1 if negative else 0):
             raise ValueError(invalid)
     return -total if negative else total
@@ -92,6 +91,15 @@ def format_duration(ns: int) -> str:
 def to_seconds(ns: int) -> int:
     """Whole seconds, rounded up: a certificate knows no fractions, and must not live shorter than was asked for."""
     return -(-ns // SECOND)
+
+
+def _fraction_ns(digits: str, scale: int) -> int:
+    """Go multiplies the fraction as a floating-point number, after as many digits as an int64 holds; and so do we,
+    because `0.3333333333333333333h` shall be twenty minutes here too."""
+    if int(digits[:_MAX_DIGITS] or "0") > MAX_NS:
+        digits = digits[: _MAX_DIGITS - 1]
+    digits = digits[:_MAX_DIGITS]
+    return int(float(int(digits or "0")) * (scale / 10 ** len(digits)))
 
 
 def _decimal(value: int, scale: int) -> str:

@@ -4,13 +4,12 @@ Owns which key types and sizes exist for this CA and which hash goes with which 
 """
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 SigningKey: TypeAlias = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 VerifyKey: TypeAlias = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
@@ -140,12 +139,3 @@ def hash_for(kind: KeyKind) -> Hash:
             return hashes.SHA512()
         case _:
             return hashes.SHA256()
-
-
-def signer(key: SigningKey) -> Callable[[bytes], bytes]:
-    """A function that signs as X.509 does, with all that depends on the key alone settled beforehand."""
-    algorithm = hash_for(kind_of(key))
-    if isinstance(key, ec.EllipticCurvePrivateKey):
-        ecdsa = ec.ECDSA(algorithm)
-        return lambda data: key.sign(data, ecdsa)
-    return lambda data: key.sign(data, padding.PKCS1v15(), algorithm)

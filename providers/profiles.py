@@ -16,7 +16,6 @@ rules 2, 6, 9 and 11 to 13, are the caller's):
 """
 
 import binascii
-import hashlib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -176,15 +175,23 @@ class CommonConfig:
 
 @dataclass(frozen=True, slots=True)
 class CheckedCSR:
-    """A leaf's CSR that broke no rule. `spiffe_id` is what the certificate will say, in our trust domain."""
+    """A leaf's CSR that broke no rule, and what of it the certificate will carry."""
 
-    spiffe_id: SpiffeId
-    uri: str  # spiffe_id in its one spelling
-    dns_names: tuple[str, ...]
-    ip_addresses: tuple[IPv4Address | IPv6Address, ...]
+    identity: SpiffeId  # in our trust domain
+    spiffe_id: str  # the identity in its one spelling
+    names: tuple[x509.GeneralName, ...]  # DNS names, addresses and URI, in the order in which Go writes them
+    key: VerifyKey
     key_kind: KeyKind
-    spki_der: bytes
-    key_id: bytes  # SHA-256 over spki_der: subject key identifier and public key fingerprint in one
+    key_id: bytes  # SHA-256 over the SubjectPublicKeyInfo: key identifier and public key fingerprint in one
+
+    @property
+    def kind(self) -> str:
+        return self.identity.kind.value
+
+    @property
+    def name(self) -> str:
+        """The service's or node's; empty for a mesh gateway or server."""
+        return self.identity.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,43 +244,37 @@ def _guarded(check: Callable[[str, P], T], csr_pem: str, policy: P) -> T:
 
 def _check_csr(csr_pem: str, policy: CSRPolicy) -> CheckedCSR:
     csr = _load(csr_pem)
-    uris: list[str] = []
-    emails = 0
-    dns_names: dict[str, None] = {}
-    addresses: dict[IPv4Address | IPv6Address, None] = {}
-    other = ""
+    uris, emails, others = [], 0, []
+    hosts: dict[x509.GeneralName, None] = {}  # without repetitions, in order
     for name in _alt_names(csr):
-        kind = type(name)  # these are abstract base classes too, for which isinstance is slow
-        if kind is x509.UniformResourceIdentifier:
-            uris.append(name.value)
-        elif kind is x509.DNSName:
-            dns_names[name.value] = None
-        elif kind is x509.RFC822Name:
+        form = type(name)  # these are abstract base classes too, for which isinstance is slow
+        if form is x509.UniformResourceIdentifier:
+            uris.append(name)
+        elif form is x509.RFC822Name:
             emails += 1
-        elif isinstance(name.value, IPv4Address | IPv6Address):
-            addresses[name.value] = None
+        elif form is x509.DNSName or isinstance(name.value, IPv4Address | IPv6Address):
+            hosts[name] = None
         else:
-            other = kind.__name__
+            others.append(form.__name__)
     if len(uris) != 1:
         raise CSRRejected(f"CSR SAN contains an invalid number of URIs: {len(uris)}")
     if emails:
         raise CSRRejected("CSR SAN does not allow specifying email addresses")
-    spiffe_id = _identity(uris[0], policy)
-    if other:
-        raise CSRRejected(f"CSR SAN holds a name that is neither URI, DNS name nor IP address: {other}")
+    identity = _identity(uris[0].value, policy)
+    if others:
+        raise CSRRejected(f"CSR SAN holds a name that is neither URI, DNS name nor IP address: {others[0]}")
+    checked_hosts = sorted(map(_host, hosts), key=lambda name: type(name) is x509.IPAddress) if hosts else ()
     key, key_kind = _key(csr)
-    spki = keys.spki_der(key)
-    checked = CheckedCSR(
-        spiffe_id=spiffe_id,
-        uri=spiffe_id.uri,
-        dns_names=tuple(_dns_name(name) for name in dns_names),
-        ip_addresses=tuple(addresses),
-        key_kind=key_kind,
-        spki_der=spki,
-        key_id=hashlib.sha256(spki).digest(),
-    )
     _prove_possession(csr, key)
-    return checked
+    uri = identity.uri
+    return CheckedCSR(
+        identity=identity,
+        spiffe_id=uri,
+        names=(*checked_hosts, uris[0] if uris[0].value == uri else x509.UniformResourceIdentifier(uri)),
+        key=key,
+        key_kind=key_kind,
+        key_id=keys.key_id(key),
+    )
 
 
 def _check_intermediate_csr(csr_pem: str, trust_domain: str) -> CheckedIntermediateCSR:
@@ -350,12 +351,14 @@ def _identity(uri: str, policy: CSRPolicy) -> SpiffeId:
     return spiffe_id.in_trust_domain(policy.trust_domain)
 
 
-def _dns_name(name: str) -> str:
+def _host(name: x509.GeneralName) -> x509.GeneralName:
     """The name as the certificate carries it: Consul's agents ask with a final dot, RFC 5280 4.2.1.6 has none."""
-    bare = name.removesuffix(".")
+    if not isinstance(name, x509.DNSName):
+        return name
+    bare = name.value.removesuffix(".")
     if len(bare) > _MAX_DNS_NAME or not _DNS_NAME.fullmatch(bare):
-        raise CSRRejected(f"CSR SAN holds a DNS name that is not valid: {name[:MAX_DETAIL]!r}")
-    return bare
+        raise CSRRejected(f"CSR SAN holds a DNS name that is not valid: {name.value[:MAX_DETAIL]!r}")
+    return name if bare == name.value else x509.DNSName(bare)
 
 
 def _key(csr: x509.CertificateSigningRequest) -> tuple[VerifyKey, KeyKind]:

@@ -16,11 +16,15 @@ GROUP = "quorumca.providers"
 Constructor = Callable[[], Provider]
 
 
-def constructor(name: str) -> Constructor:
-    """What makes a provider of this name, without arguments.
+def create_provider(name: str) -> Provider:
+    """A new provider of this name, not yet configured.
 
     Raises: ConfigInvalid when there is none, more than one, or when it cannot be imported.
     """
+    return _constructor(name)()
+
+
+def _constructor(name: str) -> Constructor:
     found = list(entry_points(group=GROUP, name=name))
     if not found:
         raise ConfigInvalid(f'unknown CA provider "{name}"')

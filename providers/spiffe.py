@@ -7,6 +7,7 @@ mesh gateway  spiffe://<trust domain>[/ap/P]/gateway/mesh/dc/DC
 server        spiffe://<trust domain>/agent/server/dc/DC
 """
 
+import functools
 import re
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -97,6 +98,7 @@ def can_sign(signer: SpiffeId, subject: SpiffeId) -> bool:
             return False
 
 
+@functools.lru_cache(maxsize=1024)  # a service asks again and again, with the same ID, for its next certificate
 def parse(uri: str) -> SpiffeId:
     """Read a SPIFFE ID; percent-escapes are decoded segment by segment, so an escaped slash stays inside its name.
 

@@ -100,11 +100,6 @@ def verify_below(
     _check_ca(cert)
     _check_ca(anchor)
     path = _find_path(cert, helpers, [anchor], now)
-    for member in path:
-        _require(
-            unix(member.not_valid_after_utc) >= now,
-            f"{_show(member)} expired at {member.not_valid_after_utc.isoformat()}",
-        )
     if len(path) == 1:
         _check_signed_by(anchor, anchor)
     _check_path(path, [cert, *helpers, anchor])
@@ -264,7 +259,8 @@ def _check_path(path: Path, known: Iterable[x509.Certificate]) -> None:
             f"{_show(cert)} names issuer key {_short(authority_key_id(cert))}, {_show(issuer)} has "
             f"{_short(subject_key_id(issuer))}",
         )
-        # RFC 5280 6.1.4 (l): self-issued certificates do not count against a path length.
+        # RFC 5280 6.1.4 (l): self-issued certificates do not count against a path length. The lowest one counts when
+        # it is a CA, unlike in the RFC, because it is verified here in order to sign.
         cas_below += is_ca(cert) and cert.subject != cert.issuer
         limit = _constraints(issuer).path_length
         _require(limit is None or cas_below <= limit, f"{_show(issuer)} allows {limit} CAs below it, not {cas_below}")

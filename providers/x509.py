@@ -1,7 +1,7 @@
 """Certificates and CA signing requests: identifiers, text forms, PEM, and the builders for CA certificates.
 
 Pure functions over `cryptography`; the profile of each kind of CA certificate (spec section 2 with design section 9)
-stands in its builder. Leaves are assembled in providers/leaf.py, because that path must be fast.
+stands in its builder. The leaf's profile is in providers/leaf.py.
 """
 
 import hashlib
@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from ipaddress import ip_address
 from typing import cast
 
 from cryptography import x509
@@ -257,6 +258,26 @@ def build_intermediate_csr(key: SigningKey, name: str, uri: str) -> str:
     )
     csr = builder.sign(key, keys.hash_for(keys.kind_of(key)), ecdsa_deterministic=_deterministic(key))
     return csr.public_bytes(serialization.Encoding.PEM).decode("ascii")
+
+
+def new_leaf_csr(spiffe_id: str, dns_names: Iterable[str], addresses: Iterable[str]) -> tuple[str, str]:
+    """What an agent does for a local service: a new key and a CSR for it; returns (CSR, key), both PEM.
+
+    The key is EC P-256 as "EC PRIVATE KEY" whatever the CA's own keys are (spec section 0). DNS names are cut at the
+    first ":" and empty ones dropped (spec 2.4). Raises: ValueError for an address that is none.
+    """
+    key = keys.generate(keys.KeyKind("ec", 256))
+    hosts = dict.fromkeys(host for name in dns_names if (host := name.partition(":")[0]))
+    names: list[x509.GeneralName] = [x509.DNSName(host) for host in hosts]
+    names += [x509.IPAddress(address) for address in dict.fromkeys(map(ip_address, addresses))]
+    builder = x509.CertificateSigningRequestBuilder(subject_name=x509.Name([])).add_extension(
+        _san([*names, x509.UniformResourceIdentifier(spiffe_id)]), critical=True
+    )
+    csr = builder.sign(key, keys.hash_for(keys.kind_of(key)))
+    key_pem = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
+    )
+    return csr.public_bytes(serialization.Encoding.PEM).decode("ascii"), key_pem.decode("ascii")
 
 
 def build_intermediate(

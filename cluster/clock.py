@@ -1,0 +1,22 @@
+"""Time as an argument, so that tests can bring their own."""
+
+import time
+from typing import Protocol
+
+
+class Clock(Protocol):
+    def now(self) -> float:
+        """Unix seconds (UTC): for validity and everything that is shown."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds that never jump: for waiting and measuring."""
+        ...
+
+
+class SystemClock:
+    def now(self) -> float:
+        return time.time()
+
+    def monotonic(self) -> float:
+        return time.monotonic()

@@ -1,0 +1,229 @@
+"""The leader's signing pipeline: sign a batch in a worker, record it as one log entry, answer when that is committed.
+
+Signing of one batch overlaps with the commit of the one before. Nothing leaves before its record is committed.
+"""
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from cluster.clock import Clock
+from cluster.errors import CommitUnknown, InternalError, Overloaded, RateLimitReached
+from cluster.raft.guard import Log
+from cluster.telemetry import Metrics
+from cluster.workers import WorkerPool
+from fsm.commands import Applied, Command, LeafKind, LeafRecord, RecordLeaves, Rejected
+from providers.api import IssuedLeaf
+
+MAX_BATCH: Final = 32
+_BATCHES_PER_WORKER: Final = 2
+_COMMIT_SECONDS: Final = 10.0
+#: Consul's: how long a CSR waits for the rate or concurrency limit.
+_LIMIT_WAIT_SECONDS: Final = 0.5
+
+KINDS: Final = {kind.label: kind for kind in LeafKind}
+
+
+@dataclass(frozen=True, slots=True)
+class SigningContext:
+    """What the leader signs with now; replaced as a whole when the CA changes."""
+
+    provider_key: str  # in the worker pool
+    provider: str
+    trust_domain: str
+    datacenter: str
+
+
+@dataclass(frozen=True, slots=True)
+class SignedLeaf:
+    leaf: IssuedLeaf
+    index: int  # state index that its record took
+
+
+class Proposer(Protocol):
+    async def propose(self, command: Command, *, timeout: float) -> Applied | Rejected: ...
+
+
+@dataclass(slots=True)
+class _Request:
+    csr_pem: str
+    serial: bytes
+    requested_by: str
+    context: SigningContext
+    done: "asyncio.Future[SignedLeaf]"
+
+
+def minimal(number: int) -> bytes:
+    """Big-endian without leading zeros, as serials are recorded."""
+    return number.to_bytes((number.bit_length() + 7) // 8, "big")
+
+
+class SigningPipeline:
+    """Accepts requests until `close`; a new leader makes a new one."""
+
+    def __init__(
+        self, pool: WorkerPool, proposer: Proposer, clock: Clock, log: Log, metrics: Metrics, queue_length: int
+    ) -> None:
+        self._pool = pool
+        self._proposer = proposer
+        self._clock = clock
+        self._log = log
+        self._metrics = metrics
+        self._limit = queue_length
+        self._queue: deque[_Request] = deque()
+        self._unanswered = 0
+        self._signing = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def sign(self, context: SigningContext, csr_pem: str, serial: bytes, requested_by: str) -> SignedLeaf:
+        """Sign and record one leaf.
+
+        Raises: CSRRejected, ProviderError; Overloaded, NotLeader (definitely not recorded); CommitUnknown.
+        """
+        if self._unanswered >= self._limit:
+            raise Overloaded("too many requests for signatures are waiting")
+        done: asyncio.Future[SignedLeaf] = asyncio.get_running_loop().create_future()
+        self._unanswered += 1
+        started = self._clock.monotonic()
+        try:
+            self._queue.append(_Request(csr_pem, serial, requested_by, context, done))
+            self._start_batches()
+            return await done
+        finally:
+            self._unanswered -= 1
+            self._metrics.sign_seconds.observe(self._clock.monotonic() - started)
+
+    def _start_batches(self) -> None:
+        while self._queue and self._signing < _BATCHES_PER_WORKER * self._pool.size:
+            context = self._queue[0].context
+            batch = [self._queue.popleft()]
+            while self._queue and len(batch) < MAX_BATCH and self._queue[0].context is context:
+                batch.append(self._queue.popleft())
+            self._signing += 1
+            task = asyncio.get_running_loop().create_task(self._run(context, batch))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _run(self, context: SigningContext, batch: list[_Request]) -> None:
+        try:
+            try:
+                signed = await self._sign(context, batch)
+            finally:
+                # The next batch is signed while this one is committed.
+                self._signing -= 1
+                self._start_batches()
+            await self._record(context, signed)
+        except Exception as error:
+            for request in batch:
+                if not request.done.done():
+                    request.done.set_exception(error)
+
+    async def _sign(self, context: SigningContext, batch: list[_Request]) -> list[tuple[_Request, IssuedLeaf]]:
+        for request in batch:
+            self._log("ca.signing", serial=request.serial.hex(), provider=context.provider, by=request.requested_by)
+        results = await self._pool.sign_leaves(
+            context.provider_key,
+            context.trust_domain,
+            context.datacenter,
+            int(self._clock.now()),
+            [(request.csr_pem, request.serial) for request in batch],
+        )
+        self._metrics.sign_batch_size.observe(len(batch))
+        signed = []
+        for request, result in zip(batch, results, strict=True):
+            if isinstance(result, IssuedLeaf):
+                signed.append((request, result))
+            elif not request.done.done():
+                request.done.set_exception(result)
+        return signed
+
+    async def _record(self, context: SigningContext, signed: list[tuple[_Request, IssuedLeaf]]) -> None:
+        if not signed:
+            return
+        issuer_key_id = signed[0][1].issuer_key_id
+        records = tuple(_record(request, leaf) for request, leaf in signed)
+        started = self._clock.monotonic()
+        result = await self._proposer.propose(RecordLeaves(issuer_key_id, records), timeout=_COMMIT_SECONDS)
+        self._metrics.commit_seconds.observe(self._clock.monotonic() - started)
+        if isinstance(result, Rejected):
+            raise InternalError(f"certificates could not be recorded: {result.detail}")
+        first_index = result.index - len(signed) + 1
+        for position, (request, leaf) in enumerate(signed):
+            if request.done.done():
+                continue
+            if position in result.duplicates:
+                # The same request came before, by way of a leader that could not answer any more.
+                request.done.set_exception(CommitUnknown(_DUPLICATE.format(serial=records[position].serial.hex())))
+                continue
+            request.done.set_result(SignedLeaf(leaf, first_index + position))
+            self._metrics.leaf_signed.labels(context.provider, leaf.kind).inc()
+            self._log(
+                "ca.signed",
+                serial=records[position].serial.hex(),
+                spiffe_id=leaf.spiffe_id,
+                profile=leaf.kind,
+                provider=context.provider,
+                by=request.requested_by,
+                index=first_index + position,
+            )
+
+
+_DUPLICATE: Final = (
+    "the certificate for this request was recorded with serial {serial}, but its answer was lost: send a new request"
+)
+
+
+def _record(request: _Request, leaf: IssuedLeaf) -> LeafRecord:
+    serial = minimal(leaf.serial)
+    return LeafRecord(
+        serial=serial,
+        kind=KINDS[leaf.kind],
+        name=leaf.name,
+        spiffe_id=leaf.spiffe_id,
+        public_key_sha256=leaf.public_key_sha256,
+        not_before=leaf.not_before,
+        not_after=leaf.not_after,
+        requested_by=request.requested_by,
+        # A provider whose backend picks serials: the request is known by its own id.
+        request_id=b"" if serial == request.serial else request.serial,
+    )
+
+
+class SigningLimiter:
+    """CSRMaxPerSecond (one token, refilled at that rate) or, if that is off, CSRMaxConcurrent. Waits 500 ms at most."""
+
+    def __init__(self, per_second: float, concurrent: int, clock: Clock) -> None:
+        self.per_second = per_second
+        self.concurrent = concurrent if per_second == 0 else 0
+        self._clock = clock
+        self._next_free = clock.monotonic()
+        self._slots = asyncio.Semaphore(self.concurrent) if self.concurrent else None
+
+    @property
+    def is_off(self) -> bool:
+        return not self.per_second and self._slots is None
+
+    async def __aenter__(self) -> None:
+        """Raises: RateLimitReached."""
+        if self.per_second:
+            now = self._clock.monotonic()
+            wait = max(0.0, self._next_free - now)
+            if wait > _LIMIT_WAIT_SECONDS:
+                raise RateLimitReached(_LIMIT_TEXT, retry_after_seconds=wait)
+            self._next_free = max(now, self._next_free) + 1 / self.per_second
+            if wait:
+                await asyncio.sleep(wait)
+        elif self._slots is not None:
+            try:
+                async with asyncio.timeout(_LIMIT_WAIT_SECONDS):
+                    await self._slots.acquire()
+            except TimeoutError:
+                raise RateLimitReached(_LIMIT_TEXT) from None
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._slots is not None:
+            self._slots.release()
+
+
+_LIMIT_TEXT: Final = "Rate limit reached, try again later"

@@ -1,0 +1,107 @@
+"""Every event and metric name, and how they leave the process.
+
+Events are `noun.verb` with fields, JSON on stdout (readable on a terminal). Secrets are never passed here: what holds
+one has no `repr`. Labels of metrics are constant and few; never a serial or a SPIFFE ID.
+"""
+
+import json
+import logging
+import sys
+from collections.abc import Mapping, MutableMapping
+from typing import Any, Final
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+#: Events that are more, or less, than a change of state worth INFO.
+_LEVELS: Final[Mapping[str, str]] = {
+    "ca.signing": "info",
+    "command.rejected": "warning",
+    "duty.failed": "error",
+    "http.failed": "error",
+    "http.request": "info",
+    "journal.torn_tail": "warning",
+    "node.failed": "critical",
+    "raft.background_failed": "error",
+    "raft.dial_refused": "warning",
+    "raft.frame_refused": "warning",
+    "raft.link_down": "warning",
+    "raft.peer_refused": "warning",
+    "raft.peer_stuck": "warning",
+    "rpc.refused": "warning",
+    "seal.mismatch": "critical",
+    "snapshot.refused": "warning",
+    "worker.lost": "error",
+}
+
+
+def configure_logging(level: str, form: str) -> None:
+    """Once per process. `form` is "json", "pretty", or "auto": pretty on a terminal."""
+    is_pretty = form == "pretty" or (form == "auto" and sys.stdout.isatty())
+    renderer: Any = structlog.dev.ConsoleRenderer() if is_pretty else _render_json
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        logger_factory=structlog.PrintLoggerFactory() if is_pretty else structlog.BytesLoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+
+
+def _render_json(_logger: object, _method: str, event: MutableMapping[str, Any]) -> bytes:
+    return json.dumps(event, separators=(",", ":"), default=str).encode()
+
+
+class EventLog:
+    """Callable from any thread: `log("leader.elected", term=7)`."""
+
+    def __init__(self, **context: object) -> None:
+        logger = structlog.get_logger().bind(**context)
+        self._methods = {level: getattr(logger, level) for level in ("debug", "info", "warning", "error", "critical")}
+
+    def __call__(self, event: str, /, **fields: object) -> None:
+        self._methods[_LEVELS.get(event, "info")](event, **fields)
+
+
+_LATENCY_BUCKETS: Final = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.015, 0.03, 0.06, 0.125, 0.25, 0.5, 1.0, 2.5, 5.0)
+
+
+class Metrics:
+    """The metrics of one node."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"quorumca_{name}", text, labels, registry=self.registry)
+
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(f"quorumca_{name}", text, labels, registry=self.registry)
+
+        def histogram(name: str, text: str, *labels: str) -> Histogram:
+            return Histogram(f"quorumca_{name}", text, labels, registry=self.registry, buckets=_LATENCY_BUCKETS)
+
+        self.leaf_signed = counter("leaf_signed", "Leaves signed and recorded", "provider", "profile")
+        self.leaf_refused = counter("leaf_refused", "Requests for a leaf that were refused", "reason")
+        self.sign_seconds = histogram("sign_seconds", "From request to recorded certificate, on the leader")
+        self.sign_batch_size = histogram("sign_batch_size", "Leaves signed together")
+        self.commit_seconds = histogram("commit_seconds", "From proposal to applied entry, on the leader")
+        self.http_requests = counter("http_requests", "HTTP requests answered", "route", "status")
+        self.http_seconds = histogram("http_seconds", "Time to answer an HTTP request", "route")
+        self.rpc_requests = counter("rpc_requests", "Requests from other nodes", "operation", "status")
+        self.forwarded = counter("forwarded", "Requests handed to the leader", "operation")
+        self.is_leader = gauge("is_leader", "1 while this node leads")
+        self.raft_term = gauge("raft_term", "Present Raft term")
+        self.raft_applied_index = gauge("raft_applied_index", "Raft log index applied by this node")
+        self.raft_pump_seconds_max = gauge("raft_pump_seconds_max", "Longest round of the Raft thread since the start")
+        self.state_index = gauge("state_index", "Index of the replicated state")
+        self.ledger_records = gauge("ledger_records", "Issued certificates on record")
+        self.ca_ready = gauge("ca_ready", "1 while this node leads and can sign")
+        self.ca_duty_failures = counter("ca_duty_failures", "Leader duties that failed", "duty")
+        self.root_not_after_seconds = gauge("root_not_after_seconds", "Expiry of the active root, Unix seconds")
+        self.tick_age_seconds = gauge("tick_age_seconds", "Time since the leader last looked for duties")
+        self.blocking_queries = gauge("blocking_queries", "Blocking queries that wait now")
+        self.leaf_cache_entries = gauge("leaf_cache_entries", "Leaves held for local services")

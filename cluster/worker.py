@@ -1,0 +1,165 @@
+"""A worker process: holds configured providers and does the CPU-heavy part of a CA, away from the Raft thread's
+interpreter.
+
+Started by `workers.WorkerPool` with one socket, its standard input. Reads requests, answers each in order, and ends
+when the socket closes, which the death of its parent does too. It writes nothing anywhere else.
+
+Frame: length u32 little endian, then msgpack: `[id, operation, arguments]`, answered by `[id, error or nil, result]`
+with an error of `[type, text, retry_after_seconds]`.
+"""
+
+import ctypes
+import json
+import os
+import resource
+import signal
+import socket
+import struct
+import sys
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgpack
+
+from providers.api import (
+    CAChain,
+    CSRPolicy,
+    Provider,
+    ProviderSettings,
+    RootIntent,
+)
+from providers.errors import ProviderError, RateLimited
+
+FRAME_HEADER: Final = struct.Struct("<I")
+_PR_SET_PDEATHSIG: Final = 1
+
+
+class Host:
+    """The operations; each takes and returns msgpack values."""
+
+    def __init__(self) -> None:
+        self._providers: dict[str, Provider] = {}
+        self.operations: dict[str, Callable[..., Any]] = {
+            "configure": self.configure,
+            "prepare_root": self.prepare_root,
+            "generate_root": self.generate_root,
+            "sign_leaves": self.sign_leaves,
+            "check_csr": self.check_csr,
+            "make_csr": self.make_csr,
+            "forget": self.forget,
+        }
+
+    def configure(
+        self, key: str, name: str, cluster_id: str, datacenter: str, is_primary: bool, config: str, state: bytes
+    ) -> list[Any]:
+        from providers.registry import create_provider
+
+        provider = create_provider(name)
+        provider.configure(ProviderSettings(cluster_id, datacenter, is_primary, json.loads(config), state))
+        old = self._providers.get(key)
+        self._providers[key] = provider
+        if old is not None:
+            old.close()
+        return [_pack_chain(provider.chain()), dict(provider.public_state())]
+
+    def prepare_root(self, key: str, serial: bytes, uid: str, not_before: int) -> bytes:
+        return self._providers[key].prepare_root(RootIntent(int.from_bytes(serial, "big"), uid, not_before))
+
+    def generate_root(self, key: str) -> list[Any]:
+        chain, state = self._providers[key].generate_root()
+        return [_pack_chain(chain), state]
+
+    def sign_leaves(
+        self, key: str, trust_domain: str, datacenter: str, now: int, requests: list[tuple[str, bytes]]
+    ) -> list[Any]:
+        """Each result is a list of the IssuedLeaf's fields, or an error as in the frame."""
+        from providers.api import LeafRequest
+
+        provider = self._providers[key]
+        policy = CSRPolicy(trust_domain, datacenter)
+        results: list[Any] = []
+        for csr_pem, serial in requests:
+            try:
+                leaf = provider.sign_leaf(LeafRequest(csr_pem, policy, int.from_bytes(serial, "big"), now))
+            except ProviderError as error:
+                results.append([_pack_error(error), None])
+            else:
+                results.append([None, _pack_leaf(leaf)])
+        return results
+
+    def check_csr(self, trust_domain: str, datacenter: str, csr_pem: str) -> list[Any]:
+        """Kind, name and SPIFFE ID of an acceptable CSR."""
+        from providers.profiles import check_csr
+
+        checked = check_csr(csr_pem, CSRPolicy(trust_domain, datacenter))
+        return [checked.kind, checked.name, checked.spiffe_id]
+
+    def make_csr(self, spiffe_id: str, dns_names: list[str], addresses: list[str]) -> list[str]:
+        """A new EC P-256 key and a CSR for it, both PEM: what an agent does for a local service."""
+        from providers.x509 import new_leaf_csr
+
+        csr_pem, key_pem = new_leaf_csr(spiffe_id, dns_names, addresses)
+        return [csr_pem, key_pem]
+
+    def forget(self, key: str) -> None:
+        provider = self._providers.pop(key, None)
+        if provider is not None:
+            provider.close()
+
+
+def _pack_chain(chain: CAChain | None) -> list[Any] | None:
+    return None if chain is None else [chain.root_pem, chain.signing_cert_pem, list(chain.intermediate_pems)]
+
+
+def _pack_leaf(leaf: Any) -> list[Any]:
+    return [
+        leaf.cert_pem,
+        leaf.serial.to_bytes((leaf.serial.bit_length() + 7) // 8, "big"),
+        leaf.kind,
+        leaf.name,
+        leaf.spiffe_id,
+        leaf.not_before,
+        leaf.not_after,
+        leaf.public_key_sha256,
+        leaf.issuer_key_id,
+    ]
+
+
+def _pack_error(error: BaseException) -> list[Any]:
+    retry_after = error.retry_after_seconds if isinstance(error, RateLimited) else 0.0
+    kind = type(error).__name__ if isinstance(error, ProviderError) else "internal"
+    text = str(error) if isinstance(error, ProviderError) else f"{type(error).__name__} in a worker"
+    return [kind, text, retry_after]
+
+
+def serve(connection: socket.socket) -> None:
+    """Until the other side closes."""
+    host = Host()
+    with connection.makefile("rwb") as stream:
+        while True:
+            header = stream.read(FRAME_HEADER.size)
+            if len(header) < FRAME_HEADER.size:
+                return
+            identifier, operation, arguments = msgpack.unpackb(stream.read(FRAME_HEADER.unpack(header)[0]))
+            try:
+                answer = [identifier, None, host.operations[operation](*arguments)]
+            except Exception as error:
+                answer = [identifier, _pack_error(error), None]
+            body = msgpack.packb(answer)
+            stream.write(FRAME_HEADER.pack(len(body)) + body)
+            stream.flush()
+
+
+def main() -> int:
+    # Keys live here: no core dumps, no debugger of the same user, and never longer than the parent.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    # Ctrl-C at a terminal goes to the whole group; the parent decides when work ends.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    connection = socket.socket(fileno=os.dup(0))
+    serve(connection)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,238 @@
+"""The parent's side of the worker processes: a small pool, each with every provider in use configured in it.
+
+A worker that dies is replaced and configured again; what was under way in it fails as unavailable, which is safe to
+repeat because nothing counts before it is recorded in the log.
+"""
+
+import asyncio
+import json
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgpack
+
+from cluster.raft.guard import Log
+from cluster.worker import FRAME_HEADER
+from providers import errors as provider_errors
+from providers.api import CAChain, IssuedLeaf, RootIntent
+from providers.errors import ProviderError, ProviderUnavailable, RateLimited
+
+_RESTART_PAUSE_SECONDS: Final = 0.1
+_STOP_SECONDS: Final = 2.0
+#: Leaf signing is milliseconds; a provider's backend may be slow, and has time-outs of its own below this.
+_CALL_SECONDS: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderSetup:
+    """All that makes a provider what it is."""
+
+    name: str
+    cluster_id: str
+    datacenter: str
+    is_primary: bool
+    config: Mapping[str, Any] = field(repr=False)
+    state: bytes = field(repr=False)
+
+    def arguments(self) -> list[Any]:
+        config = json.dumps(self.config)
+        return [self.name, self.cluster_id, self.datacenter, self.is_primary, config, self.state]
+
+
+@dataclass(frozen=True, slots=True)
+class Configured:
+    """What a configured provider has to show."""
+
+    chain: CAChain | None
+    public_state: Mapping[str, str]
+
+
+class _Worker:
+    """One process and the connection to it."""
+
+    def __init__(
+        self, process: asyncio.subprocess.Process, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self.process = process
+        self._reader = reader
+        self._writer = writer
+        self._pending: dict[int, asyncio.Future[Any]] = {}
+        self._last_id = 0
+        self.reading = asyncio.get_running_loop().create_task(self._read())
+
+    @classmethod
+    async def start(cls) -> "_Worker":
+        ours, theirs = socket.socketpair()
+        with theirs:
+            # -P: nothing is imported from the directory the node happens to be started in.
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-P", "-m", "cluster.worker", stdin=theirs, stdout=asyncio.subprocess.DEVNULL
+            )
+        reader, writer = await asyncio.open_connection(sock=ours, limit=1 << 24)
+        return cls(process, reader, writer)
+
+    @property
+    def load(self) -> int:
+        return len(self._pending)
+
+    async def call(self, operation: str, *arguments: Any) -> Any:
+        """Raises: ProviderError as the operation did; ProviderUnavailable when the process is gone or hangs."""
+        self._last_id += 1
+        identifier = self._last_id
+        body = msgpack.packb([identifier, operation, arguments])
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._pending[identifier] = future
+        self._writer.write(FRAME_HEADER.pack(len(body)) + body)
+        try:
+            async with asyncio.timeout(_CALL_SECONDS):
+                return await future
+        except TimeoutError:
+            self.process.kill()
+            raise ProviderUnavailable("the signing process does not answer") from None
+        finally:
+            self._pending.pop(identifier, None)
+
+    async def _read(self) -> None:
+        try:
+            while True:
+                (length,) = FRAME_HEADER.unpack(await self._reader.readexactly(FRAME_HEADER.size))
+                identifier, error, result = msgpack.unpackb(await self._reader.readexactly(length))
+                future = self._pending.get(identifier)
+                if future is None or future.done():
+                    continue
+                if error is None:
+                    future.set_result(result)
+                else:
+                    future.set_exception(_unpack_error(error))
+        except (asyncio.IncompleteReadError, ConnectionError):
+            for future in self._pending.values():
+                if not future.done():
+                    future.set_exception(ProviderUnavailable("the signing process ended"))
+
+    async def stop(self) -> None:
+        self._writer.close()
+        try:
+            async with asyncio.timeout(_STOP_SECONDS):
+                await self.process.wait()
+        except TimeoutError:
+            self.process.kill()
+            await self.process.wait()
+        await self.reading
+
+
+def _unpack_error(error: Sequence[Any]) -> ProviderError:
+    kind, text, retry_after = error
+    if kind == RateLimited.__name__:
+        return RateLimited(text, retry_after)
+    found = getattr(provider_errors, kind, None)
+    return found(text) if isinstance(found, type) and issubclass(found, ProviderError) else ProviderError(text)
+
+
+class WorkerPool:
+    """Made by `start`."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self._workers: list[_Worker] = []
+        self._setups: dict[str, ProviderSetup] = {}
+        self._keepers: list[asyncio.Task[None]] = []
+        self._configuring = asyncio.Lock()
+
+    @classmethod
+    async def start(cls, size: int, log: Log) -> "WorkerPool":
+        pool = cls(log)
+        pool._workers = list(await asyncio.gather(*(_Worker.start() for _ in range(size))))
+        pool._keepers = [asyncio.create_task(pool._keep(position)) for position in range(size)]
+        return pool
+
+    async def stop(self) -> None:
+        for keeper in self._keepers:
+            keeper.cancel()
+        await asyncio.gather(*self._keepers, return_exceptions=True)
+        await asyncio.gather(*(worker.stop() for worker in self._workers))
+
+    @property
+    def pids(self) -> list[int]:
+        return [worker.process.pid for worker in self._workers]
+
+    @property
+    def size(self) -> int:
+        return len(self._workers)
+
+    async def _keep(self, position: int) -> None:
+        """Replace the worker at this position whenever it dies."""
+        while True:
+            worker = self._workers[position]
+            status = await worker.process.wait()
+            self._log("worker.lost", pid=worker.process.pid, status=status)
+            await asyncio.sleep(_RESTART_PAUSE_SECONDS)
+            async with self._configuring:
+                fresh = await _Worker.start()
+                for key, setup in self._setups.items():
+                    try:
+                        await fresh.call("configure", key, *setup.arguments())
+                    except ProviderError as error:
+                        self._log("worker.unconfigured", key=key, reason=str(error))
+                self._workers[position] = fresh
+
+    # -- providers
+
+    async def configure(self, key: str, setup: ProviderSetup) -> Configured:
+        """Have the provider in every worker, replacing the one that had this key. Raises: ProviderError."""
+        async with self._configuring:
+            answers = await asyncio.gather(
+                *(worker.call("configure", key, *setup.arguments()) for worker in self._workers)
+            )
+            self._setups[key] = setup
+        chain, public_state = answers[0]
+        return Configured(_unpack_chain(chain), public_state)
+
+    async def forget(self, key: str) -> None:
+        async with self._configuring:
+            self._setups.pop(key, None)
+            await asyncio.gather(*(worker.call("forget", key) for worker in self._workers), return_exceptions=True)
+
+    async def prepare_root(self, key: str, intent: RootIntent) -> bytes:
+        serial = intent.serial.to_bytes((intent.serial.bit_length() + 7) // 8, "big")
+        state: bytes = await self._workers[0].call("prepare_root", key, serial, intent.uid, intent.not_before)
+        return state
+
+    async def generate_root(self, key: str) -> tuple[CAChain, bytes]:
+        chain, state = await self._workers[0].call("generate_root", key)
+        unpacked = _unpack_chain(chain)
+        assert unpacked is not None
+        return unpacked, state
+
+    # -- work that any worker can do
+
+    def _idlest(self) -> _Worker:
+        return min(self._workers, key=lambda worker: worker.load)
+
+    async def sign_leaves(
+        self, key: str, trust_domain: str, datacenter: str, now: int, requests: Sequence[tuple[str, bytes]]
+    ) -> list[IssuedLeaf | ProviderError]:
+        """One result for each (CSR PEM, serial), in order. Raises: ProviderError when nothing was signed."""
+        results = await self._idlest().call("sign_leaves", key, trust_domain, datacenter, now, requests)
+        return [_unpack_error(error) if error else _unpack_leaf(leaf) for error, leaf in results]
+
+    async def check_csr(self, trust_domain: str, datacenter: str, csr_pem: str) -> tuple[str, str, str]:
+        """Kind, name and SPIFFE ID. Raises: CSRRejected."""
+        kind, name, spiffe_id = await self._idlest().call("check_csr", trust_domain, datacenter, csr_pem)
+        return kind, name, spiffe_id
+
+    async def make_csr(self, spiffe_id: str, dns_names: Sequence[str], addresses: Sequence[str]) -> tuple[str, str]:
+        """A CSR and its new private key, PEM."""
+        csr_pem, key_pem = await self._idlest().call("make_csr", spiffe_id, dns_names, addresses)
+        return csr_pem, key_pem
+
+
+def _unpack_chain(chain: Sequence[Any] | None) -> CAChain | None:
+    return None if chain is None else CAChain(chain[0], chain[1], tuple(chain[2]))
+
+
+def _unpack_leaf(fields: Sequence[Any]) -> IssuedLeaf:
+    cert_pem, serial, *rest = fields
+    return IssuedLeaf(cert_pem, int.from_bytes(serial, "big"), *rest)

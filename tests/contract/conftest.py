@@ -1,0 +1,127 @@
+"""The providers that the contract suite runs against, and how a test gets one.
+
+A new provider adds one line to PROVIDERS. Nothing in the suite assumes that keys are local, that the given serial is
+used, or that the root signs leaves itself.
+"""
+
+import itertools
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+import pytest
+
+from providers.api import (
+    CAChain,
+    CrossSignRequest,
+    CSRPolicy,
+    IntermediateRequest,
+    IssuedLeaf,
+    LeafRequest,
+    Provider,
+    ProviderSettings,
+    RootIntent,
+)
+from providers.builtin import BuiltinProvider
+from tests.unit.providers import pki
+
+
+def _no_config() -> Mapping[str, object]:
+    return {}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One provider under test. `fresh_config` gives what it must be told beyond the common keys, new for every CA."""
+
+    name: str
+    new: Callable[[], Provider]
+    fresh_config: Callable[[], Mapping[str, object]] = _no_config
+
+
+PROVIDERS = [
+    Subject("consul", BuiltinProvider),
+]
+
+
+@dataclass
+class Bench:
+    """Makes CAs of one provider and keeps what a caller would keep: settings, and the state committed last."""
+
+    subject: Subject
+    # The real time: TLS stacks judge certificates by their own clock.
+    now: int = field(default_factory=lambda: int(time.time()))
+    numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+
+    def settings(self, config: Mapping[str, object] | None = None, *, is_primary: bool = True) -> ProviderSettings:
+        datacenter = "dc1" if is_primary else "dc2"
+        merged = {**self.subject.fresh_config(), **(config or {})}
+        return ProviderSettings(pki.CLUSTER_ID, datacenter, is_primary, merged)
+
+    def provider(self, settings: ProviderSettings) -> Provider:
+        provider = self.subject.new()
+        provider.configure(settings)
+        return provider
+
+    def intent(self) -> RootIntent:
+        number = next(self.numbers)
+        return RootIntent(pki.serial(number), f"uid{number:05d}", self.now)
+
+    def primary(self, **config: object) -> "CA":
+        """A finished primary CA."""
+        settings = self.settings(config)
+        provider = self.provider(settings)
+        provider.prepare_root(self.intent())
+        chain, state = provider.generate_root()
+        return CA(self, provider, chain, replace(settings, state=state))
+
+    def secondary(self, primary: "CA", **config: object) -> "CA":
+        """A finished secondary CA, signed by `primary`."""
+        settings = self.settings(config, is_primary=False)
+        provider = self.provider(settings)
+        csr, _ = provider.generate_intermediate_csr()
+        chain, state = provider.set_intermediate(primary.sign_intermediate(csr), primary.chain.root_pem)
+        return CA(self, provider, chain, replace(settings, state=state))
+
+
+@dataclass
+class CA:
+    bench: Bench
+    provider: Provider
+    chain: CAChain
+    settings: ProviderSettings
+
+    def reopened(self, **config: object) -> Provider:
+        """Another instance, as a new leader makes it from what was committed."""
+        return self.bench.provider(replace(self.settings, config={**self.settings.config, **config}))
+
+    def request(self, csr: str) -> LeafRequest:
+        policy = CSRPolicy(pki.TRUST_DOMAIN, self.settings.datacenter)
+        return LeafRequest(csr, policy, pki.serial(next(self.bench.numbers)), self.bench.now)
+
+    def leaf(self, kind: str = "service", private: pki.PrivateKey | None = None) -> IssuedLeaf:
+        return self.provider.sign_leaf(self.request(self.csr(kind, private)))
+
+    def csr(self, kind: str = "service", private: pki.PrivateKey | None = None) -> str:
+        return pki.csr_pem(private, self.uri(kind))
+
+    def uri(self, kind: str = "service") -> str:
+        return pki.IDENTITIES[kind][0].replace("/dc/dc1", f"/dc/{self.settings.datacenter}")
+
+    def served(self, leaf: IssuedLeaf, *extra: str) -> str:
+        """The leaf with everything that goes with it, as a client gets it."""
+        return leaf.cert_pem + "".join(self.chain.intermediate_pems) + "".join(extra)
+
+    def sign_intermediate(self, csr: str) -> str:
+        number = pki.serial(next(self.bench.numbers))
+        return self.provider.sign_intermediate(IntermediateRequest(csr, number, self.bench.now))
+
+    def cross_sign(self, cert_pem: str, not_after: int | None = None) -> str:
+        end = not_after or self.bench.now + 30 * pki.DAY
+        number = pki.serial(next(self.bench.numbers))
+        return self.provider.cross_sign(CrossSignRequest(cert_pem, number, self.bench.now, end))
+
+
+@pytest.fixture(params=PROVIDERS, ids=lambda subject: subject.name)
+def bench(request: pytest.FixtureRequest) -> Bench:
+    return Bench(request.param)

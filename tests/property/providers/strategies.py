@@ -1,0 +1,31 @@
+"""Hypothesis strategies for names and identities, kept small so that many examples run in little time."""
+
+from hypothesis import strategies as st
+
+from providers.spiffe import Kind, SpiffeId
+from tests.unit.providers import pki
+
+LABEL = st.from_regex(r"[a-z0-9_]([a-z0-9_-]{0,20}[a-z0-9_])?", fullmatch=True)
+DNS_NAMES = st.builds(
+    lambda wild, labels: ("*." if wild else "") + ".".join(labels),
+    st.booleans(),
+    st.lists(LABEL, min_size=1, max_size=6),
+)
+ADDRESSES = st.ip_addresses()
+# Any printable name but the dot segments, also such that need escapes.
+NAMES = st.text(
+    st.characters(categories=["L", "N", "P", "S", "Zs"]).filter(str.isprintable), min_size=1, max_size=40
+).filter(lambda text: text not in (".", ".."))
+
+
+@st.composite
+def identities(draw: st.DrawFn, names: st.SearchStrategy[str] = NAMES) -> SpiffeId:
+    kind = draw(st.sampled_from([kind for kind in Kind if kind is not Kind.SIGNING]))
+    return SpiffeId(
+        kind,
+        pki.TRUST_DOMAIN,
+        datacenter=draw(names),
+        name=draw(names) if kind in (Kind.SERVICE, Kind.AGENT) else "",
+        namespace=draw(names) if kind is Kind.SERVICE else "default",
+        partition="default" if kind is Kind.SERVER else draw(st.one_of(st.just("default"), names)),
+    )
