@@ -76,7 +76,7 @@ def unpack_change(command: bytes) -> MembershipChange | None:
     strings = (member_id, raft_address, rpc_address)
     if not all(type(text) is str and 0 < len(text) <= 255 for text in strings) or type(is_voter) is not bool:
         raise MessageInvalid("membership entry with fields of a wrong type")
-    if kind not in set(ChangeKind) or len(member_id) > MAX_NAME_LENGTH:
+    if type(kind) is not str or kind not in set(ChangeKind) or len(member_id) > MAX_NAME_LENGTH:
         raise MessageInvalid(f"membership entry of unknown kind {kind!r}")
     return MembershipChange(ChangeKind(kind), Member(member_id, raft_address, rpc_address, is_voter))
 
@@ -134,11 +134,11 @@ _SCHEMA: Final[Mapping[str, Mapping[str, _Check]]] = {
     "offer_snapshot": {"term": _is_count, "log_index": _is_maybe_count, "epoch": _is_count},
     "next_node_idx": {"next_node_idx": _is_count, "reset": _is_bool, "success": _is_bool, "epoch": _is_count},
     "request_vote": {"term": _is_count, "last_log_index": _is_count, "last_log_term": _is_count},
-    "response_vote": {"term": _is_count},
+    "response_vote": {"term": _is_count, "is_fresh": _is_bool},
     "timeout_now": {"term": _is_count},
     "term_notice": {"term": _is_count},
     "pre_vote": {"term": _is_count, "last_log_index": _is_count, "last_log_term": _is_count, "round": _is_count},
-    "pre_vote_granted": {"round": _is_count},
+    "pre_vote_granted": {"round": _is_count, "is_fresh": _is_bool},
     "confirm_leader": {"round": _is_count, "term": _is_count},
     "leader_confirmed": {"round": _is_count, "term": _is_count},
     "read_index": {"request": _is_count},

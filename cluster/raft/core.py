@@ -5,7 +5,9 @@ What it leaves to us by overriding (see DESIGN.md for each): when to campaign, h
 membership, compaction, and what an entry means.
 """
 
+import contextlib
 import hashlib
+import queue
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,6 +15,7 @@ from typing import Final, Protocol
 
 import pysyncobj.syncobj as _library
 from pysyncobj import FAIL_REASON, SyncObj, SyncObjConf
+from pysyncobj.fast_queue import FastQueue
 from pysyncobj.journal import Journal as _LibraryJournal
 from pysyncobj.node import Node
 from pysyncobj.serializer import SERIALIZER_STATE
@@ -187,6 +190,7 @@ class RaftCore(SyncObj):  # type: ignore[misc]
     _SyncObj__noopIDx: int | None
     _SyncObj__transferInProgress: bool
     _SyncObj__commandsWaitingCommit: dict[int, object]
+    _SyncObj__commandsQueue: FastQueue
     _SyncObj__otherNodes: set[Node]
     _SyncObj__readonlyNodes: set[Node]
     _SyncObj__connectedNodes: set[Node]
@@ -302,7 +306,16 @@ class RaftCore(SyncObj):  # type: ignore[misc]
 
     def tick(self) -> None:
         self._enter()
+        if not self.is_leader:
+            self._refuse_queued()
         self.doTick(0)
+
+    def _refuse_queued(self) -> None:
+        """What was queued while this node led and not appended yet. PySyncObj would forward it to the new leader."""
+        with contextlib.suppress(queue.Empty):
+            while True:
+                _, callback = self._SyncObj__commandsQueue.get_nowait()
+                callback(None, FAIL_REASON.NOT_LEADER)
 
     def take_commands(self) -> None:
         """Append queued commands now instead of at the next tick."""
@@ -462,6 +475,8 @@ class RaftCore(SyncObj):  # type: ignore[misc]
             return False
         if change.kind is ChangeKind.REMOVE and change.member.id == self._node_id:
             return False
+        if changed(changed(self.members, change), change, undo=True) != self.members:
+            return False  # a follower that has to take it back would get a member that was never there
         return bool(self._SyncObj__doChangeCluster(change))
 
     def _SyncObj__doChangeCluster(self, change: MembershipChange, reverse: bool = False) -> bool:  # noqa: N802

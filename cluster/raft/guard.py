@@ -58,12 +58,15 @@ class Guard:
         self._log = log
         self._epochs: dict[str, int] = {}  # leader: number of the present probe of a peer's log
         self._seen_epoch: dict[str, int] = {}  # follower: epoch of the last append of a leader
-        self._votes: set[tuple[str, int]] = set()
-        self._leader_contact = _NEVER
+        # Who voted for this node, and whether the voter's disk may have lost something (G7).
+        self._votes: dict[str, bool] = {}
+        self._votes_term = 0
+        self._votes_counted: frozenset[str] = frozenset()
+        self.leader_contact = _NEVER
         self._round = 0
         self._round_term = 0
         self._round_started = _NEVER
-        self._round_votes: set[str] = set()
+        self._round_votes: dict[str, bool] = {}
         self._answer_behind: Message | None = None
         self.is_fresh = is_fresh
 
@@ -73,6 +76,8 @@ class Guard:
         """Completes a message of the core's (G1, G4)."""
         message["ct"] = self._core.term
         match message["type"]:
+            case "response_vote" | "pre_vote_granted":
+                message["is_fresh"] = self.is_fresh
             case "append_entries" | "offer_snapshot":
                 message["epoch"] = self._epochs.get(peer, 0)
             case "next_node_idx":
@@ -95,16 +100,10 @@ class Guard:
                 return self._from_leader(peer, message)
             case "next_node_idx":
                 return self._answer(peer, message)
-            case "request_vote":
-                return None if self._forgot_votes(message) else message
-            case "timeout_now":
+            case "request_vote" | "timeout_now":
                 return message
             case "response_vote":
-                # G5: PySyncObj counts messages, not peers.
-                if message["term"] != term or (peer, term) in self._votes:
-                    return None
-                self._votes = {vote for vote in self._votes if vote[1] == term} | {(peer, term)}
-                return message
+                return self._vote(peer, message) if message["term"] == term else None
             case "term_notice":
                 if message["term"] > term:
                     self.step_down(message["term"])
@@ -112,7 +111,7 @@ class Guard:
                 self._pre_vote(peer, message)
             case "pre_vote_granted":
                 if message["round"] == self._round:
-                    self._round_votes.add(peer)
+                    self._round_votes[peer] = message["is_fresh"]
         return None
 
     def after_core(self, peer: str) -> None:
@@ -134,13 +133,21 @@ class Guard:
             return None
         if message["term"] == core.term and core.is_leader:
             raise ProtocolBroken(f"{peer} leads in term {core.term} too")
-        self._leader_contact = self._clock()
+        self.leader_contact = self._clock()
         self._seen_epoch[peer] = message["epoch"]
         if message["type"] == "offer_snapshot":
-            # A heartbeat that proves nothing about this log, so it commits nothing (G3). The answer keeps the leader
-            # sure of its quorum and changes nothing else.
-            return self._heartbeat(message, core.commit_index, self._journal.entries[-1].log_index + 1)
+            return self._offered(message)
         return self._append(peer, message)
+
+    def _offered(self, message: Message) -> Message:
+        """A heartbeat that proves nothing about this log, so it commits nothing (G3)."""
+        core = self._core
+        if message["log_index"] is not None and message["log_index"] <= core.applied_index:
+            # The snapshot is here already, and the answer that said so was lost with a connection. What is applied is
+            # committed, so the leader's log has it too.
+            return self._heartbeat(message, core.commit_index, core.applied_index + 1, success=True, reset=True)
+        # The answer keeps the leader sure of its quorum and changes nothing else.
+        return self._heartbeat(message, core.commit_index, self._journal.entries[-1].log_index + 1)
 
     def _heartbeat(
         self, message: Message, commit: int, next_index: int, *, success: bool = False, reset: bool = False
@@ -168,7 +175,7 @@ class Guard:
             # Skip the whole conflicting term at once (Raft 5.3); the core would go back entry by entry.
             return self._heartbeat(message, commit, self._first_of_term(previous), reset=True)
         top = previous + len(new)
-        if self.is_fresh and top >= message["commit_index"] > 1:
+        if self.is_fresh and self._brings_up_to_date(message, top):
             self.is_fresh = False
         message["commit_index"] = min(message["commit_index"], top)  # G3
         known = 0
@@ -183,6 +190,19 @@ class Guard:
         if new and new[0][1] <= commit:
             raise ProtocolBroken(f"{peer} would replace committed entry {new[0][1]}")
         return message
+
+    def _brings_up_to_date(self, message: Message, top: int) -> bool:
+        """Whether this log holds all that was ever committed, once the append is taken (G7).
+
+        It does when it holds all that the leader has committed, an entry of the leader's own term among it: before
+        that the leader does not know either how far earlier leaders had got (Raft 5.4.2).
+        """
+        entries, commit, previous = self._journal.entries, message["commit_index"], message["prevLogIdx"]
+        if not entries[0].log_index < commit <= top:
+            return False
+        if commit > previous:
+            return bool(message["entries"][commit - previous - 1][2] == message["term"])
+        return bool(entries[commit - entries[0].log_index].term == message["term"])
 
     def _first_of_term(self, log_index: int) -> int:
         """First entry of the term that entry `log_index` has, above the commit index: where the logs may part."""
@@ -215,7 +235,7 @@ class Guard:
         """
         core = self._core
         if core.leader_id == peer and core.state == FOLLOWER:
-            self._leader_contact = _NEVER
+            self.leader_contact = _NEVER
             core.campaign_within(_LINK_LOST_MIN + _LINK_LOST_SPREAD * self._rng.random())
 
     def may_campaign(self) -> bool:
@@ -226,13 +246,13 @@ class Guard:
         if core.is_taking_over or not core.other_voters:
             return True
         now, next_term = self._clock(), core.term + 1
-        if self._round_term == next_term and self._is_majority(self._round_votes):
+        if self._round_term == next_term and self._is_majority(self._counting(self._round_votes)):
             self._round_term = 0
             return True
         pause = self._timing.election_min / 2 * (0.7 + 0.6 * self._rng.random())
         if self._round_term != next_term or now - self._round_started > pause:
             self._round += 1
-            self._round_term, self._round_started, self._round_votes = next_term, now, set()
+            self._round_term, self._round_started, self._round_votes = next_term, now, {}
             core.forget_leader()
             last = self._journal.entries[-1]
             for peer in sorted(core.other_voters):
@@ -240,7 +260,7 @@ class Guard:
                 self._send(peer, {"type": "pre_vote", **ballot, "round": self._round})
         return False
 
-    def _is_majority(self, granted: set[str]) -> bool:
+    def _is_majority(self, granted: frozenset[str]) -> bool:
         others = self._core.other_voters
         return len(granted & others) + 1 > (len(others) + 1) // 2
 
@@ -249,15 +269,30 @@ class Guard:
         if message["term"] <= core.term:
             self._send(peer, {"type": "term_notice", "term": core.term})
             return
-        has_leader = core.is_leader or self._clock() - self._leader_contact < self._timing.election_min
+        has_leader = core.is_leader or self._clock() - self.leader_contact < self._timing.election_min
         is_current = (message["last_log_term"], message["last_log_index"]) >= (last.term, last.log_index)
-        if is_current and not has_leader and not self._forgot_votes(message):
+        if is_current and not has_leader:
             self._send(peer, {"type": "pre_vote_granted", "round": message["round"]})
 
-    def _forgot_votes(self, ballot: Message) -> bool:
+    def _vote(self, peer: str, message: Message) -> Message | None:
+        """G5: PySyncObj counts messages, not peers. It sees one message for each vote that counts."""
+        if self._votes_term != message["term"]:
+            self._votes_term, self._votes, self._votes_counted = message["term"], {}, frozenset()
+        self._votes[peer] = message["is_fresh"]
+        counting = self._counting(self._votes)
+        new, self._votes_counted = len(counting - self._votes_counted), counting
+        for _ in range(new - 1):
+            self._core.receive(peer, message)
+        return message if new else None
+
+    def _counting(self, votes: dict[str, bool]) -> frozenset[str]:
         """G7: a node that starts with an empty disk may have voted, and acknowledged entries, in an earlier life.
 
-        So until a leader has brought it up to date, it votes only where no history can be lost: when the
-        whole cluster is new.
+        So until a leader has brought it up to date, its vote counts in two cases only. The candidate was never brought
+        up to date either: then the whole cluster is new. Or all voters agree: then those who remember vouch for what
+        this one may have forgotten. (Without these, a new cluster whose first leader ended early, or one of two nodes
+        with a new disk, could never elect anybody.)
         """
-        return self.is_fresh and (ballot["last_log_index"], ballot["last_log_term"]) > (1, 0)
+        if self.is_fresh or votes.keys() >= self._core.other_voters:
+            return frozenset(votes)
+        return frozenset(peer for peer, is_fresh in votes.items() if not is_fresh)

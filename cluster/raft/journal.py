@@ -188,7 +188,8 @@ class Journal:
         with _stop_on_error(self._directory):
             while len(self._segments) > 1 and self._segments[0].last_index < base:
                 self._disk.unlink(self._segments.pop(0).path)
-            self._disk.sync_directory(self._directory)
+                # One by one: a power cut must not leave a gap, and file systems may reorder removals.
+                self._disk.sync_directory(self._directory)
 
     def close(self) -> None:
         self.sync()
@@ -306,8 +307,10 @@ class Journal:
             if replayed.good_end != replayed.synced_end:
                 # Whole records behind the last SYNC: written, never acknowledged, good to keep. Close the group.
                 self._write_group(file)
+        # What was read may be in the page cache only: the process before may have been killed between write and sync.
+        file.sync()
+        self._disk.sync_directory(self._directory)
         if newest != seqs[-1]:
-            self._disk.sync_directory(self._directory)
             self._write_manifest(seqs[-1])
         return file
 

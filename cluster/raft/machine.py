@@ -40,6 +40,10 @@ class ReplicatedMachine:
             # A ledger ahead of the log (replay after a restart, or a copy that was cut short) has the records already.
             case RecordLeaves() if isinstance(result, Applied) and log_index > self._ledger.applied_log_index:
                 duplicates = self._ledger.add(log_index, first_id, command.issuer_key_id, command.records)
+                # The ledger never holds what the latest tidying would drop: a node that copies the ledger, or replays
+                # that tidying over a ledger which is ahead, could not tell the row from one that was dropped.
+                if any(record.not_after < self._state.tidied_before for record in command.records):
+                    self._ledger.tidy(self._state.tidied_before)
                 return Applied(result.index, duplicates)
             case TidyLedger():
                 self._ledger.tidy(command.expired_before)

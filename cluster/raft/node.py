@@ -7,6 +7,7 @@ on an event loop (replica.py) and in a simulation with virtual time.
 
 import functools
 import itertools
+import os
 import random
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -29,6 +30,8 @@ from cluster.raft.snapshot import Snapshot, SnapshotFile
 
 MAX_BATCH_COMMANDS: Final = 512
 MAX_BATCH_BYTES: Final = 256 << 10
+#: With a batch that is all but full it still fits into an entry, which peers refuse above codec.MAX_COMMAND_BYTES.
+MAX_PROPOSAL_BYTES: Final = 512 << 10
 ENTRIES_IN_FLIGHT: Final = 8
 MAX_QUEUED_COMMANDS: Final = 8192
 
@@ -79,6 +82,7 @@ class Outcome(Enum):
     NO_LEADER = auto()  # definitely not done
     OVERLOADED = auto()  # definitely not done
     REFUSED = auto()  # definitely not done: not possible now
+    TOO_LARGE = auto()  # definitely not done: no entry can hold it
     UNKNOWN = auto()  # may or may not be done
 
 
@@ -202,7 +206,7 @@ class RaftNode:
     def _note_fresh(self, snapshot: Snapshot | None) -> bool:
         """Whether this disk has never held what a leader had committed (G7); remembered across restarts."""
         disk = self._env.disk
-        if snapshot is None and not self.journal.entries:
+        if snapshot is None and not self.journal.entries and not disk.exists(self._fresh_path):
             disk.create(self._fresh_path).close()
             disk.sync_directory(f"{self._env.directory}/wal")
         return disk.exists(self._fresh_path)
@@ -351,6 +355,9 @@ class RaftNode:
         if len(self._queue) >= MAX_QUEUED_COMMANDS:
             proposal.done(Outcome.OVERLOADED)
             return
+        if len(proposal.command) > MAX_PROPOSAL_BYTES:
+            proposal.done(Outcome.TOO_LARGE)
+            return
         self._queue.append(proposal)
 
     def _drain(self) -> bool:
@@ -361,8 +368,10 @@ class RaftNode:
             size = 0
             while self._queue and len(batch) < MAX_BATCH_COMMANDS and size < MAX_BATCH_BYTES:
                 proposal = self._queue.popleft()
+                # Marked first: who cancels does it before looking at the mark, so one of the two threads sees the
+                # other.
+                proposal.is_in_log = True
                 if not proposal.is_cancelled:
-                    proposal.is_in_log = True
                     batch.append(proposal)
                     size += len(proposal.command)
             if not batch:
@@ -402,7 +411,9 @@ class RaftNode:
             self.guard.is_fresh = False
         if self._is_marked_fresh and not self.guard.is_fresh:
             self._is_marked_fresh = False
+            self.journal.sync()  # never unmarked without the entries that brought this node up to date
             self._env.disk.unlink(self._fresh_path)
+            self._env.disk.sync_directory(os.path.dirname(self._fresh_path))
 
     # -- reading
 
@@ -448,12 +459,13 @@ class RaftNode:
         if not core.is_ready_leader:
             return
         for member in core.members.values():
-            contact = core.last_contact(member.id)
+            contact, match = core.last_contact(member.id), core.match_index(member.id)
             if (
                 not member.is_voter
                 and contact is not None
                 and self._env.clock() - contact < _LEARNER_CONTACT_SECONDS
-                and self.journal.entries[-1].log_index - core.match_index(member.id) <= _LEARNER_MAX_LAG
+                and match > 0  # it has answered: a contact is assumed when it is added
+                and self.journal.entries[-1].log_index - match <= _LEARNER_MAX_LAG
                 and core.pending_change is None
                 and not self._is_promoting
             ):
@@ -527,6 +539,12 @@ class RaftNode:
         """Replace state and log by a received snapshot (Raft 7). A stop at any point leaves a node that can start."""
         if snapshot.log_index <= self.core.applied_index:
             return
+        if self._is_compacting:
+            return  # an older snapshot would be saved over this one; the leader's next offer brings it again
+        entries = self.journal.entries
+        position = snapshot.log_index - entries[0].log_index
+        if 0 <= position < len(entries) and entries[position].term == snapshot.term:
+            return  # the log has got there by itself, and what is behind may be acknowledged (Raft 7)
         self._env.machine.install(snapshot.state)
         self._snapshot_file.save(snapshot)
         self.journal.reset(Entry(codec.NO_OP_COMMAND, snapshot.log_index, snapshot.term))
@@ -535,6 +553,7 @@ class RaftNode:
         self.core.set_members({member.id: member for member in snapshot.members})
         self._source.use(snapshot)
         self.guard.is_fresh = False
+        self._is_promoting = False  # the core has forgotten whom to tell
         self._publish()
         for sequence in list(self._in_flight):
             self._failed(sequence, FAIL_REASON.UNKNOWN_OUTCOME)  # covered by the snapshot, perhaps

@@ -110,6 +110,7 @@ class Replica:
         self._is_pump_scheduled = False
         self._is_stopped = False
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_due = 0.0
         # Written by the Raft thread, read by everyone: single references, replaced as a whole.
         self._applied_index = 0
         self.leadership = Leadership()
@@ -217,10 +218,20 @@ class Replica:
         """Raft log index up to which `state` goes."""
         return self._applied_index
 
+    @property
+    def members(self) -> Members:
+        """The servers as this node knows them; replaced as a whole."""
+        return self._node.core.members
+
+    @property
+    def leader_contact_seconds(self) -> float:
+        """Since this node last heard from its leader; infinite if it never did."""
+        return time.monotonic() - self._node.guard.leader_contact
+
     async def propose(self, command: Command, *, timeout: float) -> Applied | Rejected:
         """Commit a command, on the leader.
 
-        Raises: NotLeader, NoLeader, Overloaded (definitely not done), CommitUnknown.
+        Raises: NotLeader, NoLeader, Overloaded, Refused (definitely not done), CommitUnknown.
         """
         future: asyncio.Future[Any] = self._owner_loop.create_future()
         proposal = Proposal(dump_command(command), lambda result: self._to_owner(_resolve, future, result))
@@ -229,9 +240,9 @@ class Replica:
             async with asyncio.timeout(timeout):
                 result = await future
         except TimeoutError:
+            proposal.is_cancelled = True
             if proposal.is_in_log:
                 raise CommitUnknown("no majority confirmed the write in time; it may still take effect") from None
-            proposal.is_cancelled = True
             raise Overloaded("the write waited too long in the queue; it was not made") from None
         checked: Applied | Rejected = _checked(result)
         return checked
@@ -399,12 +410,16 @@ class Replica:
         self._note_leadership()
         now = time.monotonic()
         self.longest_pump_seconds = max(self.longest_pump_seconds, now - started)
-        if self._timer is None:
-            self._set_timer(now)
+        self._set_timer(now)
 
     def _set_timer(self, now: float) -> None:
-        delay = max(self._node.wake_at() - now, _CAMPAIGN_TICK_SECONDS)
-        self._timer = self._raft_loop.call_later(delay, self._timer_fired)
+        due = max(self._node.wake_at(), now + _CAMPAIGN_TICK_SECONDS)
+        if self._timer is not None:
+            if due >= self._timer_due:
+                return  # it looks again when it fires
+            self._timer.cancel()  # a lost leader, or a won election: the next tick is due sooner than it was
+        self._timer_due = due
+        self._timer = self._raft_loop.call_later(due - now, self._timer_fired)
 
     def _timer_fired(self) -> None:
         self._timer = None
@@ -444,6 +459,8 @@ def _checked(result: Any) -> Any:
             raise Overloaded("too many writes are waiting")
         case Outcome.REFUSED:
             raise Refused("another change of membership is under way, or the leader would remove itself")
+        case Outcome.TOO_LARGE:
+            raise Refused("the write is too large")
         case Outcome.UNKNOWN:
             raise CommitUnknown("the leader changed while the write was under way; it may have taken effect")
     return result

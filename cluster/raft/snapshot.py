@@ -4,6 +4,7 @@ Owns the file `snapshot`. It is small: issued certificates live in the ledger, w
 snapshot that relies on it (see DESIGN.md, compaction).
 """
 
+import os
 import struct
 import zlib
 from dataclasses import dataclass
@@ -92,6 +93,8 @@ class SnapshotFile:
         """None when there is none yet. Raises: SnapshotDamaged, naming the file; OSError."""
         if not self._disk.exists(self._path):
             return None
+        # The process before may have been killed between renaming it and making that durable.
+        self._disk.sync_directory(os.path.dirname(self._path))
         try:
             return decode(self._disk.read(self._path))
         except SnapshotDamaged as error:
