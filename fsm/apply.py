@@ -140,8 +140,12 @@ def _broken_chain(roots: tuple[CARoot, ...]) -> str | None:
     root_keys = {root.key_id for root in roots}
     for root in roots:
         keys = {intermediate.key_id for intermediate in root.intermediates}
+        # Grown from the roots, link by link: certificates that lead to each other only never get in.
+        linked = set(root_keys)
+        while new := {link.key_id for link in root.intermediates if link.issuer_key_id in linked} - linked:
+            linked |= new
         for intermediate in root.intermediates:
-            if intermediate.issuer_key_id not in root_keys and intermediate.issuer_key_id not in keys:
+            if intermediate.issuer_key_id not in linked:
                 return f"intermediate {intermediate.key_id} of root {root.root_id} does not lead to a listed root"
         if root.signing_key_id != root.key_id and root.signing_key_id not in keys:
             return f"signing key {root.signing_key_id} of root {root.root_id} has no certificate"

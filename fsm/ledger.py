@@ -24,7 +24,8 @@ _SCHEMA: Final = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
 CREATE TABLE issuer (id INTEGER PRIMARY KEY, key_id BLOB NOT NULL UNIQUE);
 CREATE TABLE identity (
-  id INTEGER PRIMARY KEY, spiffe_id TEXT NOT NULL UNIQUE, kind INTEGER NOT NULL, name TEXT NOT NULL);
+  id INTEGER PRIMARY KEY, spiffe_id TEXT NOT NULL, kind INTEGER NOT NULL, name TEXT NOT NULL,
+  UNIQUE (spiffe_id, kind, name));
 CREATE INDEX identity_by_name ON identity (name);
 CREATE TABLE cert (
   id INTEGER PRIMARY KEY,
@@ -97,19 +98,21 @@ class Ledger:
     """
 
     def __init__(self, path: str) -> None:
-        self._db = _open(path)
         try:
+            self._db = _open(path)
             self._prepare()
         except sqlite3.DatabaseError as error:
             raise LedgerDamaged(f"{path}: {error}") from error
         self._is_open_transaction = False
         self._issuers: dict[bytes, int] = {}
-        self._identities: dict[str, int] = {}
+        self._identities: dict[tuple[str, int, str], int] = {}
 
     def _prepare(self) -> None:
         if not self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone():
-            self._db.executescript(f"BEGIN;{_SCHEMA}COMMIT;")
+            # One transaction: a process killed in between must find either nothing or a whole ledger.
+            self._db.executescript(f"BEGIN;{_SCHEMA}")
             self._write_meta(format=FORMAT_VERSION, applied_log_index=0, last_id=0, count=0, digest="0" * 64)
+            self._db.execute("COMMIT")
         meta = dict(self._db.execute("SELECT key, value FROM meta"))
         if meta.get("format") != FORMAT_VERSION:
             raise sqlite3.DatabaseError(f"ledger format {meta.get('format')!r} is not known")
@@ -198,15 +201,14 @@ class Ledger:
         return found
 
     def _identity(self, spiffe_id: str, kind: int, name: str) -> int:
-        found = self._identities.get(spiffe_id)
+        identity = (spiffe_id, kind, name)
+        found = self._identities.get(identity)
         if found is None:
-            self._db.execute(
-                "INSERT OR IGNORE INTO identity (spiffe_id, kind, name) VALUES (?, ?, ?)", (spiffe_id, kind, name)
-            )
-            found = self._one("SELECT id FROM identity WHERE spiffe_id = ?", spiffe_id)
+            self._db.execute("INSERT OR IGNORE INTO identity (spiffe_id, kind, name) VALUES (?, ?, ?)", identity)
+            found = self._one("SELECT id FROM identity WHERE spiffe_id = ? AND kind = ? AND name = ?", *identity)
             if len(self._identities) >= _CACHED_IDS:
                 self._identities.clear()
-            self._identities[spiffe_id] = found
+            self._identities[identity] = found
         return found
 
     def _one(self, sql: str, *parameters: object) -> int:
