@@ -1,0 +1,189 @@
+"""Whatever sequence of commands: nodes that apply it agree, invariants hold, and a cut anywhere leaves no trace."""
+
+import contextlib
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cluster.raft.machine import ReplicatedMachine
+from fsm import codec
+from fsm.apply import STALE_INDEX, apply, broken_invariant
+from fsm.commands import (
+    Applied,
+    Command,
+    InitConfig,
+    InitSeal,
+    Rejected,
+    SetConfig,
+    SetProviderState,
+    SetRootsConfig,
+)
+from fsm.ledger import LedgerQuery, LedgerReader, LedgerRow, LedgerSummary
+from fsm.state import State
+from tests.property.fsm.strategies import Author, authors, commands
+from tests.unit.fsm import samples
+
+INITIAL: list[Command] = [InitSeal(samples.SEAL), InitConfig(samples.config(), samples.provider_state())]
+sequences = st.lists(authors, max_size=12)
+modest = settings(deadline=None, max_examples=60, derandomize=True)
+
+
+def history(sequence: Sequence[Author]) -> list[Command]:
+    """The commands of a cluster's log, each made from the state behind the ones before it."""
+    log = list(INITIAL)
+    state = samples.run(State(), log)[0]
+    for author in sequence:
+        log.append(author(state))
+        state, _ = apply(state, log[-1])
+    return log
+
+
+class Node:
+    """A replicated machine on files of its own, fed like a Raft node feeds it; log indexes start at 2."""
+
+    def __init__(self, directory: Path, name: str) -> None:
+        self.path = str(directory / f"{name}.db")
+        self.machine = ReplicatedMachine(self.path, lambda _: None)
+
+    def apply(self, log: Sequence[Command], start: int = 0) -> None:
+        for log_index, command in enumerate(log[start:], 2 + start):
+            self.machine.apply(log_index, [codec.dump_command(command)])
+            self.machine.commit(log_index)
+
+    def stopped(self) -> tuple[State, LedgerSummary, list[LedgerRow]]:
+        """Everything it knows, but for how far its ledger has counted entries without records."""
+        state = self.machine.state
+        self.machine.close()
+        reader = LedgerReader(self.path)
+        summary, rows = reader.summary(), reader.search(LedgerQuery(limit=1_000_000))
+        reader.close()
+        return state, LedgerSummary(0, summary.count, summary.digest), rows
+
+
+@modest
+@given(sequences)
+def test_nodes_that_apply_the_same_log_are_equal(sequence: list[Author]) -> None:
+    log = history(sequence)
+    with tempfile.TemporaryDirectory() as directory:
+        nodes = [Node(Path(directory), name) for name in "ab"]
+        for node in nodes:
+            node.apply(log)
+        one, two = (node.stopped() for node in nodes)
+        assert one == two
+
+
+@modest
+@given(sequences, st.data())
+def test_restart_at_any_cut_leaves_no_trace(sequence: list[Author], data: st.DataObject) -> None:
+    """The state starts again from nothing or from a snapshot, the ledger is ahead of it: replay gives the same."""
+    log = history(sequence)
+    snapshot_at = data.draw(st.integers(0, len(log)))
+    stopped_at = data.draw(st.integers(snapshot_at, len(log)))
+    with tempfile.TemporaryDirectory() as directory:
+        steady, restarted = Node(Path(directory), "steady"), Node(Path(directory), "restarted")
+        steady.apply(log)
+        restarted.apply(log[:snapshot_at])
+        snapshot = restarted.machine.capture()()
+        restarted.apply(log[:stopped_at], start=snapshot_at)
+        restarted.machine.close()
+        restarted = Node(Path(directory), "restarted")
+        restarted.machine.load(snapshot)
+        restarted.apply(log, start=snapshot_at)
+        assert restarted.stopped() == steady.stopped()
+
+
+@modest
+@given(sequences, st.data())
+def test_node_caught_up_by_a_snapshot_is_equal(sequence: list[Author], data: st.DataObject) -> None:
+    """It had a part of the log, gets state and ledger rows as of a later entry, and the log from there on."""
+    log = history(sequence)
+    snapshot_at = data.draw(st.integers(0, len(log)))
+    had = data.draw(st.integers(0, snapshot_at))
+    with tempfile.TemporaryDirectory() as directory:
+        steady, late = Node(Path(directory), "steady"), Node(Path(directory), "late")
+        steady.apply(log[:snapshot_at])
+        snapshot = steady.machine.capture()()
+        # The leader goes on meanwhile; what it tidies is then missing in the copy.
+        steady.apply(log, start=snapshot_at)
+        late.apply(log[:had])
+        is_last = False
+        while not is_last:
+            part, is_last = steady.machine.bulk_read(late.machine.bulk_position(), snapshot)
+            late.machine.bulk_write(part)
+        late.machine.install(snapshot)
+        late.machine.commit(1 + snapshot_at)
+        late.apply(log, start=snapshot_at)
+        assert late.stopped() == steady.stopped()
+
+
+@modest
+@given(sequences)
+def test_state_survives_storage_at_every_cut(sequence: list[Author]) -> None:
+    state = State()
+    for command in history(sequence):
+        state, _ = apply(state, codec.load_command(codec.dump_command(command)))
+        assert codec.load_state(codec.dump_state(state)) == state
+
+
+@modest
+@given(sequences)
+def test_invariants_hold_at_every_cut(sequence: list[Author]) -> None:
+    state, domain = State(), ""
+    for command in history(sequence):
+        before, (state, result) = state, apply(state, command)
+        assert broken_invariant(state) is None
+        assert sum(root.is_active for root in state.roots) == min(1, len(state.roots))
+        if before.roots:
+            assert state.trust_domain == domain
+        domain = state.trust_domain
+        if isinstance(result, Rejected):
+            assert state is before
+        else:
+            assert state.index == result.index >= before.index
+
+
+@modest
+@given(st.lists(commands, max_size=12))
+def test_no_command_of_any_content_raises(log: list[Command]) -> None:
+    state = State()
+    for command in log:
+        state, result = apply(state, command)
+        assert isinstance(result, Applied | Rejected)
+
+
+@modest
+@given(sequences, authors, st.integers(1, 1000), st.booleans())
+def test_command_made_from_a_stale_index_never_applies(
+    sequence: list[Author], author: Author, off: int, is_ahead: bool
+) -> None:
+    state = samples.run(State(), history(sequence))[0]
+    command = author(state)
+    if isinstance(command, SetProviderState | SetRootsConfig | SetConfig):
+        object.__setattr__(command, "expected_index", state.ca_index + (off if is_ahead else -off))
+        after, result = apply(state, command)
+        assert isinstance(result, Rejected)
+        assert result.code == STALE_INDEX
+        assert after is state
+
+
+@settings(deadline=None, max_examples=200, derandomize=True)
+@given(st.binary(max_size=64))
+def test_any_bytes_are_a_command_or_refused(data: bytes) -> None:
+    for load in (codec.load_command, codec.load_state):
+        with contextlib.suppress(codec.CodecError):
+            load(data)
+
+
+@modest
+@given(commands, st.data())
+def test_any_flipped_byte_gives_a_command_or_is_refused(command: Command, data: st.DataObject) -> None:
+    encoded = bytearray(codec.dump_command(command))
+    encoded[data.draw(st.integers(0, len(encoded) - 1))] ^= data.draw(st.integers(1, 255))
+    try:
+        found = codec.load_command(bytes(encoded))
+    except codec.CodecError:
+        return
+    assert codec.load_command(codec.dump_command(found)) == found
