@@ -1,0 +1,508 @@
+"""The repairs of the protocol, each by the messages that break PySyncObj without it.
+
+S1 to S13 are the failures that were reproduced with the stock library (cluster/raft/DESIGN.md has the list).
+"""
+
+import contextlib
+import random
+
+import pytest
+
+from cluster.raft.codec import MessageInvalid
+from cluster.raft.core import LEADER
+from cluster.raft.guard import ProtocolBroken
+from cluster.raft.membership import ChangeKind, MembershipChange
+from cluster.raft.node import Outcome
+from tests.sim.cluster import member, members_of
+from tests.sim.disk import Crash
+from tests.unit.raft.solo import TIMING, Solo, batch, no_op
+
+
+def follower(last: int = 5, commit: int = 1) -> Solo:
+    """Of the leader b in term 1, with entries 2 to `last`."""
+    solo = Solo()
+    solo.append("b", 1, (1, 0), *(batch(index, 1) for index in range(2, last + 1)), commit=commit)
+    assert solo.last.log_index == last
+    solo.take()
+    return solo
+
+
+# -- following
+
+
+def test_offer_of_a_snapshot_commits_nothing() -> None:
+    """S1: a deposed leader's own entries must not count as committed because the new leader has come far."""
+    solo = follower(last=5)
+    solo.feed("c", "offer_snapshot", term=2, log_index=100, epoch=0)
+    assert solo.commit == 1
+    assert solo.commands == []
+
+
+def test_commit_index_covers_only_what_the_message_proves() -> None:
+    """S1: behind what was sent, this log may be another one."""
+    solo = follower(last=5)
+    solo.append("c", 2, (2, 1), batch(3, 1), commit=90)
+    assert solo.commit == 3
+    assert solo.commands == [b"2@1", b"3@1"]
+
+
+def test_repeated_append_does_not_shorten_the_log() -> None:
+    """S2: the entries behind it may be acknowledged already."""
+    solo = follower(last=9)
+    solo.append("b", 1, (1, 0), batch(2, 1), batch(3, 1), commit=3)
+    assert solo.last == batch(9, 1)
+    assert solo.commit == 3
+    (answer,) = solo.take("b", "next_node_idx")
+    assert (answer["success"], answer["next_node_idx"]) == (True, 4)
+
+
+def test_empty_heartbeat_in_the_middle_does_not_shorten_the_log() -> None:
+    solo = follower(last=9)
+    solo.append("b", 1, (4, 1), commit=4)
+    assert solo.last == batch(9, 1)
+    assert solo.commit == 4
+
+
+def test_overlapping_append_adds_only_what_is_new() -> None:
+    solo = follower(last=5)
+    solo.append("b", 1, (3, 1), batch(4, 1), batch(5, 1), batch(6, 1), commit=6)
+    assert [entry.log_index for entry in solo.entries] == [1, 2, 3, 4, 5, 6]
+    assert solo.take("b", "next_node_idx")[0]["next_node_idx"] == 7
+    assert solo.commit == 6
+
+
+def test_conflicting_entries_are_replaced_from_the_first_conflict_on() -> None:
+    solo = follower(last=6)
+    solo.append("c", 2, (3, 1), batch(4, 1), no_op(5, 2), commit=1)
+    assert solo.entries[3:] == [batch(4, 1), no_op(5, 2)]
+
+
+def test_leader_that_contradicts_a_committed_entry_stops_the_node() -> None:
+    solo = follower(last=5, commit=4)
+    with pytest.raises(ProtocolBroken):
+        solo.append("c", 2, (2, 1), batch(3, 2))
+    with pytest.raises(ProtocolBroken):
+        solo.append("c", 2, (4, 2))
+    assert solo.entries[1:] == [batch(index, 1) for index in range(2, 6)]
+
+
+def test_conflict_goes_back_a_whole_term_at_once_but_not_below_the_commit() -> None:
+    solo = follower(last=9, commit=4)
+    solo.append("c", 2, (9, 2))
+    (answer,) = solo.take("c", "next_node_idx")
+    assert (answer["success"], answer["reset"], answer["next_node_idx"]) == (False, True, 5)
+    assert solo.last == batch(9, 1)
+
+
+def test_append_behind_a_gap_asks_for_what_is_missing() -> None:
+    solo = follower(last=5)
+    solo.append("b", 1, (8, 1), batch(9, 1), commit=9)
+    (answer,) = solo.take("b", "next_node_idx")
+    assert (answer["success"], answer["reset"], answer["next_node_idx"]) == (False, True, 6)
+    assert (solo.last, solo.commit) == (batch(5, 1), 1)
+
+
+def test_entries_that_do_not_follow_each_other_are_refused() -> None:
+    solo = follower(last=5)
+    with pytest.raises(MessageInvalid):
+        solo.append("b", 1, (5, 1), batch(6, 1), batch(8, 1))
+    assert solo.last == batch(5, 1)
+
+
+def test_leader_of_an_older_term_is_told_so_and_not_obeyed() -> None:
+    """S5: it would lead on until its quorum times out, half a minute with PySyncObj's defaults."""
+    solo = follower(last=5)
+    solo.append("c", 3, (5, 1), no_op(6, 3))
+    solo.take()
+    solo.append("b", 1, (5, 1), batch(6, 1), batch(7, 1))
+    assert solo.last == no_op(6, 3)
+    assert [message["term"] for message in solo.take("b", "term_notice")] == [3]
+
+
+def test_two_leaders_of_one_term_stop_the_node() -> None:
+    solo = Solo()
+    term = solo.elect()
+    with pytest.raises(ProtocolBroken):
+        solo.append("b", term, (1, 0))
+
+
+def test_answer_repeats_the_epoch_of_the_append() -> None:
+    solo = follower(last=5)
+    solo.append("b", 1, (5, 1), epoch=4)
+    assert solo.take("b", "next_node_idx")[0]["epoch"] == 4
+
+
+# -- leading
+
+
+def test_acknowledgement_of_an_earlier_term_counts_for_nothing() -> None:
+    """S4: with five nodes an entry on two of them would be acknowledged."""
+    solo = Solo(members_of(*"abcde"))
+    solo.elect()
+    result = solo.propose(b"x")
+    solo.node.pump()
+    last = solo.last.log_index
+    solo.answer("b", last + 1)
+    solo.answer("c", last + 1, ct=solo.node.core.term - 1)
+    solo.node.pump()
+    assert (solo.commit, result) == (last - 1, [])
+    solo.answer("c", last + 1)
+    solo.node.pump()
+    assert (solo.commit, result) == (last, [1])
+
+
+def test_answer_of_a_later_term_deposes() -> None:
+    solo = Solo()
+    term = solo.elect()
+    solo.answer("b", 9, ct=term + 2)
+    assert not solo.is_leader()
+    assert solo.node.core.term == term + 2
+
+
+def test_stale_rejections_do_not_rewind_again() -> None:
+    """S2: each of them would have the same entries sent, and the follower's log cut, once more."""
+    solo = Solo()
+    solo.elect()
+    for number in range(3):
+        solo.propose(b"%d" % number)
+        solo.node.pump()
+    solo.take()
+    epoch = solo.epoch("c")
+    sent = []
+    for _ in range(3):
+        solo.answer("c", 2, success=False, reset=True, epoch=epoch)
+        solo.heartbeat()
+        sent += [message for message in solo.take("c", "append_entries") if message["entries"]]
+    assert [message["prevLogIdx"] for message in sent] == [1]
+    assert sent[0]["epoch"] == epoch + 1
+
+
+def test_second_membership_change_at_a_time_is_refused() -> None:
+    """S3: disjoint majorities would be possible."""
+    solo = Solo()
+    solo.elect()
+    results: list[list[Outcome | None]] = [[], []]
+    for name, result in zip("de", results, strict=True):
+        solo.node.change_membership(MembershipChange(ChangeKind.LEARN, member(name)), result.append)
+    solo.node.pump()
+    assert results == [[], [Outcome.REFUSED]]
+    assert set(solo.node.core.members) == set("abcd")
+    solo.confirm()
+    assert results[0] == [None]
+
+
+def test_membership_change_before_the_first_own_entry_is_committed_is_refused() -> None:
+    """Raft's single-server bug of 2015: an earlier leader's uncommitted change may still come back."""
+    solo = Solo()
+    solo.elect(is_ready=False)
+    result: list[Outcome | None] = []
+    solo.node.change_membership(MembershipChange(ChangeKind.LEARN, member("d")), result.append)
+    solo.node.pump()
+    assert result == [Outcome.REFUSED]
+
+
+def test_leader_cannot_remove_itself() -> None:
+    solo = Solo()
+    solo.elect()
+    result: list[Outcome | None] = []
+    solo.node.change_membership(MembershipChange(ChangeKind.REMOVE, member("a")), result.append)
+    solo.node.pump()
+    assert result == [Outcome.REFUSED]
+
+
+def test_change_that_could_not_be_undone_exactly_is_refused() -> None:
+    """A follower may have to take it back (R11): then the member must come back as it was."""
+    solo = Solo()
+    solo.elect()
+    for wrong in (
+        MembershipChange(ChangeKind.REMOVE, member("b").__class__("b", "elsewhere:1", "b:8400")),
+        MembershipChange(ChangeKind.REMOVE, member("b").__class__("b", "b:8300", "b:8400", is_voter=False)),
+        MembershipChange(ChangeKind.PROMOTE, member("b")),
+        MembershipChange(ChangeKind.REMOVE, member("x")),
+    ):
+        result: list[Outcome | None] = []
+        solo.node.change_membership(wrong, result.append)
+        solo.node.pump()
+        assert result == [Outcome.REFUSED], wrong
+    assert solo.node.core.members == members_of("a", "b", "c")
+
+
+def test_deposed_before_a_queued_change_was_made_it_is_refused_and_nothing_is_forwarded() -> None:
+    """S12: PySyncObj would send it on to the new leader, and may never answer."""
+    solo = Solo()
+    term = solo.elect()
+    result: list[Outcome | None] = []
+    solo.node.change_membership(MembershipChange(ChangeKind.LEARN, member("d")), result.append)
+    solo.append("b", term + 1, (1, 0))
+    assert result == [Outcome.NOT_LEADER]
+    assert solo.take(kind="apply_command") == []
+
+
+def test_proposal_on_a_follower_is_definitely_not_made() -> None:
+    """S12: commands are never forwarded through Raft."""
+    solo = follower()
+    result = solo.propose(b"x")
+    solo.node.pump()
+    assert result == [Outcome.NOT_LEADER]
+    assert solo.take() == []
+
+
+def test_proposal_without_a_leader_is_definitely_not_made() -> None:
+    solo = Solo()
+    result = solo.propose(b"x")
+    solo.node.pump()
+    assert result == [Outcome.NO_LEADER]
+
+
+def test_entry_replaced_by_another_leader_is_definitely_not_made() -> None:
+    solo = Solo()
+    term = solo.elect()
+    result = solo.propose(b"x")
+    solo.node.pump()
+    lost = solo.last.log_index
+    solo.append("b", term + 1, (lost - 1, term), no_op(lost, term + 1), commit=lost)
+    assert result == [Outcome.NOT_LEADER]
+    assert solo.commands == []
+
+
+def test_entry_that_another_leader_commits_gets_its_result() -> None:
+    """S13: LEADER_CHANGED would have it sent again, and applied twice."""
+    solo = Solo()
+    term = solo.elect()
+    result = solo.propose(b"x")
+    solo.node.pump()
+    last = solo.last.log_index
+    solo.append("b", term + 1, (last, term), no_op(last + 1, term + 1), commit=last + 1)
+    assert result == [1]
+    assert solo.commands == [b"x"]
+
+
+def test_leader_without_its_quorum_steps_down_within_an_election_time_out() -> None:
+    solo = Solo()
+    solo.elect()
+    solo.advance(TIMING.election_min * 0.9)
+    assert solo.is_leader()
+    solo.advance(TIMING.election_min * 0.2)
+    assert not solo.is_leader()
+    result = solo.propose(b"x")
+    solo.node.pump()
+    assert result == [Outcome.NO_LEADER]
+
+
+# -- elections
+
+
+def test_term_grows_only_with_a_majority_that_would_vote() -> None:
+    """S10: a node that is cut off campaigns for ever, and deposes a healthy leader when it comes back."""
+    solo = Solo()
+    for _ in range(50):
+        solo.advance(0.2)
+    assert solo.node.core.term == 0
+    ballots = solo.take("b", "pre_vote")
+    assert len(ballots) > 5
+    solo.feed("b", "pre_vote_granted", is_fresh=False, round=ballots[0]["round"])  # of an old round
+    assert solo.node.core.term == 0
+    solo.feed("b", "pre_vote_granted", is_fresh=False, round=ballots[-1]["round"])
+    solo.advance(0)
+    assert solo.node.core.term == 1
+
+
+def test_vote_is_refused_in_advance_while_there_is_a_leader() -> None:
+    solo = follower(commit=2)
+    ballot = {"term": 2, "last_log_index": 50, "last_log_term": 1, "round": 1}
+    solo.advance(TIMING.election_min * 0.9)
+    solo.feed("c", "pre_vote", **ballot, ct=1)
+    assert solo.take("c", "pre_vote_granted") == []
+    solo.advance(TIMING.election_min * 0.2)
+    solo.feed("c", "pre_vote", **ballot, ct=1)
+    assert len(solo.take("c", "pre_vote_granted")) == 1
+
+
+@pytest.mark.parametrize(("index", "term", "granted"), [(5, 1, True), (4, 1, False), (9, 0, False), (2, 2, True)])
+def test_only_a_log_that_is_as_current_gets_votes(index: int, term: int, granted: bool) -> None:
+    solo = follower(last=5, commit=2)
+    solo.append("b", 1, (5, 1), commit=5)
+    solo.advance(10)
+    solo.take()
+    ballot = {"last_log_index": index, "last_log_term": term}
+    solo.feed("c", "pre_vote", term=2, **ballot, round=1, ct=1)
+    assert bool(solo.take("c", "pre_vote_granted")) is granted
+    solo.feed("c", "request_vote", term=2, **ballot)
+    assert bool(solo.take("c", "response_vote")) is granted
+    assert solo.node.journal.vote == ("c" if granted else None)
+
+
+def test_one_vote_in_a_term_also_across_a_restart() -> None:
+    solo = follower(last=5, commit=5)
+    ballot = {"last_log_index": 9, "last_log_term": 1}
+    solo.feed("c", "request_vote", term=2, **ballot)
+    assert len(solo.take("c", "response_vote")) == 1
+    solo.restart()
+    solo.feed("b", "request_vote", term=2, **ballot)
+    assert solo.take("b", "response_vote") == []
+    assert (solo.node.core.term, solo.node.journal.vote) == (2, "c")
+
+
+def test_vote_is_durable_before_it_is_told() -> None:
+    solo = follower(last=5, commit=5)
+    solo.disk.sync_fails = True
+    with pytest.raises(Exception, match="wal"):
+        solo.feed("c", "request_vote", term=2, last_log_index=9, last_log_term=1)
+    assert solo.take("c", "response_vote") == []
+
+
+def test_votes_are_counted_by_peer_and_not_by_message() -> None:
+    """R9: with five nodes one eager voter would be a majority."""
+    solo = Solo(members_of(*"abcde"))
+    solo.advance(2)
+    for peer in "bc":
+        solo.feed(peer, "pre_vote_granted", is_fresh=False, round=solo.node.guard._round)
+    solo.advance(0)
+    assert solo.node.core.term == 1
+    for _ in range(5):
+        solo.feed("b", "response_vote", term=1, is_fresh=False)
+    assert not solo.is_leader()
+    solo.feed("c", "response_vote", term=1, is_fresh=False)
+    assert solo.node.core.state == LEADER
+
+
+@pytest.mark.parametrize("kind", ["request_vote", "pre_vote", "response_vote", "pre_vote_granted", "timeout_now"])
+def test_stranger_and_learner_have_no_say_in_elections(kind: str) -> None:
+    solo = Solo({**members_of("a", "b", "c"), "d": member("d").__class__("d", "d:1", "d:2", is_voter=False)})
+    fields: dict[str, dict[str, object]] = {
+        "request_vote": {"term": 5, "last_log_index": 99, "last_log_term": 4},
+        "pre_vote": {"term": 5, "last_log_index": 99, "last_log_term": 4, "round": 1},
+        "response_vote": {"term": 0, "is_fresh": False},
+        "pre_vote_granted": {"round": 0, "is_fresh": False},
+        "timeout_now": {"term": 5},
+    }
+    for peer in "dx":
+        solo.feed(peer, kind, **fields[kind])
+    assert (solo.node.core.term, solo.sent) == (0, [])
+
+
+def test_request_to_take_over_is_followed_at_once() -> None:
+    solo = follower(last=5, commit=5)
+    solo.feed("c", "timeout_now", term=1)  # not the leader
+    solo.advance(0)
+    assert solo.node.core.term == 1
+    solo.feed("b", "timeout_now", term=1)
+    solo.advance(0)
+    assert solo.node.core.term == 2
+    assert len(solo.take("b", "request_vote")) == 1
+
+
+def test_lost_connection_to_the_leader_makes_it_campaign_soon_but_not_at_once() -> None:
+    solo = follower(last=5, commit=5)
+    solo.node.peer_lost("c")
+    solo.advance(0.2)
+    assert solo.take("c", "pre_vote") == []
+    solo.node.peer_lost("b")
+    solo.advance(0.2)
+    assert len(solo.take("c", "pre_vote")) == 1
+    assert solo.node.core.term == 1
+
+
+# -- G7: an empty disk
+
+
+@pytest.mark.parametrize(
+    ("size", "votes", "is_elected"),
+    [
+        (3, {"b": False}, True),
+        (3, {"b": True}, False),
+        (3, {"b": True, "c": False}, True),  # everybody: those who remember vouch for b
+        (3, {"b": True, "c": True}, True),
+        (2, {"b": True}, True),
+        (4, {"b": True, "c": False}, False),
+        (4, {"b": False, "c": False}, True),
+        (4, {"b": True, "c": False, "d": True}, True),
+        (5, {"b": True, "c": True, "d": False}, False),
+        (5, {"b": False, "c": True, "d": False}, True),
+    ],
+)
+def test_vote_of_an_empty_disk_counts_only_when_all_agree(size: int, votes: dict[str, bool], is_elected: bool) -> None:
+    """It may be the new disk of a node that had acknowledged what the candidate lacks."""
+    solo = Solo(members_of(*"abcde"[:size]))
+    solo.append("b", 1, (1, 0), no_op(2, 1), commit=2)
+    assert not solo.node.guard.is_fresh
+    for is_real in (False, True):
+        solo.advance(10)
+        round_number = solo.take("b", "pre_vote")[-1]["round"]
+        for peer, is_fresh in votes.items():
+            fresh = is_fresh and not is_real  # the other kind of vote is from a disk that remembers
+            solo.feed(peer, "pre_vote_granted", round=round_number, is_fresh=fresh)
+        solo.advance(0)
+        assert (solo.node.core.term > 1) is (is_elected or is_real)
+    term = solo.node.core.term
+    for peer, is_fresh in votes.items():
+        solo.feed(peer, "response_vote", term=term, is_fresh=is_fresh)
+        solo.feed(peer, "response_vote", term=term, is_fresh=is_fresh)
+    assert solo.is_leader() is is_elected
+
+
+def test_vote_tells_whether_the_disk_may_have_forgotten_something() -> None:
+    solo = Solo()
+    for is_fresh in (True, False):
+        term = solo.node.core.term + 1
+        ballot = {"last_log_index": 9, "last_log_term": 3}
+        solo.advance(10)
+        solo.take()
+        solo.feed("b", "pre_vote", term=term, **ballot, round=1)
+        assert solo.take("b", "pre_vote_granted")[0]["is_fresh"] is is_fresh
+        solo.feed("b", "request_vote", term=term, **ballot)
+        assert solo.take("b", "response_vote")[0]["is_fresh"] is is_fresh
+        if is_fresh:
+            solo.append("b", term, (1, 0), no_op(2, term), commit=2)
+
+
+def test_nodes_of_a_new_cluster_count_each_others_votes() -> None:
+    """Also behind a first leader that ended early: its entry is in some logs, and was never committed."""
+    solo = Solo()
+    solo.append("c", 1, (1, 0), no_op(2, 1))
+    solo.advance(10)
+    solo.feed("b", "pre_vote_granted", round=solo.take("b", "pre_vote")[-1]["round"], is_fresh=True)
+    solo.advance(0)
+    solo.feed("b", "response_vote", term=2, is_fresh=True)
+    assert solo.is_leader()
+
+
+@pytest.mark.parametrize(
+    ("entries", "commit", "is_fresh"),
+    [
+        ((no_op(2, 1),), 1, True),  # nothing is known to be committed
+        ((no_op(2, 1),), 2, False),
+        ((batch(2, 1), batch(3, 1)), 9, True),  # the leader has committed more than this
+        ((batch(2, 1), batch(3, 1)), 3, False),
+        ((batch(2, 1), no_op(3, 5)), 2, True),  # committed by an earlier leader: there may be more of its time
+        ((batch(2, 1), no_op(3, 5)), 3, False),
+    ],
+)
+def test_node_is_new_until_it_has_all_that_was_ever_committed(
+    entries: tuple[tuple[bytes, int, int], ...], commit: int, is_fresh: bool
+) -> None:
+    solo = Solo()
+    solo.append("b", 5 if entries[-1][2] == 5 else 1, (1, 0), *entries, commit=commit)  # type: ignore[arg-type]
+    assert solo.node.guard.is_fresh is is_fresh
+    assert solo.disk.exists("data/wal/fresh") is is_fresh
+    solo.restart()
+    assert solo.node.guard.is_fresh is is_fresh
+
+
+def test_mark_of_a_new_disk_goes_only_when_the_entries_are_durable() -> None:
+    for crash_in in range(1, 10):
+        solo = Solo()
+        solo.disk.crash_in = crash_in
+        with contextlib.suppress(Crash):
+            solo.append("b", 1, (1, 0), no_op(2, 1), commit=2)
+        solo.disk.cut_power(random.Random(crash_in))
+        solo.restart()
+        assert solo.node.guard.is_fresh or solo.last == no_op(2, 1)
+
+
+def test_leader_is_not_new_once_its_first_entry_is_committed() -> None:
+    solo = Solo()
+    solo.elect(is_ready=False)
+    assert solo.node.guard.is_fresh
+    solo.confirm()
+    assert not solo.node.guard.is_fresh

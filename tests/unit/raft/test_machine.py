@@ -1,0 +1,218 @@
+"""State and ledger together: equal on every node, however a node came to them."""
+
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import msgpack
+import pytest
+
+from cluster.raft.machine import ReplicatedMachine
+from fsm.codec import CodecError, dump_command
+from fsm.commands import Applied, Command, InitSeal, RecordLeaves, Rejected, TidyLedger
+from fsm.ledger import LedgerDamaged, LedgerReader, LedgerSummary
+from fsm.state import State
+from tests.unit.fsm import samples
+from tests.unit.fsm.samples import ISSUER, NOW, record
+
+
+class Machines:
+    """Machines with their files in one directory, and the states they reported."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._open: list[ReplicatedMachine] = []
+        self.seen: list[State] = []
+
+    def open(self, name: str) -> ReplicatedMachine:
+        machine = ReplicatedMachine(self.path(name), self.seen.append)
+        self._open.append(machine)
+        return machine
+
+    def path(self, name: str) -> str:
+        return str(self._directory / f"{name}.db")
+
+    def summary(self, name: str) -> LedgerSummary:
+        reader = LedgerReader(self.path(name))
+        summary = reader.summary()
+        reader.close()
+        return LedgerSummary(0, summary.count, summary.digest)
+
+    def close(self) -> None:
+        for machine in self._open:
+            machine.close()
+
+
+@pytest.fixture
+def machines(tmp_path: Path) -> Iterator[Machines]:
+    machines = Machines(tmp_path)
+    yield machines
+    machines.close()
+
+
+def leaves(*numbers: int) -> RecordLeaves:
+    """Certificates that expire at NOW + their number."""
+    return RecordLeaves(ISSUER, tuple(record(number) for number in numbers))
+
+
+def feed(machine: ReplicatedMachine, log: Sequence[Command], start: int = 2) -> list[Applied | Rejected]:
+    """One entry for each command, from log index `start` on."""
+    results = []
+    for log_index, command in enumerate(log, start):
+        results += machine.apply(log_index, [dump_command(command)])
+        machine.commit(log_index)
+    return results
+
+
+def copy(source: ReplicatedMachine, target: ReplicatedMachine, snapshot: bytes) -> None:
+    is_last = False
+    while not is_last:
+        part, is_last = source.bulk_read(target.bulk_position(), snapshot)
+        target.bulk_write(part)
+    target.install(snapshot)
+
+
+def test_several_commands_of_one_entry_have_a_result_each(machines: Machines) -> None:
+    machine = machines.open("a")
+    commands: list[Command] = [InitSeal(samples.SEAL), InitSeal(samples.SEAL), leaves(1, 2), leaves(2, 3)]
+    results = machine.apply(2, [dump_command(command) for command in commands])
+    assert [type(result) for result in results] == [Applied, Rejected, Applied, Applied]
+    assert results[2:] == [Applied(3), Applied(5, duplicates=(0,))]
+
+
+def test_nothing_is_visible_before_the_commit(machines: Machines) -> None:
+    machine = machines.open("a")
+    machine.apply(2, [dump_command(leaves(1))])
+    assert (machine.state, machines.seen, machines.summary("a").count) == (State(), [], 0)
+    machine.commit(2)
+    assert machine.state.index == 1
+    assert machines.seen == [machine.state]
+    assert machines.summary("a").count == 1
+
+
+def test_command_of_a_newer_version_stops_rather_than_being_skipped(machines: Machines) -> None:
+    with pytest.raises(CodecError):
+        machines.open("a").apply(2, [msgpack.packb([2, 1, []])])
+
+
+def test_replay_over_a_ledger_that_is_ahead_gives_the_same(machines: Machines) -> None:
+    """Also past a tidying: what was dropped does not come back, and later records are not dropped."""
+    log: list[Command] = [leaves(1, 2), TidyLedger(NOW + 2), leaves(3), leaves(4, 4)]
+    machine = machines.open("a")
+    feed(machine, log)
+    before = machines.summary("a"), machine.state
+    machine.close()
+    again = ReplicatedMachine(machines.path("a"), lambda _: None)
+    for cut in range(2, 6):
+        feed(again, log[cut - 2 : cut - 1], cut)
+        assert machines.summary("a") == before[0]
+    assert again.state == before[1]
+    again.close()
+
+
+def test_record_that_is_older_than_the_last_tidying_is_dropped_at_once_everywhere(machines: Machines) -> None:
+    """A copy cannot tell it from one that was there when the ledger was tidied."""
+    log: list[Command] = [leaves(50), TidyLedger(NOW + 20), leaves(10, 60)]
+    source, target = machines.open("source"), machines.open("target")
+    feed(source, log)
+    assert machines.summary("source").count == 2
+    copy(source, target, source.capture()())
+    assert machines.summary("target") == machines.summary("source")
+    assert target.state == source.state
+
+
+@pytest.mark.parametrize("had", range(4))
+def test_copy_equals_the_original_whatever_was_there_before(machines: Machines, had: int) -> None:
+    log: list[Command] = [leaves(*range(1, 6)), leaves(*range(6, 9)), TidyLedger(NOW + 4), leaves(9, 10)]
+    source, target = machines.open("source"), machines.open("target")
+    feed(source, log)
+    feed(target, log[:had])
+    copy(source, target, source.capture()())
+    assert machines.summary("target") == machines.summary("source")
+    assert target.state == source.state
+    more: list[Command] = [leaves(11), leaves(11)]
+    assert feed(target, more, 6) == feed(source, more, 6)
+    assert machines.summary("target") == machines.summary("source")
+
+
+def test_installed_state_needs_no_write_ahead_log(machines: Machines, tmp_path: Path) -> None:
+    """It is durable before the snapshot that stands on it is saved."""
+    source, target = machines.open("source"), machines.open("target")
+    feed(source, [leaves(*range(1, 50))])
+    copy(source, target, source.capture()())
+    shutil.copy(machines.path("target"), tmp_path / "cut.db")
+    assert machines.summary("cut") == machines.summary("source")
+
+
+def test_captured_state_needs_no_write_ahead_log(machines: Machines, tmp_path: Path) -> None:
+    source = machines.open("source")
+    feed(source, [leaves(*range(1, 50))])
+    snapshot = source.capture()()
+    shutil.copy(machines.path("source"), tmp_path / "cut.db")
+    again = machines.open("cut")
+    again.load(snapshot)
+    assert again.state == source.state
+
+
+def test_snapshot_is_of_the_time_it_was_captured(machines: Machines) -> None:
+    machine = machines.open("a")
+    feed(machine, [leaves(1)])
+    encode = machine.capture()
+    feed(machine, [leaves(2)], 3)
+    other = machines.open("b")
+    copy(machine, other, encode())
+    assert other.state.leaf_index == 1
+    assert machines.summary("b").count == 1
+
+
+def test_snapshot_that_the_ledger_does_not_reach_is_refused(machines: Machines) -> None:
+    """As after the ledger's file was lost: the node must not serve an empty one."""
+    machine = machines.open("a")
+    feed(machine, [leaves(1, 2, 3)])
+    snapshot = machine.capture()()
+    with pytest.raises(LedgerDamaged, match="stands on certificate 3"):
+        machines.open("empty").load(snapshot)
+
+
+def rows_of(machines: Machines) -> list[list[object]]:
+    machine = machines.open("rows")
+    feed(machine, [leaves(1, 2)])
+    part, _ = machine.bulk_read(0, machine.capture()())
+    rows: list[list[object]] = msgpack.unpackb(part)
+    return rows
+
+
+@pytest.mark.parametrize("position", range(12))
+def test_row_with_a_field_of_a_wrong_type_is_refused(machines: Machines, position: int) -> None:
+    rows = rows_of(machines)
+    target = machines.open("target")
+    rows[1][position] = [1.5]
+    with pytest.raises(ValueError, match="row"):
+        target.bulk_write(msgpack.packb(rows))
+    assert (target.bulk_position(), machines.summary("target").count) == (0, 0)
+
+
+@pytest.mark.parametrize("part", [b"", b"\xc1", b"\x01", b"\x80", b"\x91\x01", b"\x91\x91\x01"])
+def test_part_of_another_form_is_refused(machines: Machines, part: bytes) -> None:
+    with pytest.raises(ValueError, match="row"):
+        machines.open("target").bulk_write(part)
+
+
+def test_part_that_does_not_follow_leaves_nothing_behind(machines: Machines) -> None:
+    rows = rows_of(machines)
+    target = machines.open("target")
+    with pytest.raises(ValueError, match="does not follow"):
+        target.bulk_write(msgpack.packb([rows[0], rows[0]]))
+    assert (target.bulk_position(), machines.summary("target").count) == (0, 0)
+    target.bulk_write(msgpack.packb(rows))
+    assert machines.summary("target").count == 2
+
+
+def test_request_ids_are_refused_across_copies(machines: Machines) -> None:
+    source, target = machines.open("source"), machines.open("target")
+    issued = replace(record(1), request_id=b"q" * 16)
+    feed(source, [RecordLeaves(ISSUER, (issued,))])
+    copy(source, target, source.capture()())
+    again = RecordLeaves(ISSUER, (replace(record(2), request_id=b"q" * 16),))
+    assert feed(target, [again], 3) == [Applied(2, duplicates=(0,))]

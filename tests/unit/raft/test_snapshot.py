@@ -1,0 +1,154 @@
+"""The snapshot file: whole and sound, or refused; replaced at once or not at all."""
+
+import random
+import zlib
+
+import msgpack
+import pytest
+
+from cluster.raft import snapshot as snapshots
+from cluster.raft.membership import Member
+from cluster.raft.snapshot import Snapshot, SnapshotDamaged, SnapshotFile
+from tests.sim.disk import Crash, SimDisk
+
+PATH = "data/snapshot"
+OLD = Snapshot(10, 2, (Member("a", "a:1", "a:2"), Member("b", "b:1", "b:2", is_voter=False)), b"old state")
+NEW = Snapshot(20, 3, (), b"new state" * 300)
+
+
+def saved(*versions: Snapshot) -> SimDisk:
+    disk = SimDisk()
+    for version in versions:
+        SnapshotFile(disk, PATH).save(version)
+    return disk
+
+
+def loaded(disk: SimDisk) -> Snapshot | None:
+    return SnapshotFile(disk, PATH).load()
+
+
+@pytest.mark.parametrize("version", [OLD, NEW, Snapshot(0, 0, (), b"")], ids=["members", "none", "empty"])
+def test_snapshot_is_read_back(version: Snapshot) -> None:
+    assert loaded(saved(version)) == version
+    assert snapshots.decode(version.encode()) == version
+
+
+def test_no_snapshot_yet_is_none() -> None:
+    assert loaded(SimDisk()) is None
+
+
+def test_saved_snapshot_survives_a_power_cut() -> None:
+    disk = saved(OLD, NEW)
+    disk.cut_power(random.Random(1))
+    assert loaded(disk) == NEW
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_crash_at_every_operation_leaves_the_old_or_the_new_one_whole(seed: int) -> None:
+    disk = saved(OLD)
+    before = disk.operations
+    SnapshotFile(disk, PATH).save(NEW)
+    found = set()
+    for crash_in in range(1, disk.operations - before + 1):
+        disk = saved(OLD)
+        disk.crash_in = crash_in
+        with pytest.raises(Crash):
+            SnapshotFile(disk, PATH).save(NEW)
+        disk.cut_power(random.Random(seed))
+        snapshot = loaded(disk)
+        assert snapshot in (OLD, NEW)
+        found.add(snapshot == NEW)
+        # What was left lying about does not disturb the next one.
+        SnapshotFile(disk, PATH).save(NEW)
+        assert loaded(disk) == NEW
+    assert False in found
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_snapshot_that_was_seen_after_a_kill_survives_the_power_cut_that_follows(seed: int) -> None:
+    """The log may have been cut to follow it meanwhile."""
+    disk = saved(OLD)
+    before = disk.operations
+    SnapshotFile(disk, PATH).save(NEW)
+    operations = disk.operations - before
+    disk = saved(OLD)
+    disk.crash_in = operations  # all done but the last, which makes the renaming durable
+    with pytest.raises(Crash):
+        SnapshotFile(disk, PATH).save(NEW)
+    disk.kill()
+    assert loaded(disk) == NEW
+    disk.cut_power(random.Random(seed))
+    assert loaded(disk) == NEW
+
+
+def test_flipped_byte_anywhere_is_refused() -> None:
+    data = OLD.encode()
+    for offset in range(len(data)):
+        for mask in (0x01, 0xFF):
+            damaged = bytearray(data)
+            damaged[offset] ^= mask
+            with pytest.raises(SnapshotDamaged):
+                snapshots.decode(bytes(damaged))
+
+
+def test_snapshot_cut_anywhere_or_with_a_tail_is_refused() -> None:
+    data = OLD.encode()
+    for size in range(len(data)):
+        with pytest.raises(SnapshotDamaged):
+            snapshots.decode(data[:size])
+    with pytest.raises(SnapshotDamaged):
+        snapshots.decode(data + b"\0")
+
+
+def test_damaged_file_is_refused_by_name() -> None:
+    disk = saved(OLD)
+    disk.damage(PATH, lambda data: data.__setitem__(20, data[20] ^ 1))
+    with pytest.raises(SnapshotDamaged, match=PATH):
+        loaded(disk)
+
+
+def sealed(head: object, state: bytes = b"") -> bytes:
+    """A file with right lengths and checksum around any head."""
+    packed: bytes = msgpack.packb(head)
+    body = b"QCASNAP1" + len(packed).to_bytes(4, "little") + len(state).to_bytes(8, "little") + packed + state
+    return body + zlib.crc32(body).to_bytes(4, "little")
+
+
+def test_head_made_by_hand_is_accepted_when_it_is_right() -> None:
+    assert snapshots.decode(sealed([1, 5, 2, [["a", "a:1", "a:2", True]]], b"s")).log_index == 5
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        [2, 5, 2, []],  # a newer version
+        [1, 5, 2],
+        [1, "5", 2, []],
+        [1, True, 2, []],
+        [1, 5, None, []],
+        [1, 5, 2, [["a", "a:1", "a:2", 1]]],
+        [1, 5, 2, [["a", "a:1", b"a:2", True]]],
+        [1, 5, 2, [["a", "a:1", True]]],
+        [1, 5, 2, 7],
+        7,
+        {},
+    ],
+)
+def test_head_of_another_form_is_refused(head: object) -> None:
+    with pytest.raises(SnapshotDamaged):
+        snapshots.decode(sealed(head))
+
+
+def test_head_that_is_no_msgpack_is_refused() -> None:
+    body = b"QCASNAP1" + (3).to_bytes(4, "little") + (0).to_bytes(8, "little") + b"\xc1\xc1\xc1"
+    with pytest.raises(SnapshotDamaged):
+        snapshots.decode(body + zlib.crc32(body).to_bytes(4, "little"))
+
+
+def test_full_disk_keeps_the_old_one() -> None:
+    for room_bytes in (0, 1, 100):
+        disk = saved(OLD)
+        disk.room_bytes = room_bytes
+        with pytest.raises(OSError, match="No space"):
+            SnapshotFile(disk, PATH).save(NEW)
+        assert loaded(disk) == OLD
