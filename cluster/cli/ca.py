@@ -1,0 +1,125 @@
+"""`quorumca ca`: the trusted roots and the CA's configuration. Signing is in ca_sign.py, the record in ca_certs.py."""
+
+import argparse
+import json
+import sys
+from typing import Any, Final
+
+from cluster.cli import ca_certs, ca_sign
+from cluster.cli.api_flags import add_api_flags, api_from
+from cluster.cli.arguments import Subcommands
+from cluster.cli.client import objects
+from cluster.cli.errors import CommandError, Exit, failing_as
+from cluster.cli.files import read_text
+from cluster.cli.output import print_json, print_success, print_table
+
+_ROOTS: Final = "/v1/connect/ca/roots"
+_CONFIGURATION: Final = "/v1/connect/ca/configuration"
+#: What the API takes at most.
+_MAX_CONFIG_BYTES: Final = 512 << 10
+#: Fields of Go's CAConfig in their order, with Go's zero values.
+_CONFIG_FIELDS: Final[dict[str, Any]] = {
+    "Provider": "",
+    "Config": None,
+    "State": None,
+    "ForceWithoutCrossSigning": False,
+    "CreateIndex": 0,
+    "ModifyIndex": 0,
+}
+_FORCE: Final = "ForceWithoutCrossSigning"
+
+
+def add_parser(subcommands: Subcommands) -> None:
+    parser = subcommands.add_parser("ca", help="look at the CA, configure it, sign and find certificates")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    roots = commands.add_parser("roots", help="list the root certificates that the mesh trusts")
+    roots.add_argument("--pem", action="store_true", help="print the certificates, roots and their intermediates")
+    add_api_flags(roots)
+    roots.set_defaults(run=run_roots)
+
+    get_config = commands.add_parser("get-config", help="print the CA's configuration as JSON")
+    add_api_flags(get_config)
+    get_config.set_defaults(run=run_get_config)
+
+    set_config = commands.add_parser("set-config", help="change the CA's configuration, and so perhaps its root")
+    set_config.add_argument("--config-file", metavar="FILE", help="JSON as get-config prints it; - is standard input")
+    set_config.add_argument(
+        "--force-without-cross-signing",
+        action="store_true",
+        help="change the root even if the old one cannot cross-sign the new one; breaks connections for a while",
+    )
+    add_api_flags(set_config, is_read=False)
+    set_config.set_defaults(run=run_set_config)
+
+    ca_sign.add_parser(commands)
+    ca_certs.add_parser(commands)
+
+
+def run_roots(args: argparse.Namespace) -> int:
+    if args.pem and args.format == "json":
+        raise CommandError("--pem and --format json cannot be given together", Exit.USAGE)
+    api = api_from(args)
+    with failing_as("Error querying CA roots"):
+        if args.pem:
+            sys.stdout.write(api.text("GET", _ROOTS, query={"pem": "1"}))
+            return Exit.OK
+        answer = api.json("GET", _ROOTS)
+        roots = objects(answer, "Roots")
+    if args.format == "json":
+        print_json(answer)
+    else:
+        print_table(
+            f"Trust domain: {answer.get('TrustDomain')}",
+            ("ID", "Name", "Active", "NotAfter", "Key"),
+            [
+                (
+                    root.get("ID"),
+                    root.get("Name"),
+                    root.get("Active"),
+                    root.get("NotAfter"),
+                    f"{root.get('PrivateKeyType')} {root.get('PrivateKeyBits')}",
+                )
+                for root in roots
+            ],
+        )
+    return Exit.OK
+
+
+def run_get_config(args: argparse.Namespace) -> int:
+    """Prints the same for both formats: what `set-config` takes."""
+    api = api_from(args)
+    with failing_as("Error querying CA configuration"):
+        answer = api.json("GET", _CONFIGURATION)
+    print_json({name: answer.get(name, zero) for name, zero in _CONFIG_FIELDS.items()})
+    return Exit.OK
+
+
+def run_set_config(args: argparse.Namespace) -> int:
+    if not args.config_file:
+        raise CommandError("The -config-file flag is required", Exit.USAGE)
+    api = api_from(args)
+    with failing_as("Error reading config file"):
+        config = _read_config(args.config_file)
+    if args.force_without_cross_signing:
+        # Without the flag the file's own value counts. Consul overwrites it with false (spec 10.2, 17).
+        config = {key: value for key, value in config.items() if not _is_force(key)} | {_FORCE: True}
+    with failing_as("Error setting CA configuration"):
+        api.text("PUT", _CONFIGURATION, body=config)
+    print_success("Configuration updated!", as_json=args.format == "json")
+    return Exit.OK
+
+
+def _read_config(name: str) -> dict[str, Any]:
+    try:
+        config = json.loads(read_text(name, _MAX_CONFIG_BYTES))
+    except (ValueError, RecursionError) as error:
+        raise CommandError(f"{name}: {error}") from error
+    if not isinstance(config, dict):
+        raise CommandError(f"{name}: must be a JSON object with Provider and Config")
+    return config
+
+
+def _is_force(key: str) -> bool:
+    """Both names of the field, in any case, as the server reads them."""
+    return key.replace("_", "").lower() == _FORCE.lower()

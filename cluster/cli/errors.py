@@ -1,0 +1,45 @@
+"""How a command ends: exit codes, and the error that ends one with a text for whoever typed it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import IntEnum
+
+
+class Exit(IntEnum):
+    """Exit codes; scripts rely on them."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2  # argparse's own
+    UNREACHABLE = 3
+    INTERRUPTED = 130  # what a shell reports for SIGINT
+
+    @property
+    def meaning(self) -> str:
+        return _MEANINGS[self]
+
+
+_MEANINGS = {
+    Exit.OK: "done",
+    Exit.FAILED: "the command failed: the API answered with an error, a file was refused, ...",
+    Exit.USAGE: "usage error: unknown command or flag, a value that is not allowed",
+    Exit.UNREACHABLE: "the server could not be reached, or did not answer",
+    Exit.INTERRUPTED: "interrupted from the keyboard",
+}
+
+
+class CommandError(Exception):
+    """Ends the command. `main` prints the text to stderr and returns the code."""
+
+    def __init__(self, text: str, code: Exit = Exit.FAILED) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+@contextmanager
+def failing_as(what: str) -> Iterator[None]:
+    """Puts what was attempted before the text of a CommandError, as Consul's commands do."""
+    try:
+        yield
+    except CommandError as error:
+        raise CommandError(f"{what}: {error}", error.code) from error

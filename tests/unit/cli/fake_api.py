@@ -1,0 +1,78 @@
+"""A node's HTTP API as the commands see it: canned answers, and a record of what was asked."""
+
+import json
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+
+@dataclass(frozen=True)
+class Request:
+    method: str
+    path: str
+    query: dict[str, str]
+    token: str | None
+    body: Any
+
+
+@dataclass
+class FakeApi:
+    """`answer` says what a method and path get; anything else gets 404."""
+
+    address: str = ""
+    requests: list[Request] = field(default_factory=list)
+    answers: dict[tuple[str, str], tuple[int, bytes]] = field(default_factory=dict)
+    #: Bytes that a Content-Length promises and that never come.
+    missing_bytes: int = 0
+
+    def answer(self, method: str, path: str, body: object = "", status: int = 200) -> None:
+        text = body if isinstance(body, str) else json.dumps(body)
+        self.answers[method, path] = status, text.encode()
+
+    @property
+    def last(self) -> Request:
+        return self.requests[-1]
+
+
+@contextmanager
+def serving(tls: ssl.SSLContext | None = None) -> Iterator[FakeApi]:
+    api = FakeApi()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(api))
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+    api.address = f"127.0.0.1:{server.server_address[1]}"
+    thread = threading.Thread(target=server.serve_forever, args=(0.005,))
+    thread.start()
+    try:
+        yield api
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def _handler(api: FakeApi) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        def _answer(self) -> None:
+            url = urlsplit(self.path)
+            data = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+            query = dict(parse_qsl(url.query, keep_blank_values=True))
+            body = json.loads(data) if data else None
+            api.requests.append(Request(self.command, url.path, query, self.headers["X-Consul-Token"], body))
+            status, text = api.answers.get((self.command, url.path), (404, b"no such path"))
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(text) + api.missing_bytes))
+            self.end_headers()
+            self.wfile.write(text)
+
+        do_GET = do_PUT = do_POST = do_DELETE = _answer  # noqa: N815 - http.server looks for these names
+
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - its name in http.server
+            pass
+
+    return Handler

@@ -1,0 +1,70 @@
+import io
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from cluster.cli.errors import CommandError
+from cluster.cli.files import PRIVATE, new_file, read_text, save_pair
+
+
+def test_read_text_of_a_file_and_of_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a").write_text("text")
+    assert read_text("a", 4) == "text"
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("ä".encode())))
+    assert read_text("-", 10) == "ä"
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [(None, "a: No such file or directory"), (b"12345", "a: is larger than 4 bytes"), (b"\xff", "a: is not a text")],
+)
+def test_read_text_refuses(tmp_path: Path, content: bytes | None, text: str) -> None:
+    if content is not None:
+        (tmp_path / "a").write_bytes(content)
+    with pytest.raises(CommandError, match=f"^{text}"):
+        read_text("a", 4)
+
+
+def test_new_file_is_private_from_the_start(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    with new_file(path, PRIVATE) as file:
+        assert stat.S_IMODE(path.stat().st_mode) == PRIVATE
+        file.write("secret")
+    assert path.read_text() == "secret"
+
+
+def test_new_file_never_replaces(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    path.write_text("old")
+    with pytest.raises(CommandError, match=r"key already exists\.$"), new_file(path, PRIVATE):
+        pass
+    assert path.read_text() == "old"
+
+
+def test_new_file_does_not_follow_a_link(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    with pytest.raises(CommandError, match="already exists"), new_file(tmp_path / "link", PRIVATE):
+        pass
+    assert not os.path.lexists(tmp_path / "target")
+
+
+def test_new_file_is_gone_when_its_block_fails(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), new_file(tmp_path / "key", PRIVATE):
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_new_file_in_a_missing_directory(tmp_path: Path) -> None:
+    with pytest.raises(CommandError, match="No such file or directory"), new_file(tmp_path / "no" / "key", PRIVATE):
+        pass
+
+
+def test_save_pair_is_both_or_neither(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("old")
+    with pytest.raises(CommandError, match="key already exists"):
+        save_pair((tmp_path / "cert", "C"), (tmp_path / "key", "K"))
+    assert [path.name for path in tmp_path.iterdir()] == ["key"]
+    save_pair((tmp_path / "cert", "C"), (tmp_path / "key2", "K"))
+    assert ((tmp_path / "cert").read_text(), (tmp_path / "key2").read_text()) == ("C", "K")
