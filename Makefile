@@ -1,25 +1,27 @@
 # Two commands do everything: `make cluster` and `make test`. Both make .venv from the lock file first.
 PYTHON ?= python3
 VENV := .venv
-BIN := $(VENV)/bin
-PY := $(BIN)/python
+# Tools are run as modules: their scripts name the environment by its absolute path, which breaks when it is moved.
+PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --quiet
 NODES ?= 3
+SEEDS ?= 1000
+FIRST ?= 0
 DATA_DIR ?= .quorumca
-COMPILE = $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --upgrade \
+COMPILE = $(PY) -m uv pip compile --universal --python-version 3.11 --generate-hashes --upgrade \
 	--no-emit-index-url --custom-compile-command "make lock" --quiet
 # pysyncobj is published as source only; everything else must come as a wheel.
 INSTALL := $(PIP) install --require-hashes --no-build-isolation --only-binary :all: --no-binary pysyncobj
 CODE := cluster fsm providers tests benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help cluster test quick check format bench lock clean
+.PHONY: help cluster test quick sim check format bench lock clean
 
 help: ## show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
 
 cluster: $(VENV)/.runtime ## run a local cluster of $(NODES) nodes until Ctrl-C; data under .quorumca/
-	@exec $(BIN)/quorumca dev --nodes $(NODES) --data-dir "$(DATA_DIR)"
+	@exec $(PY) -m cluster dev --nodes $(NODES) --data-dir "$(DATA_DIR)"
 
 test: $(VENV)/.dev ## run every test that a release must pass
 	$(PY) -m pytest
@@ -27,15 +29,18 @@ test: $(VENV)/.dev ## run every test that a release must pass
 quick: $(VENV)/.dev ## the tests that take under a minute together
 	$(PY) -m pytest -m "not slow"
 
+sim: $(VENV)/.dev ## run $(SEEDS) simulated clusters, from seed $(FIRST) on
+	SIM_SEEDS=$(SEEDS) SIM_FIRST=$(FIRST) $(PY) -m pytest -q tests/sim -k everything_at_once
+
 check: $(VENV)/.dev ## lint, format, types, layers
-	$(BIN)/ruff check $(CODE)
-	$(BIN)/ruff format --check $(CODE)
+	$(PY) -m ruff check $(CODE)
+	$(PY) -m ruff format --check $(CODE)
 	$(PY) -m mypy
-	$(BIN)/lint-imports
+	$(PY) -c "from importlinter.cli import lint_imports_command; lint_imports_command()"
 
 format: $(VENV)/.dev ## rewrite the code in house format
-	$(BIN)/ruff check --fix $(CODE)
-	$(BIN)/ruff format $(CODE)
+	$(PY) -m ruff check --fix $(CODE)
+	$(PY) -m ruff format $(CODE)
 
 bench: $(VENV)/.dev ## measure; results and plot under benchmarks/results/
 	$(PY) -m benchmarks.run

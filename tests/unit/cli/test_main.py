@@ -95,3 +95,8 @@ def test_reader_that_closes_early_is_no_traceback() -> None:
         process.stdin.close()
         assert process.stderr.read() == b""
         assert process.wait() == Exit.FAILED
+
+
+def test_package_can_be_run_as_a_module() -> None:
+    done = subprocess.run([sys.executable, "-m", "cluster", "version"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"quorumca {version('quorumca')}\n", "")
