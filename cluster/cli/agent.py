@@ -1,0 +1,30 @@
+"""`quorumca agent`: one node in the foreground, until SIGTERM or SIGINT."""
+
+import argparse
+import os
+from pathlib import Path
+
+from cluster.cli.arguments import Subcommands
+from cluster.cli.errors import CommandError
+
+
+def add_parser(subcommands: Subcommands) -> None:
+    parser = subcommands.add_parser("agent", help="run one node in the foreground")
+    parser.add_argument("--config", metavar="FILE", type=Path, required=True, help="the node's settings, TOML")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    from cluster.cli.cluster_file import note_pid
+    from cluster.config import load_config
+    from cluster.errors import ConfigError
+
+    try:
+        config = load_config(args.config)
+    except ConfigError as error:
+        raise CommandError(str(error)) from error
+    note_pid(args.config, os.getpid())
+
+    from cluster.main import run as run_node
+
+    return run_node(config)
