@@ -1,0 +1,230 @@
+"""A cluster of three nodes on this machine, run by the program's own commands, and what a bench asks of it."""
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import psutil
+
+T = TypeVar("T")
+
+NODES: Final = 3
+START_SECONDS: Final = 60.0
+_STOP_SECONDS: Final = 20.0
+_LOOK_AGAIN_SECONDS: Final = 0.02
+_ASK_SECONDS: Final = 10.0
+_BASE_PORTS: Final = (8300, 8400, 8500)
+# Below the range from which Linux takes ports for outgoing connections.
+_OFFSETS: Final = range(10_000, 24_000, 100)
+#: The CA as a bench wants it: Consul's defaults without the limit of 50 signatures per second.
+_CONFIG: Final[Mapping[str, object]] = {
+    "Provider": "consul",
+    "Config": {
+        "LeafCertTTL": "72h",
+        "IntermediateCertTTL": "8760h",
+        "RootCertTTL": "87600h",
+        "CSRMaxPerSecond": 0,
+    },
+}
+
+
+class BenchError(Exception):
+    """The cluster did not do what the bench needs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One node as `cluster.json` has it."""
+
+    name: str
+    pid: int
+    http: str  # host:port
+    raft: str
+    config: str
+
+    def ask(self, method: str, path: str, body: object = None) -> bytes:
+        """The body of a 200. Raises: OSError, http.client.HTTPException, BenchError."""
+        with closing(http.client.HTTPConnection(self.http, timeout=_ASK_SECONDS)) as connection:
+            connection.request(method, path, None if body is None else json.dumps(body))
+            response = connection.getresponse()
+            data = response.read()
+        if response.status != 200:
+            raise BenchError(f"{method} {path} at {self.name}: {response.status} {data[:300].decode(errors='replace')}")
+        return data
+
+    def get(self, path: str) -> Any:
+        return json.loads(self.ask("GET", path))
+
+    def metrics(self) -> str:
+        return self.ask("GET", "/v1/agent/metrics?format=prometheus").decode()
+
+    def digest(self) -> Mapping[str, Any]:
+        digest: Mapping[str, Any] = self.get("/v1/operator/digest?stale")
+        return digest
+
+
+class LocalCluster:
+    """Made by `running_cluster`."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self._data_dir = data_dir
+        self._restarted: list[subprocess.Popen[bytes]] = []
+
+    @property
+    def nodes(self) -> list[Node]:
+        return read_nodes(self._data_dir / "cluster.json")
+
+    def leader(self) -> Node:
+        return wait_for("a leader", self._find_leader)
+
+    def _find_leader(self) -> Node | None:
+        for node in self.nodes:
+            address = node.get("/v1/status/leader")
+            for other in self.nodes:
+                if other.raft == address:
+                    return other
+        return None
+
+    def followers(self) -> list[Node]:
+        leader = self.leader()
+        return [node for node in self.nodes if node.name != leader.name]
+
+    def configure(self) -> str:
+        """No limit on signatures; returns the trust domain."""
+        leader = self.leader()
+        leader.ask("PUT", "/v1/connect/ca/configuration", _CONFIG)
+        trust_domain: str = leader.get("/v1/connect/ca/roots")["TrustDomain"]
+        return trust_domain
+
+    def wait_until_alike(self) -> None:
+        """Until every node has applied what the leader has, and the cluster calls itself healthy."""
+
+        def is_alike() -> bool:
+            digests = [node.digest() for node in self.nodes]
+            self.nodes[0].ask("GET", "/v1/operator/autopilot/health")
+            return all(digest == digests[0] for digest in digests)
+
+        wait_for("all nodes to hold the same", is_alike)
+
+    def ledger_records(self) -> int:
+        return int(self.leader().digest()["LedgerCount"])
+
+    def restart(self, node: Node) -> float:
+        """Start a dead node again; seconds until it answers with proof that it is up to date.
+
+        The node notes its new process id in `cluster.json` itself.
+        """
+        started = time.monotonic()
+        log = (self._data_dir / f"{node.name}.restarted.log").open("ab")
+        with log:
+            process = subprocess.Popen([_command(), "agent", "--config", node.config], stdout=log, stderr=log)
+        self._restarted.append(process)
+        wait_for(f"{node.name} to come back", lambda: node.get("/v1/connect/ca/roots?consistent"))
+        return time.monotonic() - started
+
+    def stop_restarted(self) -> None:
+        for process in self._restarted:
+            _end(process, signal.SIGTERM)
+
+
+@contextmanager
+def running_cluster(data_dir: Path) -> Iterator[LocalCluster]:
+    """Start three nodes, wait until they can sign, and stop them in the end. Raises: BenchError."""
+    command = [_command(), "dev", "--nodes", str(NODES), "--data-dir", str(data_dir), "--port-offset", str(_offset())]
+    data_dir.mkdir(parents=True, exist_ok=True)
+    with (data_dir / "dev.log").open("ab") as log:
+        # A session of its own: Ctrl-C reaches it once, through us.
+        supervisor = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)
+    cluster = LocalCluster(data_dir)
+    try:
+        wait_for("the cluster to start", lambda: _is_ready(cluster, supervisor, data_dir))
+        yield cluster
+    finally:
+        _end(supervisor, signal.SIGINT)
+        cluster.stop_restarted()
+
+
+def _is_ready(cluster: LocalCluster, supervisor: "subprocess.Popen[bytes]", data_dir: Path) -> bool:
+    if supervisor.poll() is not None:
+        said = (data_dir / "dev.log").read_text(errors="replace")[-2000:]
+        raise SystemExit(f"the cluster ended with exit code {supervisor.returncode}:\n{said}")
+    return all(node.get("/v1/connect/ca/roots")["Roots"] for node in cluster.nodes)
+
+
+def read_nodes(path: Path) -> list[Node]:
+    return [
+        Node(entry["name"], entry["pid"], _host_port(entry["http"]), _host_port(entry["raft"]), entry["config"])
+        for entry in json.loads(path.read_text())["nodes"]
+    ]
+
+
+def _host_port(address: str) -> str:
+    return address.rpartition("//")[2].rstrip("/")
+
+
+def kill(node: Node) -> None:
+    """kill -9, at once and without a word."""
+    os.kill(node.pid, signal.SIGKILL)
+
+
+def process_tree(pid: int) -> list[psutil.Process]:
+    """A node and the processes it started."""
+    root = psutil.Process(pid)
+    return [root, *root.children(recursive=True)]
+
+
+def wait_for(what: str, look: Callable[[], T | None], seconds: float = START_SECONDS) -> T:
+    """The first true answer of `look`; trouble on the way counts as "not yet". Raises: BenchError."""
+    deadline = time.monotonic() + seconds
+    trouble = "nothing"
+    while True:
+        try:
+            if found := look():
+                return found
+        except (OSError, http.client.HTTPException, ValueError, KeyError, BenchError) as error:
+            trouble = f"{type(error).__name__}: {error}"
+        if time.monotonic() > deadline:
+            raise BenchError(f"waited {seconds:.0f} s for {what}; the last trouble was {trouble}")
+        time.sleep(_LOOK_AGAIN_SECONDS)
+
+
+def _end(process: "subprocess.Popen[bytes]", how: signal.Signals) -> None:
+    if process.poll() is None:
+        process.send_signal(how)
+    try:
+        process.wait(_STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _command() -> str:
+    return str(Path(sys.executable).with_name("quorumca"))
+
+
+def _offset() -> int:
+    """A port offset at which every port of the cluster is free."""
+    for offset in _OFFSETS:
+        if all(_is_free(base + offset + number) for base in _BASE_PORTS for number in range(NODES)):
+            return offset
+    raise BenchError(f"no port offset from {_OFFSETS[0]} to {_OFFSETS[-1]} has all its ports free")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True

@@ -1,0 +1,114 @@
+"""`bench.json` and `bench.md` from results."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from benchmarks.results import PATHS, Results
+from benchmarks.targets import Verdict
+
+
+def write_json(results: Results, verdicts: Sequence[Verdict], path: Path) -> None:
+    content = {**asdict(results), "targets": [asdict(verdict) for verdict in verdicts]}
+    path.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def write_markdown(results: Results, verdicts: Sequence[Verdict], path: Path, plot: str) -> None:
+    sections = [
+        _introduction(results),
+        f"![rates, latencies and the ledger's influence]({plot})",
+        "## Targets\n\n" + targets_table(verdicts),
+        "## Signing\n\n" + _points_table(results, "sign"),
+        "## Reading the roots\n\n" + _points_table(results, "roots"),
+        "## Commit, on the leader\n\n" + _commits_table(results),
+        "## Idle nodes\n\n" + _idle_table(results),
+        "## After kill -9 of the leader\n\n" + _failover_table(results),
+    ]
+    path.write_text("\n\n".join(sections) + "\n")
+
+
+def targets_table(verdicts: Sequence[Verdict]) -> str:
+    rows = [
+        (verdict.target, verdict.wanted, verdict.measured, f"{verdict.ratio:.2f}", "pass" if verdict.is_met else "MISS")
+        for verdict in verdicts
+    ]
+    return _table(("target", "wanted", "measured", "ratio", ""), rows)
+
+
+def _introduction(results: Results) -> str:
+    machine = results.machine
+    versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
+    return (
+        f"# Benchmark of {results.taken_at}\n\n"
+        f"Three nodes and the load generator on one machine: {machine.cores} cores of {machine.cpu},"
+        f" {machine.memory_gb:g} GB, {machine.kernel}, {machine.filesystem} with {machine.fsync_ms:.2f} ms for a"
+        f" synced 4 KB append; {results.stolen_percent:g} % of the time was taken by the host. {versions}.\n\n"
+        f"Medians (lowest–highest) of {results.rounds} rounds of {results.seconds:g} s. Every leaf was synced to disk"
+        " on a majority before it was answered. Y, the rate of one core that only checks CSRs and signs leaves in a"
+        f" loop: {results.baseline.text()} per second."
+    )
+
+
+def _points_table(results: Results, operation: str) -> str:
+    points = [
+        point for path in PATHS for point in results.sweep.points if (point.operation, point.path) == (operation, path)
+    ]
+    rows = [
+        (
+            point.path,
+            f"{point.clients}",
+            point.rate.text(),
+            f"{point.rate.median / results.sweep.baseline.median:.2f}",
+            point.p50_ms.text(2),
+            point.p99_ms.text(2),
+            f"{sum(point.failures.values())}",
+        )
+        for point in points
+    ]
+    return _table(("through", "clients", "per second", "of Y", "p50 ms", "p99 ms", "failures"), rows)
+
+
+def _commits_table(results: Results) -> str:
+    rows = [
+        (f"{commit.clients}", commit.mean_ms.text(2), commit.p50_ms.text(2), commit.p99_ms.text(2))
+        for commit in results.sweep.commits
+    ]
+    return _table(("clients", "mean ms", "p50 ms", "p99 ms"), rows)
+
+
+def _idle_table(results: Results) -> str:
+    rows = [
+        (
+            f"{level.records:,}",
+            usage.name + (" (leader)" if usage.is_leader else ""),
+            f"{usage.processes}",
+            f"{usage.cpu_percent:.2f}",
+            f"{usage.rss_mb:.0f}",
+            f"{usage.pss_mb:.0f}",
+        )
+        for level in results.levels
+        for usage in level.idle
+    ]
+    return _table(("records", "node", "processes", "CPU % of a core", "RSS MB", "PSS MB"), rows)
+
+
+def _failover_table(results: Results) -> str:
+    rows = [
+        (
+            f"{level.records:,}",
+            level.failover.seconds.text(3),
+            level.failover.rejoin_seconds.text(2),
+            level.leader.rate.text(),
+            level.spread.rate.text(),
+            f"{level.baseline.median:,.0f}",
+        )
+        for level in results.levels
+    ]
+    titles = ("records", "next signature after s", "node back after s", "64 clients, leader, /s", "spread, /s", "Y")
+    return _table(titles, rows)
+
+
+def _table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [titles, ["---"] * len(titles), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -1,0 +1,109 @@
+"""What a run of the bench found, as values; `bench.json` is these, field by field."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from benchmarks.stats import Spread
+
+LEADER, FOLLOWER, SPREAD = PATHS = ("leader", "follower", "spread")
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One combination of operation, path and number of clients, over all rounds."""
+
+    operation: str  # "sign" | "roots"
+    path: str
+    clients: int
+    rate: Spread  # per second
+    p50_ms: Spread
+    p99_ms: Spread
+    failures: Mapping[str, int]
+    generator_cpu_percent: float
+
+
+@dataclass(frozen=True, slots=True)
+class CommitPoint:
+    """From proposal to applied entry on the leader, while so many clients sign through it."""
+
+    clients: int
+    mean_ms: Spread
+    p50_ms: Spread
+    p99_ms: Spread
+
+
+@dataclass(frozen=True, slots=True)
+class NodeUsage:
+    """All processes of one node together, while nobody asks anything. Megabytes are 10^6 bytes."""
+
+    name: str
+    is_leader: bool
+    processes: int
+    cpu_percent: float  # of one core
+    rss_mb: float  # counts what the processes share once for each
+    pss_mb: float  # counts what they share in parts
+
+
+@dataclass(frozen=True, slots=True)
+class Failover:
+    """After kill -9 of the leader under light load."""
+
+    seconds: Spread  # until the next signature through a survivor
+    rejoin_seconds: Spread  # from starting the dead node until it answers with proof that it is up to date
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """What may depend on the size of the ledger."""
+
+    records: int  # asked for
+    records_at_start: int
+    baseline: Spread
+    leader: Point
+    spread: Point
+    idle: tuple[NodeUsage, ...]
+    failover: Failover
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """Every path at every number of clients."""
+
+    baseline: Spread
+    points: tuple[Point, ...]
+    commits: tuple[CommitPoint, ...]
+
+    def point(self, operation: str, path: str, clients: int) -> Point:
+        """Raises: KeyError."""
+        for point in self.points:
+            if (point.operation, point.path, point.clients) == (operation, path, clients):
+                return point
+        raise KeyError((operation, path, clients))
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """Where the numbers come from."""
+
+    cpu: str
+    cores: int
+    memory_gb: float
+    kernel: str
+    filesystem: str
+    fsync_ms: float  # median of 4 KB appended and synced, as the log does it
+    versions: Mapping[str, str]
+    commit: str
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """One run of the bench."""
+
+    taken_at: str
+    machine: Machine
+    rounds: int
+    seconds: float  # of one measurement
+    stolen_percent: float  # of the machine's time, taken by its host while the bench ran
+    baseline: Spread
+    sweep: Sweep
+    levels: tuple[Level, ...]

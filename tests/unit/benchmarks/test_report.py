@@ -1,0 +1,114 @@
+"""Verdicts and files from made-up results."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from benchmarks.plot import draw
+from benchmarks.report import write_json, write_markdown
+from benchmarks.results import (
+    PATHS,
+    CommitPoint,
+    Failover,
+    Level,
+    Machine,
+    NodeUsage,
+    Point,
+    Results,
+    Sweep,
+)
+from benchmarks.stats import Spread
+from benchmarks.targets import Verdict, judge
+
+_Y = Spread.of([1000.0, 1100.0, 900.0])
+
+
+def _point(operation: str, path: str, clients: int, rate: float, p50_ms: float = 2.0) -> Point:
+    return Point(operation, path, clients, Spread.of([rate]), Spread.of([p50_ms]), Spread.of([9.0]), {}, 4.0)
+
+
+def _level(records: int, leader: float = 450.0, spread: float = 350.0, failover: float = 0.2) -> Level:
+    return Level(
+        records=records,
+        records_at_start=records,
+        baseline=_Y,
+        leader=_point("sign", "leader", 64, leader),
+        spread=_point("sign", "spread", 64, spread),
+        idle=(NodeUsage("node-1", True, 3, 1.5, 100.0, 80.0), NodeUsage("node-2", False, 3, 2.5, 110.0, 85.0)),
+        failover=Failover(Spread.of([failover]), Spread.of([1.0])),
+    )
+
+
+def _results(*levels: Level) -> Results:
+    signs = [_point("sign", path, clients, 300.0) for path in PATHS for clients in (1, 16, 64, 256)]
+    commits = tuple(CommitPoint(n, Spread.of([1.0]), Spread.of([0.8]), Spread.of([3.0])) for n in (1, 16, 64, 256))
+    return Results(
+        taken_at="2030-01-01T00:00:00+00:00",
+        machine=Machine("a processor", 2, 8.0, "Linux 6", "ext4", 0.4, {"python": "3.11.7"}, ""),
+        rounds=1,
+        seconds=1.0,
+        stolen_percent=0.0,
+        baseline=_Y,
+        sweep=Sweep(_Y, (*signs, *(_point("roots", path, 64, 5000.0) for path in PATHS)), commits),
+        levels=levels,
+    )
+
+
+def _missed(results: Results) -> list[str]:
+    return [verdict.target for verdict in judge(results) if not verdict.is_met]
+
+
+def test_all_targets_met() -> None:
+    verdicts = judge(_results(_level(0), _level(300_000)))
+    assert all(verdict.is_met for verdict in verdicts)
+    assert len(verdicts) == 13
+    assert Verdict("64 clients, leader, 0 records: share of Y", "at least 0.4", "0.450", 0.45 / 0.4, True) in verdicts
+
+
+def test_each_target_can_be_missed() -> None:
+    slow_leader = _level(0, leader=399.0)
+    assert _missed(_results(slow_leader)) == ["64 clients, leader, 0 records: share of Y"]
+    slow_spread = _level(0, spread=299.0)
+    assert _missed(_results(slow_spread)) == ["64 clients, spread, 0 records: share of Y"]
+    busy = replace(_level(0), idle=(NodeUsage("node-1", True, 3, 3.0, 120.0, 80.0),))
+    assert _missed(_results(busy)) == [
+        "idle CPU of the busiest node, 0 records",
+        "memory of the largest node, 0 records",
+    ]
+
+
+def test_one_slow_client_is_a_miss_on_its_path_only() -> None:
+    results = _results(_level(0))
+    points = [
+        replace(point, p50_ms=Spread.of([3.1])) if (point.path, point.clients) == ("follower", 1) else point
+        for point in results.sweep.points
+    ]
+    slow = replace(results, sweep=replace(results.sweep, points=tuple(points)))
+    assert _missed(slow) == ["one client p50, through the follower"]
+
+
+def test_large_ledger_is_compared_by_share_of_the_yardstick() -> None:
+    """A machine that became half as fast between two levels is no fault of the ledger."""
+    halved = replace(_level(300_000, leader=225.0, spread=175.0), baseline=Spread.of([500.0]))
+    assert _missed(_results(_level(0), halved)) == []
+    slower = _level(300_000, leader=400.0, spread=310.0, failover=0.5)
+    assert _missed(_results(_level(0), slower)) == [
+        "rate through leader with 0 and 300,000 records",
+        "rate through spread with 0 and 300,000 records",
+        "failover with 0 and 300,000 records",
+    ]
+
+
+def test_files_are_written_and_complete(tmp_path: Path) -> None:
+    results = _results(_level(0), _level(300_000))
+    verdicts = judge(results)
+    write_json(results, verdicts, tmp_path / "bench.json")
+    write_markdown(results, verdicts, tmp_path / "bench.md", plot="bench.png")
+    draw(results, tmp_path / "bench.png")
+    content = json.loads((tmp_path / "bench.json").read_text())
+    assert content["levels"][1]["leader"]["rate"]["median"] == 450.0
+    assert len(content["targets"]) == len(verdicts)
+    text = (tmp_path / "bench.md").read_text()
+    assert text.count("| pass |") == len(verdicts)
+    assert "| follower | 256 | 300 (300–300) | 0.30 | 2.00 (2.00–2.00) | 9.00 (9.00–9.00) | 0 |" in text
+    assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
