@@ -7,6 +7,7 @@ import ipaddress
 import os
 import re
 import tomllib
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -26,12 +27,25 @@ def _node_name(text: str) -> str:
     return text
 
 
+def is_loopback(address: str) -> bool:
+    host = address.rpartition(":")[0].strip("[]")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def is_address(text: str) -> bool:
+    """host:port, an IPv6 host in brackets."""
+    host, _, port = text.rpartition(":")
+    has_port = port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) < 65536
+    is_bracketed = host.startswith("[") and host.endswith("]")
+    return has_port and bool(host) and len(text) <= 255 and (":" not in host or is_bracketed)
+
+
 def _address(text: str) -> str:
-    host, separator, port = text.rpartition(":")
-    if not separator or not host or not port.isdigit() or not 0 < int(port) < 65536:
-        raise ValueError("must be host:port with a port from 1 to 65535")
-    if ":" in host and not (host.startswith("[") and host.endswith("]")):
-        raise ValueError("must have an IPv6 host in brackets")
+    if not is_address(text):
+        raise ValueError("must be host:port with a port from 1 to 65535, an IPv6 host in brackets")
     return text
 
 
@@ -129,6 +143,16 @@ class ConnectSection(_Section):
     ca_provider: str = Field("consul", min_length=1, max_length=64)
     ca_config: dict[str, Any] = Field(default_factory=dict, repr=False)
 
+    @model_validator(mode="after")
+    def _check_cluster_id(self) -> "ConnectSection":
+        given = self.ca_config.get("cluster_id")
+        try:
+            if given is not None:
+                uuid.UUID(given)
+        except (ValueError, AttributeError, TypeError):
+            raise ValueError(f"ca_config.cluster_id = {given!r:.200} must be a UUID") from None
+        return self
+
 
 class LedgerSection(_Section):
     """How long issued certificates stay on record after they have expired."""
@@ -182,14 +206,6 @@ class NodeConfig(_Section):
     @property
     def rpc_address(self) -> str:
         return self.rpc.advertise or self.rpc.address
-
-
-def is_loopback(address: str) -> bool:
-    host = address.rpartition(":")[0].strip("[]")
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def load_config(path: Path, environment: Mapping[str, str] = os.environ) -> NodeConfig:

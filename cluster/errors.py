@@ -87,6 +87,10 @@ class CommitUnknown(ClusterError):
     http_status = 504
 
 
+class AnswerLost(CommitUnknown):
+    """It took effect, but its answer was lost with a leader and cannot be given again."""
+
+
 class ConfigError(ClusterError):
     """The node's own configuration cannot be used; one line for each mistake."""
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from cluster.clock import Clock
-from cluster.errors import CommitUnknown, InternalError, Overloaded, RateLimitReached
+from cluster.errors import AnswerLost, InternalError, Overloaded, RateLimitReached
 from cluster.raft.guard import Log
 from cluster.telemetry import Metrics
 from cluster.workers import WorkerPool
@@ -154,7 +154,7 @@ class SigningPipeline:
                 continue
             if position in result.duplicates:
                 # The same request came before, by way of a leader that could not answer any more.
-                request.done.set_exception(CommitUnknown(_DUPLICATE.format(serial=records[position].serial.hex())))
+                request.done.set_exception(AnswerLost(_DUPLICATE.format(serial=records[position].serial.hex())))
                 continue
             request.done.set_result(SignedLeaf(leaf, first_index + position))
             self._metrics.leaf_signed.labels(context.provider, leaf.kind).inc()
@@ -199,6 +199,10 @@ class SigningLimiter:
         self._clock = clock
         self._next_free = clock.monotonic()
         self._slots = asyncio.Semaphore(self.concurrent) if self.concurrent else None
+
+    def has(self, per_second: float, concurrent: int) -> bool:
+        """Whether these are its limits."""
+        return (self.per_second, self.concurrent) == (per_second, concurrent if per_second == 0 else 0)
 
     @property
     def is_off(self) -> bool:

@@ -21,6 +21,7 @@ from typing import Any, Final
 
 import msgpack
 
+from cluster.wire import pack_error
 from providers.api import (
     CAChain,
     CSRPolicy,
@@ -28,7 +29,7 @@ from providers.api import (
     ProviderSettings,
     RootIntent,
 )
-from providers.errors import ProviderError, RateLimited
+from providers.errors import ProviderError
 
 FRAME_HEADER: Final = struct.Struct("<I")
 _PR_SET_PDEATHSIG: Final = 1
@@ -82,7 +83,7 @@ class Host:
             try:
                 leaf = provider.sign_leaf(LeafRequest(csr_pem, policy, int.from_bytes(serial, "big"), now))
             except ProviderError as error:
-                results.append([_pack_error(error), None])
+                results.append([pack_error(error, "in a worker"), None])
             else:
                 results.append([None, _pack_leaf(leaf)])
         return results
@@ -125,13 +126,6 @@ def _pack_leaf(leaf: Any) -> list[Any]:
     ]
 
 
-def _pack_error(error: BaseException) -> list[Any]:
-    retry_after = error.retry_after_seconds if isinstance(error, RateLimited) else 0.0
-    kind = type(error).__name__ if isinstance(error, ProviderError) else "internal"
-    text = str(error) if isinstance(error, ProviderError) else f"{type(error).__name__} in a worker"
-    return [kind, text, retry_after]
-
-
 def serve(connection: socket.socket) -> None:
     """Until the other side closes."""
     host = Host()
@@ -144,7 +138,7 @@ def serve(connection: socket.socket) -> None:
             try:
                 answer = [identifier, None, host.operations[operation](*arguments)]
             except Exception as error:
-                answer = [identifier, _pack_error(error), None]
+                answer = [identifier, pack_error(error, "in a worker"), None]
             body = msgpack.packb(answer)
             stream.write(FRAME_HEADER.pack(len(body)) + body)
             stream.flush()

@@ -14,11 +14,12 @@ from typing import Any, Final
 
 import msgpack
 
+from cluster.errors import ClusterError
 from cluster.raft.guard import Log
+from cluster.wire import unpack_error
 from cluster.worker import FRAME_HEADER
-from providers import errors as provider_errors
 from providers.api import CAChain, IssuedLeaf, RootIntent
-from providers.errors import ProviderError, ProviderUnavailable, RateLimited
+from providers.errors import ProviderError, ProviderUnavailable
 
 _RESTART_PAUSE_SECONDS: Final = 0.1
 _STOP_SECONDS: Final = 2.0
@@ -69,7 +70,7 @@ class _Worker:
         with theirs:
             # -P: nothing is imported from the directory the node happens to be started in.
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-P", "-m", "cluster.worker", stdin=theirs, stdout=asyncio.subprocess.DEVNULL
+                sys.executable, "-P", "-m", "cluster.worker", stdin=theirs.fileno(), stdout=asyncio.subprocess.DEVNULL
             )
         reader, writer = await asyncio.open_connection(sock=ours, limit=1 << 24)
         return cls(process, reader, writer)
@@ -106,7 +107,7 @@ class _Worker:
                 if error is None:
                     future.set_result(result)
                 else:
-                    future.set_exception(_unpack_error(error))
+                    future.set_exception(unpack_error(error))
         except (asyncio.IncompleteReadError, ConnectionError):
             for future in self._pending.values():
                 if not future.done():
@@ -121,14 +122,6 @@ class _Worker:
             self.process.kill()
             await self.process.wait()
         await self.reading
-
-
-def _unpack_error(error: Sequence[Any]) -> ProviderError:
-    kind, text, retry_after = error
-    if kind == RateLimited.__name__:
-        return RateLimited(text, retry_after)
-    found = getattr(provider_errors, kind, None)
-    return found(text) if isinstance(found, type) and issubclass(found, ProviderError) else ProviderError(text)
 
 
 class WorkerPool:
@@ -195,6 +188,10 @@ class WorkerPool:
             self._setups.pop(key, None)
             await asyncio.gather(*(worker.call("forget", key) for worker in self._workers), return_exceptions=True)
 
+    async def forget_all(self) -> None:
+        for key in list(self._setups):
+            await self.forget(key)
+
     async def prepare_root(self, key: str, intent: RootIntent) -> bytes:
         serial = intent.serial.to_bytes((intent.serial.bit_length() + 7) // 8, "big")
         state: bytes = await self._workers[0].call("prepare_root", key, serial, intent.uid, intent.not_before)
@@ -213,10 +210,10 @@ class WorkerPool:
 
     async def sign_leaves(
         self, key: str, trust_domain: str, datacenter: str, now: int, requests: Sequence[tuple[str, bytes]]
-    ) -> list[IssuedLeaf | ProviderError]:
+    ) -> list[IssuedLeaf | ProviderError | ClusterError]:
         """One result for each (CSR PEM, serial), in order. Raises: ProviderError when nothing was signed."""
         results = await self._idlest().call("sign_leaves", key, trust_domain, datacenter, now, requests)
-        return [_unpack_error(error) if error else _unpack_leaf(leaf) for error, leaf in results]
+        return [unpack_error(error) if error else _unpack_leaf(leaf) for error, leaf in results]
 
     async def check_csr(self, trust_domain: str, datacenter: str, csr_pem: str) -> tuple[str, str, str]:
         """Kind, name and SPIFFE ID. Raises: CSRRejected."""

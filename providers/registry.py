@@ -24,6 +24,14 @@ def create_provider(name: str) -> Provider:
     return _constructor(name)()
 
 
+def secret_keys(name: str) -> frozenset[str]:
+    """Configuration keys whose values this provider keeps secret.
+
+    Raises: as `create_provider`.
+    """
+    return create_provider(name).secret_keys
+
+
 def _constructor(name: str) -> Constructor:
     found = list(entry_points(group=GROUP, name=name))
     if not found:

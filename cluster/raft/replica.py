@@ -30,6 +30,7 @@ from cluster.raft.transport import TlsLinks
 from cluster.tls import NodeTls
 from fsm.codec import dump_command
 from fsm.commands import Applied, Command, Rejected
+from fsm.ledger import LedgerSummary
 from fsm.state import State
 
 T = TypeVar("T")
@@ -116,6 +117,8 @@ class Replica:
         self.leadership = Leadership()
         self.leadership_changed = Signal()
         self.state_changed = Signal()
+        self.ca_changed = Signal()  # roots or configuration, as `State.ca_index` tells
+        self._ca_index = 0
         self.longest_pump_seconds = 0.0
 
     # -- life
@@ -224,6 +227,10 @@ class Replica:
         return self._node.core.members
 
     @property
+    def ledger_count(self) -> int:
+        return self._machine.ledger_summary.count
+
+    @property
     def leader_contact_seconds(self) -> float:
         """Since this node last heard from its leader; infinite if it never did."""
         return time.monotonic() - self._node.guard.leader_contact
@@ -279,17 +286,24 @@ class Replica:
             pass
 
     async def wait_for_index(self, index: int, of: Callable[[State], int], *, timeout: float) -> State:
-        """A blocking query: wait until `of(state)` is above `index`, or for the time-out; the state then."""
+        """A blocking query: wait until `of(state)` is above `index`, or for the time-out; the state then.
+
+        `of` may look at what `State.ca_index` covers only: waking every watcher for each issued leaf would be costly.
+        """
         try:
             async with asyncio.timeout(timeout):
                 while of(self.state) <= index:
-                    await self.state_changed.wait()
+                    await self.ca_changed.wait()
         except TimeoutError:
             pass
         return self.state
 
     async def status(self) -> NodeStatus:
         return await self._call(lambda: self._node.status())
+
+    async def digest(self) -> tuple[int, State, LedgerSummary]:
+        """Applied log index, state and ledger, all as of the same moment."""
+        return await self._call(lambda: (self._applied_index, self._machine.state, self._machine.ledger_summary))
 
     # -- membership
 
@@ -440,8 +454,11 @@ class Replica:
             self.leadership = now
             self._to_owner(self.leadership_changed.fire)
 
-    def _state_replaced(self, _state: State) -> None:
+    def _state_replaced(self, state: State) -> None:
         self._to_owner(self.state_changed.fire)
+        if state.ca_index != self._ca_index:
+            self._ca_index = state.ca_index
+            self._to_owner(self.ca_changed.fire)
 
 
 def _resolve(future: "asyncio.Future[Any]", result: Any) -> None:

@@ -1,0 +1,224 @@
+"""The CA of a leading node: providers configured in the workers, and what leaves are signed with now.
+
+Owns the way from the replicated, sealed provider state to a provider that can sign. Decides nothing: duties (leader.py)
+and operators (reconfigure.py) do. What it holds is dropped when leadership ends.
+"""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Final
+
+import msgpack
+
+from cluster.api import IssuedCert
+from cluster.ca_config import CASettings
+from cluster.clock import Clock
+from cluster.errors import InternalError, NotReady
+from cluster.seal import Sealer
+from cluster.signing import SigningContext, SigningLimiter, SigningPipeline
+from cluster.workers import Configured, ProviderSetup, WorkerPool
+from fsm.state import CAConfig, CARoot, ProviderState, State
+from providers import x509
+from providers.profiles import CommonConfig
+
+_UNINITIALIZED: Final = "CA is uninitialized and unable to sign certificates yet"
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderRecord:
+    """What a ProviderState holds once it is open."""
+
+    secrets: Mapping[str, object] = field(repr=False)
+    state: bytes = field(repr=False)
+
+
+def seal_record(
+    sealer: Sealer, provider_id: str, provider: str, record: ProviderRecord, *, is_prepared: bool
+) -> ProviderState:
+    plain: bytes = msgpack.packb([dict(record.secrets), record.state])
+    return ProviderState(provider_id, provider, sealer.seal(plain, _purpose(provider_id)), is_prepared)
+
+
+def open_record(sealer: Sealer, sealed: ProviderState) -> ProviderRecord:
+    """Raises: SealError."""
+    secret_values, state = msgpack.unpackb(sealer.open(sealed.sealed, _purpose(sealed.provider_id)))
+    return ProviderRecord(secret_values, state)
+
+
+def _purpose(provider_id: str) -> str:
+    return f"provider state {provider_id}"
+
+
+def settings_in(config: CAConfig, record: ProviderRecord) -> CASettings:
+    """The stored configuration, whole again."""
+    return CASettings(config.provider, json.loads(config.config_json), record.secrets)
+
+
+@dataclass(frozen=True, slots=True)
+class _Signing:
+    """What the leader signs with; replaced as a whole."""
+
+    ca_index: int
+    context: SigningContext
+    limiter: SigningLimiter
+    root: CARoot
+    intermediates_pem: str
+
+
+class Authority:
+    """One for each node; only a leading node's is ever ready."""
+
+    def __init__(
+        self, pool: WorkerPool, sealer: Sealer, pipeline: SigningPipeline, clock: Clock, datacenter: str
+    ) -> None:
+        self.pool = pool
+        self.sealer = sealer
+        self._pipeline = pipeline
+        self._clock = clock
+        self._datacenter = datacenter
+        self._signing: _Signing | None = None
+        self._adopting = asyncio.Lock()
+        self._changing = asyncio.Lock()
+        self._change = ""
+        self._trouble = ""
+        self._progress = asyncio.Event()
+
+    @property
+    def is_ready(self) -> bool:
+        return self._signing is not None
+
+    @property
+    def trouble(self) -> str:
+        """Why the CA cannot be brought up, for operators; empty when nothing is wrong."""
+        return self._trouble
+
+    @trouble.setter
+    def trouble(self, text: str) -> None:
+        self._trouble = text
+        if text:
+            self._progress.set()
+
+    async def settled(self, seconds: float) -> None:
+        """A new leader: until it can sign, has found out why it cannot, or the time is over."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._progress.wait()
+
+    @contextlib.asynccontextmanager
+    async def change(self, name: str, *, wait: bool) -> AsyncIterator[None]:
+        """One change of the CA at a time.
+
+        Raises: InternalError, in Consul's words, when another is under way and not `wait`.
+        """
+        if self._changing.locked() and not wait:
+            raise InternalError(f'CA is already in state "{self._change}"')
+        async with self._changing:
+            self._change = name
+            yield
+
+    # -- providers
+
+    def setup(self, cluster_id: str, settings: CASettings, state: bytes) -> ProviderSetup:
+        return ProviderSetup(
+            name=settings.provider,
+            cluster_id=cluster_id,
+            datacenter=self._datacenter,
+            is_primary=True,
+            config=settings.merged,
+            state=state,
+        )
+
+    async def configure_stored(self, state: State) -> Configured:
+        """Have the stored configuration's provider in the workers, under its id. Raises: ProviderError, SealError."""
+        config = state.config
+        assert config is not None
+        sealed = state.provider_state(config.provider_id)
+        assert sealed is not None  # an invariant of the state
+        record = open_record(self.sealer, sealed)
+        setup = self.setup(config.cluster_id, settings_in(config, record), record.state)
+        return await self.pool.configure(config.provider_id, setup)
+
+    async def adopt(self, state: State) -> None:
+        """Sign with the CA of this state, which has an active root, from now on. Cheap when nothing has changed.
+
+        Raises: ProviderError, SealError; InternalError when the provider's root is not the one agreed on.
+        """
+        async with self._adopting:
+            if self._signing is not None and self._signing.ca_index >= state.ca_index:
+                return
+            config, root = state.config, state.active_root
+            assert config is not None
+            assert root is not None
+            configured = await self.configure_stored(state)
+            found = x509.root_id(configured.chain.root_pem) if configured.chain else "none"
+            if found != root.root_id:
+                raise InternalError(f'stored CA root "{root.root_id}" is not the active root ({found})')
+            self._signing = _Signing(
+                state.ca_index,
+                SigningContext(config.provider_id, config.provider, state.trust_domain, self._datacenter),
+                self._limiter(config),
+                root,
+                "".join(intermediate.cert_pem for intermediate in root.intermediates),
+            )
+            self._progress.set()
+
+    def _limiter(self, config: CAConfig) -> SigningLimiter:
+        """The one in force if its limits stay: a change of something else must not hand out fresh tokens."""
+        common = CommonConfig.parse(json.loads(config.config_json))
+        if self._signing is not None and self._signing.limiter.has(
+            common.csr_max_per_second, common.csr_max_concurrent
+        ):
+            return self._signing.limiter
+        return SigningLimiter(common.csr_max_per_second, common.csr_max_concurrent, self._clock)
+
+    async def drop(self) -> None:
+        """This node no longer leads: forget keys and what would be signed with."""
+        async with self._adopting:
+            self._signing = None
+            self._trouble = ""
+            self._progress.clear()
+            await self.pool.forget_all()
+
+    # -- signing
+
+    async def sign(self, csr_pem: str, serial: bytes, requested_by: str) -> IssuedCert:
+        """On the leader. `serial`, minimal big-endian, identifies the request too.
+
+        Raises: NotReady, CSRRejected, RateLimitReached, InternalError, and as SigningPipeline.sign.
+        """
+        signing = self._signing
+        if signing is None:
+            raise NotReady(f"{_UNINITIALIZED}: {self.trouble or 'no root certificate'}")
+        context = signing.context
+        if not signing.limiter.is_off:
+            # Consul's order: what breaks a rule is refused as that, and takes no token (spec 3).
+            await self.pool.check_csr(context.trust_domain, context.datacenter, csr_pem)
+        async with signing.limiter:
+            self._check_expiry(signing)
+            signed = await self._pipeline.sign(context, csr_pem, serial, requested_by)
+        leaf = signed.leaf
+        return IssuedCert(
+            serial=leaf.serial,
+            cert_pem=leaf.cert_pem + signing.intermediates_pem,
+            kind=leaf.kind,
+            name=leaf.name,
+            spiffe_id=leaf.spiffe_id,
+            not_before=leaf.not_before,
+            not_after=leaf.not_after,
+            index=signed.index,
+        )
+
+    def _check_expiry(self, signing: _Signing) -> None:
+        now = self._clock.now()
+        if now > signing.root.not_after:
+            raise InternalError(f"root expired: certificate expired, {_expiration(signing.root.not_after)}")
+        if signing.root.intermediates and now > (end := signing.root.intermediates[-1].not_after):
+            raise InternalError(f"intermediate expired: certificate expired, {_expiration(end)}")
+
+
+def _expiration(moment: int) -> str:
+    return f"expiration date: {datetime.fromtimestamp(moment, UTC):%Y-%m-%d %H:%M:%S} +0000 UTC"

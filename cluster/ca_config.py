@@ -1,0 +1,112 @@
+"""The CA configuration map: what a new CA starts from, its canonical form, and keeping secrets apart from the rest."""
+
+import json
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from cluster.config import ConnectSection
+from providers import registry
+from providers.errors import ConfigInvalid
+
+#: What an agent of Consul writes into a new configuration.
+_DEFAULTS: Final[Mapping[str, object]] = {
+    "LeafCertTTL": "72h",
+    "IntermediateCertTTL": "8760h",
+    "RootCertTTL": "87600h",
+}
+#: A configuration without it is stored with it, in Go's spelling (spec 4.2).
+_INTERMEDIATE_TTL: Final = ("IntermediateCertTTL", "8760h0m0s")
+#: Secret under every provider, even one this node does not know.
+_ALWAYS_SECRET: Final = frozenset({"PrivateKey", "Token"})
+#: Node files may use Consul's names of configuration files (spec 1.6). What is not here is camel-cased word by word.
+_FILE_KEYS: Final[Mapping[str, str]] = {
+    "root_pki_path": "RootPKIPath",
+    "root_pki_namespace": "RootPKINamespace",
+    "intermediate_pki_path": "IntermediatePKIPath",
+    "intermediate_pki_namespace": "IntermediatePKINamespace",
+    "ca_file": "CAFile",
+    "ca_path": "CAPath",
+    "tls_server_name": "TLSServerName",
+    "tls_skip_verify": "TLSSkipVerify",
+    "existing_arn": "ExistingARN",
+    "leaf_cert_ttl": "LeafCertTTL",
+    "intermediate_cert_ttl": "IntermediateCertTTL",
+    "root_cert_ttl": "RootCertTTL",
+    "csr_max_per_second": "CSRMaxPerSecond",
+    "csr_max_concurrent": "CSRMaxConcurrent",
+}
+_TEST_STATE: Final = "test_state"
+_CLUSTER_ID: Final = "cluster_id"
+
+
+@dataclass(frozen=True, slots=True)
+class CASettings:
+    """A provider's whole configuration; `config` holds no secret."""
+
+    provider: str
+    config: Mapping[str, object]
+    secrets: Mapping[str, object] = field(repr=False)
+
+    @property
+    def config_json(self) -> str:
+        """Canonical: equal settings have equal texts."""
+        return json.dumps(self.config, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+    @property
+    def merged(self) -> dict[str, object]:
+        return {**self.config, **self.secrets}
+
+
+def settings_of(provider: str, raw: Mapping[str, object]) -> CASettings:
+    """The operator's map, its secrets put apart, completed as Consul does.
+
+    Raises: ConfigInvalid when a value is not plain JSON.
+    """
+    secret_names = {name.lower() for name in secret_keys(provider)}
+    config = {key: value for key, value in raw.items() if key.lower() not in secret_names}
+    secrets = {key: value for key, value in raw.items() if key.lower() in secret_names}
+    name, value = _INTERMEDIATE_TTL
+    if not any(key.lower() == name.lower() for key in config):
+        config[name] = value
+    try:
+        json.dumps([config, secrets], allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ConfigInvalid(f"error decoding config: {error}") from error
+    return CASettings(provider, config, secrets)
+
+
+def secret_keys(provider: str) -> frozenset[str]:
+    try:
+        return registry.secret_keys(provider) | _ALWAYS_SECRET
+    except ConfigInvalid:
+        return _ALWAYS_SECRET
+
+
+def keep_secrets(settings: CASettings, stored: Mapping[str, object]) -> CASettings:
+    """An omitted secret keeps its stored value; an explicit "" clears it (design 9.1)."""
+    given = {key.lower() for key in settings.secrets}
+    kept = {key: value for key, value in stored.items() if key.lower() not in given and value != ""}
+    return CASettings(settings.provider, settings.config, {**kept, **settings.secrets})
+
+
+def first_settings(section: ConnectSection) -> CASettings:
+    """What a new CA starts from: the node file's `[connect]` over the defaults."""
+    raw: dict[str, object] = dict(_DEFAULTS)
+    for key, value in section.ca_config.items():
+        if key != _CLUSTER_ID:
+            raw[_api_key(key)] = value
+    return settings_of(section.ca_provider, raw)
+
+
+def first_cluster_id(section: ConnectSection) -> str:
+    """The configured cluster id, else a new one."""
+    given = section.ca_config.get(_CLUSTER_ID)
+    return str(uuid.uuid4() if given is None else uuid.UUID(given))
+
+
+def _api_key(name: str) -> str:
+    if "_" not in name or name == _TEST_STATE:
+        return name if name[:1].isupper() or name == _TEST_STATE else name[:1].upper() + name[1:]
+    return _FILE_KEYS.get(name.lower()) or "".join(word.capitalize() for word in name.split("_"))

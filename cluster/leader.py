@@ -1,0 +1,240 @@
+"""What the elected leader does on its own: look at the state, do the next duty, look again.
+
+Level-triggered: nothing is remembered between two looks but when to look next, so a crash anywhere is repaired by the
+next leader's first look. CA trouble never costs leadership: it is reported, and tried again with growing pauses, or at
+once when an operator changes the configuration.
+"""
+
+import asyncio
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from typing import Final, NoReturn
+
+from cluster.authority import Authority, ProviderRecord, open_record, seal_record, settings_in
+from cluster.ca_config import first_cluster_id, first_settings
+from cluster.clock import Clock
+from cluster.config import ConnectSection
+from cluster.errors import ClusterError, InternalError
+from cluster.ledger_reads import LedgerReads
+from cluster.raft.guard import Log
+from cluster.raft.replica import Replica
+from cluster.roots import root_of
+from cluster.telemetry import Metrics
+from fsm.commands import Command, InitConfig, InitSeal, Rejected, SetProviderState, SetRootsConfig, TidyLedger
+from fsm.duties import Duty, DutyPolicy, next_duty, tidy_time
+from fsm.state import CAConfig, State
+from providers import verify
+from providers.api import CAChain, RootIntent
+from providers.errors import ConfigInvalid, ProviderError
+
+_COMMIT_SECONDS: Final = 10.0
+#: Without any event, how often the leader looks for duties that time has brought.
+_LOOK_SECONDS: Final = 30.0
+_FIRST_PAUSE_SECONDS: Final = 1.0
+_LONGEST_PAUSE_SECONDS: Final = 256.0  # Consul's
+#: Dropped at a time, so that no entry takes long to apply.
+_TIDY_AT_MOST: Final = 5000
+
+
+class DutyLost(InternalError):
+    """The state moved on while a duty was done: another look will tell what is left."""
+
+
+def new_serial() -> int:
+    """Positive, 127 random bits and a leading one: the same length for all, never above 20 octets (RFC 5280 4.1.2.2)."""
+    return secrets.randbits(127) | 1 << 127
+
+
+class Leader:
+    """`run` for as long as the node lives."""
+
+    def __init__(
+        self,
+        replica: Replica,
+        authority: Authority,
+        ledger: LedgerReads,
+        connect: ConnectSection,
+        policy: DutyPolicy,
+        clock: Clock,
+        log: Log,
+        metrics: Metrics,
+    ) -> None:
+        self._replica = replica
+        self._authority = authority
+        self._ledger = ledger
+        self._connect = connect
+        self._policy = policy
+        self._clock = clock
+        self._log = log
+        self._metrics = metrics
+        self._duties: Mapping[Duty, Callable[[State], Awaitable[None]]] = {
+            Duty.INIT_SEAL: self._init_seal,
+            Duty.INIT_CONFIG: self._init_config,
+            Duty.PREPARE_ROOT: self._prepare_root,
+            Duty.GENERATE_ROOT: self._generate_root,
+            Duty.TIDY_LEDGER: self._tidy_ledger,
+        }
+        self.last_look = clock.monotonic()
+
+    async def run(self) -> NoReturn:
+        while True:
+            leadership = self._replica.leadership
+            if not leadership.is_ready:
+                await self._replica.leadership_changed.wait()
+                continue
+            self._log("leader.elected", term=leadership.term)
+            try:
+                await self._lead(leadership.term)
+            finally:
+                await self._authority.drop()
+                self._log("leader.lost", term=leadership.term)
+
+    def _leads(self, term: int) -> bool:
+        leadership = self._replica.leadership
+        return leadership.is_ready and leadership.term == term
+
+    async def _lead(self, term: int) -> None:
+        if self._connect.enabled and self._replica.state.config is not None:
+            self._log("ca.config_ignored", reason="the CA is initialised: [connect] in the node's file has no effect")
+        pause = _FIRST_PAUSE_SECONDS
+        while self._leads(term):
+            state = self._replica.state
+            self.last_look = self._clock.monotonic()
+            duty = next_duty(state, int(self._clock.now()), self._policy) if self._connect.enabled else None
+            name = duty.name.lower() if duty else "adopt"
+            try:
+                if await self._step(state, duty):
+                    pause = _FIRST_PAUSE_SECONDS
+                    continue
+                self._authority.trouble = ""
+                wait = _LOOK_SECONDS
+            except (ProviderError, ClusterError) as error:
+                if not self._leads(term):
+                    return
+                self._authority.trouble = str(error)
+                self._metrics.ca_duty_failures.labels(name).inc()
+                self._log("duty.failed", duty=name, reason=str(error), again_in_seconds=pause)
+                wait, pause = pause, min(2 * pause, _LONGEST_PAUSE_SECONDS)
+            await self._changed(term, state.ca_index, wait)
+
+    async def _step(self, state: State, duty: Duty | None) -> bool:
+        """One duty; whether there may be more to do at once."""
+        if state.seal is not None:
+            self._authority.sealer.unlock(state.seal)
+        if state.active_root is not None and self._connect.enabled:
+            await self._authority.adopt(state)
+        if duty is None:
+            return False
+        started = time.monotonic()
+        async with self._authority.change("INITIALIZING", wait=True):
+            if self._replica.state.ca_index != state.ca_index:
+                return True  # an operator was faster
+            await self._duties[duty](state)
+        elapsed_ms = round(1000 * (time.monotonic() - started))
+        self._log("duty.done", duty=duty.name.lower(), ms=elapsed_ms, index=self._replica.state.index)
+        return True
+
+    async def _changed(self, term: int, ca_index: int, seconds: float) -> None:
+        """Until leadership is lost, the CA's state changes, or the time is over."""
+        try:
+            async with asyncio.timeout(seconds):
+                while self._leads(term) and self._replica.state.ca_index == ca_index:
+                    await self._next_event()
+        except TimeoutError:
+            pass
+
+    async def _next_event(self) -> None:
+        waits = [
+            asyncio.ensure_future(signal.wait())
+            for signal in (self._replica.leadership_changed, self._replica.ca_changed)
+        ]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+
+    async def _commit(self, command: Command) -> None:
+        result = await self._replica.propose(command, timeout=_COMMIT_SECONDS)
+        if isinstance(result, Rejected):
+            raise DutyLost(f"{type(command).__name__} was refused: {result.code}: {result.detail}")
+
+    # -- duties
+
+    async def _init_seal(self, _state: State) -> None:
+        # Off the loop: a passphrase is stretched for a quarter of a second.
+        seal = await asyncio.to_thread(self._authority.sealer.new_data_key)
+        await self._commit(InitSeal(seal))
+
+    async def _init_config(self, _state: State) -> None:
+        settings = first_settings(self._connect)
+        provider_id = secrets.token_hex(8)
+        record = ProviderRecord(settings.secrets, b"")
+        config = CAConfig(first_cluster_id(self._connect), settings.provider, provider_id, settings.config_json)
+        sealed = seal_record(self._authority.sealer, provider_id, settings.provider, record, is_prepared=False)
+        await self._commit(InitConfig(config, sealed))
+
+    async def _prepare_root(self, state: State) -> None:
+        """Commit key and intent before anything is signed with them."""
+        config, record = self._stored(state)
+        await self._configure(state)
+        intent = new_intent(int(self._clock.now()))
+        prepared = replace(record, state=await self._authority.pool.prepare_root(config.provider_id, intent))
+        sealed = seal_record(self._authority.sealer, config.provider_id, config.provider, prepared, is_prepared=True)
+        await self._commit(SetProviderState(state.ca_index, sealed))
+
+    async def _generate_root(self, state: State) -> None:
+        """Roots and configuration in one command: there is never one without the other."""
+        config, record = self._stored(state)
+        await self._configure(state)
+        self._log("ca.signing", profile="root", provider=config.provider, by="leader")
+        chain, provider_state = await self._authority.pool.generate_root(config.provider_id)
+        self._verify(chain, state)
+        root = root_of(chain, config.provider, config.cluster_id)
+        configured = await self._authority.pool.configure(
+            config.provider_id,
+            self._authority.setup(config.cluster_id, settings_in(config, record), provider_state),
+        )
+        sealed = seal_record(
+            self._authority.sealer,
+            config.provider_id,
+            config.provider,
+            replace(record, state=provider_state),
+            is_prepared=True,
+        )
+        config = replace(config, public_state=tuple(sorted(configured.public_state.items())))
+        await self._commit(SetRootsConfig(state.ca_index, (root,), config, (sealed,)))
+        self._log("ca.signed", profile="root", provider=config.provider, root=root.root_id, by="leader")
+
+    async def _tidy_ledger(self, _state: State) -> None:
+        until = tidy_time(int(self._clock.now()), self._policy)
+        until = await self._ledger.call(lambda reader: reader.tidy_time(until, _TIDY_AT_MOST))
+        await self._commit(TidyLedger(until))
+
+    def _stored(self, state: State) -> tuple[CAConfig, ProviderRecord]:
+        assert state.config is not None
+        sealed = state.provider_state(state.config.provider_id)
+        assert sealed is not None
+        return state.config, open_record(self._authority.sealer, sealed)
+
+    async def _configure(self, state: State) -> None:
+        try:
+            await self._authority.configure_stored(state)
+        except ConfigInvalid as error:
+            raise InternalError(f"error configuring provider: {error}") from error
+
+    def _verify(self, chain: CAChain, state: State) -> None:
+        """Whatever the provider says: no chain is committed that was not verified here."""
+        verify.verify_ca(chain, trust_domain=state.trust_domain, now=int(self._clock.now()))
+
+
+def new_intent(now: int) -> RootIntent:
+    return RootIntent(serial=new_serial(), uid=_uid(), not_before=now)
+
+
+def _uid() -> str:
+    """Eight characters [a-z0-9], which make the CA's common name unique."""
+    alphabet = "0123456789abcdefghijklmnopqrstuvwxyz"
+    return "".join(secrets.choice(alphabet) for _ in range(8))

@@ -1,0 +1,171 @@
+"""Leaves for local services: this node makes the key, has the CSR signed, keeps both, and renews in good time.
+
+Consul's rules (spec section 6). Keys are in memory only and are made anew for every certificate. Who may have a
+service's key is decided by the caller, on every call.
+"""
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from cluster.api import IssuedCert, LocalLeaf
+from cluster.clock import Clock
+from cluster.errors import ClusterError, Overloaded, RateLimitReached
+from fsm.state import State
+from providers.errors import ProviderError
+from providers.x509 import authority_key_id, colon_hex, load_cert, split_bundle
+
+#: Where in a leaf's lifetime it is renewed: at random in this window, so that not all services come at once.
+_RENEW_FROM: Final = 0.6
+_RENEW_UNTIL: Final = 0.9
+#: Watched leaves are renewed at random within this time of a change of root, and retried so after a rate limit.
+_SPREAD_SECONDS: Final = 30.0
+_MAX_SERVICES: Final = 16384
+_IDLE_SECONDS: Final = 72 * 3600.0
+
+
+class RootFeed(Protocol):
+    """Where the cache learns which root is active."""
+
+    async def current(self) -> State:
+        """As current as can be had: without a leader, what this node knows."""
+        ...
+
+    async def changed(self, ca_index: int) -> State:
+        """The state once `State.ca_index` differs."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class NewLeaf:
+    cert: IssuedCert
+    private_key_pem: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    leaf: NewLeaf
+    signing_key_id: str
+    issued: float  # Unix seconds, as the rest
+    due: float
+
+
+@dataclass(slots=True)
+class _Entry:
+    used: float
+    held: _Held | None = None
+    #: Watchers renew no earlier than this although the root has changed, or although it is due.
+    not_before: float | None = None
+    renewing: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class LeafCache:
+    """One for each node."""
+
+    def __init__(
+        self, issue: Callable[[str, str], Awaitable[NewLeaf]], roots: RootFeed, clock: Clock, rng: random.Random
+    ) -> None:
+        self._issue = issue
+        self._roots = roots
+        self._clock = clock
+        self._rng = rng
+        self._entries: dict[str, _Entry] = {}  # least recently used first
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    async def get(self, service: str, requested_by: str, index: int, timeout_seconds: float) -> LocalLeaf:
+        """See `cluster.api.Service.leaf`."""
+        state = await self._roots.current()
+        entry = self._entry(service)
+        held = entry.held
+        if held is not None and 0 < held.leaf.cert.index <= index:
+            return await self._watch(entry, service, requested_by, index, timeout_seconds)
+        if held is not None and self._is_good(held, state):
+            return self._answer(held, is_hit=True)
+        return await self._renewed(entry, service, requested_by, held)
+
+    def _is_good(self, held: _Held, state: State) -> bool:
+        root = state.active_root
+        return root is not None and held.signing_key_id == root.signing_key_id and self._clock.now() < held.due
+
+    async def _renewed(self, entry: _Entry, service: str, requested_by: str, seen: _Held | None) -> LocalLeaf:
+        """A leaf other than `seen`; or that one, while it is valid and no other can be had."""
+        try:
+            held = await self._renew(entry, service, requested_by, seen)
+        except (ClusterError, ProviderError):
+            if seen is None or self._clock.now() >= seen.leaf.cert.not_after:
+                raise
+            return self._answer(seen, is_hit=True)
+        return self._answer(held, is_hit=False)
+
+    async def _renew(self, entry: _Entry, service: str, requested_by: str, seen: _Held | None) -> _Held:
+        """At most one request under way for each service: who waited takes what the first one got."""
+        async with entry.renewing:
+            if entry.held is not None and entry.held is not seen:
+                return entry.held
+            leaf = await self._issue(service, requested_by)
+            now = self._clock.now()
+            lifetime = leaf.cert.not_after - leaf.cert.not_before
+            due = leaf.cert.not_before + lifetime * self._rng.uniform(_RENEW_FROM, _RENEW_UNTIL)
+            issuer = authority_key_id(load_cert(split_bundle(leaf.cert.cert_pem)[0]))
+            entry.held = _Held(leaf, colon_hex(issuer), now, max(due, now))
+            entry.not_before = None
+            return entry.held
+
+    async def _watch(
+        self, entry: _Entry, service: str, requested_by: str, index: int, timeout_seconds: float
+    ) -> LocalLeaf:
+        """Until there is a leaf behind `index`, or the time is over."""
+        deadline = self._clock.monotonic() + timeout_seconds
+        while True:
+            held, state = entry.held, await self._roots.current()
+            assert held is not None  # entries are dropped as a whole, and this one is in use
+            if held.leaf.cert.index > index:
+                return self._answer(held, is_hit=True)
+            renew_at = self._renew_at(entry, held, state)
+            now = self._clock.now()
+            if now >= renew_at:
+                try:
+                    return self._answer(await self._renew(entry, service, requested_by, held), is_hit=False)
+                except RateLimitReached:
+                    entry.not_before = now + self._rng.uniform(0, _SPREAD_SECONDS)
+                    continue
+            left = deadline - self._clock.monotonic()
+            if left <= 0:
+                return self._answer(held, is_hit=True)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, min(left, renew_at - now))):
+                    await self._roots.changed(state.ca_index)
+
+    def _renew_at(self, entry: _Entry, held: _Held, state: State) -> float:
+        root = state.active_root
+        if root is not None and root.signing_key_id != held.signing_key_id and entry.not_before is None:
+            entry.not_before = self._clock.now() + self._rng.uniform(0, _SPREAD_SECONDS)
+        return held.due if entry.not_before is None else entry.not_before
+
+    def _entry(self, service: str) -> _Entry:
+        now = self._clock.monotonic()
+        entry = self._entries.pop(service, None)
+        if entry is None:
+            self._make_room(now)
+            entry = _Entry(now)
+        entry.used = now
+        self._entries[service] = entry
+        return entry
+
+    def _make_room(self, now: float) -> None:
+        for name, entry in list(self._entries.items()):
+            if now - entry.used <= _IDLE_SECONDS and len(self._entries) < _MAX_SERVICES:
+                return
+            if not entry.renewing.locked():
+                del self._entries[name]
+        if len(self._entries) >= _MAX_SERVICES:
+            raise Overloaded("this node holds as many leaves as it can: ask another one, or have CSRs signed")
+
+    def _answer(self, held: _Held, *, is_hit: bool) -> LocalLeaf:
+        age = int(self._clock.now() - held.issued)
+        return LocalLeaf(held.leaf.cert, held.leaf.private_key_pem, is_hit, max(0, age))

@@ -1,0 +1,231 @@
+"""The composition root of a node: reads nothing but its configuration, builds every object, runs, and stops in order.
+
+Nothing else constructs services. Exit codes: 0 after SIGTERM or SIGINT, 1 when the node could not start or had to stop.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import gc
+import os
+import signal
+import ssl
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+import uvloop
+
+from cluster.authority import Authority
+from cluster.clock import SystemClock
+from cluster.config import NodeConfig
+from cluster.forward import Forwarder
+from cluster.http.app import create_app, start_http
+from cluster.http.rpc import RpcServer
+from cluster.leader import Leader
+from cluster.ledger_reads import LedgerReads
+from cluster.membership import Membership
+from cluster.raft.core import RaftTiming
+from cluster.raft.guard import Log
+from cluster.raft.journal import JournalDamaged
+from cluster.raft.membership import Member
+from cluster.raft.node import CompactionPolicy
+from cluster.raft.replica import Replica, ReplicaSettings
+from cluster.raft.snapshot import SnapshotDamaged
+from cluster.reconfigure import Reconfigurer
+from cluster.seal import NodeFile, Sealer, SealError, key_source
+from cluster.service import LeaderWork, NodeService
+from cluster.signing import SigningPipeline
+from cluster.telemetry import EventLog, Metrics, configure_logging
+from cluster.tls import NodeTls, TlsFiles
+from cluster.workers import WorkerPool
+from fsm.duties import DutyPolicy
+from fsm.ledger import LedgerDamaged
+
+_EXIT_OK: Final = 0
+_EXIT_FAILED: Final = 1
+#: The interpreter switches threads ten times as often as by default: Raft's must not wait for a busy API.
+_SWITCH_SECONDS: Final = 0.0005
+_HAND_OVER_SECONDS: Final = 3.0
+_DAY_SECONDS: Final = 86_400
+
+
+class StartError(Exception):
+    """The node cannot run; the text says why and what to do."""
+
+
+def run(config: NodeConfig) -> int:
+    """One node, in the foreground, until SIGTERM or SIGINT; the exit code."""
+    configure_logging(config.log.level, config.log.format)
+    log = EventLog(node=config.node_name)
+    sys.setswitchinterval(_SWITCH_SECONDS)
+    try:
+        with _data_dir(config.data_dir):
+            uvloop.run(_run(config, log))
+    except (StartError, SealError, JournalDamaged, SnapshotDamaged, LedgerDamaged, OSError, ssl.SSLError) as error:
+        log("node.failed", reason=str(error))
+        print(f"quorumca: {error}", file=sys.stderr)
+        return _EXIT_FAILED
+    return _EXIT_OK
+
+
+@contextlib.contextmanager
+def _data_dir(path: Path) -> Iterator[None]:
+    """The directory, made if need be, for this process alone. Raises: StartError, OSError."""
+    path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    fd = os.open(path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StartError(f"data_dir {path} is in use by another node that runs") from None
+        yield
+    finally:
+        os.close(fd)
+
+
+async def _run(config: NodeConfig, log: Log) -> None:
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    async with contextlib.AsyncExitStack() as stack:
+        await _start(config, log, stack)
+        # What is alive now stays: collections look at the rest only.
+        gc.collect()
+        gc.freeze()
+        await stopped.wait()
+        log("node.stopping")
+    log("node.stopped")
+
+
+async def _start(config: NodeConfig, log: Log, stack: contextlib.AsyncExitStack) -> None:
+    """Build and start every part; `stack` stops them, last first."""
+    clock, metrics = SystemClock(), Metrics()
+    node_file = NodeFile(config.data_dir)
+    sealer = _checked_sealer(config, node_file)
+    tls = NodeTls(
+        TlsFiles(str(config.tls.ca_file), str(config.tls.cert_file), str(config.tls.key_file)),
+        config.datacenter,
+        config.tls.domain,
+    )
+
+    def fatal(error: BaseException) -> NoReturn:
+        log("node.failed", reason=f"{type(error).__name__}: {error}")
+        print(f"quorumca: {error}", file=sys.stderr, flush=True)
+        sys.stdout.flush()
+        os._exit(_EXIT_FAILED)
+
+    replica = await Replica.start(_replica_settings(config), tls, log, fatal)
+    stack.push_async_callback(replica.stop)
+    pool = await WorkerPool.start(_workers(config), log)
+    stack.push_async_callback(pool.stop)
+    ledger = LedgerReads(str(config.data_dir / "ledger.db"))
+    stack.callback(ledger.close)
+    pipeline = SigningPipeline(pool, replica, clock, log, metrics, config.limits.signing_queue)
+    authority = Authority(pool, sealer, pipeline, clock, config.datacenter)
+    policy = DutyPolicy(keep_expired_seconds=config.ledger.keep_expired_days * _DAY_SECONDS)
+    leader = Leader(replica, authority, ledger, config.connect, policy, clock, log, metrics)
+    membership = Membership(replica, config.node_name, clock, log)
+    operations = LeaderWork(replica, authority, Reconfigurer(replica, authority, clock, log), membership).operations()
+    await stack.enter_async_context(_task(_watch_seal(replica, sealer, node_file, config), fatal))
+    await stack.enter_async_context(_task(leader.run(), fatal))
+    _publish(metrics, replica, authority, leader, clock)
+    rpc = RpcServer(replica, operations, tls, log, metrics)
+    await rpc.start(config.rpc.address)
+    stack.push_async_callback(rpc.stop)
+    forwarder = Forwarder(
+        replica, operations, tls, config.node_name, clock, metrics, config.limits.leader_wait_ms / 1000
+    )
+    stack.push_async_callback(forwarder.close)
+    service = NodeService(config, replica, authority, forwarder, membership, ledger, pool, clock, metrics)
+    http = await start_http(create_app(service, log), config.http)
+    stack.push_async_callback(http.stop)
+    # First of all when stopping: somebody else leads, and what still comes in here is forwarded.
+    stack.push_async_callback(replica.hand_over, _HAND_OVER_SECONDS)
+    log("node.started", http=config.http.address, rpc=config.rpc.address, raft=config.raft.address)
+
+
+def _checked_sealer(config: NodeConfig, node_file: NodeFile) -> Sealer:
+    """Raises: SealError, StartError."""
+    try:
+        facts = node_file.read()
+    except ValueError as error:
+        raise StartError(f"{config.data_dir}/node.json is damaged: {error}") from error
+    if facts is not None and (owner := (facts.get("node_name"), facts.get("datacenter"))) != (
+        config.node_name,
+        config.datacenter,
+    ):
+        raise StartError(
+            f"data_dir {config.data_dir} belongs to node {owner[0]} of {owner[1]}, not to {config.node_name} of"
+            f" {config.datacenter}"
+        )
+    sealer = Sealer(key_source(config))
+    sealer.check_node(facts.get("seal") if facts is not None else None)
+    return sealer
+
+
+async def _watch_seal(replica: Replica, sealer: Sealer, node_file: NodeFile, config: NodeConfig) -> None:
+    """Open the cluster's seal as soon as there is one. Raises: SealError, for which the node must stop."""
+    while (seal := replica.state.seal) is None:
+        await replica.ca_changed.wait()
+    await asyncio.to_thread(sealer.unlock, seal)
+    facts = {"node_name": config.node_name, "datacenter": config.datacenter, "seal": sealer.node_facts()}
+    if node_file.read() != facts:
+        await asyncio.to_thread(node_file.write, facts)
+
+
+@contextlib.asynccontextmanager
+async def _task(work: Any, fatal: Any) -> AsyncIterator[None]:
+    """Run in the background; an error there stops the node."""
+    task = asyncio.ensure_future(work)
+
+    def ended(done: "asyncio.Task[Any]") -> None:
+        if not done.cancelled() and (error := done.exception()) is not None:
+            fatal(error)
+
+    task.add_done_callback(ended)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def _replica_settings(config: NodeConfig) -> ReplicaSettings:
+    raft = config.raft
+    members = {server.name: Member(server.name, server.raft, server.rpc) for server in config.servers}
+    return ReplicaSettings(
+        node_id=config.node_name,
+        bind_address=raft.address,
+        raft_address=config.raft_address,
+        data_dir=str(config.data_dir),
+        initial_members=members,
+        timing=RaftTiming(
+            election_min=raft.election_timeout_min_ms / 1000,
+            election_max=raft.election_timeout_max_ms / 1000,
+            heartbeat=raft.heartbeat_ms / 1000,
+        ),
+        compaction=CompactionPolicy(raft.compact_bytes, raft.keep_bytes),
+    )
+
+
+def _workers(config: NodeConfig) -> int:
+    return config.limits.signing_workers or max(1, (os.cpu_count() or 1) // 2)
+
+
+def _publish(metrics: Metrics, replica: Replica, authority: Authority, leader: Leader, clock: SystemClock) -> None:
+    """Gauges that are read when somebody looks."""
+    metrics.is_leader.set_function(lambda: replica.leadership.is_ready)
+    metrics.raft_term.set_function(lambda: replica.leadership.term)
+    metrics.raft_applied_index.set_function(lambda: replica.applied_index)
+    metrics.raft_pump_seconds_max.set_function(lambda: replica.longest_pump_seconds)
+    metrics.state_index.set_function(lambda: replica.state.index)
+    metrics.ledger_records.set_function(lambda: replica.ledger_count)
+    metrics.ca_ready.set_function(lambda: authority.is_ready)
+    metrics.root_not_after_seconds.set_function(
+        lambda: root.not_after if (root := replica.state.active_root) is not None else 0
+    )
+    metrics.tick_age_seconds.set_function(
+        lambda: clock.monotonic() - leader.last_look if replica.leadership.is_ready else 0
+    )

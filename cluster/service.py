@@ -1,0 +1,271 @@
+"""One node as its API sees it: reads from the replicated state, everything else through the leader.
+
+Puts the parts together and owns none of their rules.
+"""
+
+import hashlib
+import json
+import random
+import secrets
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from cluster.api import ClusterInfo, ConfigUpdate, Digest, IssuedCert, LocalLeaf, ReadLevel, ReadPoint
+from cluster.authority import Authority
+from cluster.clock import Clock
+from cluster.config import NodeConfig
+from cluster.errors import NoLeader, NotReady
+from cluster.forward import Call, Forwarder, Operations
+from cluster.leader import new_serial
+from cluster.leaf import LeafCache, NewLeaf
+from cluster.ledger_reads import LedgerReads
+from cluster.membership import Membership
+from cluster.messages import pack_cert, pack_cluster, unpack_cert, unpack_cluster
+from cluster.raft.replica import Replica
+from cluster.reconfigure import Attempt, Reconfigurer
+from cluster.signing import minimal
+from cluster.telemetry import Metrics
+from cluster.workers import WorkerPool
+from fsm.codec import dump_state
+from fsm.ledger import LedgerQuery, LedgerRow
+from fsm.state import State
+from providers.errors import CSRRejected
+from providers.spiffe import Kind, SpiffeError, SpiffeId, parse
+
+#: A leader that was elected a moment ago takes its provider into use first.
+_SETTLE_SECONDS: Final = 5.0
+_MAX_REQUESTER: Final = 128
+_NO_ROOT: Final = "CA is uninitialized and unable to sign certificates yet: no root certificate"
+
+
+class LeaderWork:
+    """What only the leader can do, as operations that take and give msgpack values."""
+
+    def __init__(
+        self, replica: Replica, authority: Authority, reconfigurer: Reconfigurer, membership: Membership
+    ) -> None:
+        self._replica = replica
+        self._authority = authority
+        self._reconfigurer = reconfigurer
+        self._membership = membership
+
+    def operations(self) -> Operations:
+        return Operations(
+            {
+                "sign": self._sign,
+                "configure": self._configure,
+                "cluster": self._cluster,
+                "transfer": self._transfer,
+                "add_peer": self._add_peer,
+                "remove_peer": self._remove_peer,
+            }
+        )
+
+    async def _sign(self, argument: Any) -> Any:
+        csr_pem, serial, requested_by = argument
+        if not self._authority.is_ready and self._replica.state.active_root is not None:
+            await self._authority.settled(_SETTLE_SECONDS)
+        return pack_cert(await self._authority.sign(csr_pem, serial, requested_by))
+
+    async def _configure(self, argument: Any) -> None:
+        provider, config, state, force, modify_index, request_id, ca_index, is_repeat = argument
+        await self._reconfigurer.apply(
+            ConfigUpdate(provider, json.loads(config), state, force, modify_index),
+            Attempt(request_id, ca_index, is_repeat),
+        )
+        if self._replica.state.active_root is None:
+            await self._reconfigurer.wait_for_root()
+
+    async def _cluster(self, _argument: Any) -> Any:
+        return pack_cluster(await self._membership.info())
+
+    async def _transfer(self, name: Any) -> None:
+        await self._membership.transfer(name)
+
+    async def _add_peer(self, argument: Any) -> None:
+        await self._membership.add(*argument)
+
+    async def _remove_peer(self, argument: Any) -> None:
+        await self._membership.remove(*argument)
+
+
+class NodeService:
+    """Implements `cluster.api.Service`."""
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        replica: Replica,
+        authority: Authority,
+        forwarder: Forwarder,
+        membership: Membership,
+        ledger: LedgerReads,
+        pool: WorkerPool,
+        clock: Clock,
+        metrics: Metrics,
+    ) -> None:
+        self.config = config
+        self.metrics = metrics
+        self._replica = replica
+        self._authority = authority
+        self._forwarder = forwarder
+        self._membership = membership
+        self._ledger = ledger
+        self._pool = pool
+        self._wait_seconds = config.limits.leader_wait_ms / 1000
+        rng = random.Random(secrets.randbits(64))  # noqa: S311 - spreads renewals, no secret
+        self._leaves = LeafCache(self._new_leaf, _Roots(self), clock, rng)
+        metrics.leaf_cache_entries.set_function(lambda: len(self._leaves))
+
+    # -- reading the state
+
+    async def read(self, level: ReadLevel) -> ReadPoint:
+        if level is ReadLevel.LINEARIZABLE:
+            await self._replica.read_barrier(timeout=self._wait_seconds)
+        return self._point()
+
+    async def watch(
+        self, level: ReadLevel, index: int, of: Callable[[State], int], timeout_seconds: float
+    ) -> ReadPoint:
+        point = await self.read(level)
+        if of(point.state) <= index:
+            await self._replica.wait_for_index(index, of, timeout=timeout_seconds)
+        return self._point()
+
+    def _point(self) -> ReadPoint:
+        leadership = self._replica.leadership
+        contact = 0.0 if leadership.leader_id == self.config.node_name else self._replica.leader_contact_seconds
+        contact_ms = 0 if contact == float("inf") else int(1000 * contact)
+        return ReadPoint(self._replica.state, leadership.leader_id is not None, contact_ms)
+
+    async def state_changed(self, ca_index: int) -> State:
+        while self._replica.state.ca_index == ca_index:
+            await self._replica.ca_changed.wait()
+        return self._replica.state
+
+    # -- the CA
+
+    async def sign(self, csr_pem: str, requested_by: str) -> IssuedCert:
+        # The serial names the request wherever it is sent: the ledger takes it once.
+        argument = [csr_pem, minimal(new_serial()), requested_by[:_MAX_REQUESTER]]
+        call = Call("sign", lambda _is_repeat: argument, is_repeatable=True, is_batched=True)
+        return unpack_cert(await self._forwarder.call(call))
+
+    async def configure(self, update: ConfigUpdate) -> None:
+        state = (await self.read(ReadLevel.LINEARIZABLE)).state
+        request_id = secrets.token_bytes(16)
+
+        def argument(is_repeat: bool) -> list[Any]:
+            return [
+                update.provider,
+                json.dumps(update.config),  # as text: JSON's numbers have no bounds, msgpack's do
+                None if update.state is None else dict(update.state),
+                update.force_without_cross_signing,
+                update.modify_index,
+                request_id,
+                state.ca_index,
+                is_repeat,
+            ]
+
+        await self._forwarder.call(Call("configure", argument, is_repeatable=True))
+        # Read your writes, on whatever node they were made.
+        await self.read(ReadLevel.LINEARIZABLE)
+
+    def ca_trouble(self) -> str:
+        return self._authority.trouble
+
+    async def find_cert(self, serial: bytes, level: ReadLevel) -> LedgerRow | None:
+        await self.read(level)
+        return await self._ledger.call(lambda reader: reader.find(serial))
+
+    async def search_certs(self, query: LedgerQuery, level: ReadLevel) -> list[LedgerRow]:
+        await self.read(level)
+        return await self._ledger.call(lambda reader: reader.search(query))
+
+    # -- local services
+
+    async def leaf(self, service: str, requested_by: str, *, index: int = 0, timeout_seconds: float = 0.0) -> LocalLeaf:
+        self._check_service_name(service)
+        return await self._leaves.get(service, requested_by, index, timeout_seconds)
+
+    def _check_service_name(self, service: str) -> None:
+        try:
+            parse(self._service_id("quorumca.consul", service))
+        except SpiffeError as error:
+            raise CSRRejected(str(error)) from error
+
+    def _service_id(self, trust_domain: str, service: str) -> str:
+        return SpiffeId(Kind.SERVICE, trust_domain, self.config.datacenter, service).uri
+
+    async def _new_leaf(self, service: str, requested_by: str) -> NewLeaf:
+        state = self._replica.state
+        if state.active_root is None:
+            state = (await self.read(ReadLevel.LINEARIZABLE)).state
+        if state.active_root is None:
+            raise NotReady(f"{_NO_ROOT}: {trouble}" if (trouble := self._authority.trouble) else _NO_ROOT)
+        csr_pem, key_pem = await self._pool.make_csr(self._service_id(state.trust_domain, service), (), ())
+        return NewLeaf(await self.sign(csr_pem, requested_by), key_pem)
+
+    # -- the cluster
+
+    def leader_address(self) -> str:
+        leader = self._replica.members.get(self._replica.leadership.leader_id or "")
+        return leader.raft_address if leader else ""
+
+    def peer_addresses(self) -> list[str]:
+        return [member.raft_address for _, member in sorted(self._replica.members.items())]
+
+    async def cluster(self, level: ReadLevel) -> ClusterInfo:
+        if level is ReadLevel.STALE:
+            return await self._membership.info()
+        return unpack_cluster(await self._forwarder.call(Call("cluster", lambda _: None, is_repeatable=True)))
+
+    async def transfer_leader(self, name: str | None) -> None:
+        await self._forwarder.call(Call("transfer", lambda _: name))
+
+    async def add_peer(self, name: str, raft_address: str, rpc_address: str) -> None:
+        argument = [name, raft_address, rpc_address]
+        await self._forwarder.call(Call("add_peer", lambda _: argument, is_repeatable=True))
+
+    async def remove_peer(self, name: str | None, raft_address: str | None) -> None:
+        await self._forwarder.call(Call("remove_peer", lambda _: [name, raft_address]))
+
+    async def digest(self) -> Digest:
+        applied_index, state, ledger = await self._replica.digest()
+        return Digest(applied_index, hashlib.sha256(dump_state(state)).hexdigest(), ledger.count, ledger.digest)
+
+    def stats(self) -> Mapping[str, Mapping[str, str]]:
+        leadership = self._replica.leadership
+        state = self._replica.state
+        return {
+            "ca": {
+                "initialized": str(state.active_root is not None).lower(),
+                "provider": state.config.provider if state.config else "",
+                "ready": str(self._authority.is_ready).lower(),
+                "trouble": self._authority.trouble,
+            },
+            "raft": {
+                "applied_index": str(self._replica.applied_index),
+                "leader": leadership.leader_id or "",
+                "num_peers": str(max(0, len(self._replica.members) - 1)),
+                "state": "Leader" if leadership.is_ready else "Follower",
+                "term": str(leadership.term),
+            },
+            "quorumca": {"leader": str(leadership.is_ready).lower(), "server": "true", "state_index": str(state.index)},
+        }
+
+
+class _Roots:
+    """`cluster.leaf.RootFeed` over a node."""
+
+    def __init__(self, service: NodeService) -> None:
+        self._service = service
+
+    async def current(self) -> State:
+        try:
+            return (await self._service.read(ReadLevel.LINEARIZABLE)).state
+        except NoLeader:
+            return (await self._service.read(ReadLevel.STALE)).state
+
+    async def changed(self, ca_index: int) -> State:
+        return await self._service.state_changed(ca_index)

@@ -1,0 +1,37 @@
+"""How errors cross between processes: from the worker processes and between nodes, as msgpack values."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from cluster import errors as cluster_errors
+from cluster.errors import ClusterError, RateLimitReached
+from providers import errors as provider_errors
+from providers.errors import ProviderError, RateLimited
+
+_KINDS: Final[dict[str, type[Exception]]] = {
+    name: kind
+    for module in (cluster_errors, provider_errors)
+    for name, kind in vars(module).items()
+    if isinstance(kind, type) and issubclass(kind, ClusterError | ProviderError)
+}
+
+
+def pack_error(error: BaseException, where: str) -> list[Any]:
+    """Type, text, seconds to wait. Of an unexpected error only the type goes out: its text may hold anything."""
+    match error:
+        case RateLimited() | RateLimitReached():
+            return [type(error).__name__, str(error), error.retry_after_seconds]
+        case ClusterError() | ProviderError():
+            return [type(error).__name__, str(error), 0.0]
+        case _:
+            return ["InternalError", f"{type(error).__name__} {where}", 0.0]
+
+
+def unpack_error(packed: Sequence[Any]) -> ClusterError | ProviderError:
+    """Any error that this version does not know becomes an InternalError with its text."""
+    kind, text, retry_after = packed
+    found = _KINDS.get(kind, cluster_errors.InternalError)
+    takes_pause = issubclass(found, RateLimited | RateLimitReached)
+    error = found(text, retry_after) if takes_pause else found(text)
+    assert isinstance(error, ClusterError | ProviderError)
+    return error
