@@ -139,7 +139,7 @@ def trust_domain_of(address: str, timeout: float = _ASK_SECONDS) -> str:
     except TimeoutError:
         raise NotServing(f"no answer on {address} within {timeout:g} s") from None
     except (OSError, http.client.HTTPException) as error:
-        raise NotServing(f"no answer on {address}: {getattr(error, 'strerror', None) or error!r}") from None
+        raise NotServing(f"no answer on {address}: {getattr(error, 'strerror', None) or repr(error)}") from None
     finally:
         connection.close()
     if response.status != 200:
