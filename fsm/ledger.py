@@ -49,6 +49,7 @@ _COLUMNS: Final = (
 _JOIN: Final = "cert JOIN identity ON identity.id = cert.identity JOIN issuer ON issuer.id = cert.issuer"
 _DIGEST_MODULUS: Final = 1 << 256
 _CACHED_IDS: Final = 4096
+_KEPT_LOG_BYTES: Final = 64 << 20
 
 
 class LedgerDamaged(Exception):
@@ -161,7 +162,7 @@ class Ledger:
         return len(rows)
 
     def commit(self, applied_log_index: int) -> None:
-        """Make everything since the last commit visible. Durable only after `make_durable`."""
+        """Make everything since the last commit visible. Durable once the write-ahead log is synced."""
         if not self._is_open_transaction:
             # Entries without records: remembered with the next ones. Applying them again changes nothing here.
             self._applied_log_index = applied_log_index
@@ -175,6 +176,14 @@ class Ledger:
         )
         self._db.execute("COMMIT")
         self._is_open_transaction = False
+
+    def start_log_again(self) -> None:
+        """Copy the few pages that a `checkpoint` beside this writer left, so that the next commit starts a new log.
+
+        Without it the write-ahead log of a ledger that is always written to would grow without end.
+        """
+        if not self._is_open_transaction:
+            _checkpoint(self._db)
 
     def _begin(self) -> None:
         if not self._is_open_transaction:
@@ -250,16 +259,22 @@ class Ledger:
         self._db.close()
 
 
-def make_durable(path: str) -> None:
-    """Sync the ledger at `path` up to its last commit. For any thread but the writer's, which it does not stop.
+def checkpoint(path: str) -> int:
+    """Copy the write-ahead log of the ledger at `path` into the file and sync it; returns the pages left to copy.
 
-    A passive checkpoint syncs the write-ahead log first, then copies it into the file and syncs that.
+    For any thread: it stops neither the writer nor readers, who may each keep pages from being copied. So it makes
+    nothing durable for certain; the write-ahead log has to be synced for that.
     """
     db = _open(path)
     try:
-        db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        return _checkpoint(db)
     finally:
         db.close()
+
+
+def _checkpoint(db: sqlite3.Connection) -> int:
+    is_busy, in_log, copied = db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+    return 1 << 30 if is_busy else int(in_log - copied)
 
 
 class LedgerReader:
@@ -327,8 +342,9 @@ def _open(path: str) -> sqlite3.Connection:
     db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
     db.execute("PRAGMA journal_mode = WAL")
     db.execute("PRAGMA synchronous = NORMAL")
-    # Checkpoints sync, so they belong to `make_durable`, never to the apply path.
+    # Checkpoints sync, so they are for other threads and never for the apply path.
     db.execute("PRAGMA wal_autocheckpoint = 0")
+    db.execute(f"PRAGMA journal_size_limit = {_KEPT_LOG_BYTES}")
     db.execute("PRAGMA cache_size = -4096")
     return db
 

@@ -4,6 +4,10 @@ Used on the Raft thread only, except where a method says otherwise. `state` is w
 never ahead of the ledger.
 """
 
+import contextlib
+import errno
+import os
+import sqlite3
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -12,10 +16,15 @@ import msgpack
 from fsm import codec
 from fsm.apply import apply
 from fsm.commands import Applied, RecordLeaves, Rejected, TidyLedger
-from fsm.ledger import Ledger, LedgerDamaged, LedgerReader, make_durable
+from fsm.ledger import Ledger, LedgerDamaged, LedgerReader, LedgerSummary, checkpoint
 from fsm.state import State
 
 _BULK_ROWS: Final = 1000
+#: While rows arrive in bulk, the write-ahead log is copied into the ledger's file behind so many parts.
+_PARTS_PER_CHECKPOINT: Final = 16
+#: Few enough to be copied on the Raft thread; and how often the other thread tries to get there.
+_FEW_PAGES: Final = 2000
+_CHECKPOINT_PASSES: Final = 4
 _ROW_TYPES: Final = (int, bytes, int, str, str, bytes, bytes, int, int, str, (bytes, type(None)), int)
 
 
@@ -28,6 +37,8 @@ class ReplicatedMachine:
         self._on_change = on_change
         self._state = State()
         self.state = self._state
+        self._can_start_log_again = False  # set by the thread that encodes
+        self._parts = 0
 
     def apply(self, log_index: int, commands: list[bytes]) -> list[Applied | Rejected]:
         """Raises: CodecError for an entry of a newer version: this node must stop rather than skip it."""
@@ -51,6 +62,9 @@ class ReplicatedMachine:
 
     def commit(self, log_index: int) -> None:
         self._ledger.commit(log_index)
+        if self._can_start_log_again:
+            self._can_start_log_again = False
+            self._ledger.start_log_again()
         if self._state is not self.state:
             self.state = self._state
             self._on_change(self.state)
@@ -59,7 +73,11 @@ class ReplicatedMachine:
         state = self.state
 
         def encode() -> bytes:
-            make_durable(self._ledger_path)
+            for _ in range(_CHECKPOINT_PASSES):
+                # Meanwhile more is written, less and less with each pass.
+                if _make_durable(self._ledger_path) <= _FEW_PAGES:
+                    self._can_start_log_again = True
+                    break
             return codec.dump_state(state)
 
         return encode
@@ -79,7 +97,7 @@ class ReplicatedMachine:
         self._ledger.skip_to(self._state.leaf_index)
         self._ledger.tidy(self._state.tidied_before)
         self._ledger.commit(self._ledger.applied_log_index)
-        make_durable(self._ledger_path)
+        _make_durable(self._ledger_path)
         self.state = self._state
         self._on_change(self.state)
 
@@ -108,9 +126,32 @@ class ReplicatedMachine:
             self._ledger.rollback()
             raise
         self._ledger.commit(rows[-1][11])
+        self._parts += 1
+        if self._parts % _PARTS_PER_CHECKPOINT == 0:
+            self._ledger.start_log_again()
+
+    @property
+    def ledger_summary(self) -> LedgerSummary:
+        """As of the last commit. Its log index is this node's own business: entries without records do not move it."""
+        return self._ledger.summary
 
     def close(self) -> None:
         self._ledger.close()
+
+
+def _make_durable(ledger_path: str) -> int:
+    """Sync every row that is committed; returns the pages left in the write-ahead log. In any thread. Raises: OSError.
+
+    Synced here because a checkpoint leaves the log as it is when a reader is in its way.
+    """
+    try:
+        # No log: the file has had everything since it was closed last.
+        with contextlib.suppress(FileNotFoundError), open(f"{ledger_path}-wal", "rb") as file:
+            os.fsync(file.fileno())
+        return checkpoint(ledger_path)
+    except sqlite3.Error as error:
+        is_full = error.sqlite_errorcode == sqlite3.SQLITE_FULL
+        raise OSError(errno.ENOSPC if is_full else errno.EIO, f"{ledger_path}: {error}") from error
 
 
 def _checked_rows(part: bytes) -> list[list[Any]]:

@@ -5,6 +5,7 @@ Everything happens in calls from outside: `receive` for a message, `pump` for ev
 on an event loop (replica.py) and in a simulation with virtual time.
 """
 
+import errno
 import functools
 import itertools
 import os
@@ -23,7 +24,7 @@ from cluster.raft.codec import Message
 from cluster.raft.core import RaftCore, RaftTiming
 from cluster.raft.disk import Disk
 from cluster.raft.guard import Guard, Log
-from cluster.raft.journal import Entry, Journal, JournalDamaged
+from cluster.raft.journal import Entry, Journal, JournalDamaged, JournalFailed
 from cluster.raft.membership import ChangeKind, Member, Members, MembershipChange, changed
 from cluster.raft.reads import ReadCallback, ReadIndex
 from cluster.raft.snapshot import Snapshot, SnapshotFile
@@ -38,6 +39,9 @@ MAX_QUEUED_COMMANDS: Final = 8192
 #: A learner becomes a voter when it lags by no more entries and has answered within this time.
 _LEARNER_MAX_LAG: Final = 64
 _LEARNER_CONTACT_SECONDS: Final = 1.0
+
+#: After a compaction found the disk full.
+_COMPACTION_PAUSE_SECONDS: Final = 5.0
 
 #: Leave before this node's own sync: what they carry is counted only once the follower has synced it.
 _BEFORE_SYNC: Final = frozenset(("append_entries", "offer_snapshot"))
@@ -127,9 +131,13 @@ class NodeStatus:
 
 @dataclass(frozen=True, slots=True)
 class CompactionPolicy:
-    """Bytes of commands in the journal at which it is compacted, and how many stay for nodes that lag a little."""
+    """When the journal is compacted, and how many bytes of commands stay for nodes that lag a little.
+
+    By entries too: each may leave 20 KB or more in the ledger's write-ahead log, which starts again behind a snapshot.
+    """
 
     trigger_bytes: int = 16 << 20
+    trigger_entries: int = 4096
     keep_bytes: int = 4 << 20
 
 
@@ -174,6 +182,7 @@ class RaftNode:
         self._results: list[tuple[Proposal, Any]] = []
         self._visible_index = 0
         self._is_compacting = False
+        self._no_compaction_before = 0.0
         self._is_promoting = False
         self.compactions = 0
         env.disk.make_directory(env.directory)
@@ -485,9 +494,11 @@ class RaftNode:
     # -- compaction and snapshots
 
     def _compact_if_due(self) -> None:
-        if self._is_compacting or self.journal.retained_bytes < self._compaction.trigger_bytes:
+        if self._is_compacting or self._env.clock() < self._no_compaction_before:
             return
-        self.compact()
+        entries = self._visible_index - (self._source.log_index or 1)
+        if self.journal.retained_bytes >= self._compaction.trigger_bytes or entries >= self._compaction.trigger_entries:
+            self.compact()
 
     def compact(self) -> None:
         """Save a snapshot in the background, then drop the entries it makes superfluous."""
@@ -512,6 +523,11 @@ class RaftNode:
                 self._source.use(result)
                 self.journal.compact_to(self._first_kept(result.log_index))
                 self._env.log("journal.compacted", log_index=result.log_index, state_bytes=len(result.state))
+            elif isinstance(result, OSError) and result.errno in (errno.ENOSPC, errno.EDQUOT):
+                self._no_compaction_before = self._env.clock() + _COMPACTION_PAUSE_SECONDS
+            else:
+                # What a failed sync left on disk is unknown, and the next one would not tell.
+                raise JournalFailed(f"compaction failed: {result!r}")
 
         self._env.in_background(work, finished)
 

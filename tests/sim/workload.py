@@ -270,6 +270,9 @@ def run_scenario(seed: object, scenario: Scenario) -> SimCluster:
         cluster.run(1.0)
         clients.is_running = False
         cluster.settle(20.0)
+        # Whatever happened before, it serves again.
+        cluster.append(cluster.wait_for_leader(), b"last")
+        cluster.settle()
     except InvariantViolated as error:
         raise InvariantViolated(f"seed {seed} at {cluster.scheduler.now:.4f}: {error}\n{cluster.describe()}") from error
     return cluster

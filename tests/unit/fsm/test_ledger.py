@@ -3,13 +3,14 @@
 import shutil
 import sqlite3
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from fsm.commands import LeafKind, LeafRecord
-from fsm.ledger import Ledger, LedgerDamaged, LedgerQuery, LedgerReader, LedgerRow, make_durable
+from fsm.ledger import Ledger, LedgerDamaged, LedgerQuery, LedgerReader, LedgerRow, checkpoint
 from tests.unit.fsm import samples
 from tests.unit.fsm.samples import ISSUER, NOW, OTHER_ISSUER, record
 
@@ -214,13 +215,52 @@ def test_replay_of_a_committed_prefix_changes_nothing(ledger: Ledger, path: str)
     again.close()
 
 
-def test_made_durable_it_needs_no_write_ahead_log(ledger: Ledger, path: str, tmp_path: Path) -> None:
+def test_checkpointed_it_needs_no_write_ahead_log(ledger: Ledger, path: str, tmp_path: Path) -> None:
     fill(ledger, 5)
-    make_durable(path)
+    assert checkpoint(path) == 0
     shutil.copy(path, tmp_path / "copy.db")
     again = Ledger(str(tmp_path / "copy.db"))
     assert again.summary == ledger.summary
     again.close()
+
+
+@contextmanager
+def reading(path: str) -> Iterator[None]:
+    """A reader that keeps everything committed meanwhile in the write-ahead log."""
+    reader = sqlite3.connect(path)
+    reader.execute("BEGIN")
+    reader.execute("SELECT count(*) FROM cert").fetchone()
+    yield
+    reader.close()
+
+
+def test_checkpoint_tells_what_a_reader_kept_it_from_copying(ledger: Ledger, path: str) -> None:
+    fill(ledger, 5)
+    with reading(path):
+        ledger.add(200, 6, ISSUER, [record(6)])
+        ledger.commit(200)
+        assert checkpoint(path) > 0
+    assert checkpoint(path) == 0
+
+
+def test_write_ahead_log_starts_again_behind_a_checkpoint_that_left_something(ledger: Ledger, path: str) -> None:
+    sizes = []
+
+    def issue(number: int) -> None:
+        ledger.add(number, number, ISSUER, [record(number)])
+        ledger.commit(number)
+
+    for number in range(1, 401):
+        if number % 100 == 50:
+            with reading(path):
+                issue(number)
+                checkpoint(path)
+            ledger.start_log_again()
+        else:
+            issue(number)
+        if number % 100 == 0:
+            sizes.append(Path(f"{path}-wal").stat().st_size)
+    assert sizes[-1] < sizes[1] * 1.2
 
 
 # -- searching
@@ -422,7 +462,7 @@ def test_copy_whose_last_rows_were_tidied_reaches_the_end(ledger: Ledger) -> Non
 @pytest.mark.parametrize("offset", [0, 16, 100])
 def test_damaged_file_is_refused(ledger: Ledger, path: str, offset: int) -> None:
     fill(ledger, 5)
-    make_durable(path)
+    checkpoint(path)
     ledger.close()
     data = bytearray(Path(path).read_bytes())
     data[offset : offset + 64] = b"\xff" * 64

@@ -35,11 +35,17 @@ class Solo:
     """Node `a` of the members `a`, `b`, `c` (or others). Also its Links."""
 
     def __init__(
-        self, members: Members | None = None, *, disk: SimDisk | None = None, store: Store | None = None
+        self,
+        members: Members | None = None,
+        *,
+        disk: SimDisk | None = None,
+        store: Store | None = None,
+        compaction: CompactionPolicy = NO_COMPACTION,
     ) -> None:
         self.members = members or members_of("a", "b", "c")
         self.disk = disk or SimDisk()
         self.store = store or Store()
+        self.compaction = compaction
         self.clock = FakeClock()
         self.log = EventLog()
         self.sent: list[tuple[str, Message]] = []
@@ -62,7 +68,7 @@ class Solo:
             in_background=lambda work, done: self.background.append((work, done)),
             incarnation=7,
         )
-        node = RaftNode("a", self.members, env, timing=TIMING, compaction=NO_COMPACTION)
+        node = RaftNode("a", self.members, env, timing=TIMING, compaction=self.compaction)
         for peer in self.members:
             if peer != "a":
                 node.link_up(peer)

@@ -1,13 +1,18 @@
 """State and ledger together: equal on every node, however a node came to them."""
 
+import errno
+import os
 import shutil
+import sqlite3
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import msgpack
 import pytest
 
+from cluster.raft import machine as machine_module
 from cluster.raft.machine import ReplicatedMachine
 from fsm.codec import CodecError, dump_command
 from fsm.commands import Applied, Command, InitSeal, RecordLeaves, Rejected, TidyLedger
@@ -153,6 +158,61 @@ def test_captured_state_needs_no_write_ahead_log(machines: Machines, tmp_path: P
     again = machines.open("cut")
     again.load(snapshot)
     assert again.state == source.state
+
+
+@contextmanager
+def reading(path: str) -> Iterator[None]:
+    """A reader that keeps everything committed meanwhile in the write-ahead log."""
+    reader = sqlite3.connect(path)
+    reader.execute("BEGIN")
+    reader.execute("SELECT count(*) FROM cert").fetchone()
+    yield
+    reader.close()
+
+
+def test_captured_state_is_synced_though_a_reader_keeps_it_from_being_copied(
+    machines: Machines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a power cut behind the compaction would leave a snapshot that stands on rows which are gone."""
+    machine = machines.open("a")
+    feed(machine, [leaves(1, 2)])
+    synced: list[int] = []
+    with reading(machines.path("a")):
+        feed(machine, [leaves(3, 4)], start=3)
+        monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.fstat(fd).st_ino))
+        machine.capture()()
+    assert os.stat(machines.path("a") + "-wal").st_ino in synced
+
+
+def test_ledger_that_cannot_be_synced_fails_the_capture(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = machines.open("a")
+    feed(machine, [leaves(1)])
+
+    def fail(_path: str) -> int:
+        error = sqlite3.OperationalError("disk I/O error")
+        error.sqlite_errorcode = sqlite3.SQLITE_IOERR_FSYNC
+        raise error
+
+    monkeypatch.setattr(machine_module, "checkpoint", fail)
+    with pytest.raises(OSError, match="disk I/O error") as failed:
+        machine.capture()()
+    assert failed.value.errno == errno.EIO
+
+
+def test_write_ahead_log_of_a_ledger_in_use_starts_again_behind_a_capture(machines: Machines) -> None:
+    machine = machines.open("a")
+    sizes = []
+    for number in range(2, 402):
+        if number % 100 == 50:
+            encode = machine.capture()
+            with reading(machines.path("a")):
+                feed(machine, [leaves(number)], start=number)
+                encode()
+        else:
+            feed(machine, [leaves(number)], start=number)
+        if number % 100 == 0:
+            sizes.append(os.stat(machines.path("a") + "-wal").st_size)
+    assert sizes[-1] < sizes[1] * 1.2
 
 
 def test_snapshot_is_of_the_time_it_was_captured(machines: Machines) -> None:

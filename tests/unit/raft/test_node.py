@@ -1,5 +1,6 @@
 """One node put together: starting, proposing, compacting, catching up, and the order of disk and network."""
 
+import errno
 import random
 from dataclasses import replace
 from typing import Any
@@ -10,12 +11,19 @@ import pytest
 from cluster.raft import codec
 from cluster.raft.journal import JournalDamaged, JournalFailed
 from cluster.raft.membership import ChangeKind, MembershipChange, learner
-from cluster.raft.node import ENTRIES_IN_FLIGHT, MAX_BATCH_COMMANDS, MAX_QUEUED_COMMANDS, Outcome, Proposal
+from cluster.raft.node import (
+    ENTRIES_IN_FLIGHT,
+    MAX_BATCH_COMMANDS,
+    MAX_QUEUED_COMMANDS,
+    CompactionPolicy,
+    Outcome,
+    Proposal,
+)
 from cluster.raft.snapshot import Snapshot, SnapshotDamaged, SnapshotFile
 from tests.sim.cluster import member, members_of
 from tests.sim.disk import Crash, SimDisk
 from tests.sim.machine import ListState, encoded
-from tests.unit.raft.solo import Solo, batch, no_op
+from tests.unit.raft.solo import NO_COMPACTION, Solo, batch, no_op
 
 
 def state_of(*commands: bytes) -> bytes:
@@ -25,9 +33,9 @@ def state_of(*commands: bytes) -> bytes:
     return encoded(state)
 
 
-def leader_with(*commands: bytes) -> Solo:
+def leader_with(*commands: bytes, compaction: CompactionPolicy = NO_COMPACTION) -> Solo:
     """A leader that has committed these."""
-    solo = Solo()
+    solo = Solo(compaction=compaction)
     solo.elect()
     for command in commands:
         result = solo.propose(command)
@@ -356,16 +364,40 @@ def test_compaction_saves_a_snapshot_and_drops_the_entries_before_it() -> None:
     assert solo.background == []
 
 
-def test_failed_compaction_drops_nothing_and_can_be_tried_again() -> None:
-    solo = leader_with(b"one", b"two")
+def test_compaction_is_due_behind_so_many_entries_too() -> None:
+    solo = leader_with(*(b"%d" % number for number in range(8)), compaction=CompactionPolicy(trigger_entries=10))
+    solo.node.pump()
+    assert solo.background == []
+    for number in range(2):
+        solo.propose(b"more %d" % number)
+        solo.node.pump()
+        solo.confirm()
+    assert len(solo.background) == 1
+    solo.run_background()
+    solo.node.pump()
+    assert solo.background == []
+
+
+def test_compaction_on_a_full_disk_drops_nothing_and_is_tried_again_later() -> None:
+    solo = leader_with(b"one", b"two", compaction=CompactionPolicy(trigger_entries=2))
     entries = solo.entries
+    solo.node.pump()
+    _, done = solo.background.pop()
+    done(OSError(errno.ENOSPC, "no space"))
+    assert solo.entries == entries
+    solo.node.pump()
+    assert solo.background == []
+    solo.advance(6)
+    solo.run_background()
+    assert solo.node.compactions == 1
+
+
+def test_compaction_whose_sync_failed_stops_the_node() -> None:
+    solo = leader_with(b"one", b"two")
     solo.node.compact()
     _, done = solo.background.pop()
-    done(OSError("no space"))
-    assert solo.entries == entries
-    solo.node.compact()
-    solo.run_background()
-    assert solo.entries != entries
+    with pytest.raises(JournalFailed, match="Input/output error"):
+        done(OSError(errno.EIO, "Input/output error"))
 
 
 # -- catching up by snapshot
