@@ -43,7 +43,7 @@ class DutyLost(InternalError):
 
 
 def new_serial() -> int:
-    """Positive, 127 random bits and a leading one: the same length for all, never above 20 octets (RFC 5280 4.1.2.2)."""
+    """Positive, 127 random bits behind a one: of one length, and within 20 octets (RFC 5280 4.1.2.2)."""
     return secrets.randbits(127) | 1 << 127
 
 

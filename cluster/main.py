@@ -122,7 +122,15 @@ async def _start(config: NodeConfig, log: Log, stack: contextlib.AsyncExitStack)
     stack.push_async_callback(pool.stop)
     ledger = LedgerReads(str(config.data_dir / "ledger.db"))
     stack.callback(ledger.close)
-    pipeline = SigningPipeline(pool, replica, clock, log, metrics, config.limits.signing_queue)
+    pipeline = SigningPipeline(
+        pool,
+        replica,
+        lambda serial: ledger.call(lambda reader: reader.find(serial)),
+        clock,
+        log,
+        metrics,
+        config.limits.signing_queue,
+    )
     authority = Authority(pool, sealer, pipeline, clock, config.datacenter)
     policy = DutyPolicy(keep_expired_seconds=config.ledger.keep_expired_days * _DAY_SECONDS)
     leader = Leader(replica, authority, ledger, config.connect, policy, clock, log, metrics)

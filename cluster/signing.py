@@ -5,6 +5,7 @@ Signing of one batch overlaps with the commit of the one before. Nothing leaves 
 
 import asyncio
 from collections import deque
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -14,6 +15,7 @@ from cluster.raft.guard import Log
 from cluster.telemetry import Metrics
 from cluster.workers import WorkerPool
 from fsm.commands import Applied, Command, LeafKind, LeafRecord, RecordLeaves, Rejected
+from fsm.ledger import LedgerRow
 from providers.api import IssuedLeaf
 
 MAX_BATCH: Final = 32
@@ -60,13 +62,21 @@ def minimal(number: int) -> bytes:
 
 
 class SigningPipeline:
-    """Accepts requests until `close`; a new leader makes a new one."""
+    """One for each node; what it proposes is refused while the node does not lead."""
 
     def __init__(
-        self, pool: WorkerPool, proposer: Proposer, clock: Clock, log: Log, metrics: Metrics, queue_length: int
+        self,
+        pool: WorkerPool,
+        proposer: Proposer,
+        find: Callable[[bytes], Awaitable[LedgerRow | None]],
+        clock: Clock,
+        log: Log,
+        metrics: Metrics,
+        queue_length: int,
     ) -> None:
         self._pool = pool
         self._proposer = proposer
+        self._find = find
         self._clock = clock
         self._log = log
         self._metrics = metrics
@@ -106,27 +116,30 @@ class SigningPipeline:
             task.add_done_callback(self._tasks.discard)
 
     async def _run(self, context: SigningContext, batch: list[_Request]) -> None:
+        now = int(self._clock.now())
         try:
             try:
-                signed = await self._sign(context, batch)
+                signed = await self._sign(context, batch, now)
             finally:
                 # The next batch is signed while this one is committed.
                 self._signing -= 1
                 self._start_batches()
-            await self._record(context, signed)
+            await self._record(context, signed, now)
         except Exception as error:
             for request in batch:
                 if not request.done.done():
                     request.done.set_exception(error)
 
-    async def _sign(self, context: SigningContext, batch: list[_Request]) -> list[tuple[_Request, IssuedLeaf]]:
+    async def _sign(
+        self, context: SigningContext, batch: list[_Request], now: int
+    ) -> list[tuple[_Request, IssuedLeaf]]:
         for request in batch:
             self._log("ca.signing", serial=request.serial.hex(), provider=context.provider, by=request.requested_by)
         results = await self._pool.sign_leaves(
             context.provider_key,
             context.trust_domain,
             context.datacenter,
-            int(self._clock.now()),
+            now,
             [(request.csr_pem, request.serial) for request in batch],
         )
         self._metrics.sign_batch_size.observe(len(batch))
@@ -138,7 +151,7 @@ class SigningPipeline:
                 request.done.set_exception(result)
         return signed
 
-    async def _record(self, context: SigningContext, signed: list[tuple[_Request, IssuedLeaf]]) -> None:
+    async def _record(self, context: SigningContext, signed: list[tuple[_Request, IssuedLeaf]], now: int) -> None:
         if not signed:
             return
         issuer_key_id = signed[0][1].issuer_key_id
@@ -152,21 +165,49 @@ class SigningPipeline:
         for position, (request, leaf) in enumerate(signed):
             if request.done.done():
                 continue
-            if position in result.duplicates:
-                # The same request came before, by way of a leader that could not answer any more.
-                request.done.set_exception(AnswerLost(_DUPLICATE.format(serial=records[position].serial.hex())))
-                continue
-            request.done.set_result(SignedLeaf(leaf, first_index + position))
-            self._metrics.leaf_signed.labels(context.provider, leaf.kind).inc()
-            self._log(
-                "ca.signed",
-                serial=records[position].serial.hex(),
-                spiffe_id=leaf.spiffe_id,
-                profile=leaf.kind,
-                provider=context.provider,
-                by=request.requested_by,
-                index=first_index + position,
+            if position not in result.duplicates:
+                self._answer(context, request, SignedLeaf(leaf, first_index + position))
+        for position in result.duplicates:
+            request, leaf = signed[position]
+            if not request.done.done():
+                self._answer(context, request, await self._signed_before(context, request, leaf, now))
+
+    def _answer(self, context: SigningContext, request: _Request, signed: SignedLeaf) -> None:
+        request.done.set_result(signed)
+        leaf = signed.leaf
+        self._metrics.leaf_signed.labels(context.provider, leaf.kind).inc()
+        self._log(
+            "ca.signed",
+            serial=minimal(leaf.serial).hex(),
+            spiffe_id=leaf.spiffe_id,
+            profile=leaf.kind,
+            provider=context.provider,
+            by=request.requested_by,
+            index=signed.index,
+        )
+
+    async def _signed_before(
+        self, context: SigningContext, request: _Request, leaf: IssuedLeaf, now: int
+    ) -> SignedLeaf:
+        """The certificate on record for this request, which came by way of a leader that could not answer any more.
+
+        The same key, CSR, serial and time make the same certificate, but for the signature's random part. So the
+        request is answered with what it got, and not with a second certificate. Raises: AnswerLost when the CA has
+        changed since.
+        """
+        row = await self._find(request.serial)
+        if row is not None:
+            then = row.record.not_before + (now - leaf.not_before)
+            [again] = await self._pool.sign_leaves(
+                context.provider_key,
+                context.trust_domain,
+                context.datacenter,
+                then,
+                [(request.csr_pem, request.serial)],
             )
+            if isinstance(again, IssuedLeaf) and _record(request, again) == row.record:
+                return SignedLeaf(again, row.index)
+        raise AnswerLost(_DUPLICATE.format(serial=request.serial.hex()))
 
 
 _DUPLICATE: Final = (
