@@ -21,6 +21,12 @@ _DIAL_SECONDS: Final = 2.0
 _REDIAL_SECONDS: Final = 0.1
 #: A peer that leaves so much unread is cut off rather than let grow.
 _MAX_UNREAD_BYTES: Final = 64 << 20
+#: Probe an idle connection each second; what was not acknowledged for two seconds went to a host that is gone.
+_LIVENESS: Final = tuple(
+    (getattr(socket, name), value)
+    for name, value in (("TCP_KEEPIDLE", 1), ("TCP_KEEPINTVL", 1), ("TCP_KEEPCNT", 3), ("TCP_USER_TIMEOUT", 2000))
+    if hasattr(socket, name)
+)
 
 
 class LinkOwner(Protocol):
@@ -41,9 +47,12 @@ def _tune(transport: asyncio.BaseTransport) -> None:
     if sock is None:
         return
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    with contextlib.suppress(AttributeError, OSError):
-        # Unacknowledged for so long: the host is gone, redial.
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 2000)
+    # A host that is gone closes nothing. Connections that only receive, or are idle, notice by probes alone: otherwise
+    # the dead one would stay beside the next one, and hide that one's end (`closed`).
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in _LIVENESS:
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 class _Inbound(asyncio.Protocol):

@@ -1,6 +1,8 @@
 """Real replicas: three in one process, on loopback, with TLS, files and threads. Waits are for conditions."""
 
 import asyncio
+import contextlib
+import random
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
@@ -29,11 +31,12 @@ DEADLINE_SECONDS = 20.0
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that were free a moment ago, all at once."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [held.getsockname()[1] for held in sockets]
-    for held in sockets:
-        held.close()
+    """Ports that were free a moment ago; none that the system would give to an outgoing connection meanwhile."""
+    ports: list[int] = []
+    while len(ports) < count:
+        port = random.randrange(12_000, 32_000)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            ports += [port] if port not in ports else []
     return ports
 
 
@@ -424,3 +427,17 @@ async def test_proposal_is_cancelled_before_its_mark_is_looked_at() -> None:
         with pytest.raises(Overloaded):
             await propose_with(None, lambda _: None)
     assert seen == [True]
+
+
+async def test_connections_notice_a_host_that_is_gone(cluster: Cluster) -> None:
+    """It closes nothing, and those that only receive would stay for ever."""
+    _, replica = await cluster.leader()
+    links = replica._links
+    await until(lambda: len(links._inbound) == len(links._outbound) == 2, "all connections")
+    transports = [link.transport for link in links._inbound] + [link.transport for link in links._outbound.values()]
+    for transport in transports:
+        assert transport is not None
+        sock = transport.get_extra_info("socket")
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 1
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 2000
