@@ -1,8 +1,6 @@
 """Real replicas: three in one process, on loopback, with TLS, files and threads. Waits are for conditions."""
 
 import asyncio
-import contextlib
-import random
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
@@ -24,20 +22,11 @@ from cluster.tls import NodeTls, TlsFiles
 from fsm.commands import Applied, InitSeal, RecordLeaves, Rejected
 from fsm.ledger import LedgerReader, LedgerSummary
 from tests.fakes import EventLog
+from tests.ports import free_ports
 from tests.unit.fsm import samples
 from tests.unit.raft import tls_files
 
 DEADLINE_SECONDS = 20.0
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that were free a moment ago; none that the system would give to an outgoing connection meanwhile."""
-    ports: list[int] = []
-    while len(ports) < count:
-        port = random.randrange(12_000, 32_000)
-        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            ports += [port] if port not in ports else []
-    return ports
 
 
 async def until(condition: Callable[[], bool], what: str) -> None:
