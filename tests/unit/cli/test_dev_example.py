@@ -35,8 +35,10 @@ def keys_of(model: type[BaseModel], path: str = "") -> set[str]:
     keys: set[str] = set()
     for name, info in model.model_fields.items():
         kind = info.annotation
-        is_section = isinstance(kind, type) and issubclass(kind, BaseModel)
-        keys |= keys_of(kind, f"{path}{name}.") if is_section else {f"{path}{name}"}
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            keys |= keys_of(kind, f"{path}{name}.")
+        else:
+            keys.add(f"{path}{name}")
     return keys
 
 

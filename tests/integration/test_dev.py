@@ -1,0 +1,238 @@
+"""`quorumca dev` with real nodes: what it prints works when pasted, Ctrl-C leaves nothing behind, and it resumes."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+
+from cluster.cli.client import Api, Origin
+from cluster.cli.cluster_file import ClusterFile
+from tests.ports import free_port_offset
+
+pytestmark = pytest.mark.slow
+
+QUORUMCA = [sys.executable, "-P", "-m", "cluster"]
+READY_SECONDS = 90.0
+STOP_SECONDS = 30.0
+
+
+def until(what: str, condition: Callable[[], object], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
+        time.sleep(0.05)
+
+
+def is_gone(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+class Dev:
+    """One `quorumca dev`, in a session of its own as at a terminal."""
+
+    def __init__(self, root: Path, *argv: str) -> None:
+        self.root = root
+        self._output = root.with_name(f"output-{time.monotonic_ns()}")
+        with open(self._output, "wb") as output:
+            self.process = subprocess.Popen(
+                [*QUORUMCA, "dev", "--data-dir", str(root), *argv],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    @property
+    def output(self) -> str:
+        return self._output.read_text()
+
+    def wait_ready(self) -> None:
+        until("dev says what to do next", self._is_ready_or_ended, READY_SECONDS)
+        assert self.process.poll() is None, self.output
+
+    def _is_ready_or_ended(self) -> bool:
+        return "Ctrl-C stops all nodes" in self.output or self.process.poll() is not None
+
+    def nodes(self) -> list[dict[str, Any]]:
+        return list(json.loads((self.root / "cluster.json").read_text())["nodes"])
+
+    def api(self, number: int) -> Api:
+        host, port = self.nodes()[number]["http"].split(":")
+        return Api(Origin("http", host, int(port)))
+
+    def family(self) -> list[int]:
+        """dev, the nodes and their workers."""
+        pids = [self.process.pid, *(node["pid"] for node in self.nodes())]
+        workers = [child.pid for pid in pids for child in psutil.Process(pid).children(recursive=True)]
+        return [*{*pids, *workers}]
+
+    def interrupt(self, number: signal.Signals = signal.SIGINT) -> int:
+        """As Ctrl-C does: to the terminal's whole foreground group."""
+        os.killpg(self.process.pid, number)
+        return self.process.wait(STOP_SECONDS)
+
+
+@contextmanager
+def dev(root: Path, *argv: str) -> Iterator[Dev]:
+    started = Dev(root, *argv)
+    try:
+        started.wait_ready()
+        yield started
+    finally:
+        started.process.kill()
+        started.process.wait()
+        for entry in ClusterFile(root).read():
+            if entry.is_running:
+                with suppress(ProcessLookupError):
+                    os.kill(entry.pid, signal.SIGKILL)
+
+
+def run(argv: Sequence[str], cwd: Path) -> str:
+    done = subprocess.run(argv, cwd=cwd, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def printed_command(output: str, start: str) -> str:
+    (line,) = [line for line in output.splitlines() if line.startswith(start)]
+    return line
+
+
+def assert_is_served_chain(directory: Path, cert_pem: str, roots: dict[str, Any]) -> None:
+    """OpenSSL accepts it with nothing but the active root as trust, and the leaf is for the key in web.key."""
+    leaf, *rest = re.findall("-----BEGIN.*?-----END CERTIFICATE-----\n", cert_pem, re.DOTALL)
+    (active,) = [root for root in roots["Roots"] if root["Active"]]
+    for name, text in (("leaf", leaf), ("rest", "".join(rest)), ("root", active["RootCert"])):
+        (directory / f"{name}.pem").write_text(text)
+    untrusted = ["-untrusted", "rest.pem"] if rest else []
+    verified = run(["openssl", "verify", "-x509_strict", "-CAfile", "root.pem", *untrusted, "leaf.pem"], directory)
+    assert verified == "leaf.pem: OK\n"
+    key = serialization.load_pem_private_key((directory / "web.key").read_bytes(), password=None)
+    assert x509.load_pem_x509_certificate(leaf.encode()).public_key() == key.public_key()
+
+
+def test_printed_commands_ctrl_c_and_resume(tmp_path: Path) -> None:
+    root, work = tmp_path / "my data", tmp_path / "my work"
+    work.mkdir()
+    offset = free_port_offset(3)
+    with dev(root, "--nodes", "3", "--port-offset", str(offset)) as first:
+        nodes = first.nodes()
+        assert [node["http"] for node in nodes] == [f"127.0.0.1:{8500 + offset + k}" for k in range(3)]
+        roots = first.api(0).json("GET", "/v1/connect/ca/roots")
+        serials = set()
+        for node in nodes:
+            command = printed_command(first.output, "openssl").replace(nodes[0]["http"], node["http"])
+            issued = json.loads(run(["bash", "-c", command], work))
+            assert issued["Service"] == "web"
+            assert_is_served_chain(work, issued["CertPEM"], roots)
+            serials.add(issued["SerialNumber"])
+        assert len(serials) == 3
+        for command in [line for line in first.output.splitlines() if line.startswith("curl")]:
+            assert json.loads(run(["bash", "-c", command], work))
+        family = first.family()
+        assert len(family) >= 1 + 3 + 3
+        assert first.interrupt() == 0
+        assert first.output.endswith("All nodes have stopped.\n")
+        until("every process is gone", lambda: all(map(is_gone, family)), 5.0)
+    configs = [Path(node["config"]).read_bytes() for node in nodes]
+    with dev(root, "--nodes", "3", "--port-offset", str(offset)) as second:
+        again = second.api(2).json("GET", "/v1/connect/ca/roots")
+        assert again["ActiveRootID"] == roots["ActiveRootID"]
+        assert again["TrustDomain"] == roots["TrustDomain"]
+        assert serials <= {cert["SerialNumber"] for cert in second.api(1).json("GET", "/v1/connect/ca/certs")["Certs"]}
+        assert [Path(node["config"]).read_bytes() for node in nodes] == configs
+        assert second.interrupt(signal.SIGTERM) == 0
+
+
+def test_dead_node_is_reported_and_brought_back_by_hand(tmp_path: Path) -> None:
+    with dev(tmp_path / "data", "--port-offset", str(free_port_offset(3))) as cluster:
+        victim = cluster.nodes()[1]
+        workers = [child.pid for child in psutil.Process(victim["pid"]).children(recursive=True)]
+        assert workers
+        os.kill(victim["pid"], signal.SIGKILL)
+        until(
+            "the death is reported",
+            lambda: f"node-2 (pid {victim['pid']}) has ended: killed by SIGKILL" in cluster.output,
+            5.0,
+        )
+        until("its workers have ended", lambda: all(map(is_gone, workers)), 5.0)
+        by_hand = subprocess.Popen([*QUORUMCA, "agent", "-config", victim["config"]], stdout=subprocess.DEVNULL)
+        try:
+            until("its return is reported", lambda: f"node-2 runs again (pid {by_hand.pid})" in cluster.output, 10.0)
+            assert cluster.nodes()[1]["pid"] == by_hand.pid
+            until("it serves", lambda: answers_roots(cluster.api(1)), READY_SECONDS)
+            assert cluster.interrupt() == 0
+            assert by_hand.wait(STOP_SECONDS) == 0
+        finally:
+            by_hand.kill()
+
+
+def test_killed_dev_leaves_the_nodes_and_they_are_named(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    with dev(root, "--nodes", "1", "--port-offset", str(free_port_offset(1))) as cluster:
+        (pid,) = [node["pid"] for node in cluster.nodes()]
+        cluster.process.kill()
+        cluster.process.wait(STOP_SECONDS)
+        assert answers_roots(cluster.api(0))
+        again = subprocess.run([*QUORUMCA, "dev", "--data-dir", str(root)], capture_output=True, text=True, check=False)
+        assert (again.returncode, again.stdout) == (1, "")
+        assert f"node-1 (pid {pid})" in again.stderr
+
+
+def test_added_nodes_vote_and_resume(tmp_path: Path) -> None:
+    root, argv = tmp_path / "my data", ["--nodes", "1", "--port-offset", str(free_port_offset(3))]
+    with dev(root, *argv) as cluster:
+        for name in ("node-2", "node-3"):
+            done = subprocess.run(
+                [*QUORUMCA, "dev", "add-node", "-data-dir", str(root)], capture_output=True, text=True, check=False
+            )
+            assert done.returncode == 0, done.stderr
+            assert name in done.stdout
+        nodes = cluster.nodes()
+        assert [node["name"] for node in nodes] == ["node-1", "node-2", "node-3"]
+        servers = cluster.api(2).json("GET", "/v1/operator/raft/configuration")["Servers"]
+        assert {server["ID"]: server["Voter"] for server in servers} == {node["name"]: True for node in nodes}
+        assert [server["Address"] for server in servers] == [node["raft"] for node in nodes]
+        until(
+            "all nodes have applied the same",
+            lambda: (
+                len({cluster.api(k).text("GET", "/v1/operator/digest", query={"stale": ""}) for k in range(3)}) == 1
+            ),
+            10.0,
+        )
+        until("the additions are reported", lambda: "node-3 has joined" in cluster.output, 5.0)
+        active = cluster.api(0).json("GET", "/v1/connect/ca/roots")["ActiveRootID"]
+        family = cluster.family()
+        assert cluster.interrupt() == 0
+        until("every process is gone", lambda: all(map(is_gone, family)), 5.0)
+    with dev(root, *argv) as resumed:
+        assert [node["name"] for node in resumed.nodes()] == ["node-1", "node-2", "node-3"]
+        for k in range(3):
+            assert resumed.api(k).json("GET", "/v1/connect/ca/roots")["ActiveRootID"] == active
+        assert resumed.interrupt() == 0
+
+
+def digest(api: Api) -> str:
+    return api.text("GET", "/v1/operator/digest", query={"stale": ""})
+
+
+def answers_roots(api: Api) -> bool:
+    try:
+        return bool(api.json("GET", "/v1/connect/ca/roots")["ActiveRootID"])
+    except Exception:
+        return False
