@@ -1,0 +1,194 @@
+"""/v1/agent: what this node does for the services on its host, and what it says about itself."""
+
+import asyncio
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any, Final
+
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+
+from cluster.api import ReadLevel, ReadPoint
+from cluster.errors import BadRequest, InternalError, NoLeader, NotReady
+from cluster.http.blocking import (
+    MAX_WAIT_SECONDS,
+    QueryOptions,
+    check_cache_control,
+    point_headers,
+    query_headers,
+    query_options,
+)
+from cluster.http.body import decode_object, read_body, text_field
+from cluster.http.context import Api, Route, requester
+from cluster.http.errors import leaf_status
+from cluster.http.query import Query
+from cluster.http.render import body_response, issued_cert, json_response
+from cluster.http.roots import require_config, require_connect, roots_object
+from providers.spiffe import Kind, SpiffeError, parse
+
+#: How long roots wait for a leader to prove them fresh; then what this node has is better than nothing.
+_FRESHNESS_SECONDS: Final = 1.0
+_VERSION: Final = version("quorumca")
+_HIT: Final = {"X-Cache": "HIT", "Age": "0"}
+
+
+async def get_roots(api: Api, request: web.Request, query: Query) -> web.Response:
+    options = query_options(query)
+    check_cache_control(request)
+    require_connect(api)
+    point = await _roots_point(api, request, options)
+    require_config(point.state)
+    headers = point_headers(point, point.state.roots_watch_index, options) | _HIT
+    return json_response(roots_object(point.state), query, headers)
+
+
+async def get_leaf(api: Api, request: web.Request, query: Query) -> web.Response:
+    options = query_options(query)
+    check_cache_control(request)
+    require_connect(api)
+    name = request.match_info["service"]
+    if not name:
+        raise InternalError("URI must be either service, agent, server, or kind")
+    if options.index:
+        timeout = options.timeout(api.rng, MAX_WAIT_SECONDS)
+        leaf = await api.waiters.wait(
+            request,
+            lambda: api.service.leaf(name, requester(request), index=options.index, timeout_seconds=timeout),
+        )
+    else:
+        leaf = await api.service.leaf(name, requester(request))
+    headers = query_headers(
+        leaf.cert.index, options.consistency, has_leader=bool(api.service.leader_address()), last_contact_ms=0
+    )
+    headers["X-Cache"] = "HIT" if leaf.is_hit else "MISS"
+    if leaf.is_hit:
+        headers["Age"] = str(max(0, leaf.age_seconds))
+    return json_response(issued_cert(leaf.cert, leaf.private_key_pem), query, headers)
+
+
+async def authorize(api: Api, request: web.Request, query: Query) -> web.Response:
+    """There are no intentions, so what decides is the default: allowed, because ACLs are off."""
+    require_connect(api)
+    fields = decode_object(await read_body(request))
+    client_uri = text_field(fields, "ClientCertURI")
+    text_field(fields, "ClientCertSerial")  # Consul does not use it either
+    if not text_field(fields, "Target"):
+        raise BadRequest("Target service must be specified")
+    try:
+        client = parse(client_uri)
+    except SpiffeError:
+        raise BadRequest("ClientCertURI not a valid Connect identifier") from None
+    if client.kind is not Kind.SERVICE:
+        raise BadRequest("ClientCertURI not a valid Service identifier")
+    return json_response({"Authorized": True, "Reason": "Default behavior configured by ACLs"}, query, _HIT)
+
+
+async def get_self(api: Api, _request: web.Request, query: Query) -> web.Response:
+    """Exactly these keys, in this order: py-consul's tests look. Nothing here is secret."""
+    config = api.service.config
+    host, _, port = config.raft_address.rpartition(":")
+    body = {
+        "Config": {
+            "Datacenter": config.datacenter,
+            "PrimaryDatacenter": config.datacenter,
+            "NodeName": config.node_name,
+            "NodeID": config.node_name,
+            "Revision": "",
+            "Server": True,
+            "Version": _VERSION,
+            "BuildDate": "1970-01-01T00:00:00Z",
+        },
+        "DebugConfig": {
+            "Datacenter": config.datacenter,
+            "NodeName": config.node_name,
+            "ConnectEnabled": config.connect.enabled,
+            "HTTPAddress": config.http.address,
+            "HTTPUsesTLS": config.http.tls_cert is not None,
+            "HTTPMaxConnections": config.http.max_connections,
+            "RaftAddress": config.raft_address,
+            "RPCAddress": config.rpc_address,
+            "LogLevel": config.log.level,
+        },
+        "Coord": None,
+        "Member": {
+            "Name": config.node_name,
+            "Addr": host.strip("[]"),
+            "Port": int(port),
+            "Tags": {"dc": config.datacenter, "role": "quorumca", "build": _VERSION},
+            "Status": 1,  # alive
+        },
+        "Stats": {group: dict(facts) for group, facts in api.service.stats().items()},
+        "Meta": {},
+        # There are no xDS ports; -1 is how Consul says so.
+        "xDS": {"SupportedProxies": {}, "Port": -1, "Ports": {"Plaintext": -1, "TLS": -1}},
+    }
+    return json_response(body, query)
+
+
+async def get_metrics(api: Api, _request: web.Request, query: Query) -> web.Response:
+    registry = api.service.metrics.registry
+    match query.get("format", ""):
+        case "prometheus":
+            return body_response(generate_latest(registry), CONTENT_TYPE_LATEST)
+        case "" | "json":
+            now = datetime.fromtimestamp(int(api.clock.now()), UTC)
+            return json_response({"Timestamp": f"{now:%Y-%m-%d %H:%M:%S} +0000 UTC"} | _metric_lists(registry), query)
+        case _:
+            raise BadRequest("Unsupported metrics format: allowed are json and prometheus")
+
+
+ROUTES: Final = (
+    Route(("GET",), "/v1/agent/connect/ca/roots", get_roots),
+    Route(("GET",), "/v1/agent/connect/ca/leaf/{service:.*}", get_leaf, status_of=leaf_status),
+    Route(("POST", "PUT"), "/v1/agent/connect/authorize", authorize),
+    Route(("GET",), "/v1/agent/self", get_self),
+    Route(("GET",), "/v1/agent/metrics", get_metrics),
+)
+
+
+async def _roots_point(api: Api, request: web.Request, options: QueryOptions) -> ReadPoint:
+    """Fresh where a leader can say so; else what this node has (Consul's agents fail open here, too)."""
+    if options.index:
+        timeout = options.timeout(api.rng)
+        return await api.waiters.wait(
+            request,
+            lambda: api.service.watch(ReadLevel.STALE, options.index, lambda state: state.roots_watch_index, timeout),
+        )
+    if options.level is ReadLevel.LINEARIZABLE and not options.is_cached:
+        try:
+            async with asyncio.timeout(_FRESHNESS_SECONDS):
+                return await api.service.read(ReadLevel.LINEARIZABLE)
+        except (NoLeader, NotReady, TimeoutError):
+            pass
+    return await api.service.read(ReadLevel.STALE)
+
+
+def _metric_lists(registry: CollectorRegistry) -> dict[str, list[dict[str, Any]]]:
+    """Consul's form. Values are totals since the start, where Consul's are of the last ten seconds."""
+    gauges: list[dict[str, Any]] = []
+    counters: list[dict[str, Any]] = []
+    samples: list[dict[str, Any]] = []
+    for family in registry.collect():
+        match family.type:
+            case "gauge":
+                gauges += [{"Name": s.name, "Value": s.value, "Labels": s.labels} for s in family.samples]
+            case "counter":
+                counters += [
+                    {"Name": family.name, "Count": int(s.value), "Sum": s.value, "Labels": s.labels}
+                    for s in family.samples
+                    if s.name.endswith("_total")
+                ]
+            case "histogram":
+                sums = [s for s in family.samples if s.name.endswith("_sum")]
+                counts = [s for s in family.samples if s.name.endswith("_count")]
+                samples += [
+                    {
+                        "Name": family.name,
+                        "Count": int(count.value),
+                        "Sum": total.value,
+                        "Mean": total.value / count.value if count.value else 0.0,
+                        "Labels": count.labels,
+                    }
+                    for total, count in zip(sums, counts, strict=True)
+                ]
+    return {"Gauges": gauges, "Points": [], "Counters": counters, "Samples": samples}

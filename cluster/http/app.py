@@ -1,0 +1,237 @@
+"""The HTTP API for clients: routes, what is done around every request, and the listener."""
+
+import asyncio
+import random
+import re
+import ssl
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from aiohttp import web
+from aiohttp.typedefs import Handler as AiohttpHandler
+
+from cluster.api import Service
+from cluster.clock import Clock, SystemClock
+from cluster.config import HttpSection
+from cluster.http import agent, catalog, certs, configuration, openapi, operator, roots, sign, status
+from cluster.http.blocking import MAX_WAITING, Waiters
+from cluster.http.body import answer_early, expect_continue
+from cluster.http.connection import HEAD_SECONDS, MAX_HEADER_BYTES, Connection, Door
+from cluster.http.context import API, Api, Route, requester
+from cluster.http.errors import (
+    HeadersTooLarge,
+    NotAllowed,
+    NotFoundPath,
+    error_response,
+    no_such_datacenter,
+)
+from cluster.http.query import Query, check_path, parse_query
+from cluster.http.render import TEXT, empty_response
+from cluster.raft.guard import Log
+
+ROUTES: Final[tuple[Route, ...]] = (
+    *sign.ROUTES,
+    *roots.ROUTES,
+    *configuration.ROUTES,
+    *certs.ROUTES,
+    *agent.ROUTES,
+    *status.ROUTES,
+    *operator.ROUTES,
+    *catalog.ROUTES,
+    *openapi.ROUTES,
+)
+
+_UNKNOWN: Final = "unknown"
+#: What a line and its separators cost on the wire beside name and value.
+_HEADER_OVERHEAD: Final = 4
+_MAX_DETAIL: Final = 200
+_BACKLOG: Final = 1024
+_HANDSHAKE_SECONDS: Final = 10.0
+_PARAMETER_PATTERN: Final = re.compile(r":[^}]*}")
+
+
+def create_app(
+    service: Service,
+    log: Log,
+    *,
+    clock: Clock | None = None,
+    rng: random.Random | None = None,
+    max_waiting: int = MAX_WAITING,
+) -> web.Application:
+    """Every endpoint of ROUTES over `service`."""
+    app = web.Application()
+    api = Api(
+        service=service,
+        log=log,
+        clock=clock or SystemClock(),
+        rng=rng or random.Random(),  # noqa: S311 - spreads load, guards nothing
+        waiters=Waiters(service.metrics.blocking_queries, max_waiting),
+    )
+    app[API] = api
+    by_path: dict[str, list[Route]] = {}
+    for route in ROUTES:
+        by_path.setdefault(route.path, []).append(route)
+    for path, routes in by_path.items():
+        _add_path(app, api, path, routes)
+    fallback = Route((), _UNKNOWN, _not_found)
+    app.router.add_route("*", "/{path:.*}", _endpoint(api, fallback), expect_handler=expect_continue)
+    app.on_shutdown.append(_stop_waiting)
+    return app
+
+
+class HttpServer:
+    """The running listener."""
+
+    def __init__(self, runner: web.AppRunner, listener: asyncio.Server, door: Door) -> None:
+        self._runner = runner
+        self._listener = listener
+        self._door = door
+
+    @property
+    def open_connections(self) -> int:
+        return self._door.open_connections
+
+    async def stop(self) -> None:
+        """Accept nothing more, end blocking queries, let other requests finish within the bound; then close all."""
+        self._listener.close()
+        await self._runner.cleanup()
+
+
+async def start_http(
+    app: web.Application, section: HttpSection, *, stop_seconds: float = 10.0, head_seconds: float = HEAD_SECONDS
+) -> HttpServer:
+    """Listen. `stop_seconds` bounds how long `stop` waits for requests under way.
+
+    Raises: OSError when the address cannot be bound, ssl.SSLError when the TLS files cannot be used.
+    """
+    api = app[API]
+    # Its own bound counts twice: for the handler to end, and for it to end once it is cancelled.
+    runner = web.AppRunner(app, handle_signals=False, shutdown_timeout=stop_seconds / 2)
+    await runner.setup()
+    server = runner.server
+    assert server is not None  # it has just been set up
+    loop = asyncio.get_running_loop()
+    door = Door(section.max_connections, api.log, _refusal_counter(api), head_seconds)
+    host, _, port = section.address.rpartition(":")
+    context = _tls_context(section)
+    try:
+        listener = await loop.create_server(
+            lambda: Connection(server, door, loop),
+            host.strip("[]"),
+            int(port),
+            ssl=context,
+            backlog=_BACKLOG,
+            ssl_handshake_timeout=_HANDSHAKE_SECONDS if context else None,
+        )
+    except BaseException:
+        await runner.cleanup()
+        raise
+    return HttpServer(runner, listener, door)
+
+
+def template(path: str) -> str:
+    """A route's path as OpenAPI and metrics name it: without the router's patterns."""
+    return _PARAMETER_PATTERN.sub("}", path)
+
+
+def _add_path(app: web.Application, api: Api, path: str, routes: Sequence[Route]) -> None:
+    """The routes of one path, with OPTIONS and the refusal of every other method."""
+    allow = ",".join(["OPTIONS", *sorted(method for route in routes for method in route.methods)])
+
+    async def options(_api: Api, _request: web.Request, _query: Query) -> web.Response:
+        return empty_response({"Allow": allow})
+
+    async def refuse(_api: Api, request: web.Request, _query: Query) -> web.Response:
+        raise NotAllowed(request.method, allow)
+
+    resource = app.router.add_resource(path)
+    for route in (*routes, Route(("OPTIONS",), path, options), Route(("*",), path, refuse)):
+        handler = _endpoint(api, route)
+        for method in route.methods:
+            resource.add_route(method, handler, expect_handler=expect_continue)
+
+
+async def _not_found(_api: Api, _request: web.Request, _query: Query) -> web.Response:
+    raise NotFoundPath("Invalid URL path: not found")
+
+
+async def _stop_waiting(app: web.Application) -> None:
+    app[API].waiters.stop()
+
+
+def _endpoint(api: Api, route: Route) -> AiohttpHandler:
+    """Around every request: check what came in, turn errors into answers, count, log. One function, because the
+    layers of a middleware would cost the hot path more than the work itself.
+    """
+    label = template(route.path)
+    observe_seconds = api.service.metrics.http_seconds.labels(label).observe
+    count = _counter(api, label)
+    monotonic = api.clock.monotonic
+    datacenter = api.service.config.datacenter
+
+    async def serve(request: web.Request) -> web.Response:
+        started = monotonic()
+        try:
+            query = _admit(request, datacenter)
+            response = await route.handler(api, request, query)
+        except Exception as error:
+            response = error_response(error, label, api.log, route.status_of)
+        seconds = monotonic() - started
+        observe_seconds(seconds)
+        count(response.status)
+        if (route.logs_success or response.status >= 400) and response.status not in route.quiet_statuses:
+            _log_request(api.log, label, request, response, seconds)
+        if not request.content.is_eof():
+            await answer_early(request, response)
+        return response
+
+    return serve
+
+
+def _admit(request: web.Request, datacenter: str) -> Query:
+    """Bounds and syntax of everything but the body. Raises: HeadersTooLarge, BadRequest, InternalError."""
+    size = 0
+    for name, value in request.raw_headers:
+        size += len(name) + len(value) + _HEADER_OVERHEAD
+    if size > MAX_HEADER_BYTES:
+        raise HeadersTooLarge(f"request headers are too large: at most {MAX_HEADER_BYTES} bytes")
+    url = request.rel_url
+    check_path(url.raw_path)
+    query = parse_query(url.raw_query_string)
+    if query and query.get("dc", "") not in ("", datacenter):
+        raise no_such_datacenter()
+    return query
+
+
+def _log_request(log: Log, route: str, request: web.Request, response: web.Response, seconds: float) -> None:
+    """Without the URL: there may be a token in it."""
+    fields: dict[str, object] = {"method": request.method, "route": route, "status": response.status}
+    if response.headers.get("Content-Type") == TEXT and response.text:
+        fields["detail"] = response.text[:_MAX_DETAIL]
+    log("http.request", **fields, ms=round(seconds * 1000, 1), remote=requester(request))
+
+
+def _counter(api: Api, label: str) -> Callable[[int], None]:
+    """Counts answers by status; `labels` is looked up once for each status."""
+    counters = {200: api.service.metrics.http_requests.labels(label, "200").inc}
+
+    def count(status: int) -> None:
+        increase = counters.get(status)
+        if increase is None:
+            increase = counters[status] = api.service.metrics.http_requests.labels(label, str(status)).inc
+        increase()
+
+    return count
+
+
+def _refusal_counter(api: Api) -> Callable[[int], None]:
+    return _counter(api, "none")
+
+
+def _tls_context(section: HttpSection) -> ssl.SSLContext | None:
+    if section.tls_cert is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(section.tls_cert, section.tls_key)
+    return context

@@ -1,0 +1,231 @@
+"""Request bodies: read within bounds of size and time, decode to one JSON object, take typed fields out of it."""
+
+import asyncio
+import json
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, NoReturn
+
+from aiohttp import ClientPayloadError, web
+from aiohttp.http_exceptions import PayloadEncodingError
+
+from cluster.errors import BadRequest
+from cluster.http.errors import BodyTooLarge, TooSlow
+from cluster.http.query import shown
+
+MAX_BODY_BYTES: Final = 512 << 10
+#: Of a body that is refused, this much is still taken in, so that a client which only writes gets to read the answer.
+MAX_DRAINED_BYTES: Final = 1 << 20
+BODY_SECONDS: Final = 30.0
+_DRAIN_SECONDS: Final = 5.0
+#: Deep enough for any provider's configuration, and far from every recursion limit on its way.
+_MAX_DEPTH: Final = 32
+_MIN_NUMBER: Final = -(1 << 63)
+_MAX_NUMBER: Final = (1 << 64) - 1
+_BROKEN: Final = (web.RequestPayloadError, PayloadEncodingError, ClientPayloadError, ConnectionError)
+
+Fields = Mapping[str, Any]
+
+
+# -- reading
+
+
+async def read_body(request: web.Request) -> bytes:
+    """Raises: BodyTooLarge, TooSlow, BadRequest when the transfer is broken."""
+    content = request.content
+    length = request.content_length
+    if length is not None and length > MAX_BODY_BYTES:
+        raise _too_large()
+    try:
+        if content.is_eof():
+            data = content.read_nowait()
+        else:
+            async with asyncio.timeout(BODY_SECONDS):
+                data = await _read_to_end(content)
+    except TimeoutError:
+        raise TooSlow(f"the request body did not arrive within {BODY_SECONDS:g} seconds") from None
+    except _BROKEN:
+        raise BadRequest("Request decode failed: the transfer of the body is broken") from None
+    if len(data) > MAX_BODY_BYTES:
+        raise _too_large()
+    return data
+
+
+async def _read_to_end(content: Any) -> bytes:
+    data = bytearray()
+    while chunk := await content.readany():
+        data += chunk
+        if len(data) > MAX_BODY_BYTES:
+            raise _too_large()
+    return bytes(data)
+
+
+async def answer_early(request: web.Request, response: web.Response) -> None:
+    """Send the response to a request whose body is still under way, and take in a bounded part of the rest.
+
+    A connection closed with unread data is reset, and the client would lose the answer.
+    """
+    content = request.content
+    if request.content_length is None or request.content_length > MAX_DRAINED_BYTES:
+        response.force_close()
+    left = MAX_DRAINED_BYTES
+    try:
+        await response.prepare(request)
+        await response.write_eof()
+        async with asyncio.timeout(_DRAIN_SECONDS):
+            while left > 0 and (chunk := await content.readany()):
+                left -= len(chunk)
+    except (TimeoutError, *_BROKEN):
+        response.force_close()
+
+
+async def expect_continue(request: web.Request) -> web.Response | None:
+    """`Expect: 100-continue`: refuse a body that is too large before it is sent."""
+    if (request.content_length or 0) > MAX_BODY_BYTES:
+        return None  # the endpoint refuses it without reading
+    if request.headers.get("Expect", "").lower() == "100-continue" and request.version >= (1, 1):
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0  # the answer itself has not begun
+    return None
+
+
+def _too_large() -> BodyTooLarge:
+    return BodyTooLarge(f"Request body is too large: at most {MAX_BODY_BYTES} bytes are allowed")
+
+
+# -- decoding
+
+
+def decode_object(body: bytes, aliases: Mapping[str, str] | None = None) -> Fields:
+    """The members of the object by lower-case name, null ones left out. `aliases` gives other names of members.
+
+    Raises: BadRequest.
+    """
+    if not body:
+        _fail("EOF")
+    try:
+        value = json.loads(
+            body.decode("utf-8"), object_pairs_hook=_object, parse_constant=_no_constant, parse_float=_finite
+        )
+        _check(value, 0)
+    except UnicodeDecodeError:
+        _fail("the body is not UTF-8")
+    except RecursionError:
+        _fail(f"nested more than {_MAX_DEPTH} deep")
+    except ValueError as error:
+        _fail(str(error)[:200])
+    if not isinstance(value, dict):
+        _fail(f"the body must be a JSON object, not {_kind(value)}")
+    fields: dict[str, Any] = {}
+    for name, member in value.items():
+        key = name.lower()
+        key = (aliases or {}).get(key, key)
+        if key in fields:
+            _fail(f"{shown(name)} is given more than once")
+        fields[key] = member
+    return {name: member for name, member in fields.items() if member is not None}
+
+
+def text_field(fields: Fields, name: str) -> str:
+    """Empty when it is left out."""
+    value = fields.get(name.lower(), "")
+    if not isinstance(value, str):
+        _fail(f"{name} = {shown(value)}: must be a string")
+    return value
+
+
+def bool_field(fields: Fields, name: str) -> bool:
+    value = fields.get(name.lower(), False)
+    if not isinstance(value, bool):
+        _fail(f"{name} = {shown(value)}: must be true or false")
+    return value
+
+
+def index_field(fields: Fields, name: str) -> int:
+    value = fields.get(name.lower(), 0)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        _fail(f"{name} = {shown(value)}: must be a whole number from 0 to 2^64-1")
+    return value
+
+
+def object_field(fields: Fields, name: str) -> Mapping[str, object] | None:
+    """None when it is left out. Its value is never shown: there may be secrets in it."""
+    value = fields.get(name.lower())
+    if value is not None and not isinstance(value, dict):
+        _fail(f"{name}: must be an object, not {_kind(value)}")
+    return value
+
+
+def text_map_field(fields: Fields, name: str) -> Mapping[str, str] | None:
+    value = object_field(fields, name)
+    for key, member in (value or {}).items():
+        if not isinstance(member, str):
+            _fail(f"{name}.{shown(key)} = {shown(member)}: must be a string")
+    return value  # type: ignore[return-value]  # every member was looked at
+
+
+def _object(pairs: Iterable[tuple[str, object]]) -> dict[str, object]:
+    value: dict[str, object] = {}
+    for name, member in pairs:
+        if name in value:
+            raise ValueError(f"{shown(name)} is given more than once")
+        value[name] = member
+    return value
+
+
+def _no_constant(text: str) -> NoReturn:
+    raise ValueError(f"{text} is not a JSON number")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{shown(text)} is too large for a number")
+    return value
+
+
+def _check(value: object, depth: int) -> None:
+    """What JSON can say and the log, or a certificate, cannot hold. Raises: ValueError."""
+    match value:
+        case str():
+            _check_text(value)
+        case int() if not _MIN_NUMBER <= value <= _MAX_NUMBER:
+            raise ValueError("a whole number does not fit into 64 bits")
+        case dict() | list():
+            if depth == _MAX_DEPTH:
+                raise RecursionError
+            for member in value.values() if isinstance(value, dict) else value:
+                _check(member, depth + 1)
+            if isinstance(value, dict):
+                for name in value:
+                    _check_text(name)
+
+
+def _check_text(text: str) -> None:
+    if "\0" in text:
+        raise ValueError("a string contains NUL")
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise ValueError("a string contains half of a surrogate pair") from None
+
+
+def _kind(value: object) -> str:
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "a boolean"
+        case int() | float():
+            return "a number"
+        case str():
+            return "a string"
+        case list():
+            return "a list"
+        case _:
+            return "an object"
+
+
+def _fail(why: str) -> NoReturn:
+    raise BadRequest(f"Request decode failed: {why}")

@@ -1,0 +1,120 @@
+"""/v1/connect/ca/certs: the record of every issued certificate."""
+
+import math
+import re
+from datetime import datetime
+from typing import Final
+
+from aiohttp import web
+
+from cluster.errors import BadRequest, NotFound
+from cluster.http.blocking import query_options
+from cluster.http.context import Api, Route
+from cluster.http.query import Query, refuse_unknown, shown
+from cluster.http.render import colon_hex, json_response, rfc3339
+from fsm.commands import LeafKind
+from fsm.ledger import LedgerQuery, LedgerRow
+
+MAX_LIMIT: Final = 1000
+_DEFAULT_LIMIT: Final = 100
+_FILTERS: Final = ("service", "spiffe_id", "kind", "issuer", "expires_before", "limit", "after")
+_KINDS: Final = {kind.label: kind for kind in LeafKind}
+#: RFC 5280 allows 20 bytes of serial; key ids are hashes. Longer ones are nobody's.
+_MAX_HEX: Final = 128
+_HEX: Final = re.compile(r"[0-9A-Fa-f]+|[0-9A-Fa-f]{1,2}(:[0-9A-Fa-f]{1,2})+")
+_RFC3339: Final = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?([Zz]|[+-][0-9]{2}:[0-9]{2})"
+)
+_DIGITS: Final = re.compile(r"[0-9]{1,19}")
+_MAX_NUMBER: Final = (1 << 63) - 1
+
+
+async def get_cert(api: Api, request: web.Request, query: Query) -> web.Response:
+    text = request.match_info["serial"]
+    serial = _hex("serial number", text).lstrip(b"\0")
+    row = await api.service.find_cert(serial, query_options(query).level)
+    if row is None:
+        raise NotFound(f"no certificate with serial number {colon_hex(serial) or '00'} is on record")
+    return json_response(_cert_object(row), query)
+
+
+async def list_certs(api: Api, _request: web.Request, query: Query) -> web.Response:
+    refuse_unknown(query, _FILTERS)
+    limit = _number(query, "limit", _DEFAULT_LIMIT, 1, MAX_LIMIT)
+    wanted = LedgerQuery(
+        service=query.get("service"),
+        spiffe_id=query.get("spiffe_id"),
+        kind=_kind(query.get("kind")),
+        issuer_key_id=_hex("issuer", query["issuer"]) if "issuer" in query else None,
+        expires_before=_moment(query["expires_before"]) if "expires_before" in query else None,
+        after=_number(query, "after", 0, 0, _MAX_NUMBER),
+        limit=limit + 1,  # one more says whether there is a next page
+    )
+    rows = await api.service.search_certs(wanted, query_options(query).level)
+    page = rows[:limit]
+    following = str(page[-1].index) if len(rows) > limit else None
+    return json_response({"Certs": [_cert_object(row) for row in page], "Next": following}, query)
+
+
+ROUTES: Final = (
+    Route(("GET",), "/v1/connect/ca/certs", list_certs),
+    Route(("GET",), "/v1/connect/ca/certs/{serial}", get_cert),
+)
+
+
+def _cert_object(row: LedgerRow) -> dict[str, object]:
+    record = row.record
+    return {
+        "SerialNumber": colon_hex(record.serial),
+        "Kind": LeafKind(record.kind).label,
+        "Service": record.name,
+        "SpiffeID": record.spiffe_id,
+        "IssuerKeyID": colon_hex(row.issuer_key_id),
+        "PublicKeySHA256": colon_hex(record.public_key_sha256),
+        "ValidAfter": rfc3339(record.not_before),
+        "ValidBefore": rfc3339(record.not_after),
+        "RequestedBy": record.requested_by,
+        "CreateIndex": row.index,
+    }
+
+
+def _hex(name: str, text: str) -> bytes:
+    """Hex in either case, with or without colons."""
+    digits = text.replace(":", "")
+    if len(digits) > _MAX_HEX or not _HEX.fullmatch(text):
+        raise BadRequest(f"Invalid {name} {shown(text)}: must be at most {_MAX_HEX} hex digits, with or without colons")
+    # A single digit between colons would shift everything behind it.
+    if ":" in text:
+        digits = "".join(part.zfill(2) if len(part) == 1 else part for part in text.split(":"))
+    return bytes.fromhex(digits.zfill(len(digits) + len(digits) % 2))
+
+
+def _kind(text: str | None) -> LeafKind | None:
+    if text is None:
+        return None
+    if text not in _KINDS:
+        raise BadRequest(f"Invalid kind {shown(text)}: must be one of {', '.join(_KINDS)}")
+    return _KINDS[text]
+
+
+def _number(query: Query, name: str, default: int, least: int, most: int) -> int:
+    text = query.get(name)
+    if text is None:
+        return default
+    if not _DIGITS.fullmatch(text) or not least <= int(text) <= most:
+        raise BadRequest(f"Invalid {name} {shown(text)}: must be a whole number from {least} to {most}")
+    return int(text)
+
+
+def _moment(text: str) -> int:
+    """Unix seconds; a fraction counts as begun, because what is asked for is what expires before."""
+    if _DIGITS.fullmatch(text):
+        return min(int(text), _MAX_NUMBER)
+    try:
+        if not _RFC3339.fullmatch(text):
+            raise ValueError
+        return math.ceil(datetime.fromisoformat(text.upper()).timestamp())
+    except (ValueError, OverflowError):
+        raise BadRequest(
+            f"Invalid expires_before {shown(text)}: must be RFC 3339, as in 2027-01-31T12:00:00Z, or Unix seconds"
+        ) from None

@@ -1,0 +1,72 @@
+"""/v1/connect/ca/configuration: how the CA is set up. What GET shows has no secrets: they are not in that state."""
+
+import json
+from typing import Final
+
+from aiohttp import web
+
+from cluster.api import ConfigUpdate
+from cluster.errors import InternalError
+from cluster.http.blocking import point_headers, query_options
+from cluster.http.body import (
+    bool_field,
+    decode_object,
+    index_field,
+    object_field,
+    read_body,
+    text_field,
+    text_map_field,
+)
+from cluster.http.context import Api, Route, read_state
+from cluster.http.query import Query
+from cluster.http.render import empty_response, json_response, sorted_maps
+from cluster.http.roots import require_connect
+from fsm.state import CAConfig, State
+
+_ALIASES: Final = {"force_without_cross_signing": "forcewithoutcrosssigning"}
+
+
+async def get_configuration(api: Api, request: web.Request, query: Query) -> web.Response:
+    options = query_options(query)
+    require_connect(api)
+    point = await read_state(api, request, options, _config_index)
+    config = point.state.config
+    if config is None:
+        raise InternalError("CA has not finished initializing")
+    return json_response(_config_object(config), query, point_headers(point, config.modify_index, options))
+
+
+async def put_configuration(api: Api, request: web.Request, _query: Query) -> web.Response:
+    require_connect(api)
+    fields = decode_object(await read_body(request), _ALIASES)
+    update = ConfigUpdate(
+        provider=text_field(fields, "Provider"),
+        config=object_field(fields, "Config") or {},
+        state=text_map_field(fields, "State"),
+        force_without_cross_signing=bool_field(fields, "ForceWithoutCrossSigning"),
+        modify_index=index_field(fields, "ModifyIndex"),
+    )
+    index_field(fields, "CreateIndex")  # as read by GET; only its type is checked
+    await api.service.configure(update)
+    return empty_response()
+
+
+ROUTES: Final = (
+    Route(("GET",), "/v1/connect/ca/configuration", get_configuration),
+    Route(("PUT",), "/v1/connect/ca/configuration", put_configuration, logs_success=True),
+)
+
+
+def _config_index(state: State) -> int:
+    return state.config.modify_index if state.config else 0
+
+
+def _config_object(config: CAConfig) -> dict[str, object]:
+    return {
+        "Provider": config.provider,
+        "Config": sorted_maps(json.loads(config.config_json)),
+        "State": dict(sorted(config.public_state)) or None,
+        "ForceWithoutCrossSigning": config.force_without_cross_signing,
+        "CreateIndex": config.create_index,
+        "ModifyIndex": config.modify_index,
+    }

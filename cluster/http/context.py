@@ -1,0 +1,64 @@
+"""What every endpoint gets, and what an endpoint is."""
+
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
+
+from aiohttp import web
+
+from cluster.api import ReadLevel, ReadPoint, Service
+from cluster.clock import Clock
+from cluster.http.blocking import QueryOptions, Waiters
+from cluster.http.errors import StatusOf, standard_status
+from cluster.http.query import Query
+from cluster.raft.guard import Log
+from fsm.state import State
+
+
+@dataclass(frozen=True, slots=True)
+class Api:
+    """The node behind the API, and what the API itself needs."""
+
+    service: Service
+    log: Log
+    clock: Clock
+    rng: random.Random
+    waiters: Waiters
+
+
+Handler = Callable[[Api, web.Request, Query], Awaitable[web.Response]]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One endpoint. `path` is in the form of aiohttp's router, and also the label of its metrics."""
+
+    methods: tuple[str, ...]
+    path: str
+    handler: Handler
+    status_of: StatusOf = standard_status
+    #: Failures are always logged, except with these statuses: overload must not become a flood of lines.
+    quiet_statuses: tuple[int, ...] = ()
+    #: Changes are logged too. Not so signatures, thousands in a second: they have their own audit lines.
+    logs_success: bool = False
+
+
+API: Final = web.AppKey("api", Api)
+
+
+async def read_state(api: Api, request: web.Request, options: QueryOptions, of: Callable[[State], int]) -> ReadPoint:
+    """The state that a query asks for; `of` says which of its indexes a blocking query waits on."""
+    service = api.service
+    if options.index:
+        timeout = options.timeout(api.rng)
+        return await api.waiters.wait(request, lambda: service.watch(options.level, options.index, of, timeout))
+    point = await service.read(options.level)
+    if options.max_stale_ms and point.last_contact_ms > options.max_stale_ms:
+        return await service.read(ReadLevel.LINEARIZABLE)
+    return point
+
+
+def requester(request: web.Request) -> str:
+    """Who asks, for the record: without ACL tokens, the address."""
+    return request.remote or ""

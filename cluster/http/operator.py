@@ -1,0 +1,122 @@
+"""/v1/operator: the servers of the cluster, their health, and changes to who they are."""
+
+from importlib.metadata import version
+from typing import Final
+
+from aiohttp import web
+
+from cluster.api import ServerInfo
+from cluster.errors import BadRequest
+from cluster.http.blocking import query_options
+from cluster.http.body import Fields, decode_object, read_body, text_field
+from cluster.http.context import Api, Route
+from cluster.http.query import Query, shown
+from cluster.http.render import empty_response, json_response, rfc3339
+from cluster.tls import is_node_name
+from providers.durations import MILLISECOND, format_duration
+
+_PROTOCOL_VERSION: Final = "3"
+_MAX_ADDRESS: Final = 260
+_VERSION: Final = version("quorumca")
+
+
+async def get_configuration(api: Api, _request: web.Request, query: Query) -> web.Response:
+    info = await api.service.cluster(query_options(query).level)
+    servers = [
+        {
+            "ID": server.name,
+            "Node": server.name,
+            "Address": server.raft_address,
+            "RPC": server.rpc_address,
+            "Leader": server.is_leader,
+            "ProtocolVersion": _PROTOCOL_VERSION,
+            "Voter": server.is_voter,
+            "LastIndex": server.last_index,
+        }
+        for server in info.servers
+    ]
+    return json_response({"Servers": servers, "Index": info.log_index}, query)
+
+
+async def get_health(api: Api, _request: web.Request, query: Query) -> web.Response:
+    """Consul answers 429 when the cluster is not healthy, with the same body."""
+    info = await api.service.cluster(query_options(query).level)
+    body = {
+        "Healthy": info.is_healthy,
+        "FailureTolerance": info.failure_tolerance,
+        "Servers": [_health_object(server) for server in info.servers],
+    }
+    return json_response(body, query, status=200 if info.is_healthy else 429)
+
+
+async def transfer_leader(api: Api, _request: web.Request, query: Query) -> web.Response:
+    await api.service.transfer_leader(query.get("id") or None)
+    return json_response({"Success": True}, query)
+
+
+async def add_peer(api: Api, request: web.Request, _query: Query) -> web.Response:
+    fields = decode_object(await read_body(request))
+    name = text_field(fields, "ID")
+    if not is_node_name(name):
+        raise BadRequest(f"ID = {shown(name)}: must be a node name: lower-case letters, digits and inner hyphens")
+    await api.service.add_peer(name, _address_field(fields, "Address"), _address_field(fields, "RPC"))
+    return empty_response()
+
+
+async def remove_peer(api: Api, _request: web.Request, query: Query) -> web.Response:
+    name, address = query.get("id") or None, query.get("address") or None
+    if name is None and address is None:
+        raise BadRequest("Must specify either ?id with the server's ID or ?address with IP:port of peer to remove")
+    if name is not None and address is not None:
+        raise BadRequest("Must specify only one of ?id or ?address")
+    await api.service.remove_peer(name, address)
+    return empty_response()
+
+
+async def get_digest(api: Api, _request: web.Request, query: Query) -> web.Response:
+    digest = await api.service.digest()
+    body = {
+        "AppliedIndex": digest.applied_index,
+        "StateDigest": digest.state_digest,
+        "LedgerCount": digest.ledger_count,
+        "LedgerDigest": digest.ledger_digest,
+    }
+    return json_response(body, query)
+
+
+ROUTES: Final = (
+    Route(("GET",), "/v1/operator/raft/configuration", get_configuration),
+    Route(("POST", "PUT"), "/v1/operator/raft/transfer-leader", transfer_leader, logs_success=True),
+    Route(("PUT",), "/v1/operator/raft/peer", add_peer, logs_success=True),
+    Route(("DELETE",), "/v1/operator/raft/peer", remove_peer, logs_success=True),
+    Route(("GET",), "/v1/operator/autopilot/health", get_health),
+    Route(("GET",), "/v1/operator/digest", get_digest),
+)
+
+
+def _health_object(server: ServerInfo) -> dict[str, object]:
+    contact = server.last_contact_ms
+    return {
+        "ID": server.name,
+        "Name": server.name,
+        "Address": server.raft_address,
+        "SerfStatus": "alive" if server.is_healthy else "failed",
+        "Version": _VERSION,
+        "Leader": server.is_leader,
+        # Consul's client reads a duration or null, and nothing else.
+        "LastContact": None if contact is None else format_duration(contact * MILLISECOND),
+        "LastTerm": server.last_term,
+        "LastIndex": server.last_index,
+        "Healthy": server.is_healthy,
+        "Voter": server.is_voter,
+        "StableSince": rfc3339(server.stable_since),
+    }
+
+
+def _address_field(fields: Fields, name: str) -> str:
+    value = text_field(fields, name)
+    host, _, port = value.rpartition(":")
+    is_port = port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) < 65536
+    if not host or not is_port or len(value) > _MAX_ADDRESS or not value.isprintable() or " " in value:
+        raise BadRequest(f"{name} = {shown(value)}: must be host:port with a port from 1 to 65535")
+    return value

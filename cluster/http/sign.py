@@ -1,0 +1,26 @@
+"""PUT /v1/connect/ca/sign: the hot path. A CSR in, a certificate that is on record out."""
+
+from typing import Final
+
+from aiohttp import web
+
+from cluster.errors import BadRequest
+from cluster.http.body import decode_object, read_body, text_field
+from cluster.http.context import Api, Route, requester
+from cluster.http.query import Query
+from cluster.http.render import issued_cert, json_response
+from cluster.http.roots import require_connect
+from providers.profiles import MAX_CSR_BYTES
+
+
+async def sign(api: Api, request: web.Request, query: Query) -> web.Response:
+    require_connect(api)
+    csr_pem = text_field(decode_object(await read_body(request)), "CSR")
+    if not csr_pem:
+        raise BadRequest("CSR is required")
+    if len(csr_pem) > MAX_CSR_BYTES:
+        raise BadRequest(f"CSR is larger than {MAX_CSR_BYTES} bytes")
+    return json_response(issued_cert(await api.service.sign(csr_pem, requester(request))), query)
+
+
+ROUTES: Final = (Route(("POST", "PUT"), "/v1/connect/ca/sign", sign, quiet_statuses=(429, 503)),)

@@ -1,0 +1,258 @@
+"""A node in memory: the `Service` that the HTTP API is tested over. Honest about indexes, waiting and refusals."""
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from cluster.api import ClusterInfo, ConfigUpdate, Digest, IssuedCert, LocalLeaf, ReadLevel, ReadPoint, ServerInfo
+from cluster.config import NodeConfig, parse_config
+from cluster.errors import BadRequest, NoLeader, NotFound, NotReady, StaleIndex
+from cluster.telemetry import Metrics
+from fsm.commands import LeafKind, LeafRecord
+from fsm.ledger import LedgerQuery, LedgerRow
+from fsm.state import CAConfig, CARoot, Intermediate, State
+from providers.errors import CSRRejected
+
+CLUSTER_ID = "11111111-2222-3333-4444-555555555555"
+TRUST_DOMAIN = f"{CLUSTER_ID}.consul"
+NOW = 1_800_000_000
+ISSUER = bytes(range(32))
+CSR = "-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n"
+
+
+def node_config(port: int = 8500, **changes: Any) -> NodeConfig:
+    servers = [{"name": f"n{k}", "raft": f"127.0.0.1:{8299 + k}", "rpc": f"127.0.0.1:{8399 + k}"} for k in range(1, 4)]
+    values = {
+        "node_name": "n1",
+        "data_dir": Path("data"),
+        "servers": servers,
+        "tls": {"ca_file": "ca.pem", "cert_file": "cert.pem", "key_file": "key.pem"},
+        "http": {"address": f"127.0.0.1:{port}"},
+    }
+    return parse_config(values | changes, source="test")
+
+
+def root(name: str, *, is_active: bool = True, **changes: Any) -> CARoot:
+    base = CARoot(
+        root_id=f"aa:{name}",
+        name="Consul CA Primary Cert",
+        serial_number=(1 << 64) - 1,
+        key_id=f"{name}-key",
+        signing_key_id=f"{name}-key",
+        external_trust_domain=CLUSTER_ID,
+        not_before=NOW,
+        not_after=NOW + 86_400,
+        root_pem=f"-----{name}-----\n",
+        intermediates=(),
+        is_active=is_active,
+        private_key_type="ec",
+        private_key_bits=256,
+        create_index=5,
+        modify_index=5,
+    )
+    return replace(base, **changes)
+
+
+def initial_state() -> State:
+    config = CAConfig(
+        cluster_id=CLUSTER_ID,
+        provider="consul",
+        provider_id="p1",
+        config_json='{"LeafCertTTL":"72h","IntermediateCertTTL":"8760h","Nested":{"b":1,"a":[{"d":1,"c":2}]}}',
+        create_index=3,
+        modify_index=3,
+    )
+    return State(index=5, roots_index=5, config=config, roots=(root("r1"),))
+
+
+def intermediate(name: str) -> Intermediate:
+    return Intermediate(cert_pem=f"-----{name}-----", key_id=name, issuer_key_id="r1-key", not_after=NOW)
+
+
+def ledger_row(number: int, **changes: Any) -> LedgerRow:
+    base = LeafRecord(
+        serial=number.to_bytes(2, "big").lstrip(b"\0"),
+        kind=LeafKind.SERVICE if number % 2 else LeafKind.AGENT,
+        name=f"name-{number % 3}",
+        spiffe_id=f"spiffe://{TRUST_DOMAIN}/ns/default/dc/dc1/svc/name-{number % 3}",
+        public_key_sha256=bytes([number % 256]) * 32,
+        not_before=NOW,
+        not_after=NOW + number,
+        requested_by="127.0.0.1",
+    )
+    return LedgerRow(index=number, record=replace(base, **changes), issuer_key_id=ISSUER, log_index=number)
+
+
+class FakeService:
+    """`fail_with`: raised by the next calls of this name. `calls`: what was asked, in order."""
+
+    def __init__(self, config: NodeConfig) -> None:
+        self.config = config
+        self.metrics = Metrics()
+        self.state = initial_state()
+        self.has_leader = True
+        self.last_contact_ms = 0
+        self.fail_with: dict[str, Exception] = {}
+        self.calls: list[tuple[str, tuple[object, ...]]] = []
+        self.certs: list[LedgerRow] = []
+        self.leaf_answer: LocalLeaf | None = None
+        self.is_healthy = True
+        self.gate: asyncio.Event | None = None  # `sign` waits for it
+        self._news = asyncio.Condition()
+
+    def _called(self, name: str, *args: object) -> None:
+        self.calls.append((name, args))
+        if name in self.fail_with:
+            raise self.fail_with[name]
+
+    async def change(self, **changes: Any) -> None:
+        """The state moves by one index."""
+        self.state = replace(self.state, index=self.state.index + 1, **changes)
+        async with self._news:
+            self._news.notify_all()
+
+    # -- reading the state
+
+    async def read(self, level: ReadLevel) -> ReadPoint:
+        self._called("read", level)
+        if level is ReadLevel.LINEARIZABLE and not self.has_leader:
+            raise NoLeader("no leader is known")
+        return ReadPoint(self.state, self.has_leader, self.last_contact_ms)
+
+    async def watch(
+        self, level: ReadLevel, index: int, of: Callable[[State], int], timeout_seconds: float
+    ) -> ReadPoint:
+        self._called("watch", level, index, timeout_seconds)
+        try:
+            async with asyncio.timeout(timeout_seconds), self._news:
+                await self._news.wait_for(lambda: of(self.state) > index)
+        except TimeoutError:
+            pass
+        return ReadPoint(self.state, self.has_leader, self.last_contact_ms)
+
+    # -- the CA
+
+    def issued(self, kind: str = "service", name: str = "web") -> IssuedCert:
+        return IssuedCert(
+            serial=0x012F,
+            cert_pem="-----leaf-----\n",
+            kind=kind,
+            name=name,
+            spiffe_id=f"spiffe://{TRUST_DOMAIN}/ns/default/dc/dc1/svc/{name}",
+            not_before=NOW,
+            not_after=NOW + 3600,
+            index=7,
+        )
+
+    async def sign(self, csr_pem: str, requested_by: str) -> IssuedCert:
+        self._called("sign", csr_pem, requested_by)
+        if self.gate is not None:
+            await self.gate.wait()
+        if "BEGIN CERTIFICATE REQUEST" not in csr_pem:
+            raise CSRRejected("no PEM-encoded data found")
+        return self.issued()
+
+    async def configure(self, update: ConfigUpdate) -> None:
+        self._called("configure", update)
+        config = self.state.config
+        if config is None:
+            raise NotReady("CA has not finished initializing")
+        if update.modify_index not in (0, config.modify_index):
+            raise StaleIndex(f"the configuration has changed: its ModifyIndex is {config.modify_index}")
+        if update.state and dict(update.state) != dict(config.public_state):
+            text = "Provider State is read-only. It must be omitted or identical to the current value"
+            raise BadRequest(text)
+        index = self.state.index + 1
+        await self.change(
+            config=replace(
+                config,
+                provider=update.provider or config.provider,
+                config_json=json.dumps(dict(update.config)),
+                force_without_cross_signing=update.force_without_cross_signing,
+                modify_index=index,
+            )
+        )
+
+    def ca_trouble(self) -> str:
+        return ""
+
+    async def find_cert(self, serial: bytes, level: ReadLevel) -> LedgerRow | None:
+        self._called("find_cert", serial, level)
+        return next((row for row in self.certs if row.record.serial == serial), None)
+
+    async def search_certs(self, query: LedgerQuery, level: ReadLevel) -> list[LedgerRow]:
+        self._called("search_certs", query, level)
+        return [
+            row
+            for row in self.certs
+            if row.index > query.after
+            and query.service in (None, row.record.name)
+            and query.kind in (None, row.record.kind)
+            and query.spiffe_id in (None, row.record.spiffe_id)
+            and query.issuer_key_id in (None, row.issuer_key_id)
+            and (query.expires_before is None or row.record.not_after < query.expires_before)
+        ][: query.limit]
+
+    # -- local services
+
+    async def leaf(self, service: str, requested_by: str, *, index: int = 0, timeout_seconds: float = 0.0) -> LocalLeaf:
+        self._called("leaf", service, requested_by, index, timeout_seconds)
+        if len(service) > 200 or not service.isprintable():
+            raise CSRRejected("Invalid service")
+        answer = self.leaf_answer or LocalLeaf(self.issued(name=service), "-----key-----\n", False, 0)
+        if index >= answer.cert.index:
+            await asyncio.sleep(timeout_seconds)
+        return answer
+
+    # -- the cluster
+
+    def leader_address(self) -> str:
+        return "127.0.0.1:8301" if self.has_leader else ""
+
+    def peer_addresses(self) -> list[str]:
+        return [server.raft for server in self.config.servers]
+
+    async def cluster(self, level: ReadLevel) -> ClusterInfo:
+        self._called("cluster", level)
+        if level is ReadLevel.LINEARIZABLE and not self.has_leader:
+            raise NoLeader("no leader is known")
+        servers = tuple(
+            ServerInfo(
+                name=server.name,
+                raft_address=server.raft,
+                rpc_address=server.rpc,
+                is_leader=server.name == "n2",
+                is_voter=True,
+                is_healthy=self.is_healthy or server.name != "n3",
+                last_contact_ms=None if server.name == "n3" else 20,
+                last_term=2,
+                last_index=99,
+                stable_since=NOW,
+            )
+            for server in self.config.servers
+        )
+        return ClusterInfo(servers, log_index=99)
+
+    async def transfer_leader(self, name: str | None) -> None:
+        self._called("transfer_leader", name)
+        if name is not None and name not in {server.name for server in self.config.servers}:
+            raise BadRequest(f"unknown server {name[:80]!r}")
+
+    async def add_peer(self, name: str, raft_address: str, rpc_address: str) -> None:
+        self._called("add_peer", name, raft_address, rpc_address)
+
+    async def remove_peer(self, name: str | None, raft_address: str | None) -> None:
+        self._called("remove_peer", name, raft_address)
+        known = {server.name for server in self.config.servers} | {server.raft for server in self.config.servers}
+        if (name or raft_address) not in known:
+            raise NotFound("no such server")
+
+    async def digest(self) -> Digest:
+        self._called("digest")
+        return Digest(self.state.index, "ab" * 32, len(self.certs), "cd" * 32)
+
+    def stats(self) -> Mapping[str, Mapping[str, str]]:
+        return {"raft": {"state": "Follower", "term": "2"}}
