@@ -5,6 +5,7 @@ dev_supervisor.py.
 import argparse
 import os
 import shlex
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -27,6 +28,9 @@ _READY_SECONDS: Final = 60.0
 #: local_cluster.MAX_PORT_OFFSET, which is not imported only to read flags.
 _MAX_PORT_OFFSET: Final = 57027
 _DATA_DIR: Final = Path(".quorumca")
+_ADDRESSES: Final = ("Node", "HTTP", "RPC", "Raft", "PID")
+_PATHS: Final = ("Data", "Log")
+_WIDE_COLUMNS: Final = 140
 
 
 def add_parser(subcommands: Subcommands) -> None:
@@ -208,22 +212,15 @@ def _show(entries: "Sequence[Entry]", trust_domain: str) -> None:
 
 
 def _print_nodes(entries: "Sequence[Entry]") -> None:
-    print_table(
-        None,
-        ("Node", "HTTP", "RPC", "Raft", "PID", "Data", "Log"),
-        [
-            (
-                entry.name,
-                f"http://{entry.http}",
-                entry.rpc,
-                entry.raft,
-                entry.pid,
-                _short(Path(entry.data_dir)),
-                _short(Path(entry.config).with_name("log")),
-            )
-            for entry in entries
-        ],
-    )
+    """One table, or two where a terminal is too narrow: an address in pieces cannot be copied."""
+    addresses = [(one.name, f"http://{one.http}", one.rpc, one.raft, one.pid) for one in entries]
+    paths = [(_short(Path(one.data_dir)), _short(Path(one.config).with_name("log"))) for one in entries]
+    if not sys.stdout.isatty() or shutil.get_terminal_size().columns >= _WIDE_COLUMNS:
+        rows = [(*left, *right) for left, right in zip(addresses, paths, strict=True)]
+        print_table(None, (*_ADDRESSES, *_PATHS), rows)
+        return
+    print_table(None, _ADDRESSES, addresses)
+    print_table(None, ("Node", *_PATHS), [(left[0], *right) for left, right in zip(addresses, paths, strict=True)])
 
 
 def sign_command(address: str, trust_domain: str) -> str:

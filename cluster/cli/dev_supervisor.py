@@ -22,6 +22,7 @@ from typing import Any, Final
 from cluster.cli.cluster_file import ClusterFile, Entry
 from cluster.cli.errors import CommandError
 from cluster.cli.local_cluster import LocalNode
+from cluster.cli.output import note
 
 STOP_SECONDS: Final = 10.0
 _KILL_SECONDS: Final = 5.0
@@ -31,6 +32,7 @@ _ASK_SECONDS: Final = 1.0
 _MAX_ANSWER_BYTES: Final = 4 << 20
 _TAIL_BYTES: Final = 64 << 10
 _ROOTS: Final = "/v1/connect/ca/roots"
+_CONFIGURATION: Final = "/v1/operator/raft/configuration"
 
 Say = Callable[[str], None]
 
@@ -131,9 +133,16 @@ class NotServing(Exception):
 
 def trust_domain_of(address: str, timeout: float = _ASK_SECONDS) -> str:
     """What a node that serves says. Raises: NotServing."""
+    roots = _ask(address, _ROOTS, timeout)
+    if not roots.get("ActiveRootID"):
+        raise NotServing(f"{address} has no active root")
+    return str(roots.get("TrustDomain"))
+
+
+def _ask(address: str, path: str, timeout: float) -> dict[str, Any]:
     connection = http.client.HTTPConnection(address, timeout=timeout)
     try:
-        connection.request("GET", _ROOTS)
+        connection.request("GET", path)
         response = connection.getresponse()
         text = response.read(_MAX_ANSWER_BYTES).decode("utf-8", errors="replace")
     except TimeoutError:
@@ -144,17 +153,18 @@ def trust_domain_of(address: str, timeout: float = _ASK_SECONDS) -> str:
         connection.close()
     if response.status != 200:
         raise NotServing(f"{address} answers {response.status}: {text.strip():.200}")
-    with suppress(ValueError, AttributeError):
-        roots = json.loads(text)
-        if roots.get("ActiveRootID"):
-            return str(roots.get("TrustDomain"))
-    raise NotServing(f"{address} has no active root")
+    with suppress(ValueError):
+        answer = json.loads(text)
+        if isinstance(answer, dict):
+            return answer
+    raise NotServing(f"{address} does not answer with a JSON object")
 
 
-def wait_until_serving(processes: Sequence[NodeProcess], signals: StopSignals, seconds: float) -> str:
+def wait_until_serving(processes: Sequence[NodeProcess], signals: StopSignals, seconds: float, say: Say = note) -> str:
     """Until every node answers with an active root; returns the trust domain.
 
-    Raises: CommandError that says which node lacks what; Stopped.
+    Not waited for is a node that the others no longer count as a server. Raises: CommandError that says which node
+    lacks what; Stopped.
     """
     deadline = time.monotonic() + seconds
     missing: dict[str, str] = {}
@@ -169,11 +179,28 @@ def wait_until_serving(processes: Sequence[NodeProcess], signals: StopSignals, s
                 missing.pop(started.node.name, None)
             except NotServing as reason:
                 missing[started.node.name] = str(reason)
-        if not missing:
+        strangers = _strangers(processes, missing)
+        if missing.keys() <= strangers:
+            for name in sorted(strangers):
+                say(f"{name} is no server of this cluster: it waits until it is added (operator raft add-peer)")
             return trust_domain
         if time.monotonic() >= deadline:
             raise CommandError(_not_ready(processes, missing, seconds))
         time.sleep(_POLL_SECONDS)
+
+
+def _strangers(processes: Iterable[NodeProcess], missing: Mapping[str, str]) -> set[str]:
+    """Those who serve nothing because they have been removed from the cluster, as one that serves knows it."""
+    serving = next((started.node for started in processes if started.node.name not in missing), None)
+    if serving is None or not missing:
+        return set()
+    try:
+        servers = _ask(serving.http, _CONFIGURATION, _ASK_SECONDS).get("Servers")
+    except NotServing:
+        return set()
+    if not isinstance(servers, list):
+        return set()
+    return missing.keys() - {server.get("ID") for server in servers if isinstance(server, dict)}
 
 
 def _check_all_run(processes: Iterable[NodeProcess]) -> None:

@@ -224,7 +224,12 @@ def test_added_nodes_vote_and_resume(tmp_path: Path) -> None:
         assert [node["name"] for node in resumed.nodes()] == ["node-1", "node-2", "node-3"]
         for k in range(3):
             assert resumed.api(k).json("GET", "/v1/connect/ca/roots")["ActiveRootID"] == active
+        resumed.api(0).text("DELETE", "/v1/operator/raft/peer", query={"id": "node-3"})
         assert resumed.interrupt() == 0
+    with dev(root, *argv) as without:
+        assert "node-3 is no server of this cluster" in without.output
+        assert answers_roots(without.api(1))
+        assert without.interrupt() == 0
 
 
 def digest(api: Api) -> str:

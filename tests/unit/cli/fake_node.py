@@ -1,7 +1,8 @@
 """What `quorumca dev` sees of a node: it answers roots on the address in its configuration until it is told to end.
 
 Run as `fake_node.py agent --config FILE`. Files beside the configuration change how it behaves: `broken` (ends with
-the text in it), `deaf` (does not end at SIGTERM), `rootless` (has no active root).
+the text in it), `deaf` (does not end at SIGTERM), `rootless` (has no active root), `servers` (names of the cluster's
+servers).
 """
 
 import json
@@ -19,7 +20,16 @@ DIRECTORY = CONFIG.parent
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         root = "" if (DIRECTORY / "rootless").exists() else "aa:bb"
-        body = json.dumps({"ActiveRootID": root, "TrustDomain": "11.consul"}).encode()
+        servers = DIRECTORY / "servers"
+        if self.path == "/v1/connect/ca/roots":
+            self._answer({"ActiveRootID": root, "TrustDomain": "11.consul"})
+        elif self.path == "/v1/operator/raft/configuration" and servers.exists():
+            self._answer({"Servers": [{"ID": name} for name in servers.read_text().split()]})
+        else:
+            self.send_error(404)
+
+    def _answer(self, value: object) -> None:
+        body = json.dumps(value).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()

@@ -111,6 +111,14 @@ def test_node_without_a_root_is_named_at_the_deadline(nodes: list[LocalNode], st
     assert lines[2:] == ["    one", "    two"]
 
 
+def test_node_that_was_removed_is_not_waited_for(nodes: list[LocalNode], started: list[NodeProcess]) -> None:
+    (nodes[1].directory / "rootless").touch()
+    (nodes[0].directory / "servers").write_text("node-1")
+    said: list[str] = []
+    assert wait_until_serving(started, StopSignals(), DEADLINE, said.append) == "11.consul"
+    assert said == ["node-2 is no server of this cluster: it waits until it is added (operator raft add-peer)"]
+
+
 def test_waiting_ends_when_somebody_asks(started: list[NodeProcess], nodes: list[LocalNode]) -> None:
     (nodes[0].directory / "rootless").touch()
     with StopSignals() as signals:
@@ -185,7 +193,7 @@ def test_questions_to_nodes_that_do_not_serve(api: FakeApi) -> None:
     with pytest.raises(NotServing, match="has no active root"):
         trust_domain_of(api.address)
     api.answer("GET", "/v1/connect/ca/roots", "nonsense")
-    with pytest.raises(NotServing, match="has no active root"):
+    with pytest.raises(NotServing, match="does not answer with a JSON object"):
         trust_domain_of(api.address)
     (port,) = free_ports(1)
     with pytest.raises(NotServing, match=f"no answer on 127.0.0.1:{port}: Connection refused"):
