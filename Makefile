@@ -27,7 +27,7 @@ test: $(VENV)/.dev ## run every test that a release must pass
 	$(PY) -m pytest
 
 quick: $(VENV)/.dev ## the tests that take under a minute together
-	$(PY) -m pytest -m "not slow"
+	SIM_SEEDS=8 $(PY) -m pytest -m "not slow"
 
 sim: $(VENV)/.dev ## run $(SEEDS) simulated clusters, from seed $(FIRST) on
 	SIM_SEEDS=$(SEEDS) SIM_FIRST=$(FIRST) $(PY) -m pytest -q tests/sim -k everything_at_once
