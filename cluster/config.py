@@ -170,6 +170,10 @@ class LimitsSection(_Section):
     leader_wait_ms: int = Field(7000, ge=0, le=60_000)
     #: Requests for signatures that may wait on the leader.
     signing_queue: int = Field(4096, ge=1, le=1_000_000)
+    #: Free space below which the node raises an alarm, in its log and metrics.
+    disk_alarm_mb: int = Field(512, ge=0, le=1_000_000)
+    #: How often the node reads its own files again and checks them; 0: never.
+    scrub_minutes: int = Field(60, ge=0, le=525_600)
     #: Processes that sign; 0: half the cores, at least one.
     signing_workers: int = Field(0, ge=0, le=64)
 

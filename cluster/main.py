@@ -11,7 +11,7 @@ import os
 import signal
 import ssl
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -39,6 +39,7 @@ from cluster.service import LeaderWork, NodeService
 from cluster.signing import SigningPipeline
 from cluster.telemetry import EventLog, Metrics, configure_logging
 from cluster.tls import NodeTls, TlsFiles
+from cluster.upkeep import CertificateFiles, DiskSpace, Scrub, keep_scrubbing, look_after
 from cluster.workers import WorkerPool
 from fsm.duties import DutyPolicy
 from fsm.ledger import LedgerDamaged
@@ -149,9 +150,42 @@ async def _start(config: NodeConfig, log: Log, stack: contextlib.AsyncExitStack)
     service = NodeService(config, replica, authority, forwarder, membership, ledger, pool, clock, metrics)
     http = await start_http(create_app(service, log), config.http)
     stack.push_async_callback(http.stop)
+    certificates = [_node_certificate(config, tls, clock, log, metrics)]
+    if config.http.tls_cert is not None and config.http.tls_key is not None:
+        files = (config.http.tls_cert, config.http.tls_key)
+        certificates.append(
+            CertificateFiles("http", files, config.http.tls_cert, http.reload_tls, clock.now, log, metrics)
+        )
+    await _start_upkeep(config, replica, ledger, certificates, log, metrics, stack, fatal)
     # First of all when stopping: somebody else leads, and what still comes in here is forwarded.
     stack.push_async_callback(replica.hand_over, _HAND_OVER_SECONDS)
     log("node.started", http=config.http.address, rpc=config.rpc.address, raft=config.raft.address)
+
+
+async def _start_upkeep(
+    config: NodeConfig,
+    replica: Replica,
+    ledger: LedgerReads,
+    certificates: Sequence[CertificateFiles],
+    log: Log,
+    metrics: Metrics,
+    stack: contextlib.AsyncExitStack,
+    fatal: Any,
+) -> None:
+    hurry = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hurry.set)
+    space = DiskSpace(config.data_dir, config.limits.disk_alarm_mb << 20, log, metrics)
+    await stack.enter_async_context(_task(look_after(space, certificates, hurry), fatal))
+    if config.limits.scrub_minutes:
+        scrub = Scrub(replica, ledger, log, metrics)
+        await stack.enter_async_context(_task(keep_scrubbing(scrub, 60.0 * config.limits.scrub_minutes), fatal))
+
+
+def _node_certificate(
+    config: NodeConfig, tls: NodeTls, clock: SystemClock, log: Log, metrics: Metrics
+) -> CertificateFiles:
+    files = (config.tls.ca_file, config.tls.cert_file, config.tls.key_file)
+    return CertificateFiles("node", files, config.tls.cert_file, tls.reload, clock.now, log, metrics)
 
 
 def _checked_sealer(config: NodeConfig, node_file: NodeFile) -> Sealer:
@@ -230,6 +264,8 @@ def _publish(metrics: Metrics, replica: Replica, authority: Authority, leader: L
     metrics.raft_pump_seconds_max.set_function(lambda: replica.longest_pump_seconds)
     metrics.state_index.set_function(lambda: replica.state.index)
     metrics.ledger_records.set_function(lambda: replica.ledger_count)
+    metrics.journal_bytes.set_function(lambda: replica.journal_bytes)
+    metrics.compactions.set_function(lambda: replica.compactions)
     metrics.ca_ready.set_function(lambda: authority.is_ready)
     metrics.root_not_after_seconds.set_function(
         lambda: root.not_after if (root := replica.state.active_root) is not None else 0

@@ -17,10 +17,13 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 _LEVELS: Final[Mapping[str, str]] = {
     "ca.signing": "info",
     "command.rejected": "warning",
+    "disk.low": "error",
     "duty.failed": "error",
     "http.failed": "error",
     "http.request": "info",
+    "journal.damaged": "error",
     "journal.torn_tail": "warning",
+    "ledger.damaged": "error",
     "node.failed": "critical",
     "raft.background_failed": "error",
     "raft.dial_refused": "warning",
@@ -31,7 +34,11 @@ _LEVELS: Final[Mapping[str, str]] = {
     "rpc.refused": "warning",
     "seal.mismatch": "critical",
     "snapshot.refused": "warning",
+    "tls.expired": "error",
+    "tls.expires_soon": "warning",
+    "tls.reload_failed": "error",
     "worker.lost": "error",
+    "worker.unconfigured": "error",
 }
 
 
@@ -103,5 +110,14 @@ class Metrics:
         self.ca_duty_failures = counter("ca_duty_failures", "Leader duties that failed", "duty")
         self.root_not_after_seconds = gauge("root_not_after_seconds", "Expiry of the active root, Unix seconds")
         self.tick_age_seconds = gauge("tick_age_seconds", "Time since the leader last looked for duties")
+        self.disk_free_bytes = gauge("disk_free_bytes", "Free space where the data directory is")
+        self.disk_low = gauge("disk_low", "1 while there is less than limits.disk_alarm_mb")
+        self.journal_bytes = gauge("journal_bytes", "Commands held in the Raft log")
+        self.compactions = gauge("compactions", "Compactions of the Raft log since the start")
+        self.scrubs = counter("scrubs", "Times that the node's files were read again and checked")
+        self.scrub_damage = counter("scrub_damage", "Damaged files that were found", "file")
+        self.node_cert_not_after_seconds = gauge(
+            "node_cert_not_after_seconds", "Expiry of the node's own TLS certificates, Unix seconds", "certificate"
+        )
         self.blocking_queries = gauge("blocking_queries", "Blocking queries that wait now")
         self.leaf_cache_entries = gauge("leaf_cache_entries", "Leaves held for local services")

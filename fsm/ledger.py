@@ -288,6 +288,14 @@ class LedgerReader:
         meta = dict(self._db.execute("SELECT key, value FROM meta"))
         return LedgerSummary(int(meta["applied_log_index"]), int(meta["count"]), str(meta["digest"]))
 
+    def damage(self) -> str:
+        """What SQLite finds wrong with the file; empty if nothing. Reads all of it."""
+        try:
+            (found,) = self._db.execute("PRAGMA quick_check(1)").fetchone()
+        except sqlite3.DatabaseError as error:
+            return str(error)
+        return "" if found == "ok" else str(found)
+
     def find(self, serial: bytes) -> LedgerRow | None:
         row = self._db.execute(f"SELECT {_COLUMNS} FROM {_JOIN} WHERE serial = ?", (serial,)).fetchone()
         return _ledger_row(row) if row else None

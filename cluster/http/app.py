@@ -82,10 +82,14 @@ def create_app(
 class HttpServer:
     """The running listener."""
 
-    def __init__(self, runner: web.AppRunner, listener: asyncio.Server, door: Door) -> None:
+    def __init__(
+        self, runner: web.AppRunner, listener: asyncio.Server, door: Door, reload_tls: Callable[[], None]
+    ) -> None:
         self._runner = runner
         self._listener = listener
         self._door = door
+        #: Take the TLS files again, for connections made from now on. Raises: OSError, ssl.SSLError.
+        self.reload_tls = reload_tls
 
     @property
     def open_connections(self) -> int:
@@ -126,7 +130,12 @@ async def start_http(
     except BaseException:
         await runner.cleanup()
         raise
-    return HttpServer(runner, listener, door)
+
+    def reload_tls() -> None:
+        if context is not None:
+            _load(context, section)
+
+    return HttpServer(runner, listener, door, reload_tls)
 
 
 def template(path: str) -> str:
@@ -233,5 +242,10 @@ def _tls_context(section: HttpSection) -> ssl.SSLContext | None:
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(section.tls_cert, section.tls_key)
+    _load(context, section)
     return context
+
+
+def _load(context: ssl.SSLContext, section: HttpSection) -> None:
+    assert section.tls_cert is not None
+    context.load_cert_chain(section.tls_cert, section.tls_key)

@@ -71,6 +71,29 @@ class Entry(NamedTuple):
     term: int
 
 
+class SegmentPart(NamedTuple):
+    """A segment up to `end`, or the whole file."""
+
+    path: str
+    seq: int
+    end: int | None
+
+
+def check_part(disk: Disk, part: SegmentPart) -> None:
+    """Read a part again, as it is on the disk, and check every record. For any thread.
+
+    Raises: JournalDamaged, naming file and offset; FileNotFoundError when a compaction has removed it.
+    """
+    data = disk.read(part.path)
+    end = len(data) if part.end is None else part.end
+    offset = 0
+    while offset < end:
+        record = _read_record(data, offset, part.seq)
+        if record is None:
+            raise JournalDamaged(f"{part.path}: damaged record at offset {offset}")
+        offset = record[2]
+
+
 class _Segment:
     __slots__ = ("last_index", "path", "seq")
 
@@ -136,6 +159,12 @@ class Journal:
         """Size of the commands held, in memory and on disk: what compaction brings down."""
         return self._retained_bytes
 
+    def synced_parts(self) -> list["SegmentPart"]:
+        """What is on disk and durable now: what a scrub can check."""
+        older = [SegmentPart(segment.path, segment.seq, None) for segment in self._segments[:-1]]
+        newest = self._segments[-1]
+        return older if self._pending else [*older, SegmentPart(newest.path, newest.seq, self._end)]
+
     # -- writing: durable after the next `sync`
 
     def append(self, command: bytes, log_index: int, term: int) -> None:
@@ -190,6 +219,11 @@ class Journal:
                 self._disk.unlink(self._segments.pop(0).path)
                 # One by one: a power cut must not leave a gap, and file systems may reorder removals.
                 self._disk.sync_directory(self._directory)
+
+    def start_segment(self) -> None:
+        """Go on in a new file. Syncs."""
+        self.sync()
+        self._roll()
 
     def close(self) -> None:
         self.sync()

@@ -24,10 +24,10 @@ from cluster.raft.codec import Message
 from cluster.raft.core import RaftCore, RaftTiming
 from cluster.raft.disk import Disk
 from cluster.raft.guard import Guard, Log
-from cluster.raft.journal import Entry, Journal, JournalDamaged, JournalFailed
+from cluster.raft.journal import Entry, Journal, JournalDamaged, JournalFailed, check_part
 from cluster.raft.membership import ChangeKind, Member, Members, MembershipChange, changed
 from cluster.raft.reads import ReadCallback, ReadIndex
-from cluster.raft.snapshot import Snapshot, SnapshotFile
+from cluster.raft.snapshot import Snapshot, SnapshotDamaged, SnapshotFile
 
 MAX_BATCH_COMMANDS: Final = 512
 MAX_BATCH_BYTES: Final = 256 << 10
@@ -500,8 +500,31 @@ class RaftNode:
         if self.journal.retained_bytes >= self._compaction.trigger_bytes or entries >= self._compaction.trigger_entries:
             self.compact()
 
-    def compact(self) -> None:
-        """Save a snapshot in the background, then drop the entries it makes superfluous."""
+    def scrub(self, done: Callable[[list[str]], None]) -> None:
+        """Read journal and snapshot again, in the background; `done` gets what is damaged.
+
+        Everything is in memory too, so damage is healed while the node runs: a new snapshot and new segments take the
+        place of the old files. Found only at the next start, it would cost this node's data.
+        """
+        disk, parts = self._env.disk, self.journal.synced_parts()
+
+        def work() -> object:
+            damage = [text for part in parts if (text := _damage(check_part, disk, part))]
+            snapshot = _damage(SnapshotFile.load, self._snapshot_file)
+            return [*damage, snapshot] if snapshot else damage
+
+        def finished(result: object) -> None:
+            damage = result if isinstance(result, list) else [repr(result)]
+            if damage:
+                self.journal.start_segment()
+                self.compact(keep_bytes=0)
+            done(damage)
+
+        self._env.in_background(work, finished)
+
+    def compact(self, keep_bytes: int | None = None) -> None:
+        """Save a snapshot in the background, then drop the entries it makes superfluous, but for `keep_bytes`."""
+        keep = self._compaction.keep_bytes if keep_bytes is None else keep_bytes
         applied = self._visible_index
         entries = self.journal.entries
         if self._is_compacting or applied <= (self._source.log_index or 1):
@@ -521,7 +544,7 @@ class RaftNode:
             if isinstance(result, Snapshot):
                 self.compactions += 1
                 self._source.use(result)
-                self.journal.compact_to(self._first_kept(result.log_index))
+                self.journal.compact_to(self._first_kept(result.log_index, keep))
                 self._env.log("journal.compacted", log_index=result.log_index, state_bytes=len(result.state))
             elif isinstance(result, OSError) and result.errno in (errno.ENOSPC, errno.EDQUOT):
                 self._no_compaction_before = self._env.clock() + _COMPACTION_PAUSE_SECONDS
@@ -542,11 +565,11 @@ class RaftNode:
                 members = changed(members, change, undo=True)
         return tuple(sorted(members.values()))
 
-    def _first_kept(self, snapshot_index: int) -> int:
+    def _first_kept(self, snapshot_index: int, keep_bytes: int) -> int:
         entries = self.journal.entries
         position = min(snapshot_index, self.core.applied_index) - entries[0].log_index
         size = 0
-        while position > 0 and size + len(entries[position].command) <= self._compaction.keep_bytes:
+        while position > 0 and size + len(entries[position].command) <= keep_bytes:
             size += len(entries[position].command)
             position -= 1
         return entries[position].log_index
@@ -581,3 +604,14 @@ class RaftNode:
 
     def close(self) -> None:
         self.journal.close()
+
+
+def _damage(check: Callable[..., object], *arguments: object) -> str:
+    """What a check found; empty if nothing, or if the file has gone meanwhile."""
+    try:
+        check(*arguments)
+    except FileNotFoundError:
+        return ""
+    except (JournalDamaged, SnapshotDamaged, OSError) as error:
+        return str(error)
+    return ""

@@ -231,6 +231,14 @@ class Replica:
         return self._machine.ledger_summary.count
 
     @property
+    def journal_bytes(self) -> int:
+        return self._node.journal.retained_bytes
+
+    @property
+    def compactions(self) -> int:
+        return self._node.compactions
+
+    @property
     def leader_contact_seconds(self) -> float:
         """Since this node last heard from its leader; infinite if it never did."""
         return time.monotonic() - self._node.guard.leader_contact
@@ -324,6 +332,12 @@ class Replica:
             raise CommitUnknown("no majority confirmed the change of membership in time") from None
         if outcome is not None:
             _checked(outcome)
+
+    async def scrub(self) -> list[str]:
+        """Check journal and snapshot on the disk against what was written; returns what is damaged (and is healed)."""
+        future: asyncio.Future[list[str]] = self._owner_loop.create_future()
+        self._to_raft(lambda: self._node.scrub(lambda damage: self._to_owner(_resolve, future, damage)))
+        return await future
 
     async def compact(self) -> None:
         """Start a compaction now."""
