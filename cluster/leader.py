@@ -74,7 +74,6 @@ class Leader:
             Duty.INIT_CONFIG: self._init_config,
             Duty.PREPARE_ROOT: self._prepare_root,
             Duty.GENERATE_ROOT: self._generate_root,
-            Duty.TIDY_LEDGER: self._tidy_ledger,
         }
         self.last_look = clock.monotonic()
 
@@ -128,30 +127,40 @@ class Leader:
         if duty is None:
             return False
         started = time.monotonic()
-        async with self._authority.change("INITIALIZING", wait=True):
-            if self._replica.state.ca_index != state.ca_index:
-                return True  # an operator was faster
-            await self._duties[duty](state)
+        if duty is Duty.TIDY_LEDGER:
+            await self._tidy_ledger()  # changes nothing of the CA: an operator need not wait for it
+        else:
+            async with self._authority.change("INITIALIZING", wait=True):
+                if self._replica.state.ca_index != state.ca_index:
+                    return True  # an operator was faster
+                await self._duties[duty](state)
         elapsed_ms = round(1000 * (time.monotonic() - started))
         self._log("duty.done", duty=duty.name.lower(), ms=elapsed_ms, index=self._replica.state.index)
         return True
 
     async def _changed(self, term: int, ca_index: int, seconds: float) -> None:
         """Until leadership is lost, the CA's state changes, or the time is over."""
+
+        def is_same() -> bool:
+            return self._leads(term) and self._replica.state.ca_index == ca_index
+
         try:
             async with asyncio.timeout(seconds):
-                while self._leads(term) and self._replica.state.ca_index == ca_index:
-                    await self._next_event()
+                while is_same():
+                    await self._next_event(is_same)
         except TimeoutError:
             pass
 
-    async def _next_event(self) -> None:
+    async def _next_event(self, is_same: Callable[[], bool]) -> None:
         waits = [
             asyncio.ensure_future(signal.wait())
             for signal in (self._replica.leadership_changed, self._replica.ca_changed)
         ]
         try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            # They listen only once they run: what was signalled until then shows in the state.
+            await asyncio.sleep(0)
+            if is_same():
+                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for wait in waits:
                 wait.cancel()
@@ -208,7 +217,7 @@ class Leader:
         await self._commit(SetRootsConfig(state.ca_index, (root,), config, (sealed,)))
         self._log("ca.signed", profile="root", provider=config.provider, root=root.root_id, by="leader")
 
-    async def _tidy_ledger(self, _state: State) -> None:
+    async def _tidy_ledger(self) -> None:
         until = tidy_time(int(self._clock.now()), self._policy)
         until = await self._ledger.call(lambda reader: reader.tidy_time(until, _TIDY_AT_MOST))
         await self._commit(TidyLedger(until))

@@ -1,0 +1,331 @@
+"""A cluster in one process: the real state machine and ledger without consensus, and real parts of nodes around it.
+
+Leadership is moved by hand. `on_propose` decides what becomes of each command, so a test can lose a leader before or
+after any commit.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from pathlib import Path
+from typing import Any, cast
+
+import msgpack
+
+from cluster.authority import Authority
+from cluster.config import ConnectSection
+from cluster.errors import CommitUnknown, NoLeader, NotLeader, Refused
+from cluster.leader import Leader
+from cluster.ledger_reads import LedgerReads
+from cluster.membership import Membership
+from cluster.raft.machine import ReplicatedMachine
+from cluster.raft.membership import ChangeKind, Member, Members, MembershipChange, changed
+from cluster.raft.node import NodeStatus
+from cluster.raft.replica import Leadership, Replica, Signal
+from cluster.reconfigure import Reconfigurer
+from cluster.seal import FileKey, Sealer, write_key_file
+from cluster.service import LeaderWork
+from cluster.signing import SigningPipeline
+from cluster.telemetry import Metrics
+from cluster.wire import pack_error, unpack_error
+from cluster.worker import Host
+from cluster.workers import WorkerPool
+from fsm.codec import dump_command, load_command
+from fsm.commands import Applied, Command, Rejected
+from fsm.duties import DutyPolicy
+from fsm.ledger import LedgerSummary
+from fsm.state import State
+from tests.fakes import EventLog, FakeClock
+
+POLICY = DutyPolicy(keep_expired_seconds=10**9 * 3)  # no tidying unless a test wants it
+
+
+class Fate(Enum):
+    """What becomes of a proposed command."""
+
+    COMMITTED = auto()
+    LOST_BEFORE = auto()  # the leader falls, and the command with it
+    LOST_AFTER = auto()  # committed, but the leader falls before it knows
+    UNKNOWN = auto()  # not committed, and nobody says so; the leader stays
+
+
+async def eventually(condition: Callable[[], object], seconds: float = 10.0) -> None:
+    """Until `condition()` holds. Fails rather than waits for ever."""
+    deadline = asyncio.get_running_loop().time() + seconds
+    while not condition():
+        assert asyncio.get_running_loop().time() < deadline, "the condition never came true"
+        await asyncio.sleep(0.001)
+
+
+class FakeCluster:
+    """What all nodes agree on, and who leads."""
+
+    def __init__(self, directory: Path, names: tuple[str, ...] = ("a", "b", "c"), ports: tuple[int, ...] = ()) -> None:
+        self.directory = directory
+        self.ledger_path = str(directory / "ledger.db")
+        self.machine = ReplicatedMachine(self.ledger_path, lambda _state: None)
+        self.log_index = 0
+        self.proposed: list[Command] = []
+        self.committed: list[Command] = []
+        self.on_propose: Callable[[Command], Fate] = lambda _command: Fate.COMMITTED
+        self.held: set[type] = set()  # commands of these kinds wait for the gate
+        self.gate = asyncio.Event()
+        ports = ports or tuple(range(1, len(names) + 1))
+        self.members: Members = {
+            name: Member(name, f"127.0.0.1:{k + 1}", f"127.0.0.1:{port}")
+            for k, (name, port) in enumerate(zip(names, ports, strict=True))
+        }
+        self.replicas = {name: FakeReplica(self, name) for name in names}
+        self.term = 0
+        self.leader: str | None = None
+        if not (directory / "seal.key").exists():
+            write_key_file(directory / "seal.key")
+
+    @property
+    def state(self) -> State:
+        return self.machine.state
+
+    def elect(self, name: str | None) -> None:
+        self.term += 1
+        self.leader = name
+        for replica in self.replicas.values():
+            replica.leadership = Leadership(self.term, name, replica.name == name)
+            replica.leadership_changed.fire()
+
+    def elect_next(self) -> None:
+        names = sorted(self.replicas)
+        self.elect(names[(names.index(self.leader or names[-1]) + 1) % len(names)])
+
+    def commit(self, command: Command) -> Applied | Rejected:
+        data = dump_command(command)
+        assert load_command(data) == command
+        self.log_index += 1
+        before = self.state.ca_index
+        [result] = self.machine.apply(self.log_index, [data])
+        self.machine.commit(self.log_index)
+        if isinstance(result, Applied):
+            self.committed.append(command)
+        for replica in self.replicas.values():
+            replica.state_changed.fire()
+            if self.state.ca_index != before:
+                replica.ca_changed.fire()
+        return result
+
+    def close(self) -> None:
+        self.machine.close()
+
+
+class FakeReplica:
+    """One node's view: `cluster.raft.replica.Replica` without Raft."""
+
+    def __init__(self, cluster: FakeCluster, name: str) -> None:
+        self.cluster = cluster
+        self.name = name
+        self.leadership = Leadership()
+        self.leadership_changed = Signal()
+        self.state_changed = Signal()
+        self.ca_changed = Signal()
+        self.leader_contact_seconds = 0.01
+        self.contact_age_seconds: dict[str, float] = {}
+        self.membership_refusals = 0
+        self.can_hand_over = True
+        self._old_state: State | None = None
+
+    @property
+    def real(self) -> Replica:
+        """For whoever wants the type of the real thing."""
+        return cast(Replica, self)
+
+    @property
+    def state(self) -> State:
+        return self._old_state or self.cluster.state
+
+    def fall_behind(self) -> None:
+        """Stay at this state, while the others go on, until a read barrier."""
+        self._old_state = self.cluster.state
+
+    @property
+    def applied_index(self) -> int:
+        return self.cluster.log_index
+
+    @property
+    def members(self) -> Members:
+        return self.cluster.members
+
+    @property
+    def ledger_count(self) -> int:
+        return self.cluster.machine.ledger_summary.count
+
+    async def propose(self, command: Command, *, timeout: float) -> Applied | Rejected:
+        assert timeout > 0
+        await asyncio.sleep(0)
+        if not self.leadership.is_ready:
+            raise NotLeader("this node does not lead")
+        self.cluster.proposed.append(command)
+        if type(command) in self.cluster.held:
+            await self.cluster.gate.wait()
+        fate = self.cluster.on_propose(command)
+        if fate is Fate.COMMITTED:
+            return self.cluster.commit(command)
+        if fate is Fate.LOST_AFTER:
+            self.cluster.commit(command)
+        if fate is not Fate.UNKNOWN:
+            self.cluster.elect_next()
+        raise CommitUnknown("the leader changed while the write was under way; it may have taken effect")
+
+    async def read_barrier(self, *, timeout: float) -> int:
+        assert timeout >= 0
+        await asyncio.sleep(0)
+        if self.cluster.leader is None:
+            raise NoLeader("No cluster leader")
+        self._old_state = None
+        return self.cluster.log_index
+
+    async def wait_for_index(self, index: int, of: Callable[[State], int], *, timeout: float) -> State:
+        try:
+            async with asyncio.timeout(timeout):
+                while of(self.state) <= index:
+                    await self.ca_changed.wait()
+        except TimeoutError:
+            pass
+        return self.state
+
+    async def digest(self) -> tuple[int, State, LedgerSummary]:
+        return self.cluster.log_index, self.state, self.cluster.machine.ledger_summary
+
+    async def status(self) -> NodeStatus:
+        leads = self.leadership.is_ready
+        return NodeStatus(
+            node_id=self.name,
+            is_leader=leads,
+            is_ready_leader=leads,
+            leader_id=self.leadership.leader_id,
+            term=self.leadership.term,
+            commit_index=self.cluster.log_index,
+            applied_index=self.cluster.log_index,
+            last_index=self.cluster.log_index,
+            members=self.members,
+            match_index=dict.fromkeys(self.members, self.cluster.log_index) if leads else {},
+            contact_age_seconds=self.contact_age_seconds if leads else {},
+        )
+
+    async def hand_over(self, timeout: float, peer: str | None = None) -> bool:
+        assert timeout > 0
+        others = [name for name in sorted(self.cluster.replicas) if name != self.name]
+        if not self.can_hand_over or not others:
+            return False
+        self.cluster.elect(peer or others[0])
+        return True
+
+    async def change_membership(self, kind: ChangeKind, member: Member, *, timeout: float) -> None:
+        assert timeout > 0
+        if self.membership_refusals:
+            self.membership_refusals -= 1
+            raise Refused("another change of membership is under way, or the leader would remove itself")
+        self.cluster.members = changed(self.cluster.members, MembershipChange(kind, member))
+
+
+class InProcessWorker:
+    """A worker's operations in this process, through the same encoding; `failures` lets an operation fail."""
+
+    load = 0
+
+    def __init__(self) -> None:
+        self.host = Host()
+        self.keys: set[str] = set()
+        self.calls: list[str] = []
+        self.failures: dict[str, BaseException] = {}
+        self.gate = asyncio.Event()  # operations in `held` wait for it
+        self.held: set[str] = set()
+
+    async def call(self, operation: str, *arguments: Any) -> Any:
+        self.calls.append(operation)
+        await asyncio.sleep(0)
+        if operation in self.held:
+            await self.gate.wait()
+        if (failure := self.failures.get(operation)) is not None:
+            raise failure
+        try:
+            result = self.host.operations[operation](*msgpack.unpackb(msgpack.packb(arguments)))
+        except Exception as error:
+            raise unpack_error(pack_error(error, "in a worker")) from None
+        if operation == "configure":
+            self.keys.add(arguments[0])
+        elif operation == "forget":
+            self.keys.discard(arguments[0])
+        return msgpack.unpackb(msgpack.packb(result))
+
+
+def in_process_pool(log: EventLog) -> tuple[WorkerPool, InProcessWorker]:
+    pool, worker = WorkerPool(log), InProcessWorker()
+    pool._workers = [cast(Any, worker)]
+    return pool, worker
+
+
+@dataclass
+class Node:
+    """All that one node does, but for its ports."""
+
+    cluster: FakeCluster
+    name: str
+    clock: FakeClock = field(default_factory=FakeClock)
+    connect: ConnectSection = field(default_factory=ConnectSection)
+    policy: DutyPolicy = POLICY
+
+    def __post_init__(self) -> None:
+        self.log = EventLog()
+        self.replica = self.cluster.replicas[self.name]
+        self.pool, self.worker = in_process_pool(self.log)
+        self.sealer = Sealer(FileKey(self.cluster.directory / "seal.key"))
+        self.ledger = LedgerReads(self.cluster.ledger_path)
+        self.metrics = Metrics()
+        real = self.replica.real
+        self.pipeline = SigningPipeline(
+            self.pool,
+            real,
+            lambda serial: self.ledger.call(lambda reader: reader.find(serial)),
+            self.clock,
+            self.log,
+            self.metrics,
+            100,
+        )
+        self.authority = Authority(self.pool, self.sealer, self.pipeline, self.clock, "dc1")
+        self.leader = Leader(
+            real, self.authority, self.ledger, self.connect, self.policy, self.clock, self.log, self.metrics
+        )
+        self.reconfigurer = Reconfigurer(real, self.authority, self.clock, self.log)
+        self.membership = Membership(real, self.name, self.clock, self.log)
+        self.work = LeaderWork(real, self.authority, self.reconfigurer, self.membership)
+        self.operations = self.work.operations()
+
+
+@asynccontextmanager
+async def running(*nodes: Node) -> AsyncIterator[None]:
+    """Their leader loops, until the end of the block; an error in one of them fails the test."""
+    tasks = [asyncio.ensure_future(node.leader.run()) for node in nodes]
+    try:
+        yield
+        for task in tasks:
+            if task.done():
+                task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for node in nodes:
+            node.ledger.close()
+
+
+async def bootstrapped(node: Node) -> None:
+    """Elect this node, whose leader loop runs, and wait until it signs."""
+    node.cluster.elect(node.name)
+    await eventually(lambda: node.authority.is_ready)
+
+
+def stored_config(state: State) -> Mapping[str, Any]:
+    assert state.config is not None
+    config: Mapping[str, Any] = json.loads(state.config.config_json)
+    return config
