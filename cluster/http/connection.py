@@ -42,7 +42,9 @@ class Door:
 
 
 class Connection(RequestHandler):
-    """See the module. Relies on aiohttp's `_request_count` and `_waiter` (not None: it waits for a request)."""
+    """See the module. Of aiohttp's private names it relies on `_request_count`, `_current_request`, and `_waiter`, which
+    is set while it waits for a request.
+    """
 
     __slots__ = ("_deadline", "_door", "_ends_with_this", "_head_bytes")
 
@@ -89,12 +91,19 @@ class Connection(RequestHandler):
         if self._request_count != seen:
             self._head_bytes = 0
             self._end_deadline()
+            self._break_off_body()
         elif self._waiter is not None and not self._waiter.done():
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEADER_BYTES + MAX_URL_BYTES:
                 self._refuse(431, f"request headers are too large: at most {MAX_HEADER_BYTES} bytes")
             elif self._deadline is None:
                 self._start_deadline()
+
+    def _break_off_body(self) -> None:
+        """Something follows a body that has not ended: it is broken, and aiohttp would let its reader wait."""
+        request = self._current_request
+        if request is not None and not request.content.is_eof():
+            request.content.set_exception(web.RequestPayloadError("the transfer of the body is broken"))
 
     def _start_deadline(self) -> None:
         self._deadline = self._loop.call_later(self._door.head_seconds, self._too_slow, self._request_count)
