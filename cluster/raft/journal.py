@@ -216,14 +216,22 @@ class Journal:
         self.sync()
         with _stop_on_error(self._directory):
             while len(self._segments) > 1 and self._segments[0].last_index < base:
-                self._disk.unlink(self._segments.pop(0).path)
-                # One by one: a power cut must not leave a gap, and file systems may reorder removals.
-                self._disk.sync_directory(self._directory)
+                self._remove_oldest()
 
-    def start_segment(self) -> None:
-        """Go on in a new file. Syncs."""
+    def rewrite(self) -> None:
+        """Put everything held into new segments and remove the old ones, which were found damaged. Syncs."""
         self.sync()
         self._roll()
+        kept, first_new = self._entries, self._segments[-1].seq
+        for position, entry in enumerate(kept):
+            kind = _Kind.ENTRY if position else _Kind.RESET
+            self._add(kind, _INDEX_TERM.pack(entry.log_index, entry.term) + entry.command)
+            if self._end >= self._segment_bytes:
+                self.sync()
+        self.sync()
+        with _stop_on_error(self._directory):
+            while self._segments[0].seq < first_new:
+                self._remove_oldest()
 
     def close(self) -> None:
         self.sync()
@@ -282,6 +290,11 @@ class Journal:
     @property
     def _manifest_path(self) -> str:
         return os.path.join(self._directory, "manifest")
+
+    def _remove_oldest(self) -> None:
+        self._disk.unlink(self._segments.pop(0).path)
+        # One by one: a power cut must not leave a gap, and file systems may reorder removals.
+        self._disk.sync_directory(self._directory)
 
     def _roll(self) -> None:
         with _stop_on_error(self._directory):

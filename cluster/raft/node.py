@@ -503,28 +503,32 @@ class RaftNode:
     def scrub(self, done: Callable[[list[str]], None]) -> None:
         """Read journal and snapshot again, in the background; `done` gets what is damaged.
 
-        Everything is in memory too, so damage is healed while the node runs: a new snapshot and new segments take the
+        Everything is in memory too, so damage is healed while the node runs: new segments, or a new snapshot, take the
         place of the old files. Found only at the next start, it would cost this node's data.
         """
         disk, parts = self._env.disk, self.journal.synced_parts()
 
         def work() -> object:
-            damage = [text for part in parts if (text := _damage(check_part, disk, part))]
-            snapshot = _damage(SnapshotFile.load, self._snapshot_file)
-            return [*damage, snapshot] if snapshot else damage
+            return (
+                [text for part in parts if (text := _damage(check_part, disk, part))],
+                [text for text in (_damage(SnapshotFile.load, self._snapshot_file),) if text],
+            )
 
         def finished(result: object) -> None:
-            damage = result if isinstance(result, list) else [repr(result)]
-            if damage:
-                self.journal.start_segment()
-                self.compact(keep_bytes=0)
-            done(damage)
+            if not isinstance(result, tuple):
+                done([repr(result)])
+                return
+            in_journal, in_snapshot = result
+            if in_journal:
+                self.journal.rewrite()
+            if in_snapshot:
+                self.compact()
+            done([*in_journal, *in_snapshot])
 
         self._env.in_background(work, finished)
 
-    def compact(self, keep_bytes: int | None = None) -> None:
-        """Save a snapshot in the background, then drop the entries it makes superfluous, but for `keep_bytes`."""
-        keep = self._compaction.keep_bytes if keep_bytes is None else keep_bytes
+    def compact(self) -> None:
+        """Save a snapshot in the background, then drop the entries it makes superfluous."""
         applied = self._visible_index
         entries = self.journal.entries
         if self._is_compacting or applied <= (self._source.log_index or 1):
@@ -544,7 +548,7 @@ class RaftNode:
             if isinstance(result, Snapshot):
                 self.compactions += 1
                 self._source.use(result)
-                self.journal.compact_to(self._first_kept(result.log_index, keep))
+                self.journal.compact_to(self._first_kept(result.log_index))
                 self._env.log("journal.compacted", log_index=result.log_index, state_bytes=len(result.state))
             elif isinstance(result, OSError) and result.errno in (errno.ENOSPC, errno.EDQUOT):
                 self._no_compaction_before = self._env.clock() + _COMPACTION_PAUSE_SECONDS
@@ -565,11 +569,11 @@ class RaftNode:
                 members = changed(members, change, undo=True)
         return tuple(sorted(members.values()))
 
-    def _first_kept(self, snapshot_index: int, keep_bytes: int) -> int:
+    def _first_kept(self, snapshot_index: int) -> int:
         entries = self.journal.entries
         position = min(snapshot_index, self.core.applied_index) - entries[0].log_index
         size = 0
-        while position > 0 and size + len(entries[position].command) <= keep_bytes:
+        while position > 0 and size + len(entries[position].command) <= self._compaction.keep_bytes:
             size += len(entries[position].command)
             position -= 1
         return entries[position].log_index

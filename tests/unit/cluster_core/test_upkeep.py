@@ -1,0 +1,143 @@
+"""Disk alarm, certificate reload, scrubbing."""
+
+import os
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from cluster.telemetry import Metrics
+from cluster.upkeep import CertificateFiles, DiskSpace, Scrub
+from tests.fakes import EventLog, FakeClock
+
+_BLOCK = 4096
+
+
+def free(monkeypatch: pytest.MonkeyPatch, free_bytes: int) -> None:
+    found = SimpleNamespace(f_bavail=free_bytes // _BLOCK, f_frsize=_BLOCK)
+    monkeypatch.setattr(os, "statvfs", lambda _path: found)
+
+
+def test_disk_alarm_is_raised_once_and_ends_with_some_room(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    log, metrics = EventLog(), Metrics()
+    space = DiskSpace(tmp_path, 100 * _BLOCK, log, metrics)
+    for blocks, events in ((101, []), (99, ["disk.low"]), (98, []), (105, []), (111, ["disk.recovered"]), (100, [])):
+        free(monkeypatch, blocks * _BLOCK)
+        log.events.clear()
+        space.look()
+        assert log.names() == events, blocks
+        assert metrics.registry.get_sample_value("quorumca_disk_free_bytes") == blocks * _BLOCK
+    free(monkeypatch, 1)
+    space.look()
+    assert metrics.registry.get_sample_value("quorumca_disk_low") == 1
+
+
+def write_cert(path: Path, begin: datetime, end: datetime) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "node-1")])
+    cert = x509.CertificateBuilder(name, name, key.public_key(), 1, begin, end).sign(key, hashes.SHA256())
+    path.write_bytes(cert.public_bytes(serialization.Encoding.PEM))
+
+
+class Watched:
+    """CertificateFiles over a file that the test replaces."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.clock, self.log, self.metrics = FakeClock(), EventLog(), Metrics()
+        self.reloads = 0
+        self.refuse = False
+        self.renew(days=10)
+        self.files = CertificateFiles("node", (path,), path, self.reload, self.clock.now, self.log, self.metrics)
+
+    def reload(self) -> None:
+        if self.refuse:
+            raise ValueError("key and certificate do not fit")
+        self.reloads += 1
+
+    def renew(self, *, days: int) -> None:
+        begin = datetime.fromtimestamp(self.clock.now(), UTC)
+        self.path.unlink(missing_ok=True)
+        write_cert(self.path, begin, begin + timedelta(days=days))
+
+    def expiry(self) -> float | None:
+        return self.metrics.registry.get_sample_value("quorumca_node_cert_not_after_seconds", {"certificate": "node"})
+
+    def look(self) -> list[str]:
+        self.log.events.clear()
+        self.files.look()
+        return self.log.names()
+
+
+@pytest.fixture
+def watched(tmp_path: Path) -> Watched:
+    return Watched(tmp_path / "cert.pem")
+
+
+def test_replaced_certificate_is_taken_into_use_once(watched: Watched) -> None:
+    assert watched.look() == []
+    watched.renew(days=20)
+    assert watched.look() == ["tls.reloaded"]
+    assert watched.look() == []
+    assert watched.reloads == 1
+    assert watched.expiry() == watched.clock.now() + 20 * 86_400
+
+
+def test_unusable_certificate_leaves_the_old_one_and_the_next_change_is_looked_at(watched: Watched) -> None:
+    watched.refuse = True
+    watched.renew(days=20)
+    assert watched.look() == ["tls.reload_failed"]
+    assert watched.expiry() == watched.clock.now() + 10 * 86_400
+    watched.refuse = False
+    watched.renew(days=30)
+    assert watched.look() == ["tls.reloaded"]
+
+
+def test_a_file_that_is_gone_for_a_moment_is_no_reason_to_stop(watched: Watched) -> None:
+    watched.path.unlink()
+    watched.refuse = True
+    assert watched.look() == ["tls.reload_failed"]
+
+
+def test_expiry_is_warned_of_and_repeated_every_hour(watched: Watched) -> None:
+    watched.clock.advance(8.1 * 86_400)
+    assert watched.look() == ["tls.expires_soon"]
+    assert watched.look() == []
+    watched.clock.advance(3600)
+    assert watched.look() == ["tls.expires_soon"]
+    watched.clock.advance(2 * 86_400)
+    assert watched.look() == ["tls.expired"]
+
+
+class _Files:
+    """Stands for Replica and LedgerReads."""
+
+    def __init__(self, journal: list[str], ledger: str) -> None:
+        self.journal = journal
+        self.ledger = ledger
+
+    async def scrub(self) -> list[str]:
+        return self.journal
+
+    async def call(self, read: Callable[[Any], str]) -> str:
+        return read(SimpleNamespace(damage=lambda: self.ledger))
+
+
+@pytest.mark.parametrize(
+    ("journal", "ledger", "events"),
+    [([], "", []), (["a", "b"], "", ["journal.damaged"] * 2), ([], "row missing", ["ledger.damaged"])],
+)
+async def test_scrub_reports_what_is_damaged(journal: list[str], ledger: str, events: list[str]) -> None:
+    log, metrics = EventLog(), Metrics()
+    files: Any = _Files(journal, ledger)
+    await Scrub(files, files, log, metrics).look()
+    assert log.names() == events
+    assert metrics.registry.get_sample_value("quorumca_scrubs_total") == 1
+    assert metrics.registry.get_sample_value("quorumca_scrub_damage_total", {"file": "journal"}) == len(journal)
+    assert metrics.registry.get_sample_value("quorumca_scrub_damage_total", {"file": "ledger"}) == bool(ledger)
