@@ -1,6 +1,7 @@
 """/v1/agent: what this node does for the services on its host, and what it says about itself."""
 
 import asyncio
+import math
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any, Final
@@ -171,7 +172,7 @@ def _metric_lists(registry: CollectorRegistry) -> dict[str, list[dict[str, Any]]
     for family in registry.collect():
         match family.type:
             case "gauge":
-                gauges += [{"Name": s.name, "Value": s.value, "Labels": s.labels} for s in family.samples]
+                gauges += [{"Name": s.name, "Value": _finite(s.value), "Labels": s.labels} for s in family.samples]
             case "counter":
                 counters += [
                     {"Name": family.name, "Count": int(s.value), "Sum": s.value, "Labels": s.labels}
@@ -192,3 +193,8 @@ def _metric_lists(registry: CollectorRegistry) -> dict[str, list[dict[str, Any]]
                     for total, count in zip(sums, counts, strict=True)
                 ]
     return {"Gauges": gauges, "Points": [], "Counters": counters, "Samples": samples}
+
+
+def _finite(value: float) -> float:
+    """JSON has no other numbers."""
+    return value if math.isfinite(value) else 0.0

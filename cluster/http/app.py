@@ -16,7 +16,7 @@ from cluster.config import HttpSection
 from cluster.http import agent, catalog, certs, configuration, openapi, operator, roots, sign, status
 from cluster.http.blocking import MAX_WAITING, Waiters
 from cluster.http.body import answer_early, expect_continue
-from cluster.http.connection import HEAD_SECONDS, MAX_HEADER_BYTES, Connection, Door
+from cluster.http.connection import ANSWER_SECONDS, HEAD_SECONDS, MAX_HEADER_BYTES, Connection, Door
 from cluster.http.context import API, Api, Route, requester
 from cluster.http.errors import (
     HeadersTooLarge,
@@ -102,7 +102,12 @@ class HttpServer:
 
 
 async def start_http(
-    app: web.Application, section: HttpSection, *, stop_seconds: float = 10.0, head_seconds: float = HEAD_SECONDS
+    app: web.Application,
+    section: HttpSection,
+    *,
+    stop_seconds: float = 10.0,
+    head_seconds: float = HEAD_SECONDS,
+    answer_seconds: float = ANSWER_SECONDS,
 ) -> HttpServer:
     """Listen. `stop_seconds` bounds how long `stop` waits for requests under way.
 
@@ -115,7 +120,7 @@ async def start_http(
     server = runner.server
     assert server is not None  # it has just been set up
     loop = asyncio.get_running_loop()
-    door = Door(section.max_connections, api.log, _refusal_counter(api), head_seconds)
+    door = Door(section.max_connections, api.log, _refusal_counter(api), head_seconds, answer_seconds)
     host, _, port = section.address.rpartition(":")
     context = _tls_context(section)
     try:

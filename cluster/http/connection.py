@@ -20,6 +20,8 @@ MAX_HEADERS: Final = 64
 MAX_HEADER_BYTES: Final = 16 << 10
 MAX_URL_BYTES: Final = 8190
 HEAD_SECONDS: Final = 30.0
+#: How long an answer that does not fit into the buffers may stay unread.
+ANSWER_SECONDS: Final = 30.0
 #: Longer than load balancers and clients keep theirs, so that it is they who close an idle connection.
 IDLE_SECONDS: Final = 120.0
 _READ_BYTES: Final = 64 << 10
@@ -32,21 +34,27 @@ class Door:
     """Counts the open connections of one listener."""
 
     def __init__(
-        self, max_connections: int, log: Log, on_refused: Callable[[int], None], head_seconds: float = HEAD_SECONDS
+        self,
+        max_connections: int,
+        log: Log,
+        on_refused: Callable[[int], None],
+        head_seconds: float = HEAD_SECONDS,
+        answer_seconds: float = ANSWER_SECONDS,
     ) -> None:
         self.max_connections = max_connections
         self.log = log
         self.on_refused = on_refused  # called with the status of an answer that no endpoint gave
         self.head_seconds = head_seconds
+        self.answer_seconds = answer_seconds
         self.open_connections = 0
 
 
 class Connection(RequestHandler):
-    """See the module. Of aiohttp's private names it relies on `_request_count`, `_current_request`, and `_waiter`, which
-    is set while it waits for a request.
+    """See the module. Of aiohttp's private names it relies on `_request_count`, `_current_request`, and on `_waiter`,
+    which is set while it waits for a request.
     """
 
-    __slots__ = ("_deadline", "_door", "_ends_with_this", "_head_bytes")
+    __slots__ = ("_deadline", "_door", "_ends_with_this", "_head_bytes", "_stalled")
 
     def __init__(self, server: web.Server, door: Door, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(
@@ -64,6 +72,7 @@ class Connection(RequestHandler):
         self._door = door
         self._head_bytes = 0
         self._deadline: asyncio.TimerHandle | None = None
+        self._stalled: asyncio.TimerHandle | None = None
         self._ends_with_this: asyncio.Task[Any] | None = None
 
     def end_on_loss(self, task: "asyncio.Task[Any] | None") -> None:
@@ -81,9 +90,25 @@ class Connection(RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         self._door.open_connections -= 1
         self._end_deadline()
+        self._end_stall()
         super().connection_lost(exc)
         if self._ends_with_this is not None:
             self._ends_with_this.cancel()
+
+    def pause_writing(self) -> None:
+        """The client does not read its answer: it may not hold it, and its place here, for ever."""
+        super().pause_writing()
+        if self.transport is not None:
+            self._stalled = self._loop.call_later(self._door.answer_seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._end_stall()
+
+    def _end_stall(self) -> None:
+        if self._stalled is not None:
+            self._stalled.cancel()
+            self._stalled = None
 
     def data_received(self, data: bytes) -> None:
         seen = self._request_count

@@ -98,7 +98,12 @@ async def start() -> AsyncIterator[Start]:
     running: list[Running] = []
 
     async def start_one(
-        *, max_waiting: int = 100, stop_seconds: float = 2.0, head_seconds: float = 5.0, **config: Any
+        *,
+        max_waiting: int = 100,
+        stop_seconds: float = 2.0,
+        head_seconds: float = 5.0,
+        answer_seconds: float = 5.0,
+        **config: Any,
     ) -> Running:
         port = free_port()
         service = FakeService(node_config(port, **config))
@@ -107,7 +112,9 @@ async def start() -> AsyncIterator[Start]:
             section = section.model_copy(update={"address": f"127.0.0.1:{port}"})
         log = EventLog()
         app = create_app(service, log, clock=FakeClock(), rng=random.Random(1), max_waiting=max_waiting)
-        server = await start_http(app, section, stop_seconds=stop_seconds, head_seconds=head_seconds)
+        server = await start_http(
+            app, section, stop_seconds=stop_seconds, head_seconds=head_seconds, answer_seconds=answer_seconds
+        )
         one = Running(service, server, log, aiohttp.ClientSession(auto_decompress=False), port)
         running.append(one)
         return one

@@ -9,7 +9,7 @@ import pytest
 
 from cluster.http.body import MAX_BODY_BYTES
 from tests.unit.http.conftest import DEADLINE_SECONDS, Running, Start, read_to_end, until
-from tests.unit.http.fake_service import CSR
+from tests.unit.http.fake_service import CSR, ledger_row
 
 SIGN = "/v1/connect/ca/sign"
 ROOTS = "/v1/connect/ca/roots"
@@ -316,6 +316,31 @@ async def test_connections_beyond_the_bound_are_503(start: Start) -> None:
     held[0][1].close()
     await until(lambda: api.server.open_connections == 15)
     assert (await api.get(ROOTS)).status == 200
+
+
+async def test_an_answer_that_nobody_reads_ends_the_connection(start: Start) -> None:
+    api: Running = await start(answer_seconds=0.1)
+    api.service.certs = [ledger_row(number) for number in range(1, 1001)]
+    # A reader that is never read from stops taking bytes from its socket at twice this limit.
+    reader, writer = await asyncio.open_connection("127.0.0.1", api.port, limit=1024)
+    api.raw_writers.append(writer)
+    request = b"GET /v1/connect/ca/certs?limit=1000 HTTP/1.1\r\nHost: x\r\n\r\n"
+    # Enough answers to fill the buffers of both kernels, whatever their size.
+    while api.server.open_connections or not api.service.calls:
+        if not writer.transport.is_closing():
+            writer.write(request)
+        await asyncio.sleep(0.002)
+        assert len(api.service.calls) < 2000
+    assert api.service.calls
+    assert not reader.at_eof()
+
+
+@pytest.mark.parametrize("target", ["*", "http://other/v1/status/leader", "//v1/status/leader", "/v1/status/leader#x"])
+async def test_unusual_targets_are_answered_plainly(api: Running, target: str) -> None:
+    for method in ("OPTIONS", "GET"):
+        reply = await api.send(f"{method} {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        assert int(reply.split()[1]) in (200, 400, 404), reply
+        assert b"<" not in reply
 
 
 # -- TLS
