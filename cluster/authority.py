@@ -17,12 +17,14 @@ import msgpack
 from cluster.api import IssuedCert
 from cluster.ca_config import CASettings
 from cluster.clock import Clock
-from cluster.errors import InternalError, NotReady
+from cluster.errors import InternalError, NotLeader, NotReady
+from cluster.raft.replica import Signal
 from cluster.seal import Sealer
 from cluster.signing import SigningContext, SigningLimiter, SigningPipeline
 from cluster.workers import Configured, ProviderSetup, WorkerPool
 from fsm.state import CAConfig, CARoot, ProviderState, State
 from providers import x509
+from providers.errors import ProviderError
 from providers.profiles import CommonConfig
 
 _UNINITIALIZED: Final = "CA is uninitialized and unable to sign certificates yet"
@@ -85,6 +87,7 @@ class Authority:
         self._changing = asyncio.Lock()
         self._change = ""
         self._trouble = ""
+        self.trouble_found = Signal()
         self._progress = asyncio.Event()
 
     @property
@@ -101,9 +104,10 @@ class Authority:
         self._trouble = text
         if text:
             self._progress.set()
+            self.trouble_found.fire()
 
     async def settled(self, seconds: float) -> None:
-        """A new leader: until it can sign, has found out why it cannot, or the time is over."""
+        """A new leader: until it can sign, has found out why it cannot, leads no more, or the time is over."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._progress.wait()
@@ -180,6 +184,7 @@ class Authority:
         async with self._adopting:
             self._signing = None
             self._trouble = ""
+            self._progress.set()  # whoever waits for it need not go on
             self._progress.clear()
             await self.pool.forget_all()
 
@@ -188,7 +193,7 @@ class Authority:
     async def sign(self, csr_pem: str, serial: bytes, requested_by: str) -> IssuedCert:
         """On the leader. `serial`, minimal big-endian, identifies the request too.
 
-        Raises: NotReady, CSRRejected, RateLimitReached, InternalError, and as SigningPipeline.sign.
+        Raises: NotReady, NotLeader, CSRRejected, RateLimitReached, InternalError, and as SigningPipeline.sign.
         """
         signing = self._signing
         if signing is None:
@@ -199,7 +204,13 @@ class Authority:
             await self.pool.check_csr(context.trust_domain, context.datacenter, csr_pem)
         async with signing.limiter:
             self._check_expiry(signing)
-            signed = await self._pipeline.sign(context, csr_pem, serial, requested_by)
+            try:
+                signed = await self._pipeline.sign(context, csr_pem, serial, requested_by)
+            except (InternalError, ProviderError) as error:
+                if self._signing is None:
+                    # Nothing was recorded: the keys went with the leadership while the request waited.
+                    raise NotLeader("this node does not lead any more") from error
+                raise
         leaf = signed.leaf
         return IssuedCert(
             serial=leaf.serial,

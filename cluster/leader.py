@@ -22,6 +22,7 @@ from cluster.raft.guard import Log
 from cluster.raft.replica import Replica
 from cluster.roots import root_of
 from cluster.telemetry import Metrics
+from cluster.waiting import wait_any
 from fsm.commands import Command, InitConfig, InitSeal, Rejected, SetProviderState, SetRootsConfig, TidyLedger
 from fsm.duties import Duty, DutyPolicy, next_duty, tidy_time
 from fsm.state import CAConfig, State
@@ -147,23 +148,9 @@ class Leader:
         try:
             async with asyncio.timeout(seconds):
                 while is_same():
-                    await self._next_event(is_same)
+                    await wait_any((self._replica.leadership_changed, self._replica.ca_changed), is_same)
         except TimeoutError:
             pass
-
-    async def _next_event(self, is_same: Callable[[], bool]) -> None:
-        waits = [
-            asyncio.ensure_future(signal.wait())
-            for signal in (self._replica.leadership_changed, self._replica.ca_changed)
-        ]
-        try:
-            # They listen only once they run: what was signalled until then shows in the state.
-            await asyncio.sleep(0)
-            if is_same():
-                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
 
     async def _commit(self, command: Command) -> None:
         result = await self._replica.propose(command, timeout=_COMMIT_SECONDS)

@@ -5,6 +5,7 @@ stored values, and a stale ModifyIndex is a conflict.
 """
 
 import asyncio
+import contextlib
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -14,10 +15,21 @@ from cluster.api import ConfigUpdate
 from cluster.authority import Authority, ProviderRecord, open_record, seal_record, settings_in
 from cluster.ca_config import CASettings, keep_secrets, settings_of
 from cluster.clock import Clock
-from cluster.errors import AnswerLost, BadRequest, InternalError, NotReady, Refused, StaleIndex
+from cluster.errors import (
+    AnswerLost,
+    BadRequest,
+    ClusterError,
+    CommitUnknown,
+    InternalError,
+    NotLeader,
+    NotReady,
+    Refused,
+    StaleIndex,
+)
 from cluster.leader import new_intent
 from cluster.raft.guard import Log
 from cluster.raft.replica import Replica
+from cluster.waiting import wait_any
 from cluster.workers import Configured
 from fsm.apply import STALE_INDEX
 from fsm.commands import Rejected, SetConfig
@@ -58,6 +70,9 @@ class Reconfigurer:
         """Raises: BadRequest, StaleIndex, Refused, InternalError, NotReady (no effect); CommitUnknown, NotLeader."""
         async with self._authority.change("RECONFIGURING", wait=False):
             state = self._replica.state
+            if state.ca_index < attempt.ca_index:
+                # Another leader's write has been seen: nothing may be judged, or found to be the same, from here.
+                raise NotLeader("this node does not lead any more")
             config = state.config
             if config is None:
                 raise NotReady(f"CA has not finished initializing: {self._authority.trouble or 'no configuration yet'}")
@@ -114,7 +129,13 @@ class Reconfigurer:
         if update.provider != config.provider or chain is None or x509.root_id(chain.root_pem) != root.root_id:
             raise Refused(_NO_ROTATION)
         await self._commit(candidate, update, config, attempt, config.provider_id, candidate.state, is_prepared=True)
-        await self._authority.adopt(self._replica.state)
+        await self._take_into_use()
+
+    async def _take_into_use(self) -> None:
+        """At once, so that whoever made the change meets it. What fails here is the leader's duty (leader.py)."""
+        if self._replica.leadership.is_ready:  # else it has been dropped, and stays so
+            with contextlib.suppress(ProviderError, ClusterError):
+                await self._authority.adopt(self._replica.state)
 
     async def _repair(self, candidate: "_Candidate", update: ConfigUpdate, config: CAConfig, attempt: Attempt) -> None:
         """The CA never came up: any usable configuration may take the place of the one that failed."""
@@ -154,15 +175,27 @@ class Reconfigurer:
         self._log("ca.configured", provider=settings.provider, index=result.index)
 
     async def wait_for_root(self) -> None:
-        """Behind a repair: until the leader has made the root, or has found out why it cannot."""
+        """Behind a repair: until the leader has made the root.
+
+        Raises: InternalError when it has found out why it cannot; CommitUnknown when it is lost meanwhile.
+        """
+        signals = (self._authority.trouble_found, self._replica.ca_changed, self._replica.leadership_changed)
+
+        def is_open() -> bool:
+            return self._replica.state.active_root is None and not self._authority.trouble
+
         try:
             async with asyncio.timeout(_REPAIR_SECONDS):
-                while self._replica.state.active_root is None and self._replica.leadership.is_ready:
-                    if self._authority.trouble:
-                        raise InternalError(self._authority.trouble)
-                    await self._replica.ca_changed.wait()
+                while is_open():
+                    if not self._replica.leadership.is_ready:
+                        raise CommitUnknown(
+                            "the configuration is stored, but the leader was lost before the CA came up"
+                        )
+                    await wait_any(signals, lambda: is_open() and self._replica.leadership.is_ready)
         except TimeoutError:
             raise InternalError("the configuration is stored, but the CA has not come up with it yet") from None
+        if self._replica.state.active_root is None:
+            raise InternalError(self._authority.trouble)
 
 
 class _Candidate:
@@ -183,9 +216,11 @@ class _Candidate:
         setup = self._authority.setup(self._cluster_id, self.settings, self.state)
         try:
             self.configured = await self._authority.pool.configure(self._key, setup)
-        except ProviderError as error:
+        except BaseException as error:  # being cancelled too: some workers may have it already
             await self._authority.pool.forget(self._key)
-            raise InternalError(f"error configuring provider: {error}") from error
+            if isinstance(error, ProviderError):
+                raise InternalError(f"error configuring provider: {error}") from error
+            raise
         return self
 
     async def prepare_root(self, now: int) -> bytes:

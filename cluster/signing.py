@@ -4,19 +4,21 @@ Signing of one batch overlaps with the commit of the one before. Nothing leaves 
 """
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 from cluster.clock import Clock
-from cluster.errors import AnswerLost, InternalError, Overloaded, RateLimitReached
+from cluster.errors import AnswerLost, ClusterError, InternalError, Overloaded, RateLimitReached
 from cluster.raft.guard import Log
 from cluster.telemetry import Metrics
 from cluster.workers import WorkerPool
 from fsm.commands import Applied, Command, LeafKind, LeafRecord, RecordLeaves, Rejected
 from fsm.ledger import LedgerRow
 from providers.api import IssuedLeaf
+from providers.errors import ProviderError
 
 MAX_BATCH: Final = 32
 _BATCHES_PER_WORKER: Final = 2
@@ -193,18 +195,20 @@ class SigningPipeline:
 
         The same key, CSR, serial and time make the same certificate, but for the signature's random part. So the
         request is answered with what it got, and not with a second certificate. Raises: AnswerLost when the CA has
-        changed since.
+        changed since, or cannot sign now.
         """
         row = await self._find(request.serial)
         if row is not None:
             then = row.record.not_before + (now - leaf.not_before)
-            [again] = await self._pool.sign_leaves(
-                context.provider_key,
-                context.trust_domain,
-                context.datacenter,
-                then,
-                [(request.csr_pem, request.serial)],
-            )
+            again: object = None
+            with contextlib.suppress(ClusterError, ProviderError):
+                [again] = await self._pool.sign_leaves(
+                    context.provider_key,
+                    context.trust_domain,
+                    context.datacenter,
+                    then,
+                    [(request.csr_pem, request.serial)],
+                )
             if isinstance(again, IssuedLeaf) and _record(request, again) == row.record:
                 return SignedLeaf(again, row.index)
         raise AnswerLost(_DUPLICATE.format(serial=request.serial.hex()))

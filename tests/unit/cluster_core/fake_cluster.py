@@ -15,6 +15,7 @@ from typing import Any, cast
 
 import msgpack
 
+from cluster.api import ConfigUpdate
 from cluster.authority import Authority
 from cluster.config import ConnectSection
 from cluster.errors import CommitUnknown, NoLeader, NotLeader, Refused
@@ -25,7 +26,7 @@ from cluster.raft.machine import ReplicatedMachine
 from cluster.raft.membership import ChangeKind, Member, Members, MembershipChange, changed
 from cluster.raft.node import NodeStatus
 from cluster.raft.replica import Leadership, Replica, Signal
-from cluster.reconfigure import Reconfigurer
+from cluster.reconfigure import Attempt, Reconfigurer
 from cluster.seal import FileKey, Sealer, write_key_file
 from cluster.service import LeaderWork
 from cluster.signing import SigningPipeline
@@ -238,6 +239,7 @@ class InProcessWorker:
         self.keys: set[str] = set()
         self.calls: list[str] = []
         self.failures: dict[str, BaseException] = {}
+        self.failures_behind: dict[str, BaseException] = {}  # once it has been done
         self.gate = asyncio.Event()  # operations in `held` wait for it
         self.held: set[str] = set()
 
@@ -256,6 +258,8 @@ class InProcessWorker:
             self.keys.add(arguments[0])
         elif operation == "forget":
             self.keys.discard(arguments[0])
+        if (failure := self.failures_behind.get(operation)) is not None:
+            raise failure
         return msgpack.unpackb(msgpack.packb(result))
 
 
@@ -329,3 +333,19 @@ def stored_config(state: State) -> Mapping[str, Any]:
     assert state.config is not None
     config: Mapping[str, Any] = json.loads(state.config.config_json)
     return config
+
+
+def update(
+    config: dict[str, object] | None = None,
+    *,
+    provider: str = "consul",
+    state: dict[str, str] | None = None,
+    force: bool = False,
+    modify_index: int = 0,
+) -> ConfigUpdate:
+    return ConfigUpdate(provider, {"LeafCertTTL": "72h"} if config is None else config, state, force, modify_index)
+
+
+async def put(node: Node, wanted: ConfigUpdate, *, request_id: bytes = b"1", is_repeat: bool = False) -> None:
+    attempt = Attempt(request_id, node.cluster.state.ca_index, is_repeat)
+    await node.reconfigurer.apply(wanted, attempt)
