@@ -24,6 +24,7 @@ class Tally:
     """What all connections of one run found."""
 
     is_measuring: bool = False
+    successes: int = 0  # those of the warm-up, too
     latencies: list[float] = field(default_factory=list)
     failures: Counter[str] = field(default_factory=Counter)
     #: Successes that end the run; None: it ends by time.
@@ -31,6 +32,7 @@ class Tally:
     finished: asyncio.Event = field(default_factory=asyncio.Event)
 
     def success(self, seconds: float) -> None:
+        self.successes += 1
         if self.is_measuring:
             self.latencies.append(seconds)
         if self.remaining is not None:

@@ -1,11 +1,8 @@
 """CPU and memory of every node while nobody asks anything."""
 
 import time
-from collections.abc import Sequence
 
-import psutil
-
-from benchmarks.nodes import LocalCluster, process_tree
+from benchmarks.nodes import LocalCluster, cpu_seconds, process_tree
 from benchmarks.results import NodeUsage
 
 _MB = 1e6
@@ -16,7 +13,7 @@ def measure_idle(cluster: LocalCluster, settle_seconds: float, seconds: float) -
     leader = cluster.leader()
     time.sleep(settle_seconds)
     trees = {node.name: process_tree(node.pid) for node in cluster.nodes}
-    started, before = time.monotonic(), {name: _cpu_seconds(tree) for name, tree in trees.items()}
+    started, before = time.monotonic(), {name: cpu_seconds(tree) for name, tree in trees.items()}
     time.sleep(seconds)
     elapsed = time.monotonic() - started
     return tuple(
@@ -24,14 +21,9 @@ def measure_idle(cluster: LocalCluster, settle_seconds: float, seconds: float) -
             name=name,
             is_leader=name == leader.name,
             processes=len(tree),
-            cpu_percent=round(100 * (_cpu_seconds(tree) - before[name]) / elapsed, 2),
+            cpu_percent=round(100 * (cpu_seconds(tree) - before[name]) / elapsed, 2),
             rss_mb=round(sum(process.memory_info().rss for process in tree) / _MB, 1),
             pss_mb=round(sum(process.memory_full_info().pss for process in tree) / _MB, 1),
         )
         for name, tree in trees.items()
     )
-
-
-def _cpu_seconds(tree: Sequence[psutil.Process]) -> float:
-    times = [process.cpu_times() for process in tree]
-    return sum(time.user + time.system for time in times)

@@ -46,6 +46,7 @@ class LoadResult:
     """One run. Only what was answered in the measured time counts."""
 
     requests: int
+    successes: int  # with those of the warm-up
     seconds: float
     rate: float
     p50_ms: float
@@ -164,6 +165,7 @@ def _result(tally: Tally, seconds: float, cpu_seconds: float) -> LoadResult:
     ordered = sorted(latency * 1000 for latency in tally.latencies)
     return LoadResult(
         requests=len(ordered),
+        successes=tally.successes,
         seconds=seconds,
         rate=len(ordered) / seconds,
         p50_ms=percentile(ordered, 0.50),

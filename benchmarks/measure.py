@@ -4,16 +4,19 @@ Rounds are the outer loop, so that a slow minute of the machine touches every po
 altogether; each round begins with the yardstick, for the same reason.
 """
 
+import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 
+import psutil
+
 from benchmarks.baseline import measure_baseline
 from benchmarks.failover import measure_failover
 from benchmarks.idle import measure_idle
 from benchmarks.load import LoadPlan, LoadResult, roots_plan, run_load, sign_plan
-from benchmarks.nodes import LocalCluster
+from benchmarks.nodes import LocalCluster, cpu_seconds, process_tree
 from benchmarks.results import LEADER, PATHS, SPREAD, CommitPoint, Level, Point, Sweep
 from benchmarks.stats import Histogram, Spread
 
@@ -42,25 +45,37 @@ class _Case:
     clients: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """One load, and what the machine did meanwhile."""
+
+    load: LoadResult
+    cpu_us: float
+    cores_elsewhere: float
+
+
 @dataclass(slots=True)
 class _Rounds:
     """What the rounds gave so far."""
 
     baseline: list[float] = field(default_factory=list)
-    loads: dict[_Case, list[LoadResult]] = field(default_factory=lambda: defaultdict(list))
+    runs: dict[_Case, list[_Run]] = field(default_factory=lambda: defaultdict(list))
     commits: dict[int, list[Histogram]] = field(default_factory=lambda: defaultdict(list))
 
     def point(self, case: _Case) -> Point:
-        runs = self.loads[case]
+        runs = self.runs[case]
+        loads = [run.load for run in runs]
         return Point(
             operation=case.operation,
             path=case.path,
             clients=case.clients,
-            rate=Spread.of([run.rate for run in runs]),
-            p50_ms=Spread.of([run.p50_ms for run in runs]),
-            p99_ms=Spread.of([run.p99_ms for run in runs]),
-            failures=dict(sum((Counter(run.failures) for run in runs), Counter())),
-            generator_cpu_percent=round(max(run.generator_cpu_percent for run in runs), 1),
+            rate=Spread.of([load.rate for load in loads]),
+            p50_ms=Spread.of([load.p50_ms for load in loads]),
+            p99_ms=Spread.of([load.p99_ms for load in loads]),
+            failures=dict(sum((Counter(load.failures) for load in loads), Counter())),
+            cpu_us=Spread.of([run.cpu_us for run in runs]),
+            cores_elsewhere=round(max(run.cores_elsewhere for run in runs), 2),
+            generator_cpu_percent=round(max(load.generator_cpu_percent for load in loads), 1),
         )
 
     def commit(self, clients: int) -> CommitPoint:
@@ -120,24 +135,27 @@ class Bench:
         for number in range(self._effort.rounds):
             rounds.baseline += measure_baseline(self._effort.baseline_seconds, blocks=2)
             for case in cases:
-                result = self._run_case(case, rounds)
-                rounds.loads[case].append(result)
-                trouble = f"  FAILURES {result.failures}" if result.failures else ""
-                self._say(
-                    f"round {number + 1}: {case.operation:5} {case.path:8} {case.clients:3} clients"
-                    f" {result.rate:8,.0f}/s  p50 {result.p50_ms:7.2f} ms  p99 {result.p99_ms:7.2f} ms{trouble}"
-                )
+                run = self._run_case(case, rounds)
+                rounds.runs[case].append(run)
+                self._say(f"round {number + 1}: {_line(case, run)}")
         return rounds
 
-    def _run_case(self, case: _Case, rounds: _Rounds) -> LoadResult:
-        plan = self._plan(case)
+    def _run_case(self, case: _Case, rounds: _Rounds) -> _Run:
         if (case.operation, case.path) != ("sign", LEADER):
-            return run_load(plan)
+            return self._run_load(self._plan(case))
         leader = self._cluster.leader()
         before = Histogram.parse(leader.metrics(), _COMMIT_SECONDS)
-        result = run_load(plan)
+        run = self._run_load(self._plan(case))
         rounds.commits[case.clients].append(Histogram.parse(leader.metrics(), _COMMIT_SECONDS).since(before))
-        return result
+        return run
+
+    def _run_load(self, plan: LoadPlan) -> _Run:
+        trees = [process for node in self._cluster.nodes for process in process_tree(node.pid)]
+        ours, own, busy, started = cpu_seconds(trees), _children_seconds(), _busy_seconds(), time.monotonic()
+        load = run_load(plan)
+        ours, own, busy = cpu_seconds(trees) - ours, _children_seconds() - own, _busy_seconds() - busy
+        elsewhere = (busy - ours - own) / (time.monotonic() - started)
+        return _Run(load, 1e6 * ours / max(1, load.successes), max(0.0, elsewhere))
 
     def _plan(self, case: _Case) -> LoadPlan:
         targets = self._targets(case.path)
@@ -153,3 +171,25 @@ class Bench:
                 return [self._cluster.followers()[0].http]
             case _:
                 return [node.http for node in self._cluster.nodes]
+
+
+def _children_seconds() -> float:
+    """Of the load generators that have ended."""
+    times = psutil.Process().cpu_times()
+    return times.children_user + times.children_system
+
+
+def _busy_seconds() -> float:
+    """Of the whole machine, since it started."""
+    times = psutil.cpu_times()
+    return sum(times) - times.idle - getattr(times, "iowait", 0.0) - getattr(times, "guest", 0.0)
+
+
+def _line(case: _Case, run: _Run) -> str:
+    load = run.load
+    trouble = f"  FAILURES {load.failures}" if load.failures else ""
+    return (
+        f"{case.operation:5} {case.path:8} {case.clients:3} clients {load.rate:8,.0f}/s"
+        f"  p50 {load.p50_ms:7.2f} ms  p99 {load.p99_ms:7.2f} ms  {run.cpu_us:5,.0f} us of CPU each"
+        f"  ({run.cores_elsewhere:.1f} cores busy elsewhere){trouble}"
+    )

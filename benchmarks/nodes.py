@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,8 +101,9 @@ class LocalCluster:
 
     def configure(self) -> str:
         """No limit on signatures; returns the trust domain."""
+        # A leader that has made its root may still be taking it into use, and refuses until it has.
+        wait_for("the CA to be configured", lambda: [self.leader().ask("PUT", "/v1/connect/ca/configuration", _CONFIG)])
         leader = self.leader()
-        leader.ask("PUT", "/v1/connect/ca/configuration", _CONFIG)
         trust_domain: str = leader.get("/v1/connect/ca/roots")["TrustDomain"]
         return trust_domain
 
@@ -181,6 +182,12 @@ def process_tree(pid: int) -> list[psutil.Process]:
     """A node and the processes it started."""
     root = psutil.Process(pid)
     return [root, *root.children(recursive=True)]
+
+
+def cpu_seconds(tree: Iterable[psutil.Process]) -> float:
+    """What these processes have used so far."""
+    times = [process.cpu_times() for process in tree]
+    return sum(time.user + time.system for time in times)
 
 
 def wait_for(what: str, look: Callable[[], T | None], seconds: float = START_SECONDS) -> T:

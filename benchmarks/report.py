@@ -46,7 +46,8 @@ def _introduction(results: Results) -> str:
         f" synced 4 KB append; {results.stolen_percent:g} % of the time was taken by the host. {versions}.\n\n"
         f"Medians (lowest–highest) of {results.rounds} rounds of {results.seconds:g} s. Every leaf was synced to disk"
         " on a majority before it was answered. Y, the rate of one core that only checks CSRs and signs leaves in a"
-        f" loop: {results.baseline.text()} per second."
+        f" loop: {results.baseline.text()} per second. The CPU time is that of all nodes together for one request;"
+        " `busy elsewhere` is how many cores other programs used meanwhile, which slows down everything but that."
     )
 
 
@@ -62,11 +63,24 @@ def _points_table(results: Results, operation: str) -> str:
             f"{point.rate.median / results.sweep.baseline.median:.2f}",
             point.p50_ms.text(2),
             point.p99_ms.text(2),
+            f"{point.cpu_us.median:,.0f}",
+            f"{point.cores_elsewhere:.1f}",
             f"{sum(point.failures.values())}",
         )
         for point in points
     ]
-    return _table(("through", "clients", "per second", "of Y", "p50 ms", "p99 ms", "failures"), rows)
+    titles = (
+        "through",
+        "clients",
+        "per second",
+        "of Y",
+        "p50 ms",
+        "p99 ms",
+        "CPU µs each",
+        "busy elsewhere",
+        "failures",
+    )
+    return _table(titles, rows)
 
 
 def _commits_table(results: Results) -> str:
@@ -102,10 +116,19 @@ def _failover_table(results: Results) -> str:
             level.leader.rate.text(),
             level.spread.rate.text(),
             f"{level.baseline.median:,.0f}",
+            f"{level.leader.cpu_us.median:,.0f}",
         )
         for level in results.levels
     ]
-    titles = ("records", "next signature after s", "node back after s", "64 clients, leader, /s", "spread, /s", "Y")
+    titles = (
+        "records",
+        "next signature after s",
+        "node back after s",
+        "64 clients, leader, /s",
+        "spread, /s",
+        "Y",
+        "CPU µs, leader",
+    )
     return _table(titles, rows)
 
 

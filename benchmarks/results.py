@@ -19,6 +19,8 @@ class Point:
     p50_ms: Spread
     p99_ms: Spread
     failures: Mapping[str, int]
+    cpu_us: Spread  # processor time per request of all nodes together; unlike the rate, hardly moved by other programs
+    cores_elsewhere: float  # that other programs kept busy meanwhile, at the worst: 0 on a quiet machine
     generator_cpu_percent: float
 
 

@@ -51,6 +51,7 @@ async def test_requests_of_the_warm_up_do_not_count() -> None:
         result = await generate(plan)
     assert 0 < result.requests < 0.7 * sum(node.bodies.values())
     assert 0.05 <= result.seconds < 0.3
+    assert result.requests < result.successes <= sum(node.bodies.values())
 
 
 async def test_refusals_and_wrong_bodies_are_failures_by_kind() -> None:

@@ -24,7 +24,8 @@ _Y = Spread.of([1000.0, 1100.0, 900.0])
 
 
 def _point(operation: str, path: str, clients: int, rate: float, p50_ms: float = 2.0) -> Point:
-    return Point(operation, path, clients, Spread.of([rate]), Spread.of([p50_ms]), Spread.of([9.0]), {}, 4.0)
+    rates, p50s, p99s, cpu_us = (Spread.of([value]) for value in (rate, p50_ms, 9.0, 800.0))
+    return Point(operation, path, clients, rates, p50s, p99s, {}, cpu_us, 0.1, 4.0)
 
 
 def _level(records: int, leader: float = 450.0, spread: float = 350.0, failover: float = 0.2) -> Level:
@@ -110,5 +111,5 @@ def test_files_are_written_and_complete(tmp_path: Path) -> None:
     assert len(content["targets"]) == len(verdicts)
     text = (tmp_path / "bench.md").read_text()
     assert text.count("| pass |") == len(verdicts)
-    assert "| follower | 256 | 300 (300–300) | 0.30 | 2.00 (2.00–2.00) | 9.00 (9.00–9.00) | 0 |" in text
+    assert "| follower | 256 | 300 (300–300) | 0.30 | 2.00 (2.00–2.00) | 9.00 (9.00–9.00) | 800 | 0.1 | 0 |" in text
     assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
