@@ -8,7 +8,7 @@ its own repetition; else the client is told so.
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -32,6 +32,8 @@ _RETRY_SECONDS: Final = 0.02
 _CONNECT_SECONDS: Final = 1.0
 #: The leader needs a moment to answer behind its own deadline.
 _ANSWER_SLACK_SECONDS: Final = 0.5
+#: And this long to send the answers it has, once somebody else leads. One that is stopped or cut off never answers.
+_OLD_LEADER_SECONDS: Final = 0.1
 
 Operation = Callable[[Any], Awaitable[Any]]
 
@@ -101,8 +103,12 @@ class Forwarder:
         self._wait_seconds = wait_seconds
         self._session: aiohttp.ClientSession | None = None
         self._batches: dict[str, _Batches] = {}
+        self._awaited: set[tuple[str, asyncio.Timeout]] = set()  # answers that may be asked for again, by peer
+        self._watch: asyncio.Task[None] | None = None
 
     async def close(self) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
         for batches in self._batches.values():
             batches.close()
         if self._session is not None:
@@ -152,7 +158,9 @@ class Forwarder:
                 batches = self._batches[call.operation] = _Batches(self._send, call.operation)
             error, result = await batches.add(leader.id, leader.rpc_address, argument, seconds)
         else:
-            [[error, result]] = await self._send(leader.id, leader.rpc_address, call.operation, [argument], seconds)
+            [[error, result]] = await self._send(
+                leader.id, leader.rpc_address, call.operation, [argument], seconds, is_repeatable=call.is_repeatable
+            )
         if error is not None:
             raise unpack_error(error)
         return result
@@ -168,9 +176,22 @@ class Forwarder:
         return True
 
     async def _send(
-        self, peer: str, address: str, operation: str, arguments: list[Any], seconds: float
+        self,
+        peer: str,
+        address: str,
+        operation: str,
+        arguments: list[Any],
+        seconds: float,
+        *,
+        is_repeatable: bool = True,
     ) -> list[list[Any]]:
-        """Raises: _Unsent, _Lost."""
+        """What is repeatable is given up, and then asked for again, soon after somebody else leads; the rest is not:
+        its answer may be what takes time, as that of a transfer of leadership.
+
+        Raises: _Unsent, _Lost.
+        """
+        if is_repeatable and self._replica.leadership.leader_id not in (None, peer):
+            raise _Unsent  # it has waited too long behind others
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=64, keepalive_timeout=60, ssl=self._tls.client_context),
@@ -178,21 +199,46 @@ class Forwarder:
                 auto_decompress=False,
                 cookie_jar=aiohttp.DummyCookieJar(),
             )
+        if self._watch is None:
+            self._watch = asyncio.get_running_loop().create_task(self._watch_leadership())
         body = msgpack.packb([int(1000 * seconds), arguments])
         try:
-            async with asyncio.timeout(seconds + _ANSWER_SLACK_SECONDS):
-                async with self._session.post(
-                    f"https://{address}{RPC_PATH}{operation}", data=body, server_hostname=self._tls.server_name(peer)
-                ) as response:
-                    answer = await response.read()
-                    if response.status != 200:
-                        raise _Unsent  # refused at the door
+            async with asyncio.timeout(seconds + _ANSWER_SLACK_SECONDS) as limit:
+                with self._awaiting(peer, limit, is_repeatable=is_repeatable):
+                    async with self._session.post(
+                        f"https://{address}{RPC_PATH}{operation}",
+                        data=body,
+                        server_hostname=self._tls.server_name(peer),
+                    ) as response:
+                        answer = await response.read()
+                        if response.status != 200:
+                            raise _Unsent  # refused at the door
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
             raise _Unsent from None
         except (aiohttp.ClientError, TimeoutError, ConnectionError):
             raise _Lost from None
         outcomes: list[list[Any]] = msgpack.unpackb(answer)
         return outcomes
+
+    @contextlib.contextmanager
+    def _awaiting(self, peer: str, limit: asyncio.Timeout, *, is_repeatable: bool) -> Iterator[None]:
+        entry = peer, limit
+        if is_repeatable:
+            self._awaited.add(entry)
+        try:
+            yield
+        finally:
+            self._awaited.discard(entry)
+
+    async def _watch_leadership(self) -> None:
+        while True:
+            await self._replica.leadership_changed.wait()
+            leader_id = self._replica.leadership.leader_id
+            soon = asyncio.get_running_loop().time() + _OLD_LEADER_SECONDS
+            for peer, limit in self._awaited:
+                end = limit.when()
+                if leader_id not in (None, peer) and not limit.expired() and end is not None and end > soon:
+                    limit.reschedule(soon)
 
 
 @dataclass(slots=True)

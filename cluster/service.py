@@ -14,7 +14,7 @@ from cluster.api import ClusterInfo, ConfigUpdate, Digest, IssuedCert, LocalLeaf
 from cluster.authority import Authority
 from cluster.clock import Clock
 from cluster.config import NodeConfig
-from cluster.errors import NoLeader, NotReady
+from cluster.errors import NoLeader, NotLeader, NotReady
 from cluster.forward import Call, Forwarder, Operations
 from cluster.leader import new_serial
 from cluster.leaf import LeafCache, NewLeaf
@@ -29,7 +29,7 @@ from cluster.workers import WorkerPool
 from fsm.codec import dump_state
 from fsm.ledger import LedgerQuery, LedgerRow
 from fsm.state import State
-from providers.errors import CSRRejected
+from providers.errors import CSRRejected, NotInitialized
 from providers.spiffe import Kind, SpiffeError, SpiffeId, parse
 
 #: A leader that was elected a moment ago takes its provider into use first.
@@ -63,9 +63,17 @@ class LeaderWork:
 
     async def _sign(self, argument: Any) -> Any:
         csr_pem, serial, requested_by = argument
+        if not self._replica.leadership.is_ready:
+            raise NotLeader("this node does not lead")
         if not self._authority.is_ready and self._replica.state.active_root is not None:
             await self._authority.settled(_SETTLE_SECONDS)
-        return pack_cert(await self._authority.sign(csr_pem, serial, requested_by))
+        try:
+            return pack_cert(await self._authority.sign(csr_pem, serial, requested_by))
+        except (NotReady, NotInitialized):
+            if self._replica.leadership.is_ready:
+                raise
+            # Leadership has ended, and with it what was signed with: the next leader has it.
+            raise NotLeader("this node does not lead") from None
 
     async def _configure(self, argument: Any) -> None:
         provider, config, state, force, modify_index, request_id, ca_index, is_repeat = argument

@@ -29,7 +29,7 @@ from providers.api import (
     ProviderSettings,
     RootIntent,
 )
-from providers.errors import ProviderError
+from providers.errors import NotInitialized, ProviderError
 
 FRAME_HEADER: Final = struct.Struct("<I")
 _PR_SET_PDEATHSIG: Final = 1
@@ -64,10 +64,10 @@ class Host:
         return [_pack_chain(provider.chain()), dict(provider.public_state())]
 
     def prepare_root(self, key: str, serial: bytes, uid: str, not_before: int) -> bytes:
-        return self._providers[key].prepare_root(RootIntent(int.from_bytes(serial, "big"), uid, not_before))
+        return self._provider(key).prepare_root(RootIntent(int.from_bytes(serial, "big"), uid, not_before))
 
     def generate_root(self, key: str) -> list[Any]:
-        chain, state = self._providers[key].generate_root()
+        chain, state = self._provider(key).generate_root()
         return [_pack_chain(chain), state]
 
     def sign_leaves(
@@ -76,7 +76,7 @@ class Host:
         """Each result is a list of the IssuedLeaf's fields, or an error as in the frame."""
         from providers.api import LeafRequest
 
-        provider = self._providers[key]
+        provider = self._provider(key)
         policy = CSRPolicy(trust_domain, datacenter)
         results: list[Any] = []
         for csr_pem, serial in requests:
@@ -106,6 +106,13 @@ class Host:
         provider = self._providers.pop(key, None)
         if provider is not None:
             provider.close()
+
+    def _provider(self, key: str) -> Provider:
+        """Raises: NotInitialized when it has been forgotten, as at the end of leadership."""
+        provider = self._providers.get(key)
+        if provider is None:
+            raise NotInitialized("provider not initialized")
+        return provider
 
 
 def _pack_chain(chain: CAChain | None) -> list[Any] | None:

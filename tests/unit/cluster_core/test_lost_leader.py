@@ -1,0 +1,144 @@
+"""Requests that meet the end of a leadership: given up where nobody will answer, and never answered with nonsense."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+from typing import Any, cast
+
+import msgpack
+import pytest
+
+from cluster.errors import CommitUnknown, NotLeader
+from cluster.forward import Call, Forwarder, Operations
+from cluster.telemetry import Metrics
+from providers.errors import NotInitialized
+from tests.fakes import FakeClock
+from tests.unit.cluster_core.csrs import serial, service_csr
+from tests.unit.cluster_core.fake_cluster import FakeCluster, Node, bootstrapped, eventually, running
+
+WAIT_SECONDS = 30.0
+
+
+class Peers:
+    """The session of a forwarder: who of the others answers, and what was sent to whom."""
+
+    def __init__(self) -> None:
+        self.answering: set[str] = set()
+        self.sent: list[str] = []
+
+    @asynccontextmanager
+    async def post(self, _url: str, *, data: bytes, server_hostname: str) -> AsyncIterator[Any]:
+        self.sent.append(server_hostname)
+        if server_hostname not in self.answering:
+            await asyncio.Event().wait()  # as a process that is stopped: connected, and silent
+        _, arguments = msgpack.unpackb(data)
+
+        async def read() -> Any:
+            return msgpack.packb([[None, f"{server_hostname}: {argument}"] for argument in arguments])
+
+        yield SimpleNamespace(status=200, read=read)
+
+    async def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+async def peers() -> Peers:
+    return Peers()
+
+
+@pytest.fixture
+async def forwarder(cluster: FakeCluster, peers: Peers) -> AsyncIterator[Forwarder]:
+    """Of node c."""
+
+    async def local(argument: Any) -> str:
+        return f"c: {argument}"
+
+    forwarder = Forwarder(
+        cluster.replicas["c"].real,
+        Operations({"work": local}),
+        cast(Any, SimpleNamespace(server_name=str)),
+        "c",
+        FakeClock(),
+        Metrics(),
+        WAIT_SECONDS,
+    )
+    forwarder._session = cast(Any, peers)
+    yield forwarder
+    await forwarder.close()
+
+
+def work(*, is_repeatable: bool = True, is_batched: bool = False) -> Call:
+    return Call(
+        "work", lambda is_repeat: "again" if is_repeat else "first", is_repeatable=is_repeatable, is_batched=is_batched
+    )
+
+
+@pytest.mark.parametrize("is_batched", [True, False])
+@pytest.mark.parametrize("successor", ["b", "c"])
+async def test_silent_leader_is_given_up_once_another_leads(
+    cluster: FakeCluster, forwarder: Forwarder, peers: Peers, successor: str, is_batched: bool
+) -> None:
+    cluster.elect("a")
+    peers.answering = {"b"}
+    asked = [asyncio.ensure_future(forwarder.call(work(is_batched=is_batched))) for _ in range(300)]
+    await eventually(lambda: peers.sent)
+    cluster.elect(None)  # nobody knows of a better leader yet
+    assert not [request for request in asked if request.done()]
+    cluster.elect(successor)
+    async with asyncio.timeout(5.0):
+        answers = set(await asyncio.gather(*asked))
+    # Whatever waited behind others was never sent to the old leader, and counts as new.
+    assert answers <= {f"{successor}: again", f"{successor}: first"}
+    assert f"{successor}: again" in answers
+
+
+async def test_leader_that_answers_is_not_given_up(cluster: FakeCluster, forwarder: Forwarder, peers: Peers) -> None:
+    cluster.elect("a")
+    peers.answering = {"a"}
+    assert await forwarder.call(work()) == "a: first"
+    cluster.elect("b")
+    cluster.elect("a")
+    assert await forwarder.call(work(is_batched=True)) == "a: first"
+
+
+async def test_what_cannot_be_repeated_waits_for_its_answer(
+    cluster: FakeCluster, forwarder: Forwarder, peers: Peers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A transfer of leadership ends with another leader, and is then answered by the old one."""
+    monkeypatch.setattr(forwarder, "_wait_seconds", 0.5)
+    cluster.elect("a")
+    asked = asyncio.ensure_future(forwarder.call(work(is_repeatable=False)))
+    await eventually(lambda: peers.sent)
+    cluster.elect("b")
+    with pytest.raises(CommitUnknown):
+        await asked
+    assert peers.sent == ["a"]
+
+
+async def test_provider_that_was_forgotten_is_not_initialized(cluster: FakeCluster) -> None:
+    node = Node(cluster, "a")
+    async with running(node):
+        await bootstrapped(node)
+        await node.pool.forget_all()
+        with pytest.raises(NotInitialized):
+            await node.pool.sign_leaves("gone", cluster.state.trust_domain, "dc1", 0, [])
+
+
+async def test_sign_at_the_end_of_leadership_is_for_the_next_leader(cluster: FakeCluster) -> None:
+    """Between the look at who leads and the signature the leadership ends, and the provider is dropped with it."""
+    node = Node(cluster, "a")
+    async with running(node):
+        await bootstrapped(node)
+        argument = [service_csr(cluster.state.trust_domain), serial(1), "token:web"]
+        node.worker.held = {"check_csr", "sign_leaves"}
+        request = asyncio.ensure_future(node.operations.run("sign", argument))
+        await eventually(lambda: {"check_csr", "sign_leaves"} & set(node.worker.calls))
+        cluster.elect("b")
+        await eventually(lambda: not node.worker.keys)
+        node.worker.gate.set()
+        with pytest.raises(NotLeader):
+            await request
+        with pytest.raises(NotLeader):
+            await node.operations.run("sign", argument)
