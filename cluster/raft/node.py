@@ -5,6 +5,7 @@ Everything happens in calls from outside: `receive` for a message, `pump` for ev
 on an event loop (replica.py) and in a simulation with virtual time.
 """
 
+import contextlib
 import errno
 import functools
 import itertools
@@ -186,6 +187,10 @@ class RaftNode:
         self._is_promoting = False
         self.compactions = 0
         env.disk.make_directory(env.directory)
+        # Whoever made the directory may not have made its name durable, and everything goes with it. Where the parent
+        # may not be read it was not made by this user, and is no concern of this node.
+        with contextlib.suppress(PermissionError):
+            env.disk.sync_directory(os.path.dirname(env.directory))
         self._snapshot_file = SnapshotFile(env.disk, f"{env.directory}/snapshot")
         self.journal = Journal(env.disk, f"{env.directory}/wal")
         snapshot = self._snapshot_file.load()

@@ -1,0 +1,103 @@
+"""A power cut at every operation of the standard workload, with everything that it may leave, loses no promise.
+
+QUORUMCA_EVIDENCE=FILE writes the counts there as JSON.
+"""
+
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tests.crash.judge import Broken, Judge
+from tests.crash.sqlite_vfs import RecordingVfs, library
+from tests.crash.volume import Image, Operation, Volume, Write
+from tests.crash.workload import LEDGER_FILES, LOG_FILES, Recorder, Step
+
+
+@dataclass(slots=True)
+class Counts:
+    """For the evidence report."""
+
+    operations: Counter[str] = field(default_factory=Counter)
+    images: Counter[str] = field(default_factory=Counter)  # by phase of the workload
+    restarts: int = 0
+    seconds: float = 0.0
+
+    def report(self) -> dict[str, object]:
+        return {
+            "crash_points": self.operations.total(),
+            "operations": dict(self.operations),
+            "images": self.images.total(),
+            "images_by_phase": dict(self.images),
+            "different_restarts": self.restarts,
+            "seconds": round(self.seconds, 1),
+        }
+
+
+def crash_images(volume: Volume, last: Operation) -> Iterator[tuple[Image, Image]]:
+    """What a power cut behind `last` may leave of the log's files and of the ledger's."""
+    logs = volume.kept(LOG_FILES), volume.dropped(LOG_FILES)
+    ledgers = volume.kept(LEDGER_FILES), volume.dropped(LEDGER_FILES)
+    for log in volume.after_power_cut(LOG_FILES, last, every_byte=True):
+        for ledger in ledgers:
+            yield log, ledger
+    for ledger in volume.after_power_cut(LEDGER_FILES, last, every_byte=False):
+        for log in logs:
+            yield log, ledger
+
+
+def judge_all(steps: list[Step], judge: Judge) -> Counts:
+    """Raises: Broken, with the operation behind which the power was cut."""
+    counts = Counts()
+    start = time.perf_counter()
+    volume = Volume()
+    for number, step in enumerate(steps):
+        counts.operations[type(step.operation).__name__] += 1
+        volume.apply(step.operation)
+        for promises in step.promises:
+            for log, ledger in crash_images(volume, step.operation):
+                counts.images[step.phase] += 1
+                try:
+                    judge.judge(log, ledger, promises)
+                except Broken as error:
+                    where = f"operation {number}, {step.phase}, {brief(step.operation)}"
+                    raise Broken(f"power cut behind {where}: {error}") from error
+    counts.restarts = judge.restarts
+    counts.seconds = time.perf_counter() - start
+    return counts
+
+
+def brief(operation: Operation) -> str:
+    if isinstance(operation, Write):
+        return f"write of {len(operation.data)} bytes at {operation.offset} of {operation.path}"
+    return repr(operation)
+
+
+def write_evidence(name: str, counts: dict[str, object]) -> None:
+    """Printed, and added to the file that QUORUMCA_EVIDENCE names."""
+    print(name, json.dumps(counts))
+    path = os.environ.get("QUORUMCA_EVIDENCE")
+    if path:
+        file = Path(path)
+        known = json.loads(file.read_text()) if file.exists() else {}
+        file.write_text(json.dumps({**known, name: counts}, indent=2, sort_keys=True) + "\n")
+
+
+def test_power_cut_anywhere_loses_no_promise(tmp_path: Path) -> None:
+    sqlite = library()
+    if sqlite is None:
+        pytest.skip("sqlite3 is linked into this Python: its file operations cannot be recorded")
+    (tmp_path / "node").mkdir()
+    (tmp_path / "scratch").mkdir()
+    recorder = Recorder(str(tmp_path / "node"))
+    with RecordingVfs(sqlite, recorder.note_sqlite):
+        recorder.run()
+    with RecordingVfs(sqlite):
+        counts = judge_all(recorder.steps, Judge(recorder.history, str(tmp_path / "scratch")))
+    write_evidence("crash_points", counts.report())
+    assert counts.images.total() > 10_000
