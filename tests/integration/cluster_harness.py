@@ -107,6 +107,8 @@ class LocalCluster:
         self._session = aiohttp.ClientSession(
             connector=connector, timeout=aiohttp.ClientTimeout(total=_ASK_SECONDS), trust_env=False
         )
+        # aiohttp would send a PUT again when the connection ends: a write could take effect and be called refused.
+        self._session._retry_connection = False
         return self
 
     async def __aexit__(
