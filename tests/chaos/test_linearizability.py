@@ -1,4 +1,4 @@
-"""The judge is judged: histories with a known verdict, and every small history against a search without any shortcut."""
+"""The judge is judged: histories with a known verdict, and small ones against a search that takes no shortcut."""
 
 import random
 from itertools import permutations
