@@ -4,23 +4,28 @@ Never raises for a domain reason: a refusal is a value. (PySyncObj retries an en
 on every node.) Invariants are checked on the result, not on the request.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any, Final
 
 from fsm.commands import (
+    AbortRotation,
+    AdvanceRotation,
     Applied,
+    BeginRotation,
     Command,
+    FinishRotation,
     InitConfig,
     InitSeal,
     RecordLeaves,
     Rejected,
     SetConfig,
     SetProviderState,
+    SetRoots,
     SetRootsConfig,
     TidyLedger,
 )
-from fsm.state import CAConfig, CARoot, ProviderState, State
+from fsm.state import CAConfig, CARoot, ProviderState, Rotation, RotationPhase, State
 
 STALE_INDEX: Final = "stale_index"
 
@@ -49,26 +54,90 @@ def _set_provider_state(state: State, cmd: SetProviderState) -> State | Rejected
 
 
 def _set_roots_config(state: State, cmd: SetRootsConfig) -> State | Rejected:
-    index = state.index + 1
-    known = {root.root_id: root.create_index for root in state.roots}
-    roots = tuple(
-        replace(root, create_index=known.get(root.root_id, index), modify_index=index)
-        for root in sorted(cmd.roots, key=lambda root: root.root_id)
-    )
-    providers = tuple(replace(record, modify_index=index) for record in cmd.providers)
-    config = _stamped(cmd.config, state.config, index)
-    return replace(state, roots=roots, roots_index=index, config=config, providers=providers)
+    if state.rotation is not None:
+        return Rejected("rotation_under_way", "the roots cannot be changed while one of them is being replaced")
+    config = _stamped(cmd.config, state.config, state.index + 1)
+    return replace(_with_roots(state, cmd.roots, cmd.providers), config=config)
 
 
 def _set_config(state: State, cmd: SetConfig) -> State | Rejected:
     if state.config is None:
         return Rejected("not_initialised", "the CA has no configuration yet")
+    if state.rotation is not None:
+        return Rejected("rotation_under_way", "the configuration cannot be changed while the root is being replaced")
     config = _stamped(cmd.config, state.config, state.index + 1)
     if state.roots:
-        return replace(state, config=config, providers=_with_provider(state, cmd.provider_state))
+        roots = tuple(_with_ttl(root, config.leaf_ttl_seconds) if root.is_active else root for root in state.roots)
+        return replace(state, roots=roots, config=config, providers=_with_provider(state, cmd.provider_state))
     # Without a root nothing hangs on the provider tried before: a repaired configuration starts afresh.
     record = replace(cmd.provider_state, modify_index=state.index + 1)
     return replace(state, config=config, providers=(record,))
+
+
+def _set_roots(state: State, cmd: SetRoots) -> State | Rejected:
+    if state.rotation is not None:
+        return Rejected("rotation_under_way", "the roots cannot be changed while one of them is being replaced")
+    return _with_roots(state, cmd.roots, cmd.providers)
+
+
+def _begin_rotation(state: State, cmd: BeginRotation) -> State | Rejected:
+    if state.rotation is not None:
+        return Rejected("rotation_under_way", "another rotation is under way")
+    if state.active_root is None:
+        return Rejected("not_initialised", "there is no root to rotate out yet")
+    if state.provider_state(cmd.provider_state.provider_id) is not None:
+        return Rejected("provider_exists", f"provider {cmd.provider_state.provider_id} is in use already")
+    return replace(state, rotation=cmd.rotation, providers=_with_provider(state, cmd.provider_state))
+
+
+def _advance_rotation(state: State, cmd: AdvanceRotation) -> State | Rejected:
+    if state.rotation is None or state.rotation.rotation_id != cmd.rotation.rotation_id:
+        return Rejected("no_rotation", f"rotation {cmd.rotation.rotation_id} is not under way")
+    rotation = cmd.rotation
+    if cmd.roots is not None:
+        state = _with_roots(state, cmd.roots, state.providers)
+        rotation = replace(rotation, published_index=state.roots_index)
+    return replace(state, rotation=rotation, providers=_with_provider(state, cmd.provider_state))
+
+
+def _finish_rotation(state: State, cmd: FinishRotation) -> State | Rejected:
+    if state.rotation is None or state.rotation.rotation_id != cmd.outcome.rotation_id:
+        return Rejected("no_rotation", f"rotation {cmd.outcome.rotation_id} is not under way")
+    index = state.index + 1
+    state = _with_roots(state, cmd.roots, cmd.providers)
+    return replace(state, config=_stamped(cmd.config, state.config, index), rotation=None, last_rotation=cmd.outcome)
+
+
+def _abort_rotation(state: State, cmd: AbortRotation) -> State | Rejected:
+    rotation = state.rotation
+    if rotation is None or rotation.rotation_id != cmd.outcome.rotation_id:
+        return Rejected("no_rotation", f"rotation {cmd.outcome.rotation_id} is not under way")
+    others = tuple(record for record in state.providers if record.provider_id != rotation.config.provider_id)
+    # A root that was published but never signed goes; one that was listed before stays as it was.
+    kept = tuple(root for root in state.roots if root.is_active or root.is_retired)
+    if kept != state.roots:
+        state = _with_roots(state, kept, others)
+    return replace(state, providers=others, rotation=None, last_rotation=cmd.outcome)
+
+
+def _with_roots(state: State, roots: Iterable[CARoot], providers: Iterable[ProviderState]) -> State:
+    """Roots in id order. All get the index of this write, as in Consul; a provider keeps its own unless it changed."""
+    index = state.index + 1
+    known = {root.root_id: root.create_index for root in state.roots}
+    stamped = tuple(
+        replace(root, create_index=known.get(root.root_id, index), modify_index=index)
+        for root in sorted(roots, key=lambda root: root.root_id)
+    )
+    return replace(state, roots=stamped, roots_index=index, providers=tuple(_changed(state, providers)))
+
+
+def _changed(state: State, providers: Iterable[ProviderState]) -> Iterator[ProviderState]:
+    for record in providers:
+        old = state.provider_state(record.provider_id)
+        if old is not None and replace(record, modify_index=old.modify_index) == old:
+            yield old
+        else:
+            yield replace(record, modify_index=state.index + 1)
 
 
 def _record_leaves(state: State, cmd: RecordLeaves) -> State | Rejected:
@@ -85,6 +154,11 @@ def _stamped(config: CAConfig, old: CAConfig | None, index: int) -> CAConfig:
     return replace(config, create_index=old.create_index if old else index, modify_index=index)
 
 
+def _with_ttl(root: CARoot, leaf_ttl_seconds: int) -> CARoot:
+    """What it was active with counts for its retention later; no change of the root that clients could see."""
+    return replace(root, leaf_ttl_max_seconds=max(root.leaf_ttl_max_seconds, leaf_ttl_seconds))
+
+
 def _with_provider(state: State, record: ProviderState) -> tuple[ProviderState, ...]:
     others = (other for other in state.providers if other.provider_id != record.provider_id)
     return (*others, replace(record, modify_index=state.index + 1))
@@ -96,6 +170,11 @@ _HANDLERS: Final[dict[type, Callable[[State, Any], State | Rejected]]] = {
     SetProviderState: _set_provider_state,
     SetRootsConfig: _set_roots_config,
     SetConfig: _set_config,
+    SetRoots: _set_roots,
+    BeginRotation: _begin_rotation,
+    AdvanceRotation: _advance_rotation,
+    FinishRotation: _finish_rotation,
+    AbortRotation: _abort_rotation,
     RecordLeaves: _record_leaves,
     TidyLedger: _tidy_ledger,
 }
@@ -103,8 +182,9 @@ _HANDLERS: Final[dict[type, Callable[[State, Any], State | Rejected]]] = {
 
 def apply(state: State, command: Command) -> tuple[State, Applied | Rejected]:
     """The state after `command`, and what became of it; the state is unchanged when it was rejected."""
-    if isinstance(command, SetProviderState | SetRootsConfig | SetConfig) and command.expected_index != state.ca_index:
-        return state, Rejected(STALE_INDEX, f"made from index {command.expected_index}, now {state.ca_index}")
+    expected = getattr(command, "expected_index", state.ca_index)
+    if expected != state.ca_index:
+        return state, Rejected(STALE_INDEX, f"made from index {expected}, now {state.ca_index}")
     outcome = _HANDLERS[type(command)](state, command)
     if isinstance(outcome, Rejected):
         return state, outcome
@@ -133,7 +213,23 @@ def broken_invariant(state: State) -> str | None:
         return f"the state of provider {state.config.provider_id} is missing"
     if len({record.provider_id for record in state.providers}) != len(state.providers):
         return "provider ids must be unique"
+    if any(root.is_active and root.is_retired for root in state.roots):
+        return "the active root is rotated out"
+    if state.rotation is not None and (broken := _broken_rotation(state, state.rotation)):
+        return broken
     return _broken_chain(state.roots)
+
+
+def _broken_rotation(state: State, rotation: Rotation) -> str | None:
+    if state.active_root is None:
+        return "a rotation is under way, but there is no root"
+    if state.config is not None and rotation.config.cluster_id != state.config.cluster_id:
+        return "a rotation cannot change the trust domain"
+    if state.provider_state(rotation.config.provider_id) is None:
+        return f"the state of provider {rotation.config.provider_id} of the rotation is missing"
+    if (rotation.root is None) != (rotation.phase is RotationPhase.GENERATE):
+        return f"the root of a rotation in phase {rotation.phase} is {'missing' if rotation.root is None else 'there'}"
+    return None
 
 
 def _broken_chain(roots: tuple[CARoot, ...]) -> str | None:

@@ -9,17 +9,23 @@ import dataclasses
 import types
 import typing
 from collections.abc import Callable
+from enum import StrEnum
 from typing import Any, Final
 
 import msgpack
 
 from fsm.commands import (
+    AbortRotation,
+    AdvanceRotation,
+    BeginRotation,
     Command,
+    FinishRotation,
     InitConfig,
     InitSeal,
     RecordLeaves,
     SetConfig,
     SetProviderState,
+    SetRoots,
     SetRootsConfig,
     TidyLedger,
 )
@@ -36,6 +42,11 @@ _COMMAND_CODES: Final[dict[type, int]] = {
     SetConfig: 5,
     RecordLeaves: 6,
     TidyLedger: 7,
+    SetRoots: 8,
+    BeginRotation: 9,
+    AdvanceRotation: 10,
+    FinishRotation: 11,
+    AbortRotation: 12,
 }
 
 
@@ -54,6 +65,15 @@ def _scalar(kind: type) -> tuple[_Encoder, _Decoder]:
         return value
 
     return lambda value: value, decode
+
+
+def _named(kind: type[StrEnum]) -> tuple[_Encoder, _Decoder]:
+    def decode(value: Any) -> Any:
+        if type(value) is not str or value not in set(kind):
+            raise CodecError(f"{value!r:.50} is no {kind.__name__}")
+        return kind(value)
+
+    return lambda value: value.value, decode
 
 
 def _optional(inner: tuple[_Encoder, _Decoder]) -> tuple[_Encoder, _Decoder]:
@@ -106,6 +126,8 @@ def _record(kind: type) -> tuple[_Encoder, _Decoder]:
 def _codec(hint: Any) -> tuple[_Encoder, _Decoder]:
     if hint in (int, str, bytes, bool):
         return _scalar(hint)
+    if isinstance(hint, type) and issubclass(hint, StrEnum):
+        return _named(hint)
     if dataclasses.is_dataclass(hint):
         return _record(typing.cast(type, hint))
     arguments = typing.get_args(hint)

@@ -8,7 +8,7 @@ commands that commute leave it out, or they would refuse each other under load.
 from dataclasses import dataclass
 from enum import IntEnum
 
-from fsm.state import CAConfig, CARoot, ProviderState, SealKey
+from fsm.state import CAConfig, CARoot, ProviderState, Rotation, RotationOutcome, SealKey
 
 
 class LeafKind(IntEnum):
@@ -84,6 +84,53 @@ class SetConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class SetRoots:
+    """Roots that are no longer trusted go, with the providers that only they needed; nothing else changes."""
+
+    expected_index: int
+    roots: tuple[CARoot, ...]
+    providers: tuple[ProviderState, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BeginRotation:
+    """The intent to change the root: target configuration and prepared provider, before anything is signed."""
+
+    expected_index: int
+    rotation: Rotation
+    provider_state: ProviderState
+
+
+@dataclass(frozen=True, slots=True)
+class AdvanceRotation:
+    """A step of the rotation under way is done. `roots` are replaced only when the new root is published."""
+
+    expected_index: int
+    rotation: Rotation
+    provider_state: ProviderState
+    roots: tuple[CARoot, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FinishRotation:
+    """The new root signs from here on: roots, configuration and providers in one command."""
+
+    expected_index: int
+    roots: tuple[CARoot, ...]
+    config: CAConfig
+    providers: tuple[ProviderState, ...]
+    outcome: RotationOutcome
+
+
+@dataclass(frozen=True, slots=True)
+class AbortRotation:
+    """The rotation under way is given up, and everything is as it was before it."""
+
+    expected_index: int
+    outcome: RotationOutcome
+
+
+@dataclass(frozen=True, slots=True)
 class RecordLeaves:
     """Certificates signed by one key, recorded before they leave the cluster."""
 
@@ -98,7 +145,18 @@ class TidyLedger:
     expired_before: int
 
 
-Command = InitSeal | InitConfig | SetProviderState | SetRootsConfig | SetConfig | RecordLeaves | TidyLedger
+RotationCommand = BeginRotation | AdvanceRotation | FinishRotation | AbortRotation
+Command = (
+    InitSeal
+    | InitConfig
+    | SetProviderState
+    | SetRootsConfig
+    | SetConfig
+    | SetRoots
+    | RotationCommand
+    | RecordLeaves
+    | TidyLedger
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
 
-from fsm.state import State
+from fsm.state import CARoot, Rotation, RotationPhase, State
 
 TIDY_INTERVAL_SECONDS: Final = 3600
 
@@ -20,6 +20,11 @@ class Duty(Enum):
     INIT_CONFIG = auto()  # choose the trust domain; take the first configuration from the node's file
     PREPARE_ROOT = auto()  # have the provider make its key; record the intent
     GENERATE_ROOT = auto()  # have the provider sign the root; verify it; commit roots and configuration
+    ROTATE_GENERATE = auto()  # have the new provider make its root
+    ROTATE_CROSS_SIGN = auto()  # have the old root sign it; verify every chain
+    ROTATE_PUBLISH = auto()  # staged: let clients learn the new root first
+    ROTATE_ACTIVATE = auto()  # sign with the new root
+    PRUNE_ROOTS = auto()  # stop trusting roots whose retention is over
     TIDY_LEDGER = auto()  # drop long expired records
 
 
@@ -39,9 +44,33 @@ def next_duty(state: State, now: int, policy: DutyPolicy) -> Duty | None:
     if state.active_root is None:
         provider = state.provider_state(state.config.provider_id)
         return Duty.GENERATE_ROOT if provider is not None and provider.is_prepared else Duty.PREPARE_ROOT
+    if state.rotation is not None and (duty := _rotation_duty(state.rotation, now)) is not None:
+        return duty
+    if state.rotation is None and prunable(state, now):
+        return Duty.PRUNE_ROOTS
     if tidy_time(now, policy) - state.tidied_before >= TIDY_INTERVAL_SECONDS:
         return Duty.TIDY_LEDGER
     return None
+
+
+def _rotation_duty(rotation: Rotation, now: int) -> Duty | None:
+    match rotation.phase:
+        case RotationPhase.GENERATE:
+            return Duty.ROTATE_GENERATE
+        case RotationPhase.CROSS_SIGN:
+            return Duty.ROTATE_CROSS_SIGN
+        case RotationPhase.PUBLISH:
+            return Duty.ROTATE_PUBLISH
+        case RotationPhase.ACTIVATE:
+            return Duty.ROTATE_ACTIVATE
+        case RotationPhase.WAIT:
+            is_over = now >= rotation.phase_since + rotation.wait_seconds
+            return Duty.ROTATE_ACTIVATE if is_over and not rotation.is_paused else None
+
+
+def prunable(state: State, now: int) -> tuple[CARoot, ...]:
+    """Retired roots whose retention is over."""
+    return tuple(root for root in state.roots if root.is_retired and now >= root.prune_at)
 
 
 def tidy_time(now: int, policy: DutyPolicy) -> int:

@@ -6,6 +6,7 @@ small however many there are.
 """
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,7 @@ class CAConfig:
     request_id: bytes = b""  # of the write that made it: tells a repeated request from a lost race
     create_index: int = 0
     modify_index: int = 0
+    leaf_ttl_seconds: int = 0  # what LeafCertTTL in `config_json` means
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,53 @@ class CARoot:
     private_key_bits: int
     create_index: int = 0
     modify_index: int = 0
+    provider_id: str = ""  # the ProviderState that holds its key
+    leaf_ttl_max_seconds: int = 0  # the largest leaf TTL that was in force while it was active
+    rotated_out_at: int = 0  # 0 while it is active, or published and not active yet
+    prune_at: int = 0  # when it is no longer trusted; fixed when it is rotated out
+
+    @property
+    def is_retired(self) -> bool:
+        return self.rotated_out_at != 0
+
+
+class RotationPhase(StrEnum):
+    """Where a rotation stands: what has to be done next."""
+
+    GENERATE = "generate"  # the new provider's key is chosen: have it make its root
+    CROSS_SIGN = "cross-sign"  # the new root exists: have the old one sign it, verify all chains
+    PUBLISH = "publish"  # staged only: list the new root as trusted
+    WAIT = "wait"  # staged only: until clients have the new root, or the time is over
+    ACTIVATE = "activate"  # sign with the new root
+
+
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    """A change of root under way. Its every step is in the log, so whoever leads next goes on where it stands."""
+
+    rotation_id: str
+    phase: RotationPhase
+    started_at: int
+    phase_since: int
+    config: CAConfig  # in force once the new root is active; the indexes inside are ignored
+    is_forced: bool = False  # without cross-signing
+    is_staged: bool = False
+    is_paused: bool = False  # staged: not activated until it is resumed
+    wait_seconds: int = 0  # staged: activated this long after publication even if clients lag
+    root: CARoot | None = None  # from CROSS_SIGN on; its intermediates lead to the roots before it
+    published_index: int = 0  # roots_index that clients must have seen
+
+
+@dataclass(frozen=True, slots=True)
+class RotationOutcome:
+    """How the last rotation ended."""
+
+    rotation_id: str
+    request_id: bytes
+    ended_at: int
+    root_id: str  # "" when it was given up
+    reason: str = ""  # why it was given up
+    is_forced: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +137,8 @@ class State:
     roots: tuple[CARoot, ...] = ()  # in id order, as Consul lists them
     providers: tuple[ProviderState, ...] = ()
     tidied_before: int = 0  # certificates that expired before this time have been dropped from the ledger
+    rotation: Rotation | None = None
+    last_rotation: RotationOutcome | None = None
 
     @property
     def active_root(self) -> CARoot | None:

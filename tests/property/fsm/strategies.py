@@ -6,7 +6,11 @@ from dataclasses import replace
 from hypothesis import strategies as st
 
 from fsm.commands import (
+    AbortRotation,
+    AdvanceRotation,
+    BeginRotation,
     Command,
+    FinishRotation,
     InitConfig,
     InitSeal,
     LeafKind,
@@ -14,10 +18,21 @@ from fsm.commands import (
     RecordLeaves,
     SetConfig,
     SetProviderState,
+    SetRoots,
     SetRootsConfig,
     TidyLedger,
 )
-from fsm.state import CAConfig, CARoot, Intermediate, ProviderState, SealKey, State
+from fsm.state import (
+    CAConfig,
+    CARoot,
+    Intermediate,
+    ProviderState,
+    Rotation,
+    RotationOutcome,
+    RotationPhase,
+    SealKey,
+    State,
+)
 from tests.unit.fsm import samples
 
 #: A command made from the state that its author sees.
@@ -59,7 +74,24 @@ roots = st.builds(
     is_active=st.booleans(),
     private_key_type=TEXTS,
     private_key_bits=st.integers(0, 1 << 12),
+    provider_id=PROVIDER_IDS,
+    rotated_out_at=TIMES,
+    prune_at=TIMES,
 )
+rotations = st.builds(
+    Rotation,
+    rotation_id=st.sampled_from(["a", "b"]),
+    phase=st.sampled_from(RotationPhase),
+    started_at=TIMES,
+    phase_since=TIMES,
+    config=configs,
+    is_forced=st.booleans(),
+    is_staged=st.booleans(),
+    is_paused=st.booleans(),
+    wait_seconds=TIMES,
+    root=st.none() | roots,
+)
+outcomes = st.builds(RotationOutcome, st.sampled_from(["a", "b"]), BYTES, TIMES, TEXTS, TEXTS)
 
 
 @st.composite
@@ -108,6 +140,24 @@ commands = st.one_of(
         st.lists(provider_states, max_size=2).map(tuple),
     ),
     st.builds(SetConfig, st.integers(0, 20), configs, provider_states),
+    st.builds(SetRoots, st.integers(0, 20), st.lists(roots, max_size=3).map(tuple), st.just(())),
+    st.builds(BeginRotation, st.integers(0, 20), rotations, provider_states),
+    st.builds(
+        AdvanceRotation,
+        st.integers(0, 20),
+        rotations,
+        provider_states,
+        st.none() | st.lists(roots, max_size=3).map(tuple),
+    ),
+    st.builds(
+        FinishRotation,
+        st.integers(0, 20),
+        st.lists(roots, max_size=3).map(tuple),
+        configs,
+        st.lists(provider_states, max_size=2).map(tuple),
+        outcomes,
+    ),
+    st.builds(AbortRotation, st.integers(0, 20), outcomes),
     record_leaves,
     st.builds(TidyLedger, TIMES),
 )
@@ -117,9 +167,9 @@ def _up_to_date(command: Command) -> Author:
     """The command, but made from the present index."""
 
     def made(state: State) -> Command:
-        if isinstance(command, SetProviderState | SetRootsConfig | SetConfig):
-            return replace(command, expected_index=state.ca_index)
-        return command
+        if isinstance(command, InitSeal | InitConfig | RecordLeaves | TidyLedger):
+            return command
+        return replace(command, expected_index=state.ca_index)
 
     return made
 
@@ -128,7 +178,33 @@ def _with_sound_roots(roots: tuple[CARoot, ...]) -> Author:
     return lambda state: samples.set_roots(state, *roots)
 
 
+def _rotate(step: str) -> Author:
+    """A whole rotation in steps that fit each other, so that some of them are applied."""
+
+    def made(state: State) -> Command:
+        if state.rotation is None:
+            begun = samples.rotation(config=samples.config("p3"))
+            return BeginRotation(state.ca_index, begun, samples.provider_state("p3"))
+        rotation_id = state.rotation.rotation_id
+        if step == "abort":
+            return AbortRotation(state.ca_index, samples.outcome(rotation_id=rotation_id, root_id=""))
+        if state.rotation.root is None:
+            root = samples.root("r9", is_active=False, provider_id="p3")
+            advanced = replace(state.rotation, phase=RotationPhase.ACTIVATE, root=root)
+            return AdvanceRotation(state.ca_index, advanced, samples.provider_state("p3"))
+        old = tuple(replace(root, is_active=False, rotated_out_at=1, prune_at=9) for root in state.roots)
+        new = replace(state.rotation.root, is_active=True)
+        outcome = samples.outcome(rotation_id=rotation_id)
+        kept = tuple(root for root in old if root.root_id != new.root_id)
+        return FinishRotation(state.ca_index, (*kept, new), state.rotation.config, state.providers, outcome)
+
+    return made
+
+
 #: Mostly commands that a leader could have made, else few would be applied.
 authors: st.SearchStrategy[Author] = st.one_of(
-    sound_roots().map(_with_sound_roots), commands.map(_up_to_date), record_leaves.map(_up_to_date)
+    sound_roots().map(_with_sound_roots),
+    st.sampled_from(["go on", "go on", "abort"]).map(_rotate),
+    commands.map(_up_to_date),
+    record_leaves.map(_up_to_date),
 )

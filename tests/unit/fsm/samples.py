@@ -6,8 +6,12 @@ from typing import Any
 
 from fsm.apply import apply
 from fsm.commands import (
+    AbortRotation,
+    AdvanceRotation,
     Applied,
+    BeginRotation,
     Command,
+    FinishRotation,
     InitConfig,
     InitSeal,
     LeafKind,
@@ -16,10 +20,21 @@ from fsm.commands import (
     Rejected,
     SetConfig,
     SetProviderState,
+    SetRoots,
     SetRootsConfig,
     TidyLedger,
 )
-from fsm.state import CAConfig, CARoot, Intermediate, ProviderState, SealKey, State
+from fsm.state import (
+    CAConfig,
+    CARoot,
+    Intermediate,
+    ProviderState,
+    Rotation,
+    RotationOutcome,
+    RotationPhase,
+    SealKey,
+    State,
+)
 
 CLUSTER_ID = "11111111-2222-3333-4444-555555555555"
 OTHER_CLUSTER_ID = "99999999-2222-3333-4444-555555555555"
@@ -39,6 +54,7 @@ def config(provider_id: str = "p1", **changes: Any) -> CAConfig:
         config_json='{"LeafCertTTL":"72h"}',
         public_state=(("Key", "value"),),
         request_id=b"request",
+        leaf_ttl_seconds=3 * DAY,
     )
     return replace(base, **changes)
 
@@ -69,6 +85,23 @@ def root(name: str, *, is_active: bool = True, **changes: Any) -> CARoot:
         private_key_bits=256,
     )
     return replace(base, **changes)
+
+
+def rotation(phase: RotationPhase = RotationPhase.GENERATE, **changes: Any) -> Rotation:
+    """From root "r1" of provider "p1" to root "r2" of provider "p2"."""
+    base = Rotation(
+        rotation_id="rotation-1",
+        phase=phase,
+        started_at=NOW,
+        phase_since=NOW,
+        config=config("p2"),
+        root=None if phase is RotationPhase.GENERATE else root("r2", is_active=False, provider_id="p2"),
+    )
+    return replace(base, **changes)
+
+
+def outcome(**changes: Any) -> RotationOutcome:
+    return replace(RotationOutcome("rotation-1", b"request", NOW, "r2"), **changes)
 
 
 def record(number: int, **changes: Any) -> LeafRecord:
@@ -139,6 +172,20 @@ COMMANDS: dict[str, Command] = {
         (provider_state(), provider_state("p2")),
     ),
     "set_config": SetConfig(9, config(config_json="{}"), provider_state()),
+    "set_roots": SetRoots(
+        10, (root("r1", provider_id="p1", leaf_ttl_max_seconds=DAY, rotated_out_at=NOW, prune_at=NOW + DAY),), ()
+    ),
+    "begin_rotation": BeginRotation(11, rotation(is_forced=True), provider_state("p2")),
+    "advance_rotation": AdvanceRotation(
+        12,
+        rotation(RotationPhase.WAIT, is_staged=True, is_paused=True, wait_seconds=60, published_index=5),
+        provider_state("p2"),
+        (root("r1"), root("r2", is_active=False)),
+    ),
+    "finish_rotation": FinishRotation(
+        13, (root("r1", is_active=False), root("r2")), config("p2"), (provider_state("p2"),), outcome(is_forced=True)
+    ),
+    "abort_rotation": AbortRotation(14, outcome(root_id="", reason="the provider is down")),
     "record_leaves": RecordLeaves(ISSUER, (record(1), record(2, kind=LeafKind.AGENT, request_id=b"r" * 16))),
     "tidy_ledger": TidyLedger(NOW),
 }
@@ -151,4 +198,7 @@ def full_state() -> State:
         root("r2", intermediates=(intermediate("r2-leaf", "r2-key"),), signing_key_id="r2-leaf"),
     )
     state = applied(state, RecordLeaves(ISSUER, (record(1), record(2))))
-    return applied(state, TidyLedger(NOW))
+    state = applied(state, TidyLedger(NOW))
+    state = applied(state, BeginRotation(state.ca_index, rotation(), provider_state("p2")))
+    state = applied(state, AbortRotation(state.ca_index, outcome(root_id="", reason="the provider is down")))
+    return applied(state, BeginRotation(state.ca_index, rotation(rotation_id="rotation-2"), provider_state("p2")))

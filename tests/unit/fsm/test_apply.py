@@ -211,8 +211,10 @@ def test_configuration_changes_and_roots_stay() -> None:
     state = samples.ready()
     after = applied(state, SetConfig(state.ca_index, config(config_json='{"new":1}'), provider_state(sealed=b"new")))
     index = state.index + 1
+    ttl = config().leaf_ttl_seconds  # remembered for the retention of the root, later
     assert after == replace(
         state,
+        roots=tuple(replace(found, leaf_ttl_max_seconds=ttl) for found in state.roots),
         index=index,
         ca_index=index,
         config=config(config_json='{"new":1}', create_index=2, modify_index=index),
