@@ -61,7 +61,7 @@ class Guard:
         # Who voted for this node, and whether the voter's disk may have lost something (G7).
         self._votes: dict[str, bool] = {}
         self._votes_term = 0
-        self._votes_counted: frozenset[str] = frozenset()
+        self._votes_counted = 0
         self.leader_contact = _NEVER
         self._round = 0
         self._round_term = 0
@@ -195,14 +195,24 @@ class Guard:
         """Whether this log holds all that was ever committed, once the append is taken (G7).
 
         It does when it holds all that the leader has committed, an entry of the leader's own term among it: before
-        that the leader does not know either how far earlier leaders had got (Raft 5.4.2).
+        that the leader does not know either how far earlier leaders had got (Raft 5.4.2). The leader whose first entry
+        is the log's first had no earlier ones: with an empty log it was elected by all, whose logs were empty too.
         """
-        entries, commit, previous = self._journal.entries, message["commit_index"], message["prevLogIdx"]
-        if not entries[0].log_index < commit <= top:
+        entries, commit = self._journal.entries, message["commit_index"]
+        if commit > top:
             return False
-        if commit > previous:
-            return bool(message["entries"][commit - previous - 1][2] == message["term"])
-        return bool(entries[commit - entries[0].log_index].term == message["term"])
+        if entries[0].log_index == 1 and self._term_behind(1, message) == message["term"]:
+            return True
+        if commit <= entries[0].log_index:
+            return False
+        return bool(self._term_behind(commit - 1, message) == message["term"])
+
+    def _term_behind(self, log_index: int, message: Message) -> int | None:
+        """Term of the entry that follows `log_index` once an append is taken that matches this log."""
+        entries, previous, new = self._journal.entries, message["prevLogIdx"], message["entries"]
+        if log_index < previous:
+            return entries[log_index + 1 - entries[0].log_index].term
+        return int(new[log_index - previous][2]) if log_index - previous < len(new) else None
 
     def _first_of_term(self, log_index: int) -> int:
         """First entry of the term that entry `log_index` has, above the commit index: where the logs may part."""
@@ -246,7 +256,7 @@ class Guard:
         if core.is_taking_over or not core.other_voters:
             return True
         now, next_term = self._clock(), core.term + 1
-        if self._round_term == next_term and self._is_majority(self._counting(self._round_votes)):
+        if self._round_term == next_term and self._is_majority(self._counted(self._round_votes)):
             self._round_term = 0
             return True
         pause = self._timing.election_min / 2 * (0.7 + 0.6 * self._rng.random())
@@ -260,9 +270,8 @@ class Guard:
                 self._send(peer, {"type": "pre_vote", **ballot, "round": self._round})
         return False
 
-    def _is_majority(self, granted: frozenset[str]) -> bool:
-        others = self._core.other_voters
-        return len(granted & others) + 1 > (len(others) + 1) // 2
+    def _is_majority(self, counted: int) -> bool:
+        return counted + 1 > (len(self._core.other_voters) + 1) // 2
 
     def _pre_vote(self, peer: str, message: Message) -> None:
         core, last = self._core, self._journal.entries[-1]
@@ -277,22 +286,26 @@ class Guard:
     def _vote(self, peer: str, message: Message) -> Message | None:
         """G5: PySyncObj counts messages, not peers. It sees one message for each vote that counts."""
         if self._votes_term != message["term"]:
-            self._votes_term, self._votes, self._votes_counted = message["term"], {}, frozenset()
+            self._votes_term, self._votes, self._votes_counted = message["term"], {}, 0
         self._votes[peer] = message["is_fresh"]
-        counting = self._counting(self._votes)
-        new, self._votes_counted = len(counting - self._votes_counted), counting
+        new = self._counted(self._votes) - self._votes_counted
+        if new <= 0:
+            return None
+        self._votes_counted += new
         for _ in range(new - 1):
             self._core.receive(peer, message)
-        return message if new else None
+        return message
 
-    def _counting(self, votes: dict[str, bool]) -> frozenset[str]:
-        """G7: a node that starts with an empty disk may have voted, and acknowledged entries, in an earlier life.
+    def _counted(self, votes: dict[str, bool]) -> int:
+        """G7: how many votes count besides this node's own, which the core takes for granted.
 
-        So until a leader has brought it up to date, its vote counts in two cases only. The candidate was never brought
-        up to date either: then the whole cluster is new. Or all voters agree: then those who remember vouch for what
-        this one may have forgotten. (Without these, a new cluster whose first leader ended early, or one of two nodes
-        with a new disk, could never elect anybody.)
+        A node that starts with an empty disk may have voted, and acknowledged entries, in an earlier life. So until a
+        leader has brought it up to date, its vote counts only when all voters agree: then those who remember vouch for
+        what it may have forgotten. That holds for this node's own vote too, and for a new cluster: two of three nodes
+        with empty disks cannot know that the third one's is empty.
         """
-        if self.is_fresh or votes.keys() >= self._core.other_voters:
-            return frozenset(votes)
-        return frozenset(peer for peer, is_fresh in votes.items() if not is_fresh)
+        others = self._core.other_voters
+        if votes.keys() >= others:
+            return len(others)
+        remembering = sum(not is_fresh for peer, is_fresh in votes.items() if peer in others)
+        return remembering - 1 if self.is_fresh else remembering

@@ -104,6 +104,12 @@ class SimNode:
         self.disk.cut_power(self.rng)
         self.store.cut_power(self.rng)
 
+    def replace_disk(self) -> None:
+        """The process ends, and when it starts again everything is gone."""
+        self.kill()
+        self.disk.wipe()
+        self.store.wipe()
+
     def _end(self, *, is_noticed: bool) -> None:
         assert self.is_up
         self.is_up = False

@@ -46,6 +46,9 @@ class Store:
         self.rows += rows
         self.commits.append((len(self.rows), log_index))
 
+    def wipe(self) -> None:
+        self.rows, self.commits, self.durable = [], [], 0
+
     def cut_power(self, rng: random.Random) -> None:
         del self.commits[rng.randint(self.durable, len(self.commits)) :]
         del self.rows[self.commits[-1][0] if self.commits else 0 :]

@@ -30,6 +30,7 @@ class Faults:
     hand_over: float = 1.0
     compact: float = 1.0
     membership: float = 0.0
+    wipe: float = 0.0
     restart_seconds: float = 1.0  # a node stays down for so long on average
 
 
@@ -106,6 +107,8 @@ class Nemesis:
         self._actions: dict[str, Callable[[], None]] = {name: actions[name][0] for name in self._names}
         self._weights = [actions[name][1] for name in self._names]
         self._spare = itertools.count(1)
+        self._wiped: SimNode | None = None
+        self._wiped_until = 0.0
         self._later()
 
     def stop(self) -> None:
@@ -139,7 +142,12 @@ class Nemesis:
 
     def _restart_later(self, node: SimNode) -> None:
         seconds = self._rng.expovariate(1 / self._faults.restart_seconds)
-        self._cluster.scheduler.after(seconds, lambda: None if node.is_up or not self.is_running else node.start())
+        self._cluster.scheduler.after(seconds, lambda: self._restart(node))
+
+    def _restart(self, node: SimNode) -> None:
+        is_away = node is self._wiped and self._cluster.scheduler.now < self._wiped_until
+        if self.is_running and not node.is_up and not is_away:
+            node.start()
 
     # -- the faults
 
@@ -177,6 +185,15 @@ class Nemesis:
             if node.is_up:
                 node.cut_power()
                 self._restart_later(node)
+
+    def _wipe(self) -> None:
+        """A disk is replaced, not within an election time-out, and not before the one replaced last is full again."""
+        last, node = self._wiped, self._up()
+        if node is None or (last is not None and (not last.is_up or last.disk.exists("data/wal/fresh"))):
+            return
+        self._wiped, self._wiped_until = node, self._cluster.scheduler.now + 1.2
+        node.replace_disk()
+        self._cluster.scheduler.after(1.2 + self._rng.random(), lambda: self._restart(node))
 
     def _crash_point(self) -> None:
         """Within the next few operations of a disk, perhaps half-way through a compaction, the node ends."""

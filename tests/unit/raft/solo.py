@@ -133,10 +133,9 @@ class Solo:
         return found
 
     def elect(self, *, is_ready: bool = True) -> int:
-        """Make it a leader, by the votes of just enough peers; its first entry is committed. Returns its term."""
+        """Make it a leader, by all votes; just enough peers commit its first entry. Returns its term."""
         core = self.node.core
         voters = sorted(core.other_voters)
-        voters = voters[: (len(voters) + 1) // 2]
         self.advance(2 * TIMING.election_max)
         ballot = self.take("b", "pre_vote")[-1]
         for peer in voters:
@@ -146,7 +145,7 @@ class Solo:
             self.feed(peer, "response_vote", term=core.term, is_fresh=False)
         assert core.is_leader
         if is_ready:
-            self.confirm(*voters)
+            self.confirm(*voters[: (len(voters) + 1) // 2])
             assert core.is_ready_leader
         self.take()
         return core.term

@@ -294,17 +294,17 @@ def test_leader_without_its_quorum_steps_down_within_an_election_time_out() -> N
 
 def test_term_grows_only_with_a_majority_that_would_vote() -> None:
     """S10: a node that is cut off campaigns for ever, and deposes a healthy leader when it comes back."""
-    solo = Solo()
+    solo = follower(commit=2)
     for _ in range(50):
         solo.advance(0.2)
-    assert solo.node.core.term == 0
+    assert solo.node.core.term == 1
     ballots = solo.take("b", "pre_vote")
     assert len(ballots) > 5
     solo.feed("b", "pre_vote_granted", is_fresh=False, round=ballots[0]["round"])  # of an old round
-    assert solo.node.core.term == 0
+    assert solo.node.core.term == 1
     solo.feed("b", "pre_vote_granted", is_fresh=False, round=ballots[-1]["round"])
     solo.advance(0)
-    assert solo.node.core.term == 1
+    assert solo.node.core.term == 2
 
 
 def test_vote_is_refused_in_advance_while_there_is_a_leader() -> None:
@@ -354,15 +354,16 @@ def test_vote_is_durable_before_it_is_told() -> None:
 def test_votes_are_counted_by_peer_and_not_by_message() -> None:
     """R9: with five nodes one eager voter would be a majority."""
     solo = Solo(members_of(*"abcde"))
+    solo.append("e", 1, (1, 0), no_op(2, 1), commit=2)
     solo.advance(2)
     for peer in "bc":
         solo.feed(peer, "pre_vote_granted", is_fresh=False, round=solo.node.guard._round)
     solo.advance(0)
-    assert solo.node.core.term == 1
+    assert solo.node.core.term == 2
     for _ in range(5):
-        solo.feed("b", "response_vote", term=1, is_fresh=False)
+        solo.feed("b", "response_vote", term=2, is_fresh=False)
     assert not solo.is_leader()
-    solo.feed("c", "response_vote", term=1, is_fresh=False)
+    solo.feed("c", "response_vote", term=2, is_fresh=False)
     assert solo.node.core.state == LEADER
 
 
@@ -456,22 +457,43 @@ def test_vote_tells_whether_the_disk_may_have_forgotten_something() -> None:
             solo.append("b", term, (1, 0), no_op(2, term), commit=2)
 
 
-def test_nodes_of_a_new_cluster_count_each_others_votes() -> None:
-    """Also behind a first leader that ended early: its entry is in some logs, and was never committed."""
-    solo = Solo()
-    solo.append("c", 1, (1, 0), no_op(2, 1))
+@pytest.mark.parametrize(
+    ("size", "votes", "is_elected"),
+    [
+        (3, {"b": True}, False),  # c may remember what these two have forgotten, or never knew
+        (3, {"b": False}, False),
+        (3, {"b": True, "c": True}, True),  # a new cluster
+        (3, {"b": False, "c": False}, True),
+        (5, {"b": False, "c": False}, False),
+        (5, {"b": False, "c": False, "d": True}, False),
+        (5, {"b": False, "c": False, "d": False}, True),
+    ],
+)
+def test_own_vote_of_an_empty_disk_counts_only_when_all_agree(
+    size: int, votes: dict[str, bool], is_elected: bool
+) -> None:
+    solo = Solo(members_of(*"abcde"[:size]))
+    assert solo.node.guard.is_fresh
     solo.advance(10)
-    solo.feed("b", "pre_vote_granted", round=solo.take("b", "pre_vote")[-1]["round"], is_fresh=True)
+    round_number = solo.take("b", "pre_vote")[-1]["round"]
+    for peer, is_fresh in votes.items():
+        solo.feed(peer, "pre_vote_granted", round=round_number, is_fresh=is_fresh)
     solo.advance(0)
-    solo.feed("b", "response_vote", term=2, is_fresh=True)
-    assert solo.is_leader()
+    assert (solo.node.core.term == 1) is is_elected
+    solo.node.core._SyncObj__transferInProgress = True  # campaigns without asking first
+    solo.advance(10)
+    term = solo.node.core.term
+    for peer, is_fresh in votes.items():
+        solo.feed(peer, "response_vote", term=term, is_fresh=is_fresh)
+    assert solo.is_leader() is is_elected
 
 
 @pytest.mark.parametrize(
     ("entries", "commit", "is_fresh"),
     [
-        ((no_op(2, 1),), 1, True),  # nothing is known to be committed
+        ((no_op(2, 1),), 1, False),  # by the leader that all elected with an empty log: there was nothing before
         ((no_op(2, 1),), 2, False),
+        ((no_op(2, 1), no_op(3, 5)), 1, True),  # nothing is known to be committed
         ((batch(2, 1), batch(3, 1)), 9, True),  # the leader has committed more than this
         ((batch(2, 1), batch(3, 1)), 3, False),
         ((batch(2, 1), no_op(3, 5)), 2, True),  # committed by an earlier leader: there may be more of its time
@@ -482,7 +504,7 @@ def test_node_is_new_until_it_has_all_that_was_ever_committed(
     entries: tuple[tuple[bytes, int, int], ...], commit: int, is_fresh: bool
 ) -> None:
     solo = Solo()
-    solo.append("b", 5 if entries[-1][2] == 5 else 1, (1, 0), *entries, commit=commit)  # type: ignore[arg-type]
+    solo.append("b", entries[-1][2], (1, 0), *entries, commit=commit)  # type: ignore[arg-type]
     assert solo.node.guard.is_fresh is is_fresh
     assert solo.disk.exists("data/wal/fresh") is is_fresh
     solo.restart()
