@@ -67,6 +67,7 @@ class Guard:
         self._round_term = 0
         self._round_started = _NEVER
         self._round_votes: dict[str, bool] = {}
+        self._missing: frozenset[str] = frozenset()
         self._answer_behind: Message | None = None
         self.is_fresh = is_fresh
 
@@ -261,6 +262,7 @@ class Guard:
             return True
         pause = self._timing.election_min / 2 * (0.7 + 0.6 * self._rng.random())
         if self._round_term != next_term or now - self._round_started > pause:
+            self._say_who_is_missing()
             self._round += 1
             self._round_term, self._round_started, self._round_votes = next_term, now, {}
             core.forget_leader()
@@ -269,6 +271,16 @@ class Guard:
                 ballot = {"term": next_term, "last_log_index": last.log_index, "last_log_term": last.term}
                 self._send(peer, {"type": "pre_vote", **ballot, "round": self._round})
         return False
+
+    def _say_who_is_missing(self) -> None:
+        """A majority would vote for this node, but not all of it counts (G7): an operator must know who is awaited."""
+        votes = self._round_votes
+        missing = self._core.other_voters - votes.keys()
+        if missing == self._missing or self._is_majority(self._counted(votes)) or not self._is_majority(len(votes)):
+            return
+        self._missing = missing
+        reason = "a server's disk was empty when it started: all servers must agree on the next leader"
+        self._log("election.waits", missing=sorted(missing), reason=reason)
 
     def _is_majority(self, counted: int) -> bool:
         return counted + 1 > (len(self._core.other_voters) + 1) // 2

@@ -488,6 +488,17 @@ def test_own_vote_of_an_empty_disk_counts_only_when_all_agree(
     assert solo.is_leader() is is_elected
 
 
+@pytest.mark.parametrize("is_fresh", [True, False])
+def test_node_says_for_whom_it_waits_while_votes_do_not_count(is_fresh: bool) -> None:
+    solo = follower(last=2, commit=2)
+    for _ in range(3):
+        solo.advance(10)
+        ballots = solo.take("b", "pre_vote")
+        solo.feed("b", "pre_vote_granted", round=ballots[-1]["round"], is_fresh=is_fresh)
+    waits = [fields["missing"] for event, fields in solo.log.events if event == "election.waits"]
+    assert waits == ([["c"]] if is_fresh else [])
+
+
 @pytest.mark.parametrize(
     ("entries", "commit", "is_fresh"),
     [
