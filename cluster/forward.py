@@ -211,6 +211,8 @@ class Forwarder:
                         server_hostname=self._tls.server_name(peer),
                     ) as response:
                         answer = await response.read()
+                        if response.status >= 500:
+                            raise _Lost  # something was done, and there was no way to say what
                         if response.status != 200:
                             raise _Unsent  # refused at the door
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):

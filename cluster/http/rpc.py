@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgpack
 from aiohttp import web
 
-from cluster.errors import ClusterError, CommitUnknown
+from cluster.errors import ClusterError, CommitUnknown, NotLeader
 from cluster.forward import MAX_RPC_BYTES, RPC_PATH, Operations
 from cluster.raft.guard import Log
 from cluster.raft.replica import Replica
@@ -65,6 +65,8 @@ class RpcServer:
         return web.Response(body=msgpack.packb(outcomes))
 
     async def _run(self, operation: str, arguments: list[Any], seconds: float) -> list[list[Any]]:
+        if not self._replica.leadership.is_ready:
+            return [[pack_error(NotLeader("this node does not lead"), ""), None] for _ in arguments]
         tasks = [asyncio.ensure_future(self._operations.run(operation, argument)) for argument in arguments]
         if tasks:
             await asyncio.wait(tasks, timeout=seconds)
