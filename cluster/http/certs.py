@@ -10,6 +10,7 @@ from aiohttp import web
 from cluster.errors import BadRequest, NotFound
 from cluster.http.blocking import query_options
 from cluster.http.context import Api, Route
+from cluster.http.errors import read_status
 from cluster.http.query import Query, refuse_unknown, shown
 from cluster.http.render import colon_hex, json_response, rfc3339
 from fsm.commands import LeafKind
@@ -57,8 +58,8 @@ async def list_certs(api: Api, _request: web.Request, query: Query) -> web.Respo
 
 
 ROUTES: Final = (
-    Route(("GET",), "/v1/connect/ca/certs", list_certs),
-    Route(("GET",), "/v1/connect/ca/certs/{serial}", get_cert),
+    Route(("GET",), "/v1/connect/ca/certs", list_certs, status_of=read_status),
+    Route(("GET",), "/v1/connect/ca/certs/{serial}", get_cert, status_of=read_status),
 )
 
 

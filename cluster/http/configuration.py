@@ -18,6 +18,7 @@ from cluster.http.body import (
     text_map_field,
 )
 from cluster.http.context import Api, Route, read_state
+from cluster.http.errors import read_status
 from cluster.http.query import Query
 from cluster.http.render import empty_response, json_response, sorted_maps
 from cluster.http.roots import require_connect
@@ -52,7 +53,7 @@ async def put_configuration(api: Api, request: web.Request, _query: Query) -> we
 
 
 ROUTES: Final = (
-    Route(("GET",), "/v1/connect/ca/configuration", get_configuration),
+    Route(("GET",), "/v1/connect/ca/configuration", get_configuration, status_of=read_status),
     Route(("PUT",), "/v1/connect/ca/configuration", put_configuration, logs_success=True),
 )
 

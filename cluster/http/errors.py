@@ -9,7 +9,7 @@ from typing import Final
 
 from aiohttp import web
 
-from cluster.errors import BadRequest, ClusterError, InternalError, Overloaded, RateLimitReached
+from cluster.errors import BadRequest, ClusterError, InternalError, NoLeader, Overloaded, RateLimitReached
 from cluster.http.render import text_response
 from cluster.raft.guard import Log
 from providers.errors import CSRRejected, NotInitialized, ProviderError, ProviderUnavailable, RateLimited
@@ -92,6 +92,11 @@ def standard_status(error: ClusterError | ProviderError) -> int:
             return 503
         case ProviderError():
             return 500
+
+
+def read_status(error: ClusterError | ProviderError) -> int:
+    """500 without a leader, as in Consul: its Go client repeats a read for no other status."""
+    return 500 if isinstance(error, NoLeader) else standard_status(error)
 
 
 def leaf_status(error: ClusterError | ProviderError) -> int:

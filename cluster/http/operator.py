@@ -10,6 +10,7 @@ from cluster.errors import BadRequest
 from cluster.http.blocking import query_options
 from cluster.http.body import Fields, decode_object, read_body, text_field
 from cluster.http.context import Api, Route
+from cluster.http.errors import read_status
 from cluster.http.query import Query, shown
 from cluster.http.render import empty_response, json_response, rfc3339
 from cluster.tls import is_node_name
@@ -85,11 +86,11 @@ async def get_digest(api: Api, _request: web.Request, query: Query) -> web.Respo
 
 
 ROUTES: Final = (
-    Route(("GET",), "/v1/operator/raft/configuration", get_configuration),
+    Route(("GET",), "/v1/operator/raft/configuration", get_configuration, status_of=read_status),
     Route(("POST", "PUT"), "/v1/operator/raft/transfer-leader", transfer_leader, logs_success=True),
     Route(("PUT",), "/v1/operator/raft/peer", add_peer, logs_success=True),
     Route(("DELETE",), "/v1/operator/raft/peer", remove_peer, logs_success=True),
-    Route(("GET",), "/v1/operator/autopilot/health", get_health),
+    Route(("GET",), "/v1/operator/autopilot/health", get_health, status_of=read_status),
     Route(("GET",), "/v1/operator/digest", get_digest),
 )
 

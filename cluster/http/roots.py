@@ -7,6 +7,7 @@ from aiohttp import web
 from cluster.errors import BadRequest, InternalError
 from cluster.http.blocking import point_headers, query_options
 from cluster.http.context import Api, Route, read_state
+from cluster.http.errors import read_status
 from cluster.http.query import Query, parse_bool
 from cluster.http.render import body_response, json_response, rfc3339
 from fsm.state import CARoot, State
@@ -26,7 +27,7 @@ async def get_roots(api: Api, request: web.Request, query: Query) -> web.Respons
     return json_response(roots_object(point.state), query, headers)
 
 
-ROUTES: Final = (Route(("GET",), "/v1/connect/ca/roots", get_roots),)
+ROUTES: Final = (Route(("GET",), "/v1/connect/ca/roots", get_roots, status_of=read_status),)
 
 
 def require_connect(api: Api) -> None:
