@@ -6,6 +6,7 @@ PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --quiet
 NODES ?= 3
 SEEDS ?= 1000
+ROUNDS ?= 50
 FIRST ?= 0
 DATA_DIR ?= .quorumca
 COMPILE = $(PY) -m uv pip compile --universal --python-version 3.11 --generate-hashes --upgrade \
@@ -15,7 +16,7 @@ INSTALL := $(PIP) install --require-hashes --no-build-isolation --only-binary :a
 CODE := cluster fsm providers tests benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help cluster test quick sim check format bench lock clean
+.PHONY: help cluster test quick sim chaos check format bench lock clean
 
 help: ## show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -31,6 +32,9 @@ quick: $(VENV)/.dev ## the tests that take under a minute together
 
 sim: $(VENV)/.dev ## run $(SEEDS) simulated clusters, from seed $(FIRST) on
 	SIM_SEEDS=$(SEEDS) SIM_FIRST=$(FIRST) $(PY) -m pytest -q tests/sim -k everything_at_once
+
+chaos: $(VENV)/.dev ## hurt a real cluster in $(ROUNDS) rounds; results in docs/evidence/chaos.json
+	$(PY) -m tests.chaos --rounds $(ROUNDS) --evidence docs/evidence/chaos.json
 
 check: $(VENV)/.dev ## lint, format, types, layers
 	$(PY) -m ruff check $(CODE)

@@ -34,6 +34,7 @@ _HOLD_SECONDS: Final = 2.5
 #: A request that was under way when a majority was lost is answered within this time.
 _SETTLE_SECONDS: Final = 0.3
 _HOUR_SECONDS: Final = 3600.0
+_BLOWS: Final = 12
 _SMALL_DISK_BYTES: Final = 24 << 20
 _FLOOD_CONNECTIONS: Final = 300
 _FLOOD_SECONDS: Final = 4.0
@@ -369,6 +370,36 @@ def _expired(root: Path, node: Node) -> Iterator[None]:
             path.write_text(text)
 
 
+# -- everything at once
+
+
+async def storm(scene: Scene) -> None:
+    """One blow upon the other, without healing in between; nothing is expected but that nothing goes wrong."""
+    stage, rng = scene.stage, scene.rng
+    for _ in range(_BLOWS):
+        node, other = rng.sample(stage.nodes, 2)
+        match rng.choice(["kill", "start", "pause", "resume", "block", "cut", "heal", "disk", "clock"]):
+            case "kill" if node.is_running:
+                await stage.kill([node])
+            case "start" if not node.is_running:
+                stage.start(node)
+            case "pause" if node.is_running:
+                stage.pause(node)
+            case "resume" if node.is_running:
+                stage.resume(node)
+            case "block":
+                stage.network.block(node.name, other.name)
+            case "cut":
+                stage.network.partition([node.name], [other.name])
+            case "heal":
+                stage.network.heal()
+            case "disk":
+                stage.hurt(node, Hurt(sync_seconds=rng.uniform(0.0, 0.2)))
+            case "clock":
+                stage.hurt(node, Hurt(clock_seconds=rng.uniform(-_HOUR_SECONDS, _HOUR_SECONDS)))
+        await asyncio.sleep(rng.uniform(0.0, 1.2))
+
+
 # -- clients
 
 
@@ -428,6 +459,7 @@ FAULTS: Final[Mapping[str, Fault]] = {
         clock_behind,
         clock_of_follower,
         expired_certificate,
+        storm,
         csr_flood,
     )
 }

@@ -38,6 +38,14 @@ class Stage:
         self._exit = AsyncExitStack()
 
     async def __aenter__(self) -> "Stage":
+        try:
+            await self._open()
+        except BaseException:
+            await self._exit.aclose()
+            raise
+        return self
+
+    async def _open(self) -> None:
         await self._exit.enter_async_context(self.cluster)
         await self._exit.enter_async_context(self.network)
         for node in self.nodes:
@@ -45,7 +53,6 @@ class Stage:
             (self._machine(node) / BOOK).write_text(json.dumps(self.network.book(node.name)))
             self.start(node)
         await self.cluster.wait_ready()
-        return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._exit.aclose()
@@ -73,6 +80,7 @@ class Stage:
         """kill -9, all at once."""
         for node in (chosen := [*nodes]):
             self.cluster.send(node, signal.SIGKILL)
+            self._paused.discard(node)
         for node in chosen:
             await self.ended(node)
 
