@@ -53,6 +53,9 @@ class _Kind(IntEnum):
     BASE = 5
     RESET = 6
     SYNC = 7
+    COPY_START = 8
+    COPY = 9
+    COPY_END = 10
 
 
 class JournalDamaged(Exception):
@@ -120,6 +123,9 @@ class Journal:
         self._directory = directory
         self._segment_bytes = segment_bytes
         self._entries: list[Entry] = []
+        # While reading: of a `rewrite`, as far as it has got, and the position of the segment it starts in.
+        self._copy: list[Entry] | None = None
+        self._copy_start = 0
         self._retained_bytes = 0
         self._term = 0
         self._vote: str | None = None
@@ -222,12 +228,15 @@ class Journal:
         """Put everything held into new segments and remove the old ones, which were found damaged. Syncs."""
         self.sync()
         self._roll()
-        kept, first_new = self._entries, self._segments[-1].seq
-        for position, entry in enumerate(kept):
-            kind = _Kind.ENTRY if position else _Kind.RESET
-            self._add(kind, _INDEX_TERM.pack(entry.log_index, entry.term) + entry.command)
+        first_new = self._segments[-1].seq
+        # Beside the old records until its end is durable, and only then in their place: a crash before finds all of
+        # the old ones, and half a copy that counts for nothing.
+        self._add(_Kind.COPY_START, b"")
+        for entry in self._entries:
+            self._add(_Kind.COPY, _INDEX_TERM.pack(entry.log_index, entry.term) + entry.command)
             if self._end >= self._segment_bytes:
                 self.sync()
+        self._add(_Kind.COPY_END, b"")
         self.sync()
         with _stop_on_error(self._directory):
             while self._segments[0].seq < first_new:
@@ -436,6 +445,19 @@ class Journal:
                 log_index, term = _INDEX_TERM.unpack_from(payload)
                 self._entries = [Entry(payload[_INDEX_TERM.size :], log_index, term)]
                 self._retained_bytes = len(self._entries[0].command)
+            case _Kind.COPY_START:
+                self._copy, self._copy_start = [], len(self._segments) - 1
+            case _Kind.COPY:
+                # Without a start: it went with a segment all of whose entries were compacted away.
+                if self._copy is not None:
+                    log_index, term = _INDEX_TERM.unpack_from(payload)
+                    self._copy.append(Entry(payload[_INDEX_TERM.size :], log_index, term))
+            case _Kind.COPY_END:
+                if self._copy:
+                    self._entries, self._copy = self._copy, None
+                    self._retained_bytes = sum(len(entry.command) for entry in self._entries)
+                    for segment in self._segments[self._copy_start :]:  # all or none of them are needed
+                        segment.last_index = max(segment.last_index, self._entries[-1].log_index)
             case _Kind.SYNC:
                 pass
             case _:

@@ -1,8 +1,8 @@
 """The standard workload: one node, its peers played by the script, and every operation of it on disk recorded.
 
 It goes through everything that writes: the first start, votes and terms, appends, truncation, segments that roll,
-compaction, a clean restart, leading, an installed snapshot with its bulk data, tidying. Beside each operation stands
-what the node had promised by then (`Promises`), which no restart may break.
+compaction, a clean restart, leading, an installed snapshot with its bulk data, tidying, healing. Beside each operation
+stands what the node had promised by then (`Promises`), which no restart may break.
 """
 
 import functools
@@ -273,6 +273,7 @@ class Recorder:
             node = self._compact_and_restart(node)
             self._lead(node)
             self._install(node)
+            self._heal(node)
             self._phase = "close"
             self._node = None
             node.close()
@@ -370,6 +371,17 @@ class Recorder:
             self._commit(node, "b", 4, self.history.leaves(2))
         node.raft.compact()
         node.append("b", 4, [], node.last, node.last.log_index)
+        self._commit(node, "b", 4, self.history.leaves(1))
+
+    def _heal(self, node: Node) -> None:
+        """As behind a scrub that found damage in a segment; what is rewritten fills more than one."""
+        self._phase = "healing"
+        for _ in range(4):
+            self._commit(node, "b", 4, self.history.leaves(3))
+        node.raft.journal.rewrite()
+        self._phase = "behind the healing"
+        self._commit(node, "b", 4, self.history.leaves(1))
+        node.raft.compact()
         self._commit(node, "b", 4, self.history.leaves(1))
 
     def _snapshot_of_leader(self) -> tuple[Snapshot, Callable[[int], tuple[bytes, bool]]]:

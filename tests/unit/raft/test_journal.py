@@ -547,3 +547,48 @@ def test_real_files_are_read_back(tmp_path: object) -> None:
     again = Journal(RealDisk(), f"{tmp_path}/wal", segment_bytes=500)
     assert contents(again) == ([entry(index) for index in range(20, 30)], 2, "a")
     again.close()
+
+
+# -- rewriting
+
+
+@pytest.mark.parametrize("segment_bytes", [300, 1000, 1 << 20])
+def test_rewritten_journal_reads_back_to_the_same_from_new_segments(segment_bytes: int) -> None:
+    disk = SimDisk()
+    journal = filled(disk, 30, segment_bytes)
+    before, old = contents(journal), segments(disk)
+    journal.rewrite()
+    assert not set(old) & set(segments(disk))
+    assert contents(journal) == before
+    again = opened(disk, segment_bytes)
+    assert contents(again) == before
+    assert again.retained_bytes == journal.retained_bytes
+    append(again, entry(31))
+    assert list(opened(disk, segment_bytes).entries) == [*before[0], entry(31)]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_power_cut_anywhere_in_a_rewrite_loses_nothing(seed: int) -> None:
+    for crash_in in range(1, 60):
+        disk = SimDisk()
+        before = contents(journal := filled(disk, 20, segment_bytes=400))
+        disk.crash_in = crash_in
+        with contextlib.suppress(Crash):
+            journal.rewrite()
+        disk.cut_power(random.Random(seed))
+        again = opened(disk, 400)
+        assert contents(again) == before
+        append(again, entry(21))  # behind half a copy
+        assert list(opened(disk, 400).entries) == [*before[0], entry(21)]
+
+
+@pytest.mark.parametrize("base", range(1, 31))
+def test_compaction_behind_a_rewrite_and_a_restart_reads_back_to_the_same(base: int) -> None:
+    """A copy is all or nothing: no part of it may go while another is needed."""
+    disk = SimDisk()
+    filled(disk, 30, segment_bytes=300).rewrite()
+    journal = opened(disk, 300)
+    for log_index in range(31, 41):
+        append(journal, entry(log_index))
+    journal.compact_to(base)
+    assert list(opened(disk, 300).entries) == [entry(index) for index in range(base, 41)]
