@@ -1,0 +1,112 @@
+"""Looks for a private key in bytes of any kind: files, logs, answers, environments.
+
+Whatever form a key is written in, its secret numbers are in it: the scalar of an EC key, an exponent or a prime of an
+RSA key. So these are looked for, as bytes in either order, in hex, in decimal, and in base64 at each of its three
+offsets. Line ends are taken out first, also where they are escaped, because PEM breaks its lines anywhere.
+"""
+
+import base64
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cluster.authority import open_record
+from cluster.raft import codec as raft_codec
+from cluster.raft import snapshot
+from cluster.raft.disk import RealDisk
+from cluster.raft.journal import Journal
+from cluster.seal import FileKey, Sealer
+from fsm import codec
+from fsm.apply import apply
+from fsm.state import State
+from providers import builtin_state, keys
+
+_LINE_ENDS = re.compile(rb"(?:\\r|\\n|\\t|[\r\n\t ])+")
+_NOT_HEX = re.compile(rb"[:\- ]|0x|\\x")
+
+
+@dataclass(frozen=True)
+class KeySearch:
+    """`what` names the key in results; `numbers` are its secret ones, of a known size in bytes."""
+
+    what: str
+    numbers: tuple[tuple[int, int], ...] = field(repr=False)
+
+    @classmethod
+    def of(cls, what: str, key: keys.SigningKey) -> "KeySearch":
+        size = (key.key_size + 7) // 8
+        values = key.private_numbers()
+        if hasattr(values, "private_value"):
+            return cls(what, ((values.private_value, size),))
+        return cls(what, ((values.d, size), (values.p, size // 2), (values.q, size // 2)))
+
+    def found_in(self, data: bytes) -> list[str]:
+        """In which forms the key is in these bytes."""
+        prepared = {kind: prepare(data) for kind, prepare in _PREPARE.items()}
+        return [form for form, needle, kind in self._needles() if needle in prepared[kind]]
+
+    def found_in_files(self, paths: Iterable[Path]) -> list[str]:
+        return [f"{self.what} in {path}: {forms}" for path in paths if (forms := self.found_in(path.read_bytes()))]
+
+    def _needles(self) -> Iterator[tuple[str, bytes, str]]:
+        for number, size in self.numbers:
+            raw = number.to_bytes(size, "big")
+            yield "bytes", raw.lstrip(b"\0"), "raw"
+            yield "little-endian bytes", raw[::-1].rstrip(b"\0"), "raw"
+            yield "hex", raw.hex().encode(), "hex"
+            yield "decimal", str(number).encode(), "text"
+            for offset in range(3):
+                # Without what depends on the bytes around it: the first and the last characters.
+                encoded = base64.b64encode(bytes(offset) + raw)[4 * (offset > 0) : -4]
+                yield f"base64 at offset {offset}", encoded, "base64"
+
+
+def _without_line_ends(data: bytes) -> bytes:
+    return _LINE_ENDS.sub(b"", data)
+
+
+_PREPARE: dict[str, Callable[[bytes], bytes]] = {
+    "raw": lambda data: data,
+    "text": _without_line_ends,
+    "hex": lambda data: _NOT_HEX.sub(b"", _without_line_ends(data)).lower(),
+    # The alphabet for URLs, too, and slashes that JSON may escape.
+    "base64": lambda data: _without_line_ends(data).translate(bytes.maketrans(b"-_", b"+/")).replace(b"\\/", b"/"),
+}
+
+
+# -- the key of a cluster, as only its seal key gives it away
+
+
+def stored_states(data_dir: Path) -> Iterator[State]:
+    """What this node had applied, step by step, read from its files: the snapshot, and the log behind it.
+
+    Opens the log for writing: give it the directory of a node that does not run.
+    """
+    saved = snapshot.SnapshotFile(RealDisk(), str(data_dir / "snapshot")).load()
+    state, last = (State(), 0) if saved is None else (codec.load_state(saved.state), saved.log_index)
+    yield state
+    journal = Journal(RealDisk(), str(data_dir / "wal"))
+    try:
+        for entry in journal.entries:
+            if entry.log_index <= last or entry.command[0] != raft_codec.REGULAR:
+                continue
+            for command in raft_codec.unpack_batch(entry.command)[2]:
+                state, _ = apply(state, codec.load_command(command))
+                yield state
+    finally:
+        journal.close()
+
+
+def stored_keys(data_dir: Path) -> list[keys.SigningKey]:
+    """Every private key of the built-in CA that is or was in this node's log, opened with its seal key."""
+    sealer = Sealer(FileKey(data_dir / "seal.key"))
+    found: dict[bytes, keys.SigningKey] = {}
+    for state in stored_states(data_dir):
+        for sealed in state.providers:
+            assert state.seal is not None
+            sealer.unlock(state.seal)
+            kept = builtin_state.decode(open_record(sealer, sealed).state)
+            if kept is not None:
+                found[kept.key_der] = keys.load_der(kept.key_der)
+    return list(found.values())
