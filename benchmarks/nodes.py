@@ -142,7 +142,6 @@ class LocalCluster:
 def running_cluster(data_dir: Path) -> Iterator[LocalCluster]:
     """Start three nodes, wait until they can sign, and stop them in the end. Raises: BenchError."""
     command = [_command(), "dev", "--nodes", str(NODES), "--data-dir", str(data_dir), "--port-offset", str(_offset())]
-    data_dir.mkdir(parents=True, exist_ok=True)
     with (data_dir / "dev.log").open("ab") as log:
         # A session of its own: Ctrl-C reaches it once, through us.
         supervisor = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)

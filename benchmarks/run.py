@@ -39,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if data_dir is None:
             # Not the system's temporary directory: where that is memory, a sync costs nothing.
             data_dir = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="data-", dir=options.out)))
+        data_dir.mkdir(parents=True, exist_ok=True)
         results = _measure(options, data_dir)
     verdicts = judge(results)
     name = "quick" if options.quick else "bench"
