@@ -65,6 +65,9 @@ class ConfigUpdate:
     state: Mapping[str, str] | None
     force_without_cross_signing: bool
     modify_index: int  # 0: no check-and-set
+    #: If the root changes: let clients learn the new one before it signs, and wait at most so long for them.
+    is_staged: bool = False
+    wait_seconds: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,8 @@ from providers import x509
 from providers.errors import ProviderError
 from providers.profiles import CommonConfig
 
+#: Most duties are done in much less; key generation is what takes long.
+_DUTY_SECONDS: Final = 5.0
 _UNINITIALIZED: Final = "CA is uninitialized and unable to sign certificates yet"
 
 
@@ -36,19 +38,20 @@ class ProviderRecord:
 
     secrets: Mapping[str, object] = field(repr=False)
     state: bytes = field(repr=False)
+    config_json: str  # its own configuration, which a retired provider cannot find in the state any more
 
 
 def seal_record(
     sealer: Sealer, provider_id: str, provider: str, record: ProviderRecord, *, is_prepared: bool
 ) -> ProviderState:
-    plain: bytes = msgpack.packb([dict(record.secrets), record.state])
+    plain: bytes = msgpack.packb([dict(record.secrets), record.state, record.config_json])
     return ProviderState(provider_id, provider, sealer.seal(plain, _purpose(provider_id)), is_prepared)
 
 
 def open_record(sealer: Sealer, sealed: ProviderState) -> ProviderRecord:
     """Raises: SealError."""
-    secret_values, state = msgpack.unpackb(sealer.open(sealed.sealed, _purpose(sealed.provider_id)))
-    return ProviderRecord(secret_values, state)
+    secret_values, state, config_json = msgpack.unpackb(sealer.open(sealed.sealed, _purpose(sealed.provider_id)))
+    return ProviderRecord(secret_values, state, config_json)
 
 
 def _purpose(provider_id: str) -> str:
@@ -81,11 +84,12 @@ class Authority:
         self.sealer = sealer
         self._pipeline = pipeline
         self._clock = clock
-        self._datacenter = datacenter
+        self.datacenter = datacenter
         self._signing: _Signing | None = None
         self._adopting = asyncio.Lock()
         self._changing = asyncio.Lock()
         self._change = ""
+        self._is_duty = False
         self._trouble = ""
         self.trouble_found = Signal()
         self._progress = asyncio.Event()
@@ -93,6 +97,10 @@ class Authority:
     @property
     def is_ready(self) -> bool:
         return self._signing is not None
+
+    def is_behind(self, state: State) -> bool:
+        """Whether it signs with the CA of an older state than this."""
+        return self._signing is not None and self._signing.ca_index < state.ca_index
 
     @property
     def trouble(self) -> str:
@@ -113,16 +121,25 @@ class Authority:
                 await self._progress.wait()
 
     @contextlib.asynccontextmanager
-    async def change(self, name: str, *, wait: bool) -> AsyncIterator[None]:
-        """One change of the CA at a time.
+    async def change(self, name: str, *, is_duty: bool) -> AsyncIterator[None]:
+        """One change of the CA at a time. A duty waits for its turn; an operator's change waits for a duty only.
 
-        Raises: InternalError, in Consul's words, when another is under way and not `wait`.
+        Raises: InternalError, in Consul's words, when another operator's change is under way, or a duty takes long.
         """
-        if self._changing.locked() and not wait:
-            raise InternalError(f'CA is already in state "{self._change}"')
-        async with self._changing:
-            self._change = name
+        try:
+            async with asyncio.timeout(None if is_duty else self._patience_seconds):
+                await self._changing.acquire()
+        except TimeoutError:
+            raise InternalError(f'CA is already in state "{self._change}"') from None
+        self._change, self._is_duty = name, is_duty
+        try:
             yield
+        finally:
+            self._changing.release()
+
+    @property
+    def _patience_seconds(self) -> float:
+        return _DUTY_SECONDS if self._is_duty or not self._changing.locked() else 0.0
 
     # -- providers
 
@@ -130,7 +147,7 @@ class Authority:
         return ProviderSetup(
             name=settings.provider,
             cluster_id=cluster_id,
-            datacenter=self._datacenter,
+            datacenter=self.datacenter,
             is_primary=True,
             config=settings.merged,
             state=state,
@@ -163,7 +180,7 @@ class Authority:
                 raise InternalError(f'stored CA root "{root.root_id}" is not the active root ({found})')
             self._signing = _Signing(
                 state.ca_index,
-                SigningContext(config.provider_id, config.provider, state.trust_domain, self._datacenter),
+                SigningContext(config.provider_id, config.provider, state.trust_domain, self.datacenter),
                 self._limiter(config),
                 root,
                 "".join(intermediate.cert_pem for intermediate in root.intermediates),

@@ -8,7 +8,10 @@ from typing import Final
 
 from cluster.config import ConnectSection
 from providers import registry
+from providers.builtin_state import private_key_fits
+from providers.decode import Fields
 from providers.errors import ConfigInvalid
+from providers.profiles import CommonConfig
 
 #: What an agent of Consul writes into a new configuration.
 _DEFAULTS: Final[Mapping[str, object]] = {
@@ -37,6 +40,7 @@ _FILE_KEYS: Final[Mapping[str, str]] = {
     "csr_max_per_second": "CSRMaxPerSecond",
     "csr_max_concurrent": "CSRMaxConcurrent",
 }
+_AUTO_ROTATE_PERCENT: Final = 20
 _TEST_STATE: Final = "test_state"
 _CLUSTER_ID: Final = "cluster_id"
 
@@ -85,10 +89,48 @@ def secret_keys(provider: str) -> frozenset[str]:
 
 
 def keep_secrets(settings: CASettings, stored: Mapping[str, object]) -> CASettings:
-    """An omitted secret keeps its stored value; an explicit "" clears it (design 9.1)."""
+    """An omitted secret keeps its stored value; an explicit "" clears it (design 9.1).
+
+    An omitted PrivateKey that is not of the kind asked for counts as cleared: a new one will be made.
+    """
     given = {key.lower() for key in settings.secrets}
     kept = {key: value for key, value in stored.items() if key.lower() not in given and value != ""}
-    return CASettings(settings.provider, settings.config, {**kept, **settings.secrets})
+    merged = CASettings(settings.provider, settings.config, {**kept, **settings.secrets})
+    if "privatekey" not in given and not private_key_fits(merged.merged):
+        # Else a later change that leaves out type and bits would bring the old key back.
+        merged = without_private_key(merged)
+    return merged
+
+
+def without_private_key(settings: CASettings) -> CASettings:
+    others = {key: value for key, value in settings.secrets.items() if key.lower() != "privatekey"}
+    return CASettings(settings.provider, settings.config, others)
+
+
+def without_key(settings: CASettings) -> CASettings:
+    """The same, but with no key or root of the operator's: what a fresh one is made from."""
+    config = {key: value for key, value in settings.config.items() if key.lower() != "rootcert"}
+    return without_private_key(CASettings(settings.provider, config, settings.secrets))
+
+
+@dataclass(frozen=True, slots=True)
+class Policies:
+    """What the configuration means for the state machine, which does not read it."""
+
+    leaf_ttl_seconds: int
+    auto_rotate_percent: int
+
+
+def policies_of(settings: CASettings) -> Policies:
+    """Raises: ConfigInvalid."""
+    fields = Fields(settings.config)
+    is_automatic = fields.flag("AutoRotateRoot", default=False)
+    percent = fields.integer("AutoRotateRootPercent", _AUTO_ROTATE_PERCENT)
+    fields.finish()
+    if not 1 <= percent <= 90:
+        raise ConfigInvalid(f"AutoRotateRootPercent is {percent}: must be from 1 to 90 percent of the lifetime left")
+    leaf_ttl_seconds = CommonConfig.parse(settings.config).leaf_ttl_seconds
+    return Policies(leaf_ttl_seconds, percent if is_automatic else 0)
 
 
 def first_settings(section: ConnectSection) -> CASettings:

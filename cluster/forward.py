@@ -47,6 +47,8 @@ class Call:
     #: The leader recognises a repetition, so a lost answer is no reason to stop.
     is_repeatable: bool = False
     is_batched: bool = False
+    #: How long it may take in all, where that is longer than a leader is waited for.
+    seconds: float | None = None
 
 
 class _Unsent(Exception):
@@ -119,11 +121,12 @@ class Forwarder:
 
         Raises: as the operation; NoLeader (not done); CommitUnknown.
         """
-        deadline = self._clock.monotonic() + self._wait_seconds
+        started = self._clock.monotonic()
+        done_by = started + (call.seconds or self._wait_seconds)
         is_lost = False
         while True:
             try:
-                return await self._attempt(call, deadline, is_repeat=is_lost)
+                return await self._attempt(call, done_by, is_repeat=is_lost)
             except _Lost:
                 is_lost = True
                 if not call.is_repeatable:
@@ -136,7 +139,8 @@ class Forwarder:
                 is_lost = True
                 if not call.is_repeatable:
                     raise
-            if not await self._worth_another(deadline):
+            # What may be done already is asked about for longer than a leader is waited for.
+            if not await self._worth_another(done_by if is_lost else started + self._wait_seconds):
                 break
         if is_lost:
             raise CommitUnknown("the leader was lost while the request was under way; it may have taken effect")

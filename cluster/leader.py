@@ -6,6 +6,8 @@ once when an operator changes the configuration.
 """
 
 import asyncio
+import contextlib
+import math
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -13,7 +15,8 @@ from dataclasses import replace
 from typing import Final, NoReturn
 
 from cluster.authority import Authority, ProviderRecord, open_record, seal_record, settings_in
-from cluster.ca_config import first_cluster_id, first_settings
+from cluster.ca_config import first_cluster_id, first_settings, policies_of, without_key
+from cluster.candidate import Candidate
 from cluster.clock import Clock
 from cluster.config import ConnectSection
 from cluster.errors import ClusterError, InternalError
@@ -21,13 +24,15 @@ from cluster.ledger_reads import LedgerReads
 from cluster.raft.guard import Log
 from cluster.raft.replica import Replica
 from cluster.roots import root_of
+from cluster.rotation import RotationRequest, Rotator
+from cluster.serials import new_intent
 from cluster.telemetry import Metrics
 from cluster.waiting import wait_any
 from fsm.commands import Command, InitConfig, InitSeal, Rejected, SetProviderState, SetRootsConfig, TidyLedger
-from fsm.duties import Duty, DutyPolicy, next_duty, tidy_time
+from fsm.duties import Duty, DutyPolicy, next_duty, next_time, tidy_time
 from fsm.state import CAConfig, State
 from providers import verify
-from providers.api import CAChain, RootIntent
+from providers.api import CAChain
 from providers.errors import ConfigInvalid, ProviderError
 
 _COMMIT_SECONDS: Final = 10.0
@@ -35,17 +40,16 @@ _COMMIT_SECONDS: Final = 10.0
 _LOOK_SECONDS: Final = 30.0
 _FIRST_PAUSE_SECONDS: Final = 1.0
 _LONGEST_PAUSE_SECONDS: Final = 256.0  # Consul's
+_SHORTEST_PAUSE_SECONDS: Final = 0.05
+#: The end of the root is warned of when so much of its lifetime is left, every hour.
+_WARN_FROM: Final = 0.2
+_WARN_AGAIN_SECONDS: Final = 3600.0
 #: Dropped at a time, so that no entry takes long to apply.
 _TIDY_AT_MOST: Final = 5000
 
 
 class DutyLost(InternalError):
     """The state moved on while a duty was done: another look will tell what is left."""
-
-
-def new_serial() -> int:
-    """Positive, 127 random bits behind a one: of one length, and within 20 octets (RFC 5280 4.1.2.2)."""
-    return secrets.randbits(127) | 1 << 127
 
 
 class Leader:
@@ -55,6 +59,7 @@ class Leader:
         self,
         replica: Replica,
         authority: Authority,
+        rotator: Rotator,
         ledger: LedgerReads,
         connect: ConnectSection,
         policy: DutyPolicy,
@@ -64,6 +69,7 @@ class Leader:
     ) -> None:
         self._replica = replica
         self._authority = authority
+        self._rotator = rotator
         self._ledger = ledger
         self._connect = connect
         self._policy = policy
@@ -75,7 +81,14 @@ class Leader:
             Duty.INIT_CONFIG: self._init_config,
             Duty.PREPARE_ROOT: self._prepare_root,
             Duty.GENERATE_ROOT: self._generate_root,
+            Duty.ROTATE_BEGIN: self._begin_rotation,
+            Duty.ROTATE_GENERATE: rotator.generate,
+            Duty.ROTATE_CROSS_SIGN: rotator.cross_sign,
+            Duty.ROTATE_PUBLISH: rotator.publish,
+            Duty.ROTATE_ACTIVATE: rotator.activate,
+            Duty.PRUNE_ROOTS: rotator.prune,
         }
+        self._warned_at = -math.inf
         self.last_look = clock.monotonic()
 
     async def run(self) -> NoReturn:
@@ -104,12 +117,13 @@ class Leader:
             self.last_look = self._clock.monotonic()
             duty = next_duty(state, int(self._clock.now()), self._policy) if self._connect.enabled else None
             name = duty.name.lower() if duty else "adopt"
+            self._warn_of_expiry(state)
             try:
                 if await self._step(state, duty):
                     pause = _FIRST_PAUSE_SECONDS
                     continue
                 self._authority.trouble = ""
-                wait = _LOOK_SECONDS
+                wait = self._until_next_look(state)
             except (ProviderError, ClusterError) as error:
                 if not self._leads(term):
                     return
@@ -131,13 +145,28 @@ class Leader:
         if duty is Duty.TIDY_LEDGER:
             await self._tidy_ledger()  # changes nothing of the CA: an operator need not wait for it
         else:
-            async with self._authority.change("INITIALIZING", wait=True):
+            busy = "INITIALIZING" if state.active_root is None else "RECONFIGURING"
+            async with self._authority.change(busy, is_duty=True):
                 if self._replica.state.ca_index != state.ca_index:
                     return True  # an operator was faster
                 await self._duties[duty](state)
         elapsed_ms = round(1000 * (time.monotonic() - started))
         self._log("duty.done", duty=duty.name.lower(), ms=elapsed_ms, index=self._replica.state.index)
         return True
+
+    def _until_next_look(self, state: State) -> float:
+        return max(_SHORTEST_PAUSE_SECONDS, min(_LOOK_SECONDS, next_time(state) - self._clock.now()))
+
+    def _warn_of_expiry(self, state: State) -> None:
+        """Loudly, and in good time: a root that ends unnoticed ends the mesh."""
+        root, now = state.active_root, self._clock.now()
+        if root is None or now - self._warned_at < _WARN_AGAIN_SECONDS:
+            return
+        left = root.not_after - now
+        if left < _WARN_FROM * (root.not_after - root.not_before):
+            self._warned_at = now
+            event = "root.expires_soon" if left > 0 else "root.expired"
+            self._log(event, root=root.root_id, not_after=root.not_after, days_left=int(left // 86_400))
 
     async def _changed(self, term: int, ca_index: int, seconds: float) -> None:
         """Until leadership is lost, the CA's state changes, or the time is over."""
@@ -167,8 +196,15 @@ class Leader:
     async def _init_config(self, _state: State) -> None:
         settings = first_settings(self._connect)
         provider_id = secrets.token_hex(8)
-        record = ProviderRecord(settings.secrets, b"")
+        record = ProviderRecord(settings.secrets, b"", settings.config_json)
         config = CAConfig(first_cluster_id(self._connect), settings.provider, provider_id, settings.config_json)
+        with contextlib.suppress(ConfigInvalid):  # the next duty says what is wrong with it
+            policies = policies_of(settings)
+            config = replace(
+                config,
+                leaf_ttl_seconds=policies.leaf_ttl_seconds,
+                auto_rotate_percent=policies.auto_rotate_percent,
+            )
         sealed = seal_record(self._authority.sealer, provider_id, settings.provider, record, is_prepared=False)
         await self._commit(InitConfig(config, sealed))
 
@@ -188,7 +224,7 @@ class Leader:
         self._log("ca.signing", profile="root", provider=config.provider, by="leader")
         chain, provider_state = await self._authority.pool.generate_root(config.provider_id)
         self._verify(chain, state)
-        root = root_of(chain, config.provider, config.cluster_id)
+        root = root_of(chain, config, is_active=True)
         configured = await self._authority.pool.configure(
             config.provider_id,
             self._authority.setup(config.cluster_id, settings_in(config, record), provider_state),
@@ -203,6 +239,16 @@ class Leader:
         config = replace(config, public_state=tuple(sorted(configured.public_state.items())))
         await self._commit(SetRootsConfig(state.ca_index, (root,), config, (sealed,)))
         self._log("ca.signed", profile="root", provider=config.provider, root=root.root_id, by="leader")
+
+    async def _begin_rotation(self, state: State) -> None:
+        """AutoRotateRoot: a fresh key in good time, as an operator would ask for it."""
+        config, record = self._stored(state)
+        settings = without_key(settings_in(config, record))
+        now = int(self._clock.now())
+        async with Candidate(self._authority, config.cluster_id, settings, b"") as candidate:
+            provider_state = await candidate.prepare_root(now)
+        target = replace(config, provider_id=secrets.token_hex(8), config_json=settings.config_json)
+        await self._rotator.begin(RotationRequest(target, settings, provider_state, state.ca_index))
 
     async def _tidy_ledger(self) -> None:
         until = tidy_time(int(self._clock.now()), self._policy)
@@ -224,13 +270,3 @@ class Leader:
     def _verify(self, chain: CAChain, state: State) -> None:
         """Whatever the provider says: no chain is committed that was not verified here."""
         verify.verify_ca(chain, trust_domain=state.trust_domain, now=int(self._clock.now()))
-
-
-def new_intent(now: int) -> RootIntent:
-    return RootIntent(serial=new_serial(), uid=_uid(), not_before=now)
-
-
-def _uid() -> str:
-    """Eight characters [a-z0-9], which make the CA's common name unique."""
-    alphabet = "0123456789abcdefghijklmnopqrstuvwxyz"
-    return "".join(secrets.choice(alphabet) for _ in range(8))

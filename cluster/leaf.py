@@ -59,7 +59,7 @@ class _Entry:
     held: _Held | None = None
     #: Watchers renew no earlier than this although the root has changed, or although it is due.
     not_before: float | None = None
-    renewing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    renewal: "asyncio.Task[_Held] | None" = None
 
 
 class LeafCache:
@@ -103,10 +103,17 @@ class LeafCache:
         return self._answer(held, is_hit=False)
 
     async def _renew(self, entry: _Entry, service: str, requested_by: str, seen: _Held | None) -> _Held:
-        """At most one request under way for each service: who waited takes what the first one got."""
-        async with entry.renewing:
-            if entry.held is not None and entry.held is not seen:
-                return entry.held
+        """At most one request under way for each service: who waits shares what comes of it, errors too."""
+        if entry.held is not None and entry.held is not seen:
+            return entry.held
+        if entry.renewal is None:
+            request = self._request(entry, service, requested_by)
+            entry.renewal = asyncio.get_running_loop().create_task(request)
+        # Shielded: the client that came first may go away, the others still wait.
+        return await asyncio.shield(entry.renewal)
+
+    async def _request(self, entry: _Entry, service: str, requested_by: str) -> _Held:
+        try:
             leaf = await self._issue(service, requested_by)
             now = self._clock.now()
             lifetime = leaf.cert.not_after - leaf.cert.not_before
@@ -115,6 +122,8 @@ class LeafCache:
             entry.held = _Held(leaf, colon_hex(issuer), now, max(due, now))
             entry.not_before = None
             return entry.held
+        finally:
+            entry.renewal = None
 
     async def _watch(
         self, entry: _Entry, service: str, requested_by: str, index: int, timeout_seconds: float
@@ -161,7 +170,7 @@ class LeafCache:
         for name, entry in list(self._entries.items()):
             if now - entry.used <= _IDLE_SECONDS and len(self._entries) < _MAX_SERVICES:
                 return
-            if not entry.renewing.locked():
+            if entry.renewal is None:
                 del self._entries[name]
         if len(self._entries) >= _MAX_SERVICES:
             raise Overloaded("this node holds as many leaves as it can: ask another one, or have CSRs signed")

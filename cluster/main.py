@@ -34,6 +34,7 @@ from cluster.raft.node import CompactionPolicy
 from cluster.raft.replica import Replica, ReplicaSettings
 from cluster.raft.snapshot import SnapshotDamaged
 from cluster.reconfigure import Reconfigurer
+from cluster.rotation import Rotator
 from cluster.seal import NodeFile, Sealer, SealError, key_source
 from cluster.service import LeaderWork, NodeService
 from cluster.signing import SigningPipeline
@@ -134,9 +135,12 @@ async def _start(config: NodeConfig, log: Log, stack: contextlib.AsyncExitStack)
     )
     authority = Authority(pool, sealer, pipeline, clock, config.datacenter)
     policy = DutyPolicy(keep_expired_seconds=config.ledger.keep_expired_days * _DAY_SECONDS)
-    leader = Leader(replica, authority, ledger, config.connect, policy, clock, log, metrics)
+    rotator = Rotator(replica, authority, clock, log)
+    leader = Leader(replica, authority, rotator, ledger, config.connect, policy, clock, log, metrics)
     membership = Membership(replica, config.node_name, clock, log)
-    operations = LeaderWork(replica, authority, Reconfigurer(replica, authority, clock, log), membership).operations()
+    operations = LeaderWork(
+        replica, authority, Reconfigurer(replica, authority, rotator, clock, log), membership
+    ).operations()
     await stack.enter_async_context(_task(_watch_seal(replica, sealer, node_file, config), fatal))
     await stack.enter_async_context(_task(leader.run(), fatal))
     _publish(metrics, replica, authority, leader, clock)

@@ -13,7 +13,8 @@ from typing import Any, Final
 
 from cluster.api import ConfigUpdate
 from cluster.authority import Authority, ProviderRecord, open_record, seal_record, settings_in
-from cluster.ca_config import CASettings, keep_secrets, settings_of
+from cluster.ca_config import CASettings, keep_secrets, policies_of, settings_of
+from cluster.candidate import Candidate
 from cluster.clock import Clock
 from cluster.errors import (
     AnswerLost,
@@ -26,14 +27,13 @@ from cluster.errors import (
     Refused,
     StaleIndex,
 )
-from cluster.leader import new_intent
 from cluster.raft.guard import Log
 from cluster.raft.replica import Replica
+from cluster.rotation import RotationRequest, Rotator
 from cluster.waiting import wait_any
-from cluster.workers import Configured
 from fsm.apply import STALE_INDEX
 from fsm.commands import Rejected, SetConfig
-from fsm.state import CAConfig, State
+from fsm.state import CAConfig, RotationPhase, State
 from providers import x509
 from providers.errors import ConfigInvalid, ProviderError
 from providers.registry import create_provider
@@ -41,11 +41,11 @@ from providers.registry import create_provider
 _COMMIT_SECONDS: Final = 10.0
 #: How long a repair of a CA that never came up is waited for.
 _REPAIR_SECONDS: Final = 10.0
+#: PEM of a root that is not made yet, RSA 4096.
+_ROOT_BYTES: Final = 2 << 10
 _READ_ONLY: Final = "Provider State is read-only. It must be omitted or identical to the current value"
-_NO_ROTATION: Final = (
-    "this configuration means a new root certificate (another key, root or provider), and changing the root is not"
-    " supported yet: keep Provider, PrivateKey, RootCert, PrivateKeyType and PrivateKeyBits as they are"
-)
+#: How long a rotation is waited for; it goes on by itself.
+_ROTATION_SECONDS: Final = 50.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +60,19 @@ class Attempt:
 class Reconfigurer:
     """The leader's side of PUT configuration."""
 
-    def __init__(self, replica: Replica, authority: Authority, clock: Clock, log: Log) -> None:
+    def __init__(self, replica: Replica, authority: Authority, rotator: Rotator, clock: Clock, log: Log) -> None:
         self._replica = replica
         self._authority = authority
+        self._rotator = rotator
         self._clock = clock
         self._log = log
 
-    async def apply(self, update: ConfigUpdate, attempt: Attempt) -> None:
-        """Raises: BadRequest, StaleIndex, Refused, InternalError, NotReady (no effect); CommitUnknown, NotLeader."""
-        async with self._authority.change("RECONFIGURING", wait=False):
+    async def apply(self, update: ConfigUpdate, attempt: Attempt) -> str:
+        """Returns the id of the rotation that this began, or "" when the root stays: then everything is done.
+
+        Raises: BadRequest, StaleIndex, Refused, InternalError, NotReady (no effect); CommitUnknown, NotLeader.
+        """
+        async with self._authority.change("RECONFIGURING", is_duty=False):
             state = self._replica.state
             if state.ca_index < attempt.ca_index:
                 # Another leader's write has been seen: nothing may be judged, or found to be the same, from here.
@@ -76,10 +80,14 @@ class Reconfigurer:
             config = state.config
             if config is None:
                 raise NotReady(f"CA has not finished initializing: {self._authority.trouble or 'no configuration yet'}")
-            if attempt.is_repeat and config.request_id == attempt.request_id:
-                return
+            if attempt.is_repeat and (done := _done_before(state, attempt.request_id)) is not None:
+                return done
+            if state.rotation is not None:
+                raise InternalError(
+                    'CA is already in state "RECONFIGURING": a rotation is under way, see /v1/connect/ca/rotation'
+                )
             self._check(update, config, state, attempt)
-            await self._change(update, config, state, attempt)
+            return await self._change(update, config, state, attempt)
 
     def _check(self, update: ConfigUpdate, config: CAConfig, state: State, attempt: Attempt) -> None:
         if attempt.is_repeat and state.ca_index != attempt.ca_index:
@@ -96,7 +104,7 @@ class Reconfigurer:
         except ConfigInvalid as error:
             raise InternalError(f"could not initialize provider: {error}") from error
 
-    async def _change(self, update: ConfigUpdate, config: CAConfig, state: State, attempt: Attempt) -> None:
+    async def _change(self, update: ConfigUpdate, config: CAConfig, state: State, attempt: Attempt) -> str:
         record = self._record(config, state)
         is_same_provider = update.provider == config.provider
         try:
@@ -106,12 +114,18 @@ class Reconfigurer:
         if is_same_provider:
             settings = keep_secrets(settings, record.secrets)
             if _are_same(settings, settings_in(config, record)):
-                return
-        async with _Candidate(self._authority, config, settings, record if is_same_provider else None) as candidate:
+                return ""
+        stored = record.state if is_same_provider else b""
+        async with Candidate(self._authority, config.cluster_id, settings, stored) as candidate:
             if state.active_root is None:
                 await self._repair(candidate, update, config, attempt)
-            else:
-                await self._keep_root(candidate, update, config, state, attempt)
+                return ""
+            chain = candidate.configured.chain
+            if is_same_provider and chain and x509.root_id(chain.root_pem) == state.active_root.root_id:
+                await self._commit(candidate, update, config, attempt, config.provider_id, candidate.state)
+                await self._take_into_use()
+                return ""
+            return await self._rotate(candidate, update, config, state, attempt)
 
     def _record(self, config: CAConfig, state: State) -> ProviderRecord:
         sealed = state.provider_state(config.provider_id)
@@ -120,16 +134,26 @@ class Reconfigurer:
         self._authority.sealer.unlock(state.seal)
         return open_record(self._authority.sealer, sealed)
 
-    async def _keep_root(
-        self, candidate: "_Candidate", update: ConfigUpdate, config: CAConfig, state: State, attempt: Attempt
-    ) -> None:
-        chain = candidate.configured.chain
-        root = state.active_root
-        assert root is not None
-        if update.provider != config.provider or chain is None or x509.root_id(chain.root_pem) != root.root_id:
-            raise Refused(_NO_ROTATION)
-        await self._commit(candidate, update, config, attempt, config.provider_id, candidate.state, is_prepared=True)
-        await self._take_into_use()
+    async def _rotate(
+        self, candidate: Candidate, update: ConfigUpdate, config: CAConfig, state: State, attempt: Attempt
+    ) -> str:
+        """This configuration means another root: everything that can be checked is, then the intent is committed."""
+        root_bytes = len(_text(candidate.settings, "RootCert")) or _ROOT_BYTES
+        await self._rotator.check(state, root_bytes, is_forced=update.force_without_cross_signing)
+        provider_state = await candidate.prepare_root(int(self._clock.now()))
+        target = self._target(candidate, update, config, attempt, secrets.token_hex(8))
+        settings = candidate.settings
+        return await self._rotator.begin(
+            RotationRequest(
+                target,
+                settings,
+                provider_state,
+                attempt.ca_index,
+                is_forced=update.force_without_cross_signing,
+                is_staged=update.is_staged,
+                wait_seconds=update.wait_seconds,
+            )
+        )
 
     async def _take_into_use(self) -> None:
         """At once, so that whoever made the change meets it. What fails here is the leader's duty (leader.py)."""
@@ -137,27 +161,23 @@ class Reconfigurer:
             with contextlib.suppress(ProviderError, ClusterError):
                 await self._authority.adopt(self._replica.state)
 
-    async def _repair(self, candidate: "_Candidate", update: ConfigUpdate, config: CAConfig, attempt: Attempt) -> None:
+    async def _repair(self, candidate: Candidate, update: ConfigUpdate, config: CAConfig, attempt: Attempt) -> None:
         """The CA never came up: any usable configuration may take the place of the one that failed."""
         provider_state = await candidate.prepare_root(int(self._clock.now()))
         provider_id = secrets.token_hex(8)
-        await self._commit(candidate, update, config, attempt, provider_id, provider_state, is_prepared=True)
+        await self._commit(candidate, update, config, attempt, provider_id, provider_state)
         self._authority.trouble = ""
 
-    async def _commit(
-        self,
-        candidate: "_Candidate",
-        update: ConfigUpdate,
-        config: CAConfig,
-        attempt: Attempt,
-        provider_id: str,
-        provider_state: bytes,
-        *,
-        is_prepared: bool,
-    ) -> None:
+    def _target(
+        self, candidate: Candidate, update: ConfigUpdate, config: CAConfig, attempt: Attempt, provider_id: str
+    ) -> CAConfig:
+        """The configuration that this write asks for. Raises: InternalError."""
         settings = candidate.settings
-        record = ProviderRecord(settings.secrets, provider_state)
-        changed = replace(
+        try:
+            policies = policies_of(settings)
+        except ConfigInvalid as error:
+            raise InternalError(f"error configuring provider: {error}") from error
+        return replace(
             config,
             provider=settings.provider,
             provider_id=provider_id,
@@ -165,14 +185,58 @@ class Reconfigurer:
             public_state=tuple(sorted(candidate.configured.public_state.items())),
             force_without_cross_signing=update.force_without_cross_signing,
             request_id=attempt.request_id,
+            leaf_ttl_seconds=policies.leaf_ttl_seconds,
+            auto_rotate_percent=policies.auto_rotate_percent,
         )
-        sealed = seal_record(self._authority.sealer, provider_id, settings.provider, record, is_prepared=is_prepared)
+
+    async def _commit(
+        self,
+        candidate: Candidate,
+        update: ConfigUpdate,
+        config: CAConfig,
+        attempt: Attempt,
+        provider_id: str,
+        provider_state: bytes,
+    ) -> None:
+        settings = candidate.settings
+        record = ProviderRecord(settings.secrets, provider_state, settings.config_json)
+        changed = self._target(candidate, update, config, attempt, provider_id)
+        sealed = seal_record(self._authority.sealer, provider_id, settings.provider, record, is_prepared=True)
         result = await self._replica.propose(SetConfig(attempt.ca_index, changed, sealed), timeout=_COMMIT_SECONDS)
         if isinstance(result, Rejected):
             if result.code == STALE_INDEX:
                 raise InternalError("could not atomically update roots and config")
             raise Refused(f"{result.code}: {result.detail}")
         self._log("ca.configured", provider=settings.provider, index=result.index)
+
+    async def wait_for_rotation(self, rotation_id: str) -> None:
+        """Until it is finished, or published if it is staged.
+
+        Raises: InternalError with the reason when it was given up; CommitUnknown when the leader is lost meanwhile, or
+        when it takes too long: it goes on all the same.
+        """
+        signals = (self._replica.ca_changed, self._replica.leadership_changed)
+        try:
+            async with asyncio.timeout(_ROTATION_SECONDS):
+                while _is_under_way(self._replica.state, rotation_id):
+                    if not self._replica.leadership.is_ready:
+                        raise CommitUnknown(
+                            "the leader was lost while the root was being rotated; the next one goes on"
+                        )
+                    await wait_any(
+                        signals,
+                        lambda: _is_under_way(self._replica.state, rotation_id) and self._replica.leadership.is_ready,
+                    )
+        except TimeoutError:
+            raise CommitUnknown("the rotation is still under way and goes on: see /v1/connect/ca/rotation") from None
+        last = self._replica.state.last_rotation
+        if (
+            self._replica.state.rotation is None
+            and last is not None
+            and last.rotation_id == rotation_id
+            and last.reason
+        ):
+            raise InternalError(last.reason)
 
     async def wait_for_root(self) -> None:
         """Behind a repair: until the leader has made the root.
@@ -198,39 +262,23 @@ class Reconfigurer:
             raise InternalError(self._authority.trouble)
 
 
-class _Candidate:
-    """A provider with the new configuration, under a key of its own in the workers, gone again at the end."""
+def _done_before(state: State, request_id: bytes) -> str | None:
+    """What a write that is repeated has led to: the rotation to wait for, "" when it is done, None when nothing yet."""
+    rotation, last = state.rotation, state.last_rotation
+    if rotation is not None and rotation.config.request_id == request_id:
+        return rotation.rotation_id
+    if last is not None and last.request_id == request_id:
+        return last.rotation_id
+    return "" if state.config is not None and state.config.request_id == request_id else None
 
-    def __init__(
-        self, authority: Authority, config: CAConfig, settings: CASettings, stored: ProviderRecord | None
-    ) -> None:
-        self._authority = authority
-        self._cluster_id = config.cluster_id
-        self._key = f"candidate-{secrets.token_hex(8)}"
-        self.settings = settings
-        self.state = stored.state if stored else b""
-        self.configured = Configured(None, {})
 
-    async def __aenter__(self) -> "_Candidate":
-        """Raises: InternalError with the provider's reason, as Consul words it."""
-        setup = self._authority.setup(self._cluster_id, self.settings, self.state)
-        try:
-            self.configured = await self._authority.pool.configure(self._key, setup)
-        except BaseException as error:  # being cancelled too: some workers may have it already
-            await self._authority.pool.forget(self._key)
-            if isinstance(error, ProviderError):
-                raise InternalError(f"error configuring provider: {error}") from error
-            raise
-        return self
+def _is_under_way(state: State, rotation_id: str) -> bool:
+    rotation = state.rotation
+    return rotation is not None and rotation.rotation_id == rotation_id and rotation.phase is not RotationPhase.WAIT
 
-    async def prepare_root(self, now: int) -> bytes:
-        try:
-            return await self._authority.pool.prepare_root(self._key, new_intent(now))
-        except ProviderError as error:
-            raise InternalError(f"error generating CA root certificate: {error}") from error
 
-    async def __aexit__(self, *_: object) -> None:
-        await self._authority.pool.forget(self._key)
+def _text(settings: CASettings, name: str) -> str:
+    return next((str(value) for key, value in settings.config.items() if key.lower() == name.lower()), "")
 
 
 def _are_same(one: CASettings, other: CASettings) -> bool:

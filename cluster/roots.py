@@ -1,8 +1,9 @@
 """From a provider's chain to the replicated description of a root."""
 
+from collections.abc import Iterable
 from typing import Final
 
-from fsm.state import CARoot, Intermediate
+from fsm.state import CAConfig, CARoot, Intermediate
 from providers import x509
 from providers.api import CAChain
 from providers.keys import kind_of
@@ -11,25 +12,58 @@ from providers.x509 import colon_hex, load_cert, subject_key_id, unix
 _LOW_64_BITS: Final = (1 << 64) - 1
 
 
-def root_of(chain: CAChain, provider: str, cluster_id: str) -> CARoot:
-    """The active root for a chain that has been verified; its indexes are set when it is applied."""
+def root_of(chain: CAChain, config: CAConfig, *, is_active: bool) -> CARoot:
+    """The root for a chain that has been verified; its indexes are set when it is applied."""
     cert = load_cert(x509.split_bundle(chain.root_pem)[0])
     kind = kind_of(x509.public_key(cert))
     return CARoot(
         root_id=x509.root_id(chain.root_pem),
-        name=f"{_pretty(provider)} CA Primary Cert",
+        name=f"{_pretty(config.provider)} CA Primary Cert",
         serial_number=cert.serial_number & _LOW_64_BITS,  # a JSON number, as in Consul
         key_id=colon_hex(subject_key_id(cert)),
         signing_key_id=x509.signing_key_id(chain.signing_cert_pem),
-        external_trust_domain=cluster_id,
+        external_trust_domain=config.cluster_id,
         not_before=unix(cert.not_valid_before_utc),
         not_after=unix(cert.not_valid_after_utc),
         root_pem=chain.root_pem,
         intermediates=tuple(intermediate_of(pem) for pem in chain.intermediate_pems),
-        is_active=True,
+        is_active=is_active,
         private_key_type=kind.type,
         private_key_bits=kind.bits,
+        provider_id=config.provider_id,
+        leaf_ttl_max_seconds=config.leaf_ttl_seconds,
     )
+
+
+def local_chain(root: CARoot) -> tuple[Intermediate, ...]:
+    """The intermediates between the root and the leaves it signs."""
+    links = links_of(root)
+    return tuple(found for found in root.intermediates if found not in links)
+
+
+def links_of(root: CARoot) -> tuple[Intermediate, ...]:
+    """The cross-signed certificates that lead from this root to the roots before it, nearest first."""
+    by_key = {found.key_id: found for found in root.intermediates if found.key_id != found.issuer_key_id}
+    links: list[Intermediate] = []
+    key = root.key_id
+    while (link := by_key.pop(key, None)) is not None:
+        links.append(link)
+        key = link.issuer_key_id
+    return tuple(links)
+
+
+def needed_links(links: Iterable[Intermediate], trusted: Iterable[CARoot], own_key_id: str) -> tuple[Intermediate, ...]:
+    """Of the links behind a root with this key, those that still lead to a trusted root other than itself."""
+    keys = {root.key_id for root in trusted} - {own_key_id}
+    kept: list[Intermediate] = []
+    needed = 0
+    for link in links:
+        if kept and link.key_id == own_key_id:
+            break  # the way back to where it began: that root was active before
+        kept.append(link)
+        if link.issuer_key_id in keys:
+            needed = len(kept)
+    return tuple(kept[:needed])
 
 
 def intermediate_of(cert_pem: str) -> Intermediate:

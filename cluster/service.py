@@ -16,13 +16,13 @@ from cluster.clock import Clock
 from cluster.config import NodeConfig
 from cluster.errors import NoLeader, NotLeader, NotReady
 from cluster.forward import Call, Forwarder, Operations
-from cluster.leader import new_serial
 from cluster.leaf import LeafCache, NewLeaf
 from cluster.ledger_reads import LedgerReads
 from cluster.membership import Membership
 from cluster.messages import pack_cert, pack_cluster, unpack_cert, unpack_cluster
 from cluster.raft.replica import Replica
 from cluster.reconfigure import Attempt, Reconfigurer
+from cluster.serials import new_serial
 from cluster.signing import minimal
 from cluster.telemetry import Metrics
 from cluster.workers import WorkerPool
@@ -34,6 +34,8 @@ from providers.spiffe import Kind, SpiffeError, SpiffeId, parse
 
 #: A leader that was elected a moment ago takes its provider into use first.
 _SETTLE_SECONDS: Final = 5.0
+#: Keys of RSA 4096 take seconds, and a rotation is waited for.
+_CONFIGURE_SECONDS: Final = 60.0
 _MAX_REQUESTER: Final = 128
 _NO_ROOT: Final = "CA is uninitialized and unable to sign certificates yet: no root certificate"
 
@@ -68,6 +70,9 @@ class LeaderWork:
         if not self._authority.is_ready and self._replica.state.active_root is not None:
             await self._authority.settled(_SETTLE_SECONDS)
         try:
+            if self._authority.is_behind(state := self._replica.state) and state.active_root is not None:
+                # The CA has changed a moment ago: whoever has seen that must not get a leaf of before.
+                await self._authority.adopt(state)
             return pack_cert(await self._authority.sign(csr_pem, serial, requested_by))
         except (NotReady, NotInitialized):
             if self._replica.leadership.is_ready:
@@ -76,11 +81,13 @@ class LeaderWork:
             raise NotLeader("this node does not lead") from None
 
     async def _configure(self, argument: Any) -> None:
-        provider, config, state, force, modify_index, request_id, ca_index, is_repeat = argument
-        await self._reconfigurer.apply(
-            ConfigUpdate(provider, json.loads(config), state, force, modify_index),
+        provider, config, state, force, modify_index, staged, wait, request_id, ca_index, is_repeat = argument
+        rotation_id = await self._reconfigurer.apply(
+            ConfigUpdate(provider, json.loads(config), state, force, modify_index, staged, wait),
             Attempt(request_id, ca_index, is_repeat),
         )
+        if rotation_id:
+            await self._reconfigurer.wait_for_rotation(rotation_id)
         if self._replica.state.active_root is None:
             await self._reconfigurer.wait_for_root()
 
@@ -170,12 +177,14 @@ class NodeService:
                 None if update.state is None else dict(update.state),
                 update.force_without_cross_signing,
                 update.modify_index,
+                update.is_staged,
+                update.wait_seconds,
                 request_id,
                 state.ca_index,
                 is_repeat,
             ]
 
-        await self._forwarder.call(Call("configure", argument, is_repeatable=True))
+        await self._forwarder.call(Call("configure", argument, is_repeatable=True, seconds=_CONFIGURE_SECONDS))
         # Read your writes, on whatever node they were made.
         await self.read(ReadLevel.LINEARIZABLE)
 

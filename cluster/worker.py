@@ -45,6 +45,9 @@ class Host:
             "prepare_root": self.prepare_root,
             "generate_root": self.generate_root,
             "sign_leaves": self.sign_leaves,
+            "supports_cross_signing": self.supports_cross_signing,
+            "cross_sign": self.cross_sign,
+            "cleanup": self.cleanup,
             "check_csr": self.check_csr,
             "make_csr": self.make_csr,
             "forget": self.forget,
@@ -69,6 +72,18 @@ class Host:
     def generate_root(self, key: str) -> list[Any]:
         chain, state = self._provider(key).generate_root()
         return [_pack_chain(chain), state]
+
+    def supports_cross_signing(self, key: str) -> bool:
+        return self._providers[key].supports_cross_signing()
+
+    def cross_sign(self, key: str, cert_pem: str, serial: bytes, now: int, not_after: int) -> str:
+        from providers.api import CrossSignRequest
+
+        number = int.from_bytes(serial, "big")
+        return self._providers[key].cross_sign(CrossSignRequest(cert_pem, number, now, not_after))
+
+    def cleanup(self, key: str) -> None:
+        self._providers[key].cleanup(None)
 
     def sign_leaves(
         self, key: str, trust_domain: str, datacenter: str, now: int, requests: list[tuple[str, bytes]]

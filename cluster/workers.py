@@ -203,6 +203,18 @@ class WorkerPool:
         assert unpacked is not None
         return unpacked, state
 
+    async def supports_cross_signing(self, key: str) -> bool:
+        return bool(await self._workers[0].call("supports_cross_signing", key))
+
+    async def cross_sign(self, key: str, cert_pem: str, serial: bytes, now: int, not_after: int) -> str:
+        """Another CA's root, signed by the one under `key`; PEM. Raises: ProviderError."""
+        cross_pem: str = await self._workers[0].call("cross_sign", key, cert_pem, serial, now, not_after)
+        return cross_pem
+
+    async def cleanup(self, key: str) -> None:
+        """Remove what the provider made in its backend. Raises: ProviderError."""
+        await self._workers[0].call("cleanup", key)
+
     # -- work that any worker can do
 
     def _idlest(self) -> _Worker:

@@ -4,6 +4,7 @@ Level-triggered: a duty is found again as long as the state asks for it, so a cr
 leader's first look, and no progress lives in a process.
 """
 
+import math
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
@@ -11,6 +12,7 @@ from typing import Final
 from fsm.state import CARoot, Rotation, RotationPhase, State
 
 TIDY_INTERVAL_SECONDS: Final = 3600
+AUTO_ROTATE_AGAIN_SECONDS: Final = 3600  # behind a rotation that was given up
 
 
 class Duty(Enum):
@@ -24,6 +26,7 @@ class Duty(Enum):
     ROTATE_CROSS_SIGN = auto()  # have the old root sign it; verify every chain
     ROTATE_PUBLISH = auto()  # staged: let clients learn the new root first
     ROTATE_ACTIVATE = auto()  # sign with the new root
+    ROTATE_BEGIN = auto()  # the root nears its end, and the configuration asks for a new one by itself
     PRUNE_ROOTS = auto()  # stop trusting roots whose retention is over
     TIDY_LEDGER = auto()  # drop long expired records
 
@@ -48,6 +51,8 @@ def next_duty(state: State, now: int, policy: DutyPolicy) -> Duty | None:
         return duty
     if state.rotation is None and prunable(state, now):
         return Duty.PRUNE_ROOTS
+    if state.rotation is None and now >= auto_rotation_time(state):
+        return Duty.ROTATE_BEGIN
     if tidy_time(now, policy) - state.tidied_before >= TIDY_INTERVAL_SECONDS:
         return Duty.TIDY_LEDGER
     return None
@@ -66,6 +71,25 @@ def _rotation_duty(rotation: Rotation, now: int) -> Duty | None:
         case RotationPhase.WAIT:
             is_over = now >= rotation.phase_since + rotation.wait_seconds
             return Duty.ROTATE_ACTIVATE if is_over and not rotation.is_paused else None
+
+
+def auto_rotation_time(state: State) -> float:
+    """When the active root is to be rotated without anybody asking; infinite if never."""
+    config, root = state.config, state.active_root
+    if config is None or root is None or not config.auto_rotate_percent:
+        return math.inf
+    due = root.not_after - (root.not_after - root.not_before) * config.auto_rotate_percent / 100
+    last = state.last_rotation
+    return due if last is None or last.root_id else max(due, last.ended_at + AUTO_ROTATE_AGAIN_SECONDS)
+
+
+def next_time(state: State) -> float:
+    """The next moment at which time alone brings a duty about the CA; infinite if there is none."""
+    rotation = state.rotation
+    if rotation is not None:
+        is_waiting = rotation.phase is RotationPhase.WAIT and not rotation.is_paused
+        return rotation.phase_since + rotation.wait_seconds if is_waiting else math.inf
+    return min([auto_rotation_time(state), *(root.prune_at for root in state.roots if root.is_retired)])
 
 
 def prunable(state: State, now: int) -> tuple[CARoot, ...]:

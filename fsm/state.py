@@ -33,6 +33,7 @@ class CAConfig:
     create_index: int = 0
     modify_index: int = 0
     leaf_ttl_seconds: int = 0  # what LeafCertTTL in `config_json` means
+    auto_rotate_percent: int = 0  # the root is rotated when so much of its lifetime is left; 0: never by itself
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from cluster.raft.membership import ChangeKind, Member, Members, MembershipChang
 from cluster.raft.node import NodeStatus
 from cluster.raft.replica import Leadership, Replica, Signal
 from cluster.reconfigure import Attempt, Reconfigurer
+from cluster.rotation import Rotator
 from cluster.seal import FileKey, Sealer, write_key_file
 from cluster.service import LeaderWork
 from cluster.signing import SigningPipeline
@@ -297,10 +298,19 @@ class Node:
             100,
         )
         self.authority = Authority(self.pool, self.sealer, self.pipeline, self.clock, "dc1")
+        self.rotator = Rotator(real, self.authority, self.clock, self.log)
         self.leader = Leader(
-            real, self.authority, self.ledger, self.connect, self.policy, self.clock, self.log, self.metrics
+            real,
+            self.authority,
+            self.rotator,
+            self.ledger,
+            self.connect,
+            self.policy,
+            self.clock,
+            self.log,
+            self.metrics,
         )
-        self.reconfigurer = Reconfigurer(real, self.authority, self.clock, self.log)
+        self.reconfigurer = Reconfigurer(real, self.authority, self.rotator, self.clock, self.log)
         self.membership = Membership(real, self.name, self.clock, self.log)
         self.work = LeaderWork(real, self.authority, self.reconfigurer, self.membership)
         self.operations = self.work.operations()
@@ -342,10 +352,21 @@ def update(
     state: dict[str, str] | None = None,
     force: bool = False,
     modify_index: int = 0,
+    is_staged: bool = False,
+    wait_seconds: int = 0,
 ) -> ConfigUpdate:
-    return ConfigUpdate(provider, {"LeafCertTTL": "72h"} if config is None else config, state, force, modify_index)
+    config = {"LeafCertTTL": "72h"} if config is None else config
+    return ConfigUpdate(provider, config, state, force, modify_index, is_staged, wait_seconds)
 
 
-async def put(node: Node, wanted: ConfigUpdate, *, request_id: bytes = b"1", is_repeat: bool = False) -> None:
-    attempt = Attempt(request_id, node.cluster.state.ca_index, is_repeat)
-    await node.reconfigurer.apply(wanted, attempt)
+async def put(
+    node: Node,
+    wanted: ConfigUpdate,
+    *,
+    request_id: bytes = b"1",
+    ca_index: int | None = None,
+    is_repeat: bool = False,
+) -> str:
+    """The id of the rotation that it began, or ""."""
+    attempt = Attempt(request_id, node.cluster.state.ca_index if ca_index is None else ca_index, is_repeat)
+    return await node.reconfigurer.apply(wanted, attempt)

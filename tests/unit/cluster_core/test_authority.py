@@ -23,7 +23,7 @@ async def node(cluster: FakeCluster) -> AsyncIterator[Node]:
 
 
 async def test_provider_record_opens_under_its_own_id_only(node: Node) -> None:
-    record = ProviderRecord({"Token": "s"}, b"state")
+    record = ProviderRecord({"Token": "s"}, b"state", "{}")
     sealed = seal_record(node.sealer, "one", "consul", record, is_prepared=True)
     assert open_record(node.sealer, sealed) == record
     with pytest.raises(SealError):

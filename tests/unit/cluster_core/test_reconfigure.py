@@ -18,13 +18,11 @@ from cluster.errors import (
     InternalError,
     NotLeader,
     NotReady,
-    Refused,
     StaleIndex,
 )
 from cluster.reconfigure import Attempt
 from fsm.commands import Command, SetConfig
 from fsm.state import State
-from providers import keys
 from providers.errors import ProviderUnavailable
 from tests.unit.cluster_core.fake_cluster import (
     FakeCluster,
@@ -218,25 +216,8 @@ async def test_configuration_that_breaks_a_rule_is_refused_in_the_providers_word
     await assert_refused(node, update(config), InternalError, f"error configuring provider: {reason}")
 
 
-@pytest.mark.parametrize(
-    "config",
-    [{"PrivateKeyBits": 384}, {"PrivateKeyType": "rsa", "PrivateKeyBits": 2048}, {"PrivateKey": "new"}],
-    ids=str,
-)
-async def test_change_that_means_another_root_is_refused_and_changes_nothing(
-    node: Node, config: dict[str, object]
-) -> None:
-    if "PrivateKey" in config:
-        config = {"PrivateKey": _pem(keys.generate(keys.KeyKind("ec", 256)))}
-    before, configured = node.cluster.state, set(node.worker.keys)
-    with pytest.raises(Refused, match="changing the root is not supported"):
-        await put(node, update(config))
-    assert node.cluster.state is before
-    assert node.worker.keys == configured
-
-
 async def test_second_change_at_the_same_time_is_refused_in_consuls_words(node: Node) -> None:
-    async with node.authority.change("RECONFIGURING", wait=False):
+    async with node.authority.change("RECONFIGURING", is_duty=False):
         await assert_refused(node, update(), InternalError, 'CA is already in state "RECONFIGURING"')
 
 

@@ -55,6 +55,7 @@ def config(provider_id: str = "p1", **changes: Any) -> CAConfig:
         public_state=(("Key", "value"),),
         request_id=b"request",
         leaf_ttl_seconds=3 * DAY,
+        auto_rotate_percent=20,
     )
     return replace(base, **changes)
 

@@ -1,0 +1,44 @@
+"""A provider with a configuration that is not in force: tried in the workers under a key of its own, then gone."""
+
+import secrets
+
+from cluster.authority import Authority
+from cluster.ca_config import CASettings
+from cluster.errors import InternalError
+from cluster.serials import new_intent
+from cluster.workers import Configured
+from providers.errors import ProviderError
+
+
+class Candidate:
+    """An async context. `state` is what the provider is given at first; empty for one that shall begin afresh."""
+
+    def __init__(self, authority: Authority, cluster_id: str, settings: CASettings, state: bytes) -> None:
+        self._authority = authority
+        self._cluster_id = cluster_id
+        self._key = f"candidate-{secrets.token_hex(8)}"
+        self.settings = settings
+        self.state = state
+        self.configured = Configured(None, {})
+
+    async def __aenter__(self) -> "Candidate":
+        """Raises: InternalError with the provider's reason, as Consul words it."""
+        setup = self._authority.setup(self._cluster_id, self.settings, self.state)
+        try:
+            self.configured = await self._authority.pool.configure(self._key, setup)
+        except BaseException as error:  # being cancelled too: some workers may have it already
+            await self._authority.pool.forget(self._key)
+            if isinstance(error, ProviderError):
+                raise InternalError(f"error configuring provider: {error}") from error
+            raise
+        return self
+
+    async def prepare_root(self, now: int) -> bytes:
+        """The provider's state with its key made or taken over. Raises: InternalError."""
+        try:
+            return await self._authority.pool.prepare_root(self._key, new_intent(now))
+        except ProviderError as error:
+            raise InternalError(f"error generating CA root certificate: {error}") from error
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._authority.pool.forget(self._key)

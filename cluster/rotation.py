@@ -1,0 +1,426 @@
+"""Changing the root without a failed handshake: the steps of a rotation, and the end of retired roots.
+
+Every step is a duty of the leader: it does the work, commits what came of it together with the next phase, and may
+stop anywhere. Whoever leads next finds the same duty and goes on; nothing is started twice. Until the last step nothing
+changes for clients, and a step that fails for good leaves everything as it was.
+
+The rule that holds at every moment: a client that trusts any one listed root accepts every leaf issued from now on. So
+the new root carries a chain of cross-signed certificates, one behind the other, back to each root that is listed.
+"""
+
+import json
+import time
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Final
+
+from cluster.authority import Authority, ProviderRecord, open_record, seal_record, settings_in
+from cluster.ca_config import CASettings
+from cluster.clock import Clock
+from cluster.errors import InternalError, Refused
+from cluster.raft.guard import Log
+from cluster.raft.replica import Replica
+from cluster.roots import intermediate_of, links_of, local_chain, needed_links, root_of
+from cluster.serials import new_serial
+from cluster.signing import minimal
+from fsm.apply import STALE_INDEX
+from fsm.commands import (
+    AbortRotation,
+    AdvanceRotation,
+    BeginRotation,
+    Command,
+    FinishRotation,
+    Rejected,
+    SetRoots,
+)
+from fsm.duties import prunable
+from fsm.state import (
+    CAConfig,
+    CARoot,
+    Intermediate,
+    ProviderState,
+    Rotation,
+    RotationOutcome,
+    RotationPhase,
+    State,
+)
+from providers import verify
+from providers.api import IssuedLeaf
+from providers.errors import ChainInvalid, ProviderError
+from providers.spiffe import Kind, SpiffeId
+from providers.x509 import load_cert, split_bundle
+
+_COMMIT_SECONDS: Final = 10.0
+#: A provider that does not answer is asked again for so long; then the rotation is given up.
+_PATIENCE_SECONDS: Final = 60
+#: Leaf and CAs together, PEM: TLS stacks refuse longer chains, and every handshake carries them.
+MAX_CHAIN_BYTES: Final = 32 << 10
+_LEAF_BYTES: Final = 3 << 10
+#: What a cross-signed certificate has beyond the root it re-issues, PEM: the issuer's name and a longer signature.
+_CROSS_SIGNED_EXTRA_BYTES: Final = 1 << 10
+_MIN_RETENTION_SECONDS: Final = 60
+#: Consul's: a retired root is trusted for twice the leaf TTL.
+_RETENTION_TTLS: Final = 2
+
+NO_CROSS_SIGNING: Final = (
+    "The current CA Provider does not support cross-signing. You can try again with ForceWithoutCrossSigningSet"
+    " but this may cause disruption - see documentation for more."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RotationRequest:
+    """What a new root is wanted for: the target configuration, and the provider prepared for it."""
+
+    config: CAConfig
+    settings: CASettings
+    provider_state: bytes
+    ca_index: int
+    is_forced: bool = False
+    is_staged: bool = False
+    wait_seconds: int = 0
+
+
+class Rotator:
+    """The leader's side. One for each node."""
+
+    def __init__(self, replica: Replica, authority: Authority, clock: Clock, log: Log) -> None:
+        self._replica = replica
+        self._authority = authority
+        self._clock = clock
+        self._log = log
+
+    # -- before
+
+    async def check(self, state: State, new_root_bytes: int, *, is_forced: bool) -> None:
+        """Whether a rotation could be finished as things stand. Raises: InternalError, in Consul's words; Refused."""
+        if is_forced or self._is_expired(state):
+            return
+        config, old = state.config, state.active_root
+        assert config is not None
+        assert old is not None
+        await self._authority.adopt(state)
+        if not await self._authority.pool.supports_cross_signing(config.provider_id):
+            raise InternalError(NO_CROSS_SIGNING)
+        links = needed_links(links_of(old), state.roots, "")
+        size = _LEAF_BYTES + new_root_bytes + _CROSS_SIGNED_EXTRA_BYTES + _size(links)
+        if size > MAX_CHAIN_BYTES:
+            raise Refused(
+                f"the chain back to every trusted root would have about {size} bytes, more than {MAX_CHAIN_BYTES}:"
+                f" possible from {_time(self._fits_from(state, size))} on, when older roots are no longer trusted,"
+                " or at once with ForceWithoutCrossSigning"
+            )
+
+    def _fits_from(self, state: State, size: int) -> int:
+        """When enough roots have been pruned."""
+        old = state.active_root
+        assert old is not None
+        whole = _size(needed_links(links_of(old), state.roots, ""))
+        retired = sorted((root for root in state.roots if root.is_retired), key=lambda root: root.prune_at)
+        for position, root in enumerate(retired):
+            left = [other for other in state.roots if other not in retired[: position + 1]]
+            if size - whole + _size(needed_links(links_of(old), left, "")) <= MAX_CHAIN_BYTES:
+                return root.prune_at
+        return retired[-1].prune_at if retired else 0
+
+    async def begin(self, request: RotationRequest) -> str:
+        """Commit the intent; returns the rotation's id. Raises: InternalError, Refused (no effect)."""
+        now = int(self._clock.now())
+        config = request.config
+        rotation = Rotation(
+            rotation_id=config.provider_id,
+            phase=RotationPhase.GENERATE,
+            started_at=now,
+            phase_since=now,
+            config=config,
+            is_forced=request.is_forced,
+            is_staged=request.is_staged,
+            wait_seconds=request.wait_seconds,
+        )
+        record = ProviderRecord(request.settings.secrets, request.provider_state, request.settings.config_json)
+        sealed = seal_record(self._authority.sealer, config.provider_id, config.provider, record, is_prepared=True)
+        await self._commit(BeginRotation(request.ca_index, rotation, sealed))
+        self._log("rotation.begun", rotation=rotation.rotation_id, provider=config.provider, forced=request.is_forced)
+        return rotation.rotation_id
+
+    # -- duties
+
+    async def generate(self, state: State) -> None:
+        """The new provider makes its root; it is verified and remembered."""
+        rotation, record = self._opened(state)
+        config = rotation.config
+        try:
+            await self._configure(rotation, record)
+            self._log("ca.signing", profile="root", provider=config.provider, by="leader")
+            chain, provider_state = await self._authority.pool.generate_root(config.provider_id)
+            verify.verify_ca(chain, trust_domain=state.trust_domain, now=int(self._clock.now()))
+        except ProviderError as error:
+            await self._failed(state, error)
+            return
+        root = root_of(chain, config, is_active=False)
+        await self._advance(state, record, provider_state, RotationPhase.CROSS_SIGN, root)
+        self._log("ca.signed", profile="root", provider=config.provider, root=root.root_id, by="leader")
+
+    async def cross_sign(self, state: State) -> None:
+        """The old root signs the new one, and every chain that clients will see is verified."""
+        rotation, record = self._opened(state)
+        root = rotation.root
+        assert root is not None
+        try:
+            await self._configure(rotation, record)
+            links = await self._links(state, rotation, root)
+            root = replace(root, intermediates=(*local_chain(root), *links))
+            await self._verify(state, rotation, root)
+        except (ProviderError, InternalError) as error:
+            await self._failed(state, error)
+            return
+        phase = RotationPhase.PUBLISH if rotation.is_staged else RotationPhase.ACTIVATE
+        await self._advance(state, record, record.state, phase, root)
+
+    async def publish(self, state: State) -> None:
+        """Staged: the new root is trusted from now on, and signs later."""
+        rotation, record = self._opened(state)
+        root = rotation.root
+        assert root is not None
+        others = tuple(listed for listed in state.roots if listed.root_id != root.root_id)
+        # A root that is listed already keeps its place: it was active before, and is on its way back.
+        listed = state.roots if len(others) < len(state.roots) else (*others, replace(root, intermediates=()))
+        await self._advance(state, record, record.state, RotationPhase.WAIT, root, roots=listed)
+        self._log("rotation.published", rotation=rotation.rotation_id, root=root.root_id)
+
+    async def activate(self, state: State) -> None:
+        """The new root signs; the old one stays trusted for its retention."""
+        rotation = state.rotation
+        assert rotation is not None
+        root, old, config = rotation.root, state.active_root, state.config
+        assert root is not None
+        assert old is not None
+        assert config is not None
+        now = int(self._clock.now())
+        retired = replace(
+            old,
+            is_active=False,
+            rotated_out_at=now,
+            prune_at=now + retention_seconds(old, config),
+        )
+        others = [kept for kept in state.roots if kept.root_id not in (old.root_id, root.root_id)]
+        trusted = [*others, retired]
+        active = replace(
+            root,
+            is_active=True,
+            rotated_out_at=0,
+            prune_at=0,
+            intermediates=(*local_chain(root), *needed_links(links_of(root), trusted, root.key_id)),
+        )
+        roots = (*trusted, active)
+        outcome = RotationOutcome(
+            rotation.rotation_id, rotation.config.request_id, now, root.root_id, is_forced=rotation.is_forced
+        )
+        await self._commit(
+            FinishRotation(state.ca_index, roots, rotation.config, _providers_for(state, roots), outcome)
+        )
+        self._log(
+            "rotation.finished",
+            rotation=rotation.rotation_id,
+            root=root.root_id,
+            retired=old.root_id,
+            pruned_from=_time(retired.prune_at),
+        )
+        await self._authority.adopt(self._replica.state)
+
+    async def prune(self, state: State) -> None:
+        """Stop trusting roots whose retention is over."""
+        await self.drop_roots(state, prunable(state, int(self._clock.now())), state.ca_index)
+
+    async def drop_roots(self, state: State, dropped: tuple[CARoot, ...], ca_index: int) -> None:
+        """Roots, their providers, and the links that only led to them. Raises: InternalError, Refused."""
+        kept = [root for root in state.roots if root not in dropped]
+        roots = tuple(
+            replace(root, intermediates=(*local_chain(root), *needed_links(links_of(root), kept, root.key_id)))
+            for root in kept
+        )
+        providers = _providers_for(state, roots)
+        for sealed in state.providers:
+            if sealed not in providers:
+                await self._clean_up(state, sealed)
+        await self._commit(SetRoots(ca_index, roots, providers))
+        for root in dropped:
+            self._log("root.pruned", root=root.root_id)
+
+    async def give_up(self, state: State, reason: str) -> None:
+        """Everything is as it was before; what the new provider made is removed."""
+        rotation = state.rotation
+        assert rotation is not None
+        sealed = state.provider_state(rotation.config.provider_id)
+        assert sealed is not None
+        await self._clean_up(state, sealed)
+        now = int(self._clock.now())
+        outcome = RotationOutcome(rotation.rotation_id, rotation.config.request_id, now, "", reason)
+        await self._commit(AbortRotation(state.ca_index, outcome))
+        self._log("rotation.given_up", rotation=rotation.rotation_id, phase=rotation.phase.value, reason=reason)
+
+    async def set_waiting(self, state: State, *, is_paused: bool | None = None, is_over: bool = False) -> None:
+        """Staged: hold activation back, let it go on, or go on at once."""
+        rotation, record = self._opened(state)
+        if rotation.phase is not RotationPhase.WAIT:
+            raise Refused(f"the rotation is in phase {rotation.phase}: only a published one can be paused or resumed")
+        paused = rotation.is_paused if is_paused is None else is_paused
+        phase = RotationPhase.ACTIVATE if is_over else RotationPhase.WAIT
+        changed = replace(rotation, is_paused=paused, phase=phase)
+        await self._commit(AdvanceRotation(state.ca_index, changed, self._sealed(changed, record, record.state)))
+
+    # -- inside
+
+    def _opened(self, state: State) -> tuple[Rotation, ProviderRecord]:
+        rotation = state.rotation
+        assert rotation is not None
+        sealed = state.provider_state(rotation.config.provider_id)
+        assert sealed is not None  # an invariant of the state
+        return rotation, open_record(self._authority.sealer, sealed)
+
+    def _sealed(self, rotation: Rotation, record: ProviderRecord, provider_state: bytes) -> ProviderState:
+        config = rotation.config
+        changed = replace(record, state=provider_state)
+        return seal_record(self._authority.sealer, config.provider_id, config.provider, changed, is_prepared=True)
+
+    async def _configure(self, rotation: Rotation, record: ProviderRecord) -> None:
+        config = rotation.config
+        setup = self._authority.setup(config.cluster_id, settings_in(config, record), record.state)
+        await self._authority.pool.configure(config.provider_id, setup)
+
+    async def _advance(
+        self,
+        state: State,
+        record: ProviderRecord,
+        provider_state: bytes,
+        phase: RotationPhase,
+        root: CARoot,
+        roots: tuple[CARoot, ...] | None = None,
+    ) -> None:
+        rotation = state.rotation
+        assert rotation is not None
+        step = replace(rotation, phase=phase, phase_since=int(self._clock.now()), root=root)
+        sealed = self._sealed(rotation, record, provider_state)
+        await self._commit(AdvanceRotation(state.ca_index, step, sealed, roots))
+
+    async def _failed(self, state: State, error: Exception) -> None:
+        """Try again later if that may help and there is time; else give the rotation up."""
+        rotation = state.rotation
+        assert rotation is not None
+        may_pass = isinstance(error, ProviderError) and error.retryable
+        if may_pass and self._clock.now() < rotation.phase_since + _PATIENCE_SECONDS:
+            raise error
+        await self.give_up(state, str(error))
+
+    def _is_expired(self, state: State) -> bool:
+        old = state.active_root
+        return old is not None and self._clock.now() > old.not_after
+
+    async def _links(self, state: State, rotation: Rotation, root: CARoot) -> tuple[Intermediate, ...]:
+        """From the new root back to every listed one."""
+        config, old = state.config, state.active_root
+        assert config is not None
+        assert old is not None
+        if rotation.is_forced:
+            return ()
+        if self._is_expired(state):
+            # Nobody can verify against it any more, and it cannot sign: recovery is what this is for.
+            self._log("rotation.old_root_expired", root=old.root_id, not_after=_time(old.not_after))
+            return ()
+        if not await self._authority.pool.supports_cross_signing(config.provider_id):
+            raise InternalError(NO_CROSS_SIGNING)
+        if old.key_id == root.key_id:
+            if load_cert(old.root_pem).subject != load_cert(root.root_pem).subject:
+                raise InternalError("the new root has the key of the old one under another name: use a new key")
+            return needed_links(links_of(old), state.roots, root.key_id)
+        now = int(self._clock.now())
+        anchor = split_bundle(root.root_pem)[-1]
+        self._log("ca.signing", profile="cross-signed", provider=config.provider, by="leader")
+        cross_pem = await self._authority.pool.cross_sign(
+            config.provider_id, anchor, minimal(new_serial()), now, self._trusted_until(state, rotation, now)
+        )
+        self._log("ca.signed", profile="cross-signed", provider=config.provider, root=root.root_id, by="leader")
+        links = (intermediate_of(cross_pem), *links_of(old))
+        return needed_links(links, state.roots, root.key_id)
+
+    def _trusted_until(self, state: State, rotation: Rotation, now: int) -> int:
+        """How long trust in an older root can matter: until the last of them is pruned, and one leaf's lifetime."""
+        config, old = state.config, state.active_root
+        assert config is not None
+        assert old is not None
+        begin = now + (rotation.wait_seconds + _PATIENCE_SECONDS if rotation.is_staged else _PATIENCE_SECONDS)
+        retired = begin + retention_seconds(old, config)
+        last = max([retired, *(root.prune_at for root in state.roots)])
+        return last + max(rotation.config.leaf_ttl_seconds, old.leaf_ttl_max_seconds)
+
+    async def _verify(self, state: State, rotation: Rotation, root: CARoot) -> None:
+        """A leaf of the new root, as clients will get it, against each listed root alone, the new one, and all.
+
+        The leaf is thrown away, and so is its key. Raises: ProviderError.
+        """
+        pool, now = self._authority.pool, int(self._clock.now())
+        spiffe_id = SpiffeId(Kind.MESH_GATEWAY, state.trust_domain, self._authority.datacenter).uri
+        csr_pem, _ = await pool.make_csr(spiffe_id, (), ())
+        [leaf] = await pool.sign_leaves(
+            rotation.config.provider_id,
+            state.trust_domain,
+            self._authority.datacenter,
+            now,
+            [(csr_pem, minimal(new_serial()))],
+        )
+        if not isinstance(leaf, IssuedLeaf):
+            raise leaf
+        chain = leaf.cert_pem + "".join(link.cert_pem for link in root.intermediates)
+        if len(chain) > MAX_CHAIN_BYTES:
+            raise ChainInvalid(f"the chain of a leaf would have {len(chain)} bytes, more than {MAX_CHAIN_BYTES}")
+        stores = {"new only": [root.root_pem]}
+        if not rotation.is_forced:
+            trusted = [listed for listed in state.roots if listed.root_id != root.root_id and now <= listed.not_after]
+            stores |= {f"only {listed.root_id}": [listed.root_pem] for listed in trusted}
+            stores["all"] = [root.root_pem, *(listed.root_pem for listed in trusted)]
+        started = time.monotonic()
+        verify.verify_leaf(chain, stores, now=now, spiffe_id=spiffe_id)
+        elapsed_ms = round(1000 * (time.monotonic() - started))
+        self._log("rotation.verified", rotation=rotation.rotation_id, trust_stores=len(stores), ms=elapsed_ms)
+
+    async def _clean_up(self, state: State, sealed: ProviderState) -> None:
+        """Best effort: what stays behind in a backend is said, and hurts nobody."""
+        assert state.config is not None
+        record = open_record(self._authority.sealer, sealed)
+        settings = CASettings(sealed.provider, json.loads(record.config_json), record.secrets)
+        setup = self._authority.setup(state.config.cluster_id, settings, record.state)
+        try:
+            await self._authority.pool.configure(sealed.provider_id, setup)
+            await self._authority.pool.cleanup(sealed.provider_id)
+        except ProviderError as error:
+            self._log("provider.cleanup_failed", provider=sealed.provider, reason=str(error))
+        await self._authority.pool.forget(sealed.provider_id)
+
+    async def _commit(self, command: Command) -> None:
+        result = await self._replica.propose(command, timeout=_COMMIT_SECONDS)
+        if isinstance(result, Rejected):
+            if result.code == STALE_INDEX:
+                raise InternalError("could not atomically update roots and config")
+            raise Refused(f"{result.code}: {result.detail}")
+
+
+def retention_seconds(root: CARoot, config: CAConfig) -> int:
+    """How long a root stays trusted once it is rotated out: fixed then, from what was in force while it was active."""
+    ttl = max(root.leaf_ttl_max_seconds, config.leaf_ttl_seconds)
+    return max(_RETENTION_TTLS * ttl, _MIN_RETENTION_SECONDS)
+
+
+def _providers_for(state: State, roots: tuple[CARoot, ...]) -> tuple[ProviderState, ...]:
+    """Of all providers, those that hold a listed root's key, or are in use."""
+    needed = {root.provider_id for root in roots}
+    if state.rotation is None and state.config is not None:
+        needed.add(state.config.provider_id)
+    return tuple(sealed for sealed in state.providers if sealed.provider_id in needed)
+
+
+def _size(links: tuple[Intermediate, ...]) -> int:
+    return sum(len(link.cert_pem) for link in links)
+
+
+def _time(moment: int) -> str:
+    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
