@@ -12,13 +12,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from cluster.errors import ConfigError
 from cluster.tls import is_node_name
 
 ENVIRONMENT_PREFIX: Final = "QUORUMCA_"
 _SECTION_SEPARATOR: Final = "__"
+_MAX_SERVERS: Final = 9
 
 
 def _node_name(text: str) -> str:
@@ -178,13 +179,20 @@ class LimitsSection(_Section):
     signing_workers: int = Field(0, ge=0, le=64)
 
 
+def _server_count(servers: Any) -> Any:
+    # Before they are looked at: counted behind, one that is wrong would be missed as well.
+    if isinstance(servers, list | tuple) and not 1 <= len(servers) <= _MAX_SERVERS:
+        raise ValueError(f"must be 1 to {_MAX_SERVERS} servers")
+    return servers
+
+
 class NodeConfig(_Section):
     """Everything one node needs to start."""
 
     node_name: NodeName
     datacenter: NodeName = "dc1"
     data_dir: Path
-    servers: tuple[ServerSection, ...] = Field(min_length=1, max_length=9)
+    servers: Annotated[tuple[ServerSection, ...], BeforeValidator(_server_count)]
     tls: TlsSection
     http: HttpSection = HttpSection()
     rpc: RpcSection = RpcSection()

@@ -112,7 +112,7 @@ def key_source(config: NodeConfig, environment: Mapping[str, str] = os.environ) 
     if config.seal.passphrase_file is not None:
         try:
             return Passphrase(config.seal.passphrase_file.read_text(encoding="utf-8").rstrip("\r\n"))
-        except OSError as error:
+        except (OSError, UnicodeDecodeError) as error:
             raise SealError(f"the seal passphrase file cannot be read: {error}") from error
     if _PASSPHRASE_VARIABLE not in environment:
         raise SealError(f"the seal passphrase is missing: set {_PASSPHRASE_VARIABLE} or seal.passphrase_file")
@@ -203,14 +203,18 @@ class Sealer:
         if facts is None:
             self._source.key(self._source.new_salt())
             return
-        if facts["source"] != self._source.name:
+        try:
+            source, kek_id, salt = facts["source"], facts["kek_id"], bytes.fromhex(facts["salt"])
+        except (KeyError, TypeError, ValueError):
+            raise SealError("node.json is damaged: it does not say which seal this node's data needs") from None
+        if source != self._source.name:
             raise SealError(
-                f"this node's data was sealed with source {facts['source']!r}, but seal.source is {self._source.name!r}"
+                f"this node's data was sealed with source {source!r}, but seal.source is {self._source.name!r}"
             )
-        found = _key_id(self._source.key(bytes.fromhex(facts["salt"])))
-        if found != facts["kek_id"]:
+        found = _key_id(self._source.key(salt))
+        if found != kek_id:
             raise SealError(
-                f"wrong seal key: this node's data was sealed with key {facts['kek_id']}, the one given is {found};"
+                f"wrong seal key: this node's data was sealed with key {kek_id}, the one given is {found};"
                 " restore the right seal key or passphrase and start again"
             )
 
@@ -224,9 +228,12 @@ class NodeFile:
     def read(self) -> dict[str, Any] | None:
         """None in a new data directory. Raises: OSError, ValueError."""
         try:
-            return dict(json.loads(self._path.read_text(encoding="utf-8")))
+            facts = json.loads(self._path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
+        if not isinstance(facts, dict):
+            raise ValueError("it must hold a JSON object")
+        return facts
 
     def write(self, facts: Mapping[str, Any]) -> None:
         temporary = self._path.with_suffix(".tmp")

@@ -1,0 +1,187 @@
+"""A node's settings: every mistake is named with its key, its value and what is allowed."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.config import is_address, is_loopback, load_config, parse_config
+from cluster.errors import ConfigError
+
+
+def minimal(**changes: Any) -> dict[str, Any]:
+    values: dict[str, Any] = {
+        "node_name": "a",
+        "data_dir": "/data",
+        "servers": [{"name": "a", "raft": "127.0.0.1:8300", "rpc": "127.0.0.1:8400"}],
+        "tls": {"ca_file": "ca.pem", "cert_file": "a.pem", "key_file": "a.key"},
+    }
+    return values | changes
+
+
+def mistakes(**changes: Any) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        parse_config(minimal(**changes), source="node.toml")
+    return str(caught.value).split("\n")
+
+
+def test_defaults_are_the_documented_ones() -> None:
+    config = parse_config(minimal(), source="t")
+    assert config.datacenter == "dc1"
+    assert (config.http.address, config.rpc.address, config.raft.address) == (
+        "127.0.0.1:8500",
+        "127.0.0.1:8400",
+        "127.0.0.1:8300",
+    )
+    assert (config.raft.election_timeout_min_ms, config.raft.election_timeout_max_ms) == (500, 1000)
+    assert config.raft.heartbeat_ms == 50
+    assert config.connect.enabled
+    assert config.connect.ca_provider == "consul"
+    assert config.seal.source == "file"
+
+
+def test_advertised_addresses_are_what_others_dial() -> None:
+    config = parse_config(minimal(raft={"advertise": "10.0.0.1:8300"}, rpc={"address": "0.0.0.0:8400"}), source="t")
+    assert (config.raft_address, config.rpc_address) == ("10.0.0.1:8300", "0.0.0.0:8400")
+
+
+@pytest.mark.parametrize(
+    ("changes", "mistake"),
+    [
+        ({"colour": 1}, "colour: unknown key"),
+        ({"http": {"colour": 1}}, "http.colour: unknown key"),
+        ({"node_name": "Node_1"}, "node_name = 'Node_1': must be a DNS label"),
+        ({"node_name": "a" * 64}, "node_name = "),
+        ({"datacenter": ""}, "datacenter = '': must be a DNS label"),
+        ({"servers": []}, "servers = []: must be 1 to 9 servers"),
+        ({"servers": [{"name": "a", "raft": "h:1"}]}, "servers.0.rpc: missing"),
+        ({"servers": [{"name": "a", "raft": "h:0", "rpc": "h:2"}]}, "servers.0.raft = 'h:0': must be host:port"),
+        ({"servers": [{"name": "a", "raft": "h:1", "rpc": "h:2"}] * 2}, "servers must have different names"),
+        ({"http": {"address": "8500"}}, "http.address = '8500': must be host:port"),
+        ({"http": {"address": "0.0.0.0:8500"}}, "http: 0.0.0.0:8500 is not a loopback address: set tls_cert"),
+        ({"http": {"tls_cert": "x"}}, "http: tls_cert and tls_key must be given together"),
+        ({"raft": {"heartbeat_ms": "often"}}, "raft.heartbeat_ms = 'often': "),
+        ({"raft": {"heartbeat_ms": 9}}, "raft.heartbeat_ms = 9: Input should be greater than or equal to 10"),
+        ({"raft": {"election_timeout_max_ms": 500}}, "raft: election_timeout_max_ms must be above"),
+        ({"raft": {"heartbeat_ms": 200}}, "raft: election_timeout_min_ms must be at least 4 times heartbeat_ms"),
+        ({"raft": {"keep_bytes": 1 << 24}}, "raft: keep_bytes must be below compact_bytes"),
+        ({"seal": {"source": "hsm"}}, "seal.source = 'hsm': Input should be 'file' or 'passphrase'"),
+        ({"tls": {"ca_file": "x", "cert_file": "y"}}, "tls.key_file: missing"),
+        ({"connect": {"ca_config": {"cluster_id": "x"}}}, "connect: ca_config.cluster_id = 'x' must be a UUID"),
+        ({"connect": {"ca_config": {"cluster_id": 7}}}, "connect: ca_config.cluster_id = 7 must be a UUID"),
+        ({"connect": {"ca_provider": ""}}, "connect.ca_provider = '': "),
+        ({"limits": {"signing_workers": 65}}, "limits.signing_workers = 65: "),
+        ({"log": {"level": "loud"}}, "log.level = 'loud': "),
+        ({"ledger": {"keep_expired_days": -1}}, "ledger.keep_expired_days = -1: "),
+        ({"http": "here"}, "http = 'here': "),
+    ],
+    ids=lambda value: str(value)[:60],
+)
+def test_mistake_is_named_with_key_and_value(changes: dict[str, Any], mistake: str) -> None:
+    [line] = mistakes(**changes)
+    assert line.startswith(f"node.toml: {mistake}")
+
+
+def test_all_mistakes_are_named_at_once() -> None:
+    lines = mistakes(colour=1, node_name="A", raft={"heartbeat_ms": 1}, tls={})
+    assert [line.removeprefix("node.toml: ").split(" ")[0].rstrip(":") for line in lines] == [
+        "node_name",
+        "tls.ca_file",
+        "tls.cert_file",
+        "tls.key_file",
+        "raft.heartbeat_ms",
+        "colour",
+    ]
+
+
+def test_secrets_are_not_shown() -> None:
+    values = minimal(connect={"ca_config": {"private_key": "very-secret"}})
+    assert "very-secret" not in repr(parse_config(values, source="t"))
+    lines = mistakes(connect={"ca_provider": "", "ca_config": {"private_key": "very-secret"}})
+    assert "very-secret" not in "\n".join(lines)
+
+
+@pytest.mark.parametrize("text", ["h:1", "1.2.3.4:65535", "[::1]:80", "node-1.example:8300"])
+def test_addresses(text: str) -> None:
+    assert is_address(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "h", ":1", "h:", "h:0", "h:65536", "h:-1", "h:1x", "::1:80", "h:²", "h" * 256 + ":1"]
+)
+def test_no_addresses(text: str) -> None:
+    assert not is_address(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("127.0.0.1:1", True),
+        ("127.9.9.9:1", True),
+        ("[::1]:1", True),
+        ("localhost:1", True),
+        ("0.0.0.0:1", False),
+        ("localhost.example:1", False),
+        ("10.0.0.1:1", False),
+    ],
+)
+def test_loopback(text: str, expected: bool) -> None:
+    assert is_loopback(text) is expected
+
+
+# -- files and environment
+
+FILE = """
+node_name = "a"
+data_dir = "/data"
+servers = [{name = "a", raft = "127.0.0.1:8300", rpc = "127.0.0.1:8400"}]
+[tls]
+ca_file = "ca.pem"
+cert_file = "a.pem"
+key_file = "a.key"
+[http]
+address = "127.0.0.1:9500"
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "node.toml"
+    path.write_text(FILE)
+    return path
+
+
+def test_environment_wins_over_the_file(path: Path) -> None:
+    config = load_config(
+        path,
+        {
+            "QUORUMCA_HTTP__ADDRESS": "127.0.0.1:9999",
+            "QUORUMCA_RAFT__HEARTBEAT_MS": "60",
+            "QUORUMCA_CONNECT__ENABLED": "false",
+            "QUORUMCA_CONNECT__CA_CONFIG__LEAF_CERT_TTL": "24h",
+            "QUORUMCA_SEAL_PASSPHRASE": "not a setting",
+            "PATH": "/bin",
+        },
+    )
+    assert config.http.address == "127.0.0.1:9999"
+    assert config.raft.heartbeat_ms == 60
+    assert config.connect.enabled is False
+    assert config.connect.ca_config == {"leaf_cert_ttl": "24h"}
+
+
+def test_mistake_in_the_environment_is_named_as_its_key(path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"http\.colour: unknown key"):
+        load_config(path, {"QUORUMCA_HTTP__COLOUR": "red"})
+    with pytest.raises(ConfigError, match=r"QUORUMCA_NODE_NAME__X: node_name is not a section"):
+        load_config(path, {"QUORUMCA_NODE_NAME__X": "1"})
+
+
+def test_missing_file_and_bad_toml_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none\.toml: No such file"):
+        load_config(tmp_path / "none.toml", {})
+    (tmp_path / "bad.toml").write_text("node_name = \n")
+    with pytest.raises(ConfigError, match=r"bad\.toml: Invalid value \(at line 1"):
+        load_config(tmp_path / "bad.toml", {})
+    (tmp_path / "bytes.toml").write_bytes(b"\xff")
+    with pytest.raises(ConfigError, match=r"bytes\.toml"):
+        load_config(tmp_path / "bytes.toml", {})

@@ -1,0 +1,64 @@
+"""Errors and answers keep their meaning between processes and nodes."""
+
+import msgpack
+import pytest
+
+from cluster import errors as cluster_errors
+from cluster.api import ClusterInfo, IssuedCert, ServerInfo
+from cluster.errors import AnswerLost, ClusterError, InternalError, RateLimitReached
+from cluster.messages import pack_cert, pack_cluster, unpack_cert, unpack_cluster
+from cluster.wire import pack_error, unpack_error
+from providers import errors as provider_errors
+from providers.errors import ProviderError, RateLimited
+
+KINDS = [
+    kind
+    for module in (cluster_errors, provider_errors)
+    for kind in vars(module).values()
+    if isinstance(kind, type) and issubclass(kind, ClusterError | ProviderError)
+]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_error_arrives_as_what_it_was(kind: type[ClusterError | ProviderError]) -> None:
+    packed = msgpack.unpackb(msgpack.packb(pack_error(kind("why"), "there")))
+    arrived = unpack_error(packed)
+    assert type(arrived) is kind
+    assert str(arrived) == "why"
+
+
+@pytest.mark.parametrize("kind", [RateLimited, RateLimitReached])
+def test_pause_arrives_too(kind: type[RateLimited | RateLimitReached]) -> None:
+    arrived = unpack_error(pack_error(kind("wait", 2.5), ""))
+    assert isinstance(arrived, RateLimited | RateLimitReached)
+    assert arrived.retry_after_seconds == 2.5
+
+
+def test_text_of_an_unexpected_error_stays_at_home() -> None:
+    arrived = unpack_error(pack_error(ValueError("a key"), "in a worker"))
+    assert type(arrived) is InternalError
+    assert str(arrived) == "ValueError in a worker"
+
+
+@pytest.mark.parametrize("name", ["FutureError", "Exception", "object"])
+def test_error_of_another_version_is_an_internal_one(name: str) -> None:
+    arrived = unpack_error([name, "why", 0.0])
+    assert type(arrived) is InternalError
+    assert str(arrived) == "why"
+
+
+def test_lost_answer_is_also_an_unknown_outcome() -> None:
+    assert issubclass(AnswerLost, cluster_errors.CommitUnknown)
+    assert AnswerLost.http_status == 504
+
+
+@pytest.mark.parametrize("serial", [1, (1 << 64) + 1, (1 << 160) - 1])
+def test_certificate_arrives_whole(serial: int) -> None:
+    cert = IssuedCert(serial, "pem\n", "service", "web", "spiffe://x", 1, 2, 3)
+    assert unpack_cert(msgpack.unpackb(msgpack.packb(pack_cert(cert)))) == cert
+
+
+def test_cluster_arrives_whole() -> None:
+    server = ServerInfo("a", "h:1", "h:2", True, True, False, None, 3, 4, 5)
+    info = ClusterInfo((server, ServerInfo("b", "h:3", "h:4", False, False, True, 7, 3, 4, 5)), 9)
+    assert unpack_cluster(msgpack.unpackb(msgpack.packb(pack_cluster(info)))) == info
