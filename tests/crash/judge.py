@@ -58,21 +58,24 @@ def recovered(image: Image) -> tuple[LogContents, Volume]:
     return LogContents(tuple(journal.entries), journal.term, journal.vote, snapshot, is_fresh), volume
 
 
-def fingerprint(image: Image) -> bytes:
-    hasher = blake2b(digest_size=16)
-    for path in sorted(image):
-        hasher.update(b"%d %d " % (len(path), len(image[path])))
-        hasher.update(path.encode())
-        hasher.update(image[path])
-    return hasher.digest()
+@dataclass(frozen=True, slots=True)
+class Files:
+    """An image of one side, with what tells it from others."""
+
+    image: Image
+    mark: bytes
+
+    @classmethod
+    def of(cls, image: Image) -> "Files":
+        hasher = blake2b(digest_size=16)
+        for path in sorted(image):
+            hasher.update(b"%d %d %b" % (len(path), len(image[path]), path.encode()))
+            hasher.update(image[path])
+        return cls(image, hasher.digest())
 
 
-def rows_of(ledger_path: str) -> Rows:
-    reader = LedgerReader(ledger_path)
-    try:
-        return {row[0]: row for row in reader.export_rows(0, _NO_INDEX, _NO_INDEX)}
-    finally:
-        reader.close()
+def rows_of(reader: LedgerReader) -> Rows:
+    return {row[0]: row for row in reader.export_rows(0, _NO_INDEX, _NO_INDEX)}
 
 
 class Judge:
@@ -93,40 +96,41 @@ class Judge:
     def _follow(self, path: str) -> None:
         """A node that never crashes."""
         machine = replayed([], path)
+        reader = LedgerReader(path)
         for entry in self._entries:
             apply_to(machine, entry)
             self._states.append(dump_state(machine.state))
-            self._all_rows.update(rows_of(path))
-        self._final_rows = rows_of(path)
+            self._all_rows.update(rows_of(reader))
+        self._final_rows = rows_of(reader)
         self._final_digest = machine.ledger_summary.digest
+        reader.close()
         machine.close()
 
     # -- judging
 
-    def judge(self, log: Image, ledger: Image, promises: Promises) -> None:
+    def judge(self, log: Files, ledger: Files, promises: Promises) -> None:
         """Raises: Broken."""
         self.images += 1
         contents = self._contents(log)
-        key = (contents, fingerprint(ledger), promises)
+        key = (contents, ledger.mark, promises)
         if key in self._right:
             return
         self._check_log(contents, promises)
         self.restarts += 1
-        self._restart(log, ledger, promises)
+        self._restart(log.image, ledger.image, promises)
         self._right.add(key)
 
-    def _contents(self, log: Image) -> LogContents:
-        mark = fingerprint(log)
-        if mark not in self._known:
+    def _contents(self, log: Files) -> LogContents:
+        if log.mark not in self._known:
             try:
-                contents, volume = recovered(log)
+                contents, volume = recovered(log.image)
                 again, _ = recovered(volume.dropped(LOG_FILES))
             except Exception as error:
                 raise Broken(f"does not start: {error!r}") from error
             if again != contents:
                 raise Broken(f"a power cut behind the restart changed {contents} to {again}")
-            self._known[mark] = contents
-        return self._known[mark]
+            self._known[log.mark] = contents
+        return self._known[log.mark]
 
     def _check_log(self, contents: LogContents, promises: Promises) -> None:
         if contents.term < promises.term:
@@ -151,11 +155,13 @@ class Judge:
             node = Node(MemoryDisk(Volume(log)), path)
         except Exception as error:
             raise Broken(f"does not start: {error!r}") from error
+        reader = LedgerReader(path)
         try:
-            self._check_served(node, path, promises)
+            self._check_served(node, reader, promises)
             self._check_votes(node, promises)
-            self._check_end(node, path)
+            self._check_end(node, reader)
         finally:
+            reader.close()
             node.machine.close()
 
     def _unpacked(self, ledger: Image) -> str:
@@ -168,13 +174,13 @@ class Judge:
                 file.write(data)
         return path
 
-    def _check_served(self, node: Node, path: str, promises: Promises) -> None:
+    def _check_served(self, node: Node, reader: LedgerReader, promises: Promises) -> None:
         applied = node.raft.core.applied_index
         if applied > max(promises.committed, 1):
             raise Broken(f"has applied {applied}, but no more than {promises.committed} is committed")
         if dump_state(node.machine.state) != self._states[applied]:
             raise Broken(f"has another state at entry {applied}")
-        for number, row in rows_of(path).items():
+        for number, row in rows_of(reader).items():
             if row[11] > promises.committed or self._all_rows.get(number) != row:
                 raise Broken(f"serves certificate {number}, which is not committed: {row}")
         if not node.raft.guard.is_fresh and node.last.log_index < (promises.fresh_until or _NO_INDEX):
@@ -186,7 +192,7 @@ class Judge:
             if term and peer != voted_for and node.ask_for_vote(peer, term):
                 raise Broken(f"votes for {peer} in term {term}, after {voted_for}")
 
-    def _check_end(self, node: Node, path: str) -> None:
+    def _check_end(self, node: Node, reader: LedgerReader) -> None:
         """A leader brings the rest: what differs from the committed log is replaced, everything is applied."""
         last = self._entries[-1]
         known = min(node.last.log_index, last.log_index)
@@ -200,7 +206,7 @@ class Judge:
         node.append("b", _LAST_TERM, [], last, last.log_index)
         if dump_state(node.machine.state) != self._states[-1]:
             raise Broken("ends in another state than a node that never crashed")
-        found = rows_of(path)
+        found = rows_of(reader)
         if found != self._final_rows:
             raise Broken(f"ends with the certificates {sorted(found)}, not {sorted(self._final_rows)}")
         if node.machine.ledger_summary.digest != self._final_digest:

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.crash.judge import Broken, Judge
+from tests.crash.judge import Broken, Files, Judge
 from tests.crash.sqlite_vfs import RecordingVfs, library
-from tests.crash.volume import Image, Operation, Volume, Write
+from tests.crash.volume import Operation, Volume, Write
 from tests.crash.workload import LEDGER_FILES, LOG_FILES, Recorder, Step
 
 
@@ -39,14 +39,16 @@ class Counts:
         }
 
 
-def crash_images(volume: Volume, last: Operation) -> Iterator[tuple[Image, Image]]:
+def crash_images(volume: Volume, last: Operation) -> Iterator[tuple[Files, Files]]:
     """What a power cut behind `last` may leave of the log's files and of the ledger's."""
-    logs = volume.kept(LOG_FILES), volume.dropped(LOG_FILES)
-    ledgers = volume.kept(LEDGER_FILES), volume.dropped(LEDGER_FILES)
-    for log in volume.after_power_cut(LOG_FILES, last, every_byte=True):
+    logs = Files.of(volume.kept(LOG_FILES)), Files.of(volume.dropped(LOG_FILES))
+    ledgers = Files.of(volume.kept(LEDGER_FILES)), Files.of(volume.dropped(LEDGER_FILES))
+    for image in volume.after_power_cut(LOG_FILES, last, every_byte=True):
+        log = Files.of(image)
         for ledger in ledgers:
             yield log, ledger
-    for ledger in volume.after_power_cut(LEDGER_FILES, last, every_byte=False):
+    for image in volume.after_power_cut(LEDGER_FILES, last, every_byte=False):
+        ledger = Files.of(image)
         for log in logs:
             yield log, ledger
 
