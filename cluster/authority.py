@@ -17,7 +17,7 @@ import msgpack
 from cluster.api import IssuedCert
 from cluster.ca_config import CASettings
 from cluster.clock import Clock
-from cluster.errors import InternalError, NotLeader, NotReady
+from cluster.errors import ChangeUnderWay, InternalError, NotLeader, NotReady
 from cluster.raft.replica import Signal
 from cluster.seal import Sealer
 from cluster.signing import SigningContext, SigningLimiter, SigningPipeline
@@ -124,13 +124,13 @@ class Authority:
     async def change(self, name: str, *, is_duty: bool) -> AsyncIterator[None]:
         """One change of the CA at a time. A duty waits for its turn; an operator's change waits for a duty only.
 
-        Raises: InternalError, in Consul's words, when another operator's change is under way, or a duty takes long.
+        Raises: ChangeUnderWay, in Consul's words, when another operator's change is, or a duty takes long.
         """
         try:
             async with asyncio.timeout(None if is_duty else self._patience_seconds):
                 await self._changing.acquire()
         except TimeoutError:
-            raise InternalError(f'CA is already in state "{self._change}"') from None
+            raise ChangeUnderWay(f'CA is already in state "{self._change}"') from None
         self._change, self._is_duty = name, is_duty
         try:
             yield

@@ -52,6 +52,10 @@ class InternalError(ClusterError):
     http_status = 500
 
 
+class ChangeUnderWay(InternalError):
+    """Definitely not done: the CA is being changed already."""
+
+
 class NotLeader(ClusterError):
     """Definitely not done: this node does not lead. Safe to send again, to the leader."""
 

@@ -19,6 +19,7 @@ from cluster.clock import Clock
 from cluster.errors import (
     AnswerLost,
     BadRequest,
+    ChangeUnderWay,
     ClusterError,
     CommitUnknown,
     InternalError,
@@ -72,6 +73,15 @@ class Reconfigurer:
 
         Raises: BadRequest, StaleIndex, Refused, InternalError, NotReady (no effect); CommitUnknown, NotLeader.
         """
+        try:
+            return await self._apply(update, attempt)
+        except ChangeUnderWay as error:
+            if attempt.is_repeat:
+                # Its first sending may be done, or be that change.
+                raise CommitUnknown(f"{error}; it may have taken effect") from error
+            raise
+
+    async def _apply(self, update: ConfigUpdate, attempt: Attempt) -> str:
         async with self._authority.change("RECONFIGURING", is_duty=False):
             state = self._replica.state
             if state.ca_index < attempt.ca_index:
@@ -82,16 +92,16 @@ class Reconfigurer:
                 raise NotReady(f"CA has not finished initializing: {self._authority.trouble or 'no configuration yet'}")
             if attempt.is_repeat and (done := _done_before(state, attempt.request_id)) is not None:
                 return done
+            if attempt.is_repeat and state.ca_index != attempt.ca_index:
+                raise AnswerLost("the answer to this write was lost, and the configuration has changed since: read it")
             if state.rotation is not None:
                 raise InternalError(
                     'CA is already in state "RECONFIGURING": a rotation is under way, see /v1/connect/ca/rotation'
                 )
-            self._check(update, config, state, attempt)
+            self._check(update, config, state)
             return await self._change(update, config, state, attempt)
 
-    def _check(self, update: ConfigUpdate, config: CAConfig, state: State, attempt: Attempt) -> None:
-        if attempt.is_repeat and state.ca_index != attempt.ca_index:
-            raise AnswerLost("the answer to this write was lost, and the configuration has changed since: read it")
+    def _check(self, update: ConfigUpdate, config: CAConfig, state: State) -> None:
         if update.state and dict(update.state) != dict(config.public_state):
             raise BadRequest(_READ_ONLY)
         if update.modify_index and update.modify_index != config.modify_index:

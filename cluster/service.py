@@ -3,6 +3,7 @@
 Puts the parts together and owns none of their rules.
 """
 
+import contextlib
 import hashlib
 import json
 import random
@@ -185,8 +186,10 @@ class NodeService:
             ]
 
         await self._forwarder.call(Call("configure", argument, is_repeatable=True, seconds=_CONFIGURE_SECONDS))
-        # Read your writes, on whatever node they were made.
-        await self.read(ReadLevel.LINEARIZABLE)
+        # Read your writes, on whatever node they were made. But what is done is done, even if the leader is lost now:
+        # an error would say that it had no effect.
+        with contextlib.suppress(NoLeader):
+            await self.read(ReadLevel.LINEARIZABLE)
 
     def ca_trouble(self) -> str:
         return self._authority.trouble

@@ -296,6 +296,13 @@ async def test_repeated_write_behind_another_writers_is_not_made_again(node: Nod
     assert node.cluster.state is before
 
 
+async def test_repeated_write_that_meets_another_change_is_unknown(node: Node) -> None:
+    """Its first sending may be done, or be that change: it must not be called refused."""
+    async with node.authority.change("RECONFIGURING", is_duty=False):
+        text = 'CA is already in state "RECONFIGURING"; it may have taken effect'
+        await assert_refused(node, update(), CommitUnknown, text, is_repeat=True)
+
+
 async def test_leader_behind_the_state_that_the_request_has_seen_judges_nothing(node: Node) -> None:
     """A deposed leader that does not know it yet must not answer from its old state."""
     attempt = Attempt(b"1", node.cluster.state.ca_index + 1, is_repeat=False)
