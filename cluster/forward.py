@@ -17,6 +17,7 @@ import msgpack
 
 from cluster.clock import Clock
 from cluster.errors import AnswerLost, ClusterError, CommitUnknown, InternalError, NoLeader, NotLeader
+from cluster.raft.membership import Member
 from cluster.raft.replica import Replica
 from cluster.telemetry import Metrics
 from cluster.tls import NodeTls
@@ -165,6 +166,16 @@ class Forwarder:
             [[error, result]] = await self._send(
                 leader.id, leader.rpc_address, call.operation, [argument], seconds, is_repeatable=call.is_repeatable
             )
+        if error is not None:
+            raise unpack_error(error)
+        return result
+
+    async def ask(self, peer: Member, operation: str, argument: Any, seconds: float) -> Any:
+        """One server, leader or not. Raises: as the operation; NoLeader when there is no answer."""
+        try:
+            [[error, result]] = await self._send(peer.id, peer.rpc_address, operation, [argument], seconds)
+        except (_Unsent, _Lost):
+            raise NoLeader(f"no answer from {peer.id}") from None
         if error is not None:
             raise unpack_error(error)
         return result

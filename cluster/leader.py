@@ -27,10 +27,11 @@ from cluster.roots import root_of
 from cluster.rotation import RotationRequest, Rotator
 from cluster.serials import new_intent
 from cluster.telemetry import Metrics
+from cluster.uptake import UptakeMeter
 from cluster.waiting import wait_any
 from fsm.commands import Command, InitConfig, InitSeal, Rejected, SetProviderState, SetRootsConfig, TidyLedger
 from fsm.duties import Duty, DutyPolicy, next_duty, next_time, tidy_time
-from fsm.state import CAConfig, State
+from fsm.state import CAConfig, RotationPhase, State
 from providers import verify
 from providers.api import CAChain
 from providers.errors import ConfigInvalid, ProviderError
@@ -41,6 +42,9 @@ _LOOK_SECONDS: Final = 30.0
 _FIRST_PAUSE_SECONDS: Final = 1.0
 _LONGEST_PAUSE_SECONDS: Final = 256.0  # Consul's
 _SHORTEST_PAUSE_SECONDS: Final = 0.05
+#: How often clients are counted during a staged rotation, and how often in a row all must have the root.
+_UPTAKE_SECONDS: Final = 2.0
+_FULL_UPTAKES: Final = 3
 #: The end of the root is warned of when so much of its lifetime is left, every hour.
 _WARN_FROM: Final = 0.2
 _WARN_AGAIN_SECONDS: Final = 3600.0
@@ -60,6 +64,7 @@ class Leader:
         replica: Replica,
         authority: Authority,
         rotator: Rotator,
+        meter: UptakeMeter,
         ledger: LedgerReads,
         connect: ConnectSection,
         policy: DutyPolicy,
@@ -70,6 +75,8 @@ class Leader:
         self._replica = replica
         self._authority = authority
         self._rotator = rotator
+        self._meter = meter
+        self._full_uptakes = 0
         self._ledger = ledger
         self._connect = connect
         self._policy = policy
@@ -140,7 +147,7 @@ class Leader:
         if state.active_root is not None and self._connect.enabled:
             await self._authority.adopt(state)
         if duty is None:
-            return False
+            return await self._clients_are_ready(state)
         started = time.monotonic()
         if duty is Duty.TIDY_LEDGER:
             await self._tidy_ledger()  # changes nothing of the CA: an operator need not wait for it
@@ -154,7 +161,24 @@ class Leader:
         self._log("duty.done", duty=duty.name.lower(), ms=elapsed_ms, index=self._replica.state.index)
         return True
 
+    async def _clients_are_ready(self, state: State) -> bool:
+        """Staged rotation: once all clients have the published root, there is no reason to wait longer."""
+        rotation = state.rotation
+        if rotation is None or rotation.phase is not RotationPhase.WAIT or rotation.is_paused:
+            self._full_uptakes = 0
+            return False
+        uptake = await self._meter.measure(rotation)
+        self._full_uptakes = self._full_uptakes + 1 if uptake.percent == 100 else 0
+        if self._full_uptakes < _FULL_UPTAKES:
+            return False
+        async with self._authority.change("RECONFIGURING", is_duty=True):
+            if self._replica.state.ca_index == state.ca_index:
+                await self._rotator.set_waiting(state, is_over=True)
+        return True
+
     def _until_next_look(self, state: State) -> float:
+        if state.rotation is not None and state.rotation.phase is RotationPhase.WAIT:
+            return _UPTAKE_SECONDS
         return max(_SHORTEST_PAUSE_SECONDS, min(_LOOK_SECONDS, next_time(state) - self._clock.now()))
 
     def _warn_of_expiry(self, state: State) -> None:

@@ -26,6 +26,7 @@ from cluster.http.rpc import RpcServer
 from cluster.leader import Leader
 from cluster.ledger_reads import LedgerReads
 from cluster.membership import Membership
+from cluster.operator_rotation import OperatorRotation
 from cluster.raft.core import RaftTiming
 from cluster.raft.guard import Log
 from cluster.raft.journal import JournalDamaged
@@ -41,6 +42,7 @@ from cluster.signing import SigningPipeline
 from cluster.telemetry import EventLog, Metrics, configure_logging
 from cluster.tls import NodeTls, TlsFiles
 from cluster.upkeep import CertificateFiles, DiskSpace, Scrub, keep_scrubbing, look_after
+from cluster.uptake import UptakeMeter, Watchers
 from cluster.workers import WorkerPool
 from fsm.duties import DutyPolicy
 from fsm.ledger import LedgerDamaged
@@ -136,22 +138,33 @@ async def _start(config: NodeConfig, log: Log, stack: contextlib.AsyncExitStack)
     authority = Authority(pool, sealer, pipeline, clock, config.datacenter)
     policy = DutyPolicy(keep_expired_seconds=config.ledger.keep_expired_days * _DAY_SECONDS)
     rotator = Rotator(replica, authority, clock, log)
-    leader = Leader(replica, authority, rotator, ledger, config.connect, policy, clock, log, metrics)
+    watchers = Watchers()
+
+    async def ask(member: Member, operation: str, argument: Any, seconds: float) -> Any:
+        return await forwarder.ask(member, operation, argument, seconds)
+
+    meter = UptakeMeter(replica, ask, watchers, ledger, config.node_name, clock)
+    leader = Leader(replica, authority, rotator, meter, ledger, config.connect, policy, clock, log, metrics)
     membership = Membership(replica, config.node_name, clock, log)
     operations = LeaderWork(
-        replica, authority, Reconfigurer(replica, authority, rotator, clock, log), membership
+        replica,
+        authority,
+        Reconfigurer(replica, authority, rotator, clock, log),
+        OperatorRotation(replica, authority, rotator, meter, ledger, clock),
+        watchers,
+        membership,
     ).operations()
+    forwarder = Forwarder(
+        replica, operations, tls, config.node_name, clock, metrics, config.limits.leader_wait_ms / 1000
+    )
+    stack.push_async_callback(forwarder.close)
     await stack.enter_async_context(_task(_watch_seal(replica, sealer, node_file, config), fatal))
     await stack.enter_async_context(_task(leader.run(), fatal))
     _publish(metrics, replica, authority, leader, clock)
     rpc = RpcServer(replica, operations, tls, log, metrics)
     await rpc.start(config.rpc.address)
     stack.push_async_callback(rpc.stop)
-    forwarder = Forwarder(
-        replica, operations, tls, config.node_name, clock, metrics, config.limits.leader_wait_ms / 1000
-    )
-    stack.push_async_callback(forwarder.close)
-    service = NodeService(config, replica, authority, forwarder, membership, ledger, pool, clock, metrics)
+    service = NodeService(config, replica, authority, forwarder, membership, ledger, pool, watchers, clock, metrics)
     http = await start_http(create_app(service, log), config.http)
     stack.push_async_callback(http.stop)
     certificates = [_node_certificate(config, tls, clock, log, metrics)]

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, Final
 
-from cluster.api import ClusterInfo, IssuedCert, ServerInfo
+from cluster.api import ClusterInfo, IssuedCert, RotateRequest, RotationPlan, ServerInfo, Uptake
 
 #: Serials are 127 bits or more, msgpack integers end at 64.
 _SERIAL_BYTES: Final = 20
@@ -49,3 +49,34 @@ def pack_cluster(info: ClusterInfo) -> list[Any]:
 def unpack_cluster(packed: Sequence[Any]) -> ClusterInfo:
     servers, log_index = packed
     return ClusterInfo(tuple(ServerInfo(*server) for server in servers), log_index)
+
+
+def pack_rotate(request: RotateRequest) -> list[Any]:
+    return [request.key_type, request.key_bits, request.is_forced, request.is_staged, request.wait_seconds]
+
+
+def pack_uptake(uptake: Uptake) -> list[Any]:
+    return [uptake.watchers, uptake.watchers_seen, uptake.identities, uptake.identities_renewed]
+
+
+def pack_plan(plan: RotationPlan) -> list[Any]:
+    return [
+        plan.active_root_id,
+        plan.provider,
+        plan.key_type,
+        plan.key_bits,
+        plan.is_forced,
+        plan.is_staged,
+        plan.chain_bytes,
+        plan.max_chain_bytes,
+        plan.links,
+        plan.trusted_roots,
+        plan.affected_leaves,
+        plan.retired_until,
+        list(plan.risks),
+    ]
+
+
+def unpack_plan(packed: Sequence[Any]) -> RotationPlan:
+    values = [*packed[:-1], tuple(packed[-1])]
+    return RotationPlan(*values)

@@ -42,8 +42,6 @@ from providers.registry import create_provider
 _COMMIT_SECONDS: Final = 10.0
 #: How long a repair of a CA that never came up is waited for.
 _REPAIR_SECONDS: Final = 10.0
-#: PEM of a root that is not made yet, RSA 4096.
-_ROOT_BYTES: Final = 2 << 10
 _READ_ONLY: Final = "Provider State is read-only. It must be omitted or identical to the current value"
 #: How long a rotation is waited for; it goes on by itself.
 _ROTATION_SECONDS: Final = 50.0
@@ -90,7 +88,7 @@ class Reconfigurer:
             config = state.config
             if config is None:
                 raise NotReady(f"CA has not finished initializing: {self._authority.trouble or 'no configuration yet'}")
-            if attempt.is_repeat and (done := _done_before(state, attempt.request_id)) is not None:
+            if attempt.is_repeat and (done := done_before(state, attempt.request_id)) is not None:
                 return done
             if attempt.is_repeat and state.ca_index != attempt.ca_index:
                 raise AnswerLost("the answer to this write was lost, and the configuration has changed since: read it")
@@ -148,7 +146,7 @@ class Reconfigurer:
         self, candidate: Candidate, update: ConfigUpdate, config: CAConfig, state: State, attempt: Attempt
     ) -> str:
         """This configuration means another root: everything that can be checked is, then the intent is committed."""
-        root_bytes = len(_text(candidate.settings, "RootCert")) or _ROOT_BYTES
+        root_bytes = len(_text(candidate.settings, "RootCert"))
         await self._rotator.check(state, root_bytes, is_forced=update.force_without_cross_signing)
         provider_state = await candidate.prepare_root(int(self._clock.now()))
         target = self._target(candidate, update, config, attempt, secrets.token_hex(8))
@@ -272,7 +270,7 @@ class Reconfigurer:
             raise InternalError(self._authority.trouble)
 
 
-def _done_before(state: State, request_id: bytes) -> str | None:
+def done_before(state: State, request_id: bytes) -> str | None:
     """What a write that is repeated has led to: the rotation to wait for, "" when it is done, None when nothing yet."""
     rotation, last = state.rotation, state.last_rotation
     if rotation is not None and rotation.config.request_id == request_id:

@@ -56,6 +56,8 @@ _PATIENCE_SECONDS: Final = 60
 #: Leaf and CAs together, PEM: TLS stacks refuse longer chains, and every handshake carries them.
 MAX_CHAIN_BYTES: Final = 32 << 10
 _LEAF_BYTES: Final = 3 << 10
+#: PEM of a root that is not made yet: RSA 4096, the largest.
+_ROOT_BYTES: Final = 2 << 10
 #: What a cross-signed certificate has beyond the root it re-issues, PEM: the issuer's name and a longer signature.
 _CROSS_SIGNED_EXTRA_BYTES: Final = 1 << 10
 _MIN_RETENTION_SECONDS: Final = 60
@@ -92,10 +94,14 @@ class Rotator:
 
     # -- before
 
-    async def check(self, state: State, new_root_bytes: int, *, is_forced: bool) -> None:
-        """Whether a rotation could be finished as things stand. Raises: InternalError, in Consul's words; Refused."""
+    async def check(self, state: State, root_bytes: int, *, is_forced: bool) -> tuple[int, int]:
+        """Whether a rotation to a root of this size (0: not known) could be finished as things stand.
+
+        Returns the size of the chain that leaves would carry, at most, and how many links it has.
+        Raises: InternalError, in Consul's words; Refused, with the date from which on it is possible.
+        """
         if is_forced or self._is_expired(state):
-            return
+            return _LEAF_BYTES, 0
         config, old = state.config, state.active_root
         assert config is not None
         assert old is not None
@@ -103,13 +109,14 @@ class Rotator:
         if not await self._authority.pool.supports_cross_signing(config.provider_id):
             raise InternalError(NO_CROSS_SIGNING)
         links = needed_links(links_of(old), state.roots, "")
-        size = _LEAF_BYTES + new_root_bytes + _CROSS_SIGNED_EXTRA_BYTES + _size(links)
+        size = _LEAF_BYTES + (root_bytes or _ROOT_BYTES) + _CROSS_SIGNED_EXTRA_BYTES + _size(links)
         if size > MAX_CHAIN_BYTES:
             raise Refused(
                 f"the chain back to every trusted root would have about {size} bytes, more than {MAX_CHAIN_BYTES}:"
                 f" possible from {_time(self._fits_from(state, size))} on, when older roots are no longer trusted,"
                 " or at once with ForceWithoutCrossSigning"
             )
+        return size, 1 + len(links)
 
     def _fits_from(self, state: State, size: int) -> int:
         """When enough roots have been pruned."""

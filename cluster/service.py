@@ -11,7 +11,19 @@ import secrets
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from cluster.api import ClusterInfo, ConfigUpdate, Digest, IssuedCert, LocalLeaf, ReadLevel, ReadPoint
+from cluster.api import (
+    ClusterInfo,
+    ConfigUpdate,
+    Digest,
+    IssuedCert,
+    LocalLeaf,
+    ReadLevel,
+    ReadPoint,
+    RotateRequest,
+    RotationPlan,
+    Steering,
+    Uptake,
+)
 from cluster.authority import Authority
 from cluster.clock import Clock
 from cluster.config import NodeConfig
@@ -20,12 +32,23 @@ from cluster.forward import Call, Forwarder, Operations
 from cluster.leaf import LeafCache, NewLeaf
 from cluster.ledger_reads import LedgerReads
 from cluster.membership import Membership
-from cluster.messages import pack_cert, pack_cluster, unpack_cert, unpack_cluster
+from cluster.messages import (
+    pack_cert,
+    pack_cluster,
+    pack_plan,
+    pack_rotate,
+    pack_uptake,
+    unpack_cert,
+    unpack_cluster,
+    unpack_plan,
+)
+from cluster.operator_rotation import OperatorRotation
 from cluster.raft.replica import Replica
 from cluster.reconfigure import Attempt, Reconfigurer
 from cluster.serials import new_serial
 from cluster.signing import minimal
 from cluster.telemetry import Metrics
+from cluster.uptake import Watchers
 from cluster.workers import WorkerPool
 from fsm.codec import dump_state
 from fsm.ledger import LedgerQuery, LedgerRow
@@ -45,11 +68,19 @@ class LeaderWork:
     """What only the leader can do, as operations that take and give msgpack values."""
 
     def __init__(
-        self, replica: Replica, authority: Authority, reconfigurer: Reconfigurer, membership: Membership
+        self,
+        replica: Replica,
+        authority: Authority,
+        reconfigurer: Reconfigurer,
+        rotation: OperatorRotation,
+        watchers: Watchers,
+        membership: Membership,
     ) -> None:
         self._replica = replica
         self._authority = authority
         self._reconfigurer = reconfigurer
+        self._rotation = rotation
+        self._watchers = watchers
         self._membership = membership
 
     def operations(self) -> Operations:
@@ -57,6 +88,12 @@ class LeaderWork:
             {
                 "sign": self._sign,
                 "configure": self._configure,
+                "plan_rotation": self._plan_rotation,
+                "rotate": self._rotate,
+                "steer_rotation": self._steer_rotation,
+                "rotation_uptake": self._rotation_uptake,
+                "distrust_root": self._distrust_root,
+                "watchers": self._count_watchers,
                 "cluster": self._cluster,
                 "transfer": self._transfer,
                 "add_peer": self._add_peer,
@@ -92,6 +129,29 @@ class LeaderWork:
         if self._replica.state.active_root is None:
             await self._reconfigurer.wait_for_root()
 
+    async def _plan_rotation(self, argument: Any) -> Any:
+        return pack_plan(await self._rotation.plan(RotateRequest(*argument)))
+
+    async def _rotate(self, argument: Any) -> None:
+        *wanted, request_id, ca_index, is_repeat = argument
+        rotation_id = await self._rotation.rotate(RotateRequest(*wanted), Attempt(request_id, ca_index, is_repeat))
+        if rotation_id:
+            await self._reconfigurer.wait_for_rotation(rotation_id)
+
+    async def _steer_rotation(self, argument: Any) -> None:
+        await self._rotation.steer(Steering(argument))
+
+    async def _rotation_uptake(self, _argument: Any) -> Any:
+        uptake = await self._rotation.uptake()
+        return None if uptake is None else pack_uptake(uptake)
+
+    async def _distrust_root(self, argument: Any) -> None:
+        await self._rotation.distrust(argument)
+
+    async def _count_watchers(self, argument: Any) -> Any:
+        """On any node, not only the leader: what it sees of its own clients."""
+        return list(self._watchers.count(argument))
+
     async def _cluster(self, _argument: Any) -> Any:
         return pack_cluster(await self._membership.info())
 
@@ -117,6 +177,7 @@ class NodeService:
         membership: Membership,
         ledger: LedgerReads,
         pool: WorkerPool,
+        watchers: Watchers,
         clock: Clock,
         metrics: Metrics,
     ) -> None:
@@ -128,6 +189,7 @@ class NodeService:
         self._membership = membership
         self._ledger = ledger
         self._pool = pool
+        self._watchers = watchers
         self._wait_seconds = config.limits.leader_wait_ms / 1000
         rng = random.Random(secrets.randbits(64))  # noqa: S311 - spreads renewals, no secret
         self._leaves = LeafCache(self._new_leaf, _Roots(self), clock, rng)
@@ -145,7 +207,8 @@ class NodeService:
     ) -> ReadPoint:
         point = await self.read(level)
         if of(point.state) <= index:
-            await self._replica.wait_for_index(index, of, timeout=timeout_seconds)
+            with self._watchers.waiting(index):
+                await self._replica.wait_for_index(index, of, timeout=timeout_seconds)
         return self._point()
 
     def _point(self) -> ReadPoint:
@@ -190,6 +253,34 @@ class NodeService:
         # an error would say that it had no effect.
         with contextlib.suppress(NoLeader):
             await self.read(ReadLevel.LINEARIZABLE)
+
+    async def plan_rotation(self, request: RotateRequest) -> RotationPlan:
+        argument = pack_rotate(request)
+        return unpack_plan(await self._forwarder.call(Call("plan_rotation", lambda _: argument, is_repeatable=True)))
+
+    async def rotate(self, request: RotateRequest) -> None:
+        state = (await self.read(ReadLevel.LINEARIZABLE)).state
+        request_id = secrets.token_bytes(16)
+        call = Call(
+            "rotate",
+            lambda is_repeat: [*pack_rotate(request), request_id, state.ca_index, is_repeat],
+            is_repeatable=True,
+            seconds=_CONFIGURE_SECONDS,
+        )
+        await self._forwarder.call(call)
+        await self.read(ReadLevel.LINEARIZABLE)
+
+    async def steer_rotation(self, steering: Steering) -> None:
+        await self._forwarder.call(Call("steer_rotation", lambda _: steering.value))
+        await self.read(ReadLevel.LINEARIZABLE)
+
+    async def rotation_uptake(self) -> Uptake | None:
+        packed = await self._forwarder.call(Call("rotation_uptake", lambda _: None, is_repeatable=True))
+        return None if packed is None else Uptake(*packed)
+
+    async def distrust_root(self, root_id: str) -> None:
+        await self._forwarder.call(Call("distrust_root", lambda _: root_id))
+        await self.read(ReadLevel.LINEARIZABLE)
 
     def ca_trouble(self) -> str:
         return self._authority.trouble

@@ -288,13 +288,46 @@ class LedgerReader:
         meta = dict(self._db.execute("SELECT key, value FROM meta"))
         return LedgerSummary(int(meta["applied_log_index"]), int(meta["count"]), str(meta["digest"]))
 
+    def identities(self, valid_at: int, since: int) -> tuple[int, int]:
+        """SPIFFE IDs with a certificate that is valid at this time, and those of them with one issued behind `since`."""
+        sql = "SELECT count(DISTINCT identity) FROM cert WHERE not_after >= ?"
+        (held,) = self._db.execute(sql, (valid_at,)).fetchone()
+        (renewed,) = self._db.execute(f"{sql} AND id > ?", (valid_at, since)).fetchone()
+        return int(held), int(renewed)
+
+    def valid_count(self, valid_at: int, issuer_key_id: bytes) -> int:
+        """Certificates by this key that have not expired at this time."""
+        sql = (
+            "SELECT count(*) FROM cert JOIN issuer ON issuer.id = cert.issuer"
+            " WHERE cert.not_after >= ? AND issuer.key_id = ?"
+        )
+        (count,) = self._db.execute(sql, (valid_at, issuer_key_id)).fetchone()
+        return int(count)
+
     def damage(self) -> str:
-        """What SQLite finds wrong with the file; empty if nothing. Reads all of it."""
+        """What is wrong with the file; empty if nothing. Reads all of it.
+
+        SQLite has no checksums: it finds a broken structure, but not a byte that changed in a row. The digest does.
+        """
         try:
-            (found,) = self._db.execute("PRAGMA quick_check(1)").fetchone()
-        except sqlite3.DatabaseError as error:
+            self._db.execute("BEGIN")  # one moment for all three
+            try:
+                (found,) = self._db.execute("PRAGMA integrity_check(1)").fetchone()
+                return self._wrong_rows() if found == "ok" else str(found)
+            finally:
+                self._db.execute("ROLLBACK")
+        except (sqlite3.DatabaseError, ValueError, TypeError) as error:
             return str(error)
-        return "" if found == "ok" else str(found)
+
+    def _wrong_rows(self) -> str:
+        count = total = 0
+        for row in self._db.execute(f"SELECT {_COLUMNS} FROM {_JOIN}"):
+            count += 1
+            total += _row_hash(row)
+        written, read = self.summary(), (count, f"{total % _DIGEST_MODULUS:064x}")
+        if (written.count, written.digest) == read:
+            return ""
+        return f"holds {count} certificates with digest {read[1]}, but {written.count} with {written.digest} were written"
 
     def find(self, serial: bytes) -> LedgerRow | None:
         row = self._db.execute(f"SELECT {_COLUMNS} FROM {_JOIN} WHERE serial = ?", (serial,)).fetchone()

@@ -22,6 +22,7 @@ from cluster.errors import CommitUnknown, NoLeader, NotLeader, Refused
 from cluster.leader import Leader
 from cluster.ledger_reads import LedgerReads
 from cluster.membership import Membership
+from cluster.operator_rotation import OperatorRotation
 from cluster.raft.machine import ReplicatedMachine
 from cluster.raft.membership import ChangeKind, Member, Members, MembershipChange, changed
 from cluster.raft.node import NodeStatus
@@ -32,6 +33,7 @@ from cluster.seal import FileKey, Sealer, write_key_file
 from cluster.service import LeaderWork
 from cluster.signing import SigningPipeline
 from cluster.telemetry import Metrics
+from cluster.uptake import UptakeMeter, Watchers
 from cluster.wire import pack_error, unpack_error
 from cluster.worker import Host
 from cluster.workers import WorkerPool
@@ -270,6 +272,10 @@ def in_process_pool(log: EventLog) -> tuple[WorkerPool, InProcessWorker]:
     return pool, worker
 
 
+async def _no_answer(member: Member, operation: str, _argument: Any, _seconds: float) -> Any:
+    raise NoLeader(f"{member.id} does not answer {operation}")
+
+
 @dataclass
 class Node:
     """All that one node does, but for its ports."""
@@ -299,10 +305,13 @@ class Node:
         )
         self.authority = Authority(self.pool, self.sealer, self.pipeline, self.clock, "dc1")
         self.rotator = Rotator(real, self.authority, self.clock, self.log)
+        self.watchers = Watchers()
+        self.meter = UptakeMeter(real, _no_answer, self.watchers, self.ledger, self.name, self.clock)
         self.leader = Leader(
             real,
             self.authority,
             self.rotator,
+            self.meter,
             self.ledger,
             self.connect,
             self.policy,
@@ -312,7 +321,12 @@ class Node:
         )
         self.reconfigurer = Reconfigurer(real, self.authority, self.rotator, self.clock, self.log)
         self.membership = Membership(real, self.name, self.clock, self.log)
-        self.work = LeaderWork(real, self.authority, self.reconfigurer, self.membership)
+        self.operator_rotation = OperatorRotation(
+            real, self.authority, self.rotator, self.meter, self.ledger, self.clock
+        )
+        self.work = LeaderWork(
+            real, self.authority, self.reconfigurer, self.operator_rotation, self.watchers, self.membership
+        )
         self.operations = self.work.operations()
 
 

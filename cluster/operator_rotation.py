@@ -1,0 +1,183 @@
+"""What operators ask of the root beside PUT configuration, on the leader: fresh key, plan, steering, distrust."""
+
+import secrets
+from dataclasses import replace
+from typing import Final
+
+from cluster.api import RotateRequest, RotationPlan, Steering, Uptake
+from cluster.authority import Authority, ProviderRecord, open_record, settings_in
+from cluster.ca_config import CASettings, policies_of, without_key
+from cluster.candidate import Candidate
+from cluster.clock import Clock
+from cluster.errors import AnswerLost, InternalError, NotFound, NotReady, Refused
+from cluster.ledger_reads import LedgerReads
+from cluster.raft.replica import Replica
+from cluster.reconfigure import Attempt, done_before
+from cluster.rotation import MAX_CHAIN_BYTES, RotationRequest, Rotator, retention_seconds
+from cluster.uptake import UptakeMeter
+from fsm.state import CAConfig, CARoot, RotationPhase, State
+from providers.errors import ConfigInvalid
+from providers.profiles import CommonConfig
+from providers.x509 import parse_hex
+
+_BUSY: Final = 'CA is already in state "RECONFIGURING": a rotation is under way, see /v1/connect/ca/rotation'
+_FORCED_RISK: Final = (
+    "without cross-signing, clients that have not fetched the new root refuse new certificates until they have"
+)
+_LEAF_RISK: Final = "every leaf that is renewed from then on is signed by the new root"
+_STAGED_RISK: Final = "clients that have not fetched the new root when it is activated rely on the cross-signed chain"
+
+
+class OperatorRotation:
+    """One for each node; everything here is for the leader."""
+
+    def __init__(
+        self,
+        replica: Replica,
+        authority: Authority,
+        rotator: Rotator,
+        meter: UptakeMeter,
+        ledger: LedgerReads,
+        clock: Clock,
+    ) -> None:
+        self._replica = replica
+        self._authority = authority
+        self._rotator = rotator
+        self._meter = meter
+        self._ledger = ledger
+        self._clock = clock
+
+    async def plan(self, request: RotateRequest) -> RotationPlan:
+        """Raises: Refused, InternalError, NotReady, as `rotate` would."""
+        state = self._replica.state
+        config, root, settings = self._wanted(state, request)
+        kind = self._checked(settings).key_kind
+        chain_bytes, links = await self._rotator.check(state, 0, is_forced=request.is_forced)
+        now = int(self._clock.now())
+        issuer = parse_hex(root.signing_key_id)
+        affected = await self._ledger.call(lambda reader: reader.valid_count(now, issuer))
+        risks = [_LEAF_RISK]
+        if request.is_forced:
+            risks.append(_FORCED_RISK)
+        elif request.is_staged:
+            risks.append(_STAGED_RISK)
+        return RotationPlan(
+            active_root_id=root.root_id,
+            provider=config.provider,
+            key_type=kind.type,
+            key_bits=kind.bits,
+            is_forced=request.is_forced,
+            is_staged=request.is_staged,
+            chain_bytes=chain_bytes,
+            max_chain_bytes=MAX_CHAIN_BYTES,
+            links=links,
+            trusted_roots=len(state.roots) + 1,
+            affected_leaves=affected,
+            retired_until=now + retention_seconds(root, config),
+            risks=tuple(risks),
+        )
+
+    async def rotate(self, request: RotateRequest, attempt: Attempt) -> str:
+        """Begin; the rotation's id. Raises: Refused, InternalError, NotReady (no effect); CommitUnknown."""
+        async with self._authority.change("RECONFIGURING", is_duty=False):
+            state = self._replica.state
+            if attempt.is_repeat:
+                if (done := done_before(state, attempt.request_id)) is not None:
+                    return done
+                if state.ca_index != attempt.ca_index:
+                    raise AnswerLost("the answer to this request was lost, and the CA has changed since: look first")
+            config, _, settings = self._wanted(state, request)
+            policies = policies_of(settings)
+            await self._rotator.check(state, 0, is_forced=request.is_forced)
+            async with Candidate(self._authority, config.cluster_id, settings, b"") as candidate:
+                if candidate.configured.chain is not None:
+                    raise Refused(
+                        f"the provider {config.provider} keeps its root where this configuration points: change that"
+                        " with PUT /v1/connect/ca/configuration"
+                    )
+                provider_state = await candidate.prepare_root(int(self._clock.now()))
+            target = replace(
+                config,
+                provider_id=secrets.token_hex(8),
+                config_json=settings.config_json,
+                force_without_cross_signing=request.is_forced,
+                request_id=attempt.request_id,
+                leaf_ttl_seconds=policies.leaf_ttl_seconds,
+                auto_rotate_percent=policies.auto_rotate_percent,
+            )
+            return await self._rotator.begin(
+                RotationRequest(
+                    target,
+                    settings,
+                    provider_state,
+                    attempt.ca_index,
+                    is_forced=request.is_forced,
+                    is_staged=request.is_staged,
+                    wait_seconds=request.wait_seconds,
+                )
+            )
+
+    async def steer(self, steering: Steering) -> None:
+        """Raises: Refused."""
+        async with self._authority.change("RECONFIGURING", is_duty=False):
+            state = self._replica.state
+            rotation = state.rotation
+            if rotation is None:
+                raise Refused("no rotation is under way")
+            match steering:
+                case Steering.ABORT:
+                    await self._rotator.give_up(state, "given up by an operator")
+                case Steering.ACTIVATE:
+                    await self._rotator.set_waiting(state, is_over=True)
+                case Steering.PAUSE | Steering.RESUME:
+                    await self._rotator.set_waiting(state, is_paused=steering is Steering.PAUSE)
+
+    async def distrust(self, root_id: str) -> None:
+        """Raises: NotFound, Refused."""
+        async with self._authority.change("RECONFIGURING", is_duty=False):
+            state = self._replica.state
+            found = next((root for root in state.roots if root.root_id == root_id.lower()), None)
+            if found is None:
+                listed = ", ".join(root.root_id for root in state.roots)
+                raise NotFound(f"root {root_id!r:.100} is not listed: must be one of {listed}")
+            if found.is_active:
+                raise Refused(f"root {root_id} is active: rotate first, then it can be removed")
+            if not found.is_retired or state.rotation is not None:
+                raise Refused("a rotation is under way: wait for its end, or abort it")
+            await self._rotator.drop_roots(state, (found,), state.ca_index)
+
+    async def uptake(self) -> Uptake | None:
+        rotation = self._replica.state.rotation
+        if rotation is None or rotation.phase is not RotationPhase.WAIT:
+            return None
+        return await self._meter.measure(rotation)
+
+    def _wanted(self, state: State, request: RotateRequest) -> tuple[CAConfig, CARoot, CASettings]:
+        """What is configured now, but for the key. Raises: NotReady, InternalError."""
+        config, root = state.config, state.active_root
+        if config is None or root is None:
+            raise NotReady("CA has not finished initializing: there is no root to rotate yet")
+        if state.rotation is not None:
+            raise InternalError(_BUSY)
+        settings = without_key(settings_in(config, self._record(state, config)))
+        changes: dict[str, object] = {}
+        if request.key_type is not None:
+            changes["PrivateKeyType"] = request.key_type
+        if request.key_bits is not None:
+            changes["PrivateKeyBits"] = request.key_bits
+        names = {name.lower() for name in changes}
+        kept = {key: value for key, value in settings.config.items() if key.lower() not in names}
+        return config, root, CASettings(settings.provider, {**kept, **changes}, settings.secrets)
+
+    def _record(self, state: State, config: CAConfig) -> ProviderRecord:
+        sealed = state.provider_state(config.provider_id)
+        assert sealed is not None  # an invariant of the state
+        assert state.seal is not None
+        self._authority.sealer.unlock(state.seal)
+        return open_record(self._authority.sealer, sealed)
+
+    def _checked(self, settings: CASettings) -> CommonConfig:
+        try:
+            return CommonConfig.parse(settings.config)
+        except ConfigInvalid as error:
+            raise InternalError(f"error configuring provider: {error}") from error

@@ -1,0 +1,95 @@
+"""How far clients have taken up a root that is published and does not sign yet (staged rotation).
+
+A client that watches the roots says in its next blocking query which index it has seen: who waits behind the index of
+the publication has the new root. Where nobody watches, renewed leaves count: whoever fetches a leaf fetches the roots.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from cluster.api import Uptake
+from cluster.clock import Clock
+from cluster.errors import ClusterError
+from cluster.ledger_reads import LedgerReads
+from cluster.raft.membership import Member
+from cluster.raft.replica import Replica
+from fsm.state import Rotation, RotationPhase
+
+#: A server that does not answer in time is left out of this look.
+_ASK_SECONDS: Final = 1.0
+
+
+#: Server, operation, argument, seconds.
+Ask = Callable[[Member, str, Any, float], Awaitable[Any]]
+
+
+class Watchers:
+    """The blocking queries on the roots that wait on this node, by the index their clients have seen."""
+
+    def __init__(self) -> None:
+        self._waiting: Counter[int] = Counter()
+
+    @contextmanager
+    def waiting(self, index: int) -> Iterator[None]:
+        self._waiting[index] += 1
+        try:
+            yield
+        finally:
+            self._waiting[index] -= 1
+            if not self._waiting[index]:
+                del self._waiting[index]
+
+    def count(self, published_index: int) -> tuple[int, int]:
+        """All, and those that have seen the publication."""
+        seen = sum(count for index, count in self._waiting.items() if index >= published_index)
+        return self._waiting.total(), seen
+
+
+class UptakeMeter:
+    """The leader's: asks all servers."""
+
+    def __init__(
+        self,
+        replica: Replica,
+        ask: Ask,
+        watchers: Watchers,
+        ledger: LedgerReads,
+        node_name: str,
+        clock: Clock,
+    ) -> None:
+        self._replica = replica
+        self._ask = ask
+        self._watchers = watchers
+        self._ledger = ledger
+        self._node_name = node_name
+        self._clock = clock
+        self._rotation_id = ""
+        self._most = 0
+
+    async def measure(self, rotation: Rotation) -> Uptake:
+        """Of a rotation in phase WAIT."""
+        assert rotation.phase is RotationPhase.WAIT
+        if rotation.rotation_id != self._rotation_id:
+            self._rotation_id, self._most = rotation.rotation_id, 0
+        counts = await asyncio.gather(*(self._count(name, rotation) for name in self._replica.members))
+        total, seen = (sum(column) for column in zip(*counts, strict=True))
+        # While they are woken and come back, fewer wait than there are.
+        self._most = max(self._most, total)
+        now = int(self._clock.now())
+        held, renewed = await self._ledger.call(lambda reader: reader.identities(now, rotation.published_index))
+        return Uptake(self._most, seen, held, renewed)
+
+    async def _count(self, name: str, rotation: Rotation) -> tuple[int, int]:
+        if name == self._node_name:
+            return self._watchers.count(rotation.published_index)
+        member = self._replica.members.get(name)
+        try:
+            if member is not None:
+                answer = await self._ask(member, "watchers", rotation.published_index, _ASK_SECONDS)
+                return int(answer[0]), int(answer[1])
+        except ClusterError:
+            pass
+        return 0, 0
