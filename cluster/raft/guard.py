@@ -204,7 +204,7 @@ class Guard:
             return False
         if entries[0].log_index == 1 and self._term_behind(1, message) == message["term"]:
             return True
-        if commit <= entries[0].log_index:
+        if commit < entries[0].log_index:
             return False
         return bool(self._term_behind(commit - 1, message) == message["term"])
 

@@ -600,7 +600,6 @@ class RaftNode:
         self.core.start_from(snapshot.log_index)
         self.core.set_members({member.id: member for member in snapshot.members})
         self._source.use(snapshot)
-        self.guard.is_fresh = False
         self._is_promoting = False  # the core has forgotten whom to tell
         self._publish()
         for sequence in list(self._in_flight):

@@ -392,6 +392,31 @@ def test_nodes_that_know_nothing_do_not_start_afresh_beside_one_that_does() -> N
     assert len(cluster.invariants.applied_commands) == 5
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_emptied_disk_that_has_a_snapshot_again_does_not_vote_yet(seed: int) -> None:
+    """It had acknowledged entries behind the snapshot, too."""
+    cluster, leader, (late, wiped) = started(f"snapshot only {seed}")
+    append_many(cluster, leader, 3)
+    leader.run(leader.raft.compact)
+    cluster.wait(lambda: leader.raft.compactions > 0, 1, "a snapshot")
+    cluster.settle()
+    cluster.network.partition([leader.id, wiped.id], [late.id])
+    append_many(cluster, leader, 5, b"y")
+    leader.raft.journal.compact_to(4)  # as when more had been written before: a new disk has to take the snapshot
+    wiped.replace_disk()
+    cluster.run(0.2)  # the leader leads on
+    wiped.start()
+    cluster.wait(lambda: any("snapshot.installed" in event for event in cluster.events), 10, "the snapshot")
+    leader.kill()
+    cluster.network.heal()
+    cluster.run(20.0)
+    assert not wiped.is_leader
+    assert not late.is_leader
+    leader.start()
+    cluster.settle()
+    assert len(cluster.invariants.applied_commands) == 8
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_disks_emptied_one_at_a_time_lose_nothing(seed: int) -> None:
     """Among other faults; the next one only when the node before is up to date again."""

@@ -452,6 +452,26 @@ def test_offered_snapshot_is_pulled_and_replaces_log_and_state() -> None:
     assert solo.commit == 51
 
 
+def test_node_with_a_new_disk_is_not_up_to_date_by_a_snapshot_alone() -> None:
+    """In its earlier life it may have acknowledged what is committed behind the snapshot (G7)."""
+    solo = Solo()
+    install(solo, "b", 2, AT_50, packed_rows(b"one", b"two"))
+    assert solo.node.guard.is_fresh
+    solo.append("b", 2, (50, 1), commit=50)
+    assert solo.node.guard.is_fresh  # the leader has committed nothing of its own term yet
+    solo.append("b", 2, (50, 1), no_op(51, 2), commit=52)
+    assert solo.node.guard.is_fresh
+    solo.append("b", 2, (51, 2), batch(52, 2), commit=52)
+    assert not solo.node.guard.is_fresh
+
+
+def test_snapshot_of_all_that_is_committed_brings_a_new_disk_up_to_date() -> None:
+    solo = Solo()
+    install(solo, "b", 1, AT_50, packed_rows(b"one", b"two"))
+    solo.append("b", 1, (50, 1), commit=50)
+    assert not solo.node.guard.is_fresh
+
+
 def test_crash_at_every_operation_of_an_installation_leaves_a_node_that_starts() -> None:
     for crash_in in range(1, 25):
         solo = Solo()
