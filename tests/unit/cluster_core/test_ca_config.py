@@ -1,0 +1,105 @@
+"""The CA configuration map: secrets apart, defaults filled in, one canonical text."""
+
+import uuid
+
+import pytest
+
+from cluster.ca_config import CASettings, first_cluster_id, first_settings, keep_secrets, settings_of
+from cluster.config import ConnectSection
+from providers.errors import ConfigInvalid
+
+
+def test_secrets_are_kept_apart_whatever_their_spelling() -> None:
+    settings = settings_of("consul", {"privatekey": "k", "TOKEN": "t", "RootCert": "r"})
+    assert settings.secrets == {"privatekey": "k", "TOKEN": "t"}
+    assert settings.config == {"RootCert": "r", "IntermediateCertTTL": "8760h0m0s"}
+    assert settings.merged == {**settings.config, **settings.secrets}
+    assert "'k'" not in repr(settings)
+
+
+def test_secrets_of_a_provider_that_is_not_installed_are_kept_apart_too() -> None:
+    assert settings_of("nope", {"Token": "t"}).secrets == {"Token": "t"}
+
+
+def test_given_intermediate_ttl_stays_under_any_spelling() -> None:
+    assert settings_of("consul", {"intermediatecertttl": "30h"}).config == {"intermediatecertttl": "30h"}
+
+
+def test_equal_settings_have_equal_texts() -> None:
+    one = settings_of("consul", {"b": {"y": 1, "x": "ü"}, "a": [1.5, None]})
+    other = settings_of("consul", {"a": [1.5, None], "b": {"x": "ü", "y": 1}})
+    assert one.config_json == other.config_json
+    assert one.config_json == '{"IntermediateCertTTL":"8760h0m0s","a":[1.5,null],"b":{"x":"ü","y":1}}'
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), b"x", {1, 2}], ids=str)
+@pytest.mark.parametrize("key", ["x", "Token"])
+def test_value_that_is_not_json_is_refused(key: str, value: object) -> None:
+    with pytest.raises(ConfigInvalid, match="error decoding config"):
+        settings_of("consul", {key: value})
+
+
+def _settings(**secrets: object) -> CASettings:
+    return CASettings("consul", {}, secrets)
+
+
+@pytest.mark.parametrize(
+    ("given", "stored", "expected"),
+    [
+        ({}, {"PrivateKey": "k"}, {"PrivateKey": "k"}),
+        ({"PrivateKey": "n"}, {"PrivateKey": "k"}, {"PrivateKey": "n"}),
+        ({"privatekey": "n"}, {"PrivateKey": "k"}, {"privatekey": "n"}),
+        ({"PrivateKey": ""}, {"PrivateKey": "k", "Token": "t"}, {"PrivateKey": "", "Token": "t"}),
+        ({}, {"PrivateKey": ""}, {}),  # cleared earlier: it is not cleared again by every later PUT
+    ],
+)
+def test_omitted_secret_is_kept_and_an_empty_one_clears(
+    given: dict[str, object], stored: dict[str, object], expected: dict[str, object]
+) -> None:
+    assert keep_secrets(_settings(**given), stored).secrets == expected
+
+
+# -- from the node's file
+
+
+def test_new_ca_starts_from_consuls_defaults() -> None:
+    settings = first_settings(ConnectSection())
+    assert settings.provider == "consul"
+    assert settings.config == {"LeafCertTTL": "72h", "IntermediateCertTTL": "8760h", "RootCertTTL": "87600h"}
+    assert settings.secrets == {}
+
+
+def test_names_of_configuration_files_become_those_of_the_api() -> None:
+    section = ConnectSection(
+        ca_config={
+            "leaf_cert_ttl": "24h",
+            "csr_max_per_second": 10,
+            "private_key": "k",
+            "root_pki_path": "p",
+            "skip_validate": True,
+            "address": "a",
+            "PrivateKeyBits": 384,
+            "test_state": {"a": "b"},
+            "cluster_id": str(uuid.uuid4()),
+        }
+    )
+    settings = first_settings(section)
+    assert settings.secrets == {"PrivateKey": "k"}
+    assert settings.config == {
+        "LeafCertTTL": "24h",
+        "IntermediateCertTTL": "8760h",
+        "RootCertTTL": "87600h",
+        "CSRMaxPerSecond": 10,
+        "RootPKIPath": "p",
+        "SkipValidate": True,
+        "Address": "a",
+        "PrivateKeyBits": 384,
+        "test_state": {"a": "b"},
+    }
+
+
+def test_given_cluster_id_is_taken_in_its_canonical_form_and_a_missing_one_is_new() -> None:
+    given = "{A0C1D2E3-0000-4000-8000-000000000001}"
+    section = ConnectSection(ca_config={"cluster_id": given})
+    assert first_cluster_id(section) == "a0c1d2e3-0000-4000-8000-000000000001"
+    assert first_cluster_id(ConnectSection()) != first_cluster_id(ConnectSection())

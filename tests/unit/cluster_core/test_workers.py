@@ -1,0 +1,128 @@
+"""The worker processes: real ones, which may die."""
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import AsyncIterator
+
+import pytest
+
+from cluster.signing import minimal
+from cluster.workers import ProviderSetup, WorkerPool
+from providers.api import IssuedLeaf, RootIntent
+from providers.errors import ConfigInvalid, CSRRejected, NotInitialized, ProviderUnavailable
+from providers.x509 import load_cert
+from tests.fakes import EventLog
+from tests.unit.cluster_core.csrs import serial, service_csr
+from tests.unit.cluster_core.fake_cluster import eventually
+from tests.unit.providers import pki
+
+pytestmark = pytest.mark.slow
+
+DOMAIN = f"{pki.CLUSTER_ID}.consul"
+
+
+@pytest.fixture
+async def log() -> EventLog:
+    return EventLog()
+
+
+@pytest.fixture
+async def pool(log: EventLog) -> AsyncIterator[WorkerPool]:
+    pool = await WorkerPool.start(2, log)
+    yield pool
+    await pool.stop()
+
+
+def setup(state: bytes = b"", **config: object) -> ProviderSetup:
+    return ProviderSetup("consul", pki.CLUSTER_ID, "dc1", is_primary=True, config=config, state=state)
+
+
+async def with_root(pool: WorkerPool, key: str = "k") -> str:
+    """A provider with a root in every worker; the root."""
+    await pool.configure(key, setup())
+    await pool.prepare_root(key, RootIntent(pki.intent().serial, "abc", pki.NOW))
+    chain, state = await pool.generate_root(key)
+    configured = await pool.configure(key, setup(state))
+    assert configured.chain == chain
+    return chain.root_pem
+
+
+async def sign(pool: WorkerPool, number: int, csr_pem: str | None = None) -> IssuedLeaf:
+    requests = [(csr_pem or service_csr(DOMAIN), serial(number))]
+    [leaf] = await pool.sign_leaves("k", DOMAIN, "dc1", pki.NOW, requests)
+    if isinstance(leaf, Exception):
+        raise leaf
+    return leaf
+
+
+async def test_every_worker_signs_with_what_was_configured(pool: WorkerPool) -> None:
+    root = load_cert(await with_root(pool))
+    leaves = await asyncio.gather(*(sign(pool, number) for number in range(8)))
+    assert {load_cert(leaf.cert_pem).issuer for leaf in leaves} == {root.subject}
+    assert [minimal(leaf.serial) for leaf in leaves] == [serial(number) for number in range(8)]
+    with pytest.raises(CSRRejected):
+        await sign(pool, 9, "rubbish")
+
+
+async def test_errors_arrive_as_what_they_are(pool: WorkerPool) -> None:
+    with pytest.raises(ConfigInvalid, match="leaf cert TTL must be greater"):
+        await pool.configure("k", setup(LeafCertTTL="1m"))
+    with pytest.raises(CSRRejected):
+        await pool.check_csr(DOMAIN, "dc1", "rubbish")
+    assert await pool.check_csr(DOMAIN, "dc1", service_csr(DOMAIN)) == (
+        "service",
+        "web",
+        f"spiffe://{DOMAIN}/ns/default/dc/dc1/svc/web",
+    )
+
+
+async def test_csr_made_for_an_agent_is_acceptable(pool: WorkerPool) -> None:
+    csr_pem, key_pem = await pool.make_csr(f"spiffe://{DOMAIN}/ns/default/dc/dc1/svc/db", ["db.local"], ["10.0.0.1"])
+    assert "PRIVATE KEY" in key_pem
+    assert (await pool.check_csr(DOMAIN, "dc1", csr_pem))[1] == "db"
+
+
+async def test_worker_that_dies_is_replaced_and_configured_again(pool: WorkerPool, log: EventLog) -> None:
+    await with_root(pool)
+    old = pool.pids
+    os.kill(old[0], signal.SIGKILL)
+    await eventually(lambda: pool.pids[0] not in old, 20)
+    for number in range(8):
+        await sign(pool, number)
+    assert ("worker.lost", {"pid": old[0], "status": -signal.SIGKILL}) in log.events
+
+
+async def test_work_in_a_worker_that_dies_fails_as_unavailable(pool: WorkerPool) -> None:
+    await with_root(pool)
+    for pid in pool.pids:
+        os.kill(pid, signal.SIGSTOP)
+    request = asyncio.ensure_future(sign(pool, 1))
+    await eventually(lambda: any(worker.load for worker in pool._workers))
+    for pid in pool.pids:
+        os.kill(pid, signal.SIGKILL)
+    with pytest.raises(ProviderUnavailable):
+        await request
+
+
+async def test_forgotten_provider_is_forgotten_everywhere(pool: WorkerPool) -> None:
+    await with_root(pool)
+    await pool.forget_all()
+    for number in range(4):
+        with pytest.raises(NotInitialized):
+            await sign(pool, number)
+
+
+async def test_workers_end_with_the_pool() -> None:
+    pool = await WorkerPool.start(1, EventLog())
+    [pid] = pool.pids
+    await pool.stop()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_setup_shows_no_secret() -> None:
+    text = repr(setup(state=b"very-secret", PrivateKey="very-secret"))
+    assert "very-secret" not in text
+    assert json.loads(setup(PrivateKey="k").arguments()[4]) == {"PrivateKey": "k"}
