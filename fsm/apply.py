@@ -19,6 +19,7 @@ from fsm.commands import (
     InitSeal,
     RecordLeaves,
     Rejected,
+    RestoreCA,
     SetConfig,
     SetProviderState,
     SetRoots,
@@ -120,6 +121,23 @@ def _abort_rotation(state: State, cmd: AbortRotation) -> State | Rejected:
     return replace(state, providers=others, rotation=None, last_rotation=cmd.outcome)
 
 
+def _restore_ca(state: State, cmd: RestoreCA) -> State | Rejected:
+    saved, index = cmd.saved, state.index + 1
+    if saved.seal is None or saved.config is None:
+        return Rejected("not_initialised", "the saved state holds no CA")
+    return replace(
+        saved,
+        index=state.index,
+        leaf_index=state.leaf_index,
+        # Rows that either of the two would have dropped are not kept.
+        tidied_before=max(state.tidied_before, saved.tidied_before),
+        roots_index=index,
+        config=replace(saved.config, create_index=index, modify_index=index),
+        roots=tuple(replace(root, create_index=index, modify_index=index) for root in saved.roots),
+        providers=tuple(replace(record, modify_index=index) for record in saved.providers),
+    )
+
+
 def _with_roots(state: State, roots: Iterable[CARoot], providers: Iterable[ProviderState]) -> State:
     """Roots in id order. All get the index of this write, as in Consul; a provider keeps its own unless it changed."""
     index = state.index + 1
@@ -175,6 +193,7 @@ _HANDLERS: Final[dict[type, Callable[[State, Any], State | Rejected]]] = {
     AdvanceRotation: _advance_rotation,
     FinishRotation: _finish_rotation,
     AbortRotation: _abort_rotation,
+    RestoreCA: _restore_ca,
     RecordLeaves: _record_leaves,
     TidyLedger: _tidy_ledger,
 }
@@ -194,7 +213,9 @@ def apply(state: State, command: Command) -> tuple[State, Applied | Rejected]:
     if isinstance(command, TidyLedger):
         return replace(outcome, index=index), Applied(index)
     outcome = replace(outcome, index=index, ca_index=index)
-    broken = broken_invariant(outcome) or _broken_transition(state, outcome)
+    broken = broken_invariant(outcome)
+    if broken is None and not isinstance(command, RestoreCA):
+        broken = _broken_transition(state, outcome)
     if broken:
         return state, Rejected("invariant", broken)
     return outcome, Applied(index)

@@ -23,6 +23,7 @@ from fsm.commands import (
     InitConfig,
     InitSeal,
     RecordLeaves,
+    RestoreCA,
     SetConfig,
     SetProviderState,
     SetRoots,
@@ -47,6 +48,7 @@ _COMMAND_CODES: Final[dict[type, int]] = {
     AdvanceRotation: 10,
     FinishRotation: 11,
     AbortRotation: 12,
+    RestoreCA: 13,
 }
 
 

@@ -8,7 +8,7 @@ commands that commute leave it out, or they would refuse each other under load.
 from dataclasses import dataclass
 from enum import IntEnum
 
-from fsm.state import CAConfig, CARoot, ProviderState, Rotation, RotationOutcome, SealKey
+from fsm.state import CAConfig, CARoot, ProviderState, Rotation, RotationOutcome, SealKey, State
 
 
 class LeafKind(IntEnum):
@@ -131,6 +131,17 @@ class AbortRotation:
 
 
 @dataclass(frozen=True, slots=True)
+class RestoreCA:
+    """Another cluster's CA, or this one's of an earlier day, takes the place of the present one, seal and all.
+
+    What counts entries and certificates of this cluster stays; issued certificates are restored by RecordLeaves.
+    """
+
+    expected_index: int
+    saved: State
+
+
+@dataclass(frozen=True, slots=True)
 class RecordLeaves:
     """Certificates signed by one key, recorded before they leave the cluster."""
 
@@ -154,6 +165,7 @@ Command = (
     | SetConfig
     | SetRoots
     | RotationCommand
+    | RestoreCA
     | RecordLeaves
     | TidyLedger
 )

@@ -18,6 +18,7 @@ from fsm.commands import (
     LeafRecord,
     RecordLeaves,
     Rejected,
+    RestoreCA,
     SetConfig,
     SetProviderState,
     SetRoots,
@@ -187,6 +188,7 @@ COMMANDS: dict[str, Command] = {
         13, (root("r1", is_active=False), root("r2")), config("p2"), (provider_state("p2"),), outcome(is_forced=True)
     ),
     "abort_rotation": AbortRotation(14, outcome(root_id="", reason="the provider is down")),
+    "restore_ca": RestoreCA(15, State(3, 3, 2, 1, SEAL, config(), (root("r1"),), (provider_state(),), NOW)),
     "record_leaves": RecordLeaves(ISSUER, (record(1), record(2, kind=LeafKind.AGENT, request_id=b"r" * 16))),
     "tidy_ledger": TidyLedger(NOW),
 }

@@ -14,6 +14,7 @@ from fsm.commands import (
     FinishRotation,
     RecordLeaves,
     Rejected,
+    RestoreCA,
     SetConfig,
     SetRoots,
 )
@@ -197,3 +198,30 @@ def test_roots_are_pruned_when_their_retention_is_over_and_not_during_a_rotation
     again = rotation(config=config("p3"), rotation_id="rotation-3")
     under_way = applied(state, BeginRotation(state.ca_index, again, provider_state("p3")))
     assert next_duty(under_way, NOW + DAY, POLICY) is Duty.ROTATE_GENERATE
+
+
+# -- restore
+
+
+def test_restored_ca_takes_the_place_of_the_present_one_and_indexes_go_on() -> None:
+    saved = published()
+    state = applied(ready(), RecordLeaves(samples.ISSUER, (samples.record(1), samples.record(2))))
+    other = replace(state, config=replace(config(), cluster_id=samples.OTHER_CLUSTER_ID))
+    after = applied(other, RestoreCA(other.ca_index, saved))
+    index = other.index + 1
+    assert (after.index, after.ca_index, after.roots_index) == (index, index, index)
+    assert after.leaf_index == other.leaf_index
+    assert after.trust_domain == saved.trust_domain
+    assert [root.root_id for root in after.roots] == [root.root_id for root in saved.roots]
+    assert {root.modify_index for root in after.roots} == {index}
+    assert after.config is not None
+    assert (after.config.create_index, after.config.modify_index) == (index, index)
+    assert after.rotation == saved.rotation
+    assert after.seal == saved.seal
+
+
+def test_what_holds_no_ca_or_none_that_can_be_is_not_restored() -> None:
+    state = ready()
+    refused(state, RestoreCA(state.ca_index, State()), "not_initialised")
+    refused(state, RestoreCA(state.ca_index - 1, state), "stale_index")
+    refused(state, RestoreCA(state.ca_index, replace(state, providers=())), "invariant")
