@@ -19,7 +19,8 @@ _LINK_LOST_SPREAD: Final = 0.1
 _NEVER: Final = float("-inf")
 
 #: Obeyed from any server of this cluster, member or not as far as this node knows: a node that was away may not know
-#: yet that its leader was added (Raft 6). Everything else counts from members only, elections from voters only.
+#: yet that its leader was added (Raft 6). But not while another leader is heard: whoever was removed keeps a good
+#: certificate. Everything else counts from members only, elections from voters only.
 _FROM_LEADERS: Final = frozenset(("append_entries", "offer_snapshot", "term_notice"))
 _FROM_VOTERS: Final = frozenset(("request_vote", "response_vote", "pre_vote", "pre_vote_granted", "timeout_now"))
 
@@ -96,6 +97,8 @@ class Guard:
         kind, term = message["type"], core.term
         if kind not in _FROM_LEADERS and peer not in (core.other_voters if kind in _FROM_VOTERS else core.members):
             return None
+        if peer not in core.members and self._has_leader_beside(peer):
+            return None
         match kind:
             case "append_entries" | "offer_snapshot":
                 return self._from_leader(peer, message)
@@ -114,6 +117,14 @@ class Guard:
                 if message["round"] == self._round:
                     self._round_votes[peer] = message["is_fresh"]
         return None
+
+    def _has_leader_beside(self, peer: str) -> bool:
+        """Whether this node leads, or hears from another leader. A leader that was deposed by one it does not know
+        loses its quorum, and stops leading by itself.
+        """
+        core = self._core
+        is_heard = self._clock() - self.leader_contact < self._timing.election_min
+        return core.is_leader or (is_heard and core.leader_id not in (None, peer))
 
     def after_core(self, peer: str) -> None:
         """Called when the core has seen what `incoming` returned."""

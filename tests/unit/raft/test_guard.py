@@ -382,6 +382,30 @@ def test_stranger_and_learner_have_no_say_in_elections(kind: str) -> None:
     assert (solo.node.core.term, solo.sent) == (0, [])
 
 
+@pytest.mark.parametrize("is_leader", [True, False])
+def test_server_that_is_no_member_is_not_heard_while_there_is_a_leader(is_leader: bool) -> None:
+    """One that was removed has a good certificate still; it must not depose anybody."""
+    solo = Solo() if is_leader else follower()
+    if is_leader:
+        solo.elect()
+    term, last = solo.node.core.term, solo.last
+    solo.feed("x", "term_notice", term=9)
+    solo.append("x", 9, (last.log_index, last.term), no_op(last.log_index + 1, 9), commit=99)
+    solo.feed("x", "offer_snapshot", term=9, log_index=100, epoch=0)
+    assert (solo.node.core.term, solo.last) == (term, last)
+    assert solo.take("x") == []
+
+
+def test_leader_that_was_added_meanwhile_is_followed_once_the_old_one_is_silent() -> None:
+    """A node that was away does not know it as a member yet (Raft 6)."""
+    solo = follower(last=5)
+    solo.clock.advance(TIMING.election_min)
+    solo.append("x", 2, (5, 1), no_op(6, 2))
+    assert solo.last == no_op(6, 2)
+    solo.feed("y", "term_notice", term=9)  # now x is heard
+    assert (solo.node.core.term, solo.node.core.leader_id) == (2, "x")
+
+
 def test_request_to_take_over_is_followed_at_once() -> None:
     solo = follower(last=5, commit=5)
     solo.feed("c", "timeout_now", term=1)  # not the leader

@@ -23,7 +23,7 @@ from cluster.raft.snapshot import Snapshot, SnapshotDamaged, SnapshotFile
 from tests.sim.cluster import member, members_of
 from tests.sim.disk import Crash, SimDisk
 from tests.sim.machine import ListState, encoded
-from tests.unit.raft.solo import NO_COMPACTION, Solo, batch, no_op
+from tests.unit.raft.solo import NO_COMPACTION, TIMING, Solo, batch, no_op
 
 
 def state_of(*commands: bytes) -> bytes:
@@ -134,6 +134,7 @@ def test_change_that_is_taken_back_leaves_the_members_as_they_were() -> None:
     change = codec.pack_change(MembershipChange(ChangeKind.REMOVE, member("c")))
     solo.append("b", 1, (1, 0), no_op(2, 1), (bytes([codec.MEMBERSHIP]) + change, 3, 1))  # type: ignore[arg-type]
     assert set(solo.node.core.members) == {"a", "b"}
+    solo.clock.advance(TIMING.election_min)  # b is silent
     solo.append("c", 2, (2, 1), no_op(3, 2))
     assert solo.node.core.members == members_of("a", "b", "c")
 
