@@ -51,6 +51,9 @@ _DIGEST_MODULUS: Final = 1 << 256
 _CACHED_IDS: Final = 4096
 _KEPT_LOG_BYTES: Final = 64 << 20
 
+#: What reading a damaged file may raise: SQLite's own, and ours for a value in `meta` that is none of what we wrote.
+_UNREADABLE: Final = (sqlite3.DatabaseError, KeyError, TypeError, ValueError)
+
 
 class LedgerDamaged(Exception):
     """The file is not a sound ledger of a format this node knows."""
@@ -102,8 +105,8 @@ class Ledger:
         try:
             self._db = _open(path)
             self._prepare()
-        except sqlite3.DatabaseError as error:
-            raise LedgerDamaged(f"{path}: {error}") from error
+        except _UNREADABLE as error:
+            raise LedgerDamaged(f"{path}: {error!r}") from error
         self._is_open_transaction = False
         self._issuers: dict[bytes, int] = {}
         self._identities: dict[tuple[str, int, str], int] = {}
@@ -289,7 +292,7 @@ class LedgerReader:
         return LedgerSummary(int(meta["applied_log_index"]), int(meta["count"]), str(meta["digest"]))
 
     def identities(self, valid_at: int, since: int) -> tuple[int, int]:
-        """SPIFFE IDs with a certificate that is valid at this time, and those of them with one issued behind `since`."""
+        """SPIFFE IDs with a certificate valid at this time, and how many of them got one behind the index `since`."""
         sql = "SELECT count(DISTINCT identity) FROM cert WHERE not_after >= ?"
         (held,) = self._db.execute(sql, (valid_at,)).fetchone()
         (renewed,) = self._db.execute(f"{sql} AND id > ?", (valid_at, since)).fetchone()
@@ -316,18 +319,25 @@ class LedgerReader:
                 return self._wrong_rows() if found == "ok" else str(found)
             finally:
                 self._db.execute("ROLLBACK")
-        except (sqlite3.DatabaseError, ValueError, TypeError) as error:
-            return str(error)
+        except _UNREADABLE as error:
+            return repr(error)
 
     def _wrong_rows(self) -> str:
-        count = total = 0
-        for row in self._db.execute(f"SELECT {_COLUMNS} FROM {_JOIN}"):
+        count = total = log_index = 0
+        written = self.summary()
+        for row in self._db.execute(f"SELECT {_COLUMNS} FROM {_JOIN} ORDER BY cert.id"):
             count += 1
             total += _row_hash(row)
-        written, read = self.summary(), (count, f"{total % _DIGEST_MODULUS:064x}")
+            # Not in the digest, but it grows with the id: a copy would take a wrong one for how far it has got.
+            if not log_index <= row[11] <= written.applied_log_index:
+                return f"certificate {row[0]} has log index {row[11]}, between {log_index} and the last one applied"
+            log_index = row[11]
+        read = count, f"{total % _DIGEST_MODULUS:064x}"
         if (written.count, written.digest) == read:
             return ""
-        return f"holds {count} certificates with digest {read[1]}, but {written.count} with {written.digest} were written"
+        return (
+            f"holds {count} certificates with digest {read[1]}, but {written.count} with {written.digest} were written"
+        )
 
     def find(self, serial: bytes) -> LedgerRow | None:
         row = self._db.execute(f"SELECT {_COLUMNS} FROM {_JOIN} WHERE serial = ?", (serial,)).fetchone()

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, Final
 
-from cluster.raft.journal import Entry
-from cluster.raft.snapshot import Snapshot, SnapshotFile
+from cluster.raft.journal import Entry, JournalDamaged
+from cluster.raft.snapshot import Snapshot, SnapshotDamaged, SnapshotFile
 from fsm.codec import dump_state
-from fsm.ledger import LedgerReader
+from fsm.ledger import LedgerDamaged, LedgerReader
 from tests.crash.volume import Image, MemoryDisk, Volume
 from tests.crash.workload import (
     DIRECTORY,
@@ -30,6 +30,7 @@ from tests.crash.workload import (
 _LAST_TERM: Final = 50
 _NO_INDEX: Final = 1 << 62
 
+#: All but the log index, which nobody is served.
 Rows = dict[int, tuple[Any, ...]]
 
 
@@ -75,7 +76,7 @@ class Files:
 
 
 def rows_of(reader: LedgerReader) -> Rows:
-    return {row[0]: row for row in reader.export_rows(0, _NO_INDEX, _NO_INDEX)}
+    return {row[0]: row[:11] for row in reader.export_rows(0, _NO_INDEX, _NO_INDEX)}
 
 
 class Judge:
@@ -87,6 +88,7 @@ class Judge:
         #: State behind each entry, and every row that was ever in the ledger.
         self._states = [b""]
         self._all_rows: Rows = {}
+        self._committed_at: dict[int, int] = {}  # log index, by row
         self._follow(f"{scratch}/final.db")
         self._known: dict[bytes, LogContents] = {}
         self._right: set[tuple[object, ...]] = set()
@@ -100,13 +102,44 @@ class Judge:
         for entry in self._entries:
             apply_to(machine, entry)
             self._states.append(dump_state(machine.state))
-            self._all_rows.update(rows_of(reader))
+            for number, row in rows_of(reader).items():
+                self._all_rows[number] = row
+                self._committed_at.setdefault(number, entry.log_index)
         self._final_rows = rows_of(reader)
         self._final_digest = machine.ledger_summary.digest
         reader.close()
         machine.close()
 
     # -- judging
+
+    def judge_damaged(self, log: Image, ledger: Image, promises: Promises) -> str:
+        """What becomes of an image in which bytes were changed: "refused at start", "found by scrub" or "harmless".
+
+        Raises: Broken when it is none of them, or when the refusal does not name the file.
+        """
+        refused = "refused at start"
+        try:
+            recovered(log)
+        except (JournalDamaged, SnapshotDamaged) as error:
+            if not any(path in str(error) for path in log):
+                raise Broken(f"refuses without naming a file: {error}") from error
+            return refused
+        path = self._unpacked(ledger)
+        try:
+            node = Node(MemoryDisk(Volume(log)), path)
+        except LedgerDamaged as error:
+            if path not in str(error):
+                raise Broken(f"refuses without naming the file: {error}") from error
+            return refused
+        reader = LedgerReader(path)
+        try:
+            if reader.damage():
+                return "found by scrub"
+        finally:
+            reader.close()
+            node.machine.close()
+        self._restart(log, ledger, promises)
+        return "harmless"
 
     def judge(self, log: Files, ledger: Files, promises: Promises) -> None:
         """Raises: Broken."""
@@ -181,7 +214,7 @@ class Judge:
         if dump_state(node.machine.state) != self._states[applied]:
             raise Broken(f"has another state at entry {applied}")
         for number, row in rows_of(reader).items():
-            if row[11] > promises.committed or self._all_rows.get(number) != row:
+            if self._committed_at.get(number, _NO_INDEX) > promises.committed or self._all_rows[number] != row:
                 raise Broken(f"serves certificate {number}, which is not committed: {row}")
         if not node.raft.guard.is_fresh and node.last.log_index < (promises.fresh_until or _NO_INDEX):
             raise Broken("takes its disk for one that has forgotten nothing")

@@ -3,20 +3,16 @@
 QUORUMCA_EVIDENCE=FILE writes the counts there as JSON.
 """
 
-import json
-import os
 import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import pytest
-
 from tests.crash.judge import Broken, Files, Judge
-from tests.crash.sqlite_vfs import RecordingVfs, library
+from tests.crash.recording import recording, write_evidence
 from tests.crash.volume import Operation, Volume, Write
-from tests.crash.workload import LEDGER_FILES, LOG_FILES, Recorder, Step
+from tests.crash.workload import LEDGER_FILES, LOG_FILES, Step
 
 
 @dataclass(slots=True)
@@ -80,26 +76,8 @@ def brief(operation: Operation) -> str:
     return repr(operation)
 
 
-def write_evidence(name: str, counts: dict[str, object]) -> None:
-    """Printed, and added to the file that QUORUMCA_EVIDENCE names."""
-    print(name, json.dumps(counts))
-    path = os.environ.get("QUORUMCA_EVIDENCE")
-    if path:
-        file = Path(path)
-        known = json.loads(file.read_text()) if file.exists() else {}
-        file.write_text(json.dumps({**known, name: counts}, indent=2, sort_keys=True) + "\n")
-
-
 def test_power_cut_anywhere_loses_no_promise(tmp_path: Path) -> None:
-    sqlite = library()
-    if sqlite is None:
-        pytest.skip("sqlite3 is linked into this Python: its file operations cannot be recorded")
-    (tmp_path / "node").mkdir()
-    (tmp_path / "scratch").mkdir()
-    recorder = Recorder(str(tmp_path / "node"))
-    with RecordingVfs(sqlite, recorder.note_sqlite):
-        recorder.run()
-    with RecordingVfs(sqlite):
-        counts = judge_all(recorder.steps, Judge(recorder.history, str(tmp_path / "scratch")))
+    with recording(tmp_path) as recorded:
+        counts = judge_all(recorded.steps, recorded.judge)
     write_evidence("crash_points", counts.report())
     assert counts.images.total() > 10_000

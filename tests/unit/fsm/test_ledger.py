@@ -471,6 +471,51 @@ def test_damaged_file_is_refused(ledger: Ledger, path: str, offset: int) -> None
         Ledger(path)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE cert SET public_key_sha256 = x'00' WHERE id = 3",
+        "UPDATE cert SET not_after = not_after + 1 WHERE id = 3",
+        "UPDATE identity SET name = 'other' WHERE id = 1",
+        "UPDATE issuer SET key_id = x'00'",
+        "UPDATE cert SET log_index = 1 WHERE id = 3",
+        "UPDATE cert SET log_index = 1 << 40 WHERE id = 5",
+        "DELETE FROM cert WHERE id = 5",
+        "UPDATE meta SET value = 'x' WHERE key = 'count'",
+        "DELETE FROM meta",
+    ],
+)
+def test_row_that_changed_behind_the_ledgers_back_is_damage(
+    ledger: Ledger, reader: LedgerReader, path: str, change: str
+) -> None:
+    """SQLite has no checksums: what is well-formed it takes for right."""
+    fill(ledger, 5, per_entry=2)
+    assert reader.damage() == ""
+    db = sqlite3.connect(path)
+    db.execute(change)
+    db.commit()
+    db.close()
+    assert reader.damage() != ""
+
+
+@pytest.mark.parametrize("change", ["DELETE FROM meta WHERE key = 'count'", "UPDATE meta SET value = 'x'"])
+def test_counters_that_cannot_be_read_are_refused(ledger: Ledger, path: str, change: str) -> None:
+    ledger.close()
+    db = sqlite3.connect(path)
+    db.execute(change)
+    db.commit()
+    db.close()
+    with pytest.raises(LedgerDamaged, match=r"ledger\.db"):
+        Ledger(path)
+
+
+def test_tidied_ledger_is_not_damaged(ledger: Ledger, reader: LedgerReader) -> None:
+    fill(ledger, 5)
+    ledger.tidy(NOW + 3)
+    ledger.commit(200)
+    assert reader.damage() == ""
+
+
 def test_file_that_is_no_database_is_refused(path: str) -> None:
     Path(path).write_bytes(b"not a database, but long enough to have a header" * 100)
     with pytest.raises(LedgerDamaged):
