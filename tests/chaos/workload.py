@@ -28,8 +28,10 @@ _FIRST_TTL: Final = 3700
 _NOT_DONE: Final = (429, 503)
 _UNKNOWN: Final = 504
 _STALE: Final = 409
-#: Consul's texts for a write that met another one.
-_CONFLICT: Final = re.compile(r'CA is already in state "RECONFIGURING"|could not atomically update roots and config')
+#: Consul's texts, with status 500, for a read without a leader and for a write that met another one.
+_TROUBLE: Final = re.compile(
+    r'No cluster leader|CA is already in state "RECONFIGURING"|could not atomically update roots and config'
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +198,7 @@ class Workload:
             return Outcome.OK
         if answer.status == _UNKNOWN:
             return Outcome.UNKNOWN
-        if answer.status not in _NOT_DONE and not _CONFLICT.search(answer.text):
+        if answer.status not in _NOT_DONE and not _TROUBLE.search(answer.text):
             self.record.unexpected.append(f"{what} was answered with {answer.status}: {answer.text[:200]}")
         return Outcome.NOT_DONE
 
