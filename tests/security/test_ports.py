@@ -215,12 +215,16 @@ async def test_other_roles_of_the_same_ca_are_refused(
     assert _is_refused(attacker.send_tls(target.address(port), context, said))
 
 
-@pytest.mark.parametrize("port", PORTS)
-async def test_server_that_is_no_member_changes_nothing(target: Target, untouched: Facts, port: str) -> None:
-    """One that was removed has a good certificate still."""
+async def test_server_that_is_no_member_is_not_heard(target: Target, untouched: Facts) -> None:
+    """One that was removed has a good certificate still. On the Raft port it may stay, but while there is a leader
+    nothing is done or answered for it.
+    """
     context = attacker.client_context(target.issue(Identity("server", node="node-9")))
-    said = target.said(port, max(untouched.terms) + _TERMS_AHEAD)
-    assert _is_refused(attacker.send_tls(target.address(port), context, said))
+    for node in target.cluster.nodes:
+        said = target.said(RAFT, max(untouched.terms) + _TERMS_AHEAD)
+        assert attacker.record_tls(node.local.raft, context, said, 2.0)[1] == b""
+        answer = attacker.send_tls(node.local.rpc, context, target.said(RPC, 0))
+        assert answer.startswith(b"HTTP/1.1 403 ")
 
 
 @pytest.mark.parametrize("port", PORTS)
