@@ -13,7 +13,7 @@ from aiohttp.typedefs import Handler as AiohttpHandler
 from cluster.api import Service
 from cluster.clock import Clock, SystemClock
 from cluster.config import HttpSection
-from cluster.http import agent, catalog, certs, configuration, openapi, operator, roots, sign, status
+from cluster.http import agent, catalog, certs, configuration, openapi, operator, roots, rotation, sign, status
 from cluster.http.blocking import MAX_WAITING, Waiters
 from cluster.http.body import answer_early, expect_continue
 from cluster.http.connection import ANSWER_SECONDS, HEAD_SECONDS, MAX_HEADER_BYTES, Connection, Door
@@ -32,6 +32,7 @@ from cluster.raft.guard import Log
 ROUTES: Final[tuple[Route, ...]] = (
     *sign.ROUTES,
     *roots.ROUTES,
+    *rotation.ROUTES,
     *configuration.ROUTES,
     *certs.ROUTES,
     *agent.ROUTES,

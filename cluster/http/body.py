@@ -3,7 +3,7 @@
 import asyncio
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final, NoReturn
 
 from aiohttp import ClientPayloadError, web
@@ -12,6 +12,7 @@ from aiohttp.http_exceptions import PayloadEncodingError
 from cluster.errors import BadRequest
 from cluster.http.errors import BodyTooLarge, TooSlow
 from cluster.http.query import shown
+from providers.durations import format_duration, parse_duration
 
 MAX_BODY_BYTES: Final = 512 << 10
 #: Of a body that is refused, this much is still taken in, so that a client which only writes gets to read the answer.
@@ -142,6 +143,36 @@ def index_field(fields: Fields, name: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         _fail(f"{name} = {shown(value)}: must be a whole number from 0 to 2^64-1")
     return value
+
+
+def optional_index_field(fields: Fields, name: str) -> int | None:
+    """None when it is left out."""
+    return index_field(fields, name) if name.lower() in fields else None
+
+
+def duration_field(fields: Fields, name: str, least: int, most: int) -> int | None:
+    """Nanoseconds of a Go duration, or of a number, as Go's clients write one; None when it is left out."""
+    value = fields.get(name.lower())
+    if value is None:
+        return None
+    try:
+        ns = parse_duration(value) if isinstance(value, str) else value
+    except ValueError:
+        ns = None
+    if not isinstance(ns, int) or isinstance(ns, bool) or not least <= ns <= most:
+        _fail(
+            f"{name} = {shown(value)}: must be a Go duration as in 10m, or a whole number of nanoseconds,"
+            f" from {format_duration(least)} to {format_duration(most)}"
+        )
+    return ns
+
+
+def refuse_other_fields(fields: Fields, known: Collection[str], what: str) -> None:
+    """For requests in which a misspelt field would be dangerous. Raises: BadRequest."""
+    names = {name.lower() for name in known}
+    for name in fields:
+        if name not in names:
+            _fail(f"unknown field {shown(name)}: allowed for {what} are {', '.join(known)}")
 
 
 def object_field(fields: Fields, name: str) -> Mapping[str, object] | None:

@@ -6,9 +6,10 @@ from typing import Final
 from aiohttp import web
 
 from cluster.api import ConfigUpdate
-from cluster.errors import InternalError
+from cluster.errors import BadRequest, InternalError
 from cluster.http.blocking import point_headers, query_options
 from cluster.http.body import (
+    Fields,
     bool_field,
     decode_object,
     index_field,
@@ -19,12 +20,14 @@ from cluster.http.body import (
 )
 from cluster.http.context import Api, Route, read_state
 from cluster.http.errors import read_status
-from cluster.http.query import Query
+from cluster.http.query import Query, shown
 from cluster.http.render import empty_response, json_response, sorted_maps
 from cluster.http.roots import require_connect
+from cluster.http.rotation import wait_seconds
 from fsm.state import CAConfig, State
 
 _ALIASES: Final = {"force_without_cross_signing": "forcewithoutcrosssigning"}
+_DIRECT, _STAGED = "direct", "staged"
 
 
 async def get_configuration(api: Api, request: web.Request, query: Query) -> web.Response:
@@ -40,12 +43,15 @@ async def get_configuration(api: Api, request: web.Request, query: Query) -> web
 async def put_configuration(api: Api, request: web.Request, _query: Query) -> web.Response:
     require_connect(api)
     fields = decode_object(await read_body(request), _ALIASES)
+    is_staged = _is_staged(fields)
     update = ConfigUpdate(
         provider=text_field(fields, "Provider"),
         config=object_field(fields, "Config") or {},
         state=text_map_field(fields, "State"),
         force_without_cross_signing=bool_field(fields, "ForceWithoutCrossSigning"),
         modify_index=index_field(fields, "ModifyIndex"),
+        is_staged=is_staged,
+        wait_seconds=wait_seconds(fields, "RotationWait", is_staged=is_staged, staged_by=f"RotationMode {_STAGED}"),
     )
     index_field(fields, "CreateIndex")  # as read by GET; only its type is checked
     await api.service.configure(update)
@@ -56,6 +62,14 @@ ROUTES: Final = (
     Route(("GET",), "/v1/connect/ca/configuration", get_configuration, status_of=read_status),
     Route(("PUT",), "/v1/connect/ca/configuration", put_configuration, logs_success=True),
 )
+
+
+def _is_staged(fields: Fields) -> bool:
+    """How the root is changed, if this changes it. Raises: BadRequest."""
+    mode = text_field(fields, "RotationMode")
+    if mode not in ("", _DIRECT, _STAGED):
+        raise BadRequest(f"RotationMode = {shown(mode)}: must be {_STAGED}, {_DIRECT} or empty")
+    return mode == _STAGED
 
 
 def _config_index(state: State) -> int:

@@ -8,7 +8,9 @@ from aiohttp import web
 from cluster.http.context import Api, Route
 from cluster.http.query import Query
 from cluster.http.render import json_response
+from cluster.http.rotation import ACTIONS
 from fsm.commands import LeafKind
+from fsm.state import RotationPhase
 
 _Json = dict[str, Any]
 
@@ -26,6 +28,10 @@ def _number(description: str = "") -> _Json:
 
 _FLAG: Final[_Json] = {"type": "boolean"}
 _TIME: Final[_Json] = {"type": "string", "format": "date-time"}
+_DURATION: Final[_Json] = {
+    "type": ["string", "integer"],
+    "description": "staged: how long to wait for clients at most; Go duration or nanoseconds, to 720h; default 10m",
+}
 
 
 def _object(required: bool = True, /, **properties: _Json) -> _Json:
@@ -146,7 +152,88 @@ _SCHEMAS: Final[_Json] = {
         State=_nullable({"type": "object", "additionalProperties": _text(), "description": "read-only"}),
         ForceWithoutCrossSigning=_FLAG,
         ModifyIndex=_number("check-and-set against the stored ModifyIndex; 0 or absent: unconditional"),
+        RotationMode={
+            "type": "string",
+            "enum": ["", "direct", "staged"],
+            "description": "if the root changes; staged: clients learn the new root before it signs",
+        },
+        RotationWait=_DURATION,
     ),
+    "RotationStatus": _object(
+        Rotation=_nullable(
+            _object(
+                ID=_text(),
+                Phase={"type": "string", "enum": [phase.value for phase in RotationPhase]},
+                StartedAt=_TIME,
+                PhaseSince=_TIME,
+                Provider=_text("of the new root"),
+                Staged=_FLAG,
+                Forced=_FLAG,
+                Paused=_FLAG,
+                WaitUntil=_nullable({**_TIME, "description": "in phase wait: when the new root signs at the latest"}),
+                WaitingFor=_text("a sentence for people"),
+                NewRootID=_text("empty until it is made"),
+                Uptake=_nullable(
+                    _object(
+                        Watchers=_number("blocking queries on the roots"),
+                        WatchersSeen=_number("of these, how many have the new root"),
+                        Identities=_number("SPIFFE IDs with a valid leaf"),
+                        IdentitiesRenewed=_number("of these, how many got one since the new root was listed"),
+                        Percent=_number("of the watchers; of the identities where nobody watches"),
+                    )
+                ),
+            )
+        ),
+        Last=_nullable(
+            _object(
+                ID=_text(),
+                EndedAt=_TIME,
+                RootID=_text("the new active root; empty when the rotation was given up"),
+                Reason=_text("why it was given up"),
+                Forced=_FLAG,
+                ClientsMayFailUntil=_nullable(
+                    {**_TIME, "description": "behind a forced rotation, for clients that have not fetched the roots"}
+                ),
+            )
+        ),
+        Roots=_list(
+            _object(
+                ID=_text(),
+                Active=_FLAG,
+                RotatedOutAt=_nullable(_TIME),
+                PruneAt=_nullable({**_TIME, "description": "when it is no longer trusted"}),
+                NotAfter=_TIME,
+            )
+        ),
+    ),
+    "RotationPlan": _object(
+        ActiveRootID=_text(),
+        Provider=_text(),
+        PrivateKeyType=_text("of the new root"),
+        PrivateKeyBits=_number(),
+        Forced=_FLAG,
+        Staged=_FLAG,
+        ChainBytes=_number("what every leaf would carry, PEM, at most"),
+        MaxChainBytes=_number("where a rotation is refused"),
+        Links=_number("cross-signed certificates in that chain"),
+        TrustedRoots=_number("listed once it is done"),
+        AffectedLeaves=_number("valid, and signed by a key that will no longer sign"),
+        RetiredUntil={**_TIME, "description": "when the active root would no longer be trusted"},
+        Risks=_list(_text()),
+    ),
+    "RotationRequest": {
+        **_object(
+            False,
+            Action={"type": "string", "enum": [str(action) for action in ACTIONS]},
+            PrivateKeyType=_text("rotate, plan: ec or rsa; absent: as configured"),
+            PrivateKeyBits=_number("rotate, plan: 256, 384, 521; 2048, 4096; absent: as configured"),
+            ForceWithoutCrossSigning=_FLAG,
+            Staged=_FLAG,
+            Wait=_DURATION,
+        ),
+        "required": ["Action"],
+        "additionalProperties": False,
+    },
     "IssuedCert": {
         **_object(
             False,
@@ -278,6 +365,28 @@ _PATHS: Final[_Json] = {
             None,
             body=_ref("ConfigurationUpdate"),
             errors=(400, 409, 413, 422, 500, 503, 504),
+        ),
+    },
+    "/v1/connect/ca/roots/{id}": {
+        "delete": _operation(
+            "Stop trusting a retired root at once, before its time",
+            None,
+            _parameter("id", "colon-hex SHA-1 of the root", where="path"),
+            errors=(400, 404, 422, 500, 503, 504),
+        )
+    },
+    "/v1/connect/ca/rotation": {
+        "get": _operation(
+            "The rotation of the root that is under way, and how the last one ended",
+            _json(_ref("RotationStatus")),
+            *_READ,
+            is_query=True,
+        ),
+        "put": _operation(
+            "Rotate to a fresh key, or plan that; pause, resume, activate or abort a rotation",
+            _json({"oneOf": [_ref("RotationStatus"), _ref("RotationPlan")]}),
+            body=_ref("RotationRequest"),
+            errors=(400, 413, 422, 500, 503, 504),
         ),
     },
     "/v1/connect/ca/certs": {

@@ -7,13 +7,26 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cluster.api import ClusterInfo, ConfigUpdate, Digest, IssuedCert, LocalLeaf, ReadLevel, ReadPoint, ServerInfo
+from cluster.api import (
+    ClusterInfo,
+    ConfigUpdate,
+    Digest,
+    IssuedCert,
+    LocalLeaf,
+    ReadLevel,
+    ReadPoint,
+    RotateRequest,
+    RotationPlan,
+    ServerInfo,
+    Steering,
+    Uptake,
+)
 from cluster.config import NodeConfig, parse_config
-from cluster.errors import BadRequest, NoLeader, NotFound, NotReady, StaleIndex
+from cluster.errors import BadRequest, InternalError, NoLeader, NotFound, NotReady, Refused, StaleIndex
 from cluster.telemetry import Metrics
 from fsm.commands import LeafKind, LeafRecord
 from fsm.ledger import LedgerQuery, LedgerRow
-from fsm.state import CAConfig, CARoot, Intermediate, State
+from fsm.state import CAConfig, CARoot, Intermediate, Rotation, RotationOutcome, RotationPhase, State
 from providers.errors import CSRRejected
 
 CLUSTER_ID = "11111111-2222-3333-4444-555555555555"
@@ -99,6 +112,7 @@ class FakeService:
         self.calls: list[tuple[str, tuple[object, ...]]] = []
         self.certs: list[LedgerRow] = []
         self.leaf_answer: LocalLeaf | None = None
+        self.uptake = Uptake(watchers=4, watchers_seen=3, identities=10, identities_renewed=2)
         self.is_healthy = True
         self.gate: asyncio.Event | None = None  # `sign` waits for it
         self._news = asyncio.Condition()
@@ -175,6 +189,99 @@ class FakeService:
                 modify_index=index,
             )
         )
+
+    # -- rotation
+
+    def _rotatable(self) -> tuple[CAConfig, CARoot]:
+        config, active = self.state.config, self.state.active_root
+        if config is None or active is None:
+            raise NotReady("CA has not finished initializing")
+        if self.state.rotation is not None:
+            raise InternalError('CA is already in state "RECONFIGURING"')
+        return config, active
+
+    async def plan_rotation(self, request: RotateRequest) -> RotationPlan:
+        self._called("plan_rotation", request)
+        config, active = self._rotatable()
+        return RotationPlan(
+            active_root_id=active.root_id,
+            provider=config.provider,
+            key_type=request.key_type or active.private_key_type,
+            key_bits=request.key_bits or active.private_key_bits,
+            is_forced=request.is_forced,
+            is_staged=request.is_staged,
+            chain_bytes=5000,
+            max_chain_bytes=32768,
+            links=0 if request.is_forced else 1,
+            trusted_roots=len(self.state.roots) + 1,
+            affected_leaves=len(self.certs),
+            retired_until=NOW + 7200,
+            risks=("leaves change",),
+        )
+
+    async def rotate(self, request: RotateRequest) -> None:
+        """At once; staged: until the new root is listed and waits."""
+        self._called("rotate", request)
+        config, _ = self._rotatable()
+        new = root(f"r{len(self.state.roots) + 1}", is_active=False)
+        rotation = Rotation(
+            rotation_id="rotation-1",
+            phase=RotationPhase.WAIT,
+            started_at=NOW,
+            phase_since=NOW,
+            config=config,
+            is_forced=request.is_forced,
+            is_staged=request.is_staged,
+            wait_seconds=request.wait_seconds,
+            root=new,
+        )
+        await self.change(rotation=rotation, roots=(*self.state.roots, new))
+        if not request.is_staged:
+            await self._activate(rotation)
+
+    async def _activate(self, rotation: Rotation) -> None:
+        assert rotation.root is not None
+        new_id = rotation.root.root_id
+        roots = tuple(
+            replace(one, is_active=False, rotated_out_at=NOW, prune_at=NOW + 7200)
+            if one.is_active
+            else replace(one, is_active=one.root_id == new_id)
+            for one in self.state.roots
+        )
+        outcome = RotationOutcome(rotation.rotation_id, b"", NOW, new_id, is_forced=rotation.is_forced)
+        await self.change(rotation=None, roots=roots, last_rotation=outcome)
+
+    async def steer_rotation(self, steering: Steering) -> None:
+        self._called("steer_rotation", steering)
+        rotation = self.state.rotation
+        if rotation is None:
+            raise Refused("no rotation is under way")
+        match steering:
+            case Steering.ABORT:
+                reason = "given up by an operator"
+                outcome = RotationOutcome(rotation.rotation_id, b"", NOW, "", reason)
+                roots = tuple(one for one in self.state.roots if one != rotation.root)
+                await self.change(rotation=None, roots=roots, last_rotation=outcome)
+            case _ if rotation.phase is not RotationPhase.WAIT:
+                raise Refused(f"the rotation is in phase {rotation.phase}")
+            case Steering.ACTIVATE:
+                await self._activate(rotation)
+            case Steering.PAUSE | Steering.RESUME:
+                await self.change(rotation=replace(rotation, is_paused=steering is Steering.PAUSE))
+
+    async def rotation_uptake(self) -> Uptake | None:
+        self._called("rotation_uptake")
+        rotation = self.state.rotation
+        return self.uptake if rotation is not None and rotation.phase is RotationPhase.WAIT else None
+
+    async def distrust_root(self, root_id: str) -> None:
+        self._called("distrust_root", root_id)
+        found = next((one for one in self.state.roots if one.root_id == root_id.lower()), None)
+        if found is None:
+            raise NotFound(f"root {root_id!r:.100} is not listed")
+        if found.is_active:
+            raise Refused(f"root {root_id} is active")
+        await self.change(roots=tuple(one for one in self.state.roots if one != found))
 
     def ca_trouble(self) -> str:
         return ""

@@ -44,6 +44,7 @@ async def test_answers_have_the_members_that_the_document_promises(api: Running)
     for path, name in (
         ("/v1/connect/ca/roots", "Roots"),
         ("/v1/connect/ca/configuration", "Configuration"),
+        ("/v1/connect/ca/rotation", "RotationStatus"),
         ("/v1/operator/autopilot/health", "Health"),
         ("/v1/operator/digest", "Digest"),
         ("/v1/agent/metrics", "Metrics"),
@@ -51,6 +52,17 @@ async def test_answers_have_the_members_that_the_document_promises(api: Running)
         assert set((await api.get(path)).json()) == set(schemas[name]["properties"])
     root = (await api.get("/v1/connect/ca/roots")).json()["Roots"][0]
     assert list(root) == list(schemas["Root"]["properties"])
+    await api.put("/v1/connect/ca/rotation", {"Action": "rotate", "Staged": True})
+    await api.put("/v1/connect/ca/rotation", {"Action": "abort"})
+    await api.put("/v1/connect/ca/rotation", {"Action": "rotate", "Staged": True})
+    status = (await api.get("/v1/connect/ca/rotation")).json()
+    for member, of in (("Rotation", status["Rotation"]), ("Last", status["Last"])):
+        (described, _null) = schemas["RotationStatus"]["properties"][member]["anyOf"]
+        assert list(of) == list(described["properties"])
+    assert list(status["Roots"][0]) == list(schemas["RotationStatus"]["properties"]["Roots"]["items"]["properties"])
+    await api.put("/v1/connect/ca/rotation", {"Action": "abort"})
+    plan = (await api.put("/v1/connect/ca/rotation", {"Action": "plan"})).json()
+    assert list(plan) == list(schemas["RotationPlan"]["properties"])
     leaf = (await api.get("/v1/agent/connect/ca/leaf/web")).json()
     assert set(schemas["IssuedCert"]["required"]) <= set(leaf) <= set(schemas["IssuedCert"]["properties"])
 
