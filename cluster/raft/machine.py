@@ -25,7 +25,12 @@ _PARTS_PER_CHECKPOINT: Final = 16
 #: Few enough to be copied on the Raft thread; and how often the other thread tries to get there.
 _FEW_PAGES: Final = 2000
 _CHECKPOINT_PASSES: Final = 4
-_ROW_TYPES: Final = (int, bytes, int, str, str, bytes, bytes, int, int, str, (bytes, type(None)), int)
+_INT, _BYTES, _TEXT, _MAYBE_BYTES = (int,), (bytes,), (str,), (bytes, type(None))
+_ROW_TYPES: Final[tuple[tuple[type, ...], ...]] = (
+    *(_INT, _BYTES, _INT, _TEXT, _TEXT, _BYTES, _BYTES),
+    *(_INT, _INT, _TEXT, _MAYBE_BYTES, _INT),
+)
+_MAX_INT: Final = (1 << 63) - 1
 
 
 class ReplicatedMachine:
@@ -164,6 +169,11 @@ def _checked_rows(part: bytes) -> list[list[Any]]:
     for row in rows:
         if not isinstance(row, list) or len(row) != len(_ROW_TYPES):
             raise ValueError("ledger row of a wrong length")
-        if not all(isinstance(value, kind) for value, kind in zip(row, _ROW_TYPES, strict=True)):  # type: ignore[arg-type]
-            raise ValueError(f"ledger row {row[0]!r} with fields of a wrong type")
+        if not all(_is_of(value, kinds) for value, kinds in zip(row, _ROW_TYPES, strict=True)):
+            raise ValueError(f"ledger row {row[0]!r:.40} with fields of a wrong type")
     return rows
+
+
+def _is_of(value: object, kinds: tuple[type, ...]) -> bool:
+    """Exactly of a type, and what SQLite gives back as it took it."""
+    return type(value) in kinds and (type(value) is not int or 0 <= value <= _MAX_INT)

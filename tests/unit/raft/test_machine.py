@@ -253,6 +253,19 @@ def test_row_with_a_field_of_a_wrong_type_is_refused(machines: Machines, positio
     assert (target.bulk_position(), machines.summary("target").count) == (0, 0)
 
 
+@pytest.mark.parametrize("value", [1 << 63, (1 << 64) - 1, -1, True], ids=str)
+@pytest.mark.parametrize("position", [0, 2, 7, 8, 11])
+def test_row_with_a_number_that_sqlite_would_not_give_back_is_refused(
+    machines: Machines, position: int, value: int
+) -> None:
+    rows = rows_of(machines)
+    target = machines.open("target")
+    rows[1][position] = value
+    with pytest.raises(ValueError, match="row"):
+        target.bulk_write(msgpack.packb(rows))
+    assert (target.bulk_position(), machines.summary("target").count) == (0, 0)
+
+
 @pytest.mark.parametrize("part", [b"", b"\xc1", b"\x01", b"\x80", b"\x91\x01", b"\x91\x91\x01"])
 def test_part_of_another_form_is_refused(machines: Machines, part: bytes) -> None:
     with pytest.raises(ValueError, match="row"):

@@ -1,0 +1,103 @@
+"""Runs decoders on changed inputs, and stops at the first that breaks a rule.
+
+Rules: only documented errors come out; an input takes no more CPU time than `_cpu_limit` and no more memory at a time
+than `_memory_limit`. Memory is measured on all of the corpus and on each `_MEASURED`-th input: it slows decoding down.
+"""
+
+import random
+import time
+import tracemalloc
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from tests.fuzz.mutate import mutated
+from tests.fuzz.targets import Target
+
+CORPUS: Final = Path(__file__).parent / "corpus"
+_MEASURED: Final = 20
+
+
+class Finding(AssertionError):
+    """An input that broke a rule; the text says how to have it again."""
+
+    def __init__(self, text: str, data: bytes) -> None:
+        super().__init__(text)
+        self.data = data
+
+
+@dataclass(slots=True)
+class Result:
+    inputs: int = 0
+    accepted: int = 0
+    seconds: float = 0.0
+    slowest_ms: float = 0.0
+    largest_kib: int = 0
+    errors: dict[str, int] = field(default_factory=dict)
+
+
+def corpus_of(name: str) -> list[bytes]:
+    """Inputs that broke a rule once, and some that reach far."""
+    return [path.read_bytes() for path in sorted((CORPUS / name).glob("*")) if path.is_file()]
+
+
+def run_corpus(target: Target) -> Result:
+    result = Result()
+    for data in [*target.seeds(), *corpus_of(target.name)]:
+        _run(target, data, result, is_measured=True)
+    return result
+
+
+def run(target: Target, seed: int, seconds: float) -> Result:
+    """For so long. Raises: Finding."""
+    result = Result()
+    inputs = [*target.seeds(), *corpus_of(target.name)]
+    start = time.monotonic()
+    number = 0
+    while (elapsed := time.monotonic() - start) < seconds:
+        number += 1
+        # One generator for each input: it can be made again by itself.
+        data = mutated(inputs, random.Random(f"{seed}/{number}"))
+        try:
+            _run(target, data, result, is_measured=number % _MEASURED == 0)
+        except Finding as finding:
+            where = f"{target.name}, seed {seed}, input {number}"
+            raise Finding(f"{where}: {finding}\n{data.hex()}", data) from finding
+    result.seconds = elapsed
+    return result
+
+
+def _run(target: Target, data: bytes, result: Result, *, is_measured: bool) -> None:
+    if is_measured:
+        tracemalloc.start()
+    start = time.process_time()
+    try:
+        target.decode(data)
+        result.accepted += 1
+    except target.errors as error:
+        name = type(error).__name__
+        result.errors[name] = result.errors.get(name, 0) + 1
+    except Exception as error:
+        raise Finding(f"raised {error!r}", data) from error
+    finally:
+        spent = time.process_time() - start
+        peak = tracemalloc.get_traced_memory()[1] if is_measured else 0
+        if is_measured:
+            tracemalloc.stop()
+    result.inputs += 1
+    result.slowest_ms = max(result.slowest_ms, round(1000 * spent, 1))
+    result.largest_kib = max(result.largest_kib, peak >> 10)
+    if spent > _cpu_limit(data):
+        raise Finding(f"took {spent:.2f} s for {len(data)} bytes", data)
+    if peak > _memory_limit(data):
+        raise Finding(f"took {peak} bytes of memory for {len(data)} bytes", data)
+
+
+def _cpu_limit(data: bytes) -> float:
+    """Seconds; generous, as other things run on the machine: it is for what grows faster than the input."""
+    return 1.0 + 100e-6 * len(data)
+
+
+def _memory_limit(data: bytes) -> int:
+    """msgpack makes room for at most ten thousand elements, however many are announced, at most 1024 levels deep."""
+    return (96 << 20) + 200 * len(data)

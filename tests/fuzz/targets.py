@@ -1,0 +1,369 @@
+"""The decoders of everything that comes from a disk, a peer or a client, each behind one function that takes bytes.
+
+A target returns what it understood (any value) or raises one of the errors that its decoder documents. What a checksum
+protects is fuzzed twice: as it is, and with the checksum made right behind the change, or nothing would get further.
+"""
+
+import asyncio
+import struct
+import tempfile
+import zlib
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, cast
+
+import msgpack
+from aiohttp import web
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from cluster.forward import Operations
+from cluster.http.rpc import RpcServer
+from cluster.raft import codec as raft_codec
+from cluster.raft import snapshot
+from cluster.raft.codec import FRAME_HEADER, Message, MessageInvalid, pack_frame
+from cluster.raft.journal import Journal, JournalDamaged
+from cluster.raft.machine import ReplicatedMachine
+from cluster.raft.membership import ChangeKind, MembershipChange
+from cluster.raft.replica import Leadership
+from cluster.raft.snapshot import Snapshot, SnapshotDamaged
+from cluster.raft.transport import TlsLinks, _Inbound
+from cluster.telemetry import Metrics
+from fsm import codec as fsm_codec
+from fsm.codec import CodecError
+from providers.errors import CSRRejected
+from providers.profiles import check_csr, check_intermediate_csr
+from tests.crash.volume import MemoryDisk, Volume
+from tests.sim.cluster import member, members_of
+from tests.unit.fsm import samples
+from tests.unit.providers import pki
+from tests.unit.raft.solo import batch
+
+_SEGMENT: Final = "data/wal/0000000000000001.wal"
+_CHECK: Final = struct.Struct("<I")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    name: str
+    seeds: Callable[[], Sequence[bytes]]
+    decode: Callable[[bytes], object]
+    #: The only exceptions that may come out.
+    errors: tuple[type[Exception], ...]
+
+
+# -- frames between nodes
+
+
+def _messages() -> list[Message]:
+    entries = tuple(tuple(batch(index, 2, b"command")) for index in (5, 6))
+    append = {"term": 2, "commit_index": 4, "prevLogIdx": 4, "prevLogTerm": 1, "entries": entries, "epoch": 1}
+    part = {"log_index": 9, "offset": 0, "total": 4, "data": b"data"}
+    return [
+        {"type": "append_entries", "ct": 2, **append},
+        {"type": "offer_snapshot", "ct": 2, "term": 2, "log_index": 9, "epoch": 0},
+        {"type": "next_node_idx", "ct": 2, "next_node_idx": 7, "reset": False, "success": True, "epoch": 1},
+        {"type": "request_vote", "ct": 3, "term": 3, "last_log_index": 6, "last_log_term": 2},
+        {"type": "pre_vote_granted", "ct": 3, "round": 1, "is_fresh": False},
+        {"type": "snapshot_part", "ct": 3, **part},
+        {"type": "bulk_part", "ct": 3, "log_index": 9, "after": 3, "data": b"rows", "is_last": True},
+    ]
+
+
+def _frame_seeds() -> list[bytes]:
+    hello = pack_frame({"type": "hello", "ct": 0, "address": "b:8300"})
+    frames = [pack_frame(message) for message in _messages()]
+    return [hello + frame for frame in frames] + [hello + b"".join(frames)]
+
+
+class _Links:
+    """What an accepted connection sees of the node: takes everything."""
+
+    node_id = "a"
+
+    def __init__(self) -> None:
+        self.tls = self.owner = self
+        self.messages: list[Message] = []
+
+    def log(self, _event: str, /, **_fields: object) -> None: ...
+    def peer_name(self, _certificate: object) -> str:
+        return "b"
+
+    def accepted(self, _link: object) -> None: ...
+    def greeted(self, peer: str, message: Message) -> None:
+        TlsLinks.greeted(cast(TlsLinks, self), peer, message)
+
+    @property
+    def _introduced(self) -> dict[str, str]:
+        return {}
+
+    def received(self, _peer: str, message: Message) -> None:
+        self.messages.append(message)
+
+    def wake(self) -> None: ...
+
+
+class _Transport:
+    def __init__(self) -> None:
+        self.is_aborted = False
+
+    def get_extra_info(self, _name: str) -> None:
+        return None
+
+    def abort(self) -> None:
+        self.is_aborted = True
+
+
+def _frames(data: bytes) -> object:
+    """A stream that arrives in pieces; whatever is in it, the connection only delivers messages or is cut."""
+    links, transport = _Links(), _Transport()
+    inbound = _Inbound(cast(TlsLinks, links))
+    inbound.connection_made(cast(asyncio.Transport, transport))
+    step = 1 + zlib.crc32(data) % max(1, len(data))
+    for start in range(0, len(data), step):
+        inbound.data_received(data[start : start + step])
+        if transport.is_aborted:
+            known = len(links.messages)
+            inbound.data_received(data[start + step :])
+            assert len(links.messages) == known, "messages from a connection that was cut"
+            break
+    for message in links.messages:
+        assert raft_codec.unpack_message(pack_frame(message)[FRAME_HEADER.size :]) == message
+    return links.messages
+
+
+def _message(data: bytes) -> object:
+    """The body of one frame, whose length is always right."""
+    message = raft_codec.unpack_message(data)
+    assert raft_codec.unpack_message(msgpack.packb(message)) == message
+    return message
+
+
+def _entry_seeds() -> list[bytes]:
+    change = bytes([raft_codec.MEMBERSHIP]) + raft_codec.pack_change(MembershipChange(ChangeKind.LEARN, member("d")))
+    return [batch(2, 1, b"one", b"two").command, change]
+
+
+def _entry(data: bytes) -> object:
+    return raft_codec.unpack_change(data) or raft_codec.unpack_batch(data)
+
+
+# -- files
+
+
+def _written_journal() -> MemoryDisk:
+    disk = MemoryDisk(Volume())
+    journal = Journal(disk, "data/wal")
+    for index in range(1, 5):
+        journal.append(b"command %d" % index, index, 1)
+        journal.set_term(index, "b")
+        journal.sync()
+    journal.truncate_from(4)
+    journal.compact_to(2)
+    journal.rewrite()
+    journal.sync()
+    return disk
+
+
+def _segment_seeds() -> list[bytes]:
+    disk = _written_journal()
+    written = [disk.read(f"data/wal/{name}") for name in disk.list("data/wal") if name.endswith(".wal")]
+    first = MemoryDisk(Volume())
+    journal = Journal(first, "data/wal")
+    for index in range(1, 4):
+        journal.append(b"command %d" % index, index, 1)
+        journal.sync()
+    return [*written, first.read(_SEGMENT)]
+
+
+def _opened(segment: bytes) -> object:
+    """A journal of one segment; what it accepts is a log, and it stays one."""
+    manifest = b"QCAWAL1\n" + struct.pack("<Q", 1)
+    image = {_SEGMENT: segment, "data/wal/manifest": manifest + _CHECK.pack(zlib.crc32(manifest))}
+    disk = MemoryDisk(Volume(image))
+    journal = Journal(disk, "data/wal")
+    indexes = [entry.log_index for entry in journal.entries]
+    assert not indexes or indexes == list(range(indexes[0], indexes[0] + len(indexes))), indexes
+    again = Journal(disk, "data/wal")
+    assert (list(again.entries), again.term, again.vote) == (list(journal.entries), journal.term, journal.vote)
+    return indexes
+
+
+def _record_seeds() -> list[bytes]:
+    """Records as `kind, length, payload`: what `_records` puts checksums to."""
+    pair = struct.pack("<QQ", 1, 1)
+    records = [
+        (4, struct.pack("<Q", 3) + b"b"),
+        (2, pair + b"one"),
+        (2, struct.pack("<QQ", 2, 1) + b"two"),
+        (3, struct.pack("<Q", 2)),
+        (5, struct.pack("<Q", 1)),
+        (6, struct.pack("<QQ", 9, 2) + b"base"),
+        (8, b""),
+        (9, struct.pack("<QQ", 9, 2) + b"base"),
+        (10, b""),
+    ]
+    packed = [bytes([kind, len(payload)]) + payload for kind, payload in records]
+    return [b"".join(packed), *packed]
+
+
+def _records(data: bytes) -> object:
+    segment = bytearray()
+
+    def add(kind: int, payload: bytes) -> None:
+        head = struct.pack("<IBI", len(payload), kind, zlib.crc32(payload))
+        place = struct.pack("<QQ", 1, len(segment))
+        segment.extend(head + _CHECK.pack(zlib.crc32(place + head)) + payload)
+
+    add(1, struct.pack("<HQ", 1, 1))
+    offset = 0
+    while offset + 2 <= len(data):
+        kind, length = data[offset], data[offset + 1]
+        add(kind, data[offset + 2 : offset + 2 + length])
+        offset += 2 + length
+    add(7, b"\xa5" * 8)
+    return _opened(bytes(segment))
+
+
+def _snapshot_seeds() -> list[bytes]:
+    state = fsm_codec.dump_state(samples.full_state())
+    return [Snapshot(9, 2, tuple(members_of("a", "b").values()), state).encode()]
+
+
+def _snapshot(data: bytes) -> object:
+    decoded = snapshot.decode(data)
+    assert snapshot.decode(decoded.encode()) == decoded
+    return decoded
+
+
+def _sealed_snapshot(data: bytes) -> object:
+    return _snapshot(data[:-4] + _CHECK.pack(zlib.crc32(data[:-4])))
+
+
+# -- the state machine
+
+
+def _command_seeds() -> list[bytes]:
+    return [fsm_codec.dump_command(command) for command in samples.COMMANDS.values()]
+
+
+def _command(data: bytes) -> object:
+    command = fsm_codec.load_command(data)
+    assert fsm_codec.load_command(fsm_codec.dump_command(command)) == command
+    return command
+
+
+def _state(data: bytes) -> object:
+    state = fsm_codec.load_state(data)
+    assert fsm_codec.load_state(fsm_codec.dump_state(state)) == state
+    return state
+
+
+def _rows_seeds() -> list[bytes]:
+    text = "spiffe://td/ns/default/dc/dc1/svc/web"
+    rows = [
+        [index, bytes([index]), 1, "web", text, b"k" * 20, b"h" * 32, 1 << 40, 1 << 41, "anonymous", request, index]
+        for index, request in ((1, None), (2, b"r" * 16), (3, None))
+    ]
+    return [msgpack.packb(rows), msgpack.packb(rows[:1])]
+
+
+class _Ledger:
+    """A ledger that starts again whenever it has accepted something."""
+
+    def __init__(self) -> None:
+        self._directory = tempfile.TemporaryDirectory()
+        self._number = 0
+        self._machine = self._new()
+
+    def _new(self) -> ReplicatedMachine:
+        self._number += 1
+        return ReplicatedMachine(f"{self._directory.name}/{self._number}.db", lambda _: None)
+
+    def __call__(self, data: bytes) -> object:
+        before = self._machine.bulk_position()
+        try:
+            self._machine.bulk_write(data)
+        except ValueError:
+            assert self._machine.bulk_position() == before, "rows of a part that was refused"
+            raise
+        position = self._machine.bulk_position()
+        if position != before:
+            self._machine.close()
+            for file in Path(self._directory.name).iterdir():
+                file.unlink()
+            self._machine = self._new()
+        return position
+
+
+# -- requests
+
+
+class _Rpc:
+    """Bodies of requests from other nodes; the operation echoes."""
+
+    def __init__(self) -> None:
+        async def echo(argument: Any) -> Any:
+            return argument
+
+        self._loop = asyncio.new_event_loop()
+        self._server = RpcServer(cast(Any, self), Operations({"echo": echo}), cast(Any, self), self.log, Metrics())
+        self.members = members_of("a", "b")
+        self.leadership = Leadership(is_ready=True)
+
+    def log(self, _event: str, /, **_fields: object) -> None: ...
+    def peer_name(self, _certificate: object) -> str:
+        return "b"
+
+    def __call__(self, data: bytes) -> object:
+        response = self._loop.run_until_complete(self._server._handle(cast(web.Request, _Request(data))))
+        assert response.status in (200, 400), response.status
+        return response.body
+
+
+class _Request:
+    match_info: Final = {"operation": "echo"}
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+        self.transport = _Transport()
+
+    async def read(self) -> bytes:
+        return self._body
+
+
+def _rpc_seeds() -> list[bytes]:
+    return [msgpack.packb([1000, ["argument", {"a": 1}]]), msgpack.packb([0, []])]
+
+
+def _csr_seeds() -> list[bytes]:
+    names = pki.alt_names([pki.WEB], ["web.example.com"], ["10.0.0.1"])
+    requests = [pki.csr_of(pki.key(*kind), names) for kind in pki.LEAF_KINDS]
+    return [request.public_bytes(Encoding.PEM) for request in requests]
+
+
+def _csr(data: bytes) -> object:
+    text = data.decode("latin-1")
+    with suppress(CSRRejected):
+        check_intermediate_csr(text, pki.TRUST_DOMAIN)
+    return check_csr(text, pki.POLICY)
+
+
+def targets() -> dict[str, Target]:
+    """By name. Each call makes new ones: some keep files or loops."""
+    found = (
+        Target("frames", _frame_seeds, _frames, ()),
+        Target("message", lambda: [msgpack.packb(message) for message in _messages()], _message, (MessageInvalid,)),
+        Target("entry", _entry_seeds, _entry, (MessageInvalid,)),
+        Target("journal", _segment_seeds, _opened, (JournalDamaged,)),
+        Target("journal-records", _record_seeds, _records, (JournalDamaged,)),
+        Target("snapshot", _snapshot_seeds, _snapshot, (SnapshotDamaged,)),
+        Target("snapshot-sealed", _snapshot_seeds, _sealed_snapshot, (SnapshotDamaged,)),
+        Target("command", _command_seeds, _command, (CodecError,)),
+        Target("state", lambda: [fsm_codec.dump_state(samples.full_state())], _state, (CodecError,)),
+        Target("ledger-rows", _rows_seeds, _Ledger(), (ValueError,)),
+        Target("rpc-body", _rpc_seeds, _Rpc(), ()),
+        Target("csr", _csr_seeds, _csr, (CSRRejected,)),
+    )
+    return {target.name: target for target in found}
