@@ -124,7 +124,7 @@ async def _start(config: NodeConfig, log: Log, stack: contextlib.AsyncExitStack)
     stack.push_async_callback(replica.stop)
     pool = await WorkerPool.start(_workers(config), log)
     stack.push_async_callback(pool.stop)
-    ledger = LedgerReads(str(config.data_dir / "ledger.db"))
+    ledger = LedgerReads(str(config.data_dir / "ledger.db"), replica.flush_ledger)
     stack.callback(ledger.close)
     pipeline = SigningPipeline(
         pool,

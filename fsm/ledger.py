@@ -166,13 +166,11 @@ class Ledger:
 
     def commit(self, applied_log_index: int) -> None:
         """Make everything since the last commit visible. Durable once the write-ahead log is synced."""
+        self._applied_log_index = max(self._applied_log_index, applied_log_index)
         if not self._is_open_transaction:
-            # Entries without records: remembered with the next ones. Applying them again changes nothing here.
-            self._applied_log_index = applied_log_index
-            return
-        self._applied_log_index = applied_log_index
+            return  # entries without records: remembered with the next ones, for applying them again changes nothing
         self._write_meta(
-            applied_log_index=applied_log_index,
+            applied_log_index=self._applied_log_index,
             last_id=self._last_id,
             count=self._count,
             digest=f"{self._digest:064x}",

@@ -451,6 +451,8 @@ class Journal:
                 # Without a start: it went with a segment all of whose entries were compacted away.
                 if self._copy is not None:
                     log_index, term = _INDEX_TERM.unpack_from(payload)
+                    if self._copy and log_index != self._copy[-1].log_index + 1:
+                        raise ValueError(f"copied entry {log_index} follows entry {self._copy[-1].log_index}")
                     self._copy.append(Entry(payload[_INDEX_TERM.size :], log_index, term))
             case _Kind.COPY_END:
                 if self._copy:

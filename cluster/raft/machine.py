@@ -1,7 +1,7 @@
 """The replicated state machine that Raft drives: `fsm`'s pure State together with this node's ledger.
 
-Used on the Raft thread only, except where a method says otherwise. `state` is what readers see: always a whole, and
-never ahead of the ledger.
+Used on the Raft thread only, except where a method says otherwise. `state` is what readers see: always a whole. Who
+reads the ledger beside it calls `flush_ledger` first.
 """
 
 import contextlib
@@ -25,6 +25,8 @@ _PARTS_PER_CHECKPOINT: Final = 16
 #: Few enough to be copied on the Raft thread; and how often the other thread tries to get there.
 _FEW_PAGES: Final = 2000
 _CHECKPOINT_PASSES: Final = 4
+#: A write-ahead log of this size is copied into the ledger's file, to start again from its beginning.
+_LONG_LOG_BYTES: Final = 64 << 20
 _INT, _BYTES, _TEXT, _MAYBE_BYTES = (int,), (bytes,), (str,), (bytes, type(None))
 _ROW_TYPES: Final[tuple[tuple[type, ...], ...]] = (
     *(_INT, _BYTES, _INT, _TEXT, _TEXT, _BYTES, _BYTES),
@@ -36,14 +38,19 @@ _MAX_INT: Final = (1 << 63) - 1
 class ReplicatedMachine:
     """Raises, at start: LedgerDamaged, sqlite3.Error. Later only for what must stop the process."""
 
-    def __init__(self, ledger_path: str, on_change: Callable[[State], None]) -> None:
+    def __init__(self, ledger_path: str, on_change: Callable[[State], None], *, rows_per_commit: int = 1) -> None:
+        """`rows_per_commit`: how many rows may wait for `flush_ledger` before they are committed without it."""
         self._ledger_path = ledger_path
+        self._rows_per_commit = rows_per_commit
+        self._waiting_rows = 0
+        self._synced_bytes = 0  # of the write-ahead log, as far as the other thread has come
         self._ledger = Ledger(ledger_path)
         self._on_change = on_change
         self._state = State()
         self.state = self._state
         self._can_start_log_again = False  # set by the thread that encodes
         self._parts = 0
+        self._log_index = self._ledger.applied_log_index
 
     def apply(self, log_index: int, commands: list[bytes]) -> list[Applied | Rejected]:
         """Raises: CodecError for an entry of a newer version: this node must stop rather than skip it."""
@@ -56,6 +63,7 @@ class ReplicatedMachine:
             # A ledger ahead of the log (replay after a restart, or a copy that was cut short) has the records already.
             case RecordLeaves() if isinstance(result, Applied) and log_index > self._ledger.applied_log_index:
                 duplicates = self._ledger.add(log_index, first_id, command.issuer_key_id, command.records)
+                self._waiting_rows += len(command.records)
                 # The ledger never holds what the latest tidying would drop: a node that copies the ledger, or replays
                 # that tidying over a ledger which is ahead, could not tell the row from one that was dropped.
                 if any(record.not_after < self._state.tidied_before for record in command.records):
@@ -63,18 +71,56 @@ class ReplicatedMachine:
                 return Applied(result.index, duplicates)
             case TidyLedger():
                 self._ledger.tidy(command.expired_before)
+                self._waiting_rows += self._rows_per_commit
         return result
 
     def commit(self, log_index: int) -> None:
-        self._ledger.commit(log_index)
-        if self._can_start_log_again:
-            self._can_start_log_again = False
-            self._ledger.start_log_again()
+        self._log_index = log_index
+        if not self._waiting_rows or self._waiting_rows >= self._rows_per_commit:
+            self.flush_ledger()
         if self._state is not self.state:
             self.state = self._state
             self._on_change(self.state)
 
+    @property
+    def is_ledger_behind(self) -> bool:
+        """Whether readers of the ledger do not see everything that is applied."""
+        return self._waiting_rows > 0
+
+    def flush_ledger(self) -> None:
+        """Have readers of the ledger see everything that is visible in the state.
+
+        A commit costs as much as a hundred rows, and durable the rows are by the log alone: so while nobody reads,
+        several entries share one.
+        """
+        self._ledger.commit(self._log_index)
+        self._waiting_rows = 0
+        if self._can_start_log_again:
+            self._can_start_log_again = False
+            self._ledger.start_log_again()
+            self._synced_bytes = 0
+
+    def unsynced_bytes(self) -> int:
+        """About how much of the ledger's write-ahead log a compaction would have to sync."""
+        try:
+            size = os.stat(f"{self._ledger_path}-wal").st_size
+        except FileNotFoundError:
+            size = 0
+        if size < self._synced_bytes:
+            self._synced_bytes = 0
+        return size - self._synced_bytes
+
+    def sync_ledger(self) -> None:
+        """In another thread, now and then: so that a compaction finds little to sync, and the log starts again."""
+        size = os.stat(f"{self._ledger_path}-wal").st_size
+        if size < _LONG_LOG_BYTES:
+            _sync_log(self._ledger_path)
+        elif _make_durable(self._ledger_path) <= _FEW_PAGES:
+            self._can_start_log_again = True
+        self._synced_bytes = size
+
     def capture(self) -> Callable[[], bytes]:
+        self.flush_ledger()
         state = self.state
 
         def encode() -> bytes:
@@ -125,6 +171,7 @@ class ReplicatedMachine:
         rows = _checked_rows(part)
         if not rows:
             return
+        self.flush_ledger()  # what is taken back below is only what came with this part
         try:
             self._ledger.import_rows(rows)
         except ValueError:
@@ -150,13 +197,17 @@ def _make_durable(ledger_path: str) -> int:
     Synced here because a checkpoint leaves the log as it is when a reader is in its way.
     """
     try:
-        # No log: the file has had everything since it was closed last.
-        with contextlib.suppress(FileNotFoundError), open(f"{ledger_path}-wal", "rb") as file:
-            os.fsync(file.fileno())
+        _sync_log(ledger_path)
         return checkpoint(ledger_path)
     except sqlite3.Error as error:
         is_full = error.sqlite_errorcode == sqlite3.SQLITE_FULL
         raise OSError(errno.ENOSPC if is_full else errno.EIO, f"{ledger_path}: {error}") from error
+
+
+def _sync_log(ledger_path: str) -> None:
+    # No log: the file has had everything since it was closed last.
+    with contextlib.suppress(FileNotFoundError), open(f"{ledger_path}-wal", "rb") as file:
+        os.fsync(file.fileno())
 
 
 def _checked_rows(part: bytes) -> list[list[Any]]:

@@ -40,6 +40,11 @@ _CAMPAIGN_TICK_SECONDS: Final = 0.01
 _BIND_ATTEMPTS: Final = 100
 _BIND_PAUSE_SECONDS: Final = 0.05
 _HAND_OVER_PAUSE_SECONDS: Final = 0.03
+#: Rows that share a commit of the ledger, and how long they wait for company.
+_LEDGER_ROWS: Final = 2000
+_LEDGER_SECONDS: Final = 0.1
+#: Behind so many bytes the ledger's own log is synced beside the Raft thread: many at once would hold up the journal.
+_LEDGER_SYNC_BYTES: Final = 8 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +117,8 @@ class Replica:
         self._is_stopped = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due = 0.0
+        self._ledger_timer: asyncio.TimerHandle | None = None
+        self._is_syncing_ledger = False
         # Written by the Raft thread, read by everyone: single references, replaced as a whole.
         self._applied_index = 0
         self.leadership = Leadership()
@@ -170,7 +177,9 @@ class Replica:
 
     async def _open(self) -> None:
         settings = self._settings
-        self._machine = ReplicatedMachine(f"{settings.data_dir}/ledger.db", self._state_replaced)
+        self._machine = ReplicatedMachine(
+            f"{settings.data_dir}/ledger.db", self._state_replaced, rows_per_commit=_LEDGER_ROWS
+        )
         self._links = TlsLinks(settings.node_id, settings.raft_address, self._tls, self, self._log)
         env = NodeEnvironment(
             disk=self._disk,
@@ -207,6 +216,7 @@ class Replica:
             self._timer.cancel()
         await self._links.close()
         self._node.close()
+        self._machine.flush_ledger()
         self._machine.close()
 
     # -- the state
@@ -308,6 +318,10 @@ class Replica:
 
     async def status(self) -> NodeStatus:
         return await self._call(lambda: self._node.status())
+
+    async def flush_ledger(self) -> None:
+        """Have readers of the ledger see all that is applied."""
+        await self._call(self._machine.flush_ledger)
 
     async def digest(self) -> tuple[int, State, LedgerSummary]:
         """Applied log index, state and ledger, all as of the same moment."""
@@ -436,6 +450,8 @@ class Replica:
             # A half-executed round must not go on.
             self._on_fatal(error)
         self._note_leadership()
+        if self._machine.is_ledger_behind and self._ledger_timer is None:
+            self._ledger_timer = self._raft_loop.call_later(_LEDGER_SECONDS, self._ledger_is_due)
         now = time.monotonic()
         self.longest_pump_seconds = max(self.longest_pump_seconds, now - started)
         self._set_timer(now)
@@ -456,6 +472,23 @@ class Replica:
             self.wake()
         else:
             self._set_timer(now)  # heartbeats have moved the deadline
+
+    def _ledger_is_due(self) -> None:
+        self._ledger_timer = None
+        if self._is_stopped:
+            return
+        try:
+            self._machine.flush_ledger()
+        except BaseException as error:
+            self._on_fatal(error)
+        if not self._is_syncing_ledger and self._machine.unsynced_bytes() > _LEDGER_SYNC_BYTES:
+            self._is_syncing_ledger = True
+            self._in_background(self._machine.sync_ledger, self._ledger_synced)
+
+    def _ledger_synced(self, result: object) -> None:
+        self._is_syncing_ledger = False
+        if isinstance(result, Exception):
+            raise result  # a disk that fails: the node must stop
 
     def _note_leadership(self) -> None:
         core = self._node.core

@@ -272,6 +272,10 @@ def in_process_pool(log: EventLog) -> tuple[WorkerPool, InProcessWorker]:
     return pool, worker
 
 
+async def no_flush() -> None:
+    """The fake cluster commits every entry at once."""
+
+
 async def _no_answer(member: Member, operation: str, _argument: Any, _seconds: float) -> Any:
     raise NoLeader(f"{member.id} does not answer {operation}")
 
@@ -291,7 +295,7 @@ class Node:
         self.replica = self.cluster.replicas[self.name]
         self.pool, self.worker = in_process_pool(self.log)
         self.sealer = Sealer(FileKey(self.cluster.directory / "seal.key"))
-        self.ledger = LedgerReads(self.cluster.ledger_path)
+        self.ledger = LedgerReads(self.cluster.ledger_path, no_flush)
         self.metrics = Metrics()
         real = self.replica.real
         self.pipeline = SigningPipeline(

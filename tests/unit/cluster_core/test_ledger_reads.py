@@ -8,7 +8,7 @@ import pytest
 from cluster.ledger_reads import LedgerReads
 from fsm.commands import LeafRecord, RecordLeaves
 from fsm.ledger import LedgerReader
-from tests.unit.cluster_core.fake_cluster import FakeCluster
+from tests.unit.cluster_core.fake_cluster import FakeCluster, no_flush
 
 
 def _record(number: int) -> RecordLeaves:
@@ -17,7 +17,7 @@ def _record(number: int) -> RecordLeaves:
 
 
 async def test_each_call_sees_what_was_applied_when_it_began(cluster: FakeCluster) -> None:
-    reads = LedgerReads(cluster.ledger_path)
+    reads = LedgerReads(cluster.ledger_path, no_flush)
     assert await reads.call(lambda reader: reader.find(b"\x01")) is None
     cluster.commit(_record(1))
     row = await reads.call(lambda reader: reader.find(b"\x01"))
@@ -27,7 +27,7 @@ async def test_each_call_sees_what_was_applied_when_it_began(cluster: FakeCluste
 
 
 async def test_slow_read_leaves_the_loop_alone_and_the_next_one_waits(cluster: FakeCluster) -> None:
-    reads = LedgerReads(cluster.ledger_path)
+    reads = LedgerReads(cluster.ledger_path, no_flush)
     gate, order = threading.Event(), []
 
     def slow(_reader: LedgerReader) -> None:
@@ -44,7 +44,7 @@ async def test_slow_read_leaves_the_loop_alone_and_the_next_one_waits(cluster: F
 
 
 async def test_error_of_a_read_is_its_callers_and_the_next_one_works(cluster: FakeCluster) -> None:
-    reads = LedgerReads(cluster.ledger_path)
+    reads = LedgerReads(cluster.ledger_path, no_flush)
     with pytest.raises(ZeroDivisionError):
         await reads.call(lambda _: 1 // 0)
     assert (await reads.call(lambda reader: reader.summary())).count == 0
@@ -52,4 +52,4 @@ async def test_error_of_a_read_is_its_callers_and_the_next_one_works(cluster: Fa
 
 
 async def test_closing_without_a_read_is_fine(cluster: FakeCluster) -> None:
-    LedgerReads(cluster.ledger_path).close()
+    LedgerReads(cluster.ledger_path, no_flush).close()

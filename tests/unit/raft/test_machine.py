@@ -30,10 +30,16 @@ class Machines:
         self._open: list[ReplicatedMachine] = []
         self.seen: list[State] = []
 
-    def open(self, name: str) -> ReplicatedMachine:
-        machine = ReplicatedMachine(self.path(name), self.seen.append)
+    def open(self, name: str, *, rows_per_commit: int = 1) -> ReplicatedMachine:
+        machine = ReplicatedMachine(self.path(name), self.seen.append, rows_per_commit=rows_per_commit)
         self._open.append(machine)
         return machine
+
+    def copied(self, name: str, as_name: str) -> ReplicatedMachine:
+        """Another machine on the files as they are now: what a process that is killed leaves."""
+        for suffix in ("", "-wal"):
+            shutil.copy(self.path(name) + suffix, self.path(as_name) + suffix)
+        return self.open(as_name)
 
     def path(self, name: str) -> str:
         return str(self._directory / f"{name}.db")
@@ -43,6 +49,12 @@ class Machines:
         summary = reader.summary()
         reader.close()
         return LedgerSummary(0, summary.count, summary.digest)
+
+    def committed_log_index(self, name: str) -> int:
+        reader = LedgerReader(self.path(name))
+        summary = reader.summary()
+        reader.close()
+        return summary.applied_log_index
 
     def close(self) -> None:
         for machine in self._open:
@@ -289,3 +301,64 @@ def test_request_ids_are_refused_across_copies(machines: Machines) -> None:
     copy(source, target, source.capture()())
     again = RecordLeaves(ISSUER, (replace(record(2), request_id=b"q" * 16),))
     assert feed(target, [again], 3) == [Applied(2, duplicates=(0,))]
+
+
+# -- commits of the ledger that several entries share
+
+
+def test_rows_wait_for_each_other_while_the_state_is_visible_at_once(machines: Machines) -> None:
+    machine = machines.open("a", rows_per_commit=3)
+    feed(machine, [leaves(1), leaves(2)])
+    assert machine.state.index == 2
+    assert machine.is_ledger_behind
+    assert machines.summary("a").count == 0
+    machine.flush_ledger()
+    assert (machines.summary("a").count, machines.committed_log_index("a")) == (2, 3)
+    feed(machine, [leaves(3), leaves(4), leaves(5)], start=4)
+    assert machines.summary("a").count == 5
+
+
+def test_rows_that_wait_are_known_already_and_not_taken_twice(machines: Machines) -> None:
+    machine = machines.open("a", rows_per_commit=100)
+    assert feed(machine, [leaves(1), leaves(1)]) == [Applied(1), Applied(2, duplicates=(0,))]
+
+
+def test_snapshot_stands_on_rows_that_waited(machines: Machines) -> None:
+    machine = machines.open("a", rows_per_commit=100)
+    feed(machine, [leaves(1, 2, 3)])
+    snapshot = machine.capture()()
+    assert machines.summary("a").count == 3
+    other = machines.open("b")
+    copy(machine, other, snapshot)
+    assert machines.summary("b").digest == machines.summary("a").digest
+
+
+def test_killed_with_rows_that_wait_gets_them_from_the_log_again(machines: Machines) -> None:
+    log: list[Command] = [leaves(1), leaves(2), TidyLedger(NOW), leaves(3)]
+    machine = machines.open("a", rows_per_commit=100)
+    feed(machine, log)
+    again = machines.copied("a", "b")
+    assert machines.summary("b").count < 3
+    feed(again, log)
+    machine.flush_ledger()
+    assert again.state == machine.state
+    assert machines.summary("b") == machines.summary("a")
+
+
+def test_part_that_is_refused_takes_back_nothing_but_itself(machines: Machines) -> None:
+    machine = machines.open("a", rows_per_commit=100)
+    feed(machine, [leaves(1)])
+    row = [1, b"x", 1, "n", "s", b"i", b"p", 0, NOW, "by", None, 2]
+    with pytest.raises(ValueError, match="does not follow"):
+        machine.bulk_write(msgpack.packb([row]))
+    assert machines.summary("a").count == 1
+
+
+def test_syncing_beside_the_writer_leaves_little_for_a_compaction(machines: Machines) -> None:
+    machine = machines.open("a")
+    feed(machine, [leaves(1, 2, 3)])
+    assert machine.unsynced_bytes() > 0
+    machine.sync_ledger()
+    assert machine.unsynced_bytes() == 0
+    feed(machine, [leaves(4)], start=3)
+    assert machine.unsynced_bytes() > 0

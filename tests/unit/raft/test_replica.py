@@ -123,6 +123,8 @@ class Cluster:
         for name in names:
             await until(lambda name=name: self.running[name].applied_index >= index, f"{name} at {index}")  # type: ignore[misc]
             assert self.running[name].state == leader.state
+            await self.running[name].flush_ledger()
+            await leader.flush_ledger()
             assert self.summary(name) == self.summary(leader_name)
 
 
