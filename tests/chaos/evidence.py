@@ -52,6 +52,7 @@ def _by_fault(rounds: Sequence[Round]) -> dict[str, Any]:
             "acknowledged_certificates": sum(found.acknowledged for found in group),
             "register_operations": sum(found.operations for found in group),
             "max_gap_seconds": max(found.max_gap_seconds for found in group),
+            "notes": [found.notes for found in group if found.notes],
             "refusals": dict(sorted(sum((Counter(found.statuses) for found in group), Counter()).items())),
         }
         for fault, group in sorted(groups.items())
