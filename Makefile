@@ -7,6 +7,7 @@ PIP := $(PY) -m pip --disable-pip-version-check --quiet
 NODES ?= 3
 SEEDS ?= 1000
 ROUNDS ?= 50
+SECONDS ?= 600
 FIRST ?= 0
 DATA_DIR ?= .quorumca
 COMPILE = $(PY) -m uv pip compile --universal --python-version 3.11 --generate-hashes --upgrade \
@@ -16,7 +17,7 @@ INSTALL := $(PIP) install --require-hashes --no-build-isolation --only-binary :a
 CODE := cluster fsm providers tests benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help cluster test quick sim chaos check format bench lock clean
+.PHONY: help cluster test quick sim chaos fuzz seed-bugs check format bench lock clean
 
 help: ## show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -35,6 +36,12 @@ sim: $(VENV)/.dev ## run $(SEEDS) simulated clusters, from seed $(FIRST) on
 
 chaos: $(VENV)/.dev ## hurt a real cluster in $(ROUNDS) rounds; results in docs/evidence/chaos.json
 	$(PY) -m tests.chaos --rounds $(ROUNDS) --evidence docs/evidence/chaos.json
+
+fuzz: $(VENV)/.dev ## change inputs of every decoder for $(SECONDS) seconds; results in docs/evidence/fuzz.json
+	$(PY) -m tests.fuzz --seconds $(SECONDS) --output docs/evidence/fuzz.json
+
+seed-bugs: $(VENV)/.dev ## take one protection away at a time, and see that a test notices
+	$(PY) -m tests.seeded_bugs
 
 check: $(VENV)/.dev ## lint, format, types, layers
 	$(PY) -m ruff check $(CODE)

@@ -52,7 +52,8 @@ def damaged(image: Image, path: str, offset: int, change: Callable[[int, int], i
 
 
 def ledger_offsets(data: bytes, rng: random.Random) -> list[int]:
-    return sorted({*range(min(len(data), _LEDGER_HEAD_BYTES)), *rng.sample(range(len(data)), _LEDGER_SAMPLES)})
+    sample = rng.sample(range(len(data)), min(_LEDGER_SAMPLES, len(data)))
+    return sorted({*range(min(_LEDGER_HEAD_BYTES, len(data))), *sample})
 
 
 def damages(log: Image, ledger: Image) -> Iterator[tuple[str, Image, Image]]:

@@ -4,7 +4,6 @@ An input that broke a rule is kept in the corpus of its decoder, where the short
 """
 
 import argparse
-import hashlib
 import json
 import sys
 import time
@@ -12,10 +11,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
-from tests.fuzz.campaign import CORPUS, Finding, Result, run, run_corpus
+from tests.fuzz.campaign import Finding, Result, collect, keep, run, run_corpus
 from tests.fuzz.targets import targets
 
 _DEFAULT_EVIDENCE: Final = "fuzz-results.json"
+_COLLECT_FROM: Final = 3000
 
 
 def _arguments() -> argparse.Namespace:
@@ -23,6 +23,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=60.0, help="time for all decoders together")
     parser.add_argument("--seed", type=int, default=None, help="default: the time, so that every campaign is another")
     parser.add_argument("--only", action="append", help="a decoder's name; may be given more than once")
+    parser.add_argument("--collect", type=int, metavar="N", help="instead: keep N inputs with different outcomes each")
     parser.add_argument("--output", type=Path, default=Path(_DEFAULT_EVIDENCE), help="where the results go, as JSON")
     return parser.parse_args()
 
@@ -34,6 +35,11 @@ def main() -> int:
     if not chosen:
         print(f"no such decoder: {arguments.only}, there are {list(targets())}", file=sys.stderr)
         return 2
+    if arguments.collect:
+        for name, target in chosen.items():
+            for data in collect(target, seed, _COLLECT_FROM, arguments.collect):
+                keep(name, data, "kept")
+        return 0
     results: dict[str, object] = {}
     findings = []
     for name, target in chosen.items():
@@ -42,7 +48,7 @@ def main() -> int:
             result = run(target, seed, arguments.seconds / len(chosen))
         except Finding as finding:
             findings.append(str(finding))
-            _keep(name, finding)
+            keep(name, finding.data, "found")
             print(f"{name}: {finding}", file=sys.stderr)
             continue
         results[name] = asdict(result)
@@ -58,12 +64,6 @@ def _line(name: str, result: Result) -> str:
         f"{name:16} {result.inputs:9} inputs, {result.accepted} understood, slowest {result.slowest_ms} ms,"
         f" at most {result.largest_kib} KiB"
     )
-
-
-def _keep(name: str, finding: Finding) -> None:
-    path = CORPUS / name / f"found-{hashlib.sha256(finding.data).hexdigest()[:12]}"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(finding.data)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,9 @@ Rules: only documented errors come out; an input takes no more CPU time than `_c
 than `_memory_limit`. Memory is measured on all of the corpus and on each `_MEASURED`-th input: it slows decoding down.
 """
 
+import hashlib
 import random
+import re
 import time
 import tracemalloc
 from dataclasses import dataclass, field
@@ -16,6 +18,7 @@ from tests.fuzz.targets import Target
 
 CORPUS: Final = Path(__file__).parent / "corpus"
 _MEASURED: Final = 20
+_KEPT_BYTES: Final = 2048
 
 
 class Finding(AssertionError):
@@ -65,6 +68,29 @@ def run(target: Target, seed: int, seconds: float) -> Result:
             raise Finding(f"{where}: {finding}\n{data.hex()}", data) from finding
     result.seconds = elapsed
     return result
+
+
+def collect(target: Target, seed: int, inputs: int, count: int) -> list[bytes]:
+    """The first small inputs of each new outcome: what was understood, or refused with another text."""
+    seeds = target.seeds()
+    outcomes: dict[str, bytes] = {}
+    for number in range(inputs):
+        data = mutated(seeds, random.Random(f"{seed}/{number}"))
+        if len(data) > _KEPT_BYTES or len(outcomes) == count:
+            continue
+        try:
+            outcome = f"understood as {type(target.decode(data)).__name__}"
+        except target.errors as error:
+            outcome = re.sub(r"[0-9]+|'.*'", "", str(error))
+        outcomes.setdefault(outcome, data)
+    return list(outcomes.values())
+
+
+def keep(name: str, data: bytes, reason: str) -> None:
+    """Add an input to the corpus of a decoder."""
+    path = CORPUS / name / f"{reason}-{hashlib.sha256(data).hexdigest()[:12]}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
 
 
 def _run(target: Target, data: bytes, result: Result, *, is_measured: bool) -> None:
