@@ -14,7 +14,10 @@ Subcommands: TypeAlias = "argparse._SubParsersAction[Parser]"  # argparse gives 
 _FLAG: Final = re.compile(r"--?(?P<name>[A-Za-z][A-Za-z0-9-]+)(?P<value>=.*)?", re.DOTALL)
 #: Flags without a value. Go, and so scripts made for Consul, may write `-server=true`.
 SWITCHES: Final = frozenset(
-    {"cli", "client", "force-without-cross-signing", "name-constraint", "pem", "server", "stale"}
+    {
+        *("cli", "client", "dry-run", "force-without-cross-signing", "name-constraint"),
+        *("pem", "server", "staged", "stale", "wait"),
+    }
 )
 _LABEL: Final = "[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _DNS_NAME: Final = re.compile(rf"(\*\.)?{_LABEL}(\.{_LABEL})*")
@@ -60,6 +63,17 @@ def ip_text(text: str) -> str:
         ipaddress.ip_address(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r:.200} is not allowed: must be an IP address") from None
+    return text
+
+
+def duration_text(text: str) -> str:
+    """A check for Go durations; which are long enough is for the API to say."""
+    from providers.durations import parse_duration
+
+    try:
+        parse_duration(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r:.200} is not allowed: must be a duration as in 10m") from None
     return text
 
 

@@ -1,11 +1,14 @@
-"""`quorumca ca`: the trusted roots and the CA's configuration. Signing is in ca_sign.py, the record in ca_certs.py."""
+"""`quorumca ca`: the trusted roots and the CA's configuration.
+
+Rotation is in ca_rotation.py, signing in ca_sign.py, the record in ca_certs.py.
+"""
 
 import argparse
 import json
 import sys
 from typing import Any, Final
 
-from cluster.cli import ca_certs, ca_sign
+from cluster.cli import ca_certs, ca_rotation, ca_sign
 from cluster.cli.api_flags import add_api_flags, api_from
 from cluster.cli.arguments import Subcommands
 from cluster.cli.client import objects
@@ -27,6 +30,8 @@ _CONFIG_FIELDS: Final[dict[str, Any]] = {
     "ModifyIndex": 0,
 }
 _FORCE: Final = "ForceWithoutCrossSigning"
+_MODE: Final = "RotationMode"
+_WAIT: Final = "RotationWait"
 
 
 def add_parser(subcommands: Subcommands) -> None:
@@ -49,9 +54,11 @@ def add_parser(subcommands: Subcommands) -> None:
         action="store_true",
         help="change the root even if the old one cannot cross-sign the new one; breaks connections for a while",
     )
+    ca_rotation.add_staged_flags(set_config)
     add_api_flags(set_config, is_read=False)
     set_config.set_defaults(run=run_set_config)
 
+    ca_rotation.add_parser(commands)
     ca_sign.add_parser(commands)
     ca_certs.add_parser(commands)
 
@@ -98,12 +105,17 @@ def run_get_config(args: argparse.Namespace) -> int:
 def run_set_config(args: argparse.Namespace) -> int:
     if not args.config_file:
         raise CommandError("The -config-file flag is required", Exit.USAGE)
+    ca_rotation.check_staged(args)
     api = api_from(args)
     with failing_as("Error reading config file"):
         config = _read_config(args.config_file)
     if args.force_without_cross_signing:
         # Without the flag the file's own value counts. Consul overwrites it with false (spec 10.2, 17).
-        config = {key: value for key, value in config.items() if not _is_force(key)} | {_FORCE: True}
+        config = _with(config, {_FORCE: True})
+    if args.staged:
+        config = _with(config, {_MODE: "staged"})
+        if args.wait_for is not None:
+            config = _with(config, {_WAIT: args.wait_for})
     with failing_as("Error setting CA configuration"):
         api.text("PUT", _CONFIGURATION, body=config)
     print_success("Configuration updated!", as_json=args.format == "json")
@@ -120,6 +132,7 @@ def _read_config(name: str) -> dict[str, Any]:
     return config
 
 
-def _is_force(key: str) -> bool:
-    """Both names of the field, in any case, as the server reads them."""
-    return key.replace("_", "").lower() == _FORCE.lower()
+def _with(config: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """In place of what the file says under the same names, in any case, or with underscores, as the server reads."""
+    names = {name.lower() for name in changes}
+    return {key: value for key, value in config.items() if key.replace("_", "").lower() not in names} | changes

@@ -7,7 +7,7 @@ import http.client
 import json
 import socket
 from collections.abc import Container, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
@@ -65,12 +65,13 @@ class TlsOptions:
 
 @dataclass(frozen=True, slots=True)
 class Api:
-    """The API of one node. `query` goes with every request."""
+    """The API of one node. `query` goes with every request. `is_quiet`: whoever asks shows that it waits."""
 
     origin: Origin
     token: str = field(default="", repr=False)
     tls: TlsOptions = TlsOptions()
     query: Mapping[str, str] = field(default_factory=dict)
+    is_quiet: bool = False
 
     def json(
         self,
@@ -101,7 +102,7 @@ class Api:
         accept: Container[int] = (200,),
     ) -> str:
         """The answer's body. Raises: CommandError for a status not in `accept`, in the words of Consul's client."""
-        with waiting(f"Waiting for {self.origin}"):
+        with nullcontext() if self.is_quiet else waiting(f"Waiting for {self.origin}"):
             status, text = self._exchange(method, _target(path, {**self.query, **(query or {})}), body)
         if status not in accept:
             raise CommandError(f"Unexpected response code: {status} ({_shortened(text.strip())})")

@@ -6,7 +6,7 @@ large, and a script that reads our output must not get its box characters.
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -47,14 +47,21 @@ def note(text: str) -> None:
 @contextmanager
 def waiting(text: str) -> Iterator[None]:
     """A spinner on stderr while the block runs; nothing at all when stderr is not a terminal."""
-    if not sys.stderr.isatty():
+    with progress(text):
         yield
+
+
+@contextmanager
+def progress(text: str) -> Iterator[Callable[[str], None]]:
+    """As `waiting`, with a function that changes the text."""
+    if not sys.stderr.isatty():
+        yield lambda _text: None
         return
     from rich.console import Console
     from rich.text import Text
 
-    with Console(stderr=True).status(Text(printable(text))):
-        yield
+    with Console(stderr=True).status(Text(printable(text))) as status:
+        yield lambda changed: status.update(Text(printable(changed)))
 
 
 def printable(text: str) -> str:

@@ -22,17 +22,26 @@ class Request:
 
 @dataclass
 class FakeApi:
-    """`answer` says what a method and path get; anything else gets 404."""
+    """`answer` says what a method and path get, the last of several again and again; anything else gets 404."""
 
     address: str = ""
     requests: list[Request] = field(default_factory=list)
-    answers: dict[tuple[str, str], tuple[int, bytes]] = field(default_factory=dict)
+    answers: dict[tuple[str, str], list[tuple[int, bytes]]] = field(default_factory=dict)
     #: Bytes that a Content-Length promises and that never come.
     missing_bytes: int = 0
 
     def answer(self, method: str, path: str, body: object = "", status: int = 200) -> None:
+        self.answers[method, path] = []
+        self.then(method, path, body, status)
+
+    def then(self, method: str, path: str, body: object = "", status: int = 200) -> None:
+        """What it gets behind the answers before."""
         text = body if isinstance(body, str) else json.dumps(body)
-        self.answers[method, path] = status, text.encode()
+        self.answers.setdefault((method, path), []).append((status, text.encode()))
+
+    def next_answer(self, method: str, path: str) -> tuple[int, bytes]:
+        answers = self.answers.get((method, path), [(404, b"no such path")])
+        return answers.pop(0) if len(answers) > 1 else answers[0]
 
     @property
     def last(self) -> Request:
@@ -64,7 +73,7 @@ def _handler(api: FakeApi) -> type[BaseHTTPRequestHandler]:
             query = dict(parse_qsl(url.query, keep_blank_values=True))
             body = json.loads(data) if data else None
             api.requests.append(Request(self.command, url.path, query, self.headers["X-Consul-Token"], body))
-            status, text = api.answers.get((self.command, url.path), (404, b"no such path"))
+            status, text = api.next_answer(self.command, url.path)
             self.send_response(status)
             self.send_header("Content-Length", str(len(text) + api.missing_bytes))
             self.end_headers()
