@@ -17,6 +17,7 @@ from typing import Any, Final, NoReturn
 
 import uvloop
 
+from cluster.allocator import limit_arenas
 from cluster.authority import Authority
 from cluster.clock import SystemClock
 from cluster.config import NodeConfig
@@ -64,6 +65,7 @@ def run(config: NodeConfig) -> int:
     configure_logging(config.log.level, config.log.format)
     log = EventLog(node=config.node_name)
     sys.setswitchinterval(_SWITCH_SECONDS)
+    limit_arenas(2)
     try:
         with _data_dir(config.data_dir):
             uvloop.run(_run(config, log))

@@ -21,6 +21,7 @@ from typing import Any, Final
 
 import msgpack
 
+from cluster.allocator import limit_arenas
 from cluster.wire import pack_error
 from providers.api import (
     CAChain,
@@ -172,6 +173,7 @@ def main() -> int:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     # Ctrl-C at a terminal goes to the whole group; the parent decides when work ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    limit_arenas(1)
     connection = socket.socket(fileno=os.dup(0))
     serve(connection)
     return 0

@@ -119,11 +119,11 @@ class Replica:
         self._timer_due = 0.0
         self._ledger_timer: asyncio.TimerHandle | None = None
         self._is_syncing_ledger = False
+        self._barriers: list[tuple[int, asyncio.Future[int | None]]] = []  # confirmed, and not applied yet
         # Written by the Raft thread, read by everyone: single references, replaced as a whole.
         self._applied_index = 0
         self.leadership = Leadership()
         self.leadership_changed = Signal()
-        self.state_changed = Signal()
         self.ca_changed = Signal()  # roots or configuration, as `State.ca_index` tells
         self._ca_index = 0
         self.longest_pump_seconds = 0.0
@@ -286,14 +286,18 @@ class Replica:
                     if log_index is not None:
                         break
                     await self._leader_known()
-                while self._applied_index < log_index:
-                    await self.state_changed.wait()
                 return log_index
         except TimeoutError:
             raise NoLeader("No cluster leader") from None
 
     def _read_index(self, future: "asyncio.Future[int | None]") -> None:
-        self._node.read_index(lambda log_index: self._to_owner(_resolve, future, log_index))
+        def confirmed(log_index: int | None) -> None:
+            if log_index is not None and log_index > self._applied_index:
+                self._barriers.append((log_index, future))
+            else:
+                self._to_owner(_resolve, future, log_index)
+
+        self._node.read_index(confirmed)
 
     async def _leader_known(self) -> None:
         """Wait for a change of leadership, or a moment: a refused read is asked again."""
@@ -496,13 +500,17 @@ class Replica:
         applied = core.applied_index
         if applied != self._applied_index:
             self._applied_index = applied
-            self._to_owner(self.state_changed.fire)
+            waiting, self._barriers = self._barriers, []
+            for log_index, future in waiting:
+                if log_index <= applied:
+                    self._to_owner(_resolve, future, log_index)
+                elif not future.done():
+                    self._barriers.append((log_index, future))
         if now != self.leadership:
             self.leadership = now
             self._to_owner(self.leadership_changed.fire)
 
     def _state_replaced(self, state: State) -> None:
-        self._to_owner(self.state_changed.fire)
         if state.ca_index != self._ca_index:
             self._ca_index = state.ca_index
             self._to_owner(self.ca_changed.fire)

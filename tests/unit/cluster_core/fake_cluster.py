@@ -113,7 +113,6 @@ class FakeCluster:
         if isinstance(result, Applied):
             self.committed.append(command)
         for replica in self.replicas.values():
-            replica.state_changed.fire()
             if self.state.ca_index != before:
                 replica.ca_changed.fire()
         return result
@@ -130,7 +129,6 @@ class FakeReplica:
         self.name = name
         self.leadership = Leadership()
         self.leadership_changed = Signal()
-        self.state_changed = Signal()
         self.ca_changed = Signal()
         self.leader_contact_seconds = 0.01
         self.contact_age_seconds: dict[str, float] = {}

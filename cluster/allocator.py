@@ -1,0 +1,16 @@
+"""Keeping a process small: the C library's defaults are made for few large programs, not for many small ones."""
+
+import ctypes
+from typing import Final
+
+_M_ARENA_MAX: Final = -8  # malloc.h
+
+
+def limit_arenas(count: int) -> None:
+    """By default every thread may get a heap of its own, up to eight for each core, and each keeps what it has freed.
+
+    Without effect where the C library is not glibc.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_ARENA_MAX, count)
