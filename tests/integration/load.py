@@ -69,7 +69,9 @@ class Load:
 
 @asynccontextmanager
 async def signing_load(cluster: LocalCluster, clients: int = CLIENTS) -> AsyncIterator[Load]:
-    """Client k starts at node k; one that cannot reach its node goes on to the next. Ended, all of them, at the end."""
+    """Client k asks node k, and the next one when that cannot be reached; so they stay spread over all nodes, and no
+    node that is lost takes all of them with it. They are ended at the end.
+    """
     load = Load()
     uri = await cluster.service_uri()
     tasks = [asyncio.create_task(_sign_on(cluster, load, number, make_csr(uri)[0])) for number in range(clients)]
@@ -84,10 +86,11 @@ async def signing_load(cluster: LocalCluster, clients: int = CLIENTS) -> AsyncIt
                 raise AssertionError("a client has ended early") from outcome
 
 
-async def _sign_on(cluster: LocalCluster, load: Load, number: int, csr_pem: str) -> None:
+async def _sign_on(cluster: LocalCluster, load: Load, home: int, csr_pem: str) -> None:
     body = json.dumps({"CSR": csr_pem}).encode()
     timeout = aiohttp.ClientTimeout(total=_ASK_SECONDS)
     async with aiohttp.ClientSession(timeout=timeout, trust_env=False) as session:
+        number = home
         while True:
             node = cluster.nodes[number % len(cluster.nodes)]
             try:
@@ -96,8 +99,9 @@ async def _sign_on(cluster: LocalCluster, load: Load, number: int, csr_pem: str)
             except (aiohttp.ClientError, TimeoutError, OSError):
                 load.broken_connections += 1
                 number += 1
-                await asyncio.sleep(_RETRY_SECONDS)
+                await asyncio.sleep(_PAUSE_SECONDS)
                 continue
+            number = home
             load.answers[status] += 1
             if status == 200:
                 load.acknowledged.append((time.monotonic(), json.loads(text)["SerialNumber"]))

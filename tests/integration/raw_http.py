@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 _READ_BYTES = 1 << 20
+_PART_PAUSE_SECONDS = 0.005
 _LENGTH = re.compile(rb"\r\nContent-Length: (\d+)")
 
 
@@ -81,7 +82,7 @@ def parse(received: bytes) -> RawAnswer:
 async def send_without_end(address: str, head: bytes, part: bytes, seconds: float) -> tuple[int, RawAnswer]:
     """Send parts until the node has ended the connection or answered; how many bytes it let us send, and its answer.
 
-    The system's buffers are small here, so that what was sent is nearly what was read.
+    Slowly, and with a small buffer on this side, so that what was sent is nearly what was read.
     """
     host, _, port = address.rpartition(":")
     loop = asyncio.get_running_loop()
@@ -97,6 +98,7 @@ async def send_without_end(address: str, head: bytes, part: bytes, seconds: floa
                 while not receiving.done():
                     await loop.sock_sendall(connection, part)
                     sent += len(part)
+                    await asyncio.sleep(_PART_PAUSE_SECONDS)
             except ConnectionError:
                 pass
             return sent, parse(await receiving)
