@@ -8,6 +8,7 @@ done.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum, auto
+from pathlib import Path
 from typing import Protocol
 
 from cluster.config import NodeConfig
@@ -225,6 +226,18 @@ class Service(Protocol):
 
     async def distrust_root(self, root_id: str) -> None:
         """Stop trusting a retired root at once. Raises: NotFound, Refused (the active one), NoLeader, CommitUnknown."""
+        ...
+
+    async def save_snapshot(self, path: Path, level: ReadLevel) -> None:
+        """Write the CA and the record of certificates to this file. Raises: Refused before there is a CA, OSError."""
+        ...
+
+    async def restore_snapshot(self, path: Path) -> None:
+        """Put the CA of this file in the place of the present one.
+
+        Raises: Refused (422: no snapshot, damaged, sealed with another key; nothing was changed), OSError, NoLeader,
+        CommitUnknown, InternalError.
+        """
         ...
 
     def ca_trouble(self) -> str:

@@ -174,6 +174,8 @@ class Authority:
             config, root = state.config, state.active_root
             assert config is not None
             assert root is not None
+            assert state.seal is not None
+            self.sealer.unlock(state.seal)  # another one, if a snapshot was restored
             configured = await self.configure_stored(state)
             found = x509.root_id(configured.chain.root_pem) if configured.chain else "none"
             if found != root.root_id:

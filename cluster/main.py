@@ -40,13 +40,16 @@ from cluster.rotation import Rotator
 from cluster.seal import NodeFile, Sealer, SealError, key_source
 from cluster.service import LeaderWork, NodeService
 from cluster.signing import SigningPipeline
+from cluster.snapshots import Snapshots, SnapshotWork
 from cluster.telemetry import EventLog, Metrics, configure_logging
 from cluster.tls import NodeTls, TlsFiles
 from cluster.upkeep import CertificateFiles, DiskSpace, Scrub, keep_scrubbing, look_after
 from cluster.uptake import UptakeMeter, Watchers
+from cluster.waiting import wait_any
 from cluster.workers import WorkerPool
 from fsm.duties import DutyPolicy
 from fsm.ledger import LedgerDamaged
+from fsm.state import SealKey
 
 _EXIT_OK: Final = 0
 _EXIT_FAILED: Final = 1
@@ -154,6 +157,7 @@ async def _start(config: NodeConfig, log: Log, stack: contextlib.AsyncExitStack)
         Reconfigurer(replica, authority, rotator, clock, log),
         OperatorRotation(replica, authority, rotator, meter, ledger, clock),
         watchers,
+        SnapshotWork(replica, authority, log),
         membership,
     ).operations()
     forwarder = Forwarder(
@@ -166,7 +170,18 @@ async def _start(config: NodeConfig, log: Log, stack: contextlib.AsyncExitStack)
     rpc = RpcServer(replica, operations, tls, log, metrics)
     await rpc.start(config.rpc.address)
     stack.push_async_callback(rpc.stop)
-    service = NodeService(config, replica, authority, forwarder, membership, ledger, pool, watchers, clock, metrics)
+    snapshots = Snapshots(
+        replica,
+        forwarder,
+        sealer,
+        str(config.data_dir / "ledger.db"),
+        config.node_name,
+        config.datacenter,
+        clock,
+    )
+    service = NodeService(
+        config, replica, authority, forwarder, membership, ledger, pool, watchers, snapshots, clock, metrics
+    )
     http = await start_http(create_app(service, log), config.http)
     stack.push_async_callback(http.stop)
     certificates = [_node_certificate(config, tls, clock, log, metrics)]
@@ -227,13 +242,25 @@ def _checked_sealer(config: NodeConfig, node_file: NodeFile) -> Sealer:
 
 
 async def _watch_seal(replica: Replica, sealer: Sealer, node_file: NodeFile, config: NodeConfig) -> None:
-    """Open the cluster's seal as soon as there is one. Raises: SealError, for which the node must stop."""
-    while (seal := replica.state.seal) is None:
-        await replica.ca_changed.wait()
-    await asyncio.to_thread(sealer.unlock, seal)
-    facts = {"node_name": config.node_name, "datacenter": config.datacenter, "seal": sealer.node_facts()}
-    if node_file.read() != facts:
-        await asyncio.to_thread(node_file.write, facts)
+    """Open the cluster's seal as soon as there is one, and another one if a snapshot is restored.
+
+    Raises: SealError, for which the node must stop.
+    """
+    known: SealKey | None = None
+    while True:
+        seal = await _other_seal(replica, known)
+        await asyncio.to_thread(sealer.unlock, seal)
+        facts = {"node_name": config.node_name, "datacenter": config.datacenter, "seal": sealer.node_facts()}
+        if node_file.read() != facts:
+            await asyncio.to_thread(node_file.write, facts)
+        known = seal
+
+
+async def _other_seal(replica: Replica, known: SealKey | None) -> SealKey:
+    """The cluster's, once there is one other than this."""
+    while (seal := replica.state.seal) is None or seal == known:
+        await wait_any((replica.ca_changed,), lambda: replica.state.seal == known)
+    return seal
 
 
 @contextlib.asynccontextmanager

@@ -169,6 +169,12 @@ class Sealer:
         self._aead = AESGCM(data_key)
         self._unlocked = seal
 
+    def opened(self, seal: SealKey) -> "Sealer":
+        """Another sealer, for another cluster's seal, with this node's key. Raises: SealError."""
+        other = Sealer(self._source)
+        other.unlock(seal)
+        return other
+
     def seal(self, secret: bytes, context: str) -> bytes:
         """`context` names what the secret is for; it opens under the same name only."""
         nonce = secrets.token_bytes(_NONCE_BYTES)

@@ -9,6 +9,7 @@ import json
 import random
 import secrets
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Final
 
 from cluster.api import (
@@ -47,6 +48,7 @@ from cluster.raft.replica import Replica
 from cluster.reconfigure import Attempt, Reconfigurer
 from cluster.serials import new_serial
 from cluster.signing import minimal
+from cluster.snapshots import Snapshots, SnapshotWork
 from cluster.telemetry import Metrics
 from cluster.uptake import Watchers
 from cluster.workers import WorkerPool
@@ -74,10 +76,12 @@ class LeaderWork:
         reconfigurer: Reconfigurer,
         rotation: OperatorRotation,
         watchers: Watchers,
+        snapshots: SnapshotWork,
         membership: Membership,
     ) -> None:
         self._replica = replica
         self._authority = authority
+        self._snapshots = snapshots
         self._reconfigurer = reconfigurer
         self._rotation = rotation
         self._watchers = watchers
@@ -94,6 +98,8 @@ class LeaderWork:
                 "rotation_uptake": self._rotation_uptake,
                 "distrust_root": self._distrust_root,
                 "watchers": self._count_watchers,
+                "restore_rows": self._snapshots.rows,
+                "restore_ca": self._snapshots.ca,
                 "cluster": self._cluster,
                 "transfer": self._transfer,
                 "add_peer": self._add_peer,
@@ -178,10 +184,12 @@ class NodeService:
         ledger: LedgerReads,
         pool: WorkerPool,
         watchers: Watchers,
+        snapshots: Snapshots,
         clock: Clock,
         metrics: Metrics,
     ) -> None:
         self.config = config
+        self._snapshots = snapshots
         self.metrics = metrics
         self._replica = replica
         self._authority = authority
@@ -281,6 +289,13 @@ class NodeService:
     async def distrust_root(self, root_id: str) -> None:
         await self._forwarder.call(Call("distrust_root", lambda _: root_id))
         await self.read(ReadLevel.LINEARIZABLE)
+
+    async def save_snapshot(self, path: Path, level: ReadLevel) -> None:
+        await self.read(level)
+        await self._snapshots.save(path)
+
+    async def restore_snapshot(self, path: Path) -> None:
+        await self._snapshots.restore(path)
 
     def ca_trouble(self) -> str:
         return self._authority.trouble

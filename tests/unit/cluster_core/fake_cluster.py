@@ -32,6 +32,7 @@ from cluster.rotation import Rotator
 from cluster.seal import FileKey, Sealer, write_key_file
 from cluster.service import LeaderWork
 from cluster.signing import SigningPipeline
+from cluster.snapshots import SnapshotWork
 from cluster.telemetry import Metrics
 from cluster.uptake import UptakeMeter, Watchers
 from cluster.wire import pack_error, unpack_error
@@ -195,6 +196,9 @@ class FakeReplica:
             pass
         return self.state
 
+    async def flush_ledger(self) -> None:
+        """Every entry is committed at once."""
+
     async def digest(self) -> tuple[int, State, LedgerSummary]:
         return self.cluster.log_index, self.state, self.cluster.machine.ledger_summary
 
@@ -327,7 +331,13 @@ class Node:
             real, self.authority, self.rotator, self.meter, self.ledger, self.clock
         )
         self.work = LeaderWork(
-            real, self.authority, self.reconfigurer, self.operator_rotation, self.watchers, self.membership
+            real,
+            self.authority,
+            self.reconfigurer,
+            self.operator_rotation,
+            self.watchers,
+            SnapshotWork(real, self.authority, self.log),
+            self.membership,
         )
         self.operations = self.work.operations()
 

@@ -12,6 +12,7 @@ from cluster.api import ConfigUpdate, ReadLevel
 from cluster.config import ConnectSection, parse_config
 from cluster.errors import CommitUnknown, InternalError, NoLeader, NotReady, StaleIndex
 from cluster.service import NodeService
+from cluster.snapshots import Snapshots
 from fsm.commands import Command, RecordLeaves, SetConfig
 from fsm.ledger import LedgerQuery
 from providers.errors import CSRRejected
@@ -57,6 +58,15 @@ async def _put_together(
             node.ledger,
             node.pool,
             node.watchers,
+            Snapshots(
+                node.replica.real,
+                rpc[name].forwarder,
+                node.sealer,
+                rpc_cluster.ledger_path,
+                name,
+                "dc1",
+                node.clock,
+            ),
             node.clock,
             node.metrics,
         )

@@ -1,0 +1,160 @@
+"""Saving this cluster's CA to a file, and putting a saved one in its place. The file's form is in backup.py."""
+
+import asyncio
+import itertools
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from cluster import backup
+from cluster.authority import Authority, open_record
+from cluster.backup import Meta, Row
+from cluster.clock import Clock
+from cluster.errors import InternalError, Refused
+from cluster.forward import Call, Forwarder
+from cluster.raft.guard import Log
+from cluster.raft.replica import Replica
+from cluster.seal import Sealer, SealError
+from fsm.apply import STALE_INDEX
+from fsm.codec import dump_state, load_state
+from fsm.commands import LeafRecord, RecordLeaves, Rejected, RestoreCA
+from fsm.ledger import LedgerReader
+from fsm.state import State
+
+_COMMIT_SECONDS: Final = 10.0
+#: Records in one log entry: well below what an entry may hold.
+_ROWS_PER_ENTRY: Final = 500
+_BARRIER_SECONDS: Final = 10.0
+
+
+class Snapshots:
+    """Any node's side."""
+
+    def __init__(
+        self,
+        replica: Replica,
+        forwarder: Forwarder,
+        sealer: Sealer,
+        ledger_path: str,
+        node_name: str,
+        datacenter: str,
+        clock: Clock,
+    ) -> None:
+        self._replica = replica
+        self._forwarder = forwarder
+        self._sealer = sealer
+        self._ledger_path = ledger_path
+        self._node_name = node_name
+        self._datacenter = datacenter
+        self._clock = clock
+
+    async def save(self, path: Path) -> Meta:
+        """Of what this node has applied: whole, and as of one moment. Raises: Refused before there is a CA, OSError."""
+        log_index, state, _ = await self._replica.digest()
+        await self._replica.flush_ledger()
+        if state.seal is None or state.config is None:
+            raise Refused("there is no CA to save yet")
+        root = state.active_root
+        meta = Meta(
+            format=backup.FORMAT,
+            index=state.index,
+            log_index=log_index,
+            created_at=int(self._clock.now()),
+            datacenter=self._datacenter,
+            node=self._node_name,
+            trust_domain=state.trust_domain,
+            active_root_id=root.root_id if root else "",
+            roots=len(state.roots),
+            certificates=0,
+            seal_source=state.seal.source,
+            seal_key_id=state.seal.kek_id,
+        )
+        return await asyncio.to_thread(self._write, path, meta, state)
+
+    def _write(self, path: Path, meta: Meta, state: State) -> Meta:
+        reader = LedgerReader(self._ledger_path)
+        try:
+            return backup.write(
+                path, meta, state, lambda after: reader.export_rows(after, state.leaf_index, backup.PAGE_ROWS)
+            )
+        finally:
+            reader.close()
+
+    async def restore(self, path: Path) -> Meta:
+        """Everything is checked before anything is changed; the CA changes in one command, at the end.
+
+        Raises: Refused (SnapshotInvalid, another seal key), OSError; NoLeader, CommitUnknown, InternalError.
+        """
+        meta, state, pages = await asyncio.to_thread(backup.read, path)
+        await asyncio.to_thread(check_seal, self._sealer, state)
+        while page := await asyncio.to_thread(next, pages, None):
+            for issuer, rows in _entries(page):
+                argument = [issuer, [_pack(row.record) for row in rows]]
+                await self._forwarder.call(Call("restore_rows", lambda _, a=argument: a, is_repeatable=True))  # type: ignore[misc]
+        data = dump_state(state)
+        await self._forwarder.call(Call("restore_ca", lambda _: data, seconds=_COMMIT_SECONDS))
+        await self._replica.read_barrier(timeout=_BARRIER_SECONDS)
+        return meta
+
+
+class SnapshotWork:
+    """The leader's side of a restore."""
+
+    def __init__(self, replica: Replica, authority: Authority, log: Log) -> None:
+        self._replica = replica
+        self._authority = authority
+        self._log = log
+
+    async def rows(self, argument: Any) -> None:
+        """Records that are there already are left alone. Raises: InternalError, NotLeader, CommitUnknown."""
+        issuer, records = argument
+        command = RecordLeaves(issuer, tuple(LeafRecord(*record) for record in records))
+        result = await self._replica.propose(command, timeout=_COMMIT_SECONDS)
+        if isinstance(result, Rejected):
+            raise InternalError(f"certificates could not be restored: {result.detail}")
+
+    async def ca(self, argument: Any) -> None:
+        """Raises: Refused, InternalError, NotLeader, CommitUnknown."""
+        saved = load_state(argument)
+        await asyncio.to_thread(check_seal, self._authority.sealer, saved)
+        async with self._authority.change("RECONFIGURING", is_duty=False):
+            state = self._replica.state
+            result = await self._replica.propose(RestoreCA(state.ca_index, saved), timeout=_COMMIT_SECONDS)
+        if isinstance(result, Rejected):
+            if result.code == STALE_INDEX:
+                raise InternalError("the CA changed while it was being restored: nothing was done")
+            raise Refused(f"{result.code}: {result.detail}")
+        self._log("ca.restored", trust_domain=saved.trust_domain, roots=len(saved.roots), index=result.index)
+
+
+def check_seal(sealer: Sealer, saved: State) -> None:
+    """Can this node open what is sealed in the saved state? Raises: Refused, which says what to do."""
+    if saved.seal is None:
+        raise Refused("the snapshot holds no CA")
+    try:
+        opened = sealer.opened(saved.seal)
+        for record in saved.providers:
+            open_record(opened, record)
+    except SealError as error:
+        raise Refused(f"the snapshot was sealed with another seal key than this cluster has: {error}") from error
+
+
+def _entries(page: Iterable[Row]) -> Iterator[tuple[bytes, list[Row]]]:
+    """Rows of one issuer each, few enough for one log entry, in the order in which they were issued."""
+    for issuer, rows in itertools.groupby(page, key=lambda row: row.issuer_key_id):
+        while chunk := list(itertools.islice(rows, _ROWS_PER_ENTRY)):
+            yield issuer, chunk
+
+
+def _pack(record: LeafRecord) -> list[Any]:
+    return [
+        record.serial,
+        record.kind,
+        record.name,
+        record.spiffe_id,
+        record.public_key_sha256,
+        record.not_before,
+        record.not_after,
+        record.requested_by,
+        record.request_id,
+    ]
