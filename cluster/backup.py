@@ -180,7 +180,7 @@ def _rows(path: Path) -> Iterator[list[Row]]:
 
 
 def _members(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
-    with tarfile.open(path, mode="r|gz") as tar:
+    with gzip.open(path) as zipped, tarfile.open(fileobj=zipped, mode="r|") as tar:
         seen: set[str] = set()
         for member in tar:
             content = tar.extractfile(member)
@@ -190,6 +190,10 @@ def _members(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
                 raise SnapshotInvalid(f"the snapshot's {member.name} is too large: {member.size} bytes")
             seen.add(member.name)
             yield member.name, content
+        # What follows is padding, but gzip's own checksum is behind it.
+        rest = sum(len(data) for data in iter(lambda: zipped.read(_READ_BYTES), b""))
+        if rest > _MAX_META_BYTES:
+            raise SnapshotInvalid("the snapshot is damaged: there is more behind its end")
 
 
 @contextmanager
