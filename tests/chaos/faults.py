@@ -409,8 +409,8 @@ async def storm(scene: Scene) -> None:
 
 
 async def csr_flood(scene: Scene) -> None:
-    """Hundreds of clients at once: nothing breaks, and leadership does not wander. Nodes, clients and whatever else runs
-    share this machine's cores, so one election is excused, and noted.
+    """Hundreds of clients at once: nothing breaks, and leadership does not wander. Nodes, clients and whatever else
+    runs share this machine's cores, so one election is excused, and noted.
     """
     stage = scene.stage
     leader = await stage.leader()
