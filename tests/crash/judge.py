@@ -237,6 +237,7 @@ class Judge:
                 break
             known = min(answer["next_node_idx"] - 1, known - 1)
         node.append("b", _LAST_TERM, [], last, last.log_index)
+        node.machine.flush_ledger()
         if dump_state(node.machine.state) != self._states[-1]:
             raise Broken("ends in another state than a node that never crashed")
         found = rows_of(reader)

@@ -41,6 +41,8 @@ MEMBERS: Final = members_of("a", "b", "c")
 _SEGMENT_BYTES: Final = 1500
 _ROWS_PER_PART: Final = 6
 _PART_BYTES: Final = 700
+#: Some entries share a commit of the ledger, others do not.
+_ROWS_PER_COMMIT: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,7 @@ class Node:
         self.sent: list[tuple[str, Message]] = []
         self._promised = promised
         self._background: list[tuple[Callable[[], object], Callable[[object], None]]] = []
-        self.machine = ReplicatedMachine(ledger_path, lambda _: None)
+        self.machine = ReplicatedMachine(ledger_path, lambda _: None, rows_per_commit=_ROWS_PER_COMMIT)
         env = NodeEnvironment(
             disk=disk,
             directory=DIRECTORY,
@@ -342,6 +344,7 @@ class Recorder:
             assert results
             entries = node.raft.journal.entries
             self._grow(_with_entries(self._promises, node, node.raft.core.commit_index))
+            node.machine.sync_ledger()
         base = entries[0].log_index
         self.history.adopt(list(entries[known + 1 - base :]))
         # And one that only this node ever has.

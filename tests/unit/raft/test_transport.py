@@ -1,0 +1,110 @@
+"""What an accepted connection does with the bytes that come in, without a socket."""
+
+import asyncio
+from typing import cast
+
+import pytest
+
+from cluster.raft.codec import FRAME_HEADER, MAX_FRAME_BYTES, Message, pack_frame
+from cluster.raft.transport import TlsLinks, _Inbound
+from cluster.tls import NodeTls
+from tests.fakes import EventLog
+
+HELLO = pack_frame({"type": "hello", "ct": 0, "address": "b:8300"})
+NOTICE: Message = {"type": "term_notice", "ct": 3, "term": 3}
+
+
+class Connection:
+    """A connection of node b to node a. Also a's TLS, the owner of its links, and the transport."""
+
+    def __init__(self, certificate_names: str | None = "b") -> None:
+        self.peer = certificate_names
+        self.received: list[tuple[str, Message]] = []
+        self.is_aborted = False
+        self.log = EventLog()
+        links = TlsLinks("a", "a:8300", cast(NodeTls, self), self, self.log)
+        self.inbound = _Inbound(links)
+        self.inbound.connection_made(cast(asyncio.Transport, self))
+
+    def feed(self, *pieces: bytes) -> None:
+        for piece in pieces:
+            self.inbound.data_received(piece)
+
+    @property
+    def messages(self) -> list[Message]:
+        return [message for _, message in self.received]
+
+    # -- TLS and transport
+
+    def peer_name(self, _certificate: object) -> str | None:
+        return self.peer
+
+    def get_extra_info(self, _name: str) -> None:
+        return None
+
+    def abort(self) -> None:
+        self.is_aborted = True
+
+    # -- LinkOwner
+
+    def receive(self, peer: str, message: Message) -> None:
+        self.received.append((peer, message))
+
+    def link_up(self, peer: str) -> None: ...
+    def link_down(self, peer: str) -> None: ...
+    def peer_lost(self, peer: str) -> None: ...
+    def wake(self) -> None: ...
+
+
+def test_messages_behind_the_hello_are_received_as_from_the_peer_of_the_certificate() -> None:
+    connection = Connection()
+    connection.feed(HELLO + pack_frame(NOTICE))
+    assert connection.received == [("b", NOTICE)]
+
+
+@pytest.mark.parametrize("size", [1, 2, 7])
+def test_frames_that_come_in_pieces_are_put_together(size: int) -> None:
+    connection = Connection()
+    data = HELLO + 3 * pack_frame(NOTICE)
+    connection.feed(*(data[start : start + size] for start in range(0, len(data), size)))
+    assert connection.messages == 3 * [NOTICE]
+
+
+@pytest.mark.parametrize("names", [None, "a"])
+def test_certificate_of_no_other_server_gets_nowhere(names: str | None) -> None:
+    connection = Connection(names)
+    assert connection.is_aborted
+    assert connection.log.names() == ["raft.peer_refused"]
+
+
+def assert_cut(connection: Connection, messages: list[Message]) -> None:
+    """No more than `messages` came through, and nothing that follows does."""
+    assert connection.is_aborted
+    assert connection.log.names() == ["raft.frame_refused"]
+    connection.feed(HELLO, pack_frame(NOTICE))
+    assert connection.messages == messages
+
+
+def test_frame_that_announces_too_much_is_refused_before_it_arrives() -> None:
+    connection = Connection()
+    connection.feed(HELLO, FRAME_HEADER.pack(MAX_FRAME_BYTES + 1))
+    assert_cut(connection, [])
+
+
+@pytest.mark.parametrize("first", [NOTICE, {"type": "pull_bulk", "ct": 1, "log_index": 1, "after": 0}])
+def test_connection_that_does_not_begin_with_a_hello_is_refused(first: Message) -> None:
+    connection = Connection()
+    connection.feed(pack_frame(first))
+    assert_cut(connection, [])
+
+
+def test_second_hello_is_refused() -> None:
+    connection = Connection()
+    connection.feed(HELLO, pack_frame(NOTICE), HELLO)
+    assert_cut(connection, [NOTICE])
+
+
+def test_frame_that_is_no_message_is_refused() -> None:
+    connection = Connection()
+    connection.feed(HELLO, FRAME_HEADER.pack(3) + b"abc")
+    assert_cut(connection, [])
