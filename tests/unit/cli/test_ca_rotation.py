@@ -289,6 +289,7 @@ def test_wait_on_a_terminal_shows_how_far_it_is(
     api.then("GET", ROTATION, status(None, last()))
     result = run("ca rotate -staged -wait")
     assert "waiting for clients to fetch the new root (75 % have it)" in result.err
+    assert "Waiting for http" not in result.err  # one sign of life at a time
     assert "waiting" not in result.out
 
 
@@ -317,7 +318,7 @@ def test_distrust_that_is_refused(run: Run, api: FakeApi) -> None:
         ({"RotationMode": "staged", "RotationWait": "1m"}, "", {"RotationMode": "staged", "RotationWait": "1m"}),
         ({}, "-staged", {"RotationMode": "staged"}),
         (
-            {"rotationmode": "direct", "rotationwait": "1m"},
+            {"rotationMode": "direct", "ROTATIONWAIT": "1m"},
             "-staged -wait-for 2m",
             {"RotationMode": "staged", "RotationWait": "2m"},
         ),
