@@ -11,6 +11,7 @@ from enum import Enum, StrEnum, auto
 from pathlib import Path
 from typing import Protocol
 
+from cluster.backup import Meta
 from cluster.config import NodeConfig
 from cluster.telemetry import Metrics
 from fsm.ledger import LedgerQuery, LedgerRow
@@ -228,8 +229,11 @@ class Service(Protocol):
         """Stop trusting a retired root at once. Raises: NotFound, Refused (the active one), NoLeader, CommitUnknown."""
         ...
 
-    async def save_snapshot(self, path: Path, level: ReadLevel) -> None:
-        """Write the CA and the record of certificates to this file. Raises: Refused before there is a CA, OSError."""
+    async def save_snapshot(self, path: Path, level: ReadLevel) -> Meta:
+        """Write the CA and the record of certificates to this file; what it holds.
+
+        Raises: Refused before there is a CA, NoLeader, OSError.
+        """
         ...
 
     async def restore_snapshot(self, path: Path) -> None:

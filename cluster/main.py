@@ -24,6 +24,7 @@ from cluster.config import NodeConfig
 from cluster.forward import Forwarder
 from cluster.http.app import create_app, start_http
 from cluster.http.rpc import RpcServer
+from cluster.http.transfers import remove_leftovers
 from cluster.leader import Leader
 from cluster.ledger_reads import LedgerReads
 from cluster.membership import Membership
@@ -71,6 +72,7 @@ def run(config: NodeConfig) -> int:
     limit_arenas(2)
     try:
         with _data_dir(config.data_dir):
+            remove_leftovers(config.data_dir)
             uvloop.run(_run(config, log))
     except (StartError, SealError, JournalDamaged, SnapshotDamaged, LedgerDamaged, OSError, ssl.SSLError) as error:
         log("node.failed", reason=str(error))

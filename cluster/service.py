@@ -26,6 +26,7 @@ from cluster.api import (
     Uptake,
 )
 from cluster.authority import Authority
+from cluster.backup import Meta
 from cluster.clock import Clock
 from cluster.config import NodeConfig
 from cluster.errors import NoLeader, NotLeader, NotReady
@@ -290,9 +291,9 @@ class NodeService:
         await self._forwarder.call(Call("distrust_root", lambda _: root_id))
         await self.read(ReadLevel.LINEARIZABLE)
 
-    async def save_snapshot(self, path: Path, level: ReadLevel) -> None:
+    async def save_snapshot(self, path: Path, level: ReadLevel) -> Meta:
         await self.read(level)
-        await self._snapshots.save(path)
+        return await self._snapshots.save(path)
 
     async def restore_snapshot(self, path: Path) -> None:
         await self._snapshots.restore(path)

@@ -13,9 +13,21 @@ from aiohttp.typedefs import Handler as AiohttpHandler
 from cluster.api import Service
 from cluster.clock import Clock, SystemClock
 from cluster.config import HttpSection
-from cluster.http import agent, catalog, certs, configuration, openapi, operator, roots, rotation, sign, status
+from cluster.http import (
+    agent,
+    catalog,
+    certs,
+    configuration,
+    openapi,
+    operator,
+    roots,
+    rotation,
+    sign,
+    snapshot,
+    status,
+)
 from cluster.http.blocking import MAX_WAITING, Waiters
-from cluster.http.body import answer_early, expect_continue
+from cluster.http.body import MAX_BODY_BYTES, answer_early, expect_continue
 from cluster.http.connection import ANSWER_SECONDS, HEAD_SECONDS, MAX_HEADER_BYTES, Connection, Door
 from cluster.http.context import API, Api, Route, requester
 from cluster.http.errors import (
@@ -27,6 +39,7 @@ from cluster.http.errors import (
 )
 from cluster.http.query import Query, check_path, parse_query
 from cluster.http.render import TEXT, empty_response
+from cluster.http.transfers import Transfers
 from cluster.raft.guard import Log
 
 ROUTES: Final[tuple[Route, ...]] = (
@@ -38,6 +51,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     *agent.ROUTES,
     *status.ROUTES,
     *operator.ROUTES,
+    *snapshot.ROUTES,
     *catalog.ROUTES,
     *openapi.ROUTES,
 )
@@ -67,6 +81,7 @@ def create_app(
         clock=clock or SystemClock(),
         rng=rng or random.Random(),  # noqa: S311 - spreads load, guards nothing
         waiters=Waiters(service.metrics.blocking_queries, max_waiting),
+        transfers=Transfers(service.config.data_dir),
     )
     app[API] = api
     by_path: dict[str, list[Route]] = {}
@@ -75,7 +90,7 @@ def create_app(
     for path, routes in by_path.items():
         _add_path(app, api, path, routes)
     fallback = Route((), _UNKNOWN, _not_found)
-    app.router.add_route("*", "/{path:.*}", _endpoint(api, fallback), expect_handler=expect_continue)
+    app.router.add_route("*", "/{path:.*}", _endpoint(api, fallback), expect_handler=expect_continue(MAX_BODY_BYTES))
     app.on_shutdown.append(_stop_waiting)
     return app
 
@@ -163,7 +178,7 @@ def _add_path(app: web.Application, api: Api, path: str, routes: Sequence[Route]
     for route in (*routes, Route(("OPTIONS",), path, options), Route(("*",), path, refuse)):
         handler = _endpoint(api, route)
         for method in route.methods:
-            resource.add_route(method, handler, expect_handler=expect_continue)
+            resource.add_route(method, handler, expect_handler=expect_continue(route.max_body_bytes))
 
 
 async def _not_found(_api: Api, _request: web.Request, _query: Query) -> web.Response:
@@ -184,8 +199,9 @@ def _endpoint(api: Api, route: Route) -> AiohttpHandler:
     monotonic = api.clock.monotonic
     datacenter = api.service.config.datacenter
 
-    async def serve(request: web.Request) -> web.Response:
+    async def serve(request: web.Request) -> web.StreamResponse:
         started = monotonic()
+        response: web.StreamResponse
         try:
             query = _admit(request, datacenter)
             response = await route.handler(api, request, query)
@@ -218,10 +234,10 @@ def _admit(request: web.Request, datacenter: str) -> Query:
     return query
 
 
-def _log_request(log: Log, route: str, request: web.Request, response: web.Response, seconds: float) -> None:
+def _log_request(log: Log, route: str, request: web.Request, response: web.StreamResponse, seconds: float) -> None:
     """Without the URL: there may be a token in it."""
     fields: dict[str, object] = {"method": request.method, "route": route, "status": response.status}
-    if response.headers.get("Content-Type") == TEXT and response.text:
+    if isinstance(response, web.Response) and response.headers.get("Content-Type") == TEXT and response.text:
         fields["detail"] = response.text[:_MAX_DETAIL]
     log("http.request", **fields, ms=round(seconds * 1000, 1), remote=requester(request))
 

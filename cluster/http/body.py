@@ -3,7 +3,7 @@
 import asyncio
 import json
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from typing import Any, Final, NoReturn
 
 from aiohttp import ClientPayloadError, web
@@ -23,7 +23,8 @@ _DRAIN_SECONDS: Final = 5.0
 _MAX_DEPTH: Final = 32
 _MIN_NUMBER: Final = -(1 << 63)
 _MAX_NUMBER: Final = (1 << 64) - 1
-_BROKEN: Final = (web.RequestPayloadError, PayloadEncodingError, ClientPayloadError, ConnectionError)
+#: What a transfer that broke off raises.
+BROKEN: Final = (web.RequestPayloadError, PayloadEncodingError, ClientPayloadError, ConnectionError)
 
 Fields = Mapping[str, Any]
 
@@ -44,7 +45,7 @@ async def read_body(request: web.Request) -> bytes:
             return await _read_to_end(content)
     except TimeoutError:
         raise TooSlow(f"the request body did not arrive within {BODY_SECONDS:g} seconds") from None
-    except _BROKEN:
+    except BROKEN:
         raise BadRequest("Request decode failed: the transfer of the body is broken") from None
 
 
@@ -57,7 +58,7 @@ async def _read_to_end(content: Any) -> bytes:
     return bytes(data)
 
 
-async def answer_early(request: web.Request, response: web.Response) -> None:
+async def answer_early(request: web.Request, response: web.StreamResponse) -> None:
     """Send the response to a request whose body is still under way, and take in a bounded part of the rest.
 
     A connection closed with unread data is reset, and the client would lose the answer.
@@ -72,18 +73,26 @@ async def answer_early(request: web.Request, response: web.Response) -> None:
         async with asyncio.timeout(_DRAIN_SECONDS):
             while left > 0 and (chunk := await content.readany()):
                 left -= len(chunk)
-    except (TimeoutError, *_BROKEN):
+    except (TimeoutError, *BROKEN):
         response.force_close()
 
 
-async def expect_continue(request: web.Request) -> web.Response | None:
-    """`Expect: 100-continue`: refuse a body that is too large before it is sent."""
-    if (request.content_length or 0) > MAX_BODY_BYTES:
-        return None  # the endpoint refuses it without reading
+def expect_continue(max_body_bytes: int) -> Callable[[web.Request], Awaitable[web.StreamResponse | None]]:
+    """What to do about `Expect: 100-continue`: refuse a body that is too large before it is sent."""
+
+    async def handle(request: web.Request) -> web.StreamResponse | None:
+        # If it is too large the endpoint refuses it without reading.
+        if (request.content_length or 0) <= max_body_bytes:
+            await _continue(request)
+        return None
+
+    return handle
+
+
+async def _continue(request: web.Request) -> None:
     if request.headers.get("Expect", "").lower() == "100-continue" and request.version >= (1, 1):
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         request.writer.output_size = 0  # the answer itself has not begun
-    return None
 
 
 def _too_large() -> BodyTooLarge:

@@ -10,8 +10,10 @@ from aiohttp import web
 from cluster.api import ReadLevel, ReadPoint, Service
 from cluster.clock import Clock
 from cluster.http.blocking import QueryOptions, Waiters
+from cluster.http.body import MAX_BODY_BYTES
 from cluster.http.errors import StatusOf, standard_status
 from cluster.http.query import Query
+from cluster.http.transfers import Transfers
 from cluster.raft.guard import Log
 from fsm.state import State
 
@@ -25,9 +27,10 @@ class Api:
     clock: Clock
     rng: random.Random
     waiters: Waiters
+    transfers: Transfers
 
 
-Handler = Callable[[Api, web.Request, Query], Awaitable[web.Response]]
+Handler = Callable[[Api, web.Request, Query], Awaitable[web.StreamResponse]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,8 @@ class Route:
     quiet_statuses: tuple[int, ...] = ()
     #: Changes are logged too. Not so signatures, thousands in a second: they have their own audit lines.
     logs_success: bool = False
+    #: What the endpoint itself reads at most; only asked here whether a client should begin to send.
+    max_body_bytes: int = MAX_BODY_BYTES
 
 
 API: Final = web.AppKey("api", Api)

@@ -86,7 +86,7 @@ _ERRORS: Final = {
     400: "The request is malformed; the text says what is allowed",
     404: "Not found",
     409: "A check-and-set lost against a newer write; the text has the current ModifyIndex. Nothing was changed",
-    413: "The body is larger than 512 KB",
+    413: "The body is larger than 512 KB; of a snapshot, than 1 GiB",
     422: "Not possible in the present state. Nothing was changed",
     429: "The rate limit is reached; see Retry-After",
     500: "It failed; the text says why",
@@ -478,6 +478,26 @@ _PATHS: Final[_Json] = {
     "/v1/operator/autopilot/health": {"get": _HEALTH},
     "/v1/operator/digest": {
         "get": _operation("What nodes compare; equal at the same index", _json(_ref("Digest")), _STALE)
+    },
+    "/v1/snapshot": {
+        "get": _operation(
+            "Save the CA and the record of certificates; private keys in it are sealed",
+            {"application/x-gzip": {"schema": {"type": "string", "format": "binary"}}},
+            *_READ,
+            errors=(400, 422, 500, 503),
+            is_query=True,
+        ),
+        "put": {
+            **_operation(
+                "Put a saved CA in the place of the present one; a damaged file changes nothing",
+                None,
+                errors=(400, 413, 422, 500, 503, 504),
+            ),
+            "requestBody": {
+                "required": True,
+                "content": {"application/x-gzip": {"schema": {"type": "string", "format": "binary"}}},
+            },
+        },
     },
     "/v1/catalog/datacenters": {"get": _operation("Known datacenters", _json(_list(_text())), errors=(400, 500))},
     "/v1/openapi.json": {"get": _operation("This document", _json({"type": "object"}), errors=(400, 500))},

@@ -5,6 +5,7 @@ import random
 import socket
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -93,7 +94,7 @@ Start = Callable[..., Any]
 
 
 @pytest.fixture
-async def start() -> AsyncIterator[Start]:
+async def start(tmp_path: Path) -> AsyncIterator[Start]:
     """Starts an API; whatever was started is stopped, also when the test fails."""
     running: list[Running] = []
 
@@ -106,7 +107,7 @@ async def start() -> AsyncIterator[Start]:
         **config: Any,
     ) -> Running:
         port = free_port()
-        service = FakeService(node_config(port, **config))
+        service = FakeService(node_config(port, **{"data_dir": tmp_path, **config}))
         section = service.config.http
         if section.address != f"127.0.0.1:{port}":
             section = section.model_copy(update={"address": f"127.0.0.1:{port}"})

@@ -21,6 +21,7 @@ from cluster.api import (
     Steering,
     Uptake,
 )
+from cluster.backup import Meta, SnapshotInvalid
 from cluster.config import NodeConfig, parse_config
 from cluster.errors import BadRequest, InternalError, NoLeader, NotFound, NotReady, Refused, StaleIndex
 from cluster.telemetry import Metrics
@@ -114,6 +115,7 @@ class FakeService:
         self.leaf_answer: LocalLeaf | None = None
         self.uptake = Uptake(watchers=4, watchers_seen=3, identities=10, identities_renewed=2)
         self.is_healthy = True
+        self.snapshot = b"snapshot"  # what is saved, and the only one that can be restored
         self.gate: asyncio.Event | None = None  # `sign` waits for it
         self._news = asyncio.Condition()
 
@@ -282,6 +284,21 @@ class FakeService:
         if found.is_active:
             raise Refused(f"root {root_id} is active")
         await self.change(roots=tuple(one for one in self.state.roots if one != found))
+
+    async def save_snapshot(self, path: Path, level: ReadLevel) -> Meta:
+        await self.read(level)
+        self._called("save_snapshot", level)
+        if self.gate is not None:
+            await self.gate.wait()
+        path.write_bytes(self.snapshot)
+        return Meta(1, 7, 99, NOW, "dc1", "n1", TRUST_DOMAIN, "aa:r1", 1, 0, "file", "0123456789abcdef")
+
+    async def restore_snapshot(self, path: Path) -> None:
+        self._called("restore_snapshot", path)
+        if self.gate is not None:
+            await self.gate.wait()
+        if path.read_bytes() != self.snapshot:
+            raise SnapshotInvalid("the snapshot is damaged, or none: it is")
 
     def ca_trouble(self) -> str:
         return ""

@@ -1,0 +1,117 @@
+"""/v1/snapshot: the CA and the record of certificates as one file to keep, and back (cluster/backup.py).
+
+Files are large: they are streamed between the disk and the client, and never held in memory.
+"""
+
+import asyncio
+import os
+from pathlib import Path
+from typing import IO, Final
+
+from aiohttp import web
+
+from cluster.api import ReadLevel
+from cluster.backup import MAX_FILE_BYTES
+from cluster.errors import BadRequest
+from cluster.http.blocking import query_headers, query_options
+from cluster.http.body import BROKEN
+from cluster.http.context import Api, Route
+from cluster.http.errors import BodyTooLarge, TooSlow, read_status
+from cluster.http.query import Query
+from cluster.http.render import SERVER, empty_response
+from cluster.http.transfers import Transfers
+
+#: Of the whole file, either way: at 300 KB/s the largest one gets there in time.
+_TRANSFER_SECONDS: Final = 3600.0
+#: Between two parts of it: a client that has gone silently must not keep others from restoring.
+_SILENCE_SECONDS: Final = 30.0
+_CONTENT_TYPE: Final = "application/x-gzip"
+_CHUNK_BYTES: Final = 256 << 10
+
+
+async def save(api: Api, request: web.Request, query: Query) -> web.StreamResponse:
+    options = query_options(query)
+    with api.transfers.saving() as directory:
+        path = directory / "saved.tgz"
+        meta = await api.service.save_snapshot(path, options.level)
+        point = await api.service.read(ReadLevel.STALE)
+        headers = query_headers(
+            meta.index, options.consistency, has_leader=point.has_leader, last_contact_ms=point.last_contact_ms
+        )
+        response = web.StreamResponse(headers={"Content-Type": _CONTENT_TYPE, "Server": SERVER, **headers})
+        await _send(request, response, path)
+    return response
+
+
+async def _send(request: web.Request, response: web.StreamResponse, path: Path) -> None:
+    """Ends early when the client leaves. Breaks the connection off when the rest cannot be sent: its length was
+    promised, so the client sees that it does not have all of it.
+    """
+    with path.open("rb") as file:
+        response.content_length = os.fstat(file.fileno()).st_size
+        try:
+            async with asyncio.timeout(_TRANSFER_SECONDS):
+                await response.prepare(request)
+                while data := await asyncio.to_thread(file.read, _CHUNK_BYTES):
+                    await response.write(data)
+                await response.write_eof()
+        except ConnectionError:
+            pass
+        except OSError:
+            if request.transport is not None:
+                request.transport.abort()
+            raise
+
+
+async def restore(api: Api, request: web.Request, _query: Query) -> web.StreamResponse:
+    with api.transfers.restoring() as directory:
+        path = directory / "uploaded.tgz"
+        await _receive(request, path, api.transfers)
+        await api.service.restore_snapshot(path)
+    return empty_response()
+
+
+async def _receive(request: web.Request, path: Path, transfers: Transfers) -> None:
+    """The body, as a file. Raises: BodyTooLarge, TooSlow, BadRequest, Overloaded, OSError."""
+    if (request.content_length or 0) > MAX_FILE_BYTES:
+        raise _too_large()
+    transfers.check_room(request.content_length or 0)
+    with path.open("wb") as file:
+        try:
+            async with asyncio.timeout(_TRANSFER_SECONDS):
+                await _copy(request, file, transfers)
+        except TimeoutError:
+            raise TooSlow(
+                f"the snapshot did not arrive within {_TRANSFER_SECONDS:g} seconds, or nothing of it for"
+                f" {_SILENCE_SECONDS:g}"
+            ) from None
+        except BROKEN:
+            raise BadRequest("Request decode failed: the transfer of the body is broken") from None
+
+
+async def _copy(request: web.Request, file: IO[bytes], transfers: Transfers) -> None:
+    size = 0
+    chunk = bytearray()
+    while True:
+        async with asyncio.timeout(_SILENCE_SECONDS):
+            data = await request.content.readany()
+        chunk += data
+        size += len(data)
+        if size > MAX_FILE_BYTES:
+            raise _too_large()
+        if len(chunk) >= _CHUNK_BYTES or not data:
+            transfers.check_room(len(chunk))
+            await asyncio.to_thread(file.write, bytes(chunk))
+            chunk.clear()
+        if not data:
+            return
+
+
+def _too_large() -> BodyTooLarge:
+    return BodyTooLarge(f"Request body is too large: at most {MAX_FILE_BYTES} bytes are allowed")
+
+
+ROUTES: Final = (
+    Route(("GET",), "/v1/snapshot", save, status_of=read_status, logs_success=True),
+    Route(("PUT",), "/v1/snapshot", restore, logs_success=True, max_body_bytes=MAX_FILE_BYTES),
+)
