@@ -55,6 +55,8 @@ _COMMIT_SECONDS: Final = 10.0
 _PATIENCE_SECONDS: Final = 60
 #: Leaf and CAs together, PEM: TLS stacks refuse longer chains, and every handshake carries them.
 MAX_CHAIN_BYTES: Final = 32 << 10
+#: Between leaf and root: what `cryptography`, by which every chain is verified, and Mbed TLS follow by default.
+MAX_CHAIN_LINKS: Final = 8
 _LEAF_BYTES: Final = 3 << 10
 #: PEM of a root that is not made yet: RSA 4096, the largest.
 _ROOT_BYTES: Final = 2 << 10
@@ -109,24 +111,27 @@ class Rotator:
         if not await self._authority.pool.supports_cross_signing(config.provider_id):
             raise InternalError(NO_CROSS_SIGNING)
         links = needed_links(links_of(old), state.roots, "")
-        size = _LEAF_BYTES + (root_bytes or _ROOT_BYTES) + _CROSS_SIGNED_EXTRA_BYTES + _size(links)
-        if size > MAX_CHAIN_BYTES:
+        own_bytes = _LEAF_BYTES + (root_bytes or _ROOT_BYTES) + _CROSS_SIGNED_EXTRA_BYTES
+        own_links = 1 + len(local_chain(old))
+        size, count = own_bytes + _size(links), own_links + len(links)
+        if not _fits(size, count):
+            possible_from = _time(self._fits_from(state, own_bytes, own_links))
             raise Refused(
-                f"the chain back to every trusted root would have about {size} bytes, more than {MAX_CHAIN_BYTES}:"
-                f" possible from {_time(self._fits_from(state, size))} on, when older roots are no longer trusted,"
-                " or at once with ForceWithoutCrossSigning"
+                f"the chain back to every trusted root would have about {size} bytes and {count} certificates between"
+                f" leaf and root, more than {MAX_CHAIN_BYTES} or {MAX_CHAIN_LINKS}: possible from {possible_from} on,"
+                " when older roots are no longer trusted, or at once with ForceWithoutCrossSigning"
             )
         return size, 1 + len(links)
 
-    def _fits_from(self, state: State, size: int) -> int:
+    def _fits_from(self, state: State, own_bytes: int, own_links: int) -> int:
         """When enough roots have been pruned."""
         old = state.active_root
         assert old is not None
-        whole = _size(needed_links(links_of(old), state.roots, ""))
         retired = sorted((root for root in state.roots if root.is_retired), key=lambda root: root.prune_at)
         for position, root in enumerate(retired):
             left = [other for other in state.roots if other not in retired[: position + 1]]
-            if size - whole + _size(needed_links(links_of(old), left, "")) <= MAX_CHAIN_BYTES:
+            links = needed_links(links_of(old), left, "")
+            if _fits(own_bytes + _size(links), own_links + len(links)):
                 return root.prune_at
         return retired[-1].prune_at if retired else 0
 
@@ -423,6 +428,10 @@ def _providers_for(state: State, roots: tuple[CARoot, ...]) -> tuple[ProviderSta
     if state.rotation is None and state.config is not None:
         needed.add(state.config.provider_id)
     return tuple(sealed for sealed in state.providers if sealed.provider_id in needed)
+
+
+def _fits(chain_bytes: int, links: int) -> bool:
+    return chain_bytes <= MAX_CHAIN_BYTES and links <= MAX_CHAIN_LINKS
 
 
 def _size(links: tuple[Intermediate, ...]) -> int:

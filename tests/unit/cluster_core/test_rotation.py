@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cluster.authority import open_record
 from cluster.errors import AnswerLost, CommitUnknown, InternalError, Refused
 from cluster.roots import links_of
-from cluster.rotation import NO_CROSS_SIGNING, retention_seconds
+from cluster.rotation import MAX_CHAIN_LINKS, NO_CROSS_SIGNING, retention_seconds
 from cluster.serials import new_serial
 from cluster.signing import minimal
 from fsm.commands import (
@@ -347,6 +348,28 @@ async def test_chain_that_would_become_too_long_is_refused_with_the_date(
         await put(node, update({"PrivateKeyBits": 256}))
     assert node.cluster.state is before
     await rotate(node, {"PrivateKeyBits": 256}, force=True)
+
+
+async def test_chain_deeper_than_verifiers_follow_is_refused_with_the_date(node: Node) -> None:
+    """And not begun, to be given up at the end; once the oldest root is gone it is possible."""
+    oldest = node.cluster.state.active_root
+    assert oldest is not None
+    for number in range(MAX_CHAIN_LINKS):
+        await rotate(node, {"PrivateKeyBits": (384, 256)[number % 2]})
+        node.clock.advance(1)
+    assert_all_trust(node, await leaf_chain(node), node.cluster.state.roots)
+    before = node.cluster.state
+    with pytest.raises(Refused, match=r"possible from (\S+) on") as refused:
+        await put(node, update({"PrivateKeyBits": 384}))
+    assert node.cluster.state is before
+    (retired,) = [root for root in before.roots if root.root_id == oldest.root_id]
+    date = datetime.fromtimestamp(retired.prune_at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    assert date in str(refused.value)
+    node.clock.advance(retired.prune_at - node.clock.now())
+    await look_again(node)
+    await eventually(lambda: len(node.cluster.state.roots) == len(before.roots) - 1)
+    await rotate(node, {"PrivateKeyBits": 384})
+    assert_all_trust(node, await leaf_chain(node), node.cluster.state.roots)
 
 
 # -- secrets, staged, automatic
