@@ -7,9 +7,9 @@ import http.client
 import json
 import socket
 from collections.abc import Container, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 from urllib.parse import urlencode
 
 from cluster.cli.errors import CommandError, Exit
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 _CONNECT_SECONDS: Final = 5.0
 #: Longer than a node keeps a request while a leader is elected, or a CA provider makes a key.
 _ANSWER_SECONDS: Final = 60.0
+#: A large file is made before it is sent, and taken apart before it is answered.
+_TRANSFER_SECONDS: Final = 1800.0
+_CHUNK_BYTES: Final = 256 << 10
 _MAX_ANSWER_BYTES: Final = 64 << 20
 _MAX_ERROR_TEXT: Final = 2000
 _MAYBE_DONE: Final = "; it may or may not have been done: look before you send it again"
@@ -105,30 +108,73 @@ class Api:
         with nullcontext() if self.is_quiet else waiting(f"Waiting for {self.origin}"):
             status, text = self._exchange(method, _target(path, {**self.query, **(query or {})}), body)
         if status not in accept:
-            raise CommandError(f"Unexpected response code: {status} ({_shortened(text.strip())})")
+            raise _unexpected(status, text)
         return text
 
+    def download(self, path: str, to: BinaryIO, limit_bytes: int) -> None:
+        """The body of a GET's answer, into a file and never whole in memory. Raises: CommandError."""
+        with (
+            waiting(f"Receiving from {self.origin}"),
+            self._connected(_TRANSFER_SECONDS) as connection,
+            self._reaching(),
+        ):
+            connection.request("GET", _target(path, self.query), None, self._headers("*/*"))
+            response = connection.getresponse()
+            if response.status != 200:
+                raise _unexpected(response.status, self._answer_text(response))
+            size = 0
+            while data := _read(response, _CHUNK_BYTES):
+                size += len(data)
+                if size > limit_bytes:
+                    raise CommandError(f"the answer of {self.origin} is larger than {limit_bytes} bytes")
+                with _own_errors():
+                    to.write(data)
+
+    def upload(self, path: str, source: BinaryIO, size_bytes: int) -> None:
+        """PUT a file, never whole in memory. Raises: CommandError."""
+        headers = {**self._headers("application/octet-stream"), "Content-Length": str(size_bytes)}
+        with (
+            waiting(f"Sending to {self.origin}"),
+            self._connected(_TRANSFER_SECONDS) as connection,
+            self._reaching(_MAYBE_DONE),
+        ):
+            # It may refuse before it has read all, and close: its answer says why.
+            with suppress(BrokenPipeError, ConnectionResetError):
+                connection.request("PUT", _target(path, self.query), source, headers)
+            response = connection.getresponse()
+            text = self._answer_text(response)
+        if response.status != 200:
+            raise _unexpected(response.status, text)
+
     def _exchange(self, method: str, target: str, body: Any) -> tuple[int, str]:
-        headers = {"Accept": "*/*", "Content-Type": "application/json"}
-        if self.token:
-            headers["X-Consul-Token"] = self.token
+        hint = "" if method == "GET" else _MAYBE_DONE
+        with self._connected(_ANSWER_SECONDS) as connection, self._reaching(hint):
+            data = None if body is None else json.dumps(body)
+            connection.request(method, target, data, self._headers("application/json"))
+            response = connection.getresponse()
+            text = self._answer_text(response)
+        return response.status, text
+
+    def _headers(self, content_type: str) -> dict[str, str]:
+        headers = {"Accept": "*/*", "Content-Type": content_type}
+        return {**headers, "X-Consul-Token": self.token} if self.token else headers
+
+    @contextmanager
+    def _connected(self, answer_seconds: float) -> Iterator[http.client.HTTPConnection]:
         with self._reaching():
-            sock = self._connect()
+            sock = self._connect(answer_seconds)
         connection = http.client.HTTPConnection(self.origin.host, self.origin.port)
         connection.sock = sock
         try:
-            with self._reaching("" if method == "GET" else _MAYBE_DONE):
-                connection.request(method, target, None if body is None else json.dumps(body), headers)
-                response = connection.getresponse()
-                data = response.read(_MAX_ANSWER_BYTES + 1)
-                # Given a size, `read` does not say when the connection ends early.
-                if response.length and len(data) <= _MAX_ANSWER_BYTES:
-                    raise http.client.IncompleteRead(data, response.length)
+            yield connection
         finally:
             connection.close()
+
+    def _answer_text(self, response: http.client.HTTPResponse) -> str:
+        data = _read(response, _MAX_ANSWER_BYTES + 1)
         if len(data) > _MAX_ANSWER_BYTES:
             raise CommandError(f"the answer of {self.origin} is larger than {_MAX_ANSWER_BYTES} bytes")
-        return response.status, data.decode("utf-8", errors="replace")
+        return data.decode("utf-8", errors="replace")
 
     @contextmanager
     def _reaching(self, hint: str = "") -> Iterator[None]:
@@ -139,13 +185,13 @@ class Api:
         except (OSError, ValueError, http.client.HTTPException) as error:
             raise CommandError(f"cannot reach {self.origin}: {_reason(error)}{hint}", Exit.UNREACHABLE) from error
 
-    def _connect(self) -> socket.socket:
+    def _connect(self, answer_seconds: float) -> socket.socket:
         """Connected here and not by http.client: connecting has its own time limit, and TLS its own server name."""
         sock = socket.create_connection((self.origin.host, self.origin.port), timeout=_CONNECT_SECONDS)
         try:
             if self.origin.scheme == "https":
                 sock = self.tls.context().wrap_socket(sock, server_hostname=self.tls.server_name or self.origin.host)
-            sock.settimeout(_ANSWER_SECONDS)
+            sock.settimeout(answer_seconds)
         except BaseException:
             sock.close()
             raise
@@ -158,6 +204,27 @@ def objects(answer: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
     if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
         raise CommandError(f"the server's answer is not understood: {key} is not a list of objects")
     return found
+
+
+def _read(response: http.client.HTTPResponse, size: int) -> bytes:
+    """At most `size` bytes. Raises: IncompleteRead, which `read` itself does not when it is given a size."""
+    data = response.read(size)
+    if len(data) < size and response.length:
+        raise http.client.IncompleteRead(data, response.length)
+    return data
+
+
+@contextmanager
+def _own_errors() -> Iterator[None]:
+    """Trouble with our own file is not the server's."""
+    try:
+        yield
+    except OSError as error:
+        raise CommandError(f"the file cannot be written: {error.strerror}") from error
+
+
+def _unexpected(status: int, text: str) -> CommandError:
+    return CommandError(f"Unexpected response code: {status} ({_shortened(text.strip())})")
 
 
 def _target(path: str, query: Mapping[str, str]) -> str:

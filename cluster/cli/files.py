@@ -4,11 +4,12 @@ Raises CommandError everywhere, with the file's name in the text.
 """
 
 import os
+import secrets
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Final, TextIO
+from typing import BinaryIO, Final, TextIO
 
 from cluster.cli.errors import CommandError
 
@@ -54,6 +55,40 @@ def new_file(path: Path, mode: int) -> Iterator[TextIO]:
     except BaseException:
         path.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def new_file_at_end(path: Path) -> Iterator[BinaryIO]:
+    """A private file that is there, under its name, only once the block has ended well: whole and on disk.
+
+    Never replaces one. Its `name` is where it is meanwhile, beside it.
+    """
+    if os.path.lexists(path):
+        raise CommandError(f"{path} already exists.")
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        file = open(draft, "x+b", opener=lambda name, flags: os.open(name, flags, PRIVATE))  # noqa: SIM115 - below
+        try:
+            with file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.link(draft, path)  # where a rename would replace what has come there meanwhile
+        finally:
+            draft.unlink(missing_ok=True)
+        _sync_directory(path.parent)
+    except FileExistsError:
+        raise CommandError(f"{path} already exists.") from None
+    except OSError as error:
+        raise CommandError(f"{path}: {error.strerror}") from error
+
+
+def _sync_directory(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def save_pair(cert: tuple[Path, str], key: tuple[Path, str]) -> None:

@@ -21,6 +21,7 @@ GROUPS: Final = {
     "members": ("cluster.cli.members", "list the servers and their health"),
     "operator": ("cluster.cli.operators", "change the Raft cluster"),
     "seal": ("cluster.cli.seal", "make the key that seals the CA's private keys"),
+    "snapshot": ("cluster.cli.snapshot", "save the CA to a file, restore or look at one"),
     "tls": ("cluster.cli.tls", "make the certificates that nodes know each other by"),
     "version": ("cluster.cli.version", "print the version"),
 }

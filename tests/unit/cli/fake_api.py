@@ -36,8 +36,8 @@ class FakeApi:
 
     def then(self, method: str, path: str, body: object = "", status: int = 200) -> None:
         """What it gets behind the answers before."""
-        text = body if isinstance(body, str) else json.dumps(body)
-        self.answers.setdefault((method, path), []).append((status, text.encode()))
+        data = body if isinstance(body, bytes) else (body if isinstance(body, str) else json.dumps(body)).encode()
+        self.answers.setdefault((method, path), []).append((status, data))
 
     def next_answer(self, method: str, path: str) -> tuple[int, bytes]:
         answers = self.answers.get((method, path), [(404, b"no such path")])
@@ -71,7 +71,8 @@ def _handler(api: FakeApi) -> type[BaseHTTPRequestHandler]:
             url = urlsplit(self.path)
             data = self.rfile.read(int(self.headers.get("Content-Length", "0")))
             query = dict(parse_qsl(url.query, keep_blank_values=True))
-            body = json.loads(data) if data else None
+            is_json = self.headers["Content-Type"] == "application/json"
+            body = (json.loads(data) if is_json else data) if data else None
             api.requests.append(Request(self.command, url.path, query, self.headers["X-Consul-Token"], body))
             status, text = api.next_answer(self.command, url.path)
             self.send_response(status)

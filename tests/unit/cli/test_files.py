@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from cluster.cli.errors import CommandError
-from cluster.cli.files import PRIVATE, new_file, read_text, save_pair
+from cluster.cli.files import PRIVATE, new_file, new_file_at_end, read_text, save_pair
 
 
 def test_read_text_of_a_file_and_of_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,3 +68,19 @@ def test_save_pair_is_both_or_neither(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["key"]
     save_pair((tmp_path / "cert", "C"), (tmp_path / "key2", "K"))
     assert ((tmp_path / "cert").read_text(), (tmp_path / "key2").read_text()) == ("C", "K")
+
+
+def test_new_file_at_end_is_there_when_its_block_has_ended(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    with new_file_at_end(path) as file:
+        file.write(b"x")
+        assert not path.exists()
+        assert stat.S_IMODE(Path(file.name).stat().st_mode) == PRIVATE
+    assert ([one.name for one in tmp_path.iterdir()], path.read_bytes()) == (["a"], b"x")
+
+
+def test_new_file_at_end_never_replaces_what_came_meanwhile(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    with pytest.raises(CommandError, match=r"a already exists\.$"), new_file_at_end(path):
+        path.write_text("other")
+    assert ([one.name for one in tmp_path.iterdir()], path.read_text()) == (["a"], "other")
