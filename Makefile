@@ -38,7 +38,7 @@ chaos: $(VENV)/.dev ## hurt a real cluster in $(ROUNDS) rounds; results in docs/
 	$(PY) -m tests.chaos --rounds $(ROUNDS) --evidence docs/evidence/chaos.json
 
 fuzz: $(VENV)/.dev ## change inputs of every decoder for $(SECONDS) seconds; results in docs/evidence/fuzz.json
-	$(PY) -m tests.fuzz --seconds $(SECONDS) --output docs/evidence/fuzz.json
+	$(PY) -m tests.fuzz --seconds $(SECONDS)
 
 seed-bugs: $(VENV)/.dev ## take one protection away at a time, and see that a test notices
 	$(PY) -m tests.seeded_bugs

@@ -14,7 +14,7 @@ from typing import Final
 from tests.fuzz.campaign import Finding, Result, collect, keep, run, run_corpus
 from tests.fuzz.targets import targets
 
-_DEFAULT_EVIDENCE: Final = "fuzz-results.json"
+_DEFAULT_EVIDENCE: Final = Path(__file__).parents[2] / "docs/evidence/fuzz.json"
 _COLLECT_FROM: Final = 3000
 
 
@@ -24,7 +24,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=None, help="default: the time, so that every campaign is another")
     parser.add_argument("--only", action="append", help="a decoder's name; may be given more than once")
     parser.add_argument("--collect", type=int, metavar="N", help="instead: keep N inputs with different outcomes each")
-    parser.add_argument("--output", type=Path, default=Path(_DEFAULT_EVIDENCE), help="where the results go, as JSON")
+    parser.add_argument("--output", type=Path, default=_DEFAULT_EVIDENCE, help="where the results go, as JSON")
     return parser.parse_args()
 
 
@@ -53,6 +53,7 @@ def main() -> int:
             continue
         results[name] = asdict(result)
         print(_line(name, result), flush=True)
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
     arguments.output.write_text(
         json.dumps({"seed": seed, "decoders": results, "findings": findings}, indent=2, sort_keys=True) + "\n"
     )
