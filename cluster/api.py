@@ -25,6 +25,11 @@ class ReadLevel(Enum):
     STALE = auto()  # whatever this node has applied
 
 
+def roots_index(state: State) -> int:
+    """What a watch on the roots waits on. Given to `Service.watch` as it is: clients that wait on it are counted."""
+    return state.roots_watch_index
+
+
 @dataclass(frozen=True, slots=True)
 class ReadPoint:
     """A consistent state, and how it was come by."""

@@ -63,8 +63,13 @@ class _Lost(Exception):
 class Operations:
     """What the leader does for itself and for others, by name."""
 
-    def __init__(self, operations: Mapping[str, Operation]) -> None:
-        self._operations = operations
+    def __init__(self, operations: Mapping[str, Operation], anywhere: Mapping[str, Operation] | None = None) -> None:
+        """`anywhere`: what a node answers whether it leads or not."""
+        self._anywhere = frozenset(anywhere or ())
+        self._operations = {**operations, **(anywhere or {})}
+
+    def needs_leader(self, operation: str) -> bool:
+        return operation not in self._anywhere
 
     async def run(self, operation: str, argument: Any) -> Any:
         """Raises: as the operation; InternalError for one that this version does not know."""
@@ -173,7 +178,9 @@ class Forwarder:
     async def ask(self, peer: Member, operation: str, argument: Any, seconds: float) -> Any:
         """One server, leader or not. Raises: as the operation; NoLeader when there is no answer."""
         try:
-            [[error, result]] = await self._send(peer.id, peer.rpc_address, operation, [argument], seconds)
+            [[error, result]] = await self._send(
+                peer.id, peer.rpc_address, operation, [argument], seconds, is_repeatable=False
+            )
         except (_Unsent, _Lost):
             raise NoLeader(f"no answer from {peer.id}") from None
         if error is not None:

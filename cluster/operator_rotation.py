@@ -20,6 +20,7 @@ from providers.errors import ConfigInvalid
 from providers.profiles import CommonConfig
 from providers.x509 import parse_hex
 
+_DEFAULT_BITS: Final = {"ec": 256, "rsa": 2048}
 _BUSY: Final = 'CA is already in state "RECONFIGURING": a rotation is under way, see /v1/connect/ca/rotation'
 _FORCED_RISK: Final = (
     "without cross-signing, clients that have not fetched the new root refuse new certificates until they have"
@@ -163,8 +164,11 @@ class OperatorRotation:
         changes: dict[str, object] = {}
         if request.key_type is not None:
             changes["PrivateKeyType"] = request.key_type
-        if request.key_bits is not None:
-            changes["PrivateKeyBits"] = request.key_bits
+        bits = request.key_bits
+        if bits is None and request.key_type in _DEFAULT_BITS:
+            bits = _DEFAULT_BITS[request.key_type]  # what is configured goes with another type, perhaps
+        if bits is not None:
+            changes["PrivateKeyBits"] = bits
         names = {name.lower() for name in changes}
         kept = {key: value for key, value in settings.config.items() if key.lower() not in names}
         return config, root, CASettings(settings.provider, {**kept, **changes}, settings.secrets)

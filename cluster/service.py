@@ -24,6 +24,7 @@ from cluster.api import (
     RotationPlan,
     Steering,
     Uptake,
+    roots_index,
 )
 from cluster.authority import Authority
 from cluster.backup import Meta
@@ -98,14 +99,14 @@ class LeaderWork:
                 "steer_rotation": self._steer_rotation,
                 "rotation_uptake": self._rotation_uptake,
                 "distrust_root": self._distrust_root,
-                "watchers": self._count_watchers,
                 "restore_rows": self._snapshots.rows,
                 "restore_ca": self._snapshots.ca,
                 "cluster": self._cluster,
                 "transfer": self._transfer,
                 "add_peer": self._add_peer,
                 "remove_peer": self._remove_peer,
-            }
+            },
+            anywhere={"watchers": self._count_watchers},
         )
 
     async def _sign(self, argument: Any) -> Any:
@@ -216,7 +217,7 @@ class NodeService:
     ) -> ReadPoint:
         point = await self.read(level)
         if of(point.state) <= index:
-            with self._watchers.waiting(index):
+            with self._watchers.waiting(index) if of is roots_index else contextlib.nullcontext():
                 await self._replica.wait_for_index(index, of, timeout=timeout_seconds)
         return self._point()
 
@@ -258,8 +259,12 @@ class NodeService:
             ]
 
         await self._forwarder.call(Call("configure", argument, is_repeatable=True, seconds=_CONFIGURE_SECONDS))
-        # Read your writes, on whatever node they were made. But what is done is done, even if the leader is lost now:
-        # an error would say that it had no effect.
+        await self._catch_up()
+
+    async def _catch_up(self) -> None:
+        """Read your writes, on whatever node they were made. But what is done is done, even if the leader is lost now:
+        an error would say that it had no effect.
+        """
         with contextlib.suppress(NoLeader):
             await self.read(ReadLevel.LINEARIZABLE)
 
@@ -277,11 +282,11 @@ class NodeService:
             seconds=_CONFIGURE_SECONDS,
         )
         await self._forwarder.call(call)
-        await self.read(ReadLevel.LINEARIZABLE)
+        await self._catch_up()
 
     async def steer_rotation(self, steering: Steering) -> None:
         await self._forwarder.call(Call("steer_rotation", lambda _: steering.value))
-        await self.read(ReadLevel.LINEARIZABLE)
+        await self._catch_up()
 
     async def rotation_uptake(self) -> Uptake | None:
         packed = await self._forwarder.call(Call("rotation_uptake", lambda _: None, is_repeatable=True))
@@ -289,7 +294,7 @@ class NodeService:
 
     async def distrust_root(self, root_id: str) -> None:
         await self._forwarder.call(Call("distrust_root", lambda _: root_id))
-        await self.read(ReadLevel.LINEARIZABLE)
+        await self._catch_up()
 
     async def save_snapshot(self, path: Path, level: ReadLevel) -> Meta:
         await self.read(level)

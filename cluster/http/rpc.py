@@ -65,7 +65,7 @@ class RpcServer:
         return web.Response(body=msgpack.packb(outcomes))
 
     async def _run(self, operation: str, arguments: list[Any], seconds: float) -> list[list[Any]]:
-        if not self._replica.leadership.is_ready:
+        if self._operations.needs_leader(operation) and not self._replica.leadership.is_ready:
             return [[pack_error(NotLeader("this node does not lead"), ""), None] for _ in arguments]
         tasks = [asyncio.ensure_future(self._operations.run(operation, argument)) for argument in arguments]
         if tasks:

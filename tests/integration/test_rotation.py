@@ -336,7 +336,6 @@ async def test_staged_rotation_activates_by_itself_when_its_watchers_have_the_ro
     assert (await active_root(cluster, node))["ID"] == rotation["NewRootID"]
 
 
-@pytest.mark.xfail(strict=True, reason="the leader cannot ask followers for their watchers: they say they do not lead")
 async def test_watchers_of_the_roots_count_on_every_node(cluster: LocalCluster) -> None:
     first, second = await followers(cluster)
     async with watching(cluster, first), watching(cluster, second), watching(cluster, await cluster.leader()):
@@ -350,7 +349,6 @@ async def test_watchers_of_the_roots_count_on_every_node(cluster: LocalCluster) 
         await eventually("all three watchers have the new root", all_have_it, 5.0)
 
 
-@pytest.mark.xfail(strict=True, reason="every blocking query counts as one on the roots")
 async def test_watchers_of_the_configuration_do_not_count(cluster: LocalCluster) -> None:
     leader = await cluster.leader()
     async with watching(cluster, leader, CONFIGURATION):
