@@ -5,6 +5,7 @@ acknowledged is in its log or in its snapshot; nothing uncommitted is applied or
 it the rest of the log, state and ledger equal those of a node that never crashed.
 """
 
+import copy
 import os
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -49,14 +50,18 @@ class LogContents:
     is_marked_fresh: bool
 
 
-def recovered(image: Image) -> tuple[LogContents, Volume]:
+def contents_of(disk: MemoryDisk) -> LogContents:
     """Raises: what journal and snapshot raise for damage."""
-    volume = Volume(image)
-    disk = MemoryDisk(volume)
     journal = small_journal(disk, f"{DIRECTORY}/wal")
     snapshot = SnapshotFile(disk, f"{DIRECTORY}/snapshot").load()
     is_fresh = disk.exists(f"{DIRECTORY}/wal/fresh")
-    return LogContents(tuple(journal.entries), journal.term, journal.vote, snapshot, is_fresh), volume
+    return LogContents(tuple(journal.entries), journal.term, journal.vote, snapshot, is_fresh)
+
+
+def recovered(image: Image) -> tuple[LogContents, Volume]:
+    """As a node that starts on an image finds it, and leaves it. Raises: as `contents_of`."""
+    volume = Volume(image)
+    return contents_of(MemoryDisk(volume)), volume
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +157,20 @@ class Judge:
         self.restarts += 1
         self._restart(log.image, ledger.image, promises)
         self._right.add(key)
+
+    def judge_killed(self, volume: Volume) -> None:
+        """The process ends, starts again and reads what may be in memory only; then the power goes.
+
+        Raises: Broken.
+        """
+        survivor = copy.deepcopy(volume)
+        try:
+            seen = contents_of(MemoryDisk(survivor))
+            again, _ = recovered(survivor.dropped(LOG_FILES))
+        except Exception as error:
+            raise Broken(f"killed, it does not start: {error!r}") from error
+        if again != seen:
+            raise Broken(f"killed, it read {seen}; behind a power cut then it reads {again}")
 
     def _contents(self, log: Files) -> LogContents:
         if log.mark not in self._known:

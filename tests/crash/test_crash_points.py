@@ -57,14 +57,15 @@ def judge_all(steps: list[Step], judge: Judge) -> Counts:
     for number, step in enumerate(steps):
         counts.operations[type(step.operation).__name__] += 1
         volume.apply(step.operation)
-        for promises in step.promises:
-            for log, ledger in crash_images(volume, step.operation):
-                counts.images[step.phase] += 1
-                try:
+        try:
+            judge.judge_killed(volume)
+            for promises in step.promises:
+                for log, ledger in crash_images(volume, step.operation):
+                    counts.images[step.phase] += 1
                     judge.judge(log, ledger, promises)
-                except Broken as error:
-                    where = f"operation {number}, {step.phase}, {brief(step.operation)}"
-                    raise Broken(f"power cut behind {where}: {error}") from error
+        except Broken as error:
+            where = f"operation {number}, {step.phase}, {brief(step.operation)}"
+            raise Broken(f"power cut behind {where}: {error}") from error
     counts.restarts = judge.restarts
     counts.seconds = time.perf_counter() - start
     return counts
