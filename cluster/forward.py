@@ -28,7 +28,7 @@ MAX_RPC_BYTES: Final = 4 << 20
 
 #: Requests in one batch, and batches under way at the same time.
 _BATCH_ITEMS: Final = 64
-_BATCHES: Final = 2
+_BATCHES: Final = 4
 _RETRY_SECONDS: Final = 0.02
 _CONNECT_SECONDS: Final = 1.0
 #: The leader needs a moment to answer behind its own deadline.
