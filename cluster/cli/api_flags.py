@@ -3,6 +3,7 @@
 import argparse
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -16,8 +17,8 @@ _MAX_TOKEN_BYTES: Final = 4096
 _PORTS: Final = {"http": 80, "https": 443}
 
 
-def add_api_flags(parser: Parser, *, is_read: bool = True) -> None:
-    """The flags that `api_from` reads, and `--format`."""
+def add_api_flags(parser: Parser, *, is_read: bool = True, asks_many: bool = False) -> None:
+    """The flags that `api_from` reads, and `--format`. `asks_many`: for `apis_from`."""
     flags = parser.add_argument_group(
         "API",
         "Where one is absent, the variable QUORUMCA_NAME counts, else CONSUL_NAME, with the NAME in brackets.",
@@ -25,6 +26,7 @@ def add_api_flags(parser: Parser, *, is_read: bool = True) -> None:
     flags.add_argument(
         "--http-addr",
         metavar="ADDRESS",
+        action="append" if asks_many else "store",
         help=f"a node: host:port, http://host:port or https://host:port; default {_DEFAULT_ADDRESS} [HTTP_ADDR]",
     )
     tokens = flags.add_mutually_exclusive_group()
@@ -38,6 +40,12 @@ def add_api_flags(parser: Parser, *, is_read: bool = True) -> None:
     if is_read:
         flags.add_argument("--stale", action="store_true", help="let any server answer from what it has")
     flags.add_argument("--format", choices=("pretty", "json"), default="pretty", help="pretty (default) or json")
+
+
+def apis_from(args: argparse.Namespace, environment: Mapping[str, str] = os.environ) -> list[Api]:
+    """One for each `--http-addr`, or for the environment's. Raises: CommandError."""
+    api = api_from(argparse.Namespace(**{**vars(args), "http_addr": None}), environment)
+    return [replace(api, origin=parse_address(text)) for text in dict.fromkeys(args.http_addr or ())] or [api]
 
 
 def api_from(args: argparse.Namespace, environment: Mapping[str, str] = os.environ) -> Api:

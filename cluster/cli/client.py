@@ -6,9 +6,11 @@ Nothing is retried: whether a write without an answer took effect is for the ope
 import http.client
 import json
 import socket
+import time
 from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 from urllib.parse import urlencode
 
@@ -110,6 +112,21 @@ class Api:
         if status not in accept:
             raise _unexpected(status, text)
         return text
+
+    def clock_ahead(self, path: str) -> tuple[float, float] | None:
+        """By how many seconds the server's clock is ahead of ours, at least and at most: its Date is of some moment
+        between our request and the answer, and has no fractions. None when it does not say. Raises: CommandError.
+        """
+        with self._connected(_ANSWER_SECONDS) as connection, self._reaching():
+            sent = time.time()
+            connection.request("GET", _target(path, self.query), None, self._headers("*/*"))
+            response = connection.getresponse()
+            received = time.time()
+        try:
+            date = parsedate_to_datetime(response.getheader("Date", "")).timestamp()
+        except (TypeError, ValueError):
+            return None
+        return date - received, date + 1 - sent
 
     def download(self, path: str, to: BinaryIO, limit_bytes: int) -> None:
         """The body of a GET's answer, into a file and never whole in memory. Raises: CommandError."""

@@ -12,6 +12,7 @@ class Exit(IntEnum):
     FAILED = 1
     USAGE = 2  # argparse's own
     UNREACHABLE = 3
+    UNHEALTHY = 4
     INTERRUPTED = 130  # what a shell reports for SIGINT
 
     @property
@@ -24,6 +25,7 @@ _MEANINGS = {
     Exit.FAILED: "the command failed: the API answered with an error, a file was refused, ...",
     Exit.USAGE: "usage error: unknown command or flag, a value that is not allowed",
     Exit.UNREACHABLE: "the server could not be reached, or did not answer",
+    Exit.UNHEALTHY: "doctor: something is wrong",
     Exit.INTERRUPTED: "interrupted from the keyboard",
 }
 

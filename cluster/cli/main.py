@@ -18,6 +18,7 @@ GROUPS: Final = {
     "agent": ("cluster.cli.agent", "run one node in the foreground"),
     "dev": ("cluster.cli.dev", "run a cluster on this machine"),
     "ca": ("cluster.cli.ca", "look at the CA, configure it, sign and find certificates"),
+    "doctor": ("cluster.cli.doctor", "say what is wrong with a cluster or a node, and what to do"),
     "members": ("cluster.cli.members", "list the servers and their health"),
     "operator": ("cluster.cli.operators", "change the Raft cluster"),
     "seal": ("cluster.cli.seal", "make the key that seals the CA's private keys"),

@@ -1,0 +1,70 @@
+"""What is wrong with a node's place on its machine and in its cluster: addresses, ports, the list of servers."""
+
+import socket
+from collections.abc import Iterator
+
+from cluster.config import NodeConfig
+from cluster.doctor.findings import Finding, critical, note, warning
+
+
+def check_addresses(config: NodeConfig) -> Iterator[Finding]:
+    """Of a node that does not run: can it listen where it should?"""
+    for key, address in (
+        ("http.address", config.http.address),
+        ("rpc.address", config.rpc.address),
+        ("raft.address", config.raft.address),
+    ):
+        if trouble := _trouble_listening(address):
+            port = address.rpartition(":")[2]
+            yield critical(
+                "port-in-use",
+                address,
+                f"{key}: {trouble}",
+                "The node does not start: it could not be reached there.",
+                f"ss -ltnp 'sport = :{port}'; end what listens there, or change {key} on this node",
+            )
+
+
+def check_servers(config: NodeConfig) -> Iterator[Finding]:
+    own = next((server for server in config.servers if server.name == config.node_name), None)
+    if own is None:
+        yield note(
+            "not-a-founder",
+            config.node_name,
+            "is not among the servers that the cluster starts from",
+            "It stays passive until it is added.",
+            f"quorumca operator raft add-peer -id {config.node_name} -address {config.raft_address}"
+            f" -rpc {config.rpc_address}",
+        )
+        return
+    for key, listed, real in (
+        ("raft", own.raft, config.raft_address),
+        ("rpc", own.rpc, config.rpc_address),
+    ):
+        if listed != real:
+            yield warning(
+                "address-differs",
+                config.node_name,
+                f"is listed in `servers` with {key} = {listed}, but is itself at {real}",
+                "The others look for it where it is not.",
+                f"make both the same, on every node; or set {key}.advertise",
+            )
+
+
+def _trouble_listening(address: str) -> str:
+    """Empty if none."""
+    host, _, port = address.rpartition(":")
+    try:
+        found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError as error:
+        return f"the name cannot be looked up: {error.strerror}"
+    family, kind, _, _, where = found[0]
+    with socket.socket(family, kind) as probe:
+        # As the nodes do: connections of a process that has ended are in nobody's way.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(where)
+            probe.listen()
+        except OSError as error:
+            return f"it cannot be listened on: {error.strerror}"
+    return ""

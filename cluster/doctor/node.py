@@ -1,0 +1,46 @@
+"""Everything that can be found wrong with one node from its configuration, whether it runs or not."""
+
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+from cluster.config import NodeConfig, load_config
+from cluster.doctor.data_dir import check_data_dir, is_in_use
+from cluster.doctor.findings import Finding, critical, note
+from cluster.doctor.host import check_addresses, check_servers
+from cluster.doctor.tls_files import check_http_tls, check_tls
+from cluster.errors import ConfigError
+
+
+def check_node(path: Path, now: datetime) -> Iterator[Finding]:
+    try:
+        config = load_config(path)
+    except ConfigError as error:
+        for line in str(error).splitlines():
+            yield critical(
+                "config",
+                path,
+                line.removeprefix(f"{path}: "),
+                "The node does not start with a mistake in its configuration.",
+                f"mend {path}; deploy/node.example.toml shows every key",
+            )
+        return
+    yield from _check(config, now)
+
+
+def _check(config: NodeConfig, now: datetime) -> Iterator[Finding]:
+    is_running = is_in_use(config.data_dir)
+    yield from check_tls(config, now)
+    yield from check_http_tls(config, now)
+    yield from check_data_dir(config, is_running=is_running)
+    yield from check_servers(config)
+    if is_running:
+        yield note(
+            "node-runs",
+            config.data_dir,
+            "is in use: the node runs, or another one on its data",
+            "Its ports and its record of certificates were not looked at.",
+            f"ask it: quorumca doctor --http-addr {config.http.address}",
+        )
+    else:
+        yield from check_addresses(config)

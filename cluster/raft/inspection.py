@@ -1,0 +1,80 @@
+"""Looks at a node's Raft files without changing them: what the node would find wrong with them when it starts."""
+
+from pathlib import Path
+
+from cluster.raft.disk import AppendFile, RealDisk
+from cluster.raft.journal import Journal, JournalDamaged
+from cluster.raft.snapshot import Snapshot, SnapshotDamaged, decode
+
+
+class _Nowhere:
+    """A file that takes everything and keeps nothing."""
+
+    def write(self, data: bytes) -> None:
+        pass
+
+    def sync(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class ReadOnlyDisk:
+    """The operating system's files as they are; what would change them is not done. A `Disk`."""
+
+    def __init__(self) -> None:
+        self._real = RealDisk()
+
+    def list(self, path: str) -> list[str]:
+        return self._real.list(path)
+
+    def exists(self, path: str) -> bool:
+        return self._real.exists(path)
+
+    def read(self, path: str) -> bytes:
+        return self._real.read(path)
+
+    def create(self, path: str) -> AppendFile:
+        return _Nowhere()
+
+    def append(self, path: str) -> AppendFile:
+        return _Nowhere()
+
+    def make_directory(self, path: str) -> None:
+        pass
+
+    def truncate(self, path: str, size_bytes: int) -> None:
+        pass
+
+    def rename(self, old: str, new: str) -> None:
+        pass
+
+    def unlink(self, path: str) -> None:
+        pass
+
+    def sync_directory(self, path: str) -> None:
+        pass
+
+
+def read_snapshot(data_dir: Path) -> Snapshot | None:
+    """None when there is none. Raises: SnapshotDamaged, naming the file; OSError."""
+    path = data_dir / "snapshot"
+    try:
+        return decode(ReadOnlyDisk().read(str(path)))
+    except FileNotFoundError:
+        return None
+    except SnapshotDamaged as error:
+        raise SnapshotDamaged(f"{path}: {error}") from error
+
+
+def check_journal(data_dir: Path, start: int | None) -> None:
+    """As recovery does. `start`: the entry it must reach back to, the snapshot's or the first; None if not known.
+
+    Raises: JournalDamaged, naming file and offset; OSError.
+    """
+    entries = Journal(ReadOnlyDisk(), str(data_dir / "wal")).entries
+    if entries and start is not None and entries[0].log_index > start:
+        raise JournalDamaged(
+            f"{data_dir / 'wal'}: starts at entry {entries[0].log_index}, and no snapshot reaches up to there"
+        )
