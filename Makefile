@@ -7,6 +7,8 @@ PIP := $(PY) -m pip --disable-pip-version-check --quiet
 NODES ?= 3
 SEEDS ?= 1000
 ROUNDS ?= 50
+ROTATIONS ?= 100
+KILLS ?= 30
 SECONDS ?= 600
 FIRST ?= 0
 DATA_DIR ?= .quorumca
@@ -17,7 +19,7 @@ INSTALL := $(PIP) install --require-hashes --no-build-isolation --only-binary :a
 CODE := cluster fsm providers tests benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help cluster test quick sim chaos fuzz seed-bugs check format bench lock clean
+.PHONY: help cluster test quick sim chaos continuity fuzz seed-bugs check format bench lock clean
 
 help: ## show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -36,6 +38,9 @@ sim: $(VENV)/.dev ## run $(SEEDS) simulated clusters, from seed $(FIRST) on
 
 chaos: $(VENV)/.dev ## hurt a real cluster in $(ROUNDS) rounds; results in docs/evidence/chaos.json
 	$(PY) -m tests.chaos --rounds $(ROUNDS) --evidence docs/evidence/chaos.json
+
+continuity: $(VENV)/.dev ## rotate the root $(ROTATIONS) times under a mesh; results in docs/evidence/continuity.*
+	$(PY) -m tests.continuity --rotations $(ROTATIONS) --kills $(KILLS) --evidence docs/evidence/continuity.json
 
 fuzz: $(VENV)/.dev ## change inputs of every decoder for $(SECONDS) seconds; results in docs/evidence/fuzz.json
 	$(PY) -m tests.fuzz --seconds $(SECONDS)

@@ -1,0 +1,161 @@
+"""A cluster, a mesh that lives off it, a load of signatures, and one rotation after another."""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from tests.continuity.judges import ChainJudges, GoEnd, start_go
+from tests.continuity.listing import Api, Listings
+from tests.continuity.mesh import Mesh, Tally, running_mesh
+from tests.continuity.rotations import Rotation, Rotator, walk
+from tests.integration.cluster_harness import LocalCluster, Settings
+from tests.integration.load import Load, assert_all_on_record, signing_load
+
+_LOAD_CLIENTS: Final = 3
+_PAUSE_SECONDS: Final = 2.0
+#: Behind the last rotation, too.
+_LAST_HANDSHAKES: Final = 100
+_LAST_SECONDS: Final = 120.0
+_SETTINGS: Final = {"limits": {"signing_workers": 1}}
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is to happen."""
+
+    rotations: int
+    kills: int
+    seed: int
+    leaf_ttl_seconds: int = 30
+    nodes: int = 3
+    services: int = 12
+    is_forced: bool = False  # without cross-signing: to see that this is noticed
+
+    @property
+    def config(self) -> dict[str, object]:
+        return {
+            "LeafCertTTL": f"{self.leaf_ttl_seconds}s",
+            "IntermediateCertTTL": "8760h",
+            "CSRMaxPerSecond": 0,
+            "SkipValidate": True,
+        }
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What has happened."""
+
+    plan: Plan
+    rotations: list[Rotation] = field(default_factory=list)
+    tally: Tally = field(default_factory=Tally)
+    verified: dict[str, int] = field(default_factory=dict)
+    longest_path: int = 0
+    most_listed: int = 0
+    signed_by_load: int = 0
+    load_answers: dict[int, int] = field(default_factory=dict)
+    digest: dict[str, Any] = field(default_factory=dict)
+    go: str = ""
+    seconds: float = 0.0
+
+    @property
+    def kills(self) -> int:
+        return sum(bool(rotation.killed_in) for rotation in self.rotations)
+
+    @property
+    def most_in_one_lifetime(self) -> int:
+        """Rotations in one leaf lifetime."""
+        ends = [rotation.ended for rotation in self.rotations]
+        return max(sum(begin <= end < begin + self.plan.leaf_ttl_seconds for end in ends) for begin in ends)
+
+    @property
+    def is_good(self) -> bool:
+        return not self.tally.failures and not self.tally.violations
+
+
+async def run(root: Path, plan: Plan, report: Callable[[str], None] = print) -> Outcome:
+    """`report` gets a line for every rotation.
+
+    Raises: AssertionError when the cluster does not do its work at all, or loses what it has signed.
+    """
+    started = time.monotonic()
+    for name in ("cluster", "mesh", "chains"):
+        (root / name).mkdir(parents=True)
+    async with AsyncExitStack() as exits:
+        outcome = Outcome(plan)
+        # What a CA starts with decides for how long its first root stays listed: a PUT would come too late.
+        config = {"leaf_cert_ttl": f"{plan.leaf_ttl_seconds}s", "skip_validate": True, "csr_max_per_second": 0}
+        settings: Settings = {**_SETTINGS, "connect": {"ca_config": config}}
+        cluster = await exits.enter_async_context(LocalCluster(root / "cluster", plan.nodes, settings))
+        await cluster.start_all()
+        await cluster.wait_ready()
+        go = await start_go(root)
+        outcome.go = go if isinstance(go, str) else go.version
+        if isinstance(go, str):
+            report(f"no handshakes in Go: {go}")
+        else:
+            exits.push_async_callback(go.close)
+        await _play(root, cluster, None if isinstance(go, str) else go, outcome, report)
+        outcome.seconds = round(time.monotonic() - started, 1)
+    return outcome
+
+
+async def _play(
+    root: Path, cluster: LocalCluster, go: GoEnd | None, outcome: Outcome, report: Callable[[str], None]
+) -> None:
+    plan = outcome.plan
+    rng = random.Random(f"{plan.seed}/rotations")
+    api = Api(cluster, random.Random(f"{plan.seed}/nodes"))
+    listings, judges = Listings(api), ChainJudges(root / "chains")
+    mesh = Mesh(api, listings, judges, go, root / "mesh", random.Random(f"{plan.seed}/mesh"), plan.services)
+    outcome.tally = mesh.tally
+    async with running_mesh(mesh), signing_load(cluster, _LOAD_CLIENTS) as load:
+        await _rotate(
+            Rotator(cluster, api, listings, rng, plan.config, mesh.tally.violations), mesh, outcome, rng, report
+        )
+        await mesh.tally.shakes(_LAST_HANDSHAKES, _LAST_SECONDS)
+    outcome.verified = dict(judges.verified)
+    outcome.longest_path, outcome.most_listed = judges.longest_path, listings.most_listed
+    mesh.tally.violations += api.unexpected
+    await _check_ledger(cluster, load, outcome)
+
+
+async def _rotate(
+    rotator: Rotator, mesh: Mesh, outcome: Outcome, rng: random.Random, report: Callable[[str], None]
+) -> None:
+    plan, kinds = outcome.plan, walk(rng)
+    try:
+        for left in range(plan.rotations, 0, -1):
+            # A kill that comes behind the answer is none: then a later rotation gets it.
+            has_kill = rng.random() < (plan.kills - outcome.kills) / left
+            rotation = await rotator.rotate(next(kinds), has_kill=has_kill, is_forced=plan.is_forced)
+            outcome.rotations.append(rotation)
+            await mesh.judge(await mesh.new_identity("fresh"))
+            report(_line(rotation, mesh.tally))
+            await asyncio.sleep(rng.uniform(0, _PAUSE_SECONDS))
+    finally:
+        await rotator.close()
+
+
+async def _check_ledger(cluster: LocalCluster, load: Load, outcome: Outcome) -> None:
+    """Everything that anybody got is on record on every node."""
+    outcome.signed_by_load = len(load.serials)
+    outcome.load_answers = dict(sorted(load.answers.items()))
+    load.assert_only_allowed_answers()
+    load.acknowledged += [(time.monotonic(), serial) for serial in sorted(outcome.tally.serials)]
+    await assert_all_on_record(cluster, load)
+    outcome.digest = await cluster.wait_same_digest()
+
+
+def _line(rotation: Rotation, tally: Tally) -> str:
+    killed = f", leader killed in {rotation.killed_in}" if rotation.killed_in else ""
+    waited = f", {rotation.waited} s too early" if rotation.refused else ""
+    return (
+        f"{rotation.number:4} {rotation.before:8} -> {rotation.after:8} by {rotation.way:13}"
+        f" {rotation.seconds:6.2f} s{waited}{killed}; {rotation.listed} roots, {tally.total} handshakes,"
+        f" {len(tally.failures)} failed, {len(tally.violations)} violations"
+    )

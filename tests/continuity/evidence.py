@@ -1,0 +1,166 @@
+"""What a campaign leaves behind: a JSON document, and beside it a page for people."""
+
+import json
+import statistics
+import textwrap
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks.results import Machine
+from tests.continuity.campaign import Outcome
+from tests.continuity.mesh import Trust
+from tests.continuity.rotations import KINDS, pairs_of
+
+_MOST_SHOWN: Final = 20
+_WIDTH: Final = 120
+
+
+def evidence_of(outcome: Outcome, machine: Machine) -> dict[str, Any]:
+    plan, tally, rotations = outcome.plan, outcome.tally, outcome.rotations
+    seconds = [rotation.seconds for rotation in rotations]
+    return {
+        "seed": plan.seed,
+        "seconds": outcome.seconds,
+        "services": plan.services,
+        "leaf_ttl_seconds": plan.leaf_ttl_seconds,
+        "rotations": {
+            "total": len(rotations),
+            "by_way": dict(Counter(rotation.way for rotation in rotations)),
+            "by_pair": pairs_of(rotations),
+            "most_in_one_leaf_lifetime": outcome.most_in_one_lifetime,
+            "most_roots_listed": outcome.most_listed,
+            "median_seconds": statistics.median(seconds),
+            "max_seconds": max(seconds),
+            "refused_as_not_possible_yet": sum(bool(rotation.refused) for rotation in rotations),
+            "waited_seconds": round(sum(rotation.waited for rotation in rotations), 1),
+            "answers": dict(sorted(Counter(s for rotation in rotations for s in rotation.statuses).items())),
+        },
+        "leader_kills": {
+            "total": outcome.kills,
+            "by_phase": dict(Counter(rotation.killed_in for rotation in rotations if rotation.killed_in)),
+        },
+        "handshakes": {
+            "total": tally.total,
+            "by_stack": dict(tally.handshakes),
+            "verifiers_by_trust": {Trust[name].value: count for name, count in sorted(tally.verifiers.items())},
+            "pinned_verifiers": sum(count for name, count in tally.verifiers.items() if Trust[name].is_pinned),
+            "verifiers_without_the_leafs_own_root": tally.by_cross_signed,
+            "failed": len(tally.failures),
+        },
+        "not_tried": {
+            "pinned_to_a_root_that_came_after_the_leaf": tally.not_promised,
+            "leaf_expired": tally.expired,
+        },
+        "bundles_fetched_because_no_root_was_listed_any_more": tally.refreshed_first,
+        "chains_verified": outcome.verified,
+        "longest_path": outcome.longest_path,
+        "violations": len(tally.violations),
+        "leaves": {
+            "of_the_mesh": dict(tally.renewed),
+            "of_the_load": outcome.signed_by_load,
+            "answers_to_the_load": outcome.load_answers,
+            "on_record_on_every_node": outcome.digest.get("LedgerCount"),
+        },
+        "failures": [*tally.failures, *tally.violations][:_MOST_SHOWN],
+        "go": outcome.go,
+        "machine": asdict(machine),
+        "rotations_in_order": [asdict(rotation) for rotation in rotations],
+    }
+
+
+def write_evidence(path: Path, evidence: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(evidence, indent=2) + "\n", encoding="ascii")
+    path.with_suffix(".md").write_text(page_of(evidence, path.name), encoding="utf-8")
+
+
+def page_of(evidence: dict[str, Any], source: str) -> str:
+    rotations, handshakes, machine = evidence["rotations"], evidence["handshakes"], evidence["machine"]
+    kills, not_tried, leaves = evidence["leader_kills"], evidence["not_tried"], evidence["leaves"]
+    facts = {
+        "rotations": f"{rotations['total']} ({_counts(rotations['by_way'])})",
+        "with the leader killed in the middle": f"{kills['total']} ({_counts(kills['by_phase'])})",
+        "most rotations within one leaf lifetime": rotations["most_in_one_leaf_lifetime"],
+        "most roots listed at once": rotations["most_roots_listed"],
+        "**handshakes**": f"**{handshakes['total']}** ({_counts(handshakes['by_stack'])})",
+        "verifiers in them that trust one root alone": handshakes["pinned_verifiers"],
+        "verifiers in them that do not have the leaf's own root": handshakes["verifiers_without_the_leafs_own_root"],
+        "**failed handshakes**": f"**{handshakes['failed']}**",
+        "chains verified with one listed root alone": _counts(evidence["chains_verified"]),
+        "longest path, leaf and root counted": evidence["longest_path"],
+        "**chains rejected, other violations**": f"**{evidence['violations']}**",
+        "rotations refused as not possible yet, and asked for again": (
+            f"{rotations['refused_as_not_possible_yet']} ({rotations['waited_seconds']} s waited)"
+        ),
+        "answers to rotations (0: the connection broke)": _counts(rotations["answers"]),
+        "leaves for the mesh": _counts(leaves["of_the_mesh"]),
+        "leaves for the load, answers": f"{leaves['of_the_load']} ({_counts(leaves['answers_to_the_load'])})",
+        "certificates on record, the same on every node": leaves["on_record_on_every_node"],
+        "seconds of a rotation, median and longest": f"{rotations['median_seconds']}, {rotations['max_seconds']}",
+        "seconds of all": evidence["seconds"],
+    }
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    lines = [
+        "# Trust continuity",
+        "",
+        _paragraph(
+            f"Written by `make continuity`; every number is in [{source}]({source}). {evidence['services']} services"
+            " talk to each other over mutual TLS 1.3, renew leaves and refresh bundles at random, some of them pinned"
+            " to one root, while the root is rotated through any node, certificates are signed, and leaders are killed."
+        ),
+        "",
+        "| what | result |",
+        "|---|---|",
+        *(f"| {name} | {value} |" for name, value in facts.items()),
+        "",
+        "## Every order of key types",
+        "",
+        *_table(rotations["by_pair"]),
+        "",
+        "## What counts",
+        "",
+        _paragraph(
+            "A handshake is tried whenever both leaves are valid and each verifier trusts a listed root that is the"
+            " leaf's own or came before it; then it must succeed in both directions. Every whole bundle is good for"
+            " every valid leaf in that sense, else that is a violation. Not tried:"
+            f" {not_tried['pinned_to_a_root_that_came_after_the_leaf']} times a service was pinned to a root that came"
+            " after its peer's leaf, for which only the leaf's own root, still listed, can vouch; and"
+            f" {not_tried['leaf_expired']} times a leaf had expired."
+            f" {evidence['bundles_fetched_because_no_root_was_listed_any_more']} times none of a service's roots was"
+            " listed any more, so it had to ask before it connected."
+        ),
+        "",
+        _paragraph(
+            "With `ForceWithoutCrossSigning` the same harness counts failed handshakes"
+            " (`tests/continuity/test_continuity.py`)."
+        ),
+        "",
+        "## Where",
+        "",
+        _paragraph(
+            f"Seed {evidence['seed']}, leaves of {evidence['leaf_ttl_seconds']} s. {machine['cpu']},"
+            f" {machine['cores']} cores, {machine['memory_gb']} GB, {machine['kernel']}, other programs running."
+            f" {versions}; {evidence['go']}; commit {machine['commit']:.12}."
+        ),
+    ]
+    if evidence["failures"]:
+        lines += ["", "## Failures", "", *(f"* {text}" for text in evidence["failures"])]
+    return "\n".join(lines) + "\n"
+
+
+def _paragraph(text: str) -> str:
+    return textwrap.fill(text, _WIDTH, break_long_words=False, break_on_hyphens=False)
+
+
+def _counts(found: dict[Any, int]) -> str:
+    return ", ".join(f"{name}: {count}" for name, count in found.items())
+
+
+def _table(pairs: dict[str, int]) -> list[str]:
+    return [
+        f"| from, to | {' | '.join(KINDS)} |",
+        f"|---|{'---|' * len(KINDS)}",
+        *(f"| {one} | {' | '.join(str(pairs.get(f'{one} -> {other}', 0)) for other in KINDS)} |" for one in KINDS),
+    ]

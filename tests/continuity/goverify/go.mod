@@ -1,0 +1,3 @@
+module quorumca.invalid/goverify
+
+go 1.21

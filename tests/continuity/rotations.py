@@ -1,0 +1,196 @@
+"""One rotation after another, by both ways the API has, through any node; and the leader killed in the middle."""
+
+import asyncio
+import json
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import aiohttp
+
+from tests.continuity.listing import NO_LEADER, Api, Listings, Root
+from tests.integration.cluster_harness import LocalCluster, Node, eventually
+
+KINDS: Final = ("ec 256", "ec 384", "ec 521", "rsa 2048", "rsa 4096")
+CONFIGURATION: Final = "/v1/connect/ca/configuration"
+ROTATION: Final = "/v1/connect/ca/rotation"
+#: A node waits up to a minute for a rotation.
+_PUT_SECONDS: Final = 90.0
+_END_SECONDS: Final = 120.0
+_RETRY_SECONDS: Final = 0.3
+#: How long rotations to these take, before one has been seen.
+_GUESSED_SECONDS: Final = {"rsa 2048": 1.0, "rsa 4096": 4.0}
+_GUESS_SECONDS: Final = 0.5
+_TROUBLE: Final = ('CA is already in state "', "could not atomically update roots and config", NO_LEADER)
+_NOT_POSSIBLE_YET: Final = 422
+_UNREACHABLE: Final = (aiohttp.ClientError, TimeoutError, OSError)
+
+
+def walk(rng: random.Random) -> Iterator[str]:
+    """Kinds of roots, beginning behind "ec 256": after 25 steps every ordered pair was there once, and after every
+    25 more once more.
+    """
+    while True:
+        edges = {kind: rng.sample(KINDS, len(KINDS)) for kind in KINDS}
+        # Hierholzer: https://en.wikipedia.org/wiki/Eulerian_path#Hierholzer's_algorithm
+        path, circuit = [KINDS[0]], list[str]()
+        while path:
+            if edges[path[-1]]:
+                path.append(edges[path[-1]].pop())
+            else:
+                circuit.append(path.pop())
+        yield from circuit[-2::-1]
+
+
+@dataclass(slots=True)
+class Rotation:
+    """How one went. Times are seconds."""
+
+    number: int
+    before: str
+    after: str
+    way: str  # "configuration" or "rotate"
+    is_forced: bool
+    statuses: list[int] = field(default_factory=list)  # 0: the connection broke
+    refused: int = 0  # as not possible yet
+    waited: float = 0.0  # for it to be possible
+    #: What the rotation was doing when the leader was killed; "" if it was not.
+    killed_in: str = ""
+    seconds: float = 0.0  # without the wait
+    ended: float = 0.0  # `time.monotonic()`
+    listed: int = 0  # roots, behind it
+
+
+class Rotator:
+    """Each rotation is asked for until it has happened, once."""
+
+    def __init__(
+        self,
+        cluster: LocalCluster,
+        api: Api,
+        listings: Listings,
+        rng: random.Random,
+        config: dict[str, object],
+        violations: list[str],
+    ) -> None:
+        self._cluster = cluster
+        self._api = api
+        self._listings = listings
+        self._rng = rng
+        self._config = config
+        self._violations = violations
+        self._usual = dict(_GUESSED_SECONDS)
+        self._numbers = 0
+        connector = aiohttp.TCPConnector(force_close=True)
+        self._session = aiohttp.ClientSession(
+            connector=connector, timeout=aiohttp.ClientTimeout(total=_PUT_SECONDS), trust_env=False
+        )
+        # aiohttp would send a PUT again when the connection ends, and rotate twice.
+        self._session._retry_connection = False
+
+    async def close(self) -> None:
+        await self._session.close()
+
+    async def rotate(self, kind: str, *, has_kill: bool, is_forced: bool = False) -> Rotation:
+        before = await self._active()
+        # The same configuration again would change nothing.
+        way = "rotate" if before.kind == kind else self._rng.choice(["configuration", "rotate"])
+        self._numbers += 1
+        rotation = Rotation(self._numbers, before.kind, kind, way, is_forced)
+        started = time.monotonic()
+        while (active := await self._attempt(rotation, before, has_kill=has_kill)) == before:
+            await asyncio.sleep(_RETRY_SECONDS)
+        if rotation.refused:
+            rotation.waited = round(time.monotonic() - started - rotation.seconds, 2)
+        if rotation.killed_in:
+            await self._cluster.wait_ready()
+        elif not rotation.refused:
+            self._usual[kind] = rotation.seconds
+        listing = self._listings.latest
+        rotation.listed = len(listing.roots)
+        rotation.ended = time.monotonic()
+        if active.kind != kind or active.order <= before.order or not (is_forced or listing.has(before)):
+            self._violations.append(f"{rotation}: the roots are {listing}")
+        return rotation
+
+    async def _attempt(self, rotation: Rotation, before: Root, *, has_kill: bool) -> Root:
+        """Ask once; the active root when it is known what came of it."""
+        began = time.monotonic()
+        asking = asyncio.create_task(self._ask(rotation))
+        if has_kill and not rotation.killed_in:
+            await self._kill_meanwhile(rotation, before, asking)
+        status, text = await asking
+        rotation.statuses.append(status)
+        await self._settled()
+        active = await self._active()
+        rotation.seconds = round(time.monotonic() - began, 2)
+        if status == 200 and active == before:
+            self._violations.append(f"{rotation}: answered 200, and the root is still {before.root_id}")
+        elif status == _NOT_POSSIBLE_YET and "possible from" in text:
+            rotation.refused += 1
+        elif status not in (0, 200, 503, 504) and not (status == 500 and text.startswith(_TROUBLE)):
+            self._violations.append(f"{rotation}: answered {status}: {text}")
+        return active
+
+    async def _ask(self, rotation: Rotation) -> tuple[int, str]:
+        key_type, bits = rotation.after.split()
+        kind: dict[str, object] = {"PrivateKeyType": key_type, "PrivateKeyBits": int(bits)}
+        forced = {"ForceWithoutCrossSigning": rotation.is_forced}
+        if rotation.way == "rotate":
+            path, body = ROTATION, {"Action": "rotate", **kind, **forced}
+        else:
+            path, body = CONFIGURATION, {"Provider": "consul", "Config": {**self._config, **kind}, **forced}
+        node = self._api.node()
+        try:
+            async with self._session.put(f"{node.url}{path}", data=json.dumps(body).encode()) as response:
+                return response.status, await response.text()
+        except _UNREACHABLE as error:
+            return 0, repr(error)
+
+    async def _kill_meanwhile(self, rotation: Rotation, before: Root, asking: "asyncio.Task[tuple[int, str]]") -> None:
+        """At a random moment before the answer; not at all when the answer is there first."""
+        usual = self._usual.get(rotation.after, _GUESS_SECONDS)
+        leader = await self._cluster.leader()
+        await asyncio.wait([asking], timeout=self._rng.uniform(0, usual))
+        if asking.done():
+            return
+        phase = await self._phase(leader, before)
+        self._cluster.send(leader, signal.SIGKILL)
+        rotation.killed_in = phase
+        await self._cluster.kill(leader)
+        self._cluster.start(leader)
+
+    async def _phase(self, leader: Node, before: Root) -> str:
+        """As its leader sees it, just before it is gone."""
+        with suppress(*_UNREACHABLE):
+            found = (await self._cluster.ask(leader, "GET", ROTATION, query={"stale": ""})).json()
+            if found["Rotation"]:
+                return str(found["Rotation"]["Phase"])
+            (active,) = [root["ID"] for root in found["Roots"] if root["Active"]]
+            return "preparation" if active == before.root_id else "answering"
+        return "not known"
+
+    async def _settled(self) -> None:
+        """Until no rotation is under way, as a read that is no older than now says."""
+
+        async def is_over() -> bool | None:
+            answer = await self._cluster.ask(self._api.node(), "GET", ROTATION)
+            body: dict[str, Any] = answer.json()
+            return True if body["Rotation"] is None else None
+
+        await eventually("no rotation is under way", is_over, _END_SECONDS)
+
+    async def _active(self) -> Root:
+        await self._listings.look()
+        return self._listings.latest.active
+
+
+def pairs_of(rotations: list[Rotation]) -> dict[str, int]:
+    """How often each kind of root followed which."""
+    found = Counter(f"{rotation.before} -> {rotation.after}" for rotation in rotations)
+    return dict(sorted(found.items()))

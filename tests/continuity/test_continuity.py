@@ -1,0 +1,65 @@
+"""Rotations under a mesh, as `make continuity` does many of; and that the mesh notices when trust is broken."""
+
+import itertools
+import random
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.continuity.campaign import Plan, run
+from tests.continuity.listing import Listing, Root, is_promised
+from tests.continuity.rotations import KINDS, walk
+from tests.unit.providers import pki
+
+ROOTS = [Root(str(order), "", order, "", "ec 256") for order in range(4)]
+
+
+def test_walk_has_every_order_of_kinds_and_repeats_them_evenly() -> None:
+    path = [KINDS[0], *itertools.islice(walk(random.Random(1)), 100)]
+    pairs = Counter(itertools.pairwise(path))
+    assert pairs == dict.fromkeys(itertools.product(KINDS, KINDS), 4)
+
+
+@pytest.mark.parametrize(
+    ("trusted", "issuer", "is_expected"),
+    [
+        ([1], 1, True),
+        ([1], 3, True),  # cross-signed
+        ([3], 1, False),  # the leaf is of before
+        ([1, 2, 3], 1, True),
+        ([0], 3, False),  # not listed any more
+        ([0, 3], 2, False),
+    ],
+)
+def test_promise_is_by_listed_roots_that_did_not_come_after_the_leaf(
+    trusted: list[int], issuer: int, *, is_expected: bool
+) -> None:
+    listing = Listing(7, tuple(ROOTS[1:]), ROOTS[3], "")
+    assert is_promised([ROOTS[order] for order in trusted], ROOTS[issuer], listing) is is_expected
+
+
+@pytest.mark.slow
+@pki.needs_openssl
+async def test_no_handshake_fails_in_eight_rotations_with_two_leaders_killed(tmp_path: Path) -> None:
+    outcome = await run(tmp_path, Plan(rotations=8, kills=2, seed=8))
+    tally = outcome.tally
+    assert (tally.failures, tally.violations) == ([], [])
+    assert len(outcome.rotations) == 8
+    assert outcome.kills == 2
+    assert outcome.most_in_one_lifetime > 1
+    # It has looked where it matters.
+    assert tally.by_cross_signed > 50
+    assert all(tally.verifiers[name] > 10 for name in ("PROMPT", "SLOW", "OLDEST", "ACTIVE"))
+    assert min(outcome.verified.values()) > 30
+
+
+@pytest.mark.slow
+@pki.needs_openssl
+async def test_rotation_without_cross_signing_is_noticed(tmp_path: Path) -> None:
+    """The same harness, and trust that is broken: pinned clients refuse new leaves."""
+    outcome = await run(tmp_path, Plan(rotations=2, kills=0, seed=2, nodes=1, leaf_ttl_seconds=10, is_forced=True))
+    tally = outcome.tally
+    assert tally.pinned_failures > 0
+    assert any("openssl verify" in text for text in tally.violations)
+    assert any("cryptography" in text for text in tally.violations)
