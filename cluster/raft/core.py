@@ -214,6 +214,11 @@ class RaftCore(SyncObj):  # type: ignore[misc]
         self._rng = rng
         self._journal = journal
         self.members: Members = {}
+        #: One object for each name: it is what PySyncObj's dictionaries find fastest.
+        self._nodes: dict[str, Node] = {}
+        self.other_voters: frozenset[str] = frozenset()
+        self.has_learners = False
+        self._may_hold_commands = False
         _library.createPoller = lambda _kind: _NoPoller()
         _library.createJournal = lambda view: view
         # Otherwise a pipe is written for every command, and fills up as nobody reads it.
@@ -253,7 +258,7 @@ class RaftCore(SyncObj):  # type: ignore[misc]
 
     @property
     def is_leader(self) -> bool:
-        return self.state == LEADER
+        return self._SyncObj__raftState == LEADER
 
     @property
     def term(self) -> int:
@@ -283,10 +288,6 @@ class RaftCore(SyncObj):  # type: ignore[misc]
         return me is not None and me.is_voter
 
     @property
-    def other_voters(self) -> frozenset[str]:
-        return frozenset(node.id for node in self._SyncObj__otherNodes)
-
-    @property
     def election_deadline(self) -> float:
         return self._SyncObj__raftElectionDeadline
 
@@ -296,17 +297,20 @@ class RaftCore(SyncObj):  # type: ignore[misc]
 
     def match_index(self, peer: str) -> int:
         """Highest log index known to be on `peer`; leader only."""
-        return self._SyncObj__raftMatchIndex.get(Node(peer), 0)
+        return self._SyncObj__raftMatchIndex.get(self._node(peer), 0)
 
     def last_contact(self, peer: str) -> float | None:
         """Clock time of the last answer of `peer`; leader only."""
-        return self._SyncObj__lastResponseTime.get(Node(peer))
+        return self._SyncObj__lastResponseTime.get(self._node(peer))
+
+    def _node(self, peer: str) -> Node:
+        return self._nodes.get(peer) or Node(peer)
 
     # -- driving
 
     def tick(self) -> None:
         self._enter()
-        if not self.is_leader:
+        if self._may_hold_commands and not self.is_leader:
             self._refuse_queued()
         self.doTick(0)
 
@@ -316,6 +320,7 @@ class RaftCore(SyncObj):  # type: ignore[misc]
             while True:
                 _, callback = self._SyncObj__commandsQueue.get_nowait()
                 callback(None, FAIL_REASON.NOT_LEADER)
+        self._may_hold_commands = False
 
     def take_commands(self) -> None:
         """Append queued commands now instead of at the next tick."""
@@ -324,21 +329,23 @@ class RaftCore(SyncObj):  # type: ignore[misc]
 
     def enqueue(self, command: bytes, failed: Callable[[int], None]) -> None:
         """Propose an entry, on the leader. `failed` gets a FAIL_REASON unless the entry is applied."""
+        self._may_hold_commands = True
         self._applyCommand(command, lambda _, reason: None if reason == FAIL_REASON.SUCCESS else failed(reason))
 
     def propose_change(self, change: MembershipChange, done: Callable[[int], None]) -> None:
         """`done` gets a FAIL_REASON; SUCCESS once the change is committed."""
+        self._may_hold_commands = True
         self._applyCommand(codec.pack_change(change), lambda _, reason: done(reason), codec.MEMBERSHIP)
 
     def receive(self, peer: str, message: Message) -> None:
         self._enter()
-        self._port.receive(Node(peer), message)
+        self._port.receive(self._node(peer), message)
 
     def connected(self, peer: str) -> None:
-        self._port.connected(Node(peer))
+        self._port.connected(self._node(peer))
 
     def disconnected(self, peer: str) -> None:
-        self._port.disconnected(Node(peer))
+        self._port.disconnected(self._node(peer))
 
     def step_down(self, term: int) -> None:
         """Become a follower of `term` or of the present one, whichever is later."""
@@ -367,7 +374,7 @@ class RaftCore(SyncObj):  # type: ignore[misc]
     def hand_over(self, peer: str | None) -> bool:
         """Ask a caught-up voter, or the best one, to campaign at once. False if none can."""
         reasons: list[int] = []
-        self.transferLeadership(None if peer is None else Node(peer), lambda _, reason: reasons.append(reason))
+        self.transferLeadership(None if peer is None else self._node(peer), lambda _, reason: reasons.append(reason))
         return reasons == [FAIL_REASON.SUCCESS]
 
     def start_from(self, log_index: int) -> None:
@@ -390,8 +397,11 @@ class RaftCore(SyncObj):  # type: ignore[misc]
         """Use this configuration from now on (Raft 6: as soon as it is in the log)."""
         self.members = dict(members)
         others = [member for member in members.values() if member.id != self._node_id]
-        voters = {Node(member.id) for member in others if member.is_voter}
-        learners = {Node(member.id) for member in others if not member.is_voter}
+        self._nodes = {member.id: self._node(member.id) for member in others}
+        voters = {self._nodes[member.id] for member in others if member.is_voter}
+        learners = {self._nodes[member.id] for member in others if not member.is_voter}
+        self.other_voters = frozenset(node.id for node in voters)
+        self.has_learners = bool(learners)
         next_index, match_index = self._SyncObj__raftNextIndex, self._SyncObj__raftMatchIndex
         for node in list(next_index):
             if node not in voters and node not in learners:

@@ -347,8 +347,15 @@ class RaftNode:
         """Clock time of the next pump that is due in any case."""
         return self.core.wake_at()
 
+    @property
+    def visible_index(self) -> int:
+        """Log index of the state that readers see."""
+        return self._visible_index
+
     def flush(self) -> None:
         """Send what is queued, what depends on this node's disk only behind one sync."""
+        if not self._outbox and not self.journal.is_dirty:
+            return
         outbox, self._outbox = self._outbox, {}
         late = {}
         for peer, messages in outbox.items():
@@ -470,7 +477,7 @@ class RaftNode:
     def _promote_learner(self) -> None:
         """Make a learner that has caught up a voter. Found again by every leader until it is done."""
         core = self.core
-        if not core.is_ready_leader:
+        if not core.has_learners or not core.is_ready_leader:
             return
         for member in core.members.values():
             contact, match = core.last_contact(member.id), core.match_index(member.id)

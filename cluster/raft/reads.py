@@ -51,6 +51,8 @@ class ReadIndex:
         if self._next:
             waiting, self._next = self._next, []
             self._start(waiting)
+        if not self._rounds and not self._asked:
+            return
         expired = self._clock() - _EXPIRY_SECONDS
         for number in [number for number, round_ in self._rounds.items() if round_.started < expired]:
             _finish(self._rounds.pop(number).waiting, None)
