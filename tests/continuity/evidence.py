@@ -10,8 +10,8 @@ from typing import Any, Final
 
 from benchmarks.results import Machine
 from tests.continuity.campaign import Outcome
-from tests.continuity.mesh import Trust
 from tests.continuity.rotations import KINDS, pairs_of
+from tests.continuity.service import Trust
 
 _MOST_SHOWN: Final = 20
 _WIDTH: Final = 120

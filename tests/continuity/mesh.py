@@ -8,21 +8,20 @@ the oldest there is, or the one that was active when they last looked. Every han
 import asyncio
 import itertools
 import random
-import ssl
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
 from cryptography import x509
 
 from tests.continuity.judges import GO, ChainJudges, GoEnd
-from tests.continuity.listing import Api, Listing, Listings, Root, is_promised
-from tests.continuity.tls import HandshakeError, Listener, context, shake_hands_by_socket, shake_hands_in_memory
+from tests.continuity.listing import Api, Listings, is_promised
+from tests.continuity.service import Endpoint, Identity, Service, Trust
+from tests.continuity.tls import HandshakeError, shake_hands_by_socket, shake_hands_in_memory
 from tests.integration.cluster_harness import eventually, make_csr
 from tests.unit.providers import pki
 
@@ -31,71 +30,9 @@ LEAF: Final = "/v1/agent/connect/ca/leaf"
 MEMORY, SOCKET = "OpenSSL in memory", "OpenSSL over sockets"
 #: How often each stack is tried, of 100.
 _STACKS: Final = {MEMORY: 70, SOCKET: 15, GO: 15}
-#: Where in what is left of its leaf a service renews it.
-_RENEW_FROM, _RENEW_UNTIL = 0.1, 0.75
-#: A leaf that is about to expire could do so during the handshake.
-_MARGIN_SECONDS: Final = 2.0
 _HANDSHAKE_PAUSE_SECONDS: Final = 0.04
 _JUDGE_PAUSE_SECONDS: Final = 2.0
 _READY_SECONDS: Final = 60.0
-
-
-class Trust(StrEnum):
-    """Which roots a service trusts, and when it asks again."""
-
-    PROMPT = "all listed, asked for every few seconds"
-    SLOW = "all listed, asked for once in a while"
-    OLDEST = "the oldest listed alone, until it is listed no more"
-    ACTIVE = "the one that was active when asked alone, until it is listed no more"
-
-    @property
-    def is_pinned(self) -> bool:
-        return self in (Trust.OLDEST, Trust.ACTIVE)
-
-    def chosen(self, listing: Listing) -> tuple[Root, ...]:
-        match self:
-            case Trust.OLDEST:
-                return listing.roots[:1]
-            case Trust.ACTIVE:
-                return (listing.active,)
-            case _:
-                return listing.roots
-
-
-_REFRESH_SECONDS: Final = {Trust.PROMPT: (0.5, 3.0), Trust.SLOW: (5.0, 45.0)}
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """A leaf that its service may use: the roots have been looked at since it was received."""
-
-    serial: str
-    uri: str
-    chain_pem: str
-    key_pem: str = field(repr=False)
-    issuer: Root
-    not_after: float
-
-    @property
-    def is_valid(self) -> bool:
-        return time.time() + _MARGIN_SECONDS < self.not_after
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """All that a service has at one moment."""
-
-    identity: Identity
-    trusted: tuple[Root, ...]
-    server: ssl.SSLContext
-    client: ssl.SSLContext
-
-    def for_go(self) -> dict[str, object]:
-        return {
-            "chain": self.identity.chain_pem,
-            "key": self.identity.key_pem,
-            "roots": [root.pem for root in self.trusted],
-        }
 
 
 @dataclass(slots=True)
@@ -129,55 +66,6 @@ class Tally:
         await eventually(f"{count} more handshakes", reached, seconds)
 
 
-class Service:
-    """One member of the mesh."""
-
-    def __init__(self, mesh: "Mesh", name: str, trust: Trust) -> None:
-        self.name = name
-        self.trust = trust
-        self._mesh = mesh
-        self._identity: Identity | None = None
-        self._trusted: tuple[Root, ...] = ()
-        self._endpoint: Endpoint | None = None
-        self.listener = Listener(lambda: self.endpoint.server)
-
-    @property
-    def is_ready(self) -> bool:
-        return self._endpoint is not None
-
-    @property
-    def endpoint(self) -> Endpoint:
-        assert self._endpoint is not None
-        return self._endpoint
-
-    def refresh(self, listing: Listing) -> None:
-        self._trusted = self.trust.chosen(listing)
-        self._remake()
-
-    async def keep_renewed(self) -> None:
-        while True:
-            self._identity = await self._mesh.new_identity(self.name)
-            self._remake()
-            left = self._identity.not_after - time.time()
-            await asyncio.sleep(max(0.0, self._mesh.rng.uniform(_RENEW_FROM, _RENEW_UNTIL) * left))
-
-    async def keep_refreshed(self) -> None:
-        """Pinned ones ask when they have to (Mesh)."""
-        self.refresh(await self._mesh.listings.look())
-        while not self.trust.is_pinned:
-            await asyncio.sleep(self._mesh.rng.uniform(*_REFRESH_SECONDS[self.trust]))
-            self.refresh(await self._mesh.listings.look())
-
-    def _remake(self) -> None:
-        if self._identity is None or not self._trusted:
-            return
-        path = self._mesh.directory / f"{self.name}.pem"
-        path.write_text(self._identity.key_pem + self._identity.chain_pem)
-        pems = [root.pem for root in self._trusted]
-        server, client = (context(path, pems, is_server=is_server) for is_server in (True, False))
-        self._endpoint = Endpoint(self._identity, self._trusted, server, client)
-
-
 class Mesh:
     """Made with `running_mesh`."""
 
@@ -194,19 +82,21 @@ class Mesh:
         self._api = api
         self.listings = listings
         self.judges = judges
-        self.directory = directory
-        self.rng = rng
+        self._rng = rng
         self.tally = Tally()
         self._go = go
         self._stacks = {stack: share for stack, share in _STACKS.items() if go is not None or stack != GO}
         trusts = itertools.cycle(Trust)
-        self.services = [Service(self, f"service-{number + 1}", next(trusts)) for number in range(size)]
+        self.services = [
+            Service(f"service-{number + 1}", next(trusts), self.new_identity, listings, directory, rng)
+            for number in range(size)
+        ]
 
     # -- leaves
 
     async def new_identity(self, service: str) -> Identity:
         """By one of the two ways to get a leaf, through any node."""
-        if self.rng.random() < 0.5:
+        if self._rng.random() < 0.5:
             return await self._identity("GET", f"{LEAF}/{service}")
         uri = f"spiffe://{self.listings.latest.trust_domain}/ns/default/dc/dc1/svc/{service}"
         csr_pem, key_pem = make_csr(uri)
@@ -246,10 +136,10 @@ class Mesh:
     async def shake_hands(self) -> None:
         """One after the other, for ever."""
         while True:
-            server, client = self.rng.sample(self.services, 2)
-            (stack,) = self.rng.choices([*self._stacks], [*self._stacks.values()])
+            server, client = self._rng.sample(self.services, 2)
+            (stack,) = self._rng.choices([*self._stacks], [*self._stacks.values()])
             await self._meet(server, client, stack)
-            await asyncio.sleep(self.rng.uniform(0, _HANDSHAKE_PAUSE_SECONDS))
+            await asyncio.sleep(self._rng.uniform(0, _HANDSHAKE_PAUSE_SECONDS))
 
     async def _meet(self, server: Service, client: Service, stack: str) -> None:
         for service in (server, client):
@@ -316,7 +206,7 @@ class Mesh:
     async def judge_chains(self) -> None:
         """Of leaves in use, now and then, by more verifiers, with each root alone that is good for them."""
         while True:
-            await self.judge(self.rng.choice(self.services).endpoint.identity)
+            await self.judge(self._rng.choice(self.services).endpoint.identity)
             await asyncio.sleep(_JUDGE_PAUSE_SECONDS)
 
     async def judge(self, identity: Identity) -> None:
