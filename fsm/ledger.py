@@ -120,6 +120,8 @@ class Ledger:
         meta = dict(self._db.execute("SELECT key, value FROM meta"))
         if meta.get("format") != FORMAT_VERSION:
             raise sqlite3.DatabaseError(f"ledger format {meta.get('format')!r} is not known")
+        # A damaged header may make it read-only: found now, and not when the first certificate is to be recorded.
+        self._db.executescript("BEGIN; UPDATE meta SET value = value WHERE key = 'format'; ROLLBACK")
         self._applied_log_index = int(meta["applied_log_index"])
         self._last_id = int(meta["last_id"])
         self._count = int(meta["count"])

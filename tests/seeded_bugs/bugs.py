@@ -69,7 +69,7 @@ BUGS: Final = (
         _CORE,
         "        self._journal.sync()\n\n    def _SyncObj__doApplyCommand",
         "\n    def _SyncObj__doApplyCommand",
-        (_T_NODE, _CRASH),
+        (_T_NODE,),
     ),
     Bug(
         "term and vote are not written",
@@ -391,7 +391,7 @@ BUGS: Final = (
         _MACHINE,
         "isinstance(result, Applied) and log_index > self._ledger.applied_log_index:",
         "isinstance(result, Applied):",
-        (_T_MACHINE, _CRASH),
+        (_T_MACHINE,),
     ),
     Bug(
         "the applied index is committed beside the rows",

@@ -498,6 +498,17 @@ def test_row_that_changed_behind_the_ledgers_back_is_damage(
     assert reader.damage() != ""
 
 
+def test_header_that_makes_it_read_only_is_refused_at_once(ledger: Ledger, path: str) -> None:
+    """And not when the first certificate is to be recorded."""
+    fill(ledger, 1)
+    ledger.close()
+    data = bytearray(Path(path).read_bytes())
+    data[18] = 6  # "file format write version": https://www.sqlite.org/fileformat2.html
+    Path(path).write_bytes(data)
+    with pytest.raises(LedgerDamaged, match=r"ledger\.db.*readonly"):
+        Ledger(path)
+
+
 @pytest.mark.parametrize("change", ["DELETE FROM meta WHERE key = 'count'", "UPDATE meta SET value = 'x'"])
 def test_counters_that_cannot_be_read_are_refused(ledger: Ledger, path: str, change: str) -> None:
     ledger.close()
