@@ -1,6 +1,7 @@
 """The servers of the Raft cluster, on the leader: their health, adding, removing, handing over."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from cluster.api import ClusterInfo, ServerInfo
@@ -87,50 +88,78 @@ class Membership:
         for field, address in (("Address", raft_address), ("RPC", rpc_address)):
             if not is_address(address):
                 raise BadRequest(f"{field} {address!r:.100} is not allowed: must be host:port")
-        known = self._replica.members.get(name)
+        if raft_address == rpc_address:
+            raise BadRequest(f"RPC {rpc_address!r:.100} is not allowed: must be another than Address")
+        new = Member(name, raft_address, rpc_address, is_voter=False)
+
+        async def next_change() -> Member | None:
+            return new if self._is_unknown(new) else None
+
+        if await self._change(ChangeKind.LEARN, next_change):
+            self._log("member.added", member=name, raft=raft_address, rpc=rpc_address)
+
+    def _is_unknown(self, new: Member) -> bool:
+        """Whether it is to be added; False if it is a server already, just so. Raises: Refused."""
+        known = self._replica.members.get(new.id)
         if known is not None:
-            if (known.raft_address, known.rpc_address) == (raft_address, rpc_address):
-                return
-            raise Refused(f"{name} is a server already, at {known.raft_address}: remove it first")
+            if (known.raft_address, known.rpc_address) == (new.raft_address, new.rpc_address):
+                return False
+            raise Refused(f"ID {new.id!r} is a server already, at {known.raft_address}: remove it first")
         for other in self._replica.members.values():
-            if raft_address == other.raft_address or rpc_address == other.rpc_address:
-                raise Refused(f"{other.id} is a server at that address already: remove it first")
-        await self._change(ChangeKind.LEARN, Member(name, raft_address, rpc_address, is_voter=False))
-        self._log("member.added", member=name, raft=raft_address, rpc=rpc_address)
+            for field, address in (("Address", new.raft_address), ("RPC", new.rpc_address)):
+                if address in (other.raft_address, other.rpc_address):
+                    raise Refused(f"{field} {address!r} is an address of the server {other.id}: remove it first")
+        return True
 
     async def remove(self, name: str | None, raft_address: str | None) -> None:
         """Raises: NotFound, Refused, NotLeader, CommitUnknown."""
         self._require_leader()
-        found = [
-            member
-            for member in self._replica.members.values()
-            if (name is not None and member.id == name)
-            or (raft_address is not None and member.raft_address == raft_address)
-        ]
-        if not found:
-            raise NotFound(
-                f"{name or raft_address!r:.100} is no server of this cluster: must be one of {self._names()}"
-            )
-        member = found[0]
-        if len(self._replica.members) == 1:
-            raise Refused("the only server cannot be removed")
-        if member.id == self._node_name:
-            # Whoever leads next removes this node; the request goes on there.
-            if not await self._replica.hand_over(_HAND_OVER_SECONDS):
-                raise Refused("the leader cannot be removed while no other voter has caught up")
-            raise NotLeader("leadership was handed over first")
-        await self._change(ChangeKind.REMOVE, member)
-        self._log("member.removed", member=member.id)
 
-    async def _change(self, kind: ChangeKind, member: Member) -> None:
+        async def next_change() -> Member:
+            member = self._found(name, raft_address)
+            if len(self._replica.members) == 1:
+                raise Refused("the only server cannot be removed")
+            if member.id == self._node_name:
+                # Whoever leads next removes this node; the request goes on there.
+                if not await self._replica.hand_over(_HAND_OVER_SECONDS):
+                    raise Refused("the leader cannot be removed while no other voter has caught up")
+                raise NotLeader("leadership was handed over first")
+            await self._require_quorum_without(member)
+            return member
+
+        if member := await self._change(ChangeKind.REMOVE, next_change):
+            self._log("member.removed", member=member.id)
+
+    def _found(self, name: str | None, raft_address: str | None) -> Member:
+        for member in self._replica.members.values():
+            if (name is not None and member.id == name) or (
+                raft_address is not None and member.raft_address == raft_address
+            ):
+                return member
+        raise NotFound(f"{name or raft_address!r:.100} is no server of this cluster: must be one of {self._names()}")
+
+    async def _require_quorum_without(self, leaving: Member) -> None:
+        """Once removed it cannot be had back when those who stay are too few to agree on anything. Raises: Refused."""
+        servers = [server for server in (await self.info()).servers if server.is_voter and server.name != leaving.id]
+        silent = [server.name for server in servers if not server.is_healthy]
+        if leaving.is_voter and len(servers) - len(silent) <= len(servers) // 2:
+            raise Refused(
+                f"without {leaving.id} the cluster would have no quorum: {', '.join(silent)} cannot be reached;"
+                " bring it back, or remove it first"
+            )
+
+    async def _change(self, kind: ChangeKind, next_change: Callable[[], Awaitable[Member | None]]) -> Member | None:
+        """What is asked for each time is looked at as of then: another change may have been made meanwhile."""
         deadline = self._clock.monotonic() + _PATIENCE_SECONDS
-        while True:
+        while (member := await next_change()) is not None:
             try:
-                return await self._replica.change_membership(kind, member, timeout=_CHANGE_SECONDS)
+                await self._replica.change_membership(kind, member, timeout=_CHANGE_SECONDS)
+                return member
             except Refused:
                 if self._clock.monotonic() >= deadline:
                     raise
                 await asyncio.sleep(_PAUSE_SECONDS)
+        return None
 
     def _require_leader(self) -> None:
         if not self._replica.leadership.is_ready:

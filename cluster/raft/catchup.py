@@ -103,6 +103,10 @@ class CatchUp:
         self._buffer = bytearray()
         self._snapshot: Snapshot | None = None
         self._asked = 0.0
+        # Since `_copied_from`, for whoever wants to know what a transfer that was cut short has sent again.
+        self._copied_from: int | None = None
+        self._parts = 0
+        self._part_bytes = 0
 
     @property
     def is_active(self) -> bool:
@@ -113,7 +117,10 @@ class CatchUp:
         if log_index is None or log_index <= self._applied_index():
             return
         if self._source != (peer, log_index):
-            self._log("snapshot.wanted", source=peer, log_index=log_index)
+            position = self._bulk.bulk_position()
+            self._log("snapshot.wanted", source=peer, log_index=log_index, bulk_position=position)
+            if self._copied_from is None:
+                self._copied_from = position
             self._source, self._snapshot = (peer, log_index), None
             self._buffer.clear()
             self._ask()
@@ -152,8 +159,11 @@ class CatchUp:
         except ValueError as error:
             self._give_up(str(error))
             return
+        self._parts += 1
+        self._part_bytes += len(message["data"])
         if message["is_last"]:
             snapshot, self._source, self._snapshot = self._snapshot, None, None
+            self._log_copied()
             self._install(snapshot)
         else:
             self._ask()
@@ -167,6 +177,13 @@ class CatchUp:
             self._send(peer, {"type": "pull_snapshot", "log_index": log_index, "offset": len(self._buffer)})
         else:
             self._send(peer, {"type": "pull_bulk", "log_index": log_index, "after": self._bulk.bulk_position()})
+
+    def _log_copied(self) -> None:
+        position = self._bulk.bulk_position()
+        self._log(
+            "bulk.copied", after=self._copied_from, position=position, parts=self._parts, part_bytes=self._part_bytes
+        )
+        self._copied_from, self._parts, self._part_bytes = None, 0, 0
 
     def _give_up(self, reason: str) -> None:
         """Start again with the leader's next offer."""

@@ -530,7 +530,7 @@ def _checked(result: Any) -> Any:
         case Outcome.OVERLOADED:
             raise Overloaded("too many writes are waiting")
         case Outcome.REFUSED:
-            raise Refused("another change of membership is under way, or the leader would remove itself")
+            raise Refused("another change of membership is under way: try again when it is done")
         case Outcome.TOO_LARGE:
             raise Refused("the write is too large")
         case Outcome.UNKNOWN:

@@ -215,7 +215,7 @@ class FakeReplica:
             last_index=self.cluster.log_index,
             members=self.members,
             match_index=dict.fromkeys(self.members, self.cluster.log_index) if leads else {},
-            contact_age_seconds=self.contact_age_seconds if leads else {},
+            contact_age_seconds={**dict.fromkeys(self.members, 0.01), **self.contact_age_seconds} if leads else {},
         )
 
     async def hand_over(self, timeout: float, peer: str | None = None) -> bool:

@@ -1,5 +1,6 @@
 """Adding, removing, handing over: what is refused, and in which words."""
 
+import asyncio
 import re
 from collections.abc import Awaitable
 
@@ -54,9 +55,10 @@ async def test_new_server_learns_first(cluster: FakeCluster, membership: Members
         (("D", "h:1", "h:2"), BadRequest, "ID 'D' is not allowed: must be a DNS label: lower-case letters, digits"),
         (("d", "h", "h:2"), BadRequest, "Address 'h' is not allowed: must be host:port"),
         (("d", "h:1", ""), BadRequest, "RPC '' is not allowed: must be host:port"),
-        (("b", "h:1", "h:2"), Refused, "b is a server already, at 127.0.0.1:2: remove it first"),
-        (("d", "127.0.0.1:2", "h:2"), Refused, "b is a server at that address already: remove it first"),
-        (("d", "h:1", "127.0.0.1:3"), Refused, "c is a server at that address already: remove it first"),
+        (("d", "h:1", "h:1"), BadRequest, "RPC 'h:1' is not allowed: must be another than Address"),
+        (("b", "h:1", "h:2"), Refused, "ID 'b' is a server already, at 127.0.0.1:2: remove it first"),
+        (("d", "127.0.0.1:2", "h:2"), Refused, "Address '127.0.0.1:2' is an address of the server b: remove it first"),
+        (("d", "h:1", "127.0.0.1:3"), Refused, "RPC '127.0.0.1:3' is an address of the server c: remove it first"),
     ],
 )
 async def test_server_that_cannot_be_added_is_refused_with_the_reason(
@@ -71,6 +73,28 @@ async def test_server_that_cannot_be_added_is_refused_with_the_reason(
 async def test_removal_by_name_or_address(cluster: FakeCluster, membership: Membership) -> None:
     await membership.remove("b", None)
     await membership.remove(None, "127.0.0.1:3")
+    assert sorted(cluster.members) == ["a"]
+
+
+async def test_of_two_servers_added_at_once_the_later_is_looked_at_behind_the_earlier(
+    cluster: FakeCluster, membership: Membership, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was looked at once, before it waited: two servers could have one address."""
+    monkeypatch.setattr("cluster.membership._PAUSE_SECONDS", 0.0)
+    cluster.replicas["a"].membership_refusals = 1  # e's comes first
+    later = asyncio.create_task(membership.add("d", "h:1", "h:2"))
+    await asyncio.sleep(0)
+    await membership.add("e", "h:1", "h:3")
+    await assert_refused(later, Refused, "Address 'h:1' is an address of the server e: remove it first")
+    assert sorted(cluster.members) == ["a", "b", "c", "e"]
+
+
+async def test_server_without_which_there_is_no_quorum_stays(cluster: FakeCluster, membership: Membership) -> None:
+    cluster.replicas["a"].contact_age_seconds = {"c": 5.0}
+    text = "without b the cluster would have no quorum: c cannot be reached; bring it back, or remove it first"
+    await assert_refused(membership.remove("b", None), Refused, text)
+    await membership.remove("c", None)
+    await membership.remove("b", None)
     assert sorted(cluster.members) == ["a"]
 
 

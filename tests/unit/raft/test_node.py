@@ -557,6 +557,26 @@ def test_repeated_parts_are_ignored() -> None:
     assert (solo.node.core.applied_index, solo.commands) == (50, [b"one", b"two"])
 
 
+def test_copy_goes_on_where_it_was_whoever_leads_and_across_restarts() -> None:
+    solo = Solo()
+    data = AT_50.encode()
+    whole = {"log_index": 50, "offset": 0, "total": len(data), "data": data}
+    offer(solo, "b", 1, 50)
+    solo.feed("b", "snapshot_part", **whole)
+    solo.feed("b", "bulk_part", log_index=50, after=0, data=packed_rows(b"one"), is_last=False)
+    solo.restart()
+    offer(solo, "c", 2, 50)
+    solo.feed("c", "snapshot_part", **whole)
+    assert solo.take("c", "pull_bulk")[-1]["after"] == 1
+    rows = msgpack.packb([1, [(9, b"two")]])
+    solo.feed("c", "bulk_part", log_index=50, after=1, data=rows, is_last=True)
+    assert solo.commands == [b"one", b"two"]
+    wanted = [fields["bulk_position"] for event, fields in solo.log.events if event == "snapshot.wanted"]
+    copied = [fields for event, fields in solo.log.events if event == "bulk.copied"]
+    assert wanted == [0, 1]
+    assert copied == [{"after": 1, "position": 2, "parts": 1, "part_bytes": len(rows)}]
+
+
 def test_snapshot_longer_than_announced_is_given_up() -> None:
     solo = Solo()
     offer(solo, "b", 1, 50)
