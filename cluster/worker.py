@@ -171,8 +171,10 @@ def main() -> int:
     # Keys live here: no core dumps, no debugger of the same user, and never longer than the parent.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    # Ctrl-C at a terminal goes to the whole group; the parent decides when work ends.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Ctrl-C at a terminal goes to the whole group, a service manager's SIGTERM to all of the service's processes; the
+    # parent decides when work ends.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     limit_arenas(1)
     connection = socket.socket(fileno=os.dup(0))
     serve(connection)
