@@ -299,7 +299,7 @@ def _replica_settings(config: NodeConfig) -> ReplicaSettings:
             election_max=raft.election_timeout_max_ms / 1000,
             heartbeat=raft.heartbeat_ms / 1000,
         ),
-        compaction=CompactionPolicy(raft.compact_bytes, raft.keep_bytes),
+        compaction=CompactionPolicy(trigger_bytes=raft.compact_bytes, keep_bytes=raft.keep_bytes),
     )
 
 

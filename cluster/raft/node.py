@@ -130,7 +130,7 @@ class NodeStatus:
     contact_age_seconds: Mapping[str, float]  # leader only
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CompactionPolicy:
     """When the journal is compacted, and how many bytes of commands stay for nodes that lag a little.
 

@@ -9,6 +9,7 @@ import pytest
 from cluster.config import NodeConfig, parse_config
 from cluster.main import StartError, _checked_sealer, _data_dir, _replica_settings, _task, _watch_seal
 from cluster.raft.membership import Member
+from cluster.raft.node import CompactionPolicy
 from cluster.seal import NodeFile, Sealer, SealError, write_key_file
 from fsm.commands import InitSeal
 from tests.unit.cluster_core.fake_cluster import FakeCluster
@@ -104,8 +105,9 @@ async def test_error_in_the_background_stops_the_node_and_its_end_does_not() -> 
 
 
 def test_raft_gets_what_the_file_says(tmp_path: Path) -> None:
-    raft = {"advertise": "10.0.0.1:8300", "heartbeat_ms": 100, "election_timeout_min_ms": 900}
+    raft = {"advertise": "10.0.0.1:8300", "heartbeat_ms": 100, "election_timeout_min_ms": 900, "keep_bytes": 99}
     settings = _replica_settings(config_in(tmp_path, raft=raft))
     assert (settings.bind_address, settings.raft_address) == ("127.0.0.1:8300", "10.0.0.1:8300")
     assert settings.initial_members == {"a": Member("a", "127.0.0.1:8300", "127.0.0.1:8400")}
     assert (settings.timing.heartbeat, settings.timing.election_min, settings.timing.election_max) == (0.1, 0.9, 1.0)
+    assert settings.compaction == CompactionPolicy(trigger_bytes=16 << 20, keep_bytes=99)
