@@ -244,6 +244,7 @@ def test_port_that_something_else_has(node: NodeFiles, key: str) -> None:
 
 def test_node_that_runs_has_its_ports_for_itself(node: NodeFiles) -> None:
     host, _, port = node.local.http.rpartition(":")
+    one_row_of_the_ledger(node)  # its own look-out: read from outside, it would seem damaged when it is not
     with running(node), socket.create_server((host, int(port))):
         assert is_in_use(node.data)
         (finding,) = node.found()
@@ -275,6 +276,12 @@ def test_ledger_with_a_write_ahead_log_is_read_with_it(node: NodeFiles) -> None:
     assert node.content() == before
     node.flip(node.data / "ledger.db", 3)
     assert [finding.code for finding in node.found()] == ["ledger-damaged"]
+
+
+def test_data_that_cannot_be_read_is_said_once(node: NodeFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cluster.doctor.data_dir.os.access", lambda *_: False)
+    (finding,) = node.found()
+    assert (finding.severity, finding.code) == (Severity.CRITICAL, "data-dir-closed")
 
 
 def test_new_node_has_only_notes(node: NodeFiles) -> None:

@@ -1,6 +1,7 @@
 """Snapshots over HTTP: streamed, bounded in number, size and time, and nothing left on the disk."""
 
 import asyncio
+import shutil
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -208,6 +209,16 @@ async def test_disk_is_never_filled(node: Running, monkeypatch: pytest.MonkeyPat
     assert reply.status == 503
     assert "the node's disk has" in reply.text
     assert calls(node, "restore_snapshot") == calls(node, "save_snapshot") == left_over(node) == []
+
+
+async def test_body_that_has_no_room_is_refused_before_it_is_sent(
+    node: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = shutil.disk_usage(node.service.config.data_dir).free
+    monkeypatch.setattr(transfers, "_RESERVED_BYTES", free - (400 << 20))
+    received = await node.send(f"PUT {SNAPSHOT} HTTP/1.1\r\nHost: x\r\nContent-Length: {800 << 20}\r\n\r\n".encode())
+    assert received.startswith(b"HTTP/1.1 503")
+    assert f"too few for the snapshot's {800 << 20}".encode() in received
 
 
 def test_what_a_killed_node_left_is_removed(tmp_path: Path) -> None:
