@@ -99,6 +99,7 @@ class LocalCluster:
         self.founders = [self._local(k + 1, ports[3 * k : 3 * k + 3]) for k in range(nodes)]
         make_shared(root)
         self.nodes = [self._made(local) for local in self.founders]
+        self.former: list[Node] = []
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> "LocalCluster":
@@ -114,9 +115,9 @@ class LocalCluster:
     async def __aexit__(
         self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
     ) -> None:
-        for node in self.nodes:
+        for node in (*self.nodes, *self.former):
             _kill_session(node)
-        for node in self.nodes:
+        for node in (*self.nodes, *self.former):
             print(f"--- the log of {node.name} ends:\n{node.log_tail()}")
         if self._session is not None:
             await self._session.close()
@@ -155,9 +156,14 @@ class LocalCluster:
 
     def add(self) -> Node:
         """The files of one more node, which stays passive until it is added as a peer."""
-        node = self._made(self._local(len(self.nodes) + 1, free_ports(3)))
+        node = self._made(self._local(len(self.nodes) + len(self.former) + 1, free_ports(3)))
         self.nodes.append(node)
         return node
+
+    def part_with(self, node: Node) -> None:
+        """It is no longer one of `nodes`, because it is to be removed as a peer; it may go on running."""
+        self.nodes.remove(node)
+        self.former.append(node)
 
     async def wait_ready(self, seconds: float = READY_SECONDS, nodes: Sequence[Node] | None = None) -> None:
         """Until these, or all that run, answer with an active root. Raises: CommandError with the ends of the logs."""
