@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.machine import describe_machine
-from tests.continuity.campaign import Plan, run
+from tests.continuity.campaign import LAST_WITHOUT_KILL, Plan, run
 from tests.continuity.evidence import evidence_of, write_evidence
 
 
@@ -23,6 +23,8 @@ def main() -> int:
     parser.add_argument("--leaf-ttl", type=int, default=30, help="seconds")
     parser.add_argument("--evidence", type=Path, help="JSON file to write; a page for people is written beside it")
     arguments = parser.parse_args()
+    if not 0 <= arguments.kills <= arguments.rotations - LAST_WITHOUT_KILL:
+        parser.error(f"--kills {arguments.kills}: must be 0 to {LAST_WITHOUT_KILL} less than --rotations")
     plan = Plan(arguments.rotations, arguments.kills, arguments.seed, arguments.leaf_ttl)
     print(f"seed {plan.seed}, {plan.rotations} rotations, the leader killed in {plan.kills}", flush=True)
     root = Path(tempfile.mkdtemp(prefix="continuity-"))

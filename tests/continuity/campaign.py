@@ -18,6 +18,8 @@ from tests.integration.load import Load, assert_all_on_record, signing_load
 
 _LOAD_CLIENTS: Final = 3
 _PAUSE_SECONDS: Final = 2.0
+#: No kill is due in the last rotations: they make up for those that were left out before.
+LAST_WITHOUT_KILL: Final = 2
 #: Behind the last rotation, too.
 _LAST_HANDSHAKES: Final = 100
 _LAST_SECONDS: Final = 120.0
@@ -128,10 +130,11 @@ async def _rotate(
     rotator: Rotator, mesh: Mesh, outcome: Outcome, rng: random.Random, report: Callable[[str], None]
 ) -> None:
     plan, kinds = outcome.plan, walk(rng)
+    due_kills = rng.sample(range(plan.rotations - LAST_WITHOUT_KILL), plan.kills)
     try:
-        for left in range(plan.rotations, 0, -1):
-            # A kill that comes behind the answer is none: then a later rotation gets it.
-            has_kill = rng.random() < (plan.kills - outcome.kills) / left
+        for number in range(plan.rotations):
+            # A kill that would come behind the answer is left out: then the next rotation gets it.
+            has_kill = outcome.kills < sum(due <= number for due in due_kills)
             rotation = await rotator.rotate(next(kinds), has_kill=has_kill, is_forced=plan.is_forced)
             outcome.rotations.append(rotation)
             await mesh.judge(await mesh.new_identity("fresh"))

@@ -1,6 +1,8 @@
 """What a campaign leaves behind: a JSON document, and beside it a page for people."""
 
 import json
+import os
+import ssl
 import statistics
 import textwrap
 from collections import Counter
@@ -35,7 +37,7 @@ def evidence_of(outcome: Outcome, machine: Machine) -> dict[str, Any]:
             "max_seconds": max(seconds),
             "refused_as_not_possible_yet": sum(bool(rotation.refused) for rotation in rotations),
             "waited_seconds": round(sum(rotation.waited for rotation in rotations), 1),
-            "answers": dict(sorted(Counter(s for rotation in rotations for s in rotation.statuses).items())),
+            "answers": dict(sorted(Counter(text for rotation in rotations for text in rotation.answers).items())),
         },
         "leader_kills": {
             "total": outcome.kills,
@@ -64,8 +66,10 @@ def evidence_of(outcome: Outcome, machine: Machine) -> dict[str, Any]:
             "on_record_on_every_node": outcome.digest.get("LedgerCount"),
         },
         "failures": [*tally.failures, *tally.violations][:_MOST_SHOWN],
+        "ssl": ssl.OPENSSL_VERSION,
         "go": outcome.go,
         "machine": asdict(machine),
+        "load_average": round(os.getloadavg()[2], 1),  # of the last 15 minutes
         "rotations_in_order": [asdict(rotation) for rotation in rotations],
     }
 
@@ -94,7 +98,7 @@ def page_of(evidence: dict[str, Any], source: str) -> str:
         "rotations refused as not possible yet, and asked for again": (
             f"{rotations['refused_as_not_possible_yet']} ({rotations['waited_seconds']} s waited)"
         ),
-        "answers to rotations (0: the connection broke)": _counts(rotations["answers"]),
+        "answers to rotations": _counts(rotations["answers"]),
         "leaves for the mesh": _counts(leaves["of_the_mesh"]),
         "leaves for the load, answers": f"{leaves['of_the_load']} ({_counts(leaves['answers_to_the_load'])})",
         "certificates on record, the same on every node": leaves["on_record_on_every_node"],
@@ -141,8 +145,9 @@ def page_of(evidence: dict[str, Any], source: str) -> str:
         "",
         _paragraph(
             f"Seed {evidence['seed']}, leaves of {evidence['leaf_ttl_seconds']} s. {machine['cpu']},"
-            f" {machine['cores']} cores, {machine['memory_gb']} GB, {machine['kernel']}, other programs running."
-            f" {versions}; {evidence['go']}; commit {machine['commit']:.12}."
+            f" {machine['cores']} cores, {machine['memory_gb']} GB, {machine['kernel']};"
+            f" {evidence['load_average']} programs wanted a core at a time, these included."
+            f" {versions}; handshakes by {evidence['ssl']}; {evidence['go']}; commit {machine['commit']:.12}."
         ),
     ]
     if evidence["failures"]:

@@ -23,6 +23,8 @@ ROTATION: Final = "/v1/connect/ca/rotation"
 _PUT_SECONDS: Final = 90.0
 _END_SECONDS: Final = 120.0
 _RETRY_SECONDS: Final = 0.3
+#: Of the usual time, in which the leader is killed: behind the answer it would be no kill in a rotation.
+_KILLED_UNTIL: Final = 0.8
 #: How long rotations to these take, before one has been seen.
 _GUESSED_SECONDS: Final = {"rsa 2048": 1.0, "rsa 4096": 4.0}
 _GUESS_SECONDS: Final = 0.5
@@ -56,7 +58,7 @@ class Rotation:
     after: str
     way: str  # "configuration" or "rotate"
     is_forced: bool
-    statuses: list[int] = field(default_factory=list)  # 0: the connection broke
+    answers: list[str] = field(default_factory=list)
     refused: int = 0  # as not possible yet
     waited: float = 0.0  # for it to be possible
     #: What the rotation was doing when the leader was killed; "" if it was not.
@@ -125,7 +127,7 @@ class Rotator:
         if has_kill and not rotation.killed_in:
             await self._kill_meanwhile(rotation, before, asking)
         status, text = await asking
-        rotation.statuses.append(status)
+        rotation.answers.append(_shown(status, text))
         await self._settled()
         active = await self._active()
         rotation.seconds = round(time.monotonic() - began, 2)
@@ -156,7 +158,7 @@ class Rotator:
         """At a random moment before the answer; not at all when the answer is there first."""
         usual = self._usual.get(rotation.after, _GUESS_SECONDS)
         leader = await self._cluster.leader()
-        await asyncio.wait([asking], timeout=self._rng.uniform(0, usual))
+        await asyncio.wait([asking], timeout=self._rng.uniform(0, _KILLED_UNTIL * usual))
         if asking.done():
             return
         phase = await self._phase(leader, before)
@@ -188,6 +190,16 @@ class Rotator:
     async def _active(self) -> Root:
         await self._listings.look()
         return self._listings.latest.active
+
+
+def _shown(status: int, text: str) -> str:
+    match status:
+        case 0:
+            return "none, the connection broke"
+        case 500:
+            return f"500 {text:.80}"
+        case _:
+            return str(status)
 
 
 def pairs_of(rotations: list[Rotation]) -> dict[str, int]:
