@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
+import pytest
+
 from tests.crash.judge import Broken
 from tests.crash.recording import Recording, recording, write_evidence
 from tests.crash.volume import Image, Volume
@@ -70,9 +72,11 @@ def damages(log: Image, ledger: Image) -> Iterator[tuple[str, Image, Image]]:
                     yield f"{path} {name} at {offset}", log, image
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_damaged_byte_is_refused_found_or_harmless(tmp_path: Path) -> None:
     counts: dict[str, Counter[str]] = {}
-    start = time.perf_counter()
+    start = time.process_time()
     with recording(tmp_path) as recorded:
         for phase in _PHASES:
             log, ledger, promises = at_end_of(recorded, phase)
@@ -83,7 +87,7 @@ def test_damaged_byte_is_refused_found_or_harmless(tmp_path: Path) -> None:
                     raise Broken(f"behind {phase}, {where}: {error}") from error
                 counts.setdefault(Path(where.split()[0]).name, Counter())[outcome] += 1
     report = {name: dict(outcomes) for name, outcomes in sorted(counts.items())}
-    write_evidence("damage", {"files": report, "seconds": round(time.perf_counter() - start, 1)})
+    write_evidence("damage", {"files": report, "cpu_seconds": round(time.process_time() - start, 1)})
     for name, outcomes in counts.items():
         if not name.startswith("ledger"):
             assert set(outcomes) == {"refused at start"}, name  # all of it was synced: no torn write can explain it

@@ -44,6 +44,7 @@ def test_kept_inputs_are_understood_or_refused(found: dict[str, Target], name: s
     assert result.accepted > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_changed_inputs_are_understood_or_refused(found: dict[str, Target], name: str) -> None:
     result = run(found[name], SEED, SECONDS)
