@@ -1,0 +1,140 @@
+"""One page over everything that was proved and measured: `python -m benchmarks.evidence`.
+
+Reads what the campaigns left in docs/evidence/ and writes docs/evidence/README.md. A campaign that has not been run is
+listed as that. The exit code is 1 if any of them found a violation.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+DIRECTORY: Final = Path("docs/evidence")
+
+Document = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Campaign:
+    """One campaign; `say` puts its document into a sentence, `violations` counts what it found against the product."""
+
+    name: str
+    file: str
+    command: str
+    say: Callable[[Any], str]
+    violations: Callable[[Any], int]
+
+
+def _crash_points(found: Document) -> str:
+    points = found["crash_points"]
+    return (
+        f"{points['crash_points']} crash points of the standard workload, {points['images']:,} disk images"
+        f" ({points['different_restarts']:,} different restarts): acknowledged entries, votes and what is served hold"
+    )
+
+
+def _simulation(found: Document) -> str:
+    return f"{found['seeds']:,} simulated clusters from seed {found['first_seed']}, {len(found['failures'])} failed"
+
+
+def _chaos(found: Document) -> str:
+    return (
+        f"{found['rounds']} rounds of {len(found['faults'])} kinds of faults, seed {found['seed']}:"
+        f" {found['acknowledged_certificates']:,} certificates acknowledged, {len(found['lost'])} lost,"
+        f" {len(found['duplicates'])} twice; {found['register_operations']:,} operations on the configuration,"
+        f" {len(found['violations'])} violations"
+    )
+
+
+def _fuzz(found: Document) -> str:
+    decoders = found["decoders"]
+    inputs = sum(decoder.get("inputs", 0) for decoder in decoders.values())
+    return f"{len(decoders)} decoders, {inputs:,} changed inputs, {len(found['findings'])} findings"
+
+
+def _seeded(found: list[Document]) -> str:
+    return f"{sum(bug['is_caught'] for bug in found)} of {len(found)} protections noticed when they are taken away"
+
+
+def _kills(found: Document) -> str:
+    return "; ".join(
+        f"{level['records']:,} certificates on record: {level['rounds']} kills, median {level['median_seconds']:.2f} s,"
+        f" longest {level['max_seconds']:.2f} s to the next signature"
+        for level in found["levels"]
+    )
+
+
+def _soak(found: Document) -> str:
+    return (
+        f"{found['seconds'] // 60} minutes, {len(found['kills_at_seconds'])} kills of the leader,"
+        f" {found['load']['requests']:,} certificates: {'flat' if not found['failures'] else found['failures']}"
+    )
+
+
+def _continuity(found: Document) -> str:
+    handshakes = found["handshakes"]
+    return (
+        f"{found['rotations']['total']} rotations, {found['leader_kills']['total']} kills of the leader in the middle of"
+        f" one; {handshakes['total']:,} handshakes, {handshakes['failed']} failed; {found['violations']} chains refused"
+    )
+
+
+def _count(key: str) -> Callable[[Document], int]:
+    return lambda found: len(found[key])
+
+
+CAMPAIGNS: Final = (
+    Campaign("Crash points", "crash-points.json", "make test", _crash_points, lambda _: 0),
+    Campaign("Simulation", "simulation.json", "make sim SEEDS=20000", _simulation, _count("failures")),
+    Campaign(
+        "Seeded bugs",
+        "seeded-bugs.json",
+        "make seed-bugs",
+        _seeded,
+        lambda found: sum(not bug["is_caught"] for bug in found),
+    ),
+    Campaign("Fuzzing", "fuzz.json", "make fuzz", _fuzz, _count("findings")),
+    Campaign("Chaos", "chaos.json", "make chaos ROUNDS=50", _chaos, _count("violations")),
+    Campaign("Leader kills", "kills.json", "make kills", _kills, _count("failures")),
+    Campaign("Soak", "soak.json", "make soak", _soak, _count("failures")),
+    Campaign(
+        "Trust continuity",
+        "continuity.json",
+        "make continuity",
+        _continuity,
+        lambda found: found["handshakes"]["failed"] + found["violations"],
+    ),
+)
+
+_HEAD: Final = """# Evidence
+
+What the campaigns found, as their commands left it; the JSON beside each page has versions, machine, seeds and counts.
+`make evidence` runs all of them again and writes this page.
+
+| campaign | command | result |
+|---|---|---|
+"""
+
+
+def main() -> int:
+    lines, violations = [], 0
+    for campaign in CAMPAIGNS:
+        path = DIRECTORY / campaign.file
+        if not path.exists():
+            lines.append(f"| {campaign.name} | `{campaign.command}` | not run yet |")
+            continue
+        found = json.loads(path.read_text())
+        violations += campaign.violations(found)
+        page = path.with_suffix(".md")
+        name = f"[{campaign.name}]({page.name if page.exists() else path.name})"
+        lines.append(f"| {name} | `{campaign.command}` | {campaign.say(found)} |")
+    page_text = _HEAD + "\n".join(lines) + "\n"
+    (DIRECTORY / "README.md").write_text(page_text)
+    print(page_text)
+    return 1 if violations else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
