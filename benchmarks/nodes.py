@@ -52,13 +52,15 @@ class Node:
     raft: str
     config: str
 
-    def ask(self, method: str, path: str, body: object = None) -> bytes:
-        """The body of a 200. Raises: OSError, http.client.HTTPException, BenchError."""
+    def ask(self, method: str, path: str, body: object = None, *, also: int = 200) -> bytes:
+        """The body of a 200, or of another status that is as good. Raises: OSError, http.client.HTTPException,
+        BenchError.
+        """
         with closing(http.client.HTTPConnection(self.http, timeout=_ASK_SECONDS)) as connection:
             connection.request(method, path, None if body is None else json.dumps(body))
             response = connection.getresponse()
             data = response.read()
-        if response.status != 200:
+        if response.status not in (200, also):
             raise BenchError(f"{method} {path} at {self.name}: {response.status} {data[:300].decode(errors='replace')}")
         return data
 
@@ -67,6 +69,11 @@ class Node:
 
     def metrics(self) -> str:
         return self.ask("GET", "/v1/agent/metrics?format=prometheus").decode()
+
+    def metric(self, name: str) -> float:
+        """One without labels."""
+        line = next(line for line in self.metrics().splitlines() if line.startswith(f"{name} "))
+        return float(line.split()[1])
 
     def digest(self) -> Mapping[str, Any]:
         digest: Mapping[str, Any] = self.get("/v1/operator/digest?stale")
@@ -120,16 +127,20 @@ class LocalCluster:
     def ledger_records(self) -> int:
         return int(self.leader().digest()["LedgerCount"])
 
-    def restart(self, node: Node) -> float:
-        """Start a dead node again; seconds until it answers with proof that it is up to date.
-
-        The node notes its new process id in `cluster.json` itself.
-        """
-        started = time.monotonic()
-        log = (self._data_dir / f"{node.name}.restarted.log").open("ab")
-        with log:
+    def start(self, node: Node) -> None:
+        """A dead node, or one that is new. It notes its process id in `cluster.json` itself, if it stands there."""
+        with self.log_of(node).open("ab") as log:
             process = subprocess.Popen([_command(), "agent", "--config", node.config], stdout=log, stderr=log)
         self._restarted.append(process)
+
+    def log_of(self, node: Node) -> Path:
+        """What a node says that `start` has started."""
+        return self._data_dir / f"{node.name}.restarted.log"
+
+    def restart(self, node: Node) -> float:
+        """Start a dead node again; seconds until it answers with proof that it is up to date."""
+        started = time.monotonic()
+        self.start(node)
         wait_for(f"{node.name} to come back", lambda: node.get("/v1/connect/ca/roots?consistent"))
         return time.monotonic() - started
 
