@@ -76,8 +76,8 @@ def _soak(found: Document) -> str:
 def _continuity(found: Document) -> str:
     handshakes = found["handshakes"]
     return (
-        f"{found['rotations']['total']} rotations, {found['leader_kills']['total']} kills of the leader in the middle of"
-        f" one; {handshakes['total']:,} handshakes, {handshakes['failed']} failed; {found['violations']} chains refused"
+        f"{found['rotations']['total']} rotations, {found['leader_kills']['total']} kills of the leader meanwhile;"
+        f" {handshakes['total']:,} handshakes, {handshakes['failed']} failed; {found['violations']} chains refused"
     )
 
 
