@@ -92,7 +92,6 @@ class Metrics:
             return Histogram(f"quorumca_{name}", text, labels, registry=self.registry, buckets=_LATENCY_BUCKETS)
 
         self.leaf_signed = counter("leaf_signed", "Leaves signed and recorded", "provider", "profile")
-        self.leaf_refused = counter("leaf_refused", "Requests for a leaf that were refused", "reason")
         self.sign_seconds = histogram("sign_seconds", "From request to recorded certificate, on the leader")
         self.sign_batch_size = histogram("sign_batch_size", "Leaves signed together")
         self.commit_seconds = histogram("commit_seconds", "From proposal to applied entry, on the leader")
