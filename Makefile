@@ -31,10 +31,10 @@ test: $(VENV)/.dev ## run every test that a release must pass
 	$(PY) -m pytest
 
 quick: $(VENV)/.dev ## the tests that take under a minute together
-	SIM_SEEDS=8 $(PY) -m pytest -m "not slow"
+	$(PY) -m pytest -m "not slow"
 
-sim: $(VENV)/.dev ## run $(SEEDS) simulated clusters, from seed $(FIRST) on
-	SIM_SEEDS=$(SEEDS) SIM_FIRST=$(FIRST) $(PY) -m pytest -q tests/sim -k everything_at_once
+sim: $(VENV)/.dev ## run $(SEEDS) simulated clusters, from seed $(FIRST) on; results in docs/evidence/simulation.json
+	$(PY) -m tests.sim --seeds $(SEEDS) --first $(FIRST) --jobs 2 --evidence docs/evidence/simulation.json
 
 chaos: $(VENV)/.dev ## hurt a real cluster in $(ROUNDS) rounds; results in docs/evidence/chaos.json
 	$(PY) -m tests.chaos --rounds $(ROUNDS) --evidence docs/evidence/chaos.json

@@ -19,14 +19,18 @@ from cluster.raft.journal import Journal, JournalFailed
 from cluster.raft.membership import ChangeKind, Member, Members, MembershipChange
 from cluster.raft.node import CompactionPolicy, NodeEnvironment, Outcome, Proposal, RaftNode
 from tests.sim.disk import Crash, SimDisk
-from tests.sim.invariants import History, Invariants, InvariantViolated
-from tests.sim.machine import ListMachine, Store
-from tests.sim.network import MemLinks, Network, NetworkProfile, Scheduler
+from tests.sim.invariants import History, Invariants
+from tests.sim.machine import ListWorld
+from tests.sim.network import START_SECONDS, MemLinks, Network, NetworkProfile, Scheduler
+from tests.sim.world import InvariantViolated, SimMachine, World
 
 #: As in replica.py: a node whose election deadline has passed looks again so often.
 _CAMPAIGN_TICK_SECONDS = 0.01
 _LOOP_SECONDS = 0.0001
 _NEVER = float("inf")
+#: Days pass in a run of seconds, so that records expire and roots are pruned in it.
+_WALL_START = 1_800_000_000
+_WALL_SECONDS_PER_SECOND = 2000
 #: Small, so that segments roll and logs are compacted all the time.
 _SEGMENT_BYTES = 4096
 _COMPACTION = CompactionPolicy(trigger_bytes=3000, keep_bytes=600)
@@ -48,18 +52,42 @@ class SimNode:
         self.cluster = cluster
         self.initial_members = initial_members
         self.disk = SimDisk()
-        self.store = Store()
+        self.store = cluster.world.store(node_id)
         self.rng = random.Random(f"{cluster.seed}/{node_id}")
+        drift = cluster.drift
+        #: How fast this node's clock runs.
+        self._rate = 1.0 + drift * (2 * self.rng.random() - 1) if drift else 1.0
+        self._clock_base = START_SECONDS
+        self._rate_since = START_SECONDS
+        self._wall_offset = self.rng.randint(-60, 60) if drift else 0
         self.life = 0
+        self.starts = 0
+        self._syncs = 0
         self._paused_until = 0.0
         self._deferred: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
         self.is_up = False
         self.raft: RaftNode
-        self.machine: ListMachine
+        self.machine: SimMachine
         self._is_pump_scheduled = False
         self._timer_due = _NEVER
         #: Reads that know their log index and wait for it to be applied.
         self.reads: list[tuple[int, Callable[[int], None]]] = []
+
+    def clock(self) -> float:
+        """As this node sees time pass."""
+        return self._clock_base + (self.cluster.scheduler.now - self._rate_since) * self._rate
+
+    def set_rate(self, rate: float) -> None:
+        """From now on this node's clock runs so fast."""
+        self._clock_base, self._rate_since, self._rate = self.clock(), self.cluster.scheduler.now, rate
+        if self.is_up:
+            self._timer_due = _NEVER
+            self._set_timer()
+
+    def wall_time(self) -> int:
+        """Unix seconds, as this node believes."""
+        elapsed = self.cluster.scheduler.now - START_SECONDS
+        return _WALL_START + self._wall_offset + int(elapsed * _WALL_SECONDS_PER_SECOND)
 
     # -- life of the process
 
@@ -67,21 +95,24 @@ class SimNode:
         """Start the process; a crash point may end it before it serves."""
         assert not self.is_up
         self.life += 1
+        self.starts += 1
         self.is_up = True
         self.reads = []
         self._is_pump_scheduled = False
         self._timer_due = _NEVER
         self.run(self._open)
+        if self.is_up and self.cluster.on_start is not None:
+            self.cluster.on_start(self)
 
     def _open(self) -> None:
         cluster = self.cluster
-        self.machine = ListMachine(self.store)
+        self.machine = self.store.open()
         env = NodeEnvironment(
             disk=self.disk,
             directory="data",
             links=MemLinks(cluster.network, self.id),
             machine=self.machine,
-            clock=lambda: cluster.scheduler.now,
+            clock=self.clock,
             rng=self.rng,
             log=self._log,
             wake=self.wake,
@@ -98,6 +129,7 @@ class SimNode:
         """As by SIGKILL."""
         self._end(is_noticed=True)
         self.disk.kill()
+        self.store.kill()
 
     def cut_power(self) -> None:
         self._end(is_noticed=False)
@@ -149,10 +181,11 @@ class SimNode:
         except Crash:
             self.cut_power() if self.rng.random() < 0.5 else self.kill()
             return
-        except JournalFailed:
+        except (JournalFailed, OSError):
             if not self.cluster.has_bad_disks:
                 raise
-            self.kill()
+            # What a failed sync left on disk is unknown.
+            self.cut_power() if self.rng.random() < 0.5 else self.kill()
             return
         except InvariantViolated:
             raise
@@ -161,6 +194,9 @@ class SimNode:
             raise InvariantViolated(f"{self.id} stopped itself: {trace}") from error
         if self.life == life:
             self.cluster.invariants.check(self)
+            if self.disk.sync_seconds and self.disk.syncs != self._syncs:
+                self.pause(self.disk.sync_seconds)
+            self._syncs = self.disk.syncs
 
     def _later(self, life: int, call: Callable[..., object], arguments: tuple[Any, ...]) -> None:
         if self.life == life:
@@ -179,25 +215,25 @@ class SimNode:
     def _pump(self) -> None:
         self._is_pump_scheduled = False
         self.raft.pump()
-        applied = self.raft.core.applied_index
+        applied = self.raft.visible_index
         for read in [read for read in self.reads if read[0] <= applied]:
             self.reads.remove(read)
-            read[1](self.machine.state.position)
+            read[1](applied)
         self._set_timer()
 
     def _set_timer(self) -> None:
         """As in replica.py: set again only when the next tick is due sooner than it was."""
-        now = self.cluster.scheduler.now
+        now = self.clock()
         due = max(self.raft.wake_at(), now + _CAMPAIGN_TICK_SECONDS)
         if due < self._timer_due:
             self._timer_due = due
-            self.after(due - now + 1e-6, self._timer_fired, due)
+            self.after((due - now) / self._rate + 1e-6, self._timer_fired, due)
 
     def _timer_fired(self, due: float) -> None:
         if due != self._timer_due:
             return  # replaced
         self._timer_due = _NEVER
-        if self.cluster.scheduler.now >= self.raft.wake_at():
+        if self.clock() >= self.raft.wake_at():
             self.wake()
         else:
             self._set_timer()
@@ -250,13 +286,16 @@ class SimNode:
         self.wake()
 
     def read(self, done: Callable[[int | None], None]) -> None:
-        """A linearizable read: how many commands there are. None: ask again."""
+        """A linearizable read: `done` is called when the state may be looked at, with its log index.
+
+        None: ask again.
+        """
 
         def indexed(log_index: int | None) -> None:
             if log_index is None:
                 done(None)
-            elif log_index <= self.raft.core.applied_index:
-                done(self.machine.state.position)
+            elif log_index <= self.raft.visible_index:
+                done(self.raft.visible_index)
             else:
                 self.reads.append((log_index, done))
 
@@ -282,8 +321,14 @@ class SimCluster:
         network: NetworkProfile = NetworkProfile(),  # noqa: B008 - frozen
         timing: RaftTiming = RaftTiming(),  # noqa: B008 - frozen
         compaction: CompactionPolicy = _COMPACTION,
+        world: World = ListWorld(),  # noqa: B008 - keeps nothing
+        drift: float = 0.0,
     ) -> None:
         self.seed = seed
+        self.world = world
+        self.drift = drift
+        #: Told of every process that has started.
+        self.on_start: Callable[[SimNode], None] | None = None
         self.rng = random.Random(f"{seed}/cluster")
         self.timing = timing
         self.compaction = compaction
@@ -292,7 +337,7 @@ class SimCluster:
         self.scheduler = Scheduler()
         self.network = Network(seed, self.scheduler, network)
         self.history = History()
-        self.invariants = Invariants(self.history)
+        self.invariants = Invariants(self.history, world.model())
         self.nodes: dict[str, SimNode] = {}
         self.events: list[str] = []
         voters = members_of(*"abcdefgh"[:size])
@@ -364,10 +409,11 @@ class SimCluster:
         operation = self.history.invoke(command)
 
         def done(outcome: Any) -> None:
-            self.history.finish(operation, outcome)
+            self.invariants.finish(operation, outcome)
             result.append(outcome)
 
-        node.propose(Proposal(command, done))
+        # An answer leaves a process behind the step that gave it.
+        node.propose(Proposal(command, lambda outcome: node.after(0, done, outcome)))
         return result
 
     def append(self, node: SimNode, command: bytes, seconds: float = 5.0) -> int:
@@ -378,15 +424,15 @@ class SimCluster:
         return result[0]
 
     def read(self, node: SimNode, seconds: float = 5.0) -> int | None:
+        """How many commands a linearizable read sees."""
         result: list[int | None] = []
         floor = self.history.floor
 
-        def done(position: int | None) -> None:
-            if position is not None:
-                self.history.finish_read(floor, position)
-            result.append(position)
+        def finish(log_index: int | None) -> None:
+            seen = None if log_index is None else self.invariants.finish_read(node, floor, log_index, None)
+            result.append(seen)
 
-        node.read(done)
+        node.read(lambda log_index: node.after(0, finish, log_index))
         self.wait(lambda: bool(result), seconds, "an answer to a read")
         return result[0]
 

@@ -54,6 +54,7 @@ class _Handle:
     def sync(self) -> None:
         self._check()
         self._disk.operation("sync")
+        self._disk.syncs += 1
         if self._disk.is_syncing:
             self._file.durable = len(self._file.data)
 
@@ -79,6 +80,9 @@ class SimDisk:
         self.room_bytes: int | None = None
         #: Set to make every sync fail, as a dying disk does.
         self.sync_fails = False
+        #: How long a sync takes; who waits for it sees `syncs` grow.
+        self.sync_seconds = 0.0
+        self.syncs = 0
         #: Cleared to show that the tests notice a disk that does not sync.
         self.is_syncing = True
 
@@ -134,6 +138,18 @@ class SimDisk:
                 self._make_durable(change)
 
     # -- what happens to it
+
+    @property
+    def is_full(self) -> bool:
+        """Or will be, soon."""
+        return self.room_bytes is not None
+
+    def repair(self) -> None:
+        """Everything works from now on."""
+        self.crash_in, self.room_bytes, self.sync_fails, self.sync_seconds = None, None, False, 0.0
+
+    def be_quick(self) -> None:
+        self.sync_seconds = 0.0
 
     def kill(self) -> None:
         """The process ends; the machine lives, so its page cache does."""

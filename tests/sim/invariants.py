@@ -2,43 +2,45 @@
 
 election safety      at most one leader in a term (Raft 5.2)
 log matching         an index and a term stand for one entry and one history (Raft 5.3)
-state machine safety what one node applied at an index, every node applies there, for ever (Raft 5.4)
-durability           an acknowledged command is at its position in that history; a refused one is nowhere
+leader completeness  whoever is elected has every entry that anybody ever applied (Raft 5.4)
+state machine safety what one node applied at an index, every node applies there, for ever; states are equal (Raft 5.4)
+durability           an acknowledged command is in that history, with that result; a refused one is nowhere
 at most once         no command is in it twice
-linearizability      operations on the list take effect between their call and their answer
+linearizability      operations take effect between their call and their answer
 """
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from cluster.raft import codec
 from cluster.raft.node import Outcome
+from tests.sim.world import InvariantViolated, Mark, Model
 
 if TYPE_CHECKING:
     from tests.sim.cluster import SimNode
 
-
-class InvariantViolated(AssertionError):
-    """The cluster did what it must never do."""
+__all__ = ["History", "InvariantViolated", "Invariants", "Operation"]
 
 
 @dataclass(slots=True)
 class Operation:
-    """A command on its way; `floor` is how long the list was known to be when it was made."""
+    """A command on its way; `floor` is how much of the history was known when it was made."""
 
     command: bytes
     floor: int
     outcome: Any = None
     is_refused: bool = False
 
+    @property
+    def is_acknowledged(self) -> bool:
+        return self.outcome is not None and not isinstance(self.outcome, Outcome)
+
 
 @dataclass(slots=True)
 class History:
-    """What clients know: of the only object there is, a list that commands are appended to."""
+    """What clients know of the one history there is: how long it is at least, by the answers they have."""
 
-    #: The longest the list is known to have been, by an answer that some client has.
     floor: int = 0
     operations: dict[bytes, Operation] = field(default_factory=dict)
     acknowledged: int = 0
@@ -47,44 +49,31 @@ class History:
     reads: int = 0
 
     def invoke(self, command: bytes) -> Operation:
+        if command in self.operations:
+            raise AssertionError(f"{command!r} is proposed twice: a client must tell its attempts apart")
         operation = self.operations[command] = Operation(command, self.floor)
         return operation
-
-    def finish(self, operation: Operation, outcome: Any) -> None:
-        """The answer to a command: its position, or an Outcome."""
-        if isinstance(outcome, int):
-            if outcome <= operation.floor:
-                raise InvariantViolated(f"{operation.command!r} got position {outcome}, behind {operation.floor}")
-            self.floor = max(self.floor, outcome)
-            self.acknowledged += 1
-        elif outcome is Outcome.UNKNOWN:
-            self.unknown += 1
-        else:
-            operation.is_refused = True
-            self.refused += 1
-        operation.outcome = outcome
-
-    def finish_read(self, floor: int, position: int) -> None:
-        if position < floor:
-            raise InvariantViolated(f"a read saw {position} commands, but {floor} were known when it was made")
-        self.floor = max(self.floor, position)
-        self.reads += 1
 
 
 class Invariants:
     """What has been seen of the whole cluster so far."""
 
-    def __init__(self, history: History) -> None:
+    def __init__(self, history: History, model: Model) -> None:
+        #: How often a step was looked at.
+        self.checks = 0
         self._history = history
+        self._model = model
         self._leaders: dict[int, str] = {}
         #: Of an entry that is in some log: its term before, and its command.
         self._entries: dict[tuple[int, int], tuple[int, bytes]] = {}
         #: Term and command of each applied entry.
         self._applied: dict[int, tuple[int, bytes]] = {}
-        #: How many commands there were behind each applied entry, and their digest.
-        self._states: dict[int, tuple[int, bytes]] = {1: (0, b"")}
+        self._last_applied = 1
+        #: How many commands there were behind each applied entry, and what that makes of the state.
+        self._marks: dict[int, tuple[int, Mark]] = {1: (0, model.mark())}
         self._commands: list[bytes] = []
-        self._positions: dict[bytes, int] = {}
+        #: Position and result of every applied command.
+        self._results: dict[bytes, tuple[int, Any]] = {}
         self._seen: dict[str, _Seen] = {}
 
     @property
@@ -92,28 +81,54 @@ class Invariants:
         """Every command that any node ever applied, in order."""
         return self._commands
 
+    @property
+    def terms(self) -> int:
+        """How many terms had a leader."""
+        return len(self._leaders)
+
+    # -- nodes
+
     def check(self, node: "SimNode") -> None:
         """Look at what a step of `node` may have changed."""
-        raft = node.raft
-        core = raft.core
+        self.checks += 1
+        core, entries = node.raft.core, node.raft.journal.entries
+        last, visible = entries[-1], node.raft.visible_index
+        now = (core.term, core.is_leader, core.applied_index, core.commit_index, visible, last, node.life)
         seen = self._seen.get(node.id)
+        if seen is not None and seen.now == now:
+            return
         if seen is None or seen.life != node.life:
             # A term that was never synced may be forgotten: nothing that depended on it has left the node.
-            seen = self._seen[node.id] = _Seen(node.life, core.applied_index)
+            seen = self._seen[node.id] = _Seen(node.life, core.applied_index, self._last_applied)
         if core.term < seen.term:
             raise InvariantViolated(f"{node.id} went back from term {seen.term} to {core.term}")
-        seen.term = core.term
-        if core.is_leader and self._leaders.setdefault(core.term, node.id) != node.id:
-            raise InvariantViolated(f"{node.id} and {self._leaders[core.term]} both lead in term {core.term}")
-        entries = raft.journal.entries
-        last = entries[-1]
-        if seen.last != (last.log_index, last.term):
+        if seen.now is None or last != seen.now[5]:
             self._check_log(node, seen)
-            seen.last = (last.log_index, last.term)
+        seen.now, seen.term = now, core.term
+        if core.is_leader:
+            self._check_leader(node)
         if core.applied_index > seen.applied:
             self._check_applied(node, seen)
+        if visible != seen.visible:
+            seen.visible = visible
+            state, expected = node.machine.state, self._mark(node, visible)[1].state
+            if state is not expected and state != expected:
+                raise InvariantViolated(f"{node.id} has another state at entry {visible}: {state}, not {expected}")
         if core.commit_index > last.log_index:
             raise InvariantViolated(f"{node.id} has committed {core.commit_index} of {last.log_index} entries")
+
+    def _check_leader(self, node: "SimNode") -> None:
+        term = node.raft.core.term
+        leader = self._leaders.get(term)
+        if leader == node.id:
+            return
+        if leader is not None:
+            raise InvariantViolated(f"{node.id} and {leader} both lead in term {term}")
+        self._leaders[term] = node.id
+        entries, applied = node.raft.journal.entries, self._last_applied
+        position = applied - entries[0].log_index
+        if position >= len(entries) or (position > 0 and entries[position].term != self._applied[applied][0]):
+            raise InvariantViolated(f"{node.id} leads in term {term} without entry {applied}, which was applied")
 
     def _check_log(self, node: "SimNode", seen: "_Seen") -> None:
         entries = node.raft.journal.entries
@@ -131,9 +146,10 @@ class Invariants:
                 raise InvariantViolated(f"{node.id} replaced applied entry {log_index}")
 
     def _check_applied(self, node: "SimNode", seen: "_Seen") -> None:
-        raft = node.raft
-        entries, applied = raft.journal.entries, raft.core.applied_index
+        entries, applied = node.raft.journal.entries, node.raft.core.applied_index
         first = entries[0].log_index
+        if first > seen.applied:
+            seen.is_exact_from = self._last_applied
         for log_index in range(max(seen.applied, first) + 1, applied + 1):
             entry = entries[log_index - first]
             known = self._applied.get(log_index)
@@ -142,60 +158,100 @@ class Invariants:
             elif known != (entry.term, entry.command):
                 raise InvariantViolated(f"{node.id} applied {entry} where {known} was applied before")
         seen.applied = applied
-        state = node.machine.state
-        if raft.status().applied_index == applied and (state.position, state.digest) != self._states[applied]:
-            raise InvariantViolated(f"{node.id} has another state at entry {applied}: {state}")
 
     def _extend(self, node: "SimNode", log_index: int, term: int, command: bytes) -> None:
         """An entry that was never applied before: it goes on the one history there is."""
-        if log_index - 1 not in self._states:
+        if log_index - 1 != self._last_applied:
             raise InvariantViolated(f"{node.id} applied entry {log_index}, but nobody the one before")
-        position, digest = self._states[log_index - 1]
+        position, mark = self._marks[log_index - 1]
         if command[0] == codec.REGULAR:
             for item in codec.unpack_batch(command)[2]:
                 position += 1
-                digest = hashlib.sha256(digest + item).digest()[:16]
-                self._check_command(item, position)
+                self._check_command(item, log_index, position)
+            mark = self._model.mark()
         self._applied[log_index] = (term, command)
-        self._states[log_index] = (position, digest)
+        self._marks[log_index] = (position, mark)
+        self._last_applied = log_index
 
-    def _check_command(self, command: bytes, position: int) -> None:
-        if command in self._positions:
-            raise InvariantViolated(f"{command!r} is applied at {self._positions[command]} and at {position}")
+    def _check_command(self, command: bytes, log_index: int, position: int) -> None:
+        if command in self._results:
+            raise InvariantViolated(f"{command!r} is applied at {self._results[command][0]} and at {position}")
         operation = self._history.operations.get(command)
         if operation is None:
             raise InvariantViolated(f"nobody ever proposed {command!r}")
         if operation.is_refused:
             raise InvariantViolated(f"{command!r} is applied, but its client was told {operation.outcome}")
-        self._positions[command] = position
+        self._results[command] = position, self._model.apply(log_index, command)
         self._commands.append(command)
 
-    def check_answer(self, operation: Operation) -> None:
-        """Behind every answer to a client: the history bears it out."""
-        if isinstance(operation.outcome, int):
-            if self._positions.get(operation.command) != operation.outcome:
-                raise InvariantViolated(f"{operation.command!r} was acknowledged but is not at {operation.outcome}")
-        elif operation.is_refused and operation.command in self._positions:
+    def _mark(self, node: "SimNode", log_index: int) -> tuple[int, Mark]:
+        mark = self._marks.get(log_index)
+        if mark is None:
+            raise InvariantViolated(f"{node.id} shows the state at entry {log_index}, which nobody applied")
+        return mark
+
+    # -- clients
+
+    def finish(self, operation: Operation, outcome: Any) -> None:
+        """A client has the answer to a command: its result, or an Outcome."""
+        history = self._history
+        operation.outcome = outcome
+        if outcome is Outcome.UNKNOWN:
+            history.unknown += 1
+        elif isinstance(outcome, Outcome):
+            operation.is_refused = True
+            history.refused += 1
+        else:
+            history.acknowledged += 1
+        self._check_answer(operation)
+        if operation.is_acknowledged:
+            position = self._results[operation.command][0]
+            if position <= operation.floor:
+                raise InvariantViolated(f"{operation.command!r} got position {position}, behind {operation.floor}")
+            history.floor = max(history.floor, position)
+
+    def finish_read(self, node: "SimNode", floor: int, log_index: int, bulk: object) -> int:
+        """A client has what a node showed at `log_index`; returns how many commands that saw."""
+        position, mark = self._mark(node, log_index)
+        if position < floor:
+            raise InvariantViolated(f"a read saw {position} commands, but {floor} were known when it was made")
+        if bulk is not None and bulk != mark.bulk and log_index >= self._seen[node.id].is_exact_from:
+            raise InvariantViolated(f"{node.id} has other bulk data at entry {log_index}: {bulk}, not {mark.bulk}")
+        self._history.floor = max(self._history.floor, position)
+        self._history.reads += 1
+        return position
+
+    def _check_answer(self, operation: Operation) -> None:
+        """The history bears an answer out."""
+        if operation.is_acknowledged:
+            applied = self._results.get(operation.command)
+            if applied is None or applied[1] != operation.outcome:
+                raise InvariantViolated(f"{operation.command!r} was answered by {operation.outcome}, but is {applied}")
+        elif operation.is_refused and operation.command in self._results:
             raise InvariantViolated(f"{operation.command!r} is applied, but refused by {operation.outcome}")
 
     def check_settled(self, nodes: Iterable["SimNode"]) -> None:
         """At the end: everybody has everything."""
         for operation in self._history.operations.values():
-            self.check_answer(operation)
+            self._check_answer(operation)
+        expected = self._model.rows()
         for node in nodes:
-            rows = [row.command for row in node.store.rows]
-            if rows != self._commands:
-                raise InvariantViolated(f"{node.id} has {len(rows)} rows, not the {len(self._commands)} applied ones")
+            rows = node.machine.rows()
+            if rows != expected:
+                raise InvariantViolated(f"{node.id} has {len(rows)} rows, not the {len(expected)} applied ones")
 
 
 class _Seen:
     """What was already checked of one life of one node."""
 
-    __slots__ = ("applied", "last", "life", "term", "terms")
+    __slots__ = ("applied", "is_exact_from", "life", "now", "term", "terms", "visible")
 
-    def __init__(self, life: int, applied: int) -> None:
+    def __init__(self, life: int, applied: int, last_applied: int) -> None:
         self.life = life
+        #: Bulk data may be ahead of the state after a restart and after a snapshot, by entries that were applied then.
+        self.is_exact_from = last_applied
         self.applied = 0 if applied == 1 else applied - 1  # the entry of its snapshot is checked too
-        self.last: tuple[int, int] | None = None
+        self.visible = 0
         self.term = 0
         self.terms: dict[int, int] = {}
+        self.now: tuple[Any, ...] | None = None

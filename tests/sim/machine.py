@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 import msgpack
 
+from tests.sim.world import Mark
+
 _ROWS_PER_PART = 20
 
 
@@ -45,6 +47,11 @@ class Store:
     def commit(self, rows: list[Row], log_index: int) -> None:
         self.rows += rows
         self.commits.append((len(self.rows), log_index))
+
+    def open(self) -> "ListMachine":
+        return ListMachine(self)
+
+    def kill(self) -> None: ...
 
     def wipe(self) -> None:
         self.rows, self.commits, self.durable = [], [], 0
@@ -101,6 +108,12 @@ class ListMachine:
         self.load(state)
         self._store.durable = len(self._store.commits)
 
+    def bulk(self) -> int:
+        return self.state.position
+
+    def rows(self) -> list[bytes]:
+        return [row.command for row in self._store.rows]
+
     # -- bulk data
 
     def bulk_position(self) -> int:
@@ -121,6 +134,37 @@ class ListMachine:
             raise ValueError(f"rows behind {after} do not follow row {len(self._store.rows)}")
         if rows:
             self._store.commit([Row(*row) for row in rows], rows[-1][0])
+
+
+class ListModel:
+    """The list as it must be."""
+
+    def __init__(self) -> None:
+        self._state = ListState()
+        self._rows: list[bytes] = []
+
+    def apply(self, _log_index: int, command: bytes) -> int:
+        self._state = self._state.after(command)
+        self._rows.append(command)
+        return self._state.position
+
+    def mark(self) -> Mark:
+        return Mark(self._state, self._state.position)
+
+    def rows(self) -> list[bytes]:
+        return self._rows
+
+
+class ListWorld:
+    """Lists of commands: small, and easy to read in a scene."""
+
+    def model(self) -> ListModel:
+        return ListModel()
+
+    def store(self, _node_id: str) -> Store:
+        return Store()
+
+    def close(self) -> None: ...
 
 
 def encoded(state: ListState) -> bytes:

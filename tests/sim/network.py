@@ -16,6 +16,8 @@ from typing import Protocol
 from cluster.raft.codec import FRAME_HEADER, Message, pack_frame, unpack_message
 from cluster.raft.membership import Members
 
+#: What clocks show when a run begins.
+START_SECONDS = 1000.0
 REDIAL_SECONDS = 0.1
 #: TCP_USER_TIMEOUT of the real transport.
 GIVE_UP_SECONDS = 2.0
@@ -26,7 +28,7 @@ class Scheduler:
     """Virtual time: events run in the order of their times, and nothing takes any time itself."""
 
     def __init__(self) -> None:
-        self.now = 1000.0
+        self.now = self.started = START_SECONDS
         self.events = 0
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = itertools.count()
