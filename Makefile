@@ -5,6 +5,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --quiet
 NODES ?= 3
+WORKERS ?= 2
 SEEDS ?= 1000
 ROUNDS ?= 50
 ROTATIONS ?= 100
@@ -19,7 +20,8 @@ INSTALL := $(PIP) install --require-hashes --no-build-isolation --only-binary :a
 CODE := cluster fsm providers tests benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help cluster test quick sim chaos continuity fuzz seed-bugs check format bench lock clean
+.PHONY: help cluster test quick sim chaos continuity fuzz seed-bugs crash-points kills soak catchup evidence check \
+	format bench lock clean
 
 help: ## show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -28,10 +30,11 @@ cluster: $(VENV)/.runtime ## run a local cluster of $(NODES) nodes until Ctrl-C;
 	@exec $(PY) -m cluster dev --nodes $(NODES) --data-dir "$(DATA_DIR)"
 
 test: $(VENV)/.dev ## run every test that a release must pass
-	$(PY) -m pytest
+	$(PY) -m pytest -n $(WORKERS) --dist loadfile -m "not alone"
+	$(PY) -m pytest -m alone
 
 quick: $(VENV)/.dev ## the tests that take under a minute together
-	$(PY) -m pytest -m "not slow"
+	$(PY) -m pytest -n $(WORKERS) -m "not slow"
 
 sim: $(VENV)/.dev ## run $(SEEDS) simulated clusters, from seed $(FIRST) on; results in docs/evidence/simulation.json
 	$(PY) -m tests.sim --seeds $(SEEDS) --first $(FIRST) --jobs 2 --evidence docs/evidence/simulation.json
@@ -60,6 +63,26 @@ format: $(VENV)/.dev ## rewrite the code in house format
 
 bench: $(VENV)/.dev ## measure; results and plot under benchmarks/results/
 	$(PY) -m benchmarks.run
+
+kills: $(VENV)/.dev ## kill the leader 200 times with a small and a large ledger; results in docs/evidence/kills.*
+	$(PY) -m benchmarks.kills
+
+soak: $(VENV)/.dev ## an hour of signing, a leader killed every five minutes; results in docs/evidence/soak.*
+	$(PY) -m benchmarks.soak
+
+catchup: $(VENV)/.dev ## bring servers up to a large ledger under load; results in docs/evidence/catchup.*
+	$(PY) -m benchmarks.catchup
+
+evidence: ## run every campaign, hours of them, and write docs/evidence/README.md
+	QUORUMCA_EVIDENCE=docs/evidence/crash-points.json $(MAKE) crash-points
+	$(MAKE) sim SEEDS=20000
+	$(MAKE) seed-bugs fuzz SECONDS=2400
+	$(MAKE) chaos ROUNDS=50
+	$(MAKE) continuity kills soak catchup
+	$(PY) -m benchmarks.evidence
+
+crash-points: $(VENV)/.dev ## cut the power everywhere in a workload, and damage every byte
+	$(PY) -m pytest -q tests/crash
 
 lock: $(VENV)/.dev ## resolve the lock files again
 	$(PIP) install uv

@@ -10,7 +10,7 @@ import pytest
 from tests.integration.cluster_harness import LocalCluster
 from tests.integration.load import assert_all_on_record, signing_load
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 ROUNDS = 3
 BACK_SECONDS = 20.0

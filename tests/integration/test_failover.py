@@ -12,7 +12,7 @@ import pytest
 from tests.integration.cluster_harness import LocalCluster, Node
 from tests.integration.load import Load, assert_all_on_record, signing_load
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 ROUNDS = 3
 MAX_SECONDS = 3.0
