@@ -24,7 +24,7 @@ CODE := cluster fsm providers tests benchmarks
 	format bench lock clean
 
 help: ## show this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
 cluster: $(VENV)/.runtime ## run a local cluster of $(NODES) nodes until Ctrl-C; data under .quorumca/
 	@exec $(PY) -m cluster dev --nodes $(NODES) --data-dir "$(DATA_DIR)"
