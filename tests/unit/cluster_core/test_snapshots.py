@@ -166,7 +166,11 @@ def _is_padding(plain: bytes, offset: int) -> bool:
         return not any(member.offset_data <= offset < member.offset_data + member.size for member in tar)
 
 
-@pytest.mark.parametrize("content", [b"", b"no gzip", gzip.compress(b"no tar"), gzip.compress(bytes(1024))])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"no gzip", gzip.compress(b"no tar", mtime=0), gzip.compress(bytes(1024), mtime=0)],
+    ids=["empty", "no gzip", "no tar", "empty tar"],
+)
 def test_what_is_no_snapshot_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "f"
     path.write_bytes(content)
