@@ -41,7 +41,7 @@ _BASELINE_SLICES: Final = 4
 #: The product's defaults; what stays in the log is a quarter of what triggers a compaction.
 _LOG_BYTES: Final = 16 << 20
 _KEPT: Final = 4
-_RECORD_BYTES: Final = 150  # in the log, at least
+_RECORD_BYTES: Final = 100  # in the log, at least
 _LAG_CLIENTS: Final = 384
 _LAG_PORTION: Final = 4000
 _LAG_SECONDS: Final = 60.0
@@ -199,10 +199,15 @@ def _measure_restarts(cluster: LocalCluster) -> Restart:
 def _sign_beyond_the_log(cluster: LocalCluster, csrs: Sequence[str], log_bytes: int) -> None:
     """Until the entries that the absent node needs are gone from the leader's log."""
     leader, first = cluster.leader(), cluster.ledger_records()
-    compactions, least = leader.metric(_COMPACTIONS), first + log_bytes // _KEPT // _RECORD_BYTES
-    while leader.metric(_COMPACTIONS) == compactions or cluster.ledger_records() < least:
+    # What a compaction leaves in the log must all be newer: only one behind so many records will do.
+    least = first + log_bytes // _KEPT // _RECORD_BYTES
+    compactions = None
+    while compactions is None or leader.metric(_COMPACTIONS) == compactions:
         run_load(sign_plan([leader.http], _LAG_CLIENTS, _LAG_SECONDS, csrs, warmup_seconds=0.0, count=_LAG_PORTION))
-        _say(f"the absent node lags by {cluster.ledger_records() - first:,} records")
+        records = cluster.ledger_records()
+        _say(f"the absent node lags by {records - first:,} records")
+        if compactions is None and records >= least:
+            compactions = leader.metric(_COMPACTIONS)
 
 
 def _catch_up(what: str, cluster: LocalCluster, present: _Present, node: Node, csrs: Sequence[str]) -> CatchUp:
