@@ -383,6 +383,10 @@ class RaftCore(SyncObj):  # type: ignore[misc]
         self._SyncObj__raftCommitIndex = max(self.commit_index, log_index)
         self._SyncObj__commandsWaitingCommit.clear()
 
+    def learn_committed(self, log_index: int) -> None:
+        """The log is known to be committed up to `log_index`, by other means than the leader's commit index."""
+        self._SyncObj__raftCommitIndex = max(self.commit_index, log_index)
+
     def send_now(self) -> None:
         """Send entries or a heartbeat at the next tick, not when the period has passed."""
         self._SyncObj__newAppendEntriesTime = 0.0

@@ -599,7 +599,12 @@ class RaftNode:
         entries = self.journal.entries
         position = snapshot.log_index - entries[0].log_index
         if 0 <= position < len(entries) and entries[position].term == snapshot.term:
-            return  # the log has got there by itself, and what is behind may be acknowledged (Raft 7)
+            # The log has got there by itself, and what is behind may be acknowledged: it stays (Raft 7). What a
+            # snapshot stands for is committed, so this log is, up to there. The leader must hear it: it would offer for
+            # ever.
+            self.core.learn_committed(snapshot.log_index)
+            self._answer_snapshot(snapshot.log_index)
+            return
         self._env.machine.install(snapshot.state)
         self._snapshot_file.save(snapshot)
         self.journal.reset(Entry(codec.NO_OP_COMMAND, snapshot.log_index, snapshot.term))
@@ -611,11 +616,15 @@ class RaftNode:
         self._publish()
         for sequence in list(self._in_flight):
             self._failed(sequence, FAIL_REASON.UNKNOWN_OUTCOME)  # covered by the snapshot, perhaps
+        self._answer_snapshot(snapshot.log_index)
+        self._env.log("snapshot.installed", log_index=snapshot.log_index)
+
+    def _answer_snapshot(self, log_index: int) -> None:
+        """This node has everything up to the snapshot, and wants what follows."""
         leader = self.core.leader_id
         if leader is not None:
-            answer = {"next_node_idx": snapshot.log_index + 1, "reset": True, "success": True}
+            answer = {"next_node_idx": log_index + 1, "reset": True, "success": True}
             self._send(leader, {"type": "next_node_idx", **answer})
-        self._env.log("snapshot.installed", log_index=snapshot.log_index)
 
     def close(self) -> None:
         self.journal.close()

@@ -201,6 +201,33 @@ def test_lost_answer_to_an_installed_snapshot_is_repeated() -> None:
     cluster.settle()
 
 
+def test_deposed_leader_whose_log_is_compacted_away_elsewhere_but_for_its_end_catches_up() -> None:
+    """It has the snapshot's last entry, does not know that it is committed, and the entry behind it is another one."""
+    cluster, leader, others = started("conflict behind the snapshot")
+    append_many(cluster, leader, 8)
+    cluster.settle()
+    for node in others:
+        node.run(node.raft.compact)
+    cluster.wait(lambda: all(node.raft.compactions for node in others), 1.0, "snapshots")
+    for node in others:
+        node.raft.journal.compact_to(7)  # as when more had been written before
+    cluster.network.partition([leader.id], [node.id for node in others])
+    lost = cluster.propose(leader, b"lost")
+    cluster.run(0.1)
+    leader.kill()
+    second = cluster.wait_for_leader()
+    append_many(cluster, second, 5, b"y")
+    # The next one believes at first that everybody has as much as it has.
+    second.run(second.raft.hand_over, None)
+    cluster.wait(lambda: not second.is_leader, 1.0, "hand-over")
+    cluster.wait_for_leader()
+    leader.start()
+    cluster.network.heal()
+    cluster.settle()
+    assert not lost
+    assert len(cluster.invariants.applied_commands) == 13
+
+
 def test_leadership_is_handed_over_without_waiting_for_a_time_out() -> None:
     cluster, leader, others = started("hand over")
     append_many(cluster, leader, 5)

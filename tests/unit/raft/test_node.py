@@ -617,7 +617,9 @@ def test_snapshot_that_the_log_has_reached_meanwhile_does_not_replace_it() -> No
     solo.append("b", 1, (1, 0), *(no_op(index, 1) for index in range(2, 61)), commit=10)
     solo.feed("b", "bulk_part", log_index=50, after=0, data=packed_rows(b"one", b"two"), is_last=True)
     assert solo.last == no_op(60, 1)
-    assert solo.commit == 10
+    assert solo.commit == 50  # what a snapshot stands for is committed
+    answer = solo.take("b", "next_node_idx")[-1]
+    assert (answer["next_node_idx"], answer["success"], answer["reset"]) == (51, True, True)
 
 
 def test_snapshot_replaces_a_log_that_parted_from_it() -> None:
