@@ -175,11 +175,14 @@ class SimNode:
             self._call(call, arguments)
 
     def _call(self, call: Callable[..., object], arguments: tuple[Any, ...]) -> None:
+        assert self.is_up, f"{self.id} is called, but does not run"
         life = self.life
         try:
             call(*arguments)
         except Crash:
-            self.cut_power() if self.rng.random() < 0.5 else self.kill()
+            self.cut_power() if self.disk.crash_in_sync or self.rng.random() < 0.5 else self.kill()
+            if self.cluster.on_crash is not None:
+                self.cluster.on_crash(self)
             return
         except (JournalFailed, OSError):
             if not self.cluster.has_bad_disks:
@@ -329,6 +332,8 @@ class SimCluster:
         self.drift = drift
         #: Told of every process that has started.
         self.on_start: Callable[[SimNode], None] | None = None
+        #: Told of every process that a crash point has ended.
+        self.on_crash: Callable[[SimNode], None] | None = None
         self.rng = random.Random(f"{seed}/cluster")
         self.timing = timing
         self.compaction = compaction

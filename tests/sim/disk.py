@@ -76,6 +76,8 @@ class SimDisk:
         self.operations = 0
         #: Set to make the n-th operation from now a crash (1: the next one).
         self.crash_in: int | None = None
+        #: Set to lose power in the middle of the next sync.
+        self.crash_in_sync = False
         #: Set to make writes fail when so many bytes more are written.
         self.room_bytes: int | None = None
         #: Set to make every sync fail, as a dying disk does.
@@ -146,7 +148,8 @@ class SimDisk:
 
     def repair(self) -> None:
         """Everything works from now on."""
-        self.crash_in, self.room_bytes, self.sync_fails, self.sync_seconds = None, None, False, 0.0
+        self.crash_in, self.crash_in_sync = None, False
+        self.room_bytes, self.sync_fails, self.sync_seconds = None, False, 0.0
 
     def be_quick(self) -> None:
         self.sync_seconds = 0.0
@@ -154,7 +157,7 @@ class SimDisk:
     def kill(self) -> None:
         """The process ends; the machine lives, so its page cache does."""
         self.life += 1
-        self.crash_in = None
+        self.crash_in, self.crash_in_sync = None, False
 
     def cut_power(self, rng: random.Random) -> None:
         """The machine ends: only what is on stable storage is left, and whatever else happened to get there."""
@@ -188,6 +191,8 @@ class SimDisk:
             self.crash_in -= 1
             if self.crash_in <= 0:
                 raise Crash
+        if self.crash_in_sync and kind == "sync":
+            raise Crash
         if self.sync_fails and kind == "sync":
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         if self.room_bytes is not None and kind in ("write", "create"):

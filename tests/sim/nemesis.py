@@ -20,6 +20,9 @@ class Nemesis:
         self._rng = random.Random()
         self._wiped: SimNode | None = None
         self._wiped_until = 0.0
+        #: Who goes with whom, see `_betrayal`.
+        self._betrayed: dict[str, SimNode] = {}
+        cluster.on_crash = self._crashed
         self.is_running = True
         self.injected: dict[str, int] = {}
         for fault in script.faults:
@@ -134,6 +137,37 @@ class Nemesis:
         if node is not None:
             node.disk.crash_in = self._rng.randint(1, 12)
             self._watch(node, "crash_in")
+
+    def _betrayal(self) -> None:
+        """The leader has just one follower that makes it a majority, which loses power in its next sync.
+
+        What left it before that sync was a lie. Soon the leader is gone, too, and the others have to go on.
+        """
+        leader, nodes = self._leader(), [*self._cluster.nodes.values()]
+        others = [node for node in nodes if node is not leader and node.is_up]
+        if leader is None or len(others) < 2:
+            return
+        self._rng.shuffle(others)
+        near = others[: len(nodes) // 2]
+        self._cluster.network.partition(
+            [leader.id, *(node.id for node in near)], [node.id for node in nodes if node not in (leader, *near)]
+        )
+        near[0].disk.crash_in_sync = True
+        self._betrayed[near[0].id] = leader
+
+    def _crashed(self, node: SimNode) -> None:
+        leader = self._betrayed.pop(node.id, None)
+        if leader is None or not self.is_running:
+            return
+        self._restart_later(node, 0.02)
+
+        def follow() -> None:
+            if self.is_running and leader.is_up:
+                leader.cut_power()
+                self._cluster.network.heal()
+                self._restart_later(leader, 1.0 + self._rng.random())
+
+        self._cluster.scheduler.after(0.01, follow)
 
     def _full_disk(self) -> None:
         node = self._up()

@@ -200,17 +200,28 @@ class Network:
     def node_down(self, node_id: str, *, is_noticed: bool) -> None:
         """A node ended: its kernel closes its connections at once (`is_noticed`), or peers find out by themselves."""
         for link in list(self._links.values()):
+            if link.receiver == node_id and not link.is_up:
+                self._drop(link)  # what a peer that ended before had sent
+                if link.is_wanted:
+                    self._dial_later(link)
             if node_id not in (link.sender, link.receiver) or not link.is_up:
                 continue
-            self._drop(link)
+            arrives = 0.0
             if link.sender == node_id:
                 link.is_wanted = False
                 peer, notice = link.receiver, "peer_lost"
+                if link.rng.random() < 0.5:
+                    # What it sent goes on its way without it, and arrives before the news of its end.
+                    link.is_up = False
+                    arrives = link.arrival - self._scheduler.now + self.profile.min_delay
+                else:
+                    self._drop(link)
             else:
+                self._drop(link)
                 peer, notice = link.sender, "link_down"
                 self._dial_later(link)
             quiet = is_noticed and not self._is_blocked(node_id, peer)
-            delay = self.profile.mean_delay if quiet else GIVE_UP_SECONDS * link.rng.random()
+            delay = max(arrives, self.profile.mean_delay if quiet else GIVE_UP_SECONDS * link.rng.random())
             self._scheduler.after(delay, lambda peer=peer, notice=notice: self._tell(peer, notice, node_id))  # type: ignore[misc]
         self._guests[node_id], self._members[node_id] = set(), set()
 
@@ -257,6 +268,7 @@ class Network:
         if not all(end.is_up for end in ends) or self._is_blocked(link.sender, link.receiver):
             self._dial_later(link)
             return
+        self._drop(link)  # whatever an earlier process had sent
         link.is_up = True
         link.arrival = 0.0
         ends[0].link_up(link.receiver)

@@ -25,6 +25,7 @@ class Faults:
     kill: float = 1.0
     power_cut: float = 1.0
     crash_point: float = 1.0
+    betrayal: float = 0.0  # a majority has an entry or a vote, and loses it at once
     blackout: float = 0.3  # all nodes lose power at once
     pause: float = 1.0
     slow_disk: float = 0.5
@@ -119,6 +120,7 @@ def scenario_of(seed: int) -> Scenario:
     faults = Faults(
         per_second=rng.choice((2.0, 5.0, 12.0)),
         isolate=rng.choice((0.0, 3.0)),
+        betrayal=rng.choice((0.0, 3.0)),
         power_cut=rng.choice((0.0, 1.0)),
         crash_point=rng.choice((0.0, 1.0, 4.0)),
         blackout=rng.choice((0.0, 0.3)),
