@@ -117,19 +117,22 @@ def scenario_of(seed: int) -> Scenario:
     """A mixture of faults that depends on the seed: some runs are gentle, so that rare successes happen too."""
     rng = random.Random(f"{seed}/scenario")
     drift = rng.choice((0.0, 0.01, 0.3))
+    # Disks are emptied one at a time, and not while servers come and go: the fresh-disk rule (cluster/raft/DESIGN.md).
+    wipe = rng.choice((0.0, 0.0, 0.0, 0.0, 3.0))
     faults = Faults(
         per_second=rng.choice((2.0, 5.0, 12.0)),
         isolate=rng.choice((0.0, 3.0)),
         betrayal=rng.choice((0.0, 3.0)),
         power_cut=rng.choice((0.0, 1.0)),
         crash_point=rng.choice((0.0, 1.0, 4.0)),
-        blackout=rng.choice((0.0, 0.3)),
+        blackout=0.0 if wipe else rng.choice((0.0, 0.3)),
+        wipe=wipe,
         slow_disk=rng.choice((0.0, 1.0)),
         full_disk=rng.choice((0.0, 0.0, 1.0)),
         failing_disk=rng.choice((0.0, 0.0, 1.0)),
         compact=rng.choice((0.0, 2.0)),
         hand_over=rng.choice((0.0, 2.0)),
-        membership=rng.choice((0.0, 3.0)),
+        membership=0.0 if wipe else rng.choice((0.0, 3.0)),
         restart_seconds=rng.choice((0.1, 0.5)),
     )
     network = NetworkProfile(

@@ -43,7 +43,7 @@ def test_lost_acknowledgements_are_found_and_the_script_shrinks_to_a_power_cut()
         small = shrink(found, max_runs=150)
         assert failure_of(small) is not None
     assert len(small.faults) < len(found.faults) / 3
-    assert {fault.name for fault in small.faults} & {"power_cut", "blackout", "crash_point", "failing_disk"}
+    assert {fault.name for fault in small.faults} & {"power_cut", "blackout", "betrayal", "crash_point", "failing_disk"}
     assert small.seconds <= found.seconds
     assert failure_of(small) is None  # the bug was it
     assert load_script(small.dump()) == small
