@@ -32,6 +32,8 @@ class Tally:
     finished: asyncio.Event = field(default_factory=asyncio.Event)
 
     def success(self, seconds: float) -> None:
+        if self.finished.is_set():
+            return  # it was under way when the last one that was wanted came in
         self.successes += 1
         if self.is_measuring:
             self.latencies.append(seconds)

@@ -34,6 +34,7 @@ from providers.errors import NotInitialized, ProviderError
 
 FRAME_HEADER: Final = struct.Struct("<I")
 _PR_SET_PDEATHSIG: Final = 1
+_NICENESS: Final = 5
 
 
 class Host:
@@ -176,6 +177,8 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     limit_arenas(1)
+    # Where there is less CPU than work, heartbeats come before signatures.
+    os.nice(_NICENESS)
     connection = socket.socket(fileno=os.dup(0))
     serve(connection)
     return 0

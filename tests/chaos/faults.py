@@ -431,10 +431,12 @@ async def csr_flood(scene: Scene) -> None:
     await asyncio.gather(*(client(nodes[k % len(nodes)]) for k in range(_FLOOD_CONNECTIONS)))
     scene.workload.csr_rate = 0
     scene.notes["flood"] = {str(status): count for status, count in sorted(statuses.items())}
-    assert statuses.keys() <= _FLOOD_STATUSES, f"the flood was answered with {dict(statuses)}"
     assert statuses[200], "nobody was served in the flood"
     scene.notes["elections"] = elections = await stage.term(leader) - term
     assert elections <= 1, f"{elections} elections in the flood"
+    # Whom a leader is lost to while a request is under way gets to know that its outcome is not known.
+    allowed = _FLOOD_STATUSES | {504} if elections else _FLOOD_STATUSES
+    assert statuses.keys() <= allowed, f"the flood was answered with {dict(statuses)}"
     await scene.workload.progress(nodes)
 
 
