@@ -22,6 +22,7 @@ NODES: Final = 3
 START_SECONDS: Final = 60.0
 _STOP_SECONDS: Final = 20.0
 _LOOK_AGAIN_SECONDS: Final = 0.02
+_SUPERVISED: Final = "Ctrl-C stops all nodes"
 _ASK_SECONDS: Final = 10.0
 _BASE_PORTS: Final = (8300, 8400, 8500)
 # Below the range from which Linux takes ports for outgoing connections.
@@ -166,10 +167,11 @@ def running_cluster(data_dir: Path) -> Iterator[LocalCluster]:
 
 
 def _is_ready(cluster: LocalCluster, supervisor: "subprocess.Popen[bytes]", data_dir: Path) -> bool:
+    said = (data_dir / "dev.log").read_text(errors="replace")
     if supervisor.poll() is not None:
-        said = (data_dir / "dev.log").read_text(errors="replace")[-2000:]
-        raise SystemExit(f"the cluster ended with exit code {supervisor.returncode}:\n{said}")
-    return all(node.get("/v1/connect/ca/roots")["Roots"] for node in cluster.nodes)
+        raise SystemExit(f"the cluster ended with exit code {supervisor.returncode}:\n{said[-2000:]}")
+    # Before it says so, a node that dies is a start that has failed, and all others are stopped.
+    return _SUPERVISED in said and all(node.get("/v1/connect/ca/roots")["Roots"] for node in cluster.nodes)
 
 
 def read_nodes(path: Path) -> list[Node]:
