@@ -46,6 +46,8 @@ class Host:
             "configure": self.configure,
             "prepare_root": self.prepare_root,
             "generate_root": self.generate_root,
+            "renew_signing_cert": self.renew_signing_cert,
+            "warnings": self.warnings,
             "sign_leaves": self.sign_leaves,
             "supports_cross_signing": self.supports_cross_signing,
             "cross_sign": self.cross_sign,
@@ -75,6 +77,13 @@ class Host:
         chain, state = self._provider(key).generate_root()
         return [_pack_chain(chain), state]
 
+    def renew_signing_cert(self, key: str) -> list[Any]:
+        chain, state = self._provider(key).renew_signing_cert()
+        return [_pack_chain(chain), state]
+
+    def warnings(self, key: str) -> list[str]:
+        return list(self._provider(key).warnings())
+
     def supports_cross_signing(self, key: str) -> bool:
         return self._providers[key].supports_cross_signing()
 
@@ -93,17 +102,14 @@ class Host:
         """Each result is a list of the IssuedLeaf's fields, or an error as in the frame."""
         from providers.api import LeafRequest
 
-        provider = self._provider(key)
         policy = CSRPolicy(trust_domain, datacenter)
-        results: list[Any] = []
-        for csr_pem, serial in requests:
-            try:
-                leaf = provider.sign_leaf(LeafRequest(csr_pem, policy, int.from_bytes(serial, "big"), now))
-            except ProviderError as error:
-                results.append([pack_error(error, "in a worker"), None])
-            else:
-                results.append([None, _pack_leaf(leaf)])
-        return results
+        leaves = self._provider(key).sign_leaves(
+            [LeafRequest(csr_pem, policy, int.from_bytes(serial, "big"), now) for csr_pem, serial in requests]
+        )
+        return [
+            [pack_error(leaf, "in a worker"), None] if isinstance(leaf, ProviderError) else [None, _pack_leaf(leaf)]
+            for leaf in leaves
+        ]
 
     def check_csr(self, trust_domain: str, datacenter: str, csr_pem: str) -> list[Any]:
         """Kind, name and SPIFFE ID of an acceptable CSR."""

@@ -203,6 +203,21 @@ class WorkerPool:
         assert unpacked is not None
         return unpacked, state
 
+    async def renew_signing_cert(self, key: str) -> tuple[CAChain, bytes]:
+        """A new signing certificate below the same root, in use once its state is committed and configured.
+
+        Raises: ProviderError; NotSupported where the root itself signs.
+        """
+        chain, state = await self._workers[0].call("renew_signing_cert", key)
+        unpacked = _unpack_chain(chain)
+        assert unpacked is not None
+        return unpacked, state
+
+    async def warnings(self, key: str) -> tuple[str, ...]:
+        """What an operator should do something about, from every worker: each has a login of its own."""
+        found = await asyncio.gather(*(worker.call("warnings", key) for worker in self._workers))
+        return tuple(dict.fromkeys(text for texts in found for text in texts))
+
     async def supports_cross_signing(self, key: str) -> bool:
         return bool(await self._workers[0].call("supports_cross_signing", key))
 

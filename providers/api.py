@@ -10,9 +10,11 @@ caller, committed, and handed in. A provider whose backend makes such a choice i
 the given one and reports its own.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
+
+from providers.errors import ProviderError
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,8 +152,29 @@ class Provider(Protocol):
         """
         ...
 
+    def sign_leaves(self, requests: Sequence[LeafRequest]) -> list[IssuedLeaf | ProviderError]:
+        """As `sign_leaf` for each, with one result for each, in order; a backend may work on many at a time.
+
+        Raises nothing but defects: what `sign_leaf` would raise is that request's result (see `one_by_one`).
+        """
+        ...
+
+    def renew_signing_cert(self) -> tuple[CAChain, bytes]:
+        """Primary only, where an intermediate signs. A new one, with a new key, below the same root.
+
+        The one in use stays in use here: the new one signs once the returned state has been committed and handed to
+        `configure`. Only then is the old one removed from the backend, and not at once. Called again with the state
+        committed before, it returns the same certificate instead of making another.
+
+        Raises: NotSupported where the root itself signs, and in a secondary; NotInitialized; ChainInvalid when the
+        backend's root is not the stored one any more.
+        """
+        ...
+
     def sign_intermediate(self, request: IntermediateRequest) -> str:
         """Primary only. Sign a secondary's CSR as a CA certificate with path length 0; returns its PEM.
+
+        Where there are CAs between the one that signs and the trust anchor, they follow, in issuer order.
 
         Raises: CSRRejected, NotSupported in a secondary, NotInitialized, ChainInvalid as for a leaf.
         """
@@ -176,17 +199,41 @@ class Provider(Protocol):
     def cross_sign(self, request: CrossSignRequest) -> str:
         """Re-issue another CA's root under this root: same subject, key, SANs and SKI, new serial and issuer. PEM.
 
+        Where there are CAs between the one that signs and the trust anchor, they follow, in issuer order.
+
         Raises: NotSupported, NotInitialized, ChainInvalid when either root is expired or not a CA.
         """
         ...
 
-    def cleanup(self, successor: ProviderSettings | None) -> None:
-        """Remove what this provider made in its backend and nobody needs any more; best effort, may be called twice.
+    def warnings(self) -> Sequence[str]:
+        """What an operator should do something about although the provider works, one sentence each: a login that
+        runs out, a root in the backend that is not the stored one any more. Cheap; no backend call.
+        """
+        ...
 
-        `successor` is the configuration that replaces this one; None when this one never came into use.
+    def cleanup(self, successor: ProviderSettings | None) -> None:
+        """Remove what this provider made in its backend and nobody needs any more; may be called twice.
+
+        `successor` is the configuration that replaces this one, with its state; None when this one never came into
+        use, or when what replaced it does not matter any more. What another configuration uses, or somebody else has
+        made, stays. Raises: ProviderUnavailable when something stays behind, for the caller to report.
         """
         ...
 
     def close(self) -> None:
         """Release connections and secrets held in memory; backend state stays. The object is not used again."""
         ...
+
+
+def one_by_one(
+    sign: Callable[[LeafRequest], IssuedLeaf], requests: Sequence[LeafRequest]
+) -> list[IssuedLeaf | ProviderError]:
+    """`sign_leaves` for a provider that gains nothing from doing several at a time."""
+    return [result_of(sign, request) for request in requests]
+
+
+def result_of(sign: Callable[[LeafRequest], IssuedLeaf], request: LeafRequest) -> IssuedLeaf | ProviderError:
+    try:
+        return sign(request)
+    except ProviderError as error:
+        return error

@@ -5,7 +5,7 @@ live in the state (providers/builtin_state.py), which the caller seals, commits 
 anywhere else, so an instance may be dropped at any moment. Clock and serials come in with each request.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -18,9 +18,11 @@ from providers.api import (
     LeafRequest,
     ProviderSettings,
     RootIntent,
+    one_by_one,
 )
 from providers.builtin_state import BuiltinConfig, PrimaryState, SecondaryState
-from providers.errors import ChainInvalid, CSRRejected, NotInitialized, NotSupported
+from providers.errors import ChainInvalid, CSRRejected, NotInitialized, NotSupported, ProviderError
+from providers.issuing import accept_intermediate, cross_terms, require_future
 from providers.keys import SigningKey, VerifyKey
 from providers.leaf import LeafSigner
 from providers.profiles import check_intermediate_csr
@@ -141,12 +143,16 @@ class BuiltinProvider:
         ttl = config.common.intermediate_ttl_seconds
         not_before = request.now - x509.backdate_seconds(ttl)
         not_after = min(not_before + ttl, unix(root.cert.not_valid_after_utc))
-        _require_future(not_after, request.now, "root certificate is expired")
+        require_future(not_after, request.now, "root certificate is expired")
         cert = x509.build_intermediate(
             root, subject, csr.key, csr.names, request.serial, Validity(at(not_before), at(not_after))
         )
         verify.verify_below(cert, [], root.cert, now=request.now)
         return x509.cert_pem(cert)
+
+    def renew_signing_cert(self) -> tuple[CAChain, bytes]:
+        self._as_primary(_NOT_ROOT)
+        raise NotSupported("the root itself signs leaves here: there is no intermediate to renew")
 
     def supports_cross_signing(self) -> bool:
         return self._is_primary and self._config is not None and self._config.cross_signing
@@ -156,17 +162,8 @@ class BuiltinProvider:
         if not config.cross_signing:
             raise NotSupported("cross-signing disabled")
         root = self._require_active().issuer
-        try:
-            other = x509.load_cert(request.cert_pem)
-        except ValueError as error:
-            raise ChainInvalid(f"certificate to cross-sign cannot be decoded: {error}") from error
-        _require_future(unix(root.cert.not_valid_after_utc), request.now, "root certificate is expired")
-        _require_future(unix(other.not_valid_after_utc), request.now, "certificate to cross-sign is expired")
-        verify.verify_below(other, [], other, now=request.now)
-        not_after = min(request.not_after, unix(root.cert.not_valid_after_utc), unix(other.not_valid_after_utc))
-        _require_future(not_after, request.now, "cross-signed certificate would end before it is issued")
-        validity = Validity(at(request.now - x509.BACKDATE_SECONDS), at(not_after))
-        cert = x509.build_cross_signed(root, other, request.serial, validity)
+        terms = cross_terms(request, root.cert)
+        cert = x509.build_cross_signed(root, terms.other, request.serial, terms.validity)
         verify.verify_below(cert, [], root.cert, now=request.now)
         return x509.cert_pem(cert)
 
@@ -193,7 +190,7 @@ class BuiltinProvider:
         state = self._state
         if not isinstance(state, SecondaryState):
             raise NotInitialized("no intermediate CSR has been generated")
-        chain = self._check_intermediate(intermediate_pem, root_pem)
+        chain = accept_intermediate(intermediate_pem, root_pem, self._trust_domain)
         theirs = x509.public_key(x509.load_cert(chain.signing_cert_pem))
         for key_der in (state.pending_key_der, state.key_der):
             key = _decode_key(key_der)
@@ -210,34 +207,17 @@ class BuiltinProvider:
         assert self._state is not None
         return self._require_active().chain, builtin_state.encode(self._state)
 
-    def _check_intermediate(self, intermediate_pem: str, root_pem: str) -> CAChain:
-        """The shared validation of spec 1.1, in its order and words."""
-        try:
-            certs = x509.load_bundle(intermediate_pem)
-        except ValueError as error:
-            raise ChainInvalid(f"error parsing intermediate PEM: {error}") from error
-        own = certs[0]
-        if not x509.is_ca(own):
-            raise ChainInvalid("intermediate is not a CA certificate")
-        uris, wanted = x509.uris(own), spiffe.signing_id(self._trust_domain).uri
-        if len(uris) != 1:
-            raise ChainInvalid(f"incoming intermediate cert has unexpected number of URIs: {len(uris)}")
-        if uris[0] != wanted:
-            raise ChainInvalid(f'incoming cert URI "{uris[0]}" does not match current URI: "{wanted}"')
-        try:
-            roots = x509.load_bundle(root_pem)
-            helpers = [cert for cert in certs if cert not in roots]  # some primaries send the root along
-            chain = CAChain("".join(map(x509.cert_pem, roots)), x509.cert_pem(own), tuple(map(x509.cert_pem, helpers)))
-            # There is no clock here: the chain is judged at the moment at which its last certificate begins.
-            verify.verify_ca(chain, trust_domain=self._trust_domain, now=0)
-        except (ChainInvalid, ValueError) as error:
-            raise ChainInvalid(f"could not verify intermediate cert against root: {error}") from error
-        return chain
-
     # --- both -----------------------------------------------------------------------------------------------------
 
     def sign_leaf(self, request: LeafRequest) -> IssuedLeaf:
         return self._require_active().leaves.sign(request)
+
+    def sign_leaves(self, requests: Sequence[LeafRequest]) -> list[IssuedLeaf | ProviderError]:
+        return one_by_one(self.sign_leaf, requests)
+
+    def warnings(self) -> Sequence[str]:
+        """None: all that can go wrong here shows when something is asked for."""
+        return ()
 
     def cleanup(self, successor: ProviderSettings | None) -> None:
         """Nothing to do: the keys are in the state, and the caller forgets that when rollback is over."""
@@ -299,8 +279,3 @@ def _decode_key(key_der: bytes) -> SigningKey | None:
         return keys.load_der(key_der) if key_der else None
     except (ValueError, TypeError):
         return None
-
-
-def _require_future(end: int, now: int, refusal: str) -> None:
-    if end <= now:
-        raise ChainInvalid(refusal)

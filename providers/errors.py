@@ -33,6 +33,11 @@ class ProviderUnavailable(ProviderError):
     retryable = True
 
 
+class SigningKeyGone(ProviderUnavailable):
+    """The backend no longer has the key that signs leaves, and will not get it back: a new signing certificate is
+    needed, from `renew_signing_cert` in a primary and from the primary in a secondary."""
+
+
 class RateLimited(ProviderError):
     """The system behind the provider asks for fewer requests."""
 

@@ -143,8 +143,12 @@ def common_name(role: str, uid: str, provider: str, cluster_id: str) -> str:
 
 def uid_of(key: VerifyKey) -> str:
     """A uid for `common_name` that follows from the key, so that making it again gives the same name."""
+    return uid_from(keys.key_id(key))
+
+
+def uid_from(digest: bytes) -> str:
     digits = "0123456789abcdefghijklmnopqrstuvwxyz"
-    number = int.from_bytes(keys.key_id(key), "big")
+    number = int.from_bytes(digest, "big")
     return "".join(digits[number // 36**place % 36] for place in range(8))
 
 
@@ -203,6 +207,11 @@ def public_key_and_kind(cert: x509.Certificate | x509.CertificateSigningRequest)
     except UnsupportedAlgorithm as error:
         raise keys.KeyRefused("invalid key type: unknown algorithm or curve: must be RSA or EC") from error
     return cast(VerifyKey, key), keys.kind_of(key)
+
+
+def csr_key(csr_pem: str) -> VerifyKey:
+    """Raises: ValueError."""
+    return public_key_and_kind(x509.load_pem_x509_csr(csr_pem.encode("ascii")))[0]
 
 
 def subject_key_id(cert: x509.Certificate) -> bytes:

@@ -1,15 +1,16 @@
 """The providers that the contract suite runs against, and how a test gets one.
 
-A new provider adds one line to PROVIDERS. Nothing in the suite assumes that keys are local, that the given serial is
-used, or that the root signs leaves itself.
+A new provider adds one line to PROVIDERS; one with a backend names the fixture that gives it. Nothing in the suite
+assumes that keys are local, that the given serial is used, or that the root signs leaves itself.
 """
 
 import itertools
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import pytest
+from _pytest.mark import ParameterSet
 
 from providers.api import (
     CAChain,
@@ -23,6 +24,9 @@ from providers.api import (
     RootIntent,
 )
 from providers.builtin import BuiltinProvider
+from providers.errors import ProviderError
+from providers.vault import VaultProvider
+from tests.integration.vault_server import VaultServer, any_vault
 from tests.unit.providers import pki
 
 
@@ -32,16 +36,27 @@ def _no_config() -> Mapping[str, object]:
 
 @dataclass(frozen=True)
 class Subject:
-    """One provider under test. `fresh_config` gives what it must be told beyond the common keys, new for every CA."""
+    """One provider under test. `fresh_config` gives what it must be told beyond the common keys, new for every CA.
+
+    With `backend`, the fixture of that name has it as its `config` method.
+    """
 
     name: str
     new: Callable[[], Provider]
     fresh_config: Callable[[], Mapping[str, object]] = _no_config
+    backend: str = ""
 
 
 PROVIDERS = [
     Subject("consul", BuiltinProvider),
+    Subject("vault", VaultProvider, backend="vault"),
 ]
+
+
+@pytest.fixture(scope="session")
+def vault(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VaultServer]:
+    with any_vault(tmp_path_factory.mktemp("vault")) as server:
+        yield server
 
 
 @dataclass
@@ -52,6 +67,7 @@ class Bench:
     # The real time: TLS stacks judge certificates by their own clock.
     now: int = field(default_factory=lambda: int(time.time()))
     numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+    made: list[Provider] = field(default_factory=list)
 
     def settings(self, config: Mapping[str, object] | None = None, *, is_primary: bool = True) -> ProviderSettings:
         datacenter = "dc1" if is_primary else "dc2"
@@ -60,6 +76,7 @@ class Bench:
 
     def provider(self, settings: ProviderSettings) -> Provider:
         provider = self.subject.new()
+        self.made.append(provider)
         provider.configure(settings)
         return provider
 
@@ -105,6 +122,9 @@ class CA:
     def csr(self, kind: str = "service", private: pki.PrivateKey | None = None) -> str:
         return pki.csr_pem(private, self.uri(kind))
 
+    def leaves(self, csrs: Sequence[str]) -> list[IssuedLeaf | ProviderError]:
+        return self.provider.sign_leaves([self.request(csr) for csr in csrs])
+
     def uri(self, kind: str = "service") -> str:
         return pki.IDENTITIES[kind][0].replace("/dc/dc1", f"/dc/{self.settings.datacenter}")
 
@@ -122,6 +142,17 @@ class CA:
         return self.provider.cross_sign(CrossSignRequest(cert_pem, number, self.bench.now, end))
 
 
-@pytest.fixture(params=PROVIDERS, ids=lambda subject: subject.name)
-def bench(request: pytest.FixtureRequest) -> Bench:
-    return Bench(request.param)
+def _as_parameter(subject: Subject) -> ParameterSet:
+    return pytest.param(subject, id=subject.name, marks=[pytest.mark.slow] if subject.backend else [])
+
+
+@pytest.fixture(params=map(_as_parameter, PROVIDERS))
+def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
+    subject: Subject = request.param
+    if subject.backend:
+        backend = request.getfixturevalue(subject.backend)
+        subject = replace(subject, fresh_config=backend.config)
+    bench = Bench(subject)
+    yield bench
+    for provider in bench.made:
+        provider.close()

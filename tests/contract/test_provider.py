@@ -10,7 +10,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 
 from providers import verify
-from providers.api import CAChain, CrossSignRequest, IntermediateRequest, Provider, ProviderSettings
+from providers.api import CAChain, CrossSignRequest, IntermediateRequest, IssuedLeaf, Provider, ProviderSettings
 from providers.errors import ChainInvalid, ConfigInvalid, CSRRejected, NotInitialized, NotSupported
 from tests.contract.conftest import CA, Bench
 from tests.unit.providers import pki
@@ -128,8 +128,8 @@ def test_leaf_carries_requested_names_and_nothing_else_of_the_csr(bench: Bench) 
     leaf = ca.provider.sign_leaf(ca.request(csr.public_bytes(serialization.Encoding.PEM).decode()))
     cert = pki.load(leaf.cert_pem)
     found = pki.value_of(cert, x509.SubjectAlternativeName)
-    assert found.get_values_for_type(x509.DNSName) == ["web.example.com", "*.ingress.consul"]
-    assert [str(ip) for ip in found.get_values_for_type(x509.IPAddress)] == ["10.0.0.1", "::1"]
+    assert set(found.get_values_for_type(x509.DNSName)) == {"web.example.com", "*.ingress.consul"}
+    assert {str(ip) for ip in found.get_values_for_type(x509.IPAddress)} == {"10.0.0.1", "::1"}
     assert found.get_values_for_type(x509.UniformResourceIdentifier) == [pki.WEB]
     assert not pki.value_of(cert, x509.BasicConstraints).ca
     assert not pki.value_of(cert, x509.KeyUsage).key_cert_sign
@@ -158,6 +158,59 @@ def test_bad_csr_is_rejected_with_consuls_text(bench: Bench, csr: str, text: str
     ca = bench.primary()
     with pytest.raises(CSRRejected, match=text):
         ca.provider.sign_leaf(ca.request(csr))
+
+
+def test_batch_of_leaves_has_one_result_for_each_in_order(bench: Bench) -> None:
+    ca = bench.primary()
+    kinds = [*pki.IDENTITIES] * 3
+    csrs = [ca.csr(kind, pki.key(number=number)) for number, kind in enumerate(kinds)]
+    csrs.insert(5, "nonsense")
+    results = ca.leaves(csrs)
+    assert isinstance(results.pop(5), CSRRejected)
+    leaves = [result for result in results if isinstance(result, IssuedLeaf)]
+    assert [leaf.kind for leaf in leaves] == kinds
+    keys = [pki.key_id(pki.key(number=number).public_key()) for number in range(len(kinds))]
+    assert [leaf.public_key_sha256 for leaf in leaves] == keys
+    assert len({leaf.serial for leaf in leaves}) == len(kinds)
+    assert ca.leaves([]) == []
+
+
+# --- renewal ------------------------------------------------------------------------------------------------------
+
+
+def test_renewed_signing_certificate_is_another_key_below_the_same_root(bench: Bench) -> None:
+    ca = bench.primary()
+    if not ca.chain.intermediate_pems:
+        with pytest.raises(NotSupported, match="the root itself signs leaves"):
+            ca.provider.renew_signing_cert()
+        return
+    before = ca.leaf()
+    chain, state = ca.provider.renew_signing_cert()
+    assert chain.root_pem == ca.chain.root_pem
+    verify.verify_ca(chain, trust_domain=pki.TRUST_DOMAIN, now=bench.now)
+    old, new = pki.load(ca.chain.signing_cert_pem), pki.load(chain.signing_cert_pem)
+    assert pki.spki(old.public_key()) != pki.spki(new.public_key())
+
+    # Until it is committed, the old one stays in use; and an attempt that is repeated makes no third.
+    assert ca.provider.chain() == ca.chain
+    assert ca.leaf().issuer_key_id == before.issuer_key_id
+    assert ca.provider.renew_signing_cert() == (chain, state)
+    assert ca.reopened().renew_signing_cert() == (chain, state)
+
+    renewed = CA(bench, bench.provider(_with_state(ca.settings, state)), chain, _with_state(ca.settings, state))
+    assert renewed.provider.chain() == chain
+    after = renewed.leaf()
+    assert after.issuer_key_id == pki.ski(new) != before.issuer_key_id
+    verify.verify_leaf(renewed.served(after), {"same root": [ca.chain.root_pem]}, now=bench.now)
+    # Whoever has not yet heard of it can still sign: other processes of a node are told one by one.
+    assert ca.leaf().issuer_key_id == before.issuer_key_id
+    assert renewed.provider.renew_signing_cert()[0] != chain
+
+
+def test_secondary_has_no_signing_certificate_to_renew_by_itself(bench: Bench) -> None:
+    secondary = bench.secondary(bench.primary())
+    with pytest.raises(NotSupported):
+        secondary.provider.renew_signing_cert()
 
 
 # --- secondary ----------------------------------------------------------------------------------------------------
@@ -384,6 +437,10 @@ def test_secrets_stay_out_of_what_operators_see(bench: Bench) -> None:
     shown = repr((ca.provider.public_state(), ca.settings, ca.chain, ca.provider))
     assert "PRIVATE KEY" not in shown
     assert repr(ca.settings.state) not in shown
+
+
+def test_provider_at_work_has_nothing_to_warn_of(bench: Bench) -> None:
+    assert list(bench.primary().provider.warnings()) == []
 
 
 def test_cleaning_up_and_closing_twice_does_no_harm(bench: Bench) -> None:

