@@ -20,11 +20,16 @@ def pack_error(error: BaseException, where: str) -> list[Any]:
     """Type, text, seconds to wait. Of an unexpected error only the type goes out: its text may hold anything."""
     match error:
         case RateLimited() | RateLimitReached():
-            return [type(error).__name__, str(error), error.retry_after_seconds]
+            return [_kind(error), str(error), error.retry_after_seconds]
         case ClusterError() | ProviderError():
-            return [type(error).__name__, str(error), 0.0]
+            return [_kind(error), str(error), 0.0]
         case _:
             return ["InternalError", f"{type(error).__name__} {where}", 0.0]
+
+
+def _kind(error: BaseException) -> str:
+    """A provider's own kind of error goes out as the one that it is a kind of."""
+    return next((kind.__name__ for kind in type(error).__mro__ if _KINDS.get(kind.__name__) is kind), "InternalError")
 
 
 def unpack_error(packed: Sequence[Any]) -> ClusterError | ProviderError:

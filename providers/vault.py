@@ -6,14 +6,12 @@ signs leaves; in a secondary the primary signs the intermediate. The state says 
 """
 
 import contextlib
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import ClassVar, Final
 
-from providers import keys, spiffe, vault_roles, vault_state, x509
+from providers import keys, spiffe, vault_state, x509
 from providers.api import (
     CAChain,
     CrossSignRequest,
@@ -22,51 +20,34 @@ from providers.api import (
     LeafRequest,
     ProviderSettings,
     RootIntent,
-    result_of,
 )
 from providers.errors import (
     ChainInvalid,
     ConfigInvalid,
-    CSRRejected,
     NotInitialized,
     NotSupported,
     ProviderError,
     ProviderUnavailable,
-    SigningKeyGone,
 )
 from providers.issuing import accept_intermediate
-from providers.profiles import CheckedCSR, check_csr
-from providers.vault_auth import login_request
-from providers.vault_client import VaultClient, VaultRefused
+from providers.vault_auth import TokenRefused, login_request
+from providers.vault_client import VaultClient
 from providers.vault_config import Place, TLSOptions, VaultConfig
 from providers.vault_issuing import Issuing, MountedRoot
-from providers.vault_pki import INTERMEDIATE_DESCRIPTION, Issuer, Mount, Wanted, is_gone, is_unmounted
+from providers.vault_leaves import VaultLeaves
+from providers.vault_pki import INTERMEDIATE_DESCRIPTION, Issuer, Mount
 from providers.vault_state import Held, VaultState
 from providers.vault_transport import HvacTransport, Transport
 from providers.vault_upkeep import Upkeep
-from providers.x509 import unix
 
 _NOT_ROOT: Final = "provider is not the root certificate authority"
 _NO_CSR: Final = "provider is the root certificate authority, cannot generate an intermediate CSR"
 _NO_INTERMEDIATE: Final = "cannot set an intermediate using another root in the primary datacenter"
-#: How many leaves of one batch are with Vault at a time.
-_THREADS: Final = 8
 _ROOT_CHECK_SECONDS: Final = 300.0
 #: Other processes may sign with what was in use before, until they too have the state that replaces it.
 _REMOVAL_SECONDS: Final = 60.0
 
 Connect = Callable[[str, TLSOptions], Transport]
-
-
-@dataclass(frozen=True, slots=True)
-class _Active:
-    """A complete CA, decoded once: what signing needs."""
-
-    chain: CAChain
-    mount: Mount
-    issuer_id: str
-    not_after: int
-    ttl_seconds: int
 
 
 class VaultProvider:
@@ -90,11 +71,8 @@ class VaultProvider:
         self._config: VaultConfig | None = None
         self._client: VaultClient | None = None
         self._state: VaultState | None = None
-        self._active: _Active | None = None
+        self._leaves: VaultLeaves | None = None
         self._upkeep: Upkeep | None = None
-        self._threads: ThreadPoolExecutor | None = None
-        self._roles_lock = threading.Lock()
-        self._roles_ready: set[str] = set()
         self._root_warning = ""
         self._root_checked_at: float | None = None
         self._configured_at = 0.0
@@ -115,21 +93,25 @@ class VaultProvider:
         client = VaultClient(config, self._connect(config.address, config.tls), clock=self._clock, now=self._now)
         try:
             client.tokens.current()
-        except ProviderUnavailable:
-            # A CA that exists is held all the same: its chain is served, and signing goes on when Vault is back.
-            if not is_complete:
+        except ProviderError as error:
+            # A CA that exists is held although Vault is away: its chain is served, and signing goes on when Vault is
+            # back. A wrong token is refused, for somebody may be about to configure it.
+            if not is_complete or isinstance(error, TokenRefused) or not error.retryable:
                 client.close()
                 raise
         self.close()
         self._config, self._client, self._cluster_id = config, client, cluster_id
         self._is_primary, self._configured_at = settings.is_primary, self._clock()
-        self._hold(state)
-        self._to_remove = state.superseded if state else ()
+        try:
+            self._hold(state)
+        except ValueError:  # a state that contradicts itself is no state
+            self._hold(None)
+        self._to_remove = self._state.superseded if self._state else ()
         self._upkeep = Upkeep(self._look_after)
         self._upkeep.start()
 
     def chain(self) -> CAChain | None:
-        return self._active.chain if self._active else None
+        return self._leaves.chain if self._leaves else None
 
     def public_state(self) -> Mapping[str, str]:
         """Nothing, as in Consul: which mounts are used is in the configuration."""
@@ -159,7 +141,7 @@ class VaultProvider:
             held = issuing.intermediate_below(root, state.intent.uid, 0, state.intent.not_before)
             self._hold(replace(state, root_pem=root.anchor_pem, above=root.above, signing=held))
         assert self._state is not None
-        return self._require_active().chain, vault_state.encode(self._state)
+        return self._require_leaves().chain, vault_state.encode(self._state)
 
     def renew_signing_cert(self) -> tuple[CAChain, bytes]:
         config = self._as_primary(_NOT_ROOT)
@@ -178,7 +160,7 @@ class VaultProvider:
 
     def sign_intermediate(self, request: IntermediateRequest) -> str:
         self._as_primary(_NOT_ROOT)
-        self._require_active()
+        self._require_leaves()
         assert self._state is not None
         return self._issuing().sign_secondary(self._stored_root(self._state), request)
 
@@ -190,7 +172,7 @@ class VaultProvider:
 
     def cross_sign(self, request: CrossSignRequest) -> str:
         self._as_primary(_NOT_ROOT)
-        self._require_active()
+        self._require_leaves()
         assert self._state is not None
         return self._issuing().cross_sign(self._stored_root(self._state), request)
 
@@ -232,7 +214,7 @@ class VaultProvider:
         state = self._with_intermediate(state, chain)
         self._hold(replace(state, root_pem=chain.root_pem, above=chain.intermediate_pems[1:]))
         assert self._state is not None
-        return self._require_active().chain, vault_state.encode(self._state)
+        return self._require_leaves().chain, vault_state.encode(self._state)
 
     def _with_intermediate(self, state: VaultState, chain: CAChain) -> VaultState:
         """The pending key goes only when it is the one that was certified: a late answer leaves it alone."""
@@ -256,57 +238,10 @@ class VaultProvider:
     # --- leaves ---------------------------------------------------------------------------------------------------
 
     def sign_leaf(self, request: LeafRequest) -> IssuedLeaf:
-        active = self._require_active()
-        csr = check_csr(request.csr_pem, request.policy)
-        asked = vault_roles.wanted(csr, request.csr_pem, active.ttl_seconds, request.now, active.not_after)
-        leaf_pem = self._signed_by_vault(active, csr, asked)
-        return vault_roles.check_leaf(leaf_pem, csr, asked, active.chain, request.now)
+        return self._require_leaves().sign(request)
 
     def sign_leaves(self, requests: Sequence[LeafRequest]) -> list[IssuedLeaf | ProviderError]:
-        if len(requests) <= 1:
-            return [result_of(self.sign_leaf, request) for request in requests]
-        if self._threads is None:
-            self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="vault-sign")
-        return list(self._threads.map(lambda request: result_of(self.sign_leaf, request), requests))
-
-    def _signed_by_vault(self, active: _Active, csr: CheckedCSR, asked: Wanted) -> str:
-        role = vault_roles.role_name(csr.key_kind.type)
-        try:
-            self._ensure_role(active, csr.key_kind.type)
-            try:
-                return active.mount.sign_leaf(role, active.issuer_id, asked)
-            except VaultRefused as refusal:
-                if "unknown role" not in refusal.answer.errors:
-                    raise
-            # Somebody has removed it.
-            self._ensure_role(active, csr.key_kind.type, is_lost=True)
-            return active.mount.sign_leaf(role, active.issuer_id, asked)
-        except VaultRefused as refusal:
-            raise self._signing_error(active, refusal) from refusal
-
-    def _ensure_role(self, active: _Active, key_type: str, *, is_lost: bool = False) -> None:
-        """Once for each configuration. A policy that keeps roles from us is not asked again."""
-        with self._roles_lock:
-            if key_type in self._roles_ready and not is_lost:
-                return
-            name = vault_roles.role_name(key_type)
-            role = vault_roles.role(key_type, self._trust_domain, active.ttl_seconds)
-            if not active.mount.has_role(name, role):
-                try:
-                    active.mount.write_role(name, role)
-                except VaultRefused as refusal:
-                    if refusal.status != 403 or is_lost:
-                        raise
-            self._roles_ready.add(key_type)
-
-    def _signing_error(self, active: _Active, refusal: VaultRefused) -> ProviderError:
-        if is_unmounted(refusal) or is_gone(refusal) or "no default issuer" in refusal.answer.errors:
-            return SigningKeyGone(
-                f"error issuing cert: the issuer at {active.mount.place} that signs leaves has been removed: {refusal}"
-            )
-        if refusal.status == 400:
-            return CSRRejected(f"error issuing cert: {refusal}")
-        return ProviderUnavailable(f"error issuing cert: {refusal}")
+        return self._require_leaves().sign_all(requests)
 
     # --- end ------------------------------------------------------------------------------------------------------
 
@@ -341,12 +276,9 @@ class VaultProvider:
     def close(self) -> None:
         if self._upkeep is not None:
             self._upkeep.stop()
-        if self._threads is not None:
-            self._threads.shutdown(wait=False, cancel_futures=True)
         if self._client is not None:
             self._client.close()
-        self._upkeep, self._threads, self._client, self._config = None, None, None, None
-        self._roles_ready = set()
+        self._upkeep, self._client, self._config = None, None, None
         self._root_warning, self._root_checked_at, self._to_remove = "", None, ()
         self._hold(None)
 
@@ -406,23 +338,19 @@ class VaultProvider:
             raise NotInitialized("provider not configured")
         return self._config
 
-    def _require_active(self) -> _Active:
-        if self._active is None:
+    def _require_leaves(self) -> VaultLeaves:
+        if self._leaves is None:
             raise NotInitialized("provider not initialized")
-        return self._active
+        return self._leaves
 
     def _hold(self, state: VaultState | None) -> None:
         """Make `state` the one that counts; whatever it says is decoded once, here."""
-        self._state, self._active = state, None
-        if state is None or state.signing is None or state.chain is None:
-            return
-        self._active = _Active(
-            chain=state.chain,
-            mount=self._mount(state.signing.place),
-            issuer_id=state.signing.issuer.issuer_id,
-            not_after=unix(x509.load_cert(state.signing.issuer.cert_pem).not_valid_after_utc),
-            ttl_seconds=self._require_config().common.leaf_ttl_seconds,
-        )
+        if self._leaves is not None:
+            self._leaves.close()
+        self._state, self._leaves = state, None
+        if state is not None and state.signing is not None and (chain := state.chain) is not None:
+            issuer, ttl = state.signing.issuer, self._require_config().common.leaf_ttl_seconds
+            self._leaves = VaultLeaves(self._mount(state.signing.place), issuer.issuer_id, chain, self._cluster_id, ttl)
 
 
 def _is_in_use(mount: Mount, ours: Held | None) -> bool:

@@ -27,6 +27,10 @@ _MAX_FILE_BYTES: Final = 64 * 1024
 Send = Callable[[str, str, Mapping[str, Any] | None, str], Answer]
 
 
+class TokenRefused(ProviderUnavailable):
+    """Vault has answered, and does not accept the token or the login."""
+
+
 def login_request(method: AuthMethod) -> tuple[str, dict[str, str]]:
     """Path and body of a login. Files are read each time, because what is in them is replaced while we run.
 
@@ -189,9 +193,10 @@ class Tokens:
     def _look_up(self) -> _Token:
         answer = self._send("get", "auth/token/lookup-self", None, self._config.token)
         if answer.status >= 400:
-            raise ProviderUnavailable(
+            raise _refusal(
+                answer,
                 f"the Vault token is refused ({answer.status} {answer.errors}): it is wrong, expired or revoked, or "
-                "its policy does not allow auth/token/lookup-self"
+                "its policy does not allow auth/token/lookup-self",
             )
         self._token = self._token_of(answer, "data", self._config.token)
         return self._token
@@ -203,8 +208,9 @@ class Tokens:
         self._login_at = self._clock()
         answer = self._send("put", path, body, "")
         if answer.status >= 400:
-            raise ProviderUnavailable(
-                f"error logging in to Vault with auth method {method.type} at {path}: {answer.status} {answer.errors}"
+            raise _refusal(
+                answer,
+                f"error logging in to Vault with auth method {method.type} at {path}: {answer.status} {answer.errors}",
             )
         self._trouble = ""
         return self._token_of(answer, "auth", "")
@@ -224,3 +230,10 @@ class Tokens:
             is_renewable is True,
             self._clock(),
         )
+
+
+def _refusal(answer: Answer, text: str) -> ProviderUnavailable:
+    """A sealed Vault, or one that wants fewer requests, has not judged anything."""
+    if answer.status >= 500 or answer.status == 429:
+        return ProviderUnavailable(text)
+    return TokenRefused(text)

@@ -102,7 +102,7 @@ class VaultClient:
             self._breaker.failed(text)
             raise ProviderUnavailable(text) from None
         if _is_outage(answer):
-            self._breaker.failed(f"Vault at {self._config.address} is unavailable: {_reason(answer)}")
+            self._breaker.failed(f"Vault is unavailable: {_reason(answer)}")
         else:
             self._breaker.succeeded()
         return answer

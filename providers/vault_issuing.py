@@ -5,7 +5,7 @@ need never gets two intermediates. Everything that Vault returns is verified bef
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from cryptography import x509 as cx509
@@ -14,7 +14,6 @@ from providers import keys, spiffe, verify, x509
 from providers.api import CAChain, CrossSignRequest, IntermediateRequest, RootIntent
 from providers.errors import ChainInvalid, ConfigInvalid, CSRRejected, ProviderUnavailable
 from providers.issuing import cross_terms, require_future
-from providers.keys import KeyKind
 from providers.profiles import check_intermediate_csr
 from providers.vault_config import VaultConfig
 from providers.vault_pki import INTERMEDIATE_DESCRIPTION, ROOT_DESCRIPTION, Issuer, Mount, Wanted
@@ -146,25 +145,33 @@ class Issuing:
     def intermediate_below(self, root: MountedRoot, uid: str, generation: int, now: int) -> Held:
         """The primary's intermediate of this generation: made now, or by an attempt that was cut off."""
         self._ensure_intermediate_mount()
+        issuers = self._intermediate.issuers()
+        while True:
+            key_name = self._key_name(uid, generation)
+            name, key_id = self._common_name("pri", key_name), self._intermediate.key_named(key_name)
+            mine = [issuer for issuer in issuers if self._is_for(issuer, key_id, name)]
+            if (left := next((issuer for issuer in mine if self._is_below(issuer, root, now)), None)) is not None:
+                self._make_default(left)
+                return Held(
+                    self._intermediate.place, replace(left, cert_pem=x509.cert_pem(self._decoded(left.cert_pem)))
+                )
+            if not mine or not key_id:
+                break
+            generation += 1  # a key that has been used for something else stays with that
         kind = self._config.common.key_kind
-        key_name = self._key_name(uid, generation, kind)
-        name = self._common_name("pri", key_name)
-        key_id = self._intermediate.key_named(key_name)
-        for issuer in self._intermediate.issuers():
-            if self._is_left_behind(issuer, key_id, name, root, now):
-                self._make_default(issuer)
-                return Held(self._intermediate.place, issuer)
         csr_pem, key_id = self._intermediate.generate_csr(name, self._uri, kind, key_name, key_id)
         pem = self._signed(root, csr_pem, name, now)
         return Held(self._intermediate.place, self.install(self._intermediate, pem, key_id))
 
-    def _is_left_behind(self, issuer: Issuer, key_id: str, name: str, root: MountedRoot, now: int) -> bool:
-        cert = self._decoded(issuer.cert_pem)
-        is_named = issuer.key_id == key_id if key_id else cert.subject == x509.distinguished_name(name)
-        if not is_named or bool(issuer.issuer_id) != bool(key_id):
-            return False
+    def _is_for(self, issuer: Issuer, key_id: str, name: str) -> bool:
+        """Whether an attempt has made this issuer for what is wanted; before Vault 1.11 names must do."""
+        if issuer.issuer_id:
+            return bool(key_id) and issuer.key_id == key_id
+        return self._decoded(issuer.cert_pem).subject == x509.distinguished_name(name)
+
+    def _is_below(self, issuer: Issuer, root: MountedRoot, now: int) -> bool:
         try:
-            verify.verify_ca(root.chain(x509.cert_pem(cert)), trust_domain=self._trust_domain, now=now)
+            verify.verify_ca(root.chain(issuer.cert_pem), trust_domain=self._trust_domain, now=now)
         except ChainInvalid:
             return False
         return True
@@ -172,17 +179,15 @@ class Issuing:
     def request_from_primary(self, generation: int) -> Pending:
         """A secondary's CSR. A key that an attempt has left behind is used, unless it is in use already."""
         self._ensure_intermediate_mount()
-        kind = self._config.common.key_kind
         used = {issuer.key_id for issuer in self._intermediate.issuers()}
         while True:
-            key_name = self._key_name(self._cluster_id[:8], generation, kind)
+            key_name = self._key_name(self._cluster_id[:8], generation)
             key_id = self._intermediate.key_named(key_name)
             if not key_id or key_id not in used:
                 break
             generation += 1
-        csr_pem, key_id = self._intermediate.generate_csr(
-            self._common_name("sec", key_name), self._uri, kind, key_name, key_id
-        )
+        name, kind = self._common_name("sec", key_name), self._config.common.key_kind
+        csr_pem, key_id = self._intermediate.generate_csr(name, self._uri, kind, key_name, key_id)
         return Pending(self._intermediate.place, key_id, csr_pem)
 
     def install(self, mount: Mount, cert_pem: str, key_id: str) -> Issuer:
@@ -236,7 +241,8 @@ class Issuing:
             raise ChainInvalid(f"intermediate from Vault does not verify: {error}") from error
         return pem
 
-    def _key_name(self, uid: str, generation: int, kind: KeyKind) -> str:
+    def _key_name(self, uid: str, generation: int) -> str:
+        kind = self._config.common.key_kind
         return f"quorumca-{uid}-{kind.type}{kind.bits}-{generation}"
 
     def _common_name(self, role: str, key_name: str) -> str:

@@ -14,6 +14,7 @@ from providers.errors import ChainInvalid, CSRRejected, ProviderUnavailable
 from providers.profiles import CheckedCSR
 from providers.vault_pki import Wanted
 from providers.x509 import (
+    BACKDATE_SECONDS,
     authority_key_id,
     backdate_seconds,
     load_cert,
@@ -96,7 +97,8 @@ def check_leaf(leaf_pem: str, csr: CheckedCSR, asked: Wanted, chain: CAChain, no
         raise ProviderUnavailable(
             f"certificate from Vault begins {not_before - now}s from now: the clock of Vault, or of this node, is wrong"
         )
-    if not now < not_after <= asked.not_after + 1:
+    # Before Vault 1.11 a lifetime is asked for, which counts by Vault's clock.
+    if not now < not_after <= asked.not_after + BACKDATE_SECONDS:
         raise ChainInvalid(f"certificate from Vault ends {not_after - asked.not_after}s later than asked for")
     verify.verify_leaf(
         leaf_pem + "".join(chain.intermediate_pems), {"own root": [chain.root_pem]}, now=now, spiffe_id=csr.spiffe_id

@@ -6,6 +6,7 @@ for them.
 
 import json
 import ssl
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,8 +73,12 @@ class HvacTransport:
     def __init__(self, address: str, tls: TLSOptions) -> None:
         """Raises: ConfigInvalid when a TLS file cannot be used."""
         import hvac.adapters
+        import urllib3.exceptions
 
         self._address = address
+        if tls.skip_verify:
+            # The operator has said so; a line on stderr for each request would say no more.
+            warnings.simplefilter("ignore", urllib3.exceptions.InsecureRequestWarning)
         context = tls_context(tls) if address.startswith("https:") else None
         self._adapter = hvac.adapters.RawAdapter(address, session=_session(context, tls.server_name))
 

@@ -127,6 +127,10 @@ class VaultServer:
     def keys(self, mount: str) -> list[str]:
         return self._keys(f"{mount.strip('/')}/keys")
 
+    def certificates(self, mount: str) -> list[str]:
+        """Serials of what the mount has stored."""
+        return self._keys(f"{mount.strip('/')}/certs")
+
     def _keys(self, path: str) -> list[str]:
         try:
             return list(self.call("LIST", path)["data"]["keys"])

@@ -40,6 +40,17 @@ def test_text_of_an_unexpected_error_stays_at_home() -> None:
     assert str(arrived) == "ValueError in a worker"
 
 
+def test_kind_of_error_that_a_provider_has_for_itself_arrives_as_what_it_is_a_kind_of() -> None:
+    class NotNow(provider_errors.ProviderUnavailable): ...
+
+    class Slower(RateLimited): ...
+
+    assert type(unpack_error(pack_error(NotNow("why"), ""))) is provider_errors.ProviderUnavailable
+    slower = unpack_error(pack_error(Slower("why", 3.0), ""))
+    assert type(slower) is RateLimited
+    assert slower.retry_after_seconds == 3.0
+
+
 @pytest.mark.parametrize("name", ["FutureError", "Exception", "object"])
 def test_error_of_another_version_is_an_internal_one(name: str) -> None:
     arrived = unpack_error([name, "why", 0.0])

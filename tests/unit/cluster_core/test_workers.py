@@ -11,7 +11,7 @@ import pytest
 from cluster.signing import minimal
 from cluster.workers import ProviderSetup, WorkerPool
 from providers.api import IssuedLeaf, RootIntent
-from providers.errors import ConfigInvalid, CSRRejected, NotInitialized, ProviderUnavailable
+from providers.errors import ConfigInvalid, CSRRejected, NotInitialized, NotSupported, ProviderUnavailable
 from providers.x509 import load_cert
 from tests.fakes import EventLog
 from tests.unit.cluster_core.csrs import serial, service_csr
@@ -76,6 +76,13 @@ async def test_errors_arrive_as_what_they_are(pool: WorkerPool) -> None:
         "web",
         f"spiffe://{DOMAIN}/ns/default/dc/dc1/svc/web",
     )
+
+
+async def test_provider_that_signs_with_its_root_has_nothing_to_renew_or_to_warn_of(pool: WorkerPool) -> None:
+    await with_root(pool)
+    with pytest.raises(NotSupported, match="the root itself signs leaves"):
+        await pool.renew_signing_cert("k")
+    assert await pool.warnings("k") == ()
 
 
 async def test_csr_made_for_an_agent_is_acceptable(pool: WorkerPool) -> None:

@@ -1,0 +1,71 @@
+"""The circuit breaker on a clock that is moved by hand."""
+
+import pytest
+
+from providers.errors import ProviderUnavailable
+from providers.vault_breaker import Breaker
+from tests.fakes import FakeClock
+
+
+def is_let_through(breaker: Breaker) -> bool:
+    try:
+        breaker.enter()
+    except ProviderUnavailable:
+        return False
+    return True
+
+
+def fail(breaker: Breaker, times: int) -> None:
+    for _ in range(times):
+        breaker.enter()
+        breaker.failed("Vault is away")
+
+
+def test_single_failures_do_not_open_it() -> None:
+    breaker = Breaker(FakeClock())
+    for _ in range(5):
+        fail(breaker, 2)
+        breaker.succeeded()
+    assert is_let_through(breaker)
+    assert not breaker.is_open
+
+
+def test_failures_in_a_row_do_and_the_reason_is_given_at_once() -> None:
+    breaker = Breaker(FakeClock())
+    fail(breaker, 3)
+    with pytest.raises(ProviderUnavailable, match=r"Vault is away \(tried again in 1\.0s\)"):
+        breaker.enter()
+
+
+def test_one_call_tries_after_the_pause_and_the_others_wait_for_it() -> None:
+    clock = FakeClock()
+    breaker = Breaker(clock)
+    fail(breaker, 3)
+    clock.advance(1.0)
+    assert [is_let_through(breaker) for _ in range(3)] == [True, False, False]
+    breaker.succeeded()
+    assert [is_let_through(breaker) for _ in range(3)] == [True, True, True]
+
+
+def test_pause_doubles_up_to_a_limit() -> None:
+    clock = FakeClock()
+    breaker = Breaker(clock)
+    fail(breaker, 3)
+    pauses = []
+    for _ in range(7):
+        start = clock()
+        while not is_let_through(breaker):
+            clock.advance(0.5)
+        pauses.append(clock() - start)
+        breaker.failed("Vault is away")
+    assert pauses == [1.0, 2.0, 4.0, 8.0, 15.0, 15.0, 15.0]
+
+
+def test_try_that_never_ends_does_not_block_the_next_one() -> None:
+    clock = FakeClock()
+    breaker = Breaker(clock)
+    fail(breaker, 3)
+    clock.advance(1.0)
+    assert is_let_through(breaker)
+    clock.advance(1.0)
+    assert is_let_through(breaker)

@@ -1,0 +1,537 @@
+"""The provider against a Vault in memory: what it asks for, crashes at any point, answers not to be trusted."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from providers import verify
+from providers.api import CAChain, CrossSignRequest, IntermediateRequest, IssuedLeaf
+from providers.errors import (
+    ChainInvalid,
+    ConfigInvalid,
+    CSRRejected,
+    ProviderUnavailable,
+    RateLimited,
+    SigningKeyGone,
+)
+from providers.vault import VaultProvider
+from providers.vault_transport import Answer, TransportFailure
+from tests.unit.providers import pki
+from tests.unit.providers.vault.conftest import Caller
+from tests.unit.providers.vault.fake_vault import TOKEN, Crash, FakeVault, common_name, data, failure
+
+OTHER_URI = "spiffe://99999999-2222-3333-4444-555555555555.consul"
+
+
+# --- what is asked of Vault ---------------------------------------------------------------------------------------
+
+
+def test_mounts_root_and_intermediate_are_made_with_consuls_calls(caller: Caller) -> None:
+    caller.primary(RootCertTTL="90000h")
+    mounts, sent = caller.vault.mounts, dict(zip(caller.vault.calls, caller.vault.sent, strict=True))
+    assert mounts["root"].description == "root CA backend for Consul Connect"
+    assert mounts["int"].description == "intermediate CA backend for Consul Connect"
+    ttl = {"max_lease_ttl": "324000000s", "default_lease_ttl": "324000000s"}
+    assert sent["post sys/mounts/root"]["config"] == ttl
+    assert sent["post sys/mounts/int"]["config"] == {"max_lease_ttl": "31536000s"}
+    assert sent["put root/root/generate/internal"]["common_name"] == "pri-uid00001.vault.ca.11111111.consul"
+    assert sent["put int/config/auto-tidy"] == {"enabled": True, "tidy_expired_issuers": True}
+    signed = sent["put root/root/sign-intermediate"]
+    assert signed["use_csr_values"] is False
+    assert signed["uri_sans"] == [pki.ROOT_URI]
+    assert signed["max_path_length"] == 0
+
+
+def test_leaves_are_signed_by_issuer_id_and_not_stored(modern: Caller) -> None:
+    provider, _ = modern.primary()
+    provider.sign_leaf(modern.request())
+    mount = modern.vault.mounts["int"]
+    assert modern.vault.calls[-1] == f"put int/issuer/{mount.default}/sign/leaf-cert"
+    role = mount.roles["leaf-cert"]
+    assert role["no_store"] is True
+    assert role["max_ttl"] == 72 * 3600
+    assert role["allowed_uri_sans"] == [f"{pki.ROOT_URI}/*"]
+    assert not role["use_csr_sans"]
+    assert not role["use_csr_common_name"]
+
+
+def test_before_issuers_the_only_ca_of_the_mount_signs(new_caller: Callable[[FakeVault], Caller]) -> None:
+    caller = new_caller(FakeVault(is_legacy=True))
+    provider, chain = caller.primary()
+    leaf = provider.sign_leaf(caller.request())
+    assert caller.vault.calls[-1] == "put int/sign/leaf-cert"
+    assert caller.vault.sent[-1]["ttl"] == f"{72 * 3600 - 60}s"
+    served = leaf.cert_pem + "".join(chain.intermediate_pems)
+    verify.verify_leaf(served, {"own": [chain.root_pem]}, now=caller.now, spiffe_id=pki.WEB)
+
+
+def test_rsa_leaf_gets_the_key_usage_that_it_needs(caller: Caller) -> None:
+    provider, _ = caller.primary()
+    private = pki.key("rsa", 2048)
+    leaf = provider.sign_leaf(caller.request(pki.csr_pem(private)))
+    usage = pki.load(leaf.cert_pem).extensions.get_extension_for_class(type(pki.key_usage())).value
+    assert usage.digital_signature
+    assert usage.key_encipherment
+    assert caller.vault.calls[-1].endswith("/leaf-cert-rsa")
+
+
+def test_role_is_written_once_and_again_when_it_is_lost_or_changed(caller: Caller) -> None:
+    provider, _ = caller.primary()
+    for _ in range(3):
+        provider.sign_leaf(caller.request())
+    assert caller.vault.calls.count("put int/roles/leaf-cert") == 1
+    caller.vault.mounts["int"].roles.clear()
+    provider.sign_leaf(caller.request())
+    assert caller.vault.calls.count("put int/roles/leaf-cert") == 2
+    caller.provider().sign_leaf(caller.request())
+    assert caller.vault.calls.count("put int/roles/leaf-cert") == 2
+    caller.provider(LeafCertTTL="24h").sign_leaf(caller.request())
+    assert caller.vault.mounts["int"].roles["leaf-cert"]["max_ttl"] == 24 * 3600
+
+
+def test_namespaces_of_root_and_intermediate_differ(modern: Caller) -> None:
+    provider, _ = modern.primary(Namespace="team", RootPKINamespace="pki")
+    provider.sign_leaf(modern.request())
+    assert set(modern.vault.mounts) == {"pki:root", "team:int"}
+    assert "get team:auth/token/lookup-self" in modern.vault.calls
+
+
+def test_root_of_an_operator_is_adopted_and_never_removed(caller: Caller) -> None:
+    theirs = caller.vault.mount_root("root")
+    provider, chain = caller.primary()
+    assert chain.root_pem == pki.pem(theirs.issuers["top"][1])
+    verify.verify_ca(chain, trust_domain=pki.TRUST_DOMAIN, now=caller.now)
+    provider.cleanup(None)
+    assert set(caller.vault.mounts) == {"root"}
+
+
+def test_trust_anchor_above_the_mounted_ca_is_what_clients_trust(modern: Caller) -> None:
+    theirs = modern.vault.mount_root("root", is_below=True)
+    provider, chain = modern.primary()
+    below, top = (pki.pem(theirs.issuers[name][1]) for name in ("below", "top"))
+    assert chain == CAChain(top, chain.signing_cert_pem, (chain.signing_cert_pem, below))
+    leaf = provider.sign_leaf(modern.request())
+    served = leaf.cert_pem + "".join(chain.intermediate_pems)
+    verify.verify_leaf(served, {"anchor": [top]}, now=modern.now, spiffe_id=pki.WEB)
+
+    csr = pki.csr_pem(pki.key(number=9), uri=pki.ROOT_URI)
+    answer = provider.sign_intermediate(IntermediateRequest(csr, pki.serial(1), modern.now))
+    assert answer.endswith(below)
+    other = pki.pem(pki.root_certificate(pki.key(number=8), name="other", not_before=modern.now))
+    cross = provider.cross_sign(CrossSignRequest(other, pki.serial(7), modern.now, modern.now + pki.DAY))
+    assert cross.endswith(below)
+    assert pki.load(cross).serial_number == pki.serial(7)
+    assert pki.times(pki.load(cross))[1] == modern.now + pki.DAY
+
+
+@pytest.mark.parametrize(
+    ("arrange", "text"),
+    [
+        (lambda vault: vault.mount_root("root", uris=(OTHER_URI,)), f"belongs to {OTHER_URI}, this cluster is"),
+        (
+            lambda vault: vault.mount_root("root", is_below=True).issuers.pop("top"),
+            "import the chain up to a self",
+        ),
+    ],
+    ids=["foreign", "unrooted"],
+)
+def test_unusable_root_is_refused_before_anything_is_committed(
+    modern: Caller, arrange: Callable[[FakeVault], object], text: str
+) -> None:
+    arrange(modern.vault)
+    provider = modern.provider()
+    with pytest.raises(ConfigInvalid, match=text):
+        provider.prepare_root(pki.intent())
+    assert not [call for call in modern.vault.calls if call.startswith(("post", "put"))]
+
+
+# --- one intermediate for each need -------------------------------------------------------------------------------
+
+
+def test_crash_at_any_call_leads_to_the_same_ca_and_one_intermediate(
+    vault: FakeVault, new_caller: Callable[[FakeVault], Caller]
+) -> None:
+    """Whoever goes on has the state of before: as if the process had died before, and after, each call."""
+    clean = new_caller(FakeVault(is_legacy=vault.is_legacy))
+    clean.primary()
+    calls = len(clean.vault.calls)
+    for number in range(calls):
+        for is_after in (False, True):
+            caller = new_caller(FakeVault(is_legacy=vault.is_legacy))
+            caller.vault.crash_at, caller.vault.is_crash_after = number, is_after
+            with pytest.raises(Crash):
+                caller.primary()
+            provider, chain = caller.primary()
+            assert len(caller.vault.mounts["root"].issuers) == len(caller.vault.mounts["int"].issuers) == 1
+            assert len(caller.vault.mounts["int"].keys) == 1
+            provider.sign_leaf(caller.request())
+            verify.verify_ca(chain, trust_domain=pki.TRUST_DOMAIN, now=caller.now)
+
+
+def test_elections_make_no_intermediates(caller: Caller) -> None:
+    _, chain = caller.primary()
+    for _ in range(3):
+        provider = caller.provider()
+        assert provider.generate_root() == (chain, caller.state)
+        provider.sign_leaf(caller.request())
+    assert len(caller.vault.mounts["int"].issuers) == 1
+
+
+def test_crash_at_any_call_of_a_renewal_makes_one_new_intermediate(new_caller: Callable[[FakeVault], Caller]) -> None:
+    clean = new_caller(FakeVault())
+    provider, _ = clean.primary()
+    before = len(clean.vault.calls)
+    provider.renew_signing_cert()
+    for number in range(before, len(clean.vault.calls)):
+        caller = new_caller(FakeVault())
+        provider, _ = caller.primary()
+        caller.vault.crash_at, caller.vault.is_crash_after = number, True
+        with pytest.raises(Crash):
+            provider.renew_signing_cert()
+        chain, state = caller.provider().renew_signing_cert()
+        assert (chain, state) == caller.provider().renew_signing_cert()
+        assert len(caller.vault.mounts["int"].issuers) == 2
+
+
+def test_superseded_intermediate_goes_a_while_after_the_new_one_came_into_use(modern: Caller) -> None:
+    provider, old = modern.primary()
+    new, modern.state = provider.renew_signing_cert()
+    mount = modern.vault.mounts["int"]
+    renewed = modern.provider()
+    renewed._look_after()
+    assert len(mount.issuers) == len(mount.keys) == 2
+    provider.sign_leaf(modern.request())  # another process, that has not been told yet
+    modern.clock.advance(61)
+    renewed._look_after()
+    assert [pki.pem(cert) for _, cert in mount.issuers.values()] == [new.signing_cert_pem] != [old.signing_cert_pem]
+    assert len(mount.keys) == 1
+    renewed.sign_leaf(modern.request())
+
+
+def test_next_renewal_removes_what_is_still_there(modern: Caller) -> None:
+    for _ in range(4):
+        provider = modern.provider() if modern.state else modern.primary()[0]
+        _, modern.state = provider.renew_signing_cert()
+    assert len(modern.vault.mounts["int"].issuers) == 2
+
+
+def test_two_cas_share_a_mount_for_intermediates(modern: Caller) -> None:
+    """A rotation to another root: both sign until the old one is cleaned up, and the mount outlives that."""
+    old, _ = modern.primary()
+    old_state, modern.state = modern.state, b""
+    new, chain = modern.primary(RootPKIPath="root2")
+    assert old.sign_leaf(modern.request()).issuer_key_id != new.sign_leaf(modern.request()).issuer_key_id
+    modern.state = old_state
+    modern.provider().cleanup(None)
+    new.sign_leaf(modern.request())
+    assert [pki.pem(cert) for _, cert in modern.vault.mounts["int"].issuers.values()] == [chain.signing_cert_pem]
+    new.cleanup(None)
+    new.cleanup(None)
+    assert set(modern.vault.mounts) == {"root", "root2"}
+
+
+def test_other_path_or_kind_for_intermediates_counts_from_the_next_on(modern: Caller) -> None:
+    _, chain = modern.primary()
+    provider = modern.provider(IntermediatePKIPath="int2", PrivateKeyBits=384)
+    assert provider.chain() == chain
+    provider.sign_leaf(modern.request())
+    renewed, modern.state = provider.renew_signing_cert()
+    assert pki.load(renewed.signing_cert_pem).public_key().key_size == 384  # type: ignore[union-attr]
+    assert len(modern.vault.mounts["int2"].issuers) == 1
+    assert renewed.root_pem == chain.root_pem
+
+
+def test_kind_that_was_asked_for_cannot_be_changed_without_another_root(modern: Caller) -> None:
+    modern.primary(PrivateKeyBits=384)
+    with pytest.raises(ConfigInvalid, match="cannot update the PrivateKeyBits field without changing RootPKIPath"):
+        modern.provider(PrivateKeyBits=256)
+    assert modern.provider(PrivateKeyBits=256, RootPKIPath="elsewhere").chain() is None
+
+
+# --- secondary ----------------------------------------------------------------------------------------------------
+
+
+def test_secondary_that_dies_with_a_request_uses_the_key_that_it_left(modern: Caller) -> None:
+    modern.provider(is_primary=False).generate_intermediate_csr()
+    provider = modern.provider(is_primary=False)  # nothing had been committed
+    provider.generate_intermediate_csr()
+    assert len(modern.vault.mounts["int"].keys) == 1
+
+
+def test_secondary_keeps_one_issuer_for_each_answer(modern: Caller, new_caller: Callable[[FakeVault], Caller]) -> None:
+    primary, chain = new_caller(FakeVault()).primary()
+    for number in range(3):
+        provider = modern.provider(is_primary=False)
+        csr, modern.state = provider.generate_intermediate_csr()
+        answer = primary.sign_intermediate(IntermediateRequest(csr, pki.serial(number), modern.now))
+        # It dies behind the call that installs the certificate; the next one installs it again.
+        modern.vault.crash_at, modern.vault.is_crash_after = len(modern.vault.calls), True
+        with pytest.raises(Crash):
+            provider.set_intermediate(answer, chain.root_pem)
+        provider = modern.provider(is_primary=False)
+        _, modern.state = provider.set_intermediate(answer, chain.root_pem)
+        modern.clock.advance(61)
+        provider = modern.provider(is_primary=False)
+        modern.clock.advance(61)
+        provider._look_after()
+        assert len(modern.vault.mounts["int"].issuers) == len(modern.vault.mounts["int"].keys) == 1
+
+
+# --- answers are input --------------------------------------------------------------------------------------------
+
+
+def _other_leaf(answer: Answer) -> Answer:
+    key = pki.key(number=3)
+    return data({"certificate": pki.pem(pki.root_certificate(key)), "issuing_ca": "x"})
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (_other_leaf, "for a different key"),
+        (lambda answer: data({**answer.data, "certificate": "nonsense"}), "cannot be decoded"),
+    ],
+)
+def test_leaf_that_is_not_what_was_asked_for_is_not_returned(
+    caller: Caller, change: Callable[[Answer], Answer], text: str
+) -> None:
+    provider, _ = caller.primary()
+    caller.vault.replace["/sign/"] = caller.vault.replace["sign/leaf"] = change
+    with pytest.raises(ChainInvalid, match=text):
+        provider.sign_leaf(caller.request())
+
+
+@pytest.mark.parametrize("field", ["certificate", "issuing_ca"])
+def test_blank_answer_is_refused_in_consuls_words(caller: Caller, field: str) -> None:
+    provider, _ = caller.primary()
+    caller.vault.replace["sign/leaf"] = lambda answer: data({**answer.data, field: ""})
+    with pytest.raises(ProviderUnavailable, match="certificate info returned from Vault was blank"):
+        provider.sign_leaf(caller.request())
+
+
+def test_leaf_below_another_intermediate_is_not_returned(modern: Caller) -> None:
+    """Somebody has made another CA the one that this issuer id stands for."""
+    provider, _ = modern.primary()
+    mount = modern.vault.mounts["int"]
+    stranger = modern.vault.mount_root("stranger", uris=(pki.ROOT_URI,))
+    mount.keys["key-top"] = stranger.keys["key-top"]
+    mount.issuers[mount.default] = stranger.issuers["top"]
+    with pytest.raises(ChainInvalid, match="not signed by this CA's intermediate"):
+        provider.sign_leaf(modern.request())
+
+
+def test_names_that_vault_drops_are_said(caller: Caller) -> None:
+    provider, _ = caller.primary()
+    with pytest.raises(CSRRejected, match=r"names that Vault does not sign: a_b\.example"):
+        provider.sign_leaf(caller.request(pki.csr_pem(dns=["a_b.example", "ok.example"])))
+
+
+def test_names_that_nobody_asked_for_are_refused(caller: Caller) -> None:
+    provider, _ = caller.primary()
+    caller.vault.mounts["int"].roles.clear()
+    send = caller.vault.send
+
+    def meddle(method: str, path: str, **named: object) -> Answer:
+        body = named["body"]
+        if "sign/leaf-cert" in path and isinstance(body, dict):
+            named["body"] = {**body, "alt_names": "evil.example"}
+        return send(method, path, **named)  # type: ignore[arg-type]
+
+    caller.vault.send = meddle  # type: ignore[method-assign]
+    with pytest.raises(ChainInvalid, match=r"names that were not asked for: evil\.example"):
+        provider.sign_leaf(caller.request())
+
+
+@pytest.mark.parametrize("lasting", ["longer", "ended"])
+def test_leaf_of_another_lifetime_is_refused(modern: Caller, lasting: str) -> None:
+    provider, _ = modern.primary()
+    change = timedelta(days=9) if lasting == "longer" else timedelta(days=-9)
+    end = modern.vault._end
+    modern.vault._end = lambda body: end(body) + change  # type: ignore[method-assign]
+    modern.vault.clock_ahead = min(timedelta(0), 2 * change)
+    with pytest.raises(ChainInvalid, match="later than asked for"):
+        provider.sign_leaf(modern.request())
+
+
+def test_intermediate_for_another_key_is_refused(caller: Caller) -> None:
+    provider = caller.provider()
+    caller.state = provider.prepare_root(pki.intent(not_before=caller.now))
+
+    def other(answer: Answer) -> Answer:
+        return data({"certificate": pki.pem(pki.root_certificate(pki.key(number=3)))})
+
+    caller.vault.replace["sign-intermediate"] = other
+    with pytest.raises(ChainInvalid, match="different key than the CSR"):
+        provider.generate_root()
+    assert provider.chain() is None
+
+
+def test_clock_of_vault_that_is_ahead_is_noticed(caller: Caller) -> None:
+    provider, _ = caller.primary()
+    caller.vault.clock_ahead = timedelta(seconds=45)
+    provider.sign_leaf(caller.request())
+    caller.vault.clock_ahead = timedelta(minutes=10)
+    with pytest.raises(ProviderUnavailable, match=r"begins \d+s from now: the clock of Vault"):
+        provider.sign_leaf(caller.request())
+
+
+def test_cross_signed_certificate_that_is_not_the_one_asked_for_is_refused(caller: Caller) -> None:
+    provider, _ = caller.primary()
+    other = pki.pem(pki.root_certificate(pki.key(number=8), name="other", not_before=caller.now))
+    caller.vault.replace["sign-self-issued"] = lambda _: data({"certificate": other})
+    with pytest.raises(ChainInvalid, match="is not what was asked for"):
+        provider.cross_sign(CrossSignRequest(other, pki.serial(7), caller.now, caller.now + pki.DAY))
+
+
+def test_cross_signing_is_not_offered_where_the_policy_forbids_it(caller: Caller) -> None:
+    provider, _ = caller.primary()
+    assert provider.supports_cross_signing()
+    caller.vault.capabilities = ["update"]
+    assert not provider.supports_cross_signing()
+    caller.vault.capabilities = ["sudo", "update"]
+    assert provider.supports_cross_signing()
+    caller.vault.denied = {"capabilities-self"}
+    assert provider.supports_cross_signing()
+
+
+# --- failures -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("answer", "error", "text"),
+    [
+        (failure(503, "Vault is sealed"), ProviderUnavailable, "Vault is unavailable: Vault is sealed"),
+        (failure(500, "local node not active but active cluster node not found"), ProviderUnavailable, "not active"),
+        (failure(502), ProviderUnavailable, "Vault is unavailable"),
+        (failure(500, "internal error"), ProviderUnavailable, "error issuing cert: Vault answers 500"),
+        (failure(429, "request path quota exceeded"), RateLimited, "operation rate limited by CA provider"),
+        (TransportFailure("https://vault.test does not answer in time"), ProviderUnavailable, "not answer in time"),
+        (TransportFailure("no TLS", is_tls=True), ProviderUnavailable, "check Address, CAFile"),
+    ],
+)
+def test_trouble_is_said_and_over_when_it_is_over(
+    caller: Caller, answer: Answer | TransportFailure, error: type[Exception], text: str
+) -> None:
+    provider, chain = caller.primary()
+    caller.vault.outage = answer
+    for _ in range(5):
+        with pytest.raises(error, match=text) as caught:
+            provider.sign_leaf(caller.request())
+        assert TOKEN not in str(caught.value)
+    # A leader that is elected meanwhile has the CA, and says the same.
+    if isinstance(answer, TransportFailure) or answer.status >= 500:
+        successor = caller.provider()
+        assert successor.chain() == chain
+    caller.vault.outage = None
+    caller.clock.advance(16)
+    provider.sign_leaf(caller.request())
+
+
+def test_vault_that_is_away_refuses_a_new_configuration(caller: Caller) -> None:
+    caller.vault.outage = TransportFailure("https://vault.test:8200 cannot be reached: connection refused")
+    with pytest.raises(ProviderUnavailable, match="cannot be reached"):
+        caller.provider()
+
+
+def test_wrong_token_is_refused_also_when_there_is_a_ca(caller: Caller) -> None:
+    caller.primary()
+    with pytest.raises(ProviderUnavailable, match="the Vault token is refused") as caught:
+        caller.provider(Token="t-secret")
+    assert "t-secret" not in str(caught.value)
+
+
+def test_revoked_token_is_said_while_signing(caller: Caller) -> None:
+    provider, _ = caller.primary()
+    provider.sign_leaf(caller.request())
+    token = caller.vault.tokens.pop(TOKEN)
+    with pytest.raises(ProviderUnavailable, match="the Vault token is refused"):
+        provider.sign_leaf(caller.request())
+    caller.vault.tokens[TOKEN] = token
+    provider.sign_leaf(caller.request())
+
+
+def test_path_that_the_policy_denies_is_named(caller: Caller) -> None:
+    provider, _ = caller.primary()
+    provider.sign_leaf(caller.request())
+    caller.vault.denied = {"sign/"}
+    with pytest.raises(ProviderUnavailable, match=r"Vault denies PUT int/.*sign/leaf-cert .*policy of the token"):
+        provider.sign_leaf(caller.request())
+
+
+def test_policy_that_keeps_the_role_from_us_does_not_stop_signing(caller: Caller) -> None:
+    provider, _ = caller.primary()
+    provider.sign_leaf(caller.request())
+    caller.vault.denied = {"roles/"}
+    caller.provider().sign_leaf(caller.request())
+
+
+def test_removed_mount_is_another_signing_certificate_and_not_another_root(modern: Caller) -> None:
+    provider, chain = modern.primary()
+    del modern.vault.mounts["int"]
+    with pytest.raises(SigningKeyGone, match="the issuer at int that signs leaves has been removed"):
+        provider.sign_leaf(modern.request())
+    renewed, modern.state = provider.renew_signing_cert()
+    assert renewed.root_pem == chain.root_pem
+    modern.provider().sign_leaf(modern.request())
+
+
+def test_removed_issuer_is_noticed_as_such(modern: Caller) -> None:
+    provider, _ = modern.primary()
+    modern.vault.mounts["int"].issuers.clear()
+    with pytest.raises(SigningKeyGone):
+        provider.sign_leaf(modern.request())
+
+
+def test_root_that_was_replaced_in_vault_is_reported_and_signs_nothing(caller: Caller) -> None:
+    provider, chain = caller.primary()
+    mine = caller.vault.mounts["root"]
+    caller.vault.mount_root("root")
+    provider._look_after()
+    [warning] = provider.warnings()
+    assert "is not the one at RootPKIPath root any more" in warning
+    provider.sign_leaf(caller.request())  # clients trust the stored root, and the intermediate is below it
+    csr = pki.csr_pem(pki.key(number=9), uri=pki.ROOT_URI)
+    for act in (
+        provider.renew_signing_cert,
+        lambda: provider.sign_intermediate(IntermediateRequest(csr, pki.serial(1), caller.now)),
+        lambda: provider.cross_sign(CrossSignRequest(chain.root_pem, pki.serial(1), caller.now, caller.now + 9)),
+    ):
+        with pytest.raises(ChainInvalid, match="is not the one at RootPKIPath"):
+            act()
+    caller.vault.mounts["root"] = mine
+    caller.clock.advance(301)
+    provider._look_after()
+    assert list(provider.warnings()) == []
+
+
+def test_batch_goes_on_around_what_fails(caller: Caller) -> None:
+    provider, _ = caller.primary()
+    requests = [caller.request(), caller.request("nonsense"), caller.request()]
+    results = provider.sign_leaves([replace(request, now=caller.now) for request in requests])
+    assert [type(result) for result in results] == [IssuedLeaf, CSRRejected, IssuedLeaf]
+
+
+def test_closed_provider_has_let_go_of_its_secrets(caller: Caller) -> None:
+    provider, _ = caller.primary()
+    provider.close()
+    calls = len(caller.vault.calls)
+    provider._look_after()
+    assert provider.chain() is None
+    assert len(caller.vault.calls) == calls
+    assert TOKEN not in repr(vars(provider))
+
+
+def test_names_of_root_and_intermediate_differ(caller: Caller) -> None:
+    _, chain = caller.primary()
+    root, intermediate = pki.load(chain.root_pem), pki.load(chain.signing_cert_pem)
+    assert common_name(root) != common_name(intermediate)
+    assert common_name(intermediate).startswith("pri-")
+    assert common_name(intermediate).endswith(".vault.ca.11111111.consul")
+
+
+def test_provider_is_made_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nodes ask it for its secret keys only, and must not pay for hvac."""
+    monkeypatch.setitem(__import__("sys").modules, "hvac", None)
+    assert VaultProvider().secret_keys == {"Token", "AuthMethod", "auth_method"}
