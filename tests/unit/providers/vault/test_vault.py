@@ -170,6 +170,13 @@ def test_crash_at_any_call_leads_to_the_same_ca_and_one_intermediate(
             verify.verify_ca(chain, trust_domain=pki.TRUST_DOMAIN, now=caller.now)
 
 
+def test_mount_that_somebody_else_has_just_made_is_used(caller: Caller) -> None:
+    taken = failure(400, "path is already in use at int/")
+    caller.vault.replace["sys/mounts/int"] = lambda answer: taken if answer.status == 204 else answer
+    provider, _ = caller.primary()
+    provider.sign_leaf(caller.request())
+
+
 def test_elections_make_no_intermediates(caller: Caller) -> None:
     _, chain = caller.primary()
     for _ in range(3):
@@ -427,6 +434,19 @@ def test_trouble_is_said_and_over_when_it_is_over(
     caller.vault.outage = None
     caller.clock.advance(16)
     provider.sign_leaf(caller.request())
+
+
+def test_vault_that_is_away_is_left_alone(caller: Caller) -> None:
+    provider, _ = caller.primary()
+    caller.vault.outage = TransportFailure("https://vault.test:8200 does not answer in time")
+    before = len(caller.vault.calls)
+    results = provider.sign_leaves([caller.request()] * 32)
+    assert all(isinstance(result, ProviderUnavailable) for result in results)
+    # Three failures, and what the other threads had begun by then.
+    assert len(caller.vault.calls) - before < 16
+    before = len(caller.vault.calls)
+    assert all(isinstance(result, ProviderUnavailable) for result in provider.sign_leaves([caller.request()] * 32))
+    assert len(caller.vault.calls) == before
 
 
 def test_vault_that_is_away_refuses_a_new_configuration(caller: Caller) -> None:
