@@ -14,3 +14,10 @@ def limit_arenas(count: int) -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_M_ARENA_MAX, count)
+
+
+def return_free_memory() -> None:
+    """Hand what is free back to the system. A few milliseconds, during which nobody can allocate."""
+    malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if malloc_trim is not None:
+        malloc_trim(0)

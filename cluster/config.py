@@ -89,8 +89,8 @@ class RaftSection(_Section):
     election_timeout_min_ms: int = Field(500, ge=100, le=60_000)
     election_timeout_max_ms: int = Field(1000, ge=150, le=120_000)
     heartbeat_ms: int = Field(50, ge=10, le=10_000)
-    compact_bytes: int = Field(16 << 20, ge=64 << 10, le=1 << 30)
-    keep_bytes: int = Field(4 << 20, ge=0, le=1 << 30)
+    compact_bytes: int = Field(8 << 20, ge=64 << 10, le=1 << 30)
+    keep_bytes: int = Field(2 << 20, ge=0, le=1 << 30)
 
     @model_validator(mode="after")
     def _check_order(self) -> "RaftSection":

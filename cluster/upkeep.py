@@ -10,6 +10,7 @@ from typing import Final, NoReturn
 
 from cryptography import x509
 
+from cluster.allocator import return_free_memory
 from cluster.ledger_reads import LedgerReads
 from cluster.raft.guard import Log
 from cluster.raft.replica import Replica
@@ -139,6 +140,7 @@ async def look_after(space: DiskSpace, certificates: Iterable[CertificateFiles],
     watched = tuple(certificates)
     while True:
         space.look()
+        return_free_memory()
         for certificate in watched:
             certificate.look()
         with contextlib.suppress(TimeoutError):
