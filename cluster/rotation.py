@@ -387,7 +387,11 @@ class Rotator:
             raise ChainInvalid(f"the chain of a leaf would have {len(chain)} bytes, more than {MAX_CHAIN_BYTES}")
         stores = {"new only": [root.root_pem]}
         if not rotation.is_forced:
-            trusted = [listed for listed in state.roots if listed.root_id != root.root_id and now <= listed.not_after]
+            # By the same clock as in `_links`: a root that had just expired there has no link to be asked for.
+            moment = self._clock.now()
+            trusted = [
+                listed for listed in state.roots if listed.root_id != root.root_id and moment <= listed.not_after
+            ]
             stores |= {f"only {listed.root_id}": [listed.root_pem] for listed in trusted}
             stores["all"] = [root.root_pem, *(listed.root_pem for listed in trusted)]
         started = time.monotonic()

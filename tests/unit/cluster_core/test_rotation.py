@@ -233,6 +233,14 @@ async def test_expired_root_is_replaced_without_cross_signing(node: Node) -> Non
     assert_all_trust(node, await leaf_chain(node), (new,))
 
 
+async def test_root_that_expired_a_moment_ago_is_not_asked_for_by_the_check(node: Node) -> None:
+    """Within its last second it is over for who compares fractions, and not for who does not."""
+    old = node.cluster.state.active_root
+    assert old is not None
+    node.clock.advance(old.not_after + 0.5 - node.clock.now())
+    await rotate(node, {"PrivateKeyBits": 384})
+
+
 async def test_a_second_change_meanwhile_is_refused(node: Node) -> None:
     node.worker.held.add("generate_root")
     first = await put(node, update({"PrivateKeyBits": 384}))
