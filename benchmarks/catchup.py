@@ -30,6 +30,7 @@ from benchmarks.nodes import BenchError, LocalCluster, Node, cpu_seconds, kill, 
 from benchmarks.stats import Spread
 from cluster.cli.cluster_file import ClusterFile
 from cluster.cli.local_cluster import HTTP_PORT, MAX_NODES, LocalNode, load_local, make_node, node_at
+from cluster.raft.node import CompactionPolicy
 
 _POOL: Final = 64
 _RESTARTS: Final = 5
@@ -39,7 +40,7 @@ _THINK_SECONDS: Final = 0.05
 _SLICE_SECONDS: Final = 5.0
 _BASELINE_SLICES: Final = 4
 #: The product's defaults; what stays in the log is a quarter of what triggers a compaction.
-_LOG_BYTES: Final = 16 << 20
+_LOG_BYTES: Final = CompactionPolicy().trigger_bytes
 _KEPT: Final = 4
 #: Of a record in the log: at least, and about.
 _RECORD_BYTES: Final = 100
