@@ -396,7 +396,7 @@ def _open(path: str) -> sqlite3.Connection:
     # Checkpoints sync, so they are for other threads and never for the apply path.
     db.execute("PRAGMA wal_autocheckpoint = 0")
     db.execute(f"PRAGMA journal_size_limit = {_KEPT_LOG_BYTES}")
-    db.execute("PRAGMA cache_size = -4096")
+    db.execute("PRAGMA cache_size = -2048")
     return db
 
 
