@@ -20,6 +20,7 @@ from providers.api import (
     LeafRequest,
     ProviderSettings,
     RootIntent,
+    one_by_one,
 )
 from providers.errors import (
     ChainInvalid,
@@ -31,7 +32,7 @@ from providers.errors import (
 )
 from providers.issuing import accept_intermediate
 from providers.vault_auth import TokenRefused, login_request
-from providers.vault_client import VaultClient
+from providers.vault_client import VaultClient, VaultRefused
 from providers.vault_config import Place, TLSOptions, VaultConfig
 from providers.vault_issuing import Issuing, MountedRoot
 from providers.vault_leaves import VaultLeaves
@@ -75,7 +76,7 @@ class VaultProvider:
         self._upkeep: Upkeep | None = None
         self._root_warning = ""
         self._root_checked_at: float | None = None
-        self._configured_at = 0.0
+        self._removal_due = 0.0
         self._to_remove: tuple[Held, ...] = ()
 
     # --- configuration --------------------------------------------------------------------------------------------
@@ -101,7 +102,7 @@ class VaultProvider:
                 raise
         self.close()
         self._config, self._client, self._cluster_id = config, client, cluster_id
-        self._is_primary, self._configured_at = settings.is_primary, self._clock()
+        self._is_primary, self._removal_due = settings.is_primary, self._clock() + _REMOVAL_SECONDS
         try:
             self._hold(state)
         except ValueError:  # a state that contradicts itself is no state
@@ -149,11 +150,15 @@ class VaultProvider:
         if state is None or state.intent is None or state.signing is None:
             raise NotInitialized("provider not initialized")
         root = self._stored_root(state)
-        self._remove(state.superseded)
+        left = self._remove(state.superseded)
         generation = state.generation + 1
         held = self._issuing().intermediate_below(root, state.intent.uid, generation, int(self._now()))
         renewed = replace(
-            state, key_kind=config.common.key_kind, signing=held, generation=generation, superseded=(state.signing,)
+            state,
+            key_kind=config.common.key_kind,
+            signing=held,
+            generation=generation,
+            superseded=(*left, state.signing),
         )
         assert renewed.chain is not None
         return renewed.chain, vault_state.encode(renewed)
@@ -178,7 +183,11 @@ class VaultProvider:
 
     def _stored_root(self, state: VaultState) -> MountedRoot:
         """What is in the root mount now, if it is what it was."""
-        root = self._issuing().find_root()
+        try:
+            root = self._issuing().find_root()
+        except ConfigInvalid as error:
+            self._root_warning = f"stored CA root is not the one at RootPKIPath {state.root} any more: {error}"
+            raise ChainInvalid(self._root_warning) from error
         if root is None or (root.anchor_pem, root.above) != (state.root_pem, state.above):
             self._root_warning = self._root_difference(state, root)
             raise ChainInvalid(self._root_warning)
@@ -198,9 +207,11 @@ class VaultProvider:
     def generate_intermediate_csr(self) -> tuple[str, bytes]:
         config = self._as_secondary(_NO_CSR)
         state = self._state or VaultState(self._cluster_id, False, config.root, config.common.key_kind)
-        if state.pending is None or state.pending.place != config.intermediate:
+        old, kind = state.pending, config.common.key_kind
+        if old is None or (old.place, state.key_kind) != (config.intermediate, kind):
             pending = self._issuing().request_from_primary(state.generation + (state.signing is not None))
-            state = replace(state, pending=pending, key_kind=config.common.key_kind)
+            unused = (Held(old.place, Issuer("", old.key_id, "")),) if old else ()
+            state = replace(state, pending=pending, key_kind=kind, superseded=(*state.superseded, *unused))
             self._state = state
         assert state.pending is not None
         return state.pending.csr_pem, vault_state.encode(state)
@@ -241,7 +252,9 @@ class VaultProvider:
         return self._require_leaves().sign(request)
 
     def sign_leaves(self, requests: Sequence[LeafRequest]) -> list[IssuedLeaf | ProviderError]:
-        return self._require_leaves().sign_all(requests)
+        if self._leaves is None:
+            return one_by_one(self.sign_leaf, requests)
+        return self._leaves.sign_all(requests)
 
     # --- end ------------------------------------------------------------------------------------------------------
 
@@ -250,16 +263,17 @@ class VaultProvider:
         if state is None or self._client is None:
             return
         if successor is not None and self._is_continued_by(successor, state):
-            self._remove(state.superseded)
+            _require_none(self._remove(state.superseded))
             return
         held = [*state.superseded, *([state.signing] if state.signing else [])]
         if state.pending:
             held.append(Held(state.pending.place, Issuer("", state.pending.key_id, "")))
-        self._remove(held)
+        left = self._remove(held)
         for place in {self._require_config().intermediate, *(one.place for one in held)}:
             mount = self._mount(place)
             if mount.is_made_for(INTERMEDIATE_DESCRIPTION) and not _is_in_use(mount, state.signing):
                 mount.disable()
+        _require_none(left)
 
     def _is_continued_by(self, successor: ProviderSettings, state: VaultState) -> bool:
         """Whether the next configuration is the same CA, and so signs with the same issuer."""
@@ -269,9 +283,15 @@ class VaultProvider:
         except ConfigInvalid:
             return False  # another provider's
 
-    def _remove(self, held: Sequence[Held]) -> None:
+    def _remove(self, held: Sequence[Held]) -> list[Held]:
+        """What is left, because Vault does not let us remove it."""
+        left = []
         for one in held:
-            self._mount(one.place).remove(one.issuer)
+            try:
+                self._mount(one.place).remove(one.issuer)
+            except VaultRefused:
+                left.append(one)
+        return left
 
     def close(self) -> None:
         if self._upkeep is not None:
@@ -294,9 +314,9 @@ class VaultProvider:
         with contextlib.suppress(ProviderError):
             self._look_at_root()
         with contextlib.suppress(ProviderError):
-            if self._to_remove and self._clock() >= self._configured_at + _REMOVAL_SECONDS:
-                self._remove(self._to_remove)
-                self._to_remove = ()
+            if self._to_remove and self._clock() >= self._removal_due:
+                self._to_remove = tuple(self._remove(self._to_remove))
+                self._removal_due = self._clock() + _REMOVAL_SECONDS
 
     def _look_at_root(self) -> None:
         state, due = self._state, self._root_checked_at
@@ -351,6 +371,12 @@ class VaultProvider:
         if state is not None and state.signing is not None and (chain := state.chain) is not None:
             issuer, ttl = state.signing.issuer, self._require_config().common.leaf_ttl_seconds
             self._leaves = VaultLeaves(self._mount(state.signing.place), issuer.issuer_id, chain, self._cluster_id, ttl)
+
+
+def _require_none(left: Sequence[Held]) -> None:
+    if left:
+        where = ", ".join(f"{one.issuer.issuer_id or one.issuer.key_id} at {one.place}" for one in left)
+        raise ProviderUnavailable(f"Vault does not let us remove what is not needed any more: {where}")
 
 
 def _is_in_use(mount: Mount, ours: Held | None) -> bool:

@@ -28,26 +28,34 @@ class Breaker:
         with self._lock:
             return self._failures >= _FAILURES
 
-    def enter(self) -> None:
-        """Before a call. Raises: ProviderUnavailable, at once, while the backend is left alone."""
+    def enter(self) -> bool:
+        """Before a call; whether it is the one that finds out if the backend is back.
+
+        Raises: ProviderUnavailable, at once, while the backend is left alone.
+        """
         with self._lock:
             if self._failures < _FAILURES:
-                return
+                return False
             now = self._clock()
             if now < self._closed_at:
                 raise ProviderUnavailable(f"{self._reason} (tried again in {self._closed_at - now:.1f}s)")
             # Whoever comes first tries; the others go on being refused until that has an outcome, or is overdue.
             self._closed_at = now + self._pause_seconds
+            return True
 
     def succeeded(self) -> None:
         with self._lock:
             self._failures, self._pause_seconds, self._reason = 0, 0.0, ""
 
-    def failed(self, reason: str) -> None:
+    def failed(self, reason: str, *, was_try: bool) -> None:
+        """Only tries lengthen the pause: of many calls that fail at once, the others say nothing new."""
         with self._lock:
             self._failures += 1
             self._reason = reason
-            if self._failures >= _FAILURES:
-                doubled = max(_FIRST_PAUSE_SECONDS, 2 * self._pause_seconds)
-                self._pause_seconds = min(doubled, _LONGEST_PAUSE_SECONDS)
-                self._closed_at = self._clock() + self._pause_seconds
+            if self._failures == _FAILURES:
+                self._pause_seconds = _FIRST_PAUSE_SECONDS
+            elif was_try:
+                self._pause_seconds = min(2 * self._pause_seconds, _LONGEST_PAUSE_SECONDS)
+            else:
+                return
+            self._closed_at = self._clock() + self._pause_seconds

@@ -91,7 +91,7 @@ class VaultClient:
         namespace: str,
         timeout_seconds: float,
     ) -> Answer:
-        self._breaker.enter()
+        is_try = self._breaker.enter()
         try:
             answer = self._transport.send(
                 method, path, body=body, token=token, namespace=namespace, timeout_seconds=timeout_seconds
@@ -99,10 +99,10 @@ class VaultClient:
         except TransportFailure as error:
             hint = ": check Address, CAFile, CAPath, CertFile, KeyFile and TLSServerName" if error.is_tls else ""
             text = f"Vault is unavailable: {error}{hint}"
-            self._breaker.failed(text)
+            self._breaker.failed(text, was_try=is_try)
             raise ProviderUnavailable(text) from None
         if _is_outage(answer):
-            self._breaker.failed(f"Vault is unavailable: {_reason(answer)}")
+            self._breaker.failed(f"Vault is unavailable: {_reason(answer)}", was_try=is_try)
         else:
             self._breaker.succeeded()
         return answer

@@ -28,6 +28,8 @@ def test_new_primary_has_no_chain_and_refuses_to_sign(bench: Bench) -> None:
         provider.generate_root()
     with pytest.raises(NotInitialized):
         provider.sign_leaf(pki.leaf_request(now=bench.now))
+    [result] = provider.sign_leaves([pki.leaf_request(now=bench.now)])
+    assert isinstance(result, NotInitialized)
 
 
 def test_bootstrapped_primary_has_a_chain_that_verifies(bench: Bench) -> None:

