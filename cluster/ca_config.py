@@ -22,7 +22,7 @@ _DEFAULTS: Final[Mapping[str, object]] = {
 #: A configuration without it is stored with it, in Go's spelling (spec 4.2).
 _INTERMEDIATE_TTL: Final = ("IntermediateCertTTL", "8760h0m0s")
 #: Secret under every provider, even one this node does not know.
-_ALWAYS_SECRET: Final = frozenset({"PrivateKey", "Token"})
+_ALWAYS_SECRET: Final = frozenset({"PrivateKey", "Token", "AuthMethod", "auth_method"})
 #: Node files may use Consul's names of configuration files (spec 1.6). What is not here is camel-cased word by word.
 _FILE_KEYS: Final[Mapping[str, str]] = {
     "root_pki_path": "RootPKIPath",

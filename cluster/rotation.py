@@ -66,6 +66,11 @@ _MIN_RETENTION_SECONDS: Final = 60
 #: Consul's: a retired root is trusted for twice the leaf TTL.
 _RETENTION_TTLS: Final = 2
 
+_SAME_ROOT: Final = (
+    "the provider answered with the root that is active already: it keeps its root where the configuration points, so"
+    " change that (for Vault: RootPKIPath)"
+)
+
 NO_CROSS_SIGNING: Final = (
     "The current CA Provider does not support cross-signing. You can try again with ForceWithoutCrossSigningSet"
     " but this may cause disruption - see documentation for more."
@@ -170,6 +175,9 @@ class Rotator:
             await self._failed(state, error)
             return
         root = root_of(chain, config, is_active=False)
+        if state.active_root is not None and state.active_root.root_id == root.root_id:
+            await self.give_up(state, _SAME_ROOT)
+            return
         await self._advance(state, record, provider_state, RotationPhase.CROSS_SIGN, root)
         self._log("ca.signed", profile="root", provider=config.provider, root=root.root_id, by="leader")
 

@@ -241,6 +241,20 @@ async def test_root_that_expired_a_moment_ago_is_not_asked_for_by_the_check(node
     await rotate(node, {"PrivateKeyBits": 384})
 
 
+async def test_provider_that_answers_with_the_active_root_ends_the_rotation(node: Node) -> None:
+    """As one does that keeps its root in a backend: to ask it again would bring the same root for ever."""
+    before = node.cluster.state
+    assert before.active_root is not None
+    assert before.config is not None
+    held = node.worker.host.generate_root(before.config.provider_id)
+    node.worker.host.operations["generate_root"] = lambda _key: held
+    rotation_id = await put(node, update({"PrivateKeyBits": 384}))
+    with pytest.raises(InternalError, match="the root that is active already"):
+        await node.reconfigurer.wait_for_rotation(rotation_id)
+    assert node.cluster.state.roots == before.roots
+    assert node.cluster.state.config == before.config
+
+
 async def test_a_second_change_meanwhile_is_refused(node: Node) -> None:
     node.worker.held.add("generate_root")
     first = await put(node, update({"PrivateKeyBits": 384}))
