@@ -20,9 +20,12 @@ _NEVER: Final = float("-inf")
 
 #: Obeyed from any server of this cluster, member or not as far as this node knows: a node that was away may not know
 #: yet that its leader was added (Raft 6). But not while another leader is heard: whoever was removed keeps a good
-#: certificate. Everything else counts from members only, elections from voters only.
+#: certificate. Everything else counts from members only, votes from voters only.
 _FROM_LEADERS: Final = frozenset(("append_entries", "offer_snapshot", "term_notice"))
-_FROM_VOTERS: Final = frozenset(("request_vote", "response_vote", "pre_vote", "pre_vote_granted", "timeout_now"))
+_FROM_VOTERS: Final = frozenset(("response_vote", "pre_vote_granted", "timeout_now"))
+#: Of a learner, too, once no leader is heard: the entry that made it a voter may not be here, and without this node's
+#: vote it may have no majority (Raft 6).
+_BALLOTS: Final = frozenset(("request_vote", "pre_vote"))
 
 
 class ProtocolBroken(Exception):
@@ -97,7 +100,8 @@ class Guard:
         kind, term = message["type"], core.term
         if kind not in _FROM_LEADERS and peer not in (core.other_voters if kind in _FROM_VOTERS else core.members):
             return None
-        if peer not in core.members and self._has_leader_beside(peer):
+        known = core.other_voters if kind in _BALLOTS else core.members
+        if peer not in known and self._has_leader_beside(peer):
             return None
         match kind:
             case "append_entries" | "offer_snapshot":

@@ -367,9 +367,13 @@ def test_votes_are_counted_by_peer_and_not_by_message() -> None:
     assert solo.node.core.state == LEADER
 
 
+def with_learner() -> Solo:
+    return Solo({**members_of("a", "b", "c"), "d": member("d").__class__("d", "d:1", "d:2", is_voter=False)})
+
+
 @pytest.mark.parametrize("kind", ["request_vote", "pre_vote", "response_vote", "pre_vote_granted", "timeout_now"])
 def test_stranger_and_learner_have_no_say_in_elections(kind: str) -> None:
-    solo = Solo({**members_of("a", "b", "c"), "d": member("d").__class__("d", "d:1", "d:2", is_voter=False)})
+    solo = with_learner()
     fields: dict[str, dict[str, object]] = {
         "request_vote": {"term": 5, "last_log_index": 99, "last_log_term": 4},
         "pre_vote": {"term": 5, "last_log_index": 99, "last_log_term": 4, "round": 1},
@@ -377,9 +381,26 @@ def test_stranger_and_learner_have_no_say_in_elections(kind: str) -> None:
         "pre_vote_granted": {"round": 0, "is_fresh": False},
         "timeout_now": {"term": 5},
     }
-    for peer in "dx":
+    for peer in "x" if kind in ("request_vote", "pre_vote") else "dx":
         solo.feed(peer, kind, **fields[kind])
     assert (solo.node.core.term, solo.sent) == (0, [])
+
+
+def test_learner_that_was_promoted_meanwhile_gets_votes_once_the_leader_is_silent() -> None:
+    """This node may lack the entry that made it a voter, and no majority without this node's vote (Raft 6)."""
+    solo = with_learner()
+    ballot = {"term": 5, "last_log_index": 99, "last_log_term": 4}
+    solo.append("b", 1, (1, 0), no_op(2, 1), commit=2)
+    solo.take()
+    for kind, more in (("pre_vote", {"round": 1}), ("request_vote", {})):
+        solo.feed("d", kind, **ballot, **more)
+    assert (solo.node.core.term, solo.take("d")) == (1, [])
+    solo.advance(0.51)
+    solo.feed("d", "pre_vote", **ballot, round=2)
+    assert [sent["round"] for sent in solo.take("d", "pre_vote_granted")] == [2]
+    solo.feed("d", "request_vote", **ballot)
+    assert len(solo.take("d", "response_vote")) == 1
+    assert (solo.node.core.term, solo.node.journal.vote) == (5, "d")
 
 
 @pytest.mark.parametrize("is_leader", [True, False])
