@@ -2,7 +2,7 @@
 
 election safety      at most one leader in a term (Raft 5.2)
 log matching         an index and a term stand for one entry and one history (Raft 5.3)
-leader completeness  whoever is elected has every entry that anybody ever applied (Raft 5.4)
+leader completeness  whoever is elected has every entry that was applied in an earlier term (Raft 5.4)
 state machine safety what one node applied at an index, every node applies there, for ever; states are equal (Raft 5.4)
 durability           an acknowledged command is in that history, with that result; a refused one is nowhere
 at most once         no command is in it twice
@@ -69,6 +69,8 @@ class Invariants:
         #: Term and command of each applied entry.
         self._applied: dict[int, tuple[int, bytes]] = {}
         self._last_applied = 1
+        #: By the term of a node that was the first to apply something: how far the history was then.
+        self._applied_by: dict[int, int] = {}
         #: How many commands there were behind each applied entry, and what that makes of the state.
         self._marks: dict[int, tuple[int, Mark]] = {1: (0, model.mark())}
         self._commands: list[bytes] = []
@@ -125,7 +127,9 @@ class Invariants:
         if leader is not None:
             raise InvariantViolated(f"{node.id} and {leader} both lead in term {term}")
         self._leaders[term] = node.id
-        entries, applied = node.raft.journal.entries, self._last_applied
+        # What is committed in this term or a later one is not what it was elected with.
+        entries = node.raft.journal.entries
+        applied = max((index for before, index in self._applied_by.items() if before < term), default=1)
         position = applied - entries[0].log_index
         if position >= len(entries) or (position > 0 and entries[position].term != self._applied[applied][0]):
             raise InvariantViolated(f"{node.id} leads in term {term} without entry {applied}, which was applied")
@@ -171,7 +175,7 @@ class Invariants:
             mark = self._model.mark()
         self._applied[log_index] = (term, command)
         self._marks[log_index] = (position, mark)
-        self._last_applied = log_index
+        self._last_applied = self._applied_by[node.raft.core.term] = log_index
 
     def _check_command(self, command: bytes, log_index: int, position: int) -> None:
         if command in self._results:
