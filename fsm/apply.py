@@ -19,6 +19,7 @@ from fsm.commands import (
     InitSeal,
     RecordLeaves,
     Rejected,
+    RenewSigning,
     RestoreCA,
     SetConfig,
     SetProviderState,
@@ -79,6 +80,18 @@ def _set_roots(state: State, cmd: SetRoots) -> State | Rejected:
     if state.rotation is not None:
         return Rejected("rotation_under_way", "the roots cannot be changed while one of them is being replaced")
     return _with_roots(state, cmd.roots, cmd.providers)
+
+
+def _renew_signing(state: State, cmd: RenewSigning) -> State | Rejected:
+    """Also while a rotation is under way, which may wait for longer than a signing certificate lives."""
+    active = state.active_root
+    if active is None or active.root_id != cmd.root_id:
+        return Rejected("not_active", f"root {cmd.root_id} is not the active one")
+    if state.provider_state(cmd.provider_state.provider_id) is None:
+        return Rejected("no_provider", f"provider {cmd.provider_state.provider_id} is not in use")
+    renewed = replace(active, signing_key_id=cmd.signing_key_id, intermediates=cmd.intermediates)
+    roots = (renewed if root is active else root for root in state.roots)
+    return replace(_with_roots(state, roots, ()), providers=_with_provider(state, cmd.provider_state))
 
 
 def _begin_rotation(state: State, cmd: BeginRotation) -> State | Rejected:
@@ -189,6 +202,7 @@ _HANDLERS: Final[dict[type, Callable[[State, Any], State | Rejected]]] = {
     SetRootsConfig: _set_roots_config,
     SetConfig: _set_config,
     SetRoots: _set_roots,
+    RenewSigning: _renew_signing,
     BeginRotation: _begin_rotation,
     AdvanceRotation: _advance_rotation,
     FinishRotation: _finish_rotation,

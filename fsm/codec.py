@@ -1,7 +1,8 @@
 """msgpack <-> commands and State: the only place that knows how they look in the log and in snapshots.
 
 A dataclass is a list of its fields in order. Formats grow at the end only: a field added later needs a default, and
-then data of older versions still loads. Anything else is a new FORMAT_VERSION with its own reader.
+then data of older versions still loads. While such fields (state.ADDED) have their defaults they are left out, so what
+does not need them is written as ever. Anything else is a new FORMAT_VERSION with its own reader.
 tests/unit/fsm/golden holds files of every version; they must load for ever.
 """
 
@@ -23,6 +24,7 @@ from fsm.commands import (
     InitConfig,
     InitSeal,
     RecordLeaves,
+    RenewSigning,
     RestoreCA,
     SetConfig,
     SetProviderState,
@@ -49,6 +51,7 @@ _COMMAND_CODES: Final[dict[type, int]] = {
     FinishRotation: 11,
     AbortRotation: 12,
     RestoreCA: 13,
+    RenewSigning: 14,
 }
 
 
@@ -113,9 +116,17 @@ def _record(kind: type) -> tuple[_Encoder, _Decoder]:
     encoders = [(field.name, _codec(hints[field.name])[0]) for field in fields]
     decoders = [_codec(hints[field.name])[1] for field in fields]
     required = sum(field.default is dataclasses.MISSING for field in fields)
+    added = [(field.name, field.default) for field in fields if field.metadata.get("added")]
+    if [field.name for field in fields[len(fields) - len(added) :]] != [name for name, _ in added]:
+        raise TypeError(f"{kind.__name__}: added fields must be the last ones")
 
     def encode(value: Any) -> Any:
-        return [encode_field(getattr(value, name)) for name, encode_field in encoders]
+        encoded = [encode_field(getattr(value, name)) for name, encode_field in encoders]
+        for name, default in reversed(added):
+            if getattr(value, name) != default:
+                break
+            encoded.pop()
+        return encoded
 
     def decode(value: Any) -> Any:
         if type(value) is not list or not required <= len(value) <= len(names):

@@ -8,7 +8,7 @@ commands that commute leave it out, or they would refuse each other under load.
 from dataclasses import dataclass
 from enum import IntEnum
 
-from fsm.state import CAConfig, CARoot, ProviderState, Rotation, RotationOutcome, SealKey, State
+from fsm.state import CAConfig, CARoot, Intermediate, ProviderState, Rotation, RotationOutcome, SealKey, State
 
 
 class LeafKind(IntEnum):
@@ -93,6 +93,17 @@ class SetRoots:
 
 
 @dataclass(frozen=True, slots=True)
+class RenewSigning:
+    """Another certificate signs leaves below the same active root, with what the provider must find again for it."""
+
+    expected_index: int
+    root_id: str  # the active one
+    signing_key_id: str
+    intermediates: tuple[Intermediate, ...]  # of the root, all of them
+    provider_state: ProviderState
+
+
+@dataclass(frozen=True, slots=True)
 class BeginRotation:
     """The intent to change the root: target configuration and prepared provider, before anything is signed."""
 
@@ -164,6 +175,7 @@ Command = (
     | SetRootsConfig
     | SetConfig
     | SetRoots
+    | RenewSigning
     | RotationCommand
     | RestoreCA
     | RecordLeaves

@@ -28,6 +28,7 @@ class Duty(Enum):
     ROTATE_ACTIVATE = auto()  # sign with the new root
     ROTATE_BEGIN = auto()  # the root nears its end, and the configuration asks for a new one by itself
     PRUNE_ROOTS = auto()  # stop trusting roots whose retention is over
+    RENEW_SIGNING = auto()  # have the provider make another certificate that signs leaves, below the same root
     TIDY_LEDGER = auto()  # drop long expired records
 
 
@@ -38,7 +39,18 @@ class DutyPolicy:
     keep_expired_seconds: int
 
 
-def next_duty(state: State, now: int, policy: DutyPolicy) -> Duty | None:
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """What the leader knows about the certificate that signs leaves, beyond the state."""
+
+    is_wanted: bool = False  # its key is lost, or the configuration asks for it to be elsewhere
+    is_put_off: bool = False  # it has failed a moment ago: other duties need not wait for it
+
+
+NOTHING_KNOWN: Final = Renewal()
+
+
+def next_duty(state: State, now: int, policy: DutyPolicy, renewal: Renewal = NOTHING_KNOWN) -> Duty | None:
     """The most urgent duty at `now` (Unix seconds), or None."""
     if state.seal is None:
         return Duty.INIT_SEAL
@@ -51,6 +63,8 @@ def next_duty(state: State, now: int, policy: DutyPolicy) -> Duty | None:
         return duty
     if state.rotation is None and prunable(state, now):
         return Duty.PRUNE_ROOTS
+    if not renewal.is_put_off and (renewal.is_wanted or now >= renewal_time(state)):
+        return Duty.RENEW_SIGNING
     if state.rotation is None and now >= auto_rotation_time(state):
         return Duty.ROTATE_BEGIN
     if tidy_time(now, policy) - state.tidied_before >= TIDY_INTERVAL_SECONDS:
@@ -83,13 +97,24 @@ def auto_rotation_time(state: State) -> float:
     return due if last is None or last.root_id else max(due, last.ended_at + AUTO_ROTATE_AGAIN_SECONDS)
 
 
-def next_time(state: State) -> float:
+def renewal_time(state: State) -> float:
+    """When half of the life of the certificate that signs leaves is over; infinite if another would not live longer."""
+    root = state.active_root
+    signing = root.signing_cert if root is not None else None
+    if root is None or signing is None:
+        return math.inf
+    above = next((found for found in root.intermediates if found.key_id == signing.issuer_key_id), root)
+    return (signing.not_before + signing.not_after + 1) // 2 if signing.not_after < above.not_after else math.inf
+
+
+def next_time(state: State, renewal: Renewal = NOTHING_KNOWN) -> float:
     """The next moment at which time alone brings a duty about the CA; infinite if there is none."""
     rotation = state.rotation
+    renews_at = math.inf if renewal.is_put_off else renewal_time(state)
     if rotation is not None:
         is_waiting = rotation.phase is RotationPhase.WAIT and not rotation.is_paused
-        return rotation.phase_since + rotation.wait_seconds if is_waiting else math.inf
-    return min([auto_rotation_time(state), *(root.prune_at for root in state.roots if root.is_retired)])
+        return min(renews_at, rotation.phase_since + rotation.wait_seconds if is_waiting else math.inf)
+    return min([renews_at, auto_rotation_time(state), *(root.prune_at for root in state.roots if root.is_retired)])
 
 
 def prunable(state: State, now: int) -> tuple[CARoot, ...]:

@@ -5,8 +5,12 @@ never Raft's log index. Times are Unix seconds. Issued certificates are not here
 small however many there are.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Final
+
+#: `field(metadata=ADDED)`: came behind the first release of its format, and is not written while it has its default.
+ADDED: Final = {"added": True}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,7 @@ class Intermediate:
     key_id: str
     issuer_key_id: str
     not_after: int
+    not_before: int = field(default=0, metadata=ADDED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +85,13 @@ class CARoot:
     leaf_ttl_max_seconds: int = 0  # the largest leaf TTL that was in force while it was active
     rotated_out_at: int = 0  # 0 while it is active, or published and not active yet
     prune_at: int = 0  # when it is no longer trusted; fixed when it is rotated out
+
+    @property
+    def signing_cert(self) -> Intermediate | None:
+        """The intermediate that signs leaves; None where the root does so itself."""
+        if self.signing_key_id == self.key_id:
+            return None
+        return next((found for found in self.intermediates if found.key_id == self.signing_key_id), None)
 
     @property
     def is_retired(self) -> bool:

@@ -16,6 +16,7 @@ from fsm.commands import (
     LeafKind,
     LeafRecord,
     RecordLeaves,
+    RenewSigning,
     RestoreCA,
     SetConfig,
     SetProviderState,
@@ -59,7 +60,7 @@ configs = st.builds(
     modify_index=st.integers(0, 9),
 )
 provider_states = st.builds(ProviderState, PROVIDER_IDS, TEXTS, BYTES, st.booleans(), st.integers(0, 9))
-intermediates = st.builds(Intermediate, TEXTS, KEYS, KEYS, TIMES)
+intermediates = st.builds(Intermediate, TEXTS, KEYS, KEYS, TIMES, TIMES)
 roots = st.builds(
     CARoot,
     root_id=st.sampled_from(["r1", "r2", "r3"]),
@@ -142,6 +143,14 @@ commands = st.one_of(
     ),
     st.builds(SetConfig, st.integers(0, 20), configs, provider_states),
     st.builds(SetRoots, st.integers(0, 20), st.lists(roots, max_size=3).map(tuple), st.just(())),
+    st.builds(
+        RenewSigning,
+        st.integers(0, 20),
+        st.sampled_from(["r1", "r2"]),
+        TEXTS,
+        st.lists(intermediates, max_size=2).map(tuple),
+        provider_states,
+    ),
     st.builds(BeginRotation, st.integers(0, 20), rotations, provider_states),
     st.builds(
         AdvanceRotation,

@@ -18,6 +18,7 @@ from fsm.commands import (
     LeafRecord,
     RecordLeaves,
     Rejected,
+    RenewSigning,
     RestoreCA,
     SetConfig,
     SetProviderState,
@@ -176,6 +177,9 @@ COMMANDS: dict[str, Command] = {
     "set_config": SetConfig(9, config(config_json="{}"), provider_state()),
     "set_roots": SetRoots(
         10, (root("r1", provider_id="p1", leaf_ttl_max_seconds=DAY, rotated_out_at=NOW, prune_at=NOW + DAY),), ()
+    ),
+    "renew_signing": RenewSigning(
+        16, "r1", "r1-leaf", (replace(intermediate("r1-leaf", "r1-key"), not_before=NOW - DAY),), provider_state()
     ),
     "begin_rotation": BeginRotation(11, rotation(is_forced=True), provider_state("p2")),
     "advance_rotation": AdvanceRotation(
