@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
 
-from fsm.state import CARoot, Rotation, RotationPhase, State
+from fsm.state import CARoot, Intermediate, Rotation, RotationPhase, State
 
 TIDY_INTERVAL_SECONDS: Final = 3600
 AUTO_ROTATE_AGAIN_SECONDS: Final = 3600  # behind a rotation that was given up
@@ -103,7 +103,9 @@ def renewal_time(state: State) -> float:
     signing = root.signing_cert if root is not None else None
     if root is None or signing is None:
         return math.inf
-    above = next((found for found in root.intermediates if found.key_id == signing.issuer_key_id), root)
+    above: CARoot | Intermediate = root
+    if signing.issuer_key_id != root.key_id:
+        above = next((found for found in root.intermediates if found.key_id == signing.issuer_key_id), root)
     return (signing.not_before + signing.not_after + 1) // 2 if signing.not_after < above.not_after else math.inf
 
 
