@@ -8,24 +8,28 @@ import os
 import re
 import tomllib
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, TypeVar, get_args, get_origin
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+import msgspec
+from msgspec import Meta
 
 from cluster.errors import ConfigError
 from cluster.tls import is_node_name
 
+S = TypeVar("S", bound="_Section")
+
 ENVIRONMENT_PREFIX: Final = "QUORUMCA_"
 _SECTION_SEPARATOR: Final = "__"
 _MAX_SERVERS: Final = 9
+_SECRET_KEY: Final = re.compile(r"private_?key|token|passphrase", re.IGNORECASE)
+_RULE: Final = "rule"  # in the metadata of a type: a function that raises ValueError
 
 
-def _node_name(text: str) -> str:
+def _check_node_name(text: str) -> None:
     if not is_node_name(text):
         raise ValueError("must be a DNS label: lower-case letters, digits and inner hyphens, at most 63")
-    return text
 
 
 def is_loopback(address: str) -> bool:
@@ -44,22 +48,21 @@ def is_address(text: str) -> bool:
     return has_port and bool(host) and len(text) <= 255 and (":" not in host or is_bracketed)
 
 
-def _address(text: str) -> str:
+def _check_address(text: str) -> None:
     if not is_address(text):
         raise ValueError("must be host:port with a port from 1 to 65535, an IPv6 host in brackets")
-    return text
 
 
-NodeName = Annotated[str, AfterValidator(_node_name)]
-Address = Annotated[str, AfterValidator(_address)]
-_DnsDomain = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$")]
+NodeName = Annotated[str, Meta(extra={_RULE: _check_node_name})]
+Address = Annotated[str, Meta(extra={_RULE: _check_address})]
+_DnsDomain = Annotated[str, Meta(pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$")]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
+class _Section(msgspec.Struct, frozen=True, kw_only=True):
+    """A table of the file. What its keys must be together is checked by `__post_init__`, with ValueError."""
 
 
-class HttpSection(_Section):
+class HttpSection(_Section, frozen=True):
     """The HTTP API for clients."""
 
     address: Address = "127.0.0.1:8500"
@@ -67,10 +70,9 @@ class HttpSection(_Section):
     tls_key: Path | None = None
     #: Serving private keys in clear over a network has to be asked for in so many words.
     allow_plaintext_off_loopback: bool = False
-    max_connections: int = Field(4096, ge=16, le=1_000_000)
+    max_connections: Annotated[int, Meta(ge=16, le=1_000_000)] = 4096
 
-    @model_validator(mode="after")
-    def _check_tls(self) -> "HttpSection":
+    def __post_init__(self) -> None:
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ValueError("tls_cert and tls_key must be given together")
         if self.tls_cert is None and not self.allow_plaintext_off_loopback and not is_loopback(self.address):
@@ -78,39 +80,36 @@ class HttpSection(_Section):
                 f"{self.address} is not a loopback address: set tls_cert and tls_key,"
                 " or allow_plaintext_off_loopback = true"
             )
-        return self
 
 
-class RaftSection(_Section):
+class RaftSection(_Section, frozen=True):
     """Raft between the nodes. The time-outs must be the same on every node."""
 
     address: Address = "127.0.0.1:8300"
     advertise: Address | None = None
-    election_timeout_min_ms: int = Field(500, ge=100, le=60_000)
-    election_timeout_max_ms: int = Field(1000, ge=150, le=120_000)
-    heartbeat_ms: int = Field(50, ge=10, le=10_000)
-    compact_bytes: int = Field(8 << 20, ge=64 << 10, le=1 << 30)
-    keep_bytes: int = Field(2 << 20, ge=0, le=1 << 30)
+    election_timeout_min_ms: Annotated[int, Meta(ge=100, le=60_000)] = 500
+    election_timeout_max_ms: Annotated[int, Meta(ge=150, le=120_000)] = 1000
+    heartbeat_ms: Annotated[int, Meta(ge=10, le=10_000)] = 50
+    compact_bytes: Annotated[int, Meta(ge=64 << 10, le=1 << 30)] = 8 << 20
+    keep_bytes: Annotated[int, Meta(ge=0, le=1 << 30)] = 2 << 20
 
-    @model_validator(mode="after")
-    def _check_order(self) -> "RaftSection":
+    def __post_init__(self) -> None:
         if self.election_timeout_max_ms <= self.election_timeout_min_ms:
             raise ValueError("election_timeout_max_ms must be above election_timeout_min_ms")
         if self.election_timeout_min_ms < 4 * self.heartbeat_ms:
             raise ValueError("election_timeout_min_ms must be at least 4 times heartbeat_ms")
         if self.keep_bytes >= self.compact_bytes:
             raise ValueError("keep_bytes must be below compact_bytes")
-        return self
 
 
-class RpcSection(_Section):
+class RpcSection(_Section, frozen=True):
     """Requests between the nodes (HTTP over mutual TLS)."""
 
     address: Address = "127.0.0.1:8400"
     advertise: Address | None = None
 
 
-class TlsSection(_Section):
+class TlsSection(_Section, frozen=True):
     """This node's certificate for Raft and RPC; see `quorumca tls cert create -server -node NAME`."""
 
     ca_file: Path
@@ -119,7 +118,7 @@ class TlsSection(_Section):
     domain: _DnsDomain = "consul"
 
 
-class ServerSection(_Section):
+class ServerSection(_Section, frozen=True):
     """One of the servers the cluster starts from. Later changes are made with `quorumca operator raft`."""
 
     name: NodeName
@@ -127,7 +126,7 @@ class ServerSection(_Section):
     rpc: Address
 
 
-class SealSection(_Section):
+class SealSection(_Section, frozen=True):
     """Where the key-encryption key comes from; the same on every node."""
 
     source: Literal["file", "passphrase"] = "file"
@@ -137,62 +136,56 @@ class SealSection(_Section):
     passphrase_file: Path | None = None
 
 
-class ConnectSection(_Section):
+class ConnectSection(_Section, frozen=True):
     """What a new CA starts from. Has no effect once the CA is initialised."""
 
     enabled: bool = True
-    ca_provider: str = Field("consul", min_length=1, max_length=64)
-    ca_config: dict[str, Any] = Field(default_factory=dict, repr=False)
+    ca_provider: Annotated[str, Meta(min_length=1, max_length=64)] = "consul"
+    ca_config: dict[str, Any] = {}
 
-    @model_validator(mode="after")
-    def _check_cluster_id(self) -> "ConnectSection":
+    def __repr__(self) -> str:
+        return f"ConnectSection(enabled={self.enabled}, ca_provider={self.ca_provider!r})"  # may hold a private key
+
+    def __post_init__(self) -> None:
         given = self.ca_config.get("cluster_id")
         try:
             if given is not None:
                 uuid.UUID(given)
         except (ValueError, AttributeError, TypeError):
             raise ValueError(f"ca_config.cluster_id = {given!r:.200} must be a UUID") from None
-        return self
 
 
-class LedgerSection(_Section):
+class LedgerSection(_Section, frozen=True):
     """How long issued certificates stay on record after they have expired."""
 
-    keep_expired_days: int = Field(30, ge=0, le=36_500)
+    keep_expired_days: Annotated[int, Meta(ge=0, le=36_500)] = 30
 
 
-class LogSection(_Section):
+class LogSection(_Section, frozen=True):
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["auto", "json", "pretty"] = "auto"
 
 
-class LimitsSection(_Section):
+class LimitsSection(_Section, frozen=True):
     #: How long a request waits for a leader before it is answered with an error.
-    leader_wait_ms: int = Field(7000, ge=0, le=60_000)
+    leader_wait_ms: Annotated[int, Meta(ge=0, le=60_000)] = 7000
     #: Requests for signatures that may wait on the leader.
-    signing_queue: int = Field(4096, ge=1, le=1_000_000)
+    signing_queue: Annotated[int, Meta(ge=1, le=1_000_000)] = 4096
     #: Free space below which the node raises an alarm, in its log and metrics.
-    disk_alarm_mb: int = Field(512, ge=0, le=1_000_000)
+    disk_alarm_mb: Annotated[int, Meta(ge=0, le=1_000_000)] = 512
     #: How often the node reads its own files again and checks them; 0: never.
-    scrub_minutes: int = Field(60, ge=0, le=525_600)
+    scrub_minutes: Annotated[int, Meta(ge=0, le=525_600)] = 60
     #: Processes that sign; 0: half the cores, at least one.
-    signing_workers: int = Field(0, ge=0, le=64)
+    signing_workers: Annotated[int, Meta(ge=0, le=64)] = 0
 
 
-def _server_count(servers: Any) -> Any:
-    # Before they are looked at: counted behind, one that is wrong would be missed as well.
-    if isinstance(servers, list | tuple) and not 1 <= len(servers) <= _MAX_SERVERS:
-        raise ValueError(f"must be 1 to {_MAX_SERVERS} servers")
-    return servers
-
-
-class NodeConfig(_Section):
+class NodeConfig(_Section, frozen=True, kw_only=True):
     """Everything one node needs to start."""
 
     node_name: NodeName
     datacenter: NodeName = "dc1"
     data_dir: Path
-    servers: Annotated[tuple[ServerSection, ...], BeforeValidator(_server_count)]
+    servers: tuple[ServerSection, ...]
     tls: TlsSection
     http: HttpSection = HttpSection()
     rpc: RpcSection = RpcSection()
@@ -203,12 +196,10 @@ class NodeConfig(_Section):
     limits: LimitsSection = LimitsSection()
     log: LogSection = LogSection()
 
-    @model_validator(mode="after")
-    def _check_servers(self) -> "NodeConfig":
+    def __post_init__(self) -> None:
         names = [server.name for server in self.servers]
         if len(set(names)) != len(names):
             raise ValueError("servers must have different names")
-        return self
 
     @property
     def raft_address(self) -> str:
@@ -234,11 +225,75 @@ def load_config(path: Path, environment: Mapping[str, str] = os.environ) -> Node
 
 def parse_config(values: Mapping[str, Any], *, source: str) -> NodeConfig:
     """Raises: ConfigError."""
+    mistakes: list[str] = []
+    config = _read_section(NodeConfig, values, "", mistakes)
+    if config is None:
+        raise ConfigError("\n".join(f"{source}: {mistake}" for mistake in mistakes))
+    return config
+
+
+def _read_section(section: type[S], values: Mapping[str, Any], location: str, mistakes: list[str]) -> S | None:
+    """None when it has mistakes, all of which have been added."""
+    before = len(mistakes)
+    prefix = f"{location}." if location else ""
+    read: dict[str, Any] = {}
+    fields = msgspec.structs.fields(section)
+    for field in fields:
+        if field.name in values:
+            read[field.name] = _read(field.type, values[field.name], f"{prefix}{field.name}", mistakes)
+        elif field.required:
+            mistakes.append(f"{prefix}{field.name}: missing")
+    unknown = values.keys() - {field.name for field in fields}
+    mistakes.extend(f"{prefix}{key:.200}: unknown key" for key in sorted(unknown))
+    if len(mistakes) == before:
+        try:
+            return section(**read)
+        except ValueError as error:
+            mistakes.append(f"{location}: {error}" if location else str(error))
+    return None
+
+
+def _read(kind: Any, value: Any, location: str, mistakes: list[str]) -> Any:
+    if isinstance(kind, type) and issubclass(kind, _Section) and isinstance(value, Mapping):
+        return _read_section(kind, value, location, mistakes)
     try:
-        return NodeConfig.model_validate(values)
-    except ValidationError as error:
-        lines = [_describe(mistake) for mistake in error.errors(include_url=False)]
-        raise ConfigError("\n".join(f"{source}: {line}" for line in lines)) from None
+        if get_origin(kind) is tuple and isinstance(value, list | tuple):
+            return _read_servers(value, location, mistakes)
+        return _read_value(kind, value)
+    except ValueError as error:
+        is_shown = not isinstance(value, Mapping) and not _SECRET_KEY.search(location)
+        mistakes.append(f"{location} = {value!r:.200}: {error}" if is_shown else f"{location}: {error}")
+        return None
+
+
+def _read_servers(servers: Sequence[Any], location: str, mistakes: list[str]) -> tuple[ServerSection, ...]:
+    """Raises: ValueError."""
+    if not 1 <= len(servers) <= _MAX_SERVERS:
+        raise ValueError(f"must be 1 to {_MAX_SERVERS} servers")
+    return tuple(
+        _read(ServerSection, server, f"{location}.{number}", mistakes) for number, server in enumerate(servers)
+    )
+
+
+def _read_value(kind: Any, value: Any) -> Any:
+    """Raises: ValueError saying what is allowed."""
+    if get_origin(kind) is Literal and value not in get_args(kind):
+        raise ValueError(f"must be {' or '.join(map(repr, get_args(kind)))}")
+    try:
+        # Not strict: what comes from the environment may be text where a number is wanted.
+        read = msgspec.convert(value, kind, strict=False, dec_hook=lambda wanted, given: wanted(given))
+    except msgspec.ValidationError as error:
+        raise ValueError(str(error).replace("Expected", "must be", 1)) from None
+    for rule in _rules(kind):
+        rule(read)
+    return read
+
+
+def _rules(kind: Any) -> Iterator[Callable[[Any], None]]:
+    for part in get_args(kind):
+        if isinstance(part, Meta) and part.extra is not None:
+            yield part.extra[_RULE]
+        yield from _rules(part)
 
 
 def _overlaid(values: dict[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:
@@ -261,19 +316,3 @@ def _toml_value(text: str) -> Any:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
-
-
-_SECRET_KEY: Final = re.compile(r"private_?key|token|passphrase", re.IGNORECASE)
-
-
-def _describe(mistake: Any) -> str:
-    location = ".".join(str(part) for part in mistake["loc"])
-    message = mistake["msg"].removeprefix("Value error, ")
-    if mistake["type"] == "extra_forbidden":
-        return f"{location}: unknown key"
-    if mistake["type"] == "missing":
-        return f"{location}: missing"
-    value = mistake["input"]
-    if isinstance(value, Mapping) or _SECRET_KEY.search(location):
-        return f"{location}: {message}" if location else message
-    return f"{location} = {value!r:.200}: {message}"

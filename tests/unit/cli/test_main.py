@@ -71,7 +71,7 @@ def test_main_imports_nothing_heavy() -> None:
     """A node keeps what it imports for as long as it runs."""
     script = (
         "import sys; from cluster.cli.main import main; main(['version'])\n"
-        "heavy = {'rich', 'cryptography', 'pydantic', 'http.client', 'ssl', 'asyncio', 'aiohttp'} & set(sys.modules)\n"
+        "heavy = {'rich', 'cryptography', 'msgspec', 'http.client', 'ssl', 'asyncio', 'aiohttp'} & set(sys.modules)\n"
         "sys.exit(', '.join(heavy) or None)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)

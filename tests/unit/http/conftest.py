@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import msgspec
 import pytest
 
 from cluster.http.app import HttpServer, create_app, start_http
@@ -110,7 +111,7 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
         service = FakeService(node_config(port, **{"data_dir": tmp_path, **config}))
         section = service.config.http
         if section.address != f"127.0.0.1:{port}":
-            section = section.model_copy(update={"address": f"127.0.0.1:{port}"})
+            section = msgspec.structs.replace(section, address=f"127.0.0.1:{port}")
         log = EventLog()
         app = create_app(service, log, clock=FakeClock(), rng=random.Random(1), max_waiting=max_waiting)
         server = await start_http(
