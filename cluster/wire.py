@@ -6,7 +6,7 @@ from typing import Any, Final
 from cluster import errors as cluster_errors
 from cluster.errors import ClusterError, RateLimitReached
 from providers import errors as provider_errors
-from providers.errors import ProviderError, RateLimited
+from providers.errors import ProviderError, ProviderUnavailable, RateLimited
 
 _KINDS: Final[dict[str, type[Exception]]] = {
     name: kind
@@ -19,7 +19,7 @@ _KINDS: Final[dict[str, type[Exception]]] = {
 def pack_error(error: BaseException, where: str) -> list[Any]:
     """Type, text, seconds to wait. Of an unexpected error only the type goes out: its text may hold anything."""
     match error:
-        case RateLimited() | RateLimitReached():
+        case RateLimited() | RateLimitReached() | ProviderUnavailable():
             return [_kind(error), str(error), error.retry_after_seconds]
         case ClusterError() | ProviderError():
             return [_kind(error), str(error), 0.0]
@@ -36,7 +36,7 @@ def unpack_error(packed: Sequence[Any]) -> ClusterError | ProviderError:
     """Any error that this version does not know becomes an InternalError with its text."""
     kind, text, retry_after = packed
     found = _KINDS.get(kind, cluster_errors.InternalError)
-    takes_pause = issubclass(found, RateLimited | RateLimitReached)
+    takes_pause = issubclass(found, RateLimited | RateLimitReached | ProviderUnavailable)
     error = found(text, retry_after) if takes_pause else found(text)
     assert isinstance(error, ClusterError | ProviderError)
     return error

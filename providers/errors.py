@@ -28,9 +28,16 @@ class ChainInvalid(ProviderError):
 
 
 class ProviderUnavailable(ProviderError):
-    """The system behind the provider does not answer, or refuses for a reason that can pass."""
+    """The system behind the provider does not answer, or refuses for a reason that can pass.
+
+    `retry_after_seconds` is when it is worth trying again, as far as the provider knows.
+    """
 
     retryable = True
+
+    def __init__(self, text: str, retry_after_seconds: float = 1.0) -> None:
+        super().__init__(text)
+        self.retry_after_seconds = retry_after_seconds
 
 
 class SigningKeyGone(ProviderUnavailable):

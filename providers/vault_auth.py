@@ -93,6 +93,7 @@ class _Token:
     ttl_seconds: float  # 0: it has no end
     is_renewable: bool
     since: float  # monotonic
+    ends_at: float  # Unix seconds, if it has an end
 
     @property
     def ends(self) -> float | None:
@@ -172,7 +173,7 @@ class Tokens:
             token = self._token
             if self._trouble or token is None or token.ends is None or self._config.auth_method:
                 return self._trouble
-            ends = datetime.fromtimestamp(self._now() + token.ends - self._clock(), UTC)
+            ends = datetime.fromtimestamp(token.ends_at, UTC)
             if not token.is_renewable:
                 return (
                     f"the Vault token expires at {ends:%Y-%m-%d %H:%M} UTC and is not renewable: "
@@ -223,13 +224,9 @@ class Tokens:
         if not value:
             raise ProviderUnavailable("login response did not return client token")
         ttl = fields.get("lease_duration" if part == "auth" else "ttl")
+        seconds = float(ttl) if isinstance(ttl, int | float) and ttl > 0 else 0.0
         is_renewable = fields.get("renewable")
-        return _Token(
-            value,
-            float(ttl) if isinstance(ttl, int | float) and ttl > 0 else 0.0,
-            is_renewable is True,
-            self._clock(),
-        )
+        return _Token(value, seconds, is_renewable is True, self._clock(), self._now() + seconds)
 
 
 def _refusal(answer: Answer, text: str) -> ProviderUnavailable:

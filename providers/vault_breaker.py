@@ -38,10 +38,16 @@ class Breaker:
                 return False
             now = self._clock()
             if now < self._closed_at:
-                raise ProviderUnavailable(f"{self._reason} (tried again in {self._closed_at - now:.1f}s)")
+                raise ProviderUnavailable(self._reason, self._closed_at - now)
             # Whoever comes first tries; the others go on being refused until that has an outcome, or is overdue.
             self._closed_at = now + self._pause_seconds
             return True
+
+    @property
+    def pause_seconds(self) -> float:
+        """How long it is still left alone; 0 when a call would be let through."""
+        with self._lock:
+            return max(0.0, self._closed_at - self._clock()) if self._failures >= _FAILURES else 0.0
 
     def succeeded(self) -> None:
         with self._lock:

@@ -18,6 +18,7 @@ from providers.vault_transport import Answer, Transport, TransportFailure
 #: Generating a big RSA key takes Vault seconds; signing does not.
 SLOW_SECONDS: Final = 30.0
 QUICK_SECONDS: Final = 5.0
+_RETRY_SECONDS: Final = 1.0
 
 
 class VaultRefused(ProviderUnavailable):
@@ -100,7 +101,7 @@ class VaultClient:
             hint = ": check Address, CAFile, CAPath, CertFile, KeyFile and TLSServerName" if error.is_tls else ""
             text = f"Vault is unavailable: {error}{hint}"
             self._breaker.failed(text, was_try=is_try)
-            raise ProviderUnavailable(text) from None
+            raise ProviderUnavailable(text, self._breaker.pause_seconds or _RETRY_SECONDS) from None
         if _is_outage(answer):
             self._breaker.failed(f"Vault is unavailable: {_reason(answer)}", was_try=is_try)
         else:
@@ -112,7 +113,7 @@ class VaultClient:
         match answer.status:
             case 429:
                 text = f"operation rate limited by CA provider: {_reason(answer)}"
-                return RateLimited(text, answer.retry_after_seconds or 1.0)
+                return RateLimited(text, answer.retry_after_seconds or _RETRY_SECONDS)
             case 403:
                 return VaultRefused(
                     f"Vault denies {where} ({_reason(answer)}): the policy of the token does not allow it, "
@@ -120,7 +121,8 @@ class VaultClient:
                     answer,
                 )
             case status if _is_outage(answer):
-                return ProviderUnavailable(f"Vault is unavailable: {_reason(answer)} ({status} to {where})")
+                pause = answer.retry_after_seconds or self._breaker.pause_seconds or _RETRY_SECONDS
+                return ProviderUnavailable(f"Vault is unavailable: {_reason(answer)} ({status} to {where})", pause)
             case status:
                 return VaultRefused(f"Vault answers {status} to {where}: {_reason(answer)}", answer)
 

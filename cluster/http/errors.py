@@ -132,7 +132,7 @@ def no_such_datacenter() -> InternalError:
 
 
 def _retry_after(error: Exception) -> int:
-    if isinstance(error, RateLimitReached | RateLimited):
+    if isinstance(error, RateLimitReached | RateLimited | ProviderUnavailable):
         return max(_RETRY_SECONDS, math.ceil(error.retry_after_seconds))
     return _RETRY_SECONDS
 

@@ -9,7 +9,7 @@ from cluster.errors import AnswerLost, ClusterError, InternalError, RateLimitRea
 from cluster.messages import pack_cert, pack_cluster, unpack_cert, unpack_cluster
 from cluster.wire import pack_error, unpack_error
 from providers import errors as provider_errors
-from providers.errors import ProviderError, RateLimited
+from providers.errors import ProviderError, ProviderUnavailable, RateLimited, SigningKeyGone
 
 KINDS = [
     kind
@@ -27,10 +27,10 @@ def test_error_arrives_as_what_it_was(kind: type[ClusterError | ProviderError]) 
     assert str(arrived) == "why"
 
 
-@pytest.mark.parametrize("kind", [RateLimited, RateLimitReached])
-def test_pause_arrives_too(kind: type[RateLimited | RateLimitReached]) -> None:
+@pytest.mark.parametrize("kind", [RateLimited, RateLimitReached, ProviderUnavailable, SigningKeyGone])
+def test_pause_arrives_too(kind: type[RateLimited | RateLimitReached | ProviderUnavailable]) -> None:
     arrived = unpack_error(pack_error(kind("wait", 2.5), ""))
-    assert isinstance(arrived, RateLimited | RateLimitReached)
+    assert isinstance(arrived, kind)
     assert arrived.retry_after_seconds == 2.5
 
 

@@ -254,6 +254,7 @@ async def test_a_signature_is_not_logged_twice(api: Running) -> None:
         (NoLeader("no leader is known"), 503, "1"),
         (Overloaded("a queue is full"), 503, "1"),
         (ProviderUnavailable("the backend does not answer"), 503, "1"),
+        (ProviderUnavailable("the backend does not answer", 7.4), 503, "8"),
         (ProviderError("odd"), 500, None),
         (CommitUnknown("it may or may not have been signed"), 504, None),
     ],
