@@ -134,6 +134,14 @@ class Provider(Protocol):
         """
         ...
 
+    def root_to_adopt(self) -> str:
+        """Primary only. The trust anchor that is there already and that `generate_root` would take over, PEM.
+
+        Empty when it would make a root. Lets a caller see in time that a rotation would bring the old root again.
+        Raises: as `prepare_root`.
+        """
+        ...
+
     def generate_root(self) -> tuple[CAChain, bytes]:
         """Primary only. The chain for the prepared root, made now or made earlier; with the state to commit.
 
@@ -156,6 +164,12 @@ class Provider(Protocol):
         """As `sign_leaf` for each, with one result for each, in order; a backend may work on many at a time.
 
         Raises nothing but defects: what `sign_leaf` would raise is that request's result (see `one_by_one`).
+        """
+        ...
+
+    def wants_renewal(self) -> bool:
+        """Primary only. Whether the configuration asks for another signing certificate than the one held, for example
+        elsewhere in the backend: one that `renew_signing_cert` would make. Cheap; no backend call.
         """
         ...
 

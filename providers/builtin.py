@@ -102,6 +102,11 @@ class BuiltinProvider:
         assert self._state is not None
         return builtin_state.encode(self._state)
 
+    def root_to_adopt(self) -> str:
+        """An operator's root, if one is configured and not held yet."""
+        config = self._as_primary(_NOT_ROOT)
+        return config.root_cert_pem if self._active is None else ""
+
     def generate_root(self) -> tuple[CAChain, bytes]:
         config = self._as_primary(_NOT_ROOT)
         state, key = self._state, self._key
@@ -149,6 +154,9 @@ class BuiltinProvider:
         )
         verify.verify_below(cert, [], root.cert, now=request.now)
         return x509.cert_pem(cert)
+
+    def wants_renewal(self) -> bool:
+        return False
 
     def renew_signing_cert(self) -> tuple[CAChain, bytes]:
         self._as_primary(_NOT_ROOT)

@@ -131,6 +131,11 @@ class VaultProvider:
             self._state = VaultState(self._cluster_id, True, config.root, config.common.key_kind, intent)
         return vault_state.encode(self._state)
 
+    def root_to_adopt(self) -> str:
+        self._as_primary(_NOT_ROOT)
+        root = self._issuing().find_root() if self._leaves is None else None
+        return root.anchor_pem if root else ""
+
     def generate_root(self) -> tuple[CAChain, bytes]:
         self._as_primary(_NOT_ROOT)
         state = self._state
@@ -143,6 +148,11 @@ class VaultProvider:
             self._hold(replace(state, root_pem=root.anchor_pem, above=root.above, signing=held))
         assert self._state is not None
         return self._require_leaves().chain, vault_state.encode(self._state)
+
+    def wants_renewal(self) -> bool:
+        """IntermediatePKIPath, or its namespace, has been changed."""
+        signing = self._state.signing if self._state else None
+        return self._is_primary and signing is not None and signing.place != self._require_config().intermediate
 
     def renew_signing_cert(self) -> tuple[CAChain, bytes]:
         config = self._as_primary(_NOT_ROOT)

@@ -445,6 +445,17 @@ def test_provider_at_work_has_nothing_to_warn_of(bench: Bench) -> None:
     assert list(bench.primary().provider.warnings()) == []
 
 
+def test_finished_ca_wants_no_renewal_and_takes_no_root_over(bench: Bench) -> None:
+    ca = bench.primary()
+    for provider in (ca.provider, ca.reopened()):
+        assert not provider.wants_renewal()
+        assert provider.root_to_adopt() == ""
+
+
+def test_fresh_configuration_has_no_root_to_take_over(bench: Bench) -> None:
+    assert bench.provider(bench.settings()).root_to_adopt() == ""
+
+
 def test_cleaning_up_and_closing_twice_does_no_harm(bench: Bench) -> None:
     ca = bench.primary()
     ca.provider.cleanup(ca.settings)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -523,6 +524,47 @@ def test_removed_mount_is_another_signing_certificate_and_not_another_root(moder
     renewed, modern.state = provider.renew_signing_cert()
     assert renewed.root_pem == chain.root_pem
     modern.provider().sign_leaf(modern.request())
+
+
+@pytest.mark.parametrize("change", [{"IntermediatePKIPath": "elsewhere"}, {"IntermediatePKINamespace": "team"}])
+def test_intermediate_that_is_wanted_elsewhere_asks_for_its_renewal(modern: Caller, change: dict[str, Any]) -> None:
+    _, chain = modern.primary()
+    provider = modern.provider(**change)
+    assert provider.wants_renewal()
+    provider.sign_leaf(modern.request())
+    _, modern.state = provider.renew_signing_cert()
+    renewed = modern.provider(**change)
+    assert not renewed.wants_renewal()
+    assert renewed.chain() != chain
+    renewed.sign_leaf(modern.request())
+    assert modern.provider().wants_renewal()
+
+
+def test_root_that_a_mount_has_already_is_known_before_it_is_taken_over(caller: Caller) -> None:
+    _, chain = caller.primary()
+    caller.state = b""
+    assert caller.provider().root_to_adopt() == chain.root_pem
+    assert caller.provider(RootPKIPath="fresh").root_to_adopt() == ""
+
+
+def test_pause_of_the_breaker_is_passed_on(caller: Caller) -> None:
+    provider, _ = caller.primary()
+    caller.vault.outage = failure(503, "Vault is sealed")
+    pauses = []
+    for _ in range(5):
+        with pytest.raises(ProviderUnavailable, match="Vault is sealed") as refused:
+            provider.sign_leaf(caller.request())
+        pauses.append(refused.value.retry_after_seconds)
+        caller.clock.advance(1.0)
+    assert pauses == [1.0, 1.0, 1.0, 2.0, 1.0]
+
+
+def test_pause_that_a_proxy_asks_for_is_passed_on(caller: Caller) -> None:
+    provider, _ = caller.primary()
+    caller.vault.outage = replace(failure(503, "busy"), retry_after_seconds=9.0)
+    with pytest.raises(ProviderUnavailable) as refused:
+        provider.sign_leaf(caller.request())
+    assert refused.value.retry_after_seconds == 9.0
 
 
 def test_removed_issuer_is_noticed_as_such(modern: Caller) -> None:
