@@ -45,6 +45,7 @@ class Host:
         self.operations: dict[str, Callable[..., Any]] = {
             "configure": self.configure,
             "prepare_root": self.prepare_root,
+            "root_to_adopt": self.root_to_adopt,
             "generate_root": self.generate_root,
             "renew_signing_cert": self.renew_signing_cert,
             "warnings": self.warnings,
@@ -68,10 +69,14 @@ class Host:
         self._providers[key] = provider
         if old is not None:
             old.close()
-        return [_pack_chain(provider.chain()), dict(provider.public_state())]
+        wants_renewal = is_primary and provider.wants_renewal()
+        return [_pack_chain(provider.chain()), dict(provider.public_state()), wants_renewal]
 
     def prepare_root(self, key: str, serial: bytes, uid: str, not_before: int) -> bytes:
         return self._provider(key).prepare_root(RootIntent(int.from_bytes(serial, "big"), uid, not_before))
+
+    def root_to_adopt(self, key: str) -> str:
+        return self._provider(key).root_to_adopt()
 
     def generate_root(self, key: str) -> list[Any]:
         chain, state = self._provider(key).generate_root()

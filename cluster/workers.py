@@ -1,7 +1,7 @@
 """The parent's side of the worker processes: a small pool, each with every provider in use configured in it.
 
-A worker that dies is replaced and configured again; what was under way in it fails as unavailable, which is safe to
-repeat because nothing counts before it is recorded in the log.
+A worker that dies is replaced and configured again, as often as it takes; what was under way in it fails as
+unavailable, which is safe to repeat because nothing counts before it is recorded in the log.
 """
 
 import asyncio
@@ -22,9 +22,13 @@ from providers.api import CAChain, IssuedLeaf, RootIntent
 from providers.errors import ProviderError, ProviderUnavailable
 
 _RESTART_PAUSE_SECONDS: Final = 0.1
+#: How long until a replaced worker is given again what could not be configured in it, at first and at most.
+_FIRST_PAUSE_SECONDS: Final = 0.5
+_LONGEST_PAUSE_SECONDS: Final = 15.0
 _STOP_SECONDS: Final = 2.0
 #: Leaf signing is milliseconds; a provider's backend may be slow, and has time-outs of its own below this.
 _CALL_SECONDS: Final = 60.0
+_ENDED: Final = "the signing process ended"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,7 @@ class Configured:
 
     chain: CAChain | None
     public_state: Mapping[str, str]
+    wants_renewal: bool = False  # of the certificate that signs leaves
 
 
 class _Worker:
@@ -60,6 +65,7 @@ class _Worker:
         self.process = process
         self._reader = reader
         self._writer = writer
+        self.lacking: set[str] = set()  # what should be configured in it and is not
         self._pending: dict[int, asyncio.Future[Any]] = {}
         self._last_id = 0
         self.reading = asyncio.get_running_loop().create_task(self._read())
@@ -79,8 +85,14 @@ class _Worker:
     def load(self) -> int:
         return len(self._pending)
 
+    @property
+    def is_gone(self) -> bool:
+        return self.reading.done()
+
     async def call(self, operation: str, *arguments: Any) -> Any:
         """Raises: ProviderError as the operation did; ProviderUnavailable when the process is gone or hangs."""
+        if self.is_gone:
+            raise ProviderUnavailable(_ENDED)
         self._last_id += 1
         identifier = self._last_id
         body = msgpack.packb([identifier, operation, arguments])
@@ -111,7 +123,7 @@ class _Worker:
         except (asyncio.IncompleteReadError, ConnectionError):
             for future in self._pending.values():
                 if not future.done():
-                    future.set_exception(ProviderUnavailable("the signing process ended"))
+                    future.set_exception(ProviderUnavailable(_ENDED))
 
     async def stop(self) -> None:
         self._writer.close()
@@ -159,29 +171,57 @@ class WorkerPool:
         """Replace the worker at this position whenever it dies."""
         while True:
             worker = self._workers[position]
-            status = await worker.process.wait()
+            status = await self._watch(worker)
             self._log("worker.lost", pid=worker.process.pid, status=status)
             await asyncio.sleep(_RESTART_PAUSE_SECONDS)
             async with self._configuring:
                 fresh = await _Worker.start()
-                for key, setup in self._setups.items():
-                    try:
-                        await fresh.call("configure", key, *setup.arguments())
-                    except ProviderError as error:
-                        self._log("worker.unconfigured", key=key, reason=str(error))
+                fresh.lacking = set(self._setups)
+                await self._complete(fresh)
                 self._workers[position] = fresh
+
+    async def _watch(self, worker: _Worker) -> int:
+        """Until it ends; its status. What it lacks, because a backend was away perhaps, is tried again meanwhile."""
+        ended = asyncio.ensure_future(worker.process.wait())
+        pause = _FIRST_PAUSE_SECONDS
+        try:
+            while worker.lacking:
+                await asyncio.wait({ended}, timeout=pause)
+                if ended.done():
+                    break
+                pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+                async with self._configuring:
+                    await self._complete(worker)
+            return await ended
+        finally:
+            ended.cancel()
+
+    async def _complete(self, worker: _Worker) -> None:
+        """Configure in it what it lacks. Only while `_configuring` is held."""
+        for key in sorted(worker.lacking):
+            setup = self._setups.get(key)
+            try:
+                if setup is not None:
+                    await worker.call("configure", key, *setup.arguments())
+                worker.lacking.discard(key)
+            except (ProviderError, ClusterError) as error:
+                self._log("worker.unconfigured", key=key, reason=str(error))
 
     # -- providers
 
     async def configure(self, key: str, setup: ProviderSetup) -> Configured:
         """Have the provider in every worker, replacing the one that had this key. Raises: ProviderError."""
         async with self._configuring:
-            answers = await asyncio.gather(
-                *(worker.call("configure", key, *setup.arguments()) for worker in self._workers)
-            )
+            # One that has just died is replaced in a moment, by one with all that is in `_setups`.
+            workers = [worker for worker in self._workers if not worker.is_gone]
+            if not workers:
+                raise ProviderUnavailable(_ENDED)
+            answers = await asyncio.gather(*(worker.call("configure", key, *setup.arguments()) for worker in workers))
             self._setups[key] = setup
-        chain, public_state = answers[0]
-        return Configured(_unpack_chain(chain), public_state)
+            for worker in workers:
+                worker.lacking.discard(key)
+        chain, public_state, wants_renewal = answers[0]
+        return Configured(_unpack_chain(chain), public_state, wants_renewal)
 
     async def forget(self, key: str) -> None:
         async with self._configuring:
@@ -194,11 +234,16 @@ class WorkerPool:
 
     async def prepare_root(self, key: str, intent: RootIntent) -> bytes:
         serial = intent.serial.to_bytes((intent.serial.bit_length() + 7) // 8, "big")
-        state: bytes = await self._workers[0].call("prepare_root", key, serial, intent.uid, intent.not_before)
+        state: bytes = await self._first(key).call("prepare_root", key, serial, intent.uid, intent.not_before)
         return state
 
+    async def root_to_adopt(self, key: str) -> str:
+        """The root that `generate_root` would take over instead of making one, or "". Raises: ProviderError."""
+        root_pem: str = await self._first(key).call("root_to_adopt", key)
+        return root_pem
+
     async def generate_root(self, key: str) -> tuple[CAChain, bytes]:
-        chain, state = await self._workers[0].call("generate_root", key)
+        chain, state = await self._first(key).call("generate_root", key)
         unpacked = _unpack_chain(chain)
         assert unpacked is not None
         return unpacked, state
@@ -208,38 +253,49 @@ class WorkerPool:
 
         Raises: ProviderError; NotSupported where the root itself signs.
         """
-        chain, state = await self._workers[0].call("renew_signing_cert", key)
+        chain, state = await self._first(key).call("renew_signing_cert", key)
         unpacked = _unpack_chain(chain)
         assert unpacked is not None
         return unpacked, state
 
     async def warnings(self, key: str) -> tuple[str, ...]:
         """What an operator should do something about, from every worker: each has a login of its own."""
-        found = await asyncio.gather(*(worker.call("warnings", key) for worker in self._workers))
+        workers = [worker for worker in self._workers if self._has(worker, key)]
+        found = await asyncio.gather(*(worker.call("warnings", key) for worker in workers))
         return tuple(dict.fromkeys(text for texts in found for text in texts))
 
     async def supports_cross_signing(self, key: str) -> bool:
-        return bool(await self._workers[0].call("supports_cross_signing", key))
+        return bool(await self._first(key).call("supports_cross_signing", key))
 
     async def cross_sign(self, key: str, cert_pem: str, serial: bytes, now: int, not_after: int) -> str:
-        """Another CA's root, signed by the one under `key`; PEM. Raises: ProviderError."""
-        cross_pem: str = await self._workers[0].call("cross_sign", key, cert_pem, serial, now, not_after)
+        """Another CA's root, signed by the one under `key`, and what is between that and the trust anchor; PEM.
+
+        Raises: ProviderError.
+        """
+        cross_pem: str = await self._first(key).call("cross_sign", key, cert_pem, serial, now, not_after)
         return cross_pem
 
     async def cleanup(self, key: str) -> None:
         """Remove what the provider made in its backend. Raises: ProviderError."""
-        await self._workers[0].call("cleanup", key)
+        await self._first(key).call("cleanup", key)
 
     # -- work that any worker can do
 
-    def _idlest(self) -> _Worker:
-        return min(self._workers, key=lambda worker: worker.load)
+    def _has(self, worker: _Worker, key: str) -> bool:
+        return not worker.is_gone and key not in worker.lacking
+
+    def _first(self, key: str) -> _Worker:
+        """Always the same one for a key, as long as it lives: some calls build on the one before."""
+        return next((worker for worker in self._workers if self._has(worker, key)), self._workers[0])
+
+    def _idlest(self, key: str = "") -> _Worker:
+        return min(self._workers, key=lambda worker: (not self._has(worker, key), worker.load))
 
     async def sign_leaves(
         self, key: str, trust_domain: str, datacenter: str, now: int, requests: Sequence[tuple[str, bytes]]
     ) -> list[IssuedLeaf | ProviderError | ClusterError]:
         """One result for each (CSR PEM, serial), in order. Raises: ProviderError when nothing was signed."""
-        results = await self._idlest().call("sign_leaves", key, trust_domain, datacenter, now, requests)
+        results = await self._idlest(key).call("sign_leaves", key, trust_domain, datacenter, now, requests)
         return [unpack_error(error) if error else _unpack_leaf(leaf) for error, leaf in results]
 
     async def check_csr(self, trust_domain: str, datacenter: str, csr_pem: str) -> tuple[str, str, str]:

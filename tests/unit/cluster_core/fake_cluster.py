@@ -238,8 +238,10 @@ class InProcessWorker:
     """A worker's operations in this process, through the same encoding; `failures` lets an operation fail."""
 
     load = 0
+    is_gone = False
 
     def __init__(self) -> None:
+        self.lacking: set[str] = set()
         self.host = Host()
         self.keys: set[str] = set()
         self.calls: list[str] = []

@@ -252,7 +252,7 @@ async def test_another_root_than_the_agreed_one_is_never_signed_with(tmp_path: P
 
         def configure(*arguments: object) -> list[object]:
             real(*arguments)
-            return [chain[0], {}]
+            return [chain[0], {}, False]
 
         node.worker.host.operations["configure"] = configure
         cluster.elect("b")

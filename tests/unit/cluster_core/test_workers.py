@@ -101,6 +101,54 @@ async def test_worker_that_dies_is_replaced_and_configured_again(pool: WorkerPoo
     assert ("worker.lost", {"pid": old[0], "status": -signal.SIGKILL}) in log.events
 
 
+async def test_replaced_worker_is_configured_as_soon_as_that_works(
+    pool: WorkerPool, log: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A backend that is away when a worker is replaced must not leave it without a CA for ever."""
+    monkeypatch.setattr("cluster.workers._FIRST_PAUSE_SECONDS", 0.01)
+    await with_root(pool)
+    good = pool._setups["k"]
+    pool._setups["k"] = setup(b"", LeafCertTTL="1m")  # refused, as a backend's refusal would be
+    old = pool.pids
+    os.kill(old[0], signal.SIGKILL)
+    await eventually(lambda: "worker.unconfigured" in log.names(), 20)
+    await eventually(lambda: pool.pids[0] not in old, 20)
+    # Meanwhile the other one does the work, although it has more of it.
+    for number in range(8):
+        await sign(pool, number)
+    assert await pool.warnings("k") == ()
+    pool._setups["k"] = good
+    await eventually(lambda: not pool._workers[0].lacking, 20)
+    os.kill(pool.pids[1], signal.SIGSTOP)
+    stopped = asyncio.ensure_future(pool._workers[1].call("warnings", "k"))
+    await eventually(lambda: pool._workers[1].load)
+    await sign(pool, 9)
+    os.kill(pool.pids[1], signal.SIGCONT)
+    assert await stopped == []
+
+
+async def test_forgotten_provider_is_not_given_to_a_worker_that_lacks_it(pool: WorkerPool, log: EventLog) -> None:
+    pool._workers[0].lacking = {"gone"}
+    os.kill(pool.pids[0], signal.SIGKILL)
+    await eventually(lambda: "worker.lost" in log.names(), 20)
+    await eventually(lambda: not pool._workers[0].is_gone, 20)
+    assert pool._workers[0].lacking == set()
+    assert "worker.unconfigured" not in log.names()
+
+
+async def test_worker_that_has_ended_is_not_asked(pool: WorkerPool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between its end and its replacement: nobody would answer."""
+    monkeypatch.setattr("cluster.workers._RESTART_PAUSE_SECONDS", 5.0)
+    await with_root(pool)
+    os.kill(pool.pids[0], signal.SIGKILL)
+    await eventually(lambda: pool._workers[0].is_gone, 20)
+    async with asyncio.timeout(4.0):
+        await sign(pool, 1)
+        await pool.configure("other", setup())
+        with pytest.raises(ProviderUnavailable, match="ended"):
+            await pool._workers[0].call("warnings", "k")
+
+
 async def test_work_in_a_worker_that_dies_fails_as_unavailable(pool: WorkerPool) -> None:
     await with_root(pool)
     for pid in pool.pids:
