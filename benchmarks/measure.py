@@ -17,10 +17,11 @@ from benchmarks.failover import measure_failover
 from benchmarks.idle import measure_idle
 from benchmarks.load import LoadPlan, LoadResult, roots_plan, run_load, sign_plan
 from benchmarks.nodes import LocalCluster, cpu_seconds, process_tree
-from benchmarks.results import LEADER, PATHS, SPREAD, CommitPoint, Level, Point, Sweep
+from benchmarks.results import LEADER, PATHS, SPREAD, CommitPoint, Level, Point, Sweep, ThroughVault, VaultPoint
 from benchmarks.stats import Histogram, Spread
 
 CLIENTS = (1, 16, 64, 256)
+VAULT_CLIENTS = (1, 16, 64)
 TARGET_CLIENTS = 64
 READ_CLIENTS = 64
 _COMMIT_SECONDS = "quorumca_commit_seconds"
@@ -51,6 +52,7 @@ class _Run:
 
     load: LoadResult
     cpu_us: float
+    beside_us: float
     cores_elsewhere: float
 
 
@@ -78,6 +80,9 @@ class _Rounds:
             generator_cpu_percent=round(max(load.generator_cpu_percent for load in loads), 1),
         )
 
+    def beside_us(self, case: _Case) -> Spread:
+        return Spread.of([run.beside_us for run in self.runs[case]])
+
     def commit(self, clients: int) -> CommitPoint:
         found = self.commits[clients]
         return CommitPoint(
@@ -89,15 +94,21 @@ class _Rounds:
 
 
 class Bench:
-    """Measures one running cluster."""
+    """Measures one running cluster; `beside` are processes that work for it, and are counted apart."""
 
     def __init__(
-        self, cluster: LocalCluster, csrs: Sequence[str], effort: Effort, say: Callable[[str], None] = print
+        self,
+        cluster: LocalCluster,
+        csrs: Sequence[str],
+        effort: Effort,
+        say: Callable[[str], None] = print,
+        beside: Sequence[psutil.Process] = (),
     ) -> None:
         self._cluster = cluster
         self._csrs = csrs
         self._effort = effort
         self._say = say
+        self._beside = beside
 
     def sweep(self) -> Sweep:
         """All paths at all numbers of clients, and reads of the roots."""
@@ -130,6 +141,16 @@ class Bench:
             failover=failover,
         )
 
+    def through_vault(self, server: str) -> ThroughVault:
+        """Signing, of a cluster whose keys are in this server, the process beside it."""
+        cases = [_Case("sign", LEADER, clients) for clients in VAULT_CLIENTS]
+        rounds = self._run(cases)
+        return ThroughVault(
+            server=server,
+            baseline=Spread.of(rounds.baseline),
+            points=tuple(VaultPoint(rounds.point(case), rounds.beside_us(case)) for case in cases),
+        )
+
     def _run(self, cases: Iterable[_Case]) -> _Rounds:
         rounds = _Rounds()
         for number in range(self._effort.rounds):
@@ -151,11 +172,14 @@ class Bench:
 
     def _run_load(self, plan: LoadPlan) -> _Run:
         trees = [process for node in self._cluster.nodes for process in process_tree(node.pid)]
-        ours, own, busy, started = cpu_seconds(trees), _children_seconds(), _busy_seconds(), time.monotonic()
+        ours, beside = cpu_seconds(trees), cpu_seconds(self._beside)
+        own, busy, started = _children_seconds(), _busy_seconds(), time.monotonic()
         load = run_load(plan)
-        ours, own, busy = cpu_seconds(trees) - ours, _children_seconds() - own, _busy_seconds() - busy
-        elsewhere = (busy - ours - own) / (time.monotonic() - started)
-        return _Run(load, 1e6 * ours / max(1, load.successes), max(0.0, elsewhere))
+        ours, beside = cpu_seconds(trees) - ours, cpu_seconds(self._beside) - beside
+        own, busy = _children_seconds() - own, _busy_seconds() - busy
+        elsewhere = (busy - ours - beside - own) / (time.monotonic() - started)
+        each = 1e6 / max(1, load.successes)
+        return _Run(load, each * ours, each * beside, max(0.0, elsewhere))
 
     def _plan(self, case: _Case) -> LoadPlan:
         targets = self._targets(case.path)

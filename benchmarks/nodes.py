@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
 import psutil
@@ -29,13 +30,10 @@ _BASE_PORTS: Final = (8300, 8400, 8500)
 _OFFSETS: Final = range(10_000, 24_000, 100)
 #: The CA as a bench wants it: Consul's defaults without the limit of 50 signatures per second.
 _CONFIG: Final[Mapping[str, object]] = {
-    "Provider": "consul",
-    "Config": {
-        "LeafCertTTL": "72h",
-        "IntermediateCertTTL": "8760h",
-        "RootCertTTL": "87600h",
-        "CSRMaxPerSecond": 0,
-    },
+    "LeafCertTTL": "72h",
+    "IntermediateCertTTL": "8760h",
+    "RootCertTTL": "87600h",
+    "CSRMaxPerSecond": 0,
 }
 
 
@@ -107,10 +105,13 @@ class LocalCluster:
         leader = self.leader()
         return [node for node in self.nodes if node.name != leader.name]
 
-    def configure(self) -> str:
-        """No limit on signatures; returns the trust domain."""
+    def configure(self, provider: str = "consul", config: Mapping[str, object] = MappingProxyType({})) -> str:
+        """No limit on signatures, and these keys of the provider; returns the trust domain."""
+        # Another provider by force: nobody trusts the root of before, and a chain from it would be more to send.
+        forced = {"ForceWithoutCrossSigning": provider != "consul"}
+        body = {"Provider": provider, "Config": {**_CONFIG, **config}, **forced}
         # A leader that has made its root may still be taking it into use, and refuses until it has.
-        wait_for("the CA to be configured", lambda: [self.leader().ask("PUT", "/v1/connect/ca/configuration", _CONFIG)])
+        wait_for("the CA to be configured", lambda: [self.leader().ask("PUT", "/v1/connect/ca/configuration", body)])
         leader = self.leader()
         trust_domain: str = leader.get("/v1/connect/ca/roots")["TrustDomain"]
         return trust_domain

@@ -12,6 +12,7 @@ from benchmarks.stats import Spread
 from benchmarks.targets import LEADER_SHARE, ONE_CLIENT_MS, SPREAD_SHARE
 
 _COLOURS: Final = {"leader": "#1b6ca8", "follower": "#c8553d", "spread": "#3c896d"}
+_VAULT: Final = "#8d5fa8"
 _GREY: Final = "#777777"
 
 
@@ -88,6 +89,10 @@ def _draw_latencies(axes: Axes, results: Results) -> None:
         ):
             medians = [one.median for one in spreads]
             axes.plot(clients, medians, style, color=_COLOURS[path], marker="o", markersize=4, label=label)
+    if results.vault is not None:
+        through = [point.signing for point in results.vault.points]
+        medians = [point.p50_ms.median for point in through]
+        axes.plot([point.clients for point in through], medians, color=_VAULT, marker="s", label="leader, Vault p50")
     commits = results.sweep.commits
     medians = [commit.p50_ms.median for commit in commits]
     axes.plot([commit.clients for commit in commits], medians, color=_GREY, marker="x", label="commit p50")

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks.results import PATHS, Results
+from benchmarks.results import LEADER, PATHS, Point, Results, ThroughVault
 from benchmarks.targets import Verdict
 
 
@@ -20,6 +20,7 @@ def write_markdown(results: Results, verdicts: Sequence[Verdict], path: Path, pl
         f"![rates, latencies and the ledger's influence]({plot})",
         "## Targets\n\n" + targets_table(verdicts),
         "## Signing\n\n" + _points_table(results, "sign"),
+        "## Through Vault\n\n" + _through_vault(results),
         "## Reading the roots\n\n" + _points_table(results, "roots"),
         "## Commit, on the leader\n\n" + _commits_table(results),
         "## Idle nodes\n\n" + _idle_table(results),
@@ -81,6 +82,54 @@ def _points_table(results: Results, operation: str) -> str:
         "failures",
     )
     return _table(titles, rows)
+
+
+def _through_vault(results: Results) -> str:
+    vault = results.vault
+    if vault is None:
+        return "Not measured: no OpenBao is installed here."
+    rows = [
+        row
+        for point in vault.points
+        for row in (
+            _provider_row("built-in", results.sweep.point("sign", LEADER, point.signing.clients), "–"),
+            _provider_row("vault", point.signing, f"{point.server_cpu_us.median:,.0f}"),
+        )
+    ]
+    titles = (
+        "provider",
+        "clients",
+        "per second",
+        "p50 ms",
+        "p99 ms",
+        "CPU µs each",
+        "CPU µs of Vault",
+        "busy elsewhere",
+        "failures",
+    )
+    return _about_vault(vault) + "\n\n" + _table(titles, rows)
+
+
+def _about_vault(vault: ThroughVault) -> str:
+    return (
+        f"The keys in {vault.server}, over TLS, with its storage on the same disk and its work on the same cores: every"
+        " leaf is signed there, verified here, and synced to disk on a majority as any other. Through the leader of a"
+        f" cluster of its own, at a Y of {vault.baseline.text()}; the built-in provider's rows are those from above."
+    )
+
+
+def _provider_row(provider: str, point: Point, server_cpu_us: str) -> tuple[str, ...]:
+    return (
+        provider,
+        f"{point.clients}",
+        point.rate.text(),
+        point.p50_ms.text(2),
+        point.p99_ms.text(2),
+        f"{point.cpu_us.median:,.0f}",
+        server_cpu_us,
+        f"{point.cores_elsewhere:.1f}",
+        f"{sum(point.failures.values())}",
+    )
 
 
 def _commits_table(results: Results) -> str:

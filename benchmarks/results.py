@@ -84,6 +84,23 @@ class Sweep:
 
 
 @dataclass(frozen=True, slots=True)
+class VaultPoint:
+    """Signing while the keys are in Vault. The processor time of `signing` is that of our nodes alone."""
+
+    signing: Point
+    server_cpu_us: Spread  # of Vault, per request
+
+
+@dataclass(frozen=True, slots=True)
+class ThroughVault:
+    """Every number of clients, through the leader of a cluster of its own, with Vault on the same machine."""
+
+    server: str  # name and version
+    baseline: Spread
+    points: tuple[VaultPoint, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Machine:
     """Where the numbers come from."""
 
@@ -109,3 +126,4 @@ class Results:
     baseline: Spread
     sweep: Sweep
     levels: tuple[Level, ...]
+    vault: ThroughVault | None  # None where no server is installed

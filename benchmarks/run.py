@@ -24,6 +24,7 @@ from benchmarks.report import targets_table, write_json, write_markdown
 from benchmarks.results import Level, Results, Sweep
 from benchmarks.stats import Spread
 from benchmarks.targets import judge
+from benchmarks.vault import measure_through_vault
 
 _RESULTS = Path(__file__).parent / "results"
 _POOL = 256
@@ -67,6 +68,7 @@ def _measure(options: argparse.Namespace, data_dir: Path) -> Results:
             # Once is enough: what the ledger's size could change is part of every level.
             sweep = sweep or bench.sweep()
     assert sweep is not None
+    vault = measure_through_vault(data_dir / "vault", effort, _POOL, say)
     samples = [*quiet, *sweep.baseline.samples, *(sample for level in levels for sample in level.baseline.samples)]
     return Results(
         taken_at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -77,6 +79,7 @@ def _measure(options: argparse.Namespace, data_dir: Path) -> Results:
         baseline=Spread.of(samples),
         sweep=sweep,
         levels=tuple(levels),
+        vault=vault,
     )
 
 

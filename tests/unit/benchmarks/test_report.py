@@ -16,6 +16,8 @@ from benchmarks.results import (
     Point,
     Results,
     Sweep,
+    ThroughVault,
+    VaultPoint,
 )
 from benchmarks.stats import Spread
 from benchmarks.targets import Verdict, judge
@@ -40,7 +42,12 @@ def _level(records: int, leader: float = 450.0, spread: float = 350.0, failover:
     )
 
 
-def _results(*levels: Level) -> Results:
+def _vault() -> ThroughVault:
+    points = (_point("sign", "leader", clients, 200.0 + clients, p50_ms=7.0) for clients in (1, 16, 64))
+    return ThroughVault("OpenBao 2.9", _Y, tuple(VaultPoint(point, Spread.of([1300.0])) for point in points))
+
+
+def _results(*levels: Level, vault: ThroughVault | None = None) -> Results:
     signs = [_point("sign", path, clients, 300.0) for path in PATHS for clients in (1, 16, 64, 256)]
     commits = tuple(CommitPoint(n, Spread.of([1.0]), Spread.of([0.8]), Spread.of([3.0])) for n in (1, 16, 64, 256))
     return Results(
@@ -52,6 +59,7 @@ def _results(*levels: Level) -> Results:
         baseline=_Y,
         sweep=Sweep(_Y, (*signs, *(_point("roots", path, 64, 5000.0) for path in PATHS)), commits),
         levels=levels,
+        vault=vault,
     )
 
 
@@ -113,3 +121,35 @@ def test_files_are_written_and_complete(tmp_path: Path) -> None:
     assert text.count("| pass |") == len(verdicts)
     assert "| follower | 256 | 300 (300–300) | 0.30 | 2.00 (2.00–2.00) | 9.00 (9.00–9.00) | 800 | 0.1 | 0 |" in text
     assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
+
+
+def _markdown(results: Results, directory: Path) -> str:
+    write_markdown(results, judge(results), directory / "bench.md", plot="bench.png")
+    return (directory / "bench.md").read_text()
+
+
+def test_signing_through_vault_stands_beside_the_built_in_provider(tmp_path: Path) -> None:
+    results = _results(_level(0), vault=_vault())
+    section = _markdown(results, tmp_path).partition("## Through Vault")[2].partition("\n## ")[0]
+    assert "OpenBao 2.9" in section
+    rows = [line for line in section.splitlines() if line.startswith(("| built-in", "| vault"))]
+    assert [row.split(" | ")[:3] for row in rows] == [
+        ["| built-in", "1", "300 (300–300)"],
+        ["| vault", "1", "201 (201–201)"],
+        ["| built-in", "16", "300 (300–300)"],
+        ["| vault", "16", "216 (216–216)"],
+        ["| built-in", "64", "300 (300–300)"],
+        ["| vault", "64", "264 (264–264)"],
+    ]
+    assert rows[1] == "| vault | 1 | 201 (201–201) | 7.00 (7.00–7.00) | 9.00 (9.00–9.00) | 800 | 1,300 | 0.1 | 0 |"
+    write_json(results, judge(results), tmp_path / "bench.json")
+    content = json.loads((tmp_path / "bench.json").read_text())
+    assert content["vault"]["points"][2]["signing"]["clients"] == 64
+    draw(results, tmp_path / "with.png")
+    draw(replace(results, vault=None), tmp_path / "without.png")
+    assert (tmp_path / "with.png").read_bytes() != (tmp_path / "without.png").read_bytes()
+
+
+def test_without_a_server_the_page_says_that_nothing_was_measured(tmp_path: Path) -> None:
+    section = _markdown(_results(_level(0)), tmp_path).partition("## Through Vault")[2].partition("\n## ")[0]
+    assert section.strip() == "Not measured: no OpenBao is installed here."
