@@ -23,6 +23,8 @@ _DEFAULTS: Final[Mapping[str, object]] = {
 _INTERMEDIATE_TTL: Final = ("IntermediateCertTTL", "8760h0m0s")
 #: Secret under every provider, even one this node does not know.
 _ALWAYS_SECRET: Final = frozenset({"PrivateKey", "Token", "AuthMethod", "auth_method"})
+#: Ways to log in of which a provider takes one: whoever gives one means it instead of what is stored.
+_LOGINS: Final = (frozenset({"token"}), frozenset({"authmethod", "auth_method"}))
 #: Node files may use Consul's names of configuration files (spec 1.6). What is not here is camel-cased word by word.
 _FILE_KEYS: Final[Mapping[str, str]] = {
     "root_pki_path": "RootPKIPath",
@@ -91,9 +93,13 @@ def secret_keys(provider: str) -> frozenset[str]:
 def keep_secrets(settings: CASettings, stored: Mapping[str, object]) -> CASettings:
     """An omitted secret keeps its stored value; an explicit "" clears it (design 9.1).
 
-    An omitted PrivateKey that is not of the kind asked for counts as cleared: a new one will be made.
+    A Token takes the place of a stored AuthMethod, and the other way round. An omitted PrivateKey that is not of the
+    kind asked for counts as cleared: a new one will be made.
     """
     given = {key.lower() for key in settings.secrets}
+    replaced = {key.lower() for key, value in settings.secrets.items() if value != ""}
+    if any(replaced & login for login in _LOGINS):
+        given |= frozenset().union(*_LOGINS)
     kept = {key: value for key, value in stored.items() if key.lower() not in given and value != ""}
     merged = CASettings(settings.provider, settings.config, {**kept, **settings.secrets})
     if "privatekey" not in given and not private_key_fits(merged.merged):

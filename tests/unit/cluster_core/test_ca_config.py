@@ -59,6 +59,21 @@ def test_omitted_secret_is_kept_and_an_empty_one_clears(
     assert keep_secrets(_settings(**given), stored).secrets == expected
 
 
+@pytest.mark.parametrize("name", ["AuthMethod", "authmethod", "auth_method"])
+def test_one_login_takes_the_place_of_the_other(name: str) -> None:
+    method = {"Type": "approle"}
+    with_token = keep_secrets(settings_of("vault", {"Token": "t"}), {name: method, "PrivateKey": "k"})
+    assert with_token.secrets == {"Token": "t", "PrivateKey": "k"}
+    with_method = keep_secrets(settings_of("vault", {name: method}), {"token": "t"})
+    assert with_method.secrets == {name: method}
+
+
+@pytest.mark.parametrize("raw", [{}, {"Token": ""}])
+def test_login_that_is_left_out_stays(raw: dict[str, object]) -> None:
+    kept = keep_secrets(settings_of("vault", raw), {"AuthMethod": {"Type": "approle"}})
+    assert kept.secrets["AuthMethod"] == {"Type": "approle"}
+
+
 # -- from the node's file
 
 
