@@ -7,16 +7,19 @@ from cluster.ca_config import CASettings
 from cluster.errors import InternalError
 from cluster.serials import new_intent
 from cluster.workers import Configured
+from providers import x509
 from providers.errors import ProviderError
 
 
 class Candidate:
-    """An async context. `state` is what the provider is given at first; empty for one that shall begin afresh."""
+    """An async context. `key` is what the workers know it by. `state` is what the provider is given at first; empty for
+    one that shall begin afresh.
+    """
 
     def __init__(self, authority: Authority, cluster_id: str, settings: CASettings, state: bytes) -> None:
         self._authority = authority
         self._cluster_id = cluster_id
-        self._key = f"candidate-{secrets.token_hex(8)}"
+        self.key = f"candidate-{secrets.token_hex(8)}"
         self.settings = settings
         self.state = state
         self.configured = Configured(None, {})
@@ -25,20 +28,31 @@ class Candidate:
         """Raises: InternalError with the provider's reason, as Consul words it."""
         setup = self._authority.setup(self._cluster_id, self.settings, self.state)
         try:
-            self.configured = await self._authority.pool.configure(self._key, setup)
+            self.configured = await self._authority.pool.configure(self.key, setup)
         except BaseException as error:  # being cancelled too: some workers may have it already
-            await self._authority.pool.forget(self._key)
+            await self._authority.pool.forget(self.key)
             if isinstance(error, ProviderError):
                 raise InternalError(f"error configuring provider: {error}") from error
             raise
         return self
 
+    async def root_to_adopt(self) -> str:
+        """Id of the root that `prepare_root` and what follows would bring without making it; else empty.
+
+        Raises: InternalError.
+        """
+        try:
+            root_pem = await self._authority.pool.root_to_adopt(self.key)
+        except ProviderError as error:
+            raise InternalError(f"error generating CA root certificate: {error}") from error
+        return x509.root_id(root_pem) if root_pem else ""
+
     async def prepare_root(self, now: int) -> bytes:
         """The provider's state with its key made or taken over. Raises: InternalError."""
         try:
-            return await self._authority.pool.prepare_root(self._key, new_intent(now))
+            return await self._authority.pool.prepare_root(self.key, new_intent(now))
         except ProviderError as error:
             raise InternalError(f"error generating CA root certificate: {error}") from error
 
     async def __aexit__(self, *_: object) -> None:
-        await self._authority.pool.forget(self._key)
+        await self._authority.pool.forget(self.key)

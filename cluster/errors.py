@@ -56,6 +56,10 @@ class ChangeUnderWay(InternalError):
     """Definitely not done: the CA is being changed already."""
 
 
+class LostRace(InternalError):
+    """Definitely not done: the CA has changed since it was looked at."""
+
+
 class NotLeader(ClusterError):
     """Definitely not done: this node does not lead. Safe to send again, to the leader."""
 

@@ -9,11 +9,12 @@ from cluster.authority import Authority, ProviderRecord, open_record, settings_i
 from cluster.ca_config import CASettings, policies_of, without_key
 from cluster.candidate import Candidate
 from cluster.clock import Clock
-from cluster.errors import AnswerLost, InternalError, NotFound, NotReady, Refused
+from cluster.errors import InternalError, NotFound, NotReady, Refused
 from cluster.ledger_reads import LedgerReads
+from cluster.proof import MAX_CHAIN_BYTES
 from cluster.raft.replica import Replica
-from cluster.reconfigure import Attempt, done_before
-from cluster.rotation import MAX_CHAIN_BYTES, RotationRequest, Rotator, retention_seconds
+from cluster.reconfigure import Attempt, base_index, done_before
+from cluster.rotation import RotationRequest, Rotator, retention_seconds
 from cluster.uptake import UptakeMeter
 from fsm.state import CAConfig, CARoot, RotationPhase, State
 from providers.errors import ConfigInvalid
@@ -54,6 +55,8 @@ class OperatorRotation:
         config, root, settings = self._wanted(state, request)
         kind = self._checked(settings).key_kind
         chain_bytes, links = await self._rotator.check(state, 0, is_forced=request.is_forced)
+        async with Candidate(self._authority, config.cluster_id, settings, b"") as candidate:
+            await _require_new_root(candidate, root)
         now = int(self._clock.now())
         issuer = parse_hex(root.signing_key_id)
         affected = await self._ledger.call(lambda reader: reader.valid_count(now, issuer))
@@ -82,20 +85,14 @@ class OperatorRotation:
         """Begin; the rotation's id. Raises: Refused, InternalError, NotReady (no effect); CommitUnknown."""
         async with self._authority.change("RECONFIGURING", is_duty=False):
             state = self._replica.state
-            if attempt.is_repeat:
-                if (done := done_before(state, attempt.request_id)) is not None:
-                    return done
-                if state.ca_index != attempt.ca_index:
-                    raise AnswerLost("the answer to this request was lost, and the CA has changed since: look first")
-            config, _, settings = self._wanted(state, request)
+            if attempt.is_repeat and (done := done_before(state, attempt.request_id)) is not None:
+                return done
+            ca_index = base_index(state, attempt)
+            config, root, settings = self._wanted(state, request)
             policies = policies_of(settings)
             await self._rotator.check(state, 0, is_forced=request.is_forced)
             async with Candidate(self._authority, config.cluster_id, settings, b"") as candidate:
-                if candidate.configured.chain is not None:
-                    raise Refused(
-                        f"the provider {config.provider} keeps its root where this configuration points: change that"
-                        " with PUT /v1/connect/ca/configuration"
-                    )
+                await _require_new_root(candidate, root)
                 provider_state = await candidate.prepare_root(int(self._clock.now()))
             target = replace(
                 config,
@@ -111,7 +108,7 @@ class OperatorRotation:
                     target,
                     settings,
                     provider_state,
-                    attempt.ca_index,
+                    ca_index,
                     is_forced=request.is_forced,
                     is_staged=request.is_staged,
                     wait_seconds=request.wait_seconds,
@@ -185,3 +182,12 @@ class OperatorRotation:
             return CommonConfig.parse(settings.config)
         except ConfigInvalid as error:
             raise InternalError(f"error configuring provider: {error}") from error
+
+
+async def _require_new_root(candidate: Candidate, active: CARoot) -> None:
+    """Raises: Refused where the provider would bring the root that is active already; InternalError."""
+    if candidate.configured.chain is not None or await candidate.root_to_adopt() == active.root_id:
+        raise Refused(
+            f"the provider {candidate.settings.provider} keeps its root where this configuration points: change that"
+            " with PUT /v1/connect/ca/configuration"
+        )

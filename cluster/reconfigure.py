@@ -23,6 +23,7 @@ from cluster.errors import (
     ClusterError,
     CommitUnknown,
     InternalError,
+    LostRace,
     NotLeader,
     NotReady,
     Refused,
@@ -30,7 +31,7 @@ from cluster.errors import (
 )
 from cluster.raft.guard import Log
 from cluster.raft.replica import Replica
-from cluster.rotation import RotationRequest, Rotator
+from cluster.rotation import LOST_RACE, SAME_ROOT, RotationRequest, Rotator
 from cluster.waiting import wait_any
 from fsm.apply import STALE_INDEX
 from fsm.commands import Rejected, SetConfig
@@ -81,23 +82,30 @@ class Reconfigurer:
 
     async def _apply(self, update: ConfigUpdate, attempt: Attempt) -> str:
         async with self._authority.change("RECONFIGURING", is_duty=False):
-            state = self._replica.state
-            if state.ca_index < attempt.ca_index:
-                # Another leader's write has been seen: nothing may be judged, or found to be the same, from here.
-                raise NotLeader("this node does not lead any more")
-            config = state.config
-            if config is None:
-                raise NotReady(f"CA has not finished initializing: {self._authority.trouble or 'no configuration yet'}")
-            if attempt.is_repeat and (done := done_before(state, attempt.request_id)) is not None:
-                return done
-            if attempt.is_repeat and state.ca_index != attempt.ca_index:
-                raise AnswerLost("the answer to this write was lost, and the configuration has changed since: read it")
-            if state.rotation is not None:
-                raise InternalError(
-                    'CA is already in state "RECONFIGURING": a rotation is under way, see /v1/connect/ca/rotation'
-                )
-            self._check(update, config, state)
-            return await self._change(update, config, state, attempt)
+            try:
+                return await self._apply_now(update, attempt)
+            except LostRace:
+                # A duty whose outcome was not known yet has been done after all: that is nothing to trouble anybody
+                # with. Another operator's write is found out now.
+                return await self._apply_now(update, attempt)
+
+    async def _apply_now(self, update: ConfigUpdate, attempt: Attempt) -> str:
+        state = self._replica.state
+        if state.ca_index < attempt.ca_index:
+            # Another leader's write has been seen: nothing may be judged, or found to be the same, from here.
+            raise NotLeader("this node does not lead any more")
+        config = state.config
+        if config is None:
+            raise NotReady(f"CA has not finished initializing: {self._authority.trouble or 'no configuration yet'}")
+        if attempt.is_repeat and (done := done_before(state, attempt.request_id)) is not None:
+            return done
+        attempt = replace(attempt, ca_index=base_index(state, attempt))
+        if state.rotation is not None:
+            raise InternalError(
+                'CA is already in state "RECONFIGURING": a rotation is under way, see /v1/connect/ca/rotation'
+            )
+        self._check(update, config, state)
+        return await self._change(update, config, state, attempt)
 
     def _check(self, update: ConfigUpdate, config: CAConfig, state: State) -> None:
         if update.state and dict(update.state) != dict(config.public_state):
@@ -146,6 +154,9 @@ class Reconfigurer:
         self, candidate: Candidate, update: ConfigUpdate, config: CAConfig, state: State, attempt: Attempt
     ) -> str:
         """This configuration means another root: everything that can be checked is, then the intent is committed."""
+        assert state.active_root is not None
+        if await candidate.root_to_adopt() == state.active_root.root_id:
+            raise InternalError(SAME_ROOT)
         root_bytes = len(_text(candidate.settings, "RootCert"))
         await self._rotator.check(state, root_bytes, is_forced=update.force_without_cross_signing)
         provider_state = await candidate.prepare_root(int(self._clock.now()))
@@ -213,7 +224,7 @@ class Reconfigurer:
         result = await self._replica.propose(SetConfig(attempt.ca_index, changed, sealed), timeout=_COMMIT_SECONDS)
         if isinstance(result, Rejected):
             if result.code == STALE_INDEX:
-                raise InternalError("could not atomically update roots and config")
+                raise LostRace(LOST_RACE)
             raise Refused(f"{result.code}: {result.detail}")
         self._log("ca.configured", provider=settings.provider, index=result.index)
 
@@ -268,6 +279,20 @@ class Reconfigurer:
             raise InternalError("the configuration is stored, but the CA has not come up with it yet") from None
         if self._replica.state.active_root is None:
             raise InternalError(self._authority.trouble)
+
+
+def base_index(state: State, attempt: Attempt) -> int:
+    """The index that a write is made from: the present one, if nothing but the leader's own work (pruned roots, a
+    renewed certificate) came behind the one its author has seen. Else that one, and the write will be refused.
+
+    Raises: AnswerLost when it is a repetition, and its first sending may have been part of what came.
+    """
+    has_changed = state.config is not None and state.config.modify_index > attempt.ca_index
+    # A rotation that was given up has left the configuration as it was; it may have been this write's.
+    is_hidden = state.last_rotation is not None and not state.last_rotation.root_id
+    if attempt.is_repeat and state.ca_index != attempt.ca_index and (has_changed or is_hidden):
+        raise AnswerLost("the answer to this write was lost, and the configuration has changed since: read it")
+    return attempt.ca_index if has_changed else state.ca_index
 
 
 def done_before(state: State, request_id: bytes) -> str | None:

@@ -26,7 +26,7 @@ def root_of(chain: CAChain, config: CAConfig, *, is_active: bool) -> CARoot:
         not_before=unix(cert.not_valid_before_utc),
         not_after=unix(cert.not_valid_after_utc),
         root_pem=chain.root_pem,
-        intermediates=tuple(intermediate_of(pem) for pem in chain.intermediate_pems),
+        intermediates=intermediates_of(chain.intermediate_pems),
         is_active=is_active,
         private_key_type=kind.type,
         private_key_bits=kind.bits,
@@ -66,6 +66,21 @@ def needed_links(links: Iterable[Intermediate], trusted: Iterable[CARoot], own_k
     return tuple(kept[:needed])
 
 
+def trusted_through(root: CARoot, roots: Iterable[CARoot], now: float) -> tuple[CARoot, ...]:
+    """Of these roots, those that leaves of this one lead to: itself, and each that its links reach while they last."""
+    keys = {root.key_id}
+    for link in links_of(root):
+        if now > link.not_after:
+            break
+        keys.add(link.issuer_key_id)
+    return tuple(listed for listed in roots if listed.key_id in keys and now <= listed.not_after)
+
+
+def intermediates_of(pems: Iterable[str]) -> tuple[Intermediate, ...]:
+    """One for each certificate in these texts, of which each may hold several, in their order."""
+    return tuple(intermediate_of(pem) for text in pems for pem in x509.split_bundle(text))
+
+
 def intermediate_of(cert_pem: str) -> Intermediate:
     cert = load_cert(cert_pem)
     return Intermediate(
@@ -73,6 +88,7 @@ def intermediate_of(cert_pem: str) -> Intermediate:
         key_id=colon_hex(subject_key_id(cert)),
         issuer_key_id=colon_hex(x509.authority_key_id(cert)),
         not_after=unix(cert.not_valid_after_utc),
+        not_before=unix(cert.not_valid_before_utc),
     )
 
 

@@ -17,10 +17,11 @@ from typing import Final
 from cluster.authority import Authority, ProviderRecord, open_record, seal_record, settings_in
 from cluster.ca_config import CASettings
 from cluster.clock import Clock
-from cluster.errors import InternalError, Refused
+from cluster.errors import InternalError, LostRace, Refused
+from cluster.proof import MAX_CHAIN_BYTES, prove
 from cluster.raft.guard import Log
 from cluster.raft.replica import Replica
-from cluster.roots import intermediate_of, links_of, local_chain, needed_links, root_of
+from cluster.roots import intermediates_of, links_of, local_chain, needed_links, root_of
 from cluster.serials import new_serial
 from cluster.signing import minimal
 from fsm.apply import STALE_INDEX
@@ -45,16 +46,12 @@ from fsm.state import (
     State,
 )
 from providers import verify
-from providers.api import IssuedLeaf
-from providers.errors import ChainInvalid, ProviderError
-from providers.spiffe import Kind, SpiffeId
+from providers.errors import ProviderError
 from providers.x509 import load_cert, split_bundle
 
 _COMMIT_SECONDS: Final = 10.0
 #: A provider that does not answer is asked again for so long; then the rotation is given up.
 _PATIENCE_SECONDS: Final = 60
-#: Leaf and CAs together, PEM: TLS stacks refuse longer chains, and every handshake carries them.
-MAX_CHAIN_BYTES: Final = 32 << 10
 #: Between leaf and root: what `cryptography`, by which every chain is verified, and Mbed TLS follow by default.
 MAX_CHAIN_LINKS: Final = 8
 _LEAF_BYTES: Final = 3 << 10
@@ -66,11 +63,13 @@ _MIN_RETENTION_SECONDS: Final = 60
 #: Consul's: a retired root is trusted for twice the leaf TTL.
 _RETENTION_TTLS: Final = 2
 
-_SAME_ROOT: Final = (
+SAME_ROOT: Final = (
     "the provider answered with the root that is active already: it keeps its root where the configuration points, so"
     " change that (for Vault: RootPKIPath)"
 )
 
+#: Consul's.
+LOST_RACE: Final = "could not atomically update roots and config"
 NO_CROSS_SIGNING: Final = (
     "The current CA Provider does not support cross-signing. You can try again with ForceWithoutCrossSigningSet"
     " but this may cause disruption - see documentation for more."
@@ -116,8 +115,9 @@ class Rotator:
         if not await self._authority.pool.supports_cross_signing(config.provider_id):
             raise InternalError(NO_CROSS_SIGNING)
         links = needed_links(links_of(old), state.roots, "")
-        own_bytes = _LEAF_BYTES + (root_bytes or _ROOT_BYTES) + _CROSS_SIGNED_EXTRA_BYTES
-        own_links = 1 + len(local_chain(old))
+        above = local_chain(old)[1:]  # CAs between the one that signs and its trust anchor go with what it signs
+        own_bytes = _LEAF_BYTES + (root_bytes or _ROOT_BYTES) + _CROSS_SIGNED_EXTRA_BYTES + _size(above)
+        own_links = 1 + len(local_chain(old)) + len(above)
         size, count = own_bytes + _size(links), own_links + len(links)
         if not _fits(size, count):
             possible_from = _time(self._fits_from(state, own_bytes, own_links))
@@ -126,7 +126,7 @@ class Rotator:
                 f" leaf and root, more than {MAX_CHAIN_BYTES} or {MAX_CHAIN_LINKS}: possible from {possible_from} on,"
                 " when older roots are no longer trusted, or at once with ForceWithoutCrossSigning"
             )
-        return size, 1 + len(links)
+        return size, 1 + len(above) + len(links)
 
     def _fits_from(self, state: State, own_bytes: int, own_links: int) -> int:
         """When enough roots have been pruned."""
@@ -176,7 +176,7 @@ class Rotator:
             return
         root = root_of(chain, config, is_active=False)
         if state.active_root is not None and state.active_root.root_id == root.root_id:
-            await self.give_up(state, _SAME_ROOT)
+            await self.give_up(state, SAME_ROOT)
             return
         await self._advance(state, record, provider_state, RotationPhase.CROSS_SIGN, root)
         self._log("ca.signed", profile="root", provider=config.provider, root=root.root_id, by="leader")
@@ -360,7 +360,7 @@ class Rotator:
             config.provider_id, anchor, minimal(new_serial()), now, self._trusted_until(state, rotation, now)
         )
         self._log("ca.signed", profile="cross-signed", provider=config.provider, root=root.root_id, by="leader")
-        links = (intermediate_of(cross_pem), *links_of(old))
+        links = (*intermediates_of([cross_pem]), *links_of(old))
         return needed_links(links, state.roots, root.key_id)
 
     def _trusted_until(self, state: State, rotation: Rotation, now: int) -> int:
@@ -374,25 +374,7 @@ class Rotator:
         return last + max(rotation.config.leaf_ttl_seconds, old.leaf_ttl_max_seconds)
 
     async def _verify(self, state: State, rotation: Rotation, root: CARoot) -> None:
-        """A leaf of the new root, as clients will get it, against each listed root alone, the new one, and all.
-
-        The leaf is thrown away, and so is its key. Raises: ProviderError.
-        """
-        pool, now = self._authority.pool, int(self._clock.now())
-        spiffe_id = SpiffeId(Kind.MESH_GATEWAY, state.trust_domain, self._authority.datacenter).uri
-        csr_pem, _ = await pool.make_csr(spiffe_id, (), ())
-        [leaf] = await pool.sign_leaves(
-            rotation.config.provider_id,
-            state.trust_domain,
-            self._authority.datacenter,
-            now,
-            [(csr_pem, minimal(new_serial()))],
-        )
-        if not isinstance(leaf, IssuedLeaf):
-            raise leaf
-        chain = leaf.cert_pem + "".join(link.cert_pem for link in root.intermediates)
-        if len(chain) > MAX_CHAIN_BYTES:
-            raise ChainInvalid(f"the chain of a leaf would have {len(chain)} bytes, more than {MAX_CHAIN_BYTES}")
+        """A leaf of the new root against each listed root alone, the new one, and all. Raises: ProviderError."""
         stores = {"new only": [root.root_pem]}
         if not rotation.is_forced:
             # By the same clock as in `_links`: a root that had just expired there has no link to be asked for.
@@ -403,7 +385,8 @@ class Rotator:
             stores |= {f"only {listed.root_id}": [listed.root_pem] for listed in trusted}
             stores["all"] = [root.root_pem, *(listed.root_pem for listed in trusted)]
         started = time.monotonic()
-        verify.verify_leaf(chain, stores, now=now, spiffe_id=spiffe_id)
+        now = int(self._clock.now())
+        await prove(self._authority, rotation.config.provider_id, state, root, stores, now)
         elapsed_ms = round(1000 * (time.monotonic() - started))
         self._log("rotation.verified", rotation=rotation.rotation_id, trust_stores=len(stores), ms=elapsed_ms)
 
@@ -424,7 +407,7 @@ class Rotator:
         result = await self._replica.propose(command, timeout=_COMMIT_SECONDS)
         if isinstance(result, Rejected):
             if result.code == STALE_INDEX:
-                raise InternalError("could not atomically update roots and config")
+                raise LostRace(LOST_RACE)
             raise Refused(f"{result.code}: {result.detail}")
 
 

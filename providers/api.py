@@ -135,10 +135,10 @@ class Provider(Protocol):
         ...
 
     def root_to_adopt(self) -> str:
-        """Primary only. The trust anchor that is there already and that `generate_root` would take over, PEM.
+        """Primary only. The trust anchor that the backend has already and that `generate_root` would take over, PEM.
 
-        Empty when it would make a root. Lets a caller see in time that a rotation would bring the old root again.
-        Raises: as `prepare_root`.
+        Empty when there is none, or no backend. Lets a caller see in time that a rotation would bring the old root
+        again. Raises: as `prepare_root`.
         """
         ...
 

@@ -103,9 +103,9 @@ class BuiltinProvider:
         return builtin_state.encode(self._state)
 
     def root_to_adopt(self) -> str:
-        """An operator's root, if one is configured and not held yet."""
-        config = self._as_primary(_NOT_ROOT)
-        return config.root_cert_pem if self._active is None else ""
+        """None: there is no backend that could have one, and an operator's comes with the configuration."""
+        self._as_primary(_NOT_ROOT)
+        return ""
 
     def generate_root(self) -> tuple[CAChain, bytes]:
         config = self._as_primary(_NOT_ROOT)

@@ -16,14 +16,15 @@ from cluster.errors import (
     BadRequest,
     CommitUnknown,
     InternalError,
+    LostRace,
     NotLeader,
     NotReady,
     StaleIndex,
 )
 from cluster.reconfigure import Attempt
-from fsm.commands import Command, SetConfig
+from fsm.commands import Command, SetConfig, SetRoots
 from fsm.state import State
-from providers.errors import ProviderUnavailable
+from providers.errors import ChainInvalid, ProviderUnavailable
 from tests.unit.cluster_core.fake_cluster import (
     FakeCluster,
     Fate,
@@ -270,6 +271,62 @@ async def test_write_between_reading_and_committing_is_a_lost_race(node: Node) -
         await node.reconfigurer.apply(update({"LeafCertTTL": "48h"}), earlier)
     assert node.cluster.state is before
     assert not [key for key in node.worker.keys if key.startswith("candidate")]
+
+
+def _own_work(cluster: FakeCluster) -> None:
+    """What pruning or a renewal leaves behind for others: another index, and the same configuration."""
+    state = cluster.state
+    cluster.commit(SetRoots(state.ca_index, state.roots, state.providers))
+
+
+@pytest.mark.parametrize("is_repeat", [False, True])
+@pytest.mark.parametrize("config", [{"LeafCertTTL": "24h"}, {"PrivateKeyBits": 384}], ids=["same root", "rotation"])
+async def test_leaders_own_work_between_reading_and_committing_is_no_lost_race(
+    node: Node, config: dict[str, object], is_repeat: bool
+) -> None:
+    attempt = Attempt(b"1", node.cluster.state.ca_index, is_repeat=is_repeat)
+    _own_work(node.cluster)
+    rotation_id = await node.reconfigurer.apply(update(config), attempt)
+    await node.reconfigurer.wait_for_rotation(rotation_id)
+    assert stored_config(node.cluster.state).items() >= config.items()
+
+
+async def test_leaders_own_work_that_is_done_late_is_no_lost_race(node: Node) -> None:
+    """A duty whose outcome was unknown: it is committed just before the write, which is made once more."""
+    late = [_own_work]
+
+    def decide(command: Command) -> Fate:
+        if late and isinstance(command, SetConfig):
+            late.pop()(node.cluster)
+        return Fate.COMMITTED
+
+    node.cluster.on_propose = decide
+    await put(node, update({"LeafCertTTL": "24h"}, modify_index=_modify_index(node.cluster.state)))
+    assert stored_config(node.cluster.state)["LeafCertTTL"] == "24h"
+    assert [type(command) for command in node.cluster.proposed].count(SetConfig) == 2
+
+
+async def test_write_that_loses_race_after_race_is_tried_once_more_only(node: Node) -> None:
+    def decide(command: Command) -> Fate:
+        if isinstance(command, SetConfig):
+            _own_work(node.cluster)
+        return Fate.COMMITTED
+
+    node.cluster.on_propose = decide
+    with pytest.raises(LostRace):
+        await put(node, update({"LeafCertTTL": "24h"}))
+    assert [type(command) for command in node.cluster.proposed].count(SetConfig) == 2
+
+
+async def test_repetition_behind_a_rotation_that_was_given_up_is_not_made_again(node: Node) -> None:
+    """That may have been its first sending: the configuration does not show it."""
+    attempt = Attempt(b"1", node.cluster.state.ca_index, is_repeat=True)
+    for request_id in (b"1", b"2"):
+        node.worker.failures["generate_root"] = ChainInvalid("no")
+        await put(node, update({"PrivateKeyBits": 384}), request_id=request_id)
+        await eventually(lambda: node.cluster.state.rotation is None)
+    with pytest.raises(AnswerLost):
+        await node.reconfigurer.apply(update({"PrivateKeyBits": 384}), attempt)
 
 
 async def test_repeated_write_that_took_effect_is_recognised(node: Node) -> None:
