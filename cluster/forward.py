@@ -12,25 +12,23 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-import aiohttp
 import msgpack
 
 from cluster.clock import Clock
 from cluster.errors import AnswerLost, ClusterError, CommitUnknown, InternalError, NoLeader, NotLeader
 from cluster.raft.membership import Member
 from cluster.raft.replica import Replica
+from cluster.rpc_client import RpcClient, Unanswered, Unreached
 from cluster.telemetry import Metrics
 from cluster.tls import NodeTls
 from cluster.wire import pack_error, unpack_error
 
-RPC_PATH: Final = "/rpc/"
 MAX_RPC_BYTES: Final = 4 << 20
 
 #: Requests in one batch, and batches under way at the same time.
 _BATCH_ITEMS: Final = 64
 _BATCHES: Final = 4
 _RETRY_SECONDS: Final = 0.02
-_CONNECT_SECONDS: Final = 1.0
 #: The leader needs a moment to answer behind its own deadline.
 _ANSWER_SLACK_SECONDS: Final = 0.5
 #: And this long to send the answers it has, once somebody else leads. One that is stopped or cut off never answers.
@@ -104,12 +102,11 @@ class Forwarder:
     ) -> None:
         self._replica = replica
         self._operations = operations
-        self._tls = tls
+        self._client = RpcClient(tls)
         self._node_name = node_name
         self._clock = clock
         self._metrics = metrics
         self._wait_seconds = wait_seconds
-        self._session: aiohttp.ClientSession | None = None
         self._batches: dict[str, _Batches] = {}
         self._awaited: set[tuple[str, asyncio.Timeout]] = set()  # answers that may be asked for again, by peer
         self._watch: asyncio.Task[None] | None = None
@@ -119,8 +116,7 @@ class Forwarder:
             self._watch.cancel()
         for batches in self._batches.values():
             batches.close()
-        if self._session is not None:
-            await self._session.close()
+        self._client.close()
 
     async def call(self, call: Call) -> Any:
         """Done by whoever leads.
@@ -214,35 +210,22 @@ class Forwarder:
         """
         if is_repeatable and self._replica.leadership.leader_id not in (None, peer):
             raise _Unsent  # it has waited too long behind others
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=64, keepalive_timeout=60, ssl=self._tls.client_context),
-                timeout=aiohttp.ClientTimeout(sock_connect=_CONNECT_SECONDS),
-                auto_decompress=False,
-                cookie_jar=aiohttp.DummyCookieJar(),
-            )
         if self._watch is None:
             self._watch = asyncio.get_running_loop().create_task(self._watch_leadership())
         body = msgpack.packb([int(1000 * seconds), arguments])
         try:
             async with asyncio.timeout(seconds + _ANSWER_SLACK_SECONDS) as limit:
                 with self._awaiting(peer, limit, is_repeatable=is_repeatable):
-                    async with self._session.post(
-                        f"https://{address}{RPC_PATH}{operation}",
-                        data=body,
-                        server_hostname=self._tls.server_name(peer),
-                    ) as response:
-                        answer = await response.read()
-                        if response.status >= 500:
-                            raise _Lost  # something was done, and there was no way to say what
-                        if response.status != 200:
-                            raise _Unsent  # refused at the door
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
+                    answer = await self._client.post(peer, address, operation, body)
+        except Unreached:
             raise _Unsent from None
-        except (aiohttp.ClientError, TimeoutError, ConnectionError):
+        except (Unanswered, TimeoutError):
             raise _Lost from None
-        outcomes: list[list[Any]] = msgpack.unpackb(answer)
-        return outcomes
+        if answer.status >= 500:
+            raise _Lost  # something was done, and there was no way to say what
+        if answer.status != 200:
+            raise _Unsent  # refused at the door
+        return _outcomes(answer.body, len(arguments))
 
     @contextlib.contextmanager
     def _awaiting(self, peer: str, limit: asyncio.Timeout, *, is_repeatable: bool) -> Iterator[None]:
@@ -263,6 +246,19 @@ class Forwarder:
                 end = limit.when()
                 if leader_id not in (None, peer) and not limit.expired() and end is not None and end > soon:
                     limit.reschedule(soon)
+
+
+def _outcomes(body: bytes, count: int) -> list[list[Any]]:
+    """One for each argument. Raises: _Lost for what is no answer of this protocol."""
+    try:
+        outcomes = msgpack.unpackb(body)
+    except (ValueError, msgpack.UnpackException):
+        raise _Lost from None
+    if type(outcomes) is not list or [type(outcome) for outcome in outcomes] != [list] * count:
+        raise _Lost
+    if any(len(outcome) != 2 for outcome in outcomes):
+        raise _Lost
+    return outcomes
 
 
 @dataclass(slots=True)

@@ -11,9 +11,10 @@ import msgpack
 from aiohttp import web
 
 from cluster.errors import ClusterError, CommitUnknown, NotLeader
-from cluster.forward import MAX_RPC_BYTES, RPC_PATH, Operations
+from cluster.forward import MAX_RPC_BYTES, Operations
 from cluster.raft.guard import Log
 from cluster.raft.replica import Replica
+from cluster.rpc_client import RPC_PATH
 from cluster.telemetry import Metrics
 from cluster.tls import NodeTls
 from cluster.wire import pack_error

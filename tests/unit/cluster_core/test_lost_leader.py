@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -11,6 +10,7 @@ import pytest
 
 from cluster.errors import CommitUnknown, NotLeader
 from cluster.forward import Call, Forwarder, Operations
+from cluster.rpc_client import Answer
 from cluster.telemetry import Metrics
 from providers.errors import NotInitialized
 from tests.fakes import FakeClock
@@ -21,25 +21,20 @@ WAIT_SECONDS = 30.0
 
 
 class Peers:
-    """The session of a forwarder: who of the others answers, and what was sent to whom."""
+    """The client of a forwarder: who of the others answers, and what was sent to whom."""
 
     def __init__(self) -> None:
         self.answering: set[str] = set()
         self.sent: list[str] = []
 
-    @asynccontextmanager
-    async def post(self, _url: str, *, data: bytes, server_hostname: str) -> AsyncIterator[Any]:
-        self.sent.append(server_hostname)
-        if server_hostname not in self.answering:
+    async def post(self, peer: str, _address: str, _operation: str, body: bytes) -> Answer:
+        self.sent.append(peer)
+        if peer not in self.answering:
             await asyncio.Event().wait()  # as a process that is stopped: connected, and silent
-        _, arguments = msgpack.unpackb(data)
+        _, arguments = msgpack.unpackb(body)
+        return Answer(200, msgpack.packb([[None, f"{peer}: {argument}"] for argument in arguments]))
 
-        async def read() -> Any:
-            return msgpack.packb([[None, f"{server_hostname}: {argument}"] for argument in arguments])
-
-        yield SimpleNamespace(status=200, read=read)
-
-    async def close(self) -> None:
+    def close(self) -> None:
         pass
 
 
@@ -64,7 +59,7 @@ async def forwarder(cluster: FakeCluster, peers: Peers) -> AsyncIterator[Forward
         Metrics(),
         WAIT_SECONDS,
     )
-    forwarder._session = cast(Any, peers)
+    forwarder._client = cast(Any, peers)
     yield forwarder
     await forwarder.close()
 

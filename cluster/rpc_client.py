@@ -1,0 +1,190 @@
+"""Asking another node: HTTP/1.1 POST over mutual TLS, on connections that are kept.
+
+A general client spends several times as long on each request, which every signature through a follower would wait
+for. This one knows what the RPC port answers: a status, a Content-Length and a body (RFC 9112); all else is refused.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Final, cast
+
+from cluster.tls import NodeTls
+
+RPC_PATH: Final = "/rpc/"
+
+_CONNECT_SECONDS: Final = 1.0
+#: Below what the other side keeps an idle connection, so that none ends while a request is on its way to it.
+_IDLE_SECONDS: Final = 50.0
+_MAX_CONNECTIONS: Final = 64
+_MAX_HEAD_BYTES: Final = 16 << 10
+_MAX_ANSWER_BYTES: Final = 64 << 20
+_HEAD_END: Final = b"\r\n\r\n"
+
+
+class Unreached(Exception):
+    """There was no connection: nothing was sent."""
+
+
+class Unanswered(Exception):
+    """The request was sent, and there was no answer, or none of this protocol."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the peer said."""
+
+    status: int
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    status: int
+    length: int
+    is_last: bool  # the peer closes the connection behind it
+
+
+class RpcClient:
+    """One for each node; for the event loop's thread."""
+
+    def __init__(self, tls: NodeTls) -> None:
+        self._tls = tls
+        self._idle: dict[tuple[str, str], list[_Connection]] = {}
+        self._slots = asyncio.Semaphore(_MAX_CONNECTIONS)
+
+    def close(self) -> None:
+        for connections in self._idle.values():
+            for connection in connections:
+                connection.abort()
+        self._idle.clear()
+
+    async def post(self, peer: str, address: str, operation: str, body: bytes) -> Answer:
+        """`peer` is the name that the other side's certificate must carry. Who waits no longer cancels.
+
+        Raises: Unreached, Unanswered.
+        """
+        async with self._slots:
+            connection = self._kept(peer, address) or await self._connect(peer, address)
+            try:
+                answer = await connection.ask(operation, body)
+            except BaseException:
+                connection.abort()  # an answer that comes later must not be taken for the next one's
+                raise
+            if connection.is_open:
+                connection.idle_since = asyncio.get_running_loop().time()
+                self._idle.setdefault((peer, address), []).append(connection)
+            return answer
+
+    def _kept(self, peer: str, address: str) -> "_Connection | None":
+        connections = self._idle.get((peer, address), [])
+        oldest = asyncio.get_running_loop().time() - _IDLE_SECONDS
+        while connections:
+            connection = connections.pop()  # the one used last: the others may age
+            if connection.is_open and connection.idle_since > oldest:
+                return connection
+            connection.abort()
+        return None
+
+    async def _connect(self, peer: str, address: str) -> "_Connection":
+        host, _, port = address.rpartition(":")
+        try:
+            async with asyncio.timeout(_CONNECT_SECONDS):
+                _, connection = await asyncio.get_running_loop().create_connection(
+                    lambda: _Connection(address),
+                    host.strip("[]"),
+                    int(port),
+                    ssl=self._tls.client_context,
+                    server_hostname=self._tls.server_name(peer),
+                )
+        except (OSError, ValueError, TimeoutError) as error:
+            raise Unreached(f"{peer} at {address}: {error}") from error
+        return connection
+
+
+class _Connection(asyncio.Protocol):
+    """One request at a time."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address.encode()
+        self._transport: asyncio.Transport | None = None
+        self._buffer = bytearray()
+        self._head: _Head | None = None
+        self._answer: asyncio.Future[Answer] | None = None
+        self.idle_since = 0.0
+
+    @property
+    def is_open(self) -> bool:
+        return self._transport is not None and not self._transport.is_closing()
+
+    def abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    async def ask(self, operation: str, body: bytes) -> Answer:
+        """Raises: Unanswered."""
+        assert self._transport is not None  # there is one once it is connected
+        self._answer = asyncio.get_running_loop().create_future()
+        head = f"POST {RPC_PATH}{operation} HTTP/1.1\r\nHost: {self._address.decode()}\r\nContent-Length: {len(body)}"
+        self._transport.write(head.encode() + _HEAD_END + body)
+        return await self._answer
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # Not asserted: uvloop's transports are none of asyncio's classes.
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        try:
+            answer = self._parse()
+        except ValueError as error:
+            self._end(Unanswered(f"no answer of this protocol: {error}"))
+            self.abort()
+            return
+        if answer is not None and self._answer is not None and not self._answer.done():
+            self._answer.set_result(answer)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._transport = None
+        self._end(Unanswered(f"the connection ended: {error or 'closed'}"))
+
+    def _end(self, reason: Unanswered) -> None:
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(reason)
+
+    def _parse(self) -> Answer | None:
+        """None until all has arrived. Raises: ValueError."""
+        if self._answer is None or self._answer.done():
+            raise ValueError("nothing was asked")
+        if self._head is None:
+            end = self._buffer.find(_HEAD_END)
+            if end < 0:
+                if len(self._buffer) > _MAX_HEAD_BYTES:
+                    raise ValueError("its head has no end")
+                return None
+            self._head = _parse_head(bytes(self._buffer[:end]))
+            del self._buffer[: end + len(_HEAD_END)]
+        head = self._head
+        if len(self._buffer) < head.length:
+            return None
+        if len(self._buffer) > head.length:
+            raise ValueError("more than was announced")
+        answer = Answer(head.status, bytes(self._buffer))
+        self._buffer.clear()
+        self._head = None
+        if head.is_last and self._transport is not None:
+            self._transport.close()
+        return answer
+
+
+def _parse_head(head: bytes) -> _Head:
+    """Raises: ValueError."""
+    status_line, *lines = head.split(b"\r\n")
+    version, _, rest = status_line.partition(b" ")
+    status = rest[:3]
+    if version != b"HTTP/1.1" or not status.isdigit() or not 200 <= int(status) <= 599:
+        raise ValueError(f"status line {status_line!r:.80}")
+    headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(b":") for line in lines)}
+    length = headers.get(b"content-length", b"")
+    if b"transfer-encoding" in headers or not length.isdigit() or int(length) > _MAX_ANSWER_BYTES:
+        raise ValueError(f"Content-Length {length!r:.40}")
+    return _Head(int(status), int(length), headers.get(b"connection", b"").lower() == b"close")
