@@ -19,16 +19,19 @@ from cluster.ca_config import CASettings
 from cluster.clock import Clock
 from cluster.errors import ChangeUnderWay, InternalError, NotLeader, NotReady
 from cluster.raft.replica import Signal
+from cluster.roots import local_chain
 from cluster.seal import Sealer
 from cluster.signing import SigningContext, SigningLimiter, SigningPipeline
 from cluster.workers import Configured, ProviderSetup, WorkerPool
-from fsm.state import CAConfig, CARoot, ProviderState, State
+from fsm.state import CAConfig, CARoot, Intermediate, ProviderState, State
 from providers import x509
-from providers.errors import ProviderError
+from providers.errors import ProviderError, SigningKeyGone
 from providers.profiles import CommonConfig
 
 #: Most duties are done in much less; key generation is what takes long.
 _DUTY_SECONDS: Final = 5.0
+#: Of signing certificates before the present one: requests are under way for seconds only.
+_CHAINS_KEPT: Final = 4
 _UNINITIALIZED: Final = "CA is uninitialized and unable to sign certificates yet"
 
 
@@ -71,7 +74,8 @@ class _Signing:
     context: SigningContext
     limiter: SigningLimiter
     root: CARoot
-    intermediates_pem: str
+    path: tuple[Intermediate, ...]  # between leaf and root, beginning with the one that signs; empty if the root does
+    wants_renewal: bool  # the configuration asks for another signing certificate
 
 
 class Authority:
@@ -86,12 +90,17 @@ class Authority:
         self._clock = clock
         self.datacenter = datacenter
         self._signing: _Signing | None = None
+        self._key_lost_in: _Signing | None = None
+        #: What goes with a leaf, by the key that signed it: a renewal changes that under requests that are under way.
+        self._chains: dict[bytes, str] = {}
         self._adopting = asyncio.Lock()
         self._changing = asyncio.Lock()
         self._change = ""
         self._is_duty = False
         self._trouble = ""
         self.trouble_found = Signal()
+        self.renewal_wanted = Signal()
+        self.warnings: tuple[str, ...] = ()  # what an operator should do something about although the CA works
         self._progress = asyncio.Event()
 
     @property
@@ -113,6 +122,12 @@ class Authority:
         if text:
             self._progress.set()
             self.trouble_found.fire()
+
+    @property
+    def wants_renewal(self) -> bool:
+        """Whether another certificate must sign leaves, whatever the age of the present one."""
+        signing = self._signing
+        return signing is not None and (signing.wants_renewal or self._key_lost_in is signing)
 
     async def settled(self, seconds: float) -> None:
         """A new leader: until it can sign, has found out why it cannot, leads no more, or the time is over."""
@@ -176,6 +191,7 @@ class Authority:
             assert root is not None
             assert state.seal is not None
             self.sealer.unlock(state.seal)  # another one, if a snapshot was restored
+            self._learn_chain(root)
             configured = await self.configure_stored(state)
             found = x509.root_id(configured.chain.root_pem) if configured.chain else "none"
             if found != root.root_id:
@@ -185,9 +201,18 @@ class Authority:
                 SigningContext(config.provider_id, config.provider, state.trust_domain, self.datacenter),
                 self._limiter(config),
                 root,
-                "".join(intermediate.cert_pem for intermediate in root.intermediates),
+                local_chain(root),
+                configured.wants_renewal,
             )
             self._progress.set()
+
+    def _learn_chain(self, root: CARoot) -> None:
+        """Before any worker signs with it."""
+        key_id = x509.parse_hex(root.signing_key_id)
+        self._chains.pop(key_id, None)
+        self._chains[key_id] = _chain_of(root)
+        while len(self._chains) > _CHAINS_KEPT:
+            del self._chains[next(iter(self._chains))]
 
     def _limiter(self, config: CAConfig) -> SigningLimiter:
         """The one in force if its limits stay: a change of something else must not hand out fresh tokens."""
@@ -202,7 +227,9 @@ class Authority:
         """This node no longer leads: forget keys and what would be signed with."""
         async with self._adopting:
             self._signing = None
+            self._key_lost_in = None
             self._trouble = ""
+            self.warnings = ()
             self._progress.set()  # whoever waits for it need not go on
             self._progress.clear()
             await self.pool.forget_all()
@@ -226,6 +253,9 @@ class Authority:
             try:
                 signed = await self._pipeline.sign(context, csr_pem, serial, requested_by)
             except (InternalError, ProviderError) as error:
+                if isinstance(error, SigningKeyGone) and signing is self._signing:
+                    self._key_lost_in = signing
+                    self.renewal_wanted.fire()
                 if self._signing is None:
                     # Nothing was recorded: the keys went with the leadership while the request waited.
                     raise NotLeader("this node does not lead any more") from error
@@ -233,7 +263,7 @@ class Authority:
         leaf = signed.leaf
         return IssuedCert(
             serial=leaf.serial,
-            cert_pem=leaf.cert_pem + signing.intermediates_pem,
+            cert_pem=leaf.cert_pem + self._chains.get(leaf.issuer_key_id, _chain_of(signing.root)),
             kind=leaf.kind,
             name=leaf.name,
             spiffe_id=leaf.spiffe_id,
@@ -246,8 +276,13 @@ class Authority:
         now = self._clock.now()
         if now > signing.root.not_after:
             raise InternalError(f"root expired: certificate expired, {_expiration(signing.root.not_after)}")
-        if signing.root.intermediates and now > (end := signing.root.intermediates[-1].not_after):
+        # Not the cross-signed ones behind them: those are for clients that know older roots alone.
+        if signing.path and now > (end := min(found.not_after for found in signing.path)):
             raise InternalError(f"intermediate expired: certificate expired, {_expiration(end)}")
+
+
+def _chain_of(root: CARoot) -> str:
+    return "".join(intermediate.cert_pem for intermediate in root.intermediates)
 
 
 def _expiration(moment: int) -> str:

@@ -21,8 +21,10 @@ from cluster.clock import Clock
 from cluster.config import ConnectSection
 from cluster.errors import ClusterError, InternalError
 from cluster.ledger_reads import LedgerReads
+from cluster.provider_watch import ProviderWatch
 from cluster.raft.guard import Log
 from cluster.raft.replica import Replica
+from cluster.renewal import PutOff, Renewer
 from cluster.roots import root_of
 from cluster.rotation import RotationRequest, Rotator
 from cluster.serials import new_intent
@@ -30,7 +32,7 @@ from cluster.telemetry import Metrics
 from cluster.uptake import UptakeMeter
 from cluster.waiting import wait_any
 from fsm.commands import Command, InitConfig, InitSeal, Rejected, SetProviderState, SetRootsConfig, TidyLedger
-from fsm.duties import Duty, DutyPolicy, next_duty, next_time, tidy_time
+from fsm.duties import Duty, DutyPolicy, Renewal, next_duty, next_time, tidy_time
 from fsm.state import CAConfig, RotationPhase, State
 from providers import verify
 from providers.api import CAChain
@@ -64,6 +66,8 @@ class Leader:
         replica: Replica,
         authority: Authority,
         rotator: Rotator,
+        renewer: Renewer,
+        watch: ProviderWatch,
         meter: UptakeMeter,
         ledger: LedgerReads,
         connect: ConnectSection,
@@ -75,6 +79,8 @@ class Leader:
         self._replica = replica
         self._authority = authority
         self._rotator = rotator
+        self._renewer = renewer
+        self._watch = watch
         self._meter = meter
         self._full_uptakes = 0
         self._ledger = ledger
@@ -94,6 +100,7 @@ class Leader:
             Duty.ROTATE_PUBLISH: rotator.publish,
             Duty.ROTATE_ACTIVATE: rotator.activate,
             Duty.PRUNE_ROOTS: rotator.prune,
+            Duty.RENEW_SIGNING: renewer.renew,
         }
         self._warned_at = -math.inf
         self.last_look = clock.monotonic()
@@ -109,6 +116,8 @@ class Leader:
                 await self._lead(leadership.term)
             finally:
                 await self._authority.drop()
+                self._renewer.forget()
+                self._watch.forget()
                 self._log("leader.lost", term=leadership.term)
 
     def _leads(self, term: int) -> bool:
@@ -122,7 +131,8 @@ class Leader:
         while self._leads(term):
             state = self._replica.state
             self.last_look = self._clock.monotonic()
-            duty = next_duty(state, int(self._clock.now()), self._policy) if self._connect.enabled else None
+            known = self._renewer.known(state)
+            duty = next_duty(state, int(self._clock.now()), self._policy, known) if self._connect.enabled else None
             name = duty.name.lower() if duty else "adopt"
             self._warn_of_expiry(state)
             try:
@@ -130,7 +140,10 @@ class Leader:
                     pause = _FIRST_PAUSE_SECONDS
                     continue
                 self._authority.trouble = ""
-                wait = self._until_next_look(state)
+                await self._watch.look(state, self._renewer.warnings)
+                wait = self._until_next_look(state, known)
+            except PutOff:
+                continue
             except (ProviderError, ClusterError) as error:
                 if not self._leads(term):
                     return
@@ -138,7 +151,7 @@ class Leader:
                 self._metrics.ca_duty_failures.labels(name).inc()
                 self._log("duty.failed", duty=name, reason=str(error), again_in_seconds=pause)
                 wait, pause = pause, min(2 * pause, _LONGEST_PAUSE_SECONDS)
-            await self._changed(term, state.ca_index, wait)
+            await self._changed(term, state, known, wait)
 
     async def _step(self, state: State, duty: Duty | None) -> bool:
         """One duty; whether there may be more to do at once."""
@@ -176,10 +189,13 @@ class Leader:
                 await self._rotator.set_waiting(state, is_over=True)
         return True
 
-    def _until_next_look(self, state: State) -> float:
+    def _until_next_look(self, state: State, known: Renewal) -> float:
+        longest = _LOOK_SECONDS
         if state.rotation is not None and state.rotation.phase is RotationPhase.WAIT:
-            return _UPTAKE_SECONDS
-        return max(_SHORTEST_PAUSE_SECONDS, min(_LOOK_SECONDS, next_time(state) - self._clock.now()))
+            longest = _UPTAKE_SECONDS
+        if known.is_put_off:
+            longest = min(longest, self._renewer.seconds_put_off(state))
+        return max(_SHORTEST_PAUSE_SECONDS, min(longest, next_time(state, known) - self._clock.now()))
 
     def _warn_of_expiry(self, state: State) -> None:
         """Loudly, and in good time: a root that ends unnoticed ends the mesh."""
@@ -192,16 +208,18 @@ class Leader:
             event = "root.expires_soon" if left > 0 else "root.expired"
             self._log(event, root=root.root_id, not_after=root.not_after, days_left=int(left // 86_400))
 
-    async def _changed(self, term: int, ca_index: int, seconds: float) -> None:
-        """Until leadership is lost, the CA's state changes, or the time is over."""
+    async def _changed(self, term: int, state: State, known: Renewal, seconds: float) -> None:
+        """Until leadership is lost, the CA's state changes, a renewal is wanted, or the time is over."""
+        signals = (self._replica.leadership_changed, self._replica.ca_changed, self._authority.renewal_wanted)
 
         def is_same() -> bool:
-            return self._leads(term) and self._replica.state.ca_index == ca_index
+            is_news = self._renewer.known(state) != known
+            return self._leads(term) and self._replica.state.ca_index == state.ca_index and not is_news
 
         try:
             async with asyncio.timeout(seconds):
                 while is_same():
-                    await wait_any((self._replica.leadership_changed, self._replica.ca_changed), is_same)
+                    await wait_any(signals, is_same)
         except TimeoutError:
             pass
 

@@ -29,6 +29,7 @@ from cluster.leader import Leader
 from cluster.ledger_reads import LedgerReads
 from cluster.membership import Membership
 from cluster.operator_rotation import OperatorRotation
+from cluster.provider_watch import ProviderWatch
 from cluster.raft.core import RaftTiming
 from cluster.raft.guard import Log
 from cluster.raft.journal import JournalDamaged
@@ -37,6 +38,7 @@ from cluster.raft.node import CompactionPolicy
 from cluster.raft.replica import Replica, ReplicaSettings
 from cluster.raft.snapshot import SnapshotDamaged
 from cluster.reconfigure import Reconfigurer
+from cluster.renewal import Renewer
 from cluster.rotation import Rotator
 from cluster.seal import NodeFile, Sealer, SealError, key_source
 from cluster.service import LeaderWork, NodeService
@@ -154,7 +156,11 @@ async def _start(config: NodeConfig, log: Log, stack: contextlib.AsyncExitStack)
         return await forwarder.ask(member, operation, argument, seconds)
 
     meter = UptakeMeter(replica, ask, watchers, ledger, config.node_name, clock)
-    leader = Leader(replica, authority, rotator, meter, ledger, config.connect, policy, clock, log, metrics)
+    renewer = Renewer(replica, authority, clock, log, metrics)
+    watch = ProviderWatch(authority, clock, log, metrics)
+    leader = Leader(
+        replica, authority, rotator, renewer, watch, meter, ledger, config.connect, policy, clock, log, metrics
+    )
     membership = Membership(replica, config.node_name, clock, log)
     operations = LeaderWork(
         replica,

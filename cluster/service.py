@@ -375,6 +375,7 @@ class NodeService:
                 "provider": state.config.provider if state.config else "",
                 "ready": str(self._authority.is_ready).lower(),
                 "trouble": self._authority.trouble,
+                "warnings": "\n".join(self._authority.warnings),
             },
             "raft": {
                 "applied_index": str(self._replica.applied_index),

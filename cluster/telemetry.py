@@ -23,6 +23,7 @@ if not _HAS_RICH:
 #: Events that are more, or less, than a change of state worth INFO.
 _LEVELS: Final[Mapping[str, str]] = {
     "ca.signing": "info",
+    "ca.warning": "warning",
     "command.rejected": "warning",
     "disk.low": "error",
     "duty.failed": "error",
@@ -114,6 +115,7 @@ class Metrics:
         self.ledger_records = gauge("ledger_records", "Issued certificates on record")
         self.ca_ready = gauge("ca_ready", "1 while this node leads and can sign")
         self.ca_duty_failures = counter("ca_duty_failures", "Leader duties that failed", "duty")
+        self.ca_warnings = gauge("ca_warnings", "What an operator should do something about although the CA works")
         self.root_not_after_seconds = gauge("root_not_after_seconds", "Expiry of the active root, Unix seconds")
         self.tick_age_seconds = gauge("tick_age_seconds", "Time since the leader last looked for duties")
         self.disk_free_bytes = gauge("disk_free_bytes", "Free space where the data directory is")

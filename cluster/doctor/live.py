@@ -104,6 +104,14 @@ def _servers(views: Sequence[NodeView], _now: datetime) -> Iterator[Finding]:
 
 def _ca(views: Sequence[NodeView], _now: datetime) -> Iterator[Finding]:
     for view in views:
+        for text in view.stat("ca", "warnings").splitlines():
+            yield warning(
+                "ca-warning",
+                view.name,
+                text,
+                "The CA works as it is, and will not for ever.",
+                f"do what it says: docs/vault.md; quorumca ca get-config --http-addr {view.address}",
+            )
         if trouble := view.stat("ca", "trouble"):
             yield critical(
                 "ca-trouble",
@@ -201,7 +209,7 @@ def _intermediate(root_id: str, cert: x509.Certificate, now: datetime, signs: bo
             root_id,
             f"the intermediate that signs {'has expired' if expired else 'expires'}: {end_text(cert)}",
             "It should have been renewed at half its life: leaves behind an expired one are refused.",
-            "look for duty.failed in the leader's log; renew it by a rotation: quorumca ca rotate",
+            "look for duty.failed and ca.warning in the leader's log: it is renewed as soon as the provider does so",
         )
     elif expired:
         yield warning(

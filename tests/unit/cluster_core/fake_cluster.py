@@ -23,11 +23,13 @@ from cluster.leader import Leader
 from cluster.ledger_reads import LedgerReads
 from cluster.membership import Membership
 from cluster.operator_rotation import OperatorRotation
+from cluster.provider_watch import ProviderWatch
 from cluster.raft.machine import ReplicatedMachine
 from cluster.raft.membership import ChangeKind, Member, Members, MembershipChange, changed
 from cluster.raft.node import NodeStatus
 from cluster.raft.replica import Leadership, Replica, Signal
 from cluster.reconfigure import Attempt, Reconfigurer
+from cluster.renewal import Renewer
 from cluster.rotation import Rotator
 from cluster.seal import FileKey, Sealer, write_key_file
 from cluster.service import LeaderWork
@@ -319,6 +321,8 @@ class Node:
             real,
             self.authority,
             self.rotator,
+            Renewer(real, self.authority, self.clock, self.log, self.metrics),
+            ProviderWatch(self.authority, self.clock, self.log, self.metrics),
             self.meter,
             self.ledger,
             self.connect,

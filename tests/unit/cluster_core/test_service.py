@@ -357,7 +357,13 @@ async def test_digests_of_all_nodes_agree(whole: Cluster) -> None:
 
 async def test_facts_are_all_text(whole: Cluster) -> None:
     facts = whole.services["a"].stats()
-    assert facts["ca"] == {"initialized": "true", "provider": "consul", "ready": "true", "trouble": ""}
+    assert facts["ca"] == {
+        "initialized": "true",
+        "provider": "consul",
+        "ready": "true",
+        "trouble": "",
+        "warnings": "",
+    }
     assert facts["raft"]["state"] == "Leader"
     assert facts["raft"]["num_peers"] == "2"
     assert json.loads(json.dumps(facts)) == facts

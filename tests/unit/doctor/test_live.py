@@ -132,6 +132,12 @@ def test_trouble_of_the_ca_is_shown_in_its_own_words() -> None:
     assert finding.what == "provider vault: connection refused"
 
 
+def test_each_warning_of_the_provider_is_shown_in_its_own_words() -> None:
+    findings = found(view(own=own(warnings="the Vault token expires\nanother root")))
+    assert [kind(finding) for finding in findings] == [(Severity.WARNING, "ca-warning", "a")] * 2
+    assert [finding.what for finding in findings] == ["the Vault token expires", "another root"]
+
+
 def test_ca_that_is_not_initialised() -> None:
     finding = the_one(view(own=own(initialized="false"), roots={}))
     assert kind(finding) == (Severity.CRITICAL, "ca-not-initialised", "a")

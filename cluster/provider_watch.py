@@ -1,0 +1,60 @@
+"""What an operator should do something about although the CA works: from the provider, into the log and the metrics.
+
+On the leader. Each text is logged when it comes and when it goes, not each time it is looked at.
+"""
+
+import asyncio
+import contextlib
+from typing import Final
+
+from cluster.authority import Authority
+from cluster.clock import Clock
+from cluster.errors import ClusterError
+from cluster.raft.guard import Log
+from cluster.telemetry import Metrics
+from fsm.state import State
+from providers.errors import ProviderError
+
+_LOOK_SECONDS: Final = 10.0
+#: A worker that signs answers when it is done with that: then at the next look.
+_ANSWER_SECONDS: Final = 2.0
+
+
+class ProviderWatch:
+    """`look` as often as one likes."""
+
+    def __init__(self, authority: Authority, clock: Clock, log: Log, metrics: Metrics) -> None:
+        self._authority = authority
+        self._clock = clock
+        self._log = log
+        self._metrics = metrics
+        self._looked_at: float | None = None
+        self._said: tuple[str, ...] = ()
+        self._from_provider: tuple[str, ...] = ()
+
+    async def look(self, state: State, more: tuple[str, ...]) -> None:
+        """`more` is what others have found."""
+        now = self._clock.monotonic()
+        if state.config is not None and self._authority.is_ready:
+            if self._looked_at is None or now >= self._looked_at + _LOOK_SECONDS:
+                self._looked_at = now
+                with contextlib.suppress(ProviderError, ClusterError, TimeoutError):
+                    async with asyncio.timeout(_ANSWER_SECONDS):
+                        self._from_provider = await self._authority.pool.warnings(state.config.provider_id)
+            self._say((*more, *self._from_provider))
+
+    def forget(self) -> None:
+        """At the end of leadership: the next leader says it again."""
+        self._looked_at, self._said, self._from_provider = None, (), ()
+        self._authority.warnings = ()
+        self._metrics.ca_warnings.set(0)
+
+    def _say(self, texts: tuple[str, ...]) -> None:
+        for text in texts:
+            if text not in self._said:
+                self._log("ca.warning", reason=text)
+        for text in self._said:
+            if text not in texts:
+                self._log("ca.warning_over", reason=text)
+        self._said = self._authority.warnings = texts
+        self._metrics.ca_warnings.set(len(texts))

@@ -1,0 +1,367 @@
+"""A cluster whose keys are in Vault: the signing certificate is renewed once for each need, whoever leads meanwhile."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from cluster.api import RotateRequest
+from cluster.authority import open_record
+from cluster.config import ConnectSection
+from cluster.errors import InternalError, Refused
+from cluster.roots import links_of, local_chain
+from cluster.serials import new_serial
+from cluster.signing import minimal
+from fsm.commands import Command, FinishRotation, RenewSigning
+from fsm.duties import DutyPolicy
+from fsm.state import CARoot
+from providers import registry, verify
+from providers.errors import ProviderUnavailable, SigningKeyGone
+from providers.vault import VaultProvider
+from tests.fakes import FakeClock
+from tests.unit.cluster_core.fake_cluster import (
+    FakeCluster,
+    Fate,
+    Node,
+    bootstrapped,
+    eventually,
+    put,
+    running,
+    update,
+)
+from tests.unit.providers.vault.fake_vault import TOKEN, FakeVault
+
+DAY = 86_400
+CONFIG: dict[str, object] = {
+    "Address": "https://vault.test:8200",
+    "Token": TOKEN,
+    "RootPKIPath": "root",
+    "IntermediatePKIPath": "int",
+    "CSRMaxPerSecond": 0,
+}
+
+
+@pytest.fixture(autouse=True)
+def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cluster.leader._FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr("cluster.leader._LOOK_SECONDS", 0.05)
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    """Vault's certificates begin in the real time."""
+    return FakeClock(now=time.time())
+
+
+@pytest.fixture
+def vault(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> FakeVault:
+    vault = FakeVault()
+    real = registry._constructor
+
+    def constructor(name: str) -> Callable[[], Any]:
+        return (lambda: VaultProvider(vault.connect, clock.monotonic, clock.now)) if name == "vault" else real(name)
+
+    monkeypatch.setattr(registry, "_constructor", constructor)
+    return vault
+
+
+@pytest.fixture
+async def nodes(cluster: FakeCluster, vault: FakeVault, clock: FakeClock) -> AsyncIterator[list[Node]]:
+    """Three nodes; the first leads, and its CA, in Vault, is up."""
+    connect = ConnectSection(ca_provider="vault", ca_config=CONFIG)
+    nodes = [Node(cluster, name, clock=clock, connect=connect) for name in "abc"]
+    async with running(*nodes):
+        await bootstrapped(nodes[0])
+        yield nodes
+        for node in nodes:
+            await node.pool.forget_all()
+
+
+@pytest.fixture
+def node(nodes: list[Node]) -> Node:
+    return nodes[0]
+
+
+@pytest.fixture
+def later(vault: FakeVault, clock: FakeClock) -> Callable[[float], None]:
+    def advance(seconds: float) -> None:
+        clock.advance(seconds)
+        vault.clock_ahead += timedelta(seconds=seconds)
+
+    return advance
+
+
+def active(cluster: FakeCluster) -> CARoot:
+    assert cluster.state.active_root is not None
+    return cluster.state.active_root
+
+
+def leader_of(nodes: list[Node]) -> Node:
+    return next(node for node in nodes if node.name == node.cluster.leader)
+
+
+async def sign(node: Node) -> str:
+    """What a client gets."""
+    csr_pem, _ = await node.pool.make_csr(
+        f"spiffe://{node.cluster.state.trust_domain}/ns/default/dc/dc1/svc/web", (), ()
+    )
+    return (await node.authority.sign(csr_pem, minimal(new_serial()), "test")).cert_pem
+
+
+def assert_trusted(node: Node, chain_pem: str, *roots: CARoot) -> None:
+    stores = {root.root_id: [root.root_pem] for root in roots or node.cluster.state.roots}
+    verify.verify_leaf(chain_pem, stores, now=int(node.clock.now()))
+
+
+def renewals(cluster: FakeCluster) -> list[Command]:
+    return [command for command in cluster.committed if isinstance(command, RenewSigning)]
+
+
+def duties_done(node: Node) -> list[object]:
+    return [fields["duty"] for event, fields in node.log.events if event == "duty.done"]
+
+
+# --- renewal --------------------------------------------------------------------------------------------------------
+
+
+async def test_signing_certificate_is_renewed_at_half_of_its_life_below_the_same_root(
+    node: Node, vault: FakeVault, later: Callable[[float], None]
+) -> None:
+    before, old_leaf = active(node.cluster), await sign(node)
+    later(182 * DAY)
+    await asyncio.sleep(0.1)
+    assert renewals(node.cluster) == []
+    later(DAY)
+    await eventually(lambda: renewals(node.cluster))
+    after = active(node.cluster)
+    assert after.root_id == before.root_id
+    assert after.signing_key_id != before.signing_key_id
+    assert len(after.intermediates) == 1
+    await eventually(lambda: not node.authority.is_behind(node.cluster.state))
+    new_leaf = await sign(node)
+    assert after.intermediates[0].cert_pem in new_leaf
+    assert_trusted(node, new_leaf)
+    verify.verify_leaf(old_leaf, {"all": [after.root_pem]}, now=int(time.time()))
+    await asyncio.sleep(0.1)
+    assert len(renewals(node.cluster)) == 1
+    assert len(vault.mounts["int"].issuers) == 2  # the one before goes a minute later
+    assert "renew_signing" in duties_done(node)
+
+
+@pytest.mark.parametrize("fate", [Fate.LOST_BEFORE, Fate.LOST_AFTER, Fate.UNKNOWN])
+async def test_leader_lost_at_the_renewal_is_continued_by_the_next(
+    nodes: list[Node], vault: FakeVault, later: Callable[[float], None], fate: Fate
+) -> None:
+    cluster, left = nodes[0].cluster, [fate]
+    cluster.on_propose = lambda command: left.pop() if left and isinstance(command, RenewSigning) else Fate.COMMITTED
+    later(200 * DAY)
+    await eventually(lambda: renewals(cluster))
+    await eventually(lambda: leader_of(nodes).authority.is_ready)
+    leader = leader_of(nodes)
+    await eventually(lambda: not leader.authority.is_behind(cluster.state))
+    assert_trusted(leader, await sign(leader))
+    assert len(renewals(cluster)) == 1
+    tried = [command for command in cluster.proposed if isinstance(command, RenewSigning)]
+    assert {command.signing_key_id for command in tried} == {active(cluster).signing_key_id}
+    assert len(vault.mounts["int"].keys) == 2
+
+
+async def test_lost_mount_is_repaired_by_itself(node: Node, vault: FakeVault) -> None:
+    before = active(node.cluster)
+    del vault.mounts["int"]
+    with pytest.raises(SigningKeyGone, match="has been removed"):
+        await sign(node)
+    await eventually(lambda: renewals(node.cluster))
+    await eventually(lambda: not node.authority.is_behind(node.cluster.state))
+    assert active(node.cluster).root_id == before.root_id
+    assert_trusted(node, await sign(node))
+    await asyncio.sleep(0.1)
+    assert len(renewals(node.cluster)) == 1
+
+
+async def test_renewal_that_fails_is_said_tried_again_and_holds_up_nothing_else(
+    node: Node, vault: FakeVault, later: Callable[[float], None]
+) -> None:
+    theirs = vault.mounts["root"]
+    vault.mount_root("root")  # another CA
+    later(200 * DAY)
+    await eventually(lambda: node.authority.warnings)
+    assert "cannot be renewed: stored CA root" in node.authority.warnings[0]
+    assert node.authority.trouble == ""
+    assert_trusted(node, await sign(node))
+    node.leader._policy = DutyPolicy(keep_expired_seconds=0)
+    await eventually(lambda: "tidy_ledger" in duties_done(node))
+    assert "renew_signing" not in duties_done(node)
+    await asyncio.sleep(0.2)
+    assert node.log.names().count("duty.failed") == 1  # its pause is not over
+    later(2)
+    await eventually(lambda: node.log.names().count("duty.failed") == 2)
+    vault.mounts["root"] = theirs
+    later(4)
+    await eventually(lambda: renewals(node.cluster))
+    later(400)
+    await eventually(lambda: node.authority.warnings == ())
+    assert node.log.names().count("ca.warning_over") == node.log.names().count("ca.warning")
+
+
+async def test_leaf_signed_while_the_certificate_is_renewed_goes_with_its_own_chain(
+    node: Node,
+) -> None:
+    """It waits with the old context, and the workers have the new certificate when it comes to them."""
+    node.worker.held.add("sign_leaves")
+    csr_pem, _ = await node.pool.make_csr(
+        f"spiffe://{node.cluster.state.trust_domain}/ns/default/dc/dc1/svc/web", (), ()
+    )
+    waiting = asyncio.ensure_future(node.authority.sign(csr_pem, minimal(new_serial()), "test"))
+    await eventually(lambda: "sign_leaves" in node.worker.calls)
+    node.worker.held.clear()
+    await put(node, update({**CONFIG, "IntermediatePKIPath": "other"}, provider="vault"))
+    await eventually(lambda: renewals(node.cluster))
+    await eventually(lambda: not node.authority.is_behind(node.cluster.state))
+    node.worker.gate.set()
+    assert_trusted(node, (await waiting).cert_pem)
+
+
+@pytest.mark.parametrize("wrong", ["certificate", "state"])
+async def test_renewal_that_does_not_hold_together_is_not_committed(
+    node: Node, later: Callable[[float], None], wrong: str
+) -> None:
+    real = node.worker.host.operations["renew_signing_cert"]
+    sealed = node.cluster.state.providers[0]
+    old_state, old_pem = open_record(node.sealer, sealed).state, active(node.cluster).intermediates[0].cert_pem
+
+    def renew(key: str) -> list[Any]:
+        chain, state = real(key)
+        if wrong == "state":
+            return [chain, old_state]  # it would go on signing with the old key
+        return [[chain[0], old_pem, chain[2]], state]
+
+    node.worker.host.operations["renew_signing_cert"] = renew
+    later(200 * DAY)
+    await eventually(lambda: node.authority.warnings)
+    assert renewals(node.cluster) == []
+
+
+async def test_renewal_that_is_committed_and_not_in_use_yet_is_not_made_again(node: Node, vault: FakeVault) -> None:
+    def decide(command: Command) -> Fate:
+        if isinstance(command, RenewSigning):
+            node.worker.failures["configure"] = ProviderUnavailable("Vault is away")
+        return Fate.COMMITTED
+
+    node.cluster.on_propose = decide
+    del vault.mounts["int"]
+    with pytest.raises(SigningKeyGone):
+        await sign(node)
+    await eventually(lambda: node.authority.trouble == "Vault is away")
+    node.worker.failures.clear()
+    await eventually(lambda: not node.authority.is_behind(node.cluster.state))
+    await asyncio.sleep(0.1)
+    assert len(renewals(node.cluster)) == 1
+    assert_trusted(node, await sign(node))
+
+
+async def test_first_certificate_of_the_path_ends_signing_and_not_the_last(
+    node: Node, later: Callable[[float], None]
+) -> None:
+    node.worker.failures["renew_signing_cert"] = ProviderUnavailable("Vault is away")
+    later(active(node.cluster).intermediates[0].not_after - node.clock.now() + 1)
+    with pytest.raises(InternalError, match=r"^intermediate expired: certificate expired, expiration date: "):
+        await sign(node)
+
+
+# --- warnings -------------------------------------------------------------------------------------------------------
+
+
+async def test_what_the_provider_warns_of_is_said_once_shown_and_taken_back(
+    node: Node, nodes: list[Node], vault: FakeVault, later: Callable[[float], None]
+) -> None:
+    def shown() -> float | None:
+        return node.metrics.registry.get_sample_value("quorumca_ca_warnings")
+
+    assert (node.authority.warnings, shown()) == ((), 0.0)
+    vault.tokens["short"] = {"ttl": 3600, "renewable": False}
+    await put(node, update({**CONFIG, "Token": "short"}, provider="vault"))
+    later(11)
+    await eventually(lambda: node.authority.warnings)
+    assert "the Vault token expires at" in node.authority.warnings[0]
+    assert "short" not in str(node.log.events)
+    assert shown() == 1.0
+    for _ in range(3):
+        node.worker.calls.clear()
+        later(11)
+        await eventually(lambda: "warnings" in node.worker.calls)
+    assert node.log.names().count("ca.warning") == 1
+    await put(node, update(CONFIG, provider="vault"))
+    later(11)
+    await eventually(lambda: node.authority.warnings == ())
+    assert node.log.names().count("ca.warning_over") == 1
+    assert shown() == 0.0
+
+
+async def test_warnings_go_with_the_leadership_and_the_next_leader_has_them(
+    nodes: list[Node], vault: FakeVault, later: Callable[[float], None]
+) -> None:
+    vault.tokens["short"] = {"ttl": 3600, "renewable": False}
+    await put(nodes[0], update({**CONFIG, "Token": "short"}, provider="vault"))
+    later(11)
+    await eventually(lambda: nodes[0].authority.warnings)
+    nodes[0].cluster.elect("b")
+    await eventually(lambda: nodes[1].authority.warnings)
+    assert nodes[0].authority.warnings == ()
+
+
+# --- changes of configuration -----------------------------------------------------------------------------------------
+
+
+async def test_other_path_for_intermediates_is_taken_into_use_at_once(node: Node, vault: FakeVault) -> None:
+    before = active(node.cluster)
+    assert await put(node, update({**CONFIG, "IntermediatePKIPath": "other"}, provider="vault")) == ""
+    await eventually(lambda: renewals(node.cluster))
+    await eventually(lambda: not node.authority.is_behind(node.cluster.state))
+    after = active(node.cluster)
+    assert after.root_id == before.root_id
+    assert after.signing_key_id != before.signing_key_id
+    assert "other" in vault.mounts
+    assert_trusted(node, await sign(node))
+    await asyncio.sleep(0.1)
+    assert len(renewals(node.cluster)) == 1
+
+
+async def test_migration_to_vault_and_back_leads_back_to_every_root(
+    cluster: FakeCluster, vault: FakeVault, clock: FakeClock
+) -> None:
+    """With a trust anchor above the mounted CA: what is between goes with every leaf and cross-signed certificate."""
+    vault.mount_root("root", is_below=True)
+    node = Node(cluster, "a", clock=clock)
+    async with running(node):
+        await bootstrapped(node)
+        for config, provider in ((CONFIG, "vault"), ({"CSRMaxPerSecond": 0}, "consul")):
+            rotation_id = await put(node, update(dict(config), provider=provider))
+            await node.reconfigurer.wait_for_rotation(rotation_id)
+            assert_trusted(node, await sign(node))
+        root = active(cluster)
+        assert len(cluster.state.roots) == 3
+        assert local_chain(root) == ()
+        links = links_of(root)
+        assert len(links) == 3  # by the mounted CA, that by its anchor, and the anchor by the first root
+        assert [link.issuer_key_id for link in links[:-1]] == [link.key_id for link in links[1:]]
+        assert [type(command) for command in cluster.committed].count(FinishRotation) == 2
+        await node.pool.forget_all()
+
+
+async def test_root_that_the_mount_has_already_is_refused_before_anything_begins(node: Node) -> None:
+    for is_plan in (True, False):
+        with pytest.raises(Refused, match="keeps its root where this configuration points"):
+            await (node.operator_rotation.plan(RotateRequest()) if is_plan else rotate(node))
+    assert node.cluster.state.last_rotation is None
+
+
+async def rotate(node: Node) -> str:
+    from cluster.reconfigure import Attempt
+
+    return await node.operator_rotation.rotate(
+        RotateRequest(), Attempt(b"1", node.cluster.state.ca_index, is_repeat=False)
+    )
