@@ -22,6 +22,7 @@ S = TypeVar("S", bound="_Section")
 
 ENVIRONMENT_PREFIX: Final = "QUORUMCA_"
 _SECTION_SEPARATOR: Final = "__"
+_TOP_LEVEL: Final = frozenset({"node_name", "datacenter", "data_dir"})
 _MAX_SERVERS: Final = 9
 _SECRET_KEY: Final = re.compile(r"private_?key|token|passphrase", re.IGNORECASE)
 _RULE: Final = "rule"  # in the metadata of a type: a function that raises ValueError
@@ -90,7 +91,7 @@ class RaftSection(_Section, frozen=True):
     election_timeout_min_ms: Annotated[int, Meta(ge=100, le=60_000)] = 500
     election_timeout_max_ms: Annotated[int, Meta(ge=150, le=120_000)] = 1000
     heartbeat_ms: Annotated[int, Meta(ge=10, le=10_000)] = 50
-    compact_bytes: Annotated[int, Meta(ge=64 << 10, le=1 << 30)] = 8 << 20
+    compact_bytes: Annotated[int, Meta(ge=64 << 10, le=1 << 30)] = 6 << 20
     keep_bytes: Annotated[int, Meta(ge=0, le=1 << 30)] = 2 << 20
 
     def __post_init__(self) -> None:
@@ -297,17 +298,22 @@ def _rules(kind: Any) -> Iterator[Callable[[Any], None]]:
 
 
 def _overlaid(values: dict[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:
-    """QUORUMCA_SECTION__KEY=value wins over `[section] key`. Values are TOML where they parse as such, else text."""
+    """QUORUMCA_SECTION__KEY=value wins over `[section] key`, QUORUMCA_KEY over a key above all sections.
+
+    Values are TOML where they parse as such, else text. Other variables of that prefix are for the client commands.
+    """
     for name, text in environment.items():
-        if not name.startswith(ENVIRONMENT_PREFIX) or _SECTION_SEPARATOR not in name:
+        if not name.startswith(ENVIRONMENT_PREFIX):
             continue
         *sections, key = name.removeprefix(ENVIRONMENT_PREFIX).lower().split(_SECTION_SEPARATOR)
+        if not sections and key not in _TOP_LEVEL:
+            continue
         target = values
         for section in sections:
             target = target.setdefault(section, {})
             if not isinstance(target, dict):
                 raise ConfigError(f"{name}: {section} is not a section")
-        target[key] = _toml_value(text)
+        target[key] = text if key in _TOP_LEVEL and not sections else _toml_value(text)
     return values
 
 

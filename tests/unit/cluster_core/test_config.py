@@ -169,6 +169,14 @@ def test_environment_wins_over_the_file(path: Path) -> None:
     assert config.connect.ca_config == {"leaf_cert_ttl": "24h"}
 
 
+def test_names_and_paths_above_all_sections_come_from_the_environment_too(path: Path) -> None:
+    environment = {"QUORUMCA_DATA_DIR": "/srv/ca", "QUORUMCA_DATACENTER": "7", "QUORUMCA_HTTP_ADDR": "no setting"}
+    config = load_config(path, environment)
+    assert (config.data_dir, config.datacenter, config.node_name) == (Path("/srv/ca"), "7", "a")
+    with pytest.raises(ConfigError, match=r"node_name = 'No Name': must be a DNS label"):
+        load_config(path, {"QUORUMCA_NODE_NAME": "No Name"})
+
+
 def test_mistake_in_the_environment_is_named_as_its_key(path: Path) -> None:
     with pytest.raises(ConfigError, match=r"http\.colour: unknown key"):
         load_config(path, {"QUORUMCA_HTTP__COLOUR": "red"})
