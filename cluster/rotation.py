@@ -203,8 +203,10 @@ class Rotator:
         root = rotation.root
         assert root is not None
         others = tuple(listed for listed in state.roots if listed.root_id != root.root_id)
+        # Nobody needs links to the roots before it yet. What it signs leaves with, if not itself, belongs to it.
+        published = replace(root, intermediates=local_chain(root))
         # A root that is listed already keeps its place: it was active before, and is on its way back.
-        listed = state.roots if len(others) < len(state.roots) else (*others, replace(root, intermediates=()))
+        listed = state.roots if len(others) < len(state.roots) else (*others, published)
         await self._advance(state, record, record.state, RotationPhase.WAIT, root, roots=listed)
         self._log("rotation.published", rotation=rotation.rotation_id, root=root.root_id)
 

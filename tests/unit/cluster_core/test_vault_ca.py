@@ -352,6 +352,28 @@ async def test_migration_to_vault_and_back_leads_back_to_every_root(
         await node.pool.forget_all()
 
 
+@pytest.mark.parametrize("is_below", [False, True])
+async def test_staged_migration_publishes_the_root_with_what_leads_from_it_to_leaves(
+    cluster: FakeCluster, vault: FakeVault, clock: FakeClock, later: Callable[[float], None], *, is_below: bool
+) -> None:
+    vault.mount_root("root", is_below=is_below)
+    node = Node(cluster, "a", clock=clock)
+    async with running(node):
+        await bootstrapped(node)
+        old = active(cluster)
+        rotation_id = await put(node, update(dict(CONFIG), provider="vault", is_staged=True, wait_seconds=600))
+        await node.reconfigurer.wait_for_rotation(rotation_id)
+        [published] = [root for root in cluster.state.roots if root.root_id != old.root_id]
+        assert published.signing_key_id in [found.key_id for found in published.intermediates]
+        assert links_of(published) == ()
+        assert_trusted(node, await sign(node), old)
+        later(600)
+        await eventually(lambda: cluster.state.rotation is None)
+        assert active(cluster).root_id == published.root_id
+        assert_trusted(node, await sign(node))
+        await node.pool.forget_all()
+
+
 async def test_root_that_the_mount_has_already_is_refused_before_anything_begins(node: Node) -> None:
     for is_plan in (True, False):
         with pytest.raises(Refused, match="keeps its root where this configuration points"):
