@@ -20,11 +20,11 @@ INSTALL := $(PIP) install --require-hashes --no-build-isolation --only-binary :a
 CODE := cluster fsm providers tests benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help cluster test quick sim chaos continuity fuzz seed-bugs crash-points kills soak catchup evidence check \
-	format bench lock clean
+.PHONY: help cluster test quick sim chaos continuity continuity-vault fuzz seed-bugs crash-points kills soak catchup \
+	evidence check format bench lock clean
 
 help: ## show this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' Makefile
 
 cluster: $(VENV)/.runtime ## run a local cluster of $(NODES) nodes until Ctrl-C; data under .quorumca/
 	@exec $(PY) -m cluster dev --nodes $(NODES) --data-dir "$(DATA_DIR)"
@@ -44,6 +44,9 @@ chaos: $(VENV)/.dev ## hurt a real cluster in $(ROUNDS) rounds; results in docs/
 
 continuity: $(VENV)/.dev ## rotate the root $(ROTATIONS) times under a mesh; results in docs/evidence/continuity.*
 	$(PY) -m tests.continuity --rotations $(ROTATIONS) --kills $(KILLS) --evidence docs/evidence/continuity.json
+
+continuity-vault: $(VENV)/.dev ## the same between the built-in provider and Vault; docs/evidence/continuity-vault.*
+	$(PY) -m tests.continuity --vault --rotations 36 --kills 10 --staged 5 --evidence docs/evidence/continuity-vault.json
 
 fuzz: $(VENV)/.dev ## change inputs of every decoder for $(SECONDS) seconds; results in docs/evidence/fuzz.json
 	$(PY) -m tests.fuzz --seconds $(SECONDS)
@@ -78,7 +81,7 @@ evidence: ## run every campaign, hours of them, and write docs/evidence/README.m
 	$(MAKE) sim SEEDS=20000
 	$(MAKE) seed-bugs fuzz SECONDS=2400
 	$(MAKE) chaos ROUNDS=50
-	$(MAKE) continuity kills soak catchup
+	$(MAKE) continuity continuity-vault kills soak catchup
 	$(PY) -m benchmarks.evidence
 
 crash-points: $(VENV)/.dev ## cut the power everywhere in a workload, and damage every byte

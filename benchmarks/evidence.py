@@ -81,6 +81,14 @@ def _continuity(found: Document) -> str:
     )
 
 
+def _continuity_with_vault(found: Document) -> str:
+    forced = found["forced"]
+    return (
+        f"between the built-in provider and OpenBao {found['vault']}: {_continuity(found)}; moves by force broke trust"
+        f" {forced['outside_of_the_windows']} times outside of the time reported for it"
+    )
+
+
 def _count(key: str) -> Callable[[Document], int]:
     return lambda found: len(found[key])
 
@@ -105,6 +113,18 @@ CAMPAIGNS: Final = (
         "make continuity",
         _continuity,
         lambda found: found["handshakes"]["failed"] + found["violations"],
+    ),
+    Campaign(
+        "Trust continuity between providers",
+        "continuity-vault.json",
+        "make continuity-vault",
+        _continuity_with_vault,
+        lambda found: (
+            found["handshakes"]["failed"]
+            + found["violations"]
+            + found["forced"]["outside_of_the_windows"]
+            + found["forced"]["other_violations"]
+        ),
     ),
 )
 

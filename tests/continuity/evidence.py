@@ -12,24 +12,28 @@ from typing import Any, Final
 
 from benchmarks.results import Machine
 from tests.continuity.campaign import Outcome
-from tests.continuity.rotations import KINDS, pairs_of
+from tests.continuity.rotations import Rotation, pairs_of
 from tests.continuity.service import Trust
 
 _MOST_SHOWN: Final = 20
 _WIDTH: Final = 120
 
 
-def evidence_of(outcome: Outcome, machine: Machine) -> dict[str, Any]:
+def evidence_of(outcome: Outcome, machine: Machine, forced: Outcome | None = None) -> dict[str, Any]:
+    """`forced`: what was run apart, without cross-signing."""
     plan, tally, rotations = outcome.plan, outcome.tally, outcome.rotations
-    seconds = [rotation.seconds for rotation in rotations]
+    direct = [rotation for rotation in rotations if not rotation.is_staged]
+    seconds = [rotation.seconds for rotation in direct or rotations]
     return {
+        "vault": outcome.vault,
+        "goals": [str(goal) for goal in plan.goals],
         "seed": plan.seed,
         "seconds": outcome.seconds,
         "services": plan.services,
         "leaf_ttl_seconds": plan.leaf_ttl_seconds,
         "rotations": {
             "total": len(rotations),
-            "by_way": dict(Counter(rotation.way for rotation in rotations)),
+            "by_way": dict(Counter(_way(rotation) for rotation in rotations)),
             "by_pair": pairs_of(rotations),
             "most_in_one_leaf_lifetime": outcome.most_in_one_lifetime,
             "most_roots_listed": outcome.most_listed,
@@ -66,11 +70,31 @@ def evidence_of(outcome: Outcome, machine: Machine) -> dict[str, Any]:
             "on_record_on_every_node": outcome.digest.get("LedgerCount"),
         },
         "failures": [*tally.failures, *tally.violations][:_MOST_SHOWN],
+        "forced": None if forced is None else _forced(forced),
         "ssl": ssl.OPENSSL_VERSION,
         "go": outcome.go,
         "machine": asdict(machine),
         "load_average": round(os.getloadavg()[2], 1),  # of the last 15 minutes
         "rotations_in_order": [asdict(rotation) for rotation in rotations],
+    }
+
+
+def _way(rotation: Rotation) -> str:
+    return f"{rotation.way}, staged" if rotation.is_staged else rotation.way
+
+
+def _forced(outcome: Outcome) -> dict[str, Any]:
+    tally = outcome.tally
+    return {
+        "seed": outcome.plan.seed,
+        "leaf_ttl_seconds": outcome.plan.leaf_ttl_seconds,
+        "moves": pairs_of(outcome.rotations),
+        "windows_seconds": [round(rotation.may_fail_until - rotation.began_at, 1) for rotation in outcome.rotations],
+        "handshakes": tally.total,
+        "failed_in_the_windows": len(tally.failures),
+        "chains_rejected_in_the_windows": len(tally.rejected_at),
+        "outside_of_the_windows": outcome.outside_of_windows,
+        "other_violations": len(tally.violations) - len(tally.rejected_at),
     }
 
 
@@ -107,21 +131,23 @@ def page_of(evidence: dict[str, Any], source: str) -> str:
     }
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     lines = [
-        "# Trust continuity",
+        "# Trust continuity between providers" if evidence["vault"] else "# Trust continuity",
         "",
         _paragraph(
-            f"Written by `make continuity`; every number is in [{source}]({source}). {evidence['services']} services"
+            f"Written by `make {'continuity-vault' if evidence['vault'] else 'continuity'}`; every number is in"
+            f" [{source}]({source}). {evidence['services']} services"
             " talk to each other over mutual TLS 1.3, renew leaves and refresh bundles at random, some of them pinned"
             " to one root, while the root is rotated through any node, certificates are signed, and leaders are killed."
         ),
         "",
+        *(_vault_lines(evidence["vault"]) if evidence["vault"] else ()),
         "| what | result |",
         "|---|---|",
         *(f"| {name} | {value} |" for name, value in facts.items()),
         "",
-        "## Every order of key types",
+        "## Every move" if evidence["vault"] else "## Every order of key types",
         "",
-        *_table(rotations["by_pair"]),
+        *_table(rotations["by_pair"], evidence["goals"]),
         "",
         "## What counts",
         "",
@@ -140,6 +166,7 @@ def page_of(evidence: dict[str, Any], source: str) -> str:
             "With `ForceWithoutCrossSigning` the same harness counts failed handshakes"
             " (`tests/continuity/test_continuity.py`)."
         ),
+        *(_forced_lines(evidence["forced"]) if evidence["forced"] else ()),
         "",
         "## Where",
         "",
@@ -147,12 +174,38 @@ def page_of(evidence: dict[str, Any], source: str) -> str:
             f"Seed {evidence['seed']}, leaves of {evidence['leaf_ttl_seconds']} s. {machine['cpu']},"
             f" {machine['cores']} cores, {machine['memory_gb']} GB, {machine['kernel']};"
             f" {evidence['load_average']} programs wanted a core at a time, these included."
-            f" {versions}; handshakes by {evidence['ssl']}; {evidence['go']}; commit {machine['commit']:.12}."
+            f" {versions}{_server(evidence['vault'])}; handshakes"
+            f" by {evidence['ssl']}; {evidence['go']}; commit {machine['commit']:.12}."
         ),
     ]
     if evidence["failures"]:
         lines += ["", "## Failures", "", *(f"* {text}" for text in evidence["failures"])]
     return "\n".join(lines) + "\n"
+
+
+def _server(vault: str) -> str:
+    return f", OpenBao {vault}" if vault else ""
+
+
+def _vault_lines(vault: str) -> list[str]:
+    text = (
+        f"The keys of the CA go from the cluster into OpenBao {vault} and back, and from one path of it to another;"
+        " each time to a new root, EC or RSA. A rotation within one place of Vault is a change of `RootPKIPath`."
+    )
+    return [_paragraph(text), ""]
+
+
+def _forced_lines(forced: dict[str, Any]) -> list[str]:
+    windows = " and ".join(f"{seconds} s" for seconds in forced["windows_seconds"])
+    text = (
+        f"Run apart, leaves of {forced['leaf_ttl_seconds']} s, seed {forced['seed']}: {' and '.join(forced['moves'])},"
+        f" each watched to the end of the {windows} for which it was reported that clients may fail"
+        f" (`ClientsMayFailUntil`), and further. In these windows {forced['failed_in_the_windows']} of"
+        f" {forced['handshakes']} handshakes failed, of clients that had not fetched the roots since, most of them"
+        f" pinned to one root by intent, and {forced['chains_rejected_in_the_windows']} times a chain was rejected."
+        f" **Outside of them: {forced['outside_of_the_windows']}**; other violations: {forced['other_violations']}."
+    )
+    return ["", "## Forced", "", _paragraph(text)]
 
 
 def _paragraph(text: str) -> str:
@@ -163,9 +216,9 @@ def _counts(found: dict[Any, int]) -> str:
     return ", ".join(f"{name}: {count}" for name, count in found.items())
 
 
-def _table(pairs: dict[str, int]) -> list[str]:
+def _table(pairs: dict[str, int], goals: list[str]) -> list[str]:
     return [
-        f"| from, to | {' | '.join(KINDS)} |",
-        f"|---|{'---|' * len(KINDS)}",
-        *(f"| {one} | {' | '.join(str(pairs.get(f'{one} -> {other}', 0)) for other in KINDS)} |" for one in KINDS),
+        f"| from, to | {' | '.join(goals)} |",
+        f"|---|{'---|' * len(goals)}",
+        *(f"| {one} | {' | '.join(str(pairs.get(f'{one} -> {other}', 0)) for other in goals)} |" for one in goals),
     ]

@@ -51,6 +51,9 @@ class Tally:
     failures: list[str] = field(default_factory=list)
     pinned_failures: int = 0
     violations: list[str] = field(default_factory=list)
+    #: When hands were not shaken, and when chains were rejected, which is among the violations. Unix times.
+    failed_at: list[float] = field(default_factory=list)
+    rejected_at: list[float] = field(default_factory=list)
 
     @property
     def total(self) -> int:
@@ -197,6 +200,7 @@ class Mesh:
         self.tally.by_cross_signed += second.identity.issuer not in first.trusted
         if error:
             self.tally.pinned_failures += server.trust.is_pinned or client.trust.is_pinned
+            self.tally.failed_at.append(time.time())
             self.tally.failures.append(
                 f"{stack}: server {_shown(server, first)}, client {_shown(client, second)}: {error}"
             )
@@ -213,10 +217,12 @@ class Mesh:
         listing = self.listings.latest
         for root in listing.roots:
             if identity.is_valid and is_promised([root], identity.issuer, listing):
+                troubles = await self.judges.judge(identity.chain_pem, root)
+                self.tally.rejected_at += [time.time()] * len(troubles)
                 self.tally.violations += [
                     f"leaf of {identity.issuer.kind} {identity.issuer.root_id}, trust in {root.kind} {root.root_id}"
                     f" alone: {trouble}"
-                    for trouble in await self.judges.judge(identity.chain_pem, root)
+                    for trouble in troubles
                 ]
 
 

@@ -6,15 +6,19 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Final
+from datetime import datetime
+from typing import Any, Final, TypeVar
 
 import aiohttp
 
 from tests.continuity.listing import NO_LEADER, Api, Listings, Root
+from tests.continuity.places import Goal, Places
 from tests.integration.cluster_harness import LocalCluster, Node, eventually
+
+T = TypeVar("T")
 
 KINDS: Final = ("ec 256", "ec 384", "ec 521", "rsa 2048", "rsa 4096")
 CONFIGURATION: Final = "/v1/connect/ca/configuration"
@@ -25,22 +29,25 @@ _END_SECONDS: Final = 120.0
 _RETRY_SECONDS: Final = 0.3
 #: Of the usual time, in which the leader is killed: behind the answer it would be no kill in a rotation.
 _KILLED_UNTIL: Final = 0.8
+#: For how long a staged one lets clients learn the new root.
+_STAGED_SECONDS: Final = 6
 #: How long rotations to these take, before one has been seen.
 _GUESSED_SECONDS: Final = {"rsa 2048": 1.0, "rsa 4096": 4.0}
 _GUESS_SECONDS: Final = 0.5
+_GUESS_VAULT_SECONDS: Final = 1.0
 _TROUBLE: Final = ('CA is already in state "', "could not atomically update roots and config", NO_LEADER)
 _NOT_POSSIBLE_YET: Final = 422
 _UNREACHABLE: Final = (aiohttp.ClientError, TimeoutError, OSError)
 
 
-def walk(rng: random.Random) -> Iterator[str]:
-    """Kinds of roots, beginning behind "ec 256": after 25 steps every ordered pair was there once, and after every
-    25 more once more.
+def walk(rng: random.Random, stops: Sequence[T]) -> Iterator[T]:
+    """Beginning behind the first of n stops: after n * n steps every ordered pair was there once, and after every
+    n * n more once more.
     """
     while True:
-        edges = {kind: rng.sample(KINDS, len(KINDS)) for kind in KINDS}
+        edges = {stop: rng.sample(stops, len(stops)) for stop in stops}
         # Hierholzer: https://en.wikipedia.org/wiki/Eulerian_path#Hierholzer's_algorithm
-        path, circuit = [KINDS[0]], list[str]()
+        path, circuit = [stops[0]], list[T]()
         while path:
             if edges[path[-1]]:
                 path.append(edges[path[-1]].pop())
@@ -58,6 +65,9 @@ class Rotation:
     after: str
     way: str  # "configuration" or "rotate"
     is_forced: bool
+    is_staged: bool
+    began_at: float  # Unix time
+    may_fail_until: float = 0.0  # Unix time that is reported of one that was forced: until then, clients may fail
     answers: list[str] = field(default_factory=list)
     refused: int = 0  # as not possible yet
     waited: float = 0.0  # for it to be possible
@@ -77,16 +87,18 @@ class Rotator:
         api: Api,
         listings: Listings,
         rng: random.Random,
-        config: dict[str, object],
+        places: Places,
+        start: Goal,
         violations: list[str],
     ) -> None:
         self._cluster = cluster
         self._api = api
         self._listings = listings
         self._rng = rng
-        self._config = config
+        self._places = places
+        self._at = start
         self._violations = violations
-        self._usual = dict(_GUESSED_SECONDS)
+        self._usual: dict[Goal, float] = {}
         self._numbers = 0
         connector = aiohttp.TCPConnector(force_close=True)
         self._session = aiohttp.ClientSession(
@@ -98,34 +110,43 @@ class Rotator:
     async def close(self) -> None:
         await self._session.close()
 
-    async def rotate(self, kind: str, *, has_kill: bool, is_forced: bool = False) -> Rotation:
+    async def rotate(self, goal: Goal, *, has_kill: bool, is_forced: bool = False, is_staged: bool = False) -> Rotation:
         before = await self._active()
-        # The same configuration again would change nothing.
-        way = "rotate" if before.kind == kind else self._rng.choice(["configuration", "rotate"])
         self._numbers += 1
-        rotation = Rotation(self._numbers, before.kind, kind, way, is_forced)
+        rotation = Rotation(
+            self._numbers, str(self._at), str(goal), self._way(goal), is_forced, is_staged, began_at=time.time()
+        )
         started = time.monotonic()
-        while (active := await self._attempt(rotation, before, has_kill=has_kill)) == before:
+        while (active := await self._attempt(rotation, goal, before, has_kill=has_kill)) == before:
             await asyncio.sleep(_RETRY_SECONDS)
         if rotation.refused:
             rotation.waited = round(time.monotonic() - started - rotation.seconds, 2)
         if rotation.killed_in:
             await self._cluster.wait_ready()
         elif not rotation.refused:
-            self._usual[kind] = rotation.seconds
+            self._usual[goal] = rotation.seconds
+        if is_forced:
+            rotation.may_fail_until = await self._may_fail_until()
         listing = self._listings.latest
         rotation.listed = len(listing.roots)
         rotation.ended = time.monotonic()
-        if active.kind != kind or active.order <= before.order or not (is_forced or listing.has(before)):
+        if active.kind != goal.kind or active.order <= before.order or not (is_forced or listing.has(before)):
             self._violations.append(f"{rotation}: the roots are {listing}")
+        self._at = goal
         return rotation
 
-    async def _attempt(self, rotation: Rotation, before: Root, *, has_kill: bool) -> Root:
+    def _way(self, goal: Goal) -> str:
+        if self._at.place != goal.place or goal.is_in_vault:
+            return "configuration"
+        # The same configuration again would change nothing.
+        return "rotate" if self._at.kind == goal.kind else self._rng.choice(["configuration", "rotate"])
+
+    async def _attempt(self, rotation: Rotation, goal: Goal, before: Root, *, has_kill: bool) -> Root:
         """Ask once; the active root when it is known what came of it."""
         began = time.monotonic()
-        asking = asyncio.create_task(self._ask(rotation))
+        asking = asyncio.create_task(self._ask(rotation, goal))
         if has_kill and not rotation.killed_in:
-            await self._kill_meanwhile(rotation, before, asking)
+            await self._kill_meanwhile(rotation, goal, before, asking)
         status, text = await asking
         rotation.answers.append(_shown(status, text))
         await self._settled()
@@ -139,14 +160,17 @@ class Rotator:
             self._violations.append(f"{rotation}: answered {status}: {text}")
         return active
 
-    async def _ask(self, rotation: Rotation) -> tuple[int, str]:
-        key_type, bits = rotation.after.split()
-        kind: dict[str, object] = {"PrivateKeyType": key_type, "PrivateKeyBits": int(bits)}
-        forced = {"ForceWithoutCrossSigning": rotation.is_forced}
+    async def _ask(self, rotation: Rotation, goal: Goal) -> tuple[int, str]:
+        body: dict[str, object] = {"ForceWithoutCrossSigning": rotation.is_forced}
         if rotation.way == "rotate":
-            path, body = ROTATION, {"Action": "rotate", **kind, **forced}
+            key_type, bits = goal.kind.split()
+            path = ROTATION
+            body |= {"Action": "rotate", "PrivateKeyType": key_type, "PrivateKeyBits": int(bits)}
+            body |= {"Staged": True, "Wait": f"{_STAGED_SECONDS}s"} if rotation.is_staged else {}
         else:
-            path, body = CONFIGURATION, {"Provider": "consul", "Config": {**self._config, **kind}, **forced}
+            path = CONFIGURATION
+            body |= self._places.configuration(goal, rotation.number)
+            body |= {"RotationMode": "staged", "RotationWait": f"{_STAGED_SECONDS}s"} if rotation.is_staged else {}
         node = self._api.node()
         try:
             async with self._session.put(f"{node.url}{path}", data=json.dumps(body).encode()) as response:
@@ -154,9 +178,12 @@ class Rotator:
         except _UNREACHABLE as error:
             return 0, repr(error)
 
-    async def _kill_meanwhile(self, rotation: Rotation, before: Root, asking: "asyncio.Task[tuple[int, str]]") -> None:
+    async def _kill_meanwhile(
+        self, rotation: Rotation, goal: Goal, before: Root, asking: "asyncio.Task[tuple[int, str]]"
+    ) -> None:
         """At a random moment before the answer; not at all when the answer is there first."""
-        usual = self._usual.get(rotation.after, _GUESS_SECONDS)
+        guess = _GUESS_VAULT_SECONDS if goal.is_in_vault else _GUESSED_SECONDS.get(goal.kind, _GUESS_SECONDS)
+        usual = self._usual.get(goal, guess)
         leader = await self._cluster.leader()
         await asyncio.wait([asking], timeout=self._rng.uniform(0, _KILLED_UNTIL * usual))
         if asking.done():
@@ -186,6 +213,10 @@ class Rotator:
             return True if body["Rotation"] is None else None
 
         await eventually("no rotation is under way", is_over, _END_SECONDS)
+
+    async def _may_fail_until(self) -> float:
+        body: dict[str, Any] = (await self._api.ask("GET", ROTATION)).json()
+        return datetime.fromisoformat(body["Last"]["ClientsMayFailUntil"]).timestamp()
 
     async def _active(self) -> Root:
         await self._listings.look()

@@ -9,6 +9,7 @@ import pytest
 
 from tests.continuity.campaign import Plan, run
 from tests.continuity.listing import Listing, Root, is_promised
+from tests.continuity.places import BUILT_IN, VAULT_A, VAULT_B, VAULT_GOALS, Goal
 from tests.continuity.rotations import KINDS, walk
 from tests.unit.providers import pki
 
@@ -16,7 +17,7 @@ ROOTS = [Root(str(order), "", order, "", "ec 256") for order in range(4)]
 
 
 def test_walk_has_every_order_of_kinds_and_repeats_them_evenly() -> None:
-    path = [KINDS[0], *itertools.islice(walk(random.Random(1)), 100)]
+    path = [KINDS[0], *itertools.islice(walk(random.Random(1), KINDS), 100)]
     pairs = Counter(itertools.pairwise(path))
     assert pairs == dict.fromkeys(itertools.product(KINDS, KINDS), 4)
 
@@ -63,3 +64,44 @@ async def test_rotation_without_cross_signing_is_noticed(tmp_path: Path) -> None
     assert tally.pinned_failures > 0
     assert any("openssl verify" in text for text in tally.violations)
     assert any("cryptography" in text for text in tally.violations)
+
+
+@pytest.mark.slow
+@pki.needs_openssl
+async def test_no_handshake_fails_while_the_keys_move_between_providers(tmp_path: Path) -> None:
+    route = (
+        Goal("rsa 2048", VAULT_A),
+        Goal("ec 256", VAULT_B),
+        Goal("rsa 2048", BUILT_IN),
+        Goal("ec 256", VAULT_A),
+        Goal("ec 256", VAULT_A),
+        Goal("ec 256", BUILT_IN),
+    )
+    plan = Plan(rotations=6, kills=1, staged=1, seed=3, goals=VAULT_GOALS, route=route)
+    outcome = await run(tmp_path, plan)
+    tally = outcome.tally
+    assert (tally.failures, tally.violations) == ([], [])
+    assert [rotation.after for rotation in outcome.rotations] == [str(goal) for goal in route]
+    assert outcome.kills == 1
+    assert tally.by_cross_signed > 50
+    assert min(outcome.verified.values()) > 20
+
+
+@pytest.mark.slow
+@pki.needs_openssl
+async def test_move_by_force_breaks_trust_in_the_reported_time(tmp_path: Path) -> None:
+    """That it does so in no other time takes minutes to see: `make continuity-vault`."""
+    plan = Plan(
+        rotations=2,
+        kills=0,
+        seed=4,
+        nodes=1,
+        leaf_ttl_seconds=6,
+        is_forced=True,
+        goals=VAULT_GOALS,
+        route=(Goal("rsa 2048", VAULT_A), Goal("ec 256", BUILT_IN)),
+    )
+    outcome = await run(tmp_path, plan)
+    assert outcome.tally.pinned_failures > 0
+    assert outcome.outside_of_windows == 0
+    assert outcome.is_good
