@@ -10,7 +10,7 @@ import pytest
 
 from cluster.api import ReadLevel
 from cluster.errors import CommitUnknown, InternalError, Refused
-from cluster.http import snapshot, transfers
+from cluster.http import body, snapshot, transfers
 from cluster.http.transfers import remove_leftovers
 from tests.unit.http.conftest import Running, Start, read_to_end, until
 
@@ -177,6 +177,7 @@ async def test_body_that_does_not_come_is_not_waited_for(
     node: Running, monkeypatch: pytest.MonkeyPatch, setting: str
 ) -> None:
     monkeypatch.setattr(snapshot, setting, 0.05)
+    monkeypatch.setattr(body, "_DRAIN_SECONDS", 0.05)
     head = f"PUT {SNAPSHOT} HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nhalf"
     received = await node.send(head.encode())
     assert received.startswith(b"HTTP/1.1 408")
@@ -216,6 +217,7 @@ async def test_body_that_has_no_room_is_refused_before_it_is_sent(
 ) -> None:
     free = shutil.disk_usage(node.service.config.data_dir).free
     monkeypatch.setattr(transfers, "_RESERVED_BYTES", free - (400 << 20))
+    monkeypatch.setattr(body, "_DRAIN_SECONDS", 0.05)
     received = await node.send(f"PUT {SNAPSHOT} HTTP/1.1\r\nHost: x\r\nContent-Length: {800 << 20}\r\n\r\n".encode())
     assert received.startswith(b"HTTP/1.1 503")
     assert f"too few for the snapshot's {800 << 20}".encode() in received
