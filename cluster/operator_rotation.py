@@ -54,7 +54,7 @@ class OperatorRotation:
         state = self._replica.state
         config, root, settings = self._wanted(state, request)
         kind = self._checked(settings).key_kind
-        chain_bytes, links = await self._rotator.check(state, 0, is_forced=request.is_forced)
+        chain_bytes, links = await self._rotator.check(state, settings.provider, 0, is_forced=request.is_forced)
         async with Candidate(self._authority, config.cluster_id, settings, b"") as candidate:
             await _require_new_root(candidate, root)
         now = int(self._clock.now())
@@ -90,7 +90,7 @@ class OperatorRotation:
             ca_index = base_index(state, attempt)
             config, root, settings = self._wanted(state, request)
             policies = policies_of(settings)
-            await self._rotator.check(state, 0, is_forced=request.is_forced)
+            await self._rotator.check(state, settings.provider, 0, is_forced=request.is_forced)
             async with Candidate(self._authority, config.cluster_id, settings, b"") as candidate:
                 await _require_new_root(candidate, root)
                 provider_state = await candidate.prepare_root(int(self._clock.now()))

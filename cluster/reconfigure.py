@@ -158,7 +158,8 @@ class Reconfigurer:
         if await candidate.root_to_adopt() == state.active_root.root_id:
             raise InternalError(SAME_ROOT)
         root_bytes = len(_text(candidate.settings, "RootCert"))
-        await self._rotator.check(state, root_bytes, is_forced=update.force_without_cross_signing)
+        provider, is_forced = candidate.settings.provider, update.force_without_cross_signing
+        await self._rotator.check(state, provider, root_bytes, is_forced=is_forced)
         provider_state = await candidate.prepare_root(int(self._clock.now()))
         target = self._target(candidate, update, config, attempt, secrets.token_hex(8))
         settings = candidate.settings

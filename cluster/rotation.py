@@ -100,8 +100,8 @@ class Rotator:
 
     # -- before
 
-    async def check(self, state: State, root_bytes: int, *, is_forced: bool) -> tuple[int, int]:
-        """Whether a rotation to a root of this size (0: not known) could be finished as things stand.
+    async def check(self, state: State, provider: str, root_bytes: int, *, is_forced: bool) -> tuple[int, int]:
+        """Whether a rotation to a root of this provider and size (0: not known) could be finished as things stand.
 
         Returns the size of the chain that leaves would carry, at most, and how many links it has.
         Raises: InternalError, in Consul's words; Refused, with the date from which on it is possible.
@@ -117,7 +117,8 @@ class Rotator:
         links = needed_links(links_of(old), state.roots, "")
         above = local_chain(old)[1:]  # CAs between the one that signs and its trust anchor go with what it signs
         own_bytes = _LEAF_BYTES + (root_bytes or _ROOT_BYTES) + _CROSS_SIGNED_EXTRA_BYTES + _size(above)
-        own_links = 1 + len(local_chain(old)) + len(above)
+        # Another provider may sign leaves with an intermediate where this one does not: known once it has a root.
+        own_links = 1 + max(len(local_chain(old)), provider != config.provider) + len(above)
         size, count = own_bytes + _size(links), own_links + len(links)
         if not _fits(size, count):
             possible_from = _time(self._fits_from(state, own_bytes, own_links))

@@ -13,6 +13,7 @@ from cluster.authority import open_record
 from cluster.config import ConnectSection
 from cluster.errors import InternalError, Refused
 from cluster.roots import links_of, local_chain
+from cluster.rotation import MAX_CHAIN_LINKS
 from cluster.serials import new_serial
 from cluster.signing import minimal
 from fsm.commands import Command, FinishRotation, RenewSigning
@@ -370,6 +371,27 @@ async def test_staged_migration_publishes_the_root_with_what_leads_from_it_to_le
         later(600)
         await eventually(lambda: cluster.state.rotation is None)
         assert active(cluster).root_id == published.root_id
+        await eventually(lambda: not node.authority.is_behind(cluster.state))
+        assert_trusted(node, await sign(node))
+        await node.pool.forget_all()
+
+
+async def test_intermediate_of_the_new_provider_counts_before_anything_begins(
+    cluster: FakeCluster, vault: FakeVault, clock: FakeClock
+) -> None:
+    """One more rotation would be possible without it; given up behind its last step, it would be a vain attempt."""
+    node = Node(cluster, "a", clock=clock)
+    async with running(node):
+        await bootstrapped(node)
+        for number in range(MAX_CHAIN_LINKS - 1):
+            kind: dict[str, object] = {"PrivateKeyBits": (384, 256)[number % 2], "CSRMaxPerSecond": 0}
+            await node.reconfigurer.wait_for_rotation(await put(node, update(kind)))
+        before = cluster.state
+        with pytest.raises(Refused, match=r"9 certificates between leaf and root.*possible from"):
+            await put(node, update(dict(CONFIG), provider="vault"))
+        assert cluster.state is before
+        await node.reconfigurer.wait_for_rotation(await put(node, update({"PrivateKeyBits": 256})))
+        await eventually(lambda: not node.authority.is_behind(cluster.state))
         assert_trusted(node, await sign(node))
         await node.pool.forget_all()
 
