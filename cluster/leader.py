@@ -266,7 +266,7 @@ class Leader:
         self._log("ca.signing", profile="root", provider=config.provider, by="leader")
         chain, provider_state = await self._authority.pool.generate_root(config.provider_id)
         self._verify(chain, state)
-        root = root_of(chain, config, is_active=True)
+        root = root_of(chain, config, is_active=True, made_at=int(self._clock.now()))
         configured = await self._authority.pool.configure(
             config.provider_id,
             self._authority.setup(config.cluster_id, settings_in(config, record), provider_state),

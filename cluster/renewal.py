@@ -118,14 +118,15 @@ class Renewer:
 
     def _renewed(self, state: State, root: CARoot, chain: CAChain) -> CARoot:
         """Raises: ChainInvalid."""
-        verify.verify_ca(chain, trust_domain=state.trust_domain, now=int(self._clock.now()))
+        now = int(self._clock.now())
+        verify.verify_ca(chain, trust_domain=state.trust_domain, now=now)
         found = x509.root_id(chain.root_pem)
         if found != root.root_id:
             raise ChainInvalid(f'the renewed certificate is below root "{found}", not the active one, "{root.root_id}"')
         renewed = replace(
             root,
             signing_key_id=x509.signing_key_id(chain.signing_cert_pem),
-            intermediates=(*intermediates_of(chain.intermediate_pems), *links_of(root)),
+            intermediates=(*intermediates_of(chain.intermediate_pems, now), *links_of(root)),
         )
         if renewed.signing_cert is None:
             raise ChainInvalid("the renewed certificate is not in the chain that goes with leaves")

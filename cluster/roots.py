@@ -12,7 +12,7 @@ from providers.x509 import colon_hex, load_cert, subject_key_id, unix
 _LOW_64_BITS: Final = (1 << 64) - 1
 
 
-def root_of(chain: CAChain, config: CAConfig, *, is_active: bool) -> CARoot:
+def root_of(chain: CAChain, config: CAConfig, *, is_active: bool, made_at: int) -> CARoot:
     """The root for a chain that has been verified; its indexes are set when it is applied."""
     cert = load_cert(x509.split_bundle(chain.root_pem)[0])
     kind = kind_of(x509.public_key(cert))
@@ -26,7 +26,7 @@ def root_of(chain: CAChain, config: CAConfig, *, is_active: bool) -> CARoot:
         not_before=unix(cert.not_valid_before_utc),
         not_after=unix(cert.not_valid_after_utc),
         root_pem=chain.root_pem,
-        intermediates=intermediates_of(chain.intermediate_pems),
+        intermediates=intermediates_of(chain.intermediate_pems, made_at),
         is_active=is_active,
         private_key_type=kind.type,
         private_key_bits=kind.bits,
@@ -76,19 +76,19 @@ def trusted_through(root: CARoot, roots: Iterable[CARoot], now: float) -> tuple[
     return tuple(listed for listed in roots if listed.key_id in keys and now <= listed.not_after)
 
 
-def intermediates_of(pems: Iterable[str]) -> tuple[Intermediate, ...]:
+def intermediates_of(pems: Iterable[str], made_at: int) -> tuple[Intermediate, ...]:
     """One for each certificate in these texts, of which each may hold several, in their order."""
-    return tuple(intermediate_of(pem) for text in pems for pem in x509.split_bundle(text))
+    return tuple(intermediate_of(pem, made_at) for text in pems for pem in x509.split_bundle(text))
 
 
-def intermediate_of(cert_pem: str) -> Intermediate:
+def intermediate_of(cert_pem: str, made_at: int) -> Intermediate:
     cert = load_cert(cert_pem)
     return Intermediate(
         cert_pem=cert_pem,
         key_id=colon_hex(subject_key_id(cert)),
         issuer_key_id=colon_hex(x509.authority_key_id(cert)),
         not_after=unix(cert.not_valid_after_utc),
-        not_before=unix(cert.not_valid_before_utc),
+        made_at=made_at,
     )
 
 

@@ -175,7 +175,7 @@ class Rotator:
         except ProviderError as error:
             await self._failed(state, error)
             return
-        root = root_of(chain, config, is_active=False)
+        root = root_of(chain, config, is_active=False, made_at=int(self._clock.now()))
         if state.active_root is not None and state.active_root.root_id == root.root_id:
             await self.give_up(state, SAME_ROOT)
             return
@@ -363,7 +363,7 @@ class Rotator:
             config.provider_id, anchor, minimal(new_serial()), now, self._trusted_until(state, rotation, now)
         )
         self._log("ca.signed", profile="cross-signed", provider=config.provider, root=root.root_id, by="leader")
-        links = (*intermediates_of([cross_pem]), *links_of(old))
+        links = (*intermediates_of([cross_pem], now), *links_of(old))
         return needed_links(links, state.roots, root.key_id)
 
     def _trusted_until(self, state: State, rotation: Rotation, now: int) -> int:

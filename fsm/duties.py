@@ -106,7 +106,7 @@ def renewal_time(state: State) -> float:
     above: CARoot | Intermediate = root
     if signing.issuer_key_id != root.key_id:
         above = next((found for found in root.intermediates if found.key_id == signing.issuer_key_id), root)
-    return (signing.not_before + signing.not_after + 1) // 2 if signing.not_after < above.not_after else math.inf
+    return (signing.made_at + signing.not_after + 1) // 2 if signing.not_after < above.not_after else math.inf
 
 
 def next_time(state: State, renewal: Renewal = NOTHING_KNOWN) -> float:

@@ -59,7 +59,8 @@ class Intermediate:
     key_id: str
     issuer_key_id: str
     not_after: int
-    not_before: int = field(default=0, metadata=ADDED)
+    #: Its life is counted from here, and not from what it says: a backend may date it back by more than that.
+    made_at: int = field(default=0, metadata=ADDED)
 
 
 @dataclass(frozen=True, slots=True)

@@ -152,6 +152,19 @@ async def test_signing_certificate_is_renewed_at_half_of_its_life_below_the_same
     assert "renew_signing" in duties_done(node)
 
 
+async def test_certificate_that_the_backend_dates_back_is_not_renewed_at_once(
+    node: Node, vault: FakeVault, later: Callable[[float], None]
+) -> None:
+    """Vault takes 30 s: of a life of seconds that is more than half."""
+    quick = {**CONFIG, "LeafCertTTL": "20s", "IntermediateCertTTL": "20s", "SkipValidate": True}
+    await put(node, update({**quick, "IntermediatePKIPath": "other"}, provider="vault"))
+    await eventually(lambda: renewals(node.cluster))
+    await asyncio.sleep(0.2)
+    assert len(renewals(node.cluster)) == 1
+    later(15)
+    await eventually(lambda: len(renewals(node.cluster)) == 2)
+
+
 @pytest.mark.parametrize("fate", [Fate.LOST_BEFORE, Fate.LOST_AFTER, Fate.UNKNOWN])
 async def test_leader_lost_at_the_renewal_is_continued_by_the_next(
     nodes: list[Node], vault: FakeVault, later: Callable[[float], None], fate: Fate
@@ -342,6 +355,7 @@ async def test_migration_to_vault_and_back_leads_back_to_every_root(
         for config, provider in ((CONFIG, "vault"), ({"CSRMaxPerSecond": 0}, "consul")):
             rotation_id = await put(node, update(dict(config), provider=provider))
             await node.reconfigurer.wait_for_rotation(rotation_id)
+            await eventually(lambda: not node.authority.is_behind(cluster.state))
             assert_trusted(node, await sign(node))
         root = active(cluster)
         assert len(cluster.state.roots) == 3

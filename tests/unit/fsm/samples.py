@@ -179,7 +179,7 @@ COMMANDS: dict[str, Command] = {
         10, (root("r1", provider_id="p1", leaf_ttl_max_seconds=DAY, rotated_out_at=NOW, prune_at=NOW + DAY),), ()
     ),
     "renew_signing": RenewSigning(
-        16, "r1", "r1-leaf", (replace(intermediate("r1-leaf", "r1-key"), not_before=NOW - DAY),), provider_state()
+        16, "r1", "r1-leaf", (replace(intermediate("r1-leaf", "r1-key"), made_at=NOW - DAY),), provider_state()
     ),
     "begin_rotation": BeginRotation(11, rotation(is_forced=True), provider_state("p2")),
     "advance_rotation": AdvanceRotation(

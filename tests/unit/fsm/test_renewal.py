@@ -61,8 +61,8 @@ def test_no_other_is_made_that_would_end_at_the_same_time(above: str) -> None:
 
 
 def test_certificate_of_an_older_release_is_renewed_at_once() -> None:
-    """It is not known since when it is valid."""
-    state = ready(with_signer(replace(leaf_signer(), not_before=0)))
+    """It is not known how old it is."""
+    state = ready(with_signer(replace(leaf_signer(), made_at=0)))
     assert duty(state, NOW) is Duty.RENEW_SIGNING
 
 
@@ -123,7 +123,7 @@ def test_renewal_that_does_not_fit_is_refused(changes: dict[str, object], code: 
 
 def test_added_field_is_written_once_it_says_something() -> None:
     """Else nodes of the release before could not read what concerns them."""
-    old, new = replace(leaf_signer(), not_before=0), leaf_signer()
+    old, new = replace(leaf_signer(), made_at=0), leaf_signer()
     written = [msgpack.unpackb(dump_state(ready(with_signer(one))))[1][6][0][9][0] for one in (old, new)]
     assert [len(fields) for fields in written] == [4, 5]
     for one in (old, new):
