@@ -6,6 +6,7 @@ signs leaves; in a secondary the primary signs the intermediate. The state says 
 """
 
 import contextlib
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -144,8 +145,8 @@ class VaultProvider:
         if state.signing is None:
             issuing = self._issuing()
             root = issuing.ensure_root(state.intent)
-            held = issuing.intermediate_below(root, state.intent.uid, 0, state.intent.not_before)
-            self._hold(replace(state, root_pem=root.anchor_pem, above=root.above, signing=held))
+            held, generation = issuing.intermediate_below(root, state.intent.uid, 0, state.intent.not_before)
+            self._hold(replace(state, root_pem=root.anchor_pem, above=root.above, signing=held, generation=generation))
         assert self._state is not None
         return self._require_leaves().chain, vault_state.encode(self._state)
 
@@ -161,8 +162,10 @@ class VaultProvider:
             raise NotInitialized("provider not initialized")
         root = self._stored_root(state)
         left = self._remove(state.superseded)
-        generation = state.generation + 1
-        held = self._issuing().intermediate_below(root, state.intent.uid, generation, int(self._now()))
+        self._remove(self._left_behind(state, state.signing, state.generation))
+        held, generation = self._issuing().intermediate_below(
+            root, state.intent.uid, state.generation + 1, int(self._now())
+        )
         renewed = replace(
             state,
             key_kind=config.common.key_kind,
@@ -278,6 +281,8 @@ class VaultProvider:
         held = [*state.superseded, *([state.signing] if state.signing else [])]
         if state.pending:
             held.append(Held(state.pending.place, Issuer("", state.pending.key_id, "")))
+        if state.signing:
+            held += self._left_behind(state, state.signing, sys.maxsize)
         left = self._remove(held)
         for place in {self._require_config().intermediate, *(one.place for one in held)}:
             mount = self._mount(place)
@@ -292,6 +297,15 @@ class VaultProvider:
             return state.fits(config, successor.cluster_id.lower(), is_primary=successor.is_primary)
         except ConfigInvalid:
             return False  # another provider's
+
+    def _left_behind(self, state: VaultState, signing: Held, generation: int) -> list[Held]:
+        """Beside what the state knows of; nothing where Vault does not let us look."""
+        if state.intent is None:
+            return []  # a secondary's
+        mount = self._mount(signing.place)
+        with contextlib.suppress(VaultRefused):
+            return self._issuing().left_behind(mount, state.intent.uid, generation, signing.issuer)
+        return []
 
     def _remove(self, held: Sequence[Held]) -> list[Held]:
         """What is left, because Vault does not let us remove it."""

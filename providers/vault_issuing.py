@@ -21,6 +21,8 @@ from providers.vault_state import Held, Pending
 from providers.x509 import unix
 
 PROVIDER: Final = "vault"
+#: Then the kind of key, and the generation.
+_KEY_NAME: Final = "quorumca-{}-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,8 +144,11 @@ class Issuing:
 
     # --- intermediates --------------------------------------------------------------------------------------------
 
-    def intermediate_below(self, root: MountedRoot, uid: str, generation: int, now: int) -> Held:
-        """The primary's intermediate of this generation: made now, or by an attempt that was cut off."""
+    def intermediate_below(self, root: MountedRoot, uid: str, generation: int, now: int) -> tuple[Held, int]:
+        """The primary's intermediate of this generation: made now, or by an attempt that was cut off.
+
+        With the generation that it is: a later one if something else has the name of this one.
+        """
         self._ensure_intermediate_mount()
         issuers = self._intermediate.issuers()
         while True:
@@ -152,16 +157,29 @@ class Issuing:
             mine = [issuer for issuer in issuers if self._is_for(issuer, key_id, name)]
             if (left := next((issuer for issuer in mine if self._is_below(issuer, root, now)), None)) is not None:
                 self._make_default(left)
-                return Held(
-                    self._intermediate.place, replace(left, cert_pem=x509.cert_pem(self._decoded(left.cert_pem)))
-                )
+                issuer = replace(left, cert_pem=x509.cert_pem(self._decoded(left.cert_pem)))
+                return Held(self._intermediate.place, issuer), generation
             if not mine or not key_id:
                 break
             generation += 1  # a key that has been used for something else stays with that
         kind = self._config.common.key_kind
         csr_pem, key_id = self._intermediate.generate_csr(name, self._uri, kind, key_name, key_id)
         pem = self._signed(root, csr_pem, name, now)
-        return Held(self._intermediate.place, self.install(self._intermediate, pem, key_id))
+        return Held(self._intermediate.place, self.install(self._intermediate, pem, key_id)), generation
+
+    def left_behind(self, mount: Mount, uid: str, generation: int, used: Issuer) -> list[Held]:
+        """Keys up to this generation that are not in use: attempts were cut off, or another leader was faster."""
+        prefix = _KEY_NAME.format(uid)
+        mine = {
+            key_id
+            for key_id, name in mount.key_names().items()
+            if name.startswith(prefix) and key_id != used.key_id and _generation_in(name) <= generation
+        }
+        if not mine:
+            return []
+        above = x509.authority_key_id(self._decoded(used.cert_pem))
+        others = {one.key_id for one in mount.issuers() if x509.authority_key_id(self._decoded(one.cert_pem)) != above}
+        return [Held(mount.place, Issuer("", key_id, "")) for key_id in mine - others]
 
     def _is_for(self, issuer: Issuer, key_id: str, name: str) -> bool:
         """Whether an attempt has made this issuer for what is wanted; before Vault 1.11 names must do."""
@@ -243,7 +261,7 @@ class Issuing:
 
     def _key_name(self, uid: str, generation: int) -> str:
         kind = self._config.common.key_kind
-        return f"quorumca-{uid}-{kind.type}{kind.bits}-{generation}"
+        return f"{_KEY_NAME.format(uid)}{kind.type}{kind.bits}-{generation}"
 
     def _common_name(self, role: str, key_name: str) -> str:
         """Follows from what it is for, and differs from the root's."""
@@ -255,3 +273,8 @@ class Issuing:
             return x509.load_cert(pem)
         except ValueError as error:
             raise ChainInvalid(f"certificate from Vault cannot be decoded: {error}") from error
+
+
+def _generation_in(key_name: str) -> int:
+    number = key_name.rpartition("-")[2]
+    return int(number) if number.isdecimal() else 0

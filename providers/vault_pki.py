@@ -133,8 +133,11 @@ class Mount:
 
     def key_named(self, name: str) -> str:
         """The id of the key with this name; empty when there is none, or keys have no names yet."""
-        infos = self._list("keys")
-        return next((key_id for key_id, info in infos.items() if info.get("key_name") == name), "")
+        return next((key_id for key_id, key_name in self.key_names().items() if key_name == name), "")
+
+    def key_names(self) -> dict[str, str]:
+        """By the ids of keys; nothing before Vault 1.11, where they cannot be seen."""
+        return {key_id: str(info.get("key_name") or "") for key_id, info in self._list("keys").items()}
 
     def generate_csr(self, common_name: str, uri: str, kind: KeyKind, key_name: str, key_id: str) -> tuple[str, str]:
         """A CSR for a new key of this name, or for the key with `key_id`. Returns PEM and the key's id, if any."""
@@ -180,14 +183,25 @@ class Mount:
             self._put("config/issuers", {**config, "default": issuer_id})
 
     def remove(self, issuer: Issuer) -> None:
-        """Issuer and key; what is not there any more is no error."""
-        for kind, identifier in (("issuer", issuer.issuer_id), ("key", issuer.key_id)):
-            if identifier:
-                try:
-                    self._client.call("delete", self._path(f"{kind}/{identifier}"), namespace=self.place.namespace)
-                except VaultRefused as refusal:
-                    if not is_unmounted(refusal) and not is_gone(refusal):
-                        raise
+        """The issuer; with a key id also the key, and every other issuer that has it. What is gone is no error."""
+        try:
+            # Two leaders at once may each have installed a certificate of it.
+            twins = [one.issuer_id for one in self.issuers() if one.key_id == issuer.key_id] if issuer.key_id else []
+        except VaultRefused as refusal:
+            if not is_unmounted(refusal):
+                raise
+            return
+        for issuer_id in {issuer.issuer_id, *twins} - {""}:
+            self._delete(f"issuer/{issuer_id}")
+        if issuer.key_id:
+            self._delete(f"key/{issuer.key_id}")
+
+    def _delete(self, path: str) -> None:
+        try:
+            self._client.call("delete", self._path(path), namespace=self.place.namespace)
+        except VaultRefused as refusal:
+            if not is_unmounted(refusal) and not is_gone(refusal):
+                raise
 
     def sign_intermediate(self, wanted: Wanted) -> str:
         body = {"use_csr_values": False, "format": "pem", "max_path_length": 0}

@@ -540,6 +540,38 @@ def test_intermediate_that_is_wanted_elsewhere_asks_for_its_renewal(modern: Call
     assert modern.provider().wants_renewal()
 
 
+def test_renewal_that_was_cut_off_for_long_is_not_taken_up_and_not_confused_with_the_next(modern: Caller) -> None:
+    """Its certificate has expired meanwhile, so its name is passed over."""
+    provider, _ = modern.primary(RootCertTTL="87600h", IntermediateCertTTL="240h", LeafCertTTL="72h")
+    provider.renew_signing_cert()  # and the leader dies
+    modern.clock.advance(11 * pki.DAY)
+    modern.vault.clock_ahead += timedelta(days=11)
+    seen = set()
+    for _ in range(3):
+        chain, modern.state = modern.provider(IntermediateCertTTL="240h").renew_signing_cert()
+        seen.add(chain.signing_cert_pem)
+        modern.provider(IntermediateCertTTL="240h").sign_leaf(modern.request())
+    assert len(seen) == 3
+    mount = modern.vault.mounts["int"]
+    assert (len(mount.issuers), len(mount.keys)) == (2, 2)  # the one in use and the one before
+
+
+def test_second_certificate_of_a_key_goes_with_it(modern: Caller) -> None:
+    """Two leaders at once have each installed one."""
+    _, chain = modern.primary()
+    mount = modern.vault.mounts["int"]
+    [(key_id, cert)] = mount.issuers.values()
+    mount.issuers["twin"] = (key_id, cert)
+    for _ in range(2):
+        _, modern.state = modern.provider().renew_signing_cert()
+    assert "twin" not in mount.issuers
+    assert key_id not in mount.keys
+    assert chain != modern.provider().chain()
+    modern.provider().renew_signing_cert()  # cut off
+    modern.provider().cleanup(None)
+    assert "int" not in modern.vault.mounts
+
+
 def test_root_that_a_mount_has_already_is_known_before_it_is_taken_over(caller: Caller) -> None:
     _, chain = caller.primary()
     caller.state = b""
