@@ -77,12 +77,13 @@ async def test_no_handshake_fails_while_the_keys_move_between_providers(tmp_path
         Goal("ec 256", VAULT_A),
         Goal("ec 256", BUILT_IN),
     )
-    plan = Plan(rotations=6, kills=1, staged=1, seed=3, goals=VAULT_GOALS, route=route)
+    plan = Plan(rotations=6, kills=1, staged=1, seed=2, goals=VAULT_GOALS, route=route)
     outcome = await run(tmp_path, plan)
     tally = outcome.tally
     assert (tally.failures, tally.violations) == ([], [])
     assert [rotation.after for rotation in outcome.rotations] == [str(goal) for goal in route]
     assert outcome.kills == 1
+    assert [rotation.after for rotation in outcome.rotations if rotation.is_staged] == ["vault a ec 256"]
     assert tally.by_cross_signed > 50
     assert min(outcome.verified.values()) > 20
 
