@@ -73,6 +73,14 @@ def _soak(found: Document) -> str:
     )
 
 
+def _catch_up(found: Document) -> str:
+    return "; ".join(
+        f"{one['what']}: {one['rows']:,} certificates in {one['copy_seconds']:.0f} s,"
+        f" {len(one['contact']['leaders']) - 1} changes of leader"
+        for one in found["catch_ups"]
+    )
+
+
 def _continuity(found: Document) -> str:
     handshakes = found["handshakes"]
     return (
@@ -107,6 +115,7 @@ CAMPAIGNS: Final = (
     Campaign("Chaos", "chaos.json", "make chaos ROUNDS=50", _chaos, _count("violations")),
     Campaign("Leader kills", "kills.json", "make kills", _kills, _count("failures")),
     Campaign("Soak", "soak.json", "make soak", _soak, _count("failures")),
+    Campaign("Catching up", "catchup.json", "make catchup", _catch_up, _count("failures")),
     Campaign(
         "Trust continuity",
         "continuity.json",
