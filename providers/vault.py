@@ -285,10 +285,20 @@ class VaultProvider:
             held += self._left_behind(state, state.signing, sys.maxsize)
         left = self._remove(held)
         for place in {self._require_config().intermediate, *(one.place for one in held)}:
-            mount = self._mount(place)
-            if mount.is_made_for(INTERMEDIATE_DESCRIPTION) and not _is_in_use(mount, state.signing):
-                mount.disable()
+            self._disable(place, state.signing)
         _require_none(left)
+
+    def _leave(self, places: set[Place]) -> None:
+        """Mounts of before IntermediatePKIPath was changed, once nothing of ours is in them."""
+        state = self._state
+        if state is not None and state.signing is not None:
+            for place in places - {state.signing.place, self._require_config().intermediate}:
+                self._disable(place, None)
+
+    def _disable(self, place: Place, ours: Held | None) -> None:
+        mount = self._mount(place)
+        if mount.is_made_for(INTERMEDIATE_DESCRIPTION) and not _is_in_use(mount, ours):
+            mount.disable()
 
     def _is_continued_by(self, successor: ProviderSettings, state: VaultState) -> bool:
         """Whether the next configuration is the same CA, and so signs with the same issuer."""
@@ -339,7 +349,8 @@ class VaultProvider:
             self._look_at_root()
         with contextlib.suppress(ProviderError):
             if self._to_remove and self._clock() >= self._removal_due:
-                self._to_remove = tuple(self._remove(self._to_remove))
+                removed, self._to_remove = self._to_remove, tuple(self._remove(self._to_remove))
+                self._leave({held.place for held in removed} - {held.place for held in self._to_remove})
                 self._removal_due = self._clock() + _REMOVAL_SECONDS
 
     def _look_at_root(self) -> None:

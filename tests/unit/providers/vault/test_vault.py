@@ -572,6 +572,24 @@ def test_second_certificate_of_a_key_goes_with_it(modern: Caller) -> None:
     assert "int" not in modern.vault.mounts
 
 
+@pytest.mark.parametrize("is_shared", [False, True])
+def test_mount_that_is_left_goes_with_the_last_key_in_it(modern: Caller, *, is_shared: bool) -> None:
+    provider, _ = modern.primary()
+    moved = modern.provider(IntermediatePKIPath="other")
+    _, modern.state = moved.renew_signing_cert()
+    if is_shared:
+        mount = modern.vault.mounts["int"]
+        mount.keys["theirs"] = next(iter(mount.keys.values()))
+    renewed = modern.provider(IntermediatePKIPath="other")
+    renewed._look_after()
+    provider.sign_leaf(modern.request())  # other processes go on with it for a moment
+    modern.clock.advance(61)
+    renewed._look_after()
+    assert ("int" in modern.vault.mounts) == is_shared
+    assert len(modern.vault.mounts["other"].issuers) == 1
+    renewed.sign_leaf(modern.request())
+
+
 def test_root_that_a_mount_has_already_is_known_before_it_is_taken_over(caller: Caller) -> None:
     _, chain = caller.primary()
     caller.state = b""
