@@ -91,7 +91,7 @@ class RaftSection(_Section, frozen=True):
     election_timeout_min_ms: Annotated[int, Meta(ge=100, le=60_000)] = 500
     election_timeout_max_ms: Annotated[int, Meta(ge=150, le=120_000)] = 1000
     heartbeat_ms: Annotated[int, Meta(ge=10, le=10_000)] = 50
-    compact_bytes: Annotated[int, Meta(ge=64 << 10, le=1 << 30)] = 6 << 20
+    compact_bytes: Annotated[int, Meta(ge=64 << 10, le=1 << 30)] = 4 << 20
     keep_bytes: Annotated[int, Meta(ge=0, le=1 << 30)] = 2 << 20
 
     def __post_init__(self) -> None:

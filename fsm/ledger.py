@@ -50,6 +50,10 @@ _JOIN: Final = "cert JOIN identity ON identity.id = cert.identity JOIN issuer ON
 _DIGEST_MODULUS: Final = 1 << 256
 _CACHED_IDS: Final = 4096
 _KEPT_LOG_BYTES: Final = 64 << 20
+#: Serials are random: each new one changes a page of its own, all of which is written. Smaller ones cost more CPU.
+_PAGE_BYTES: Final = 2048
+_WRITER_CACHE_KIB: Final = 3072
+_READER_CACHE_KIB: Final = 512
 
 #: What reading a damaged file may raise: SQLite's own, and ours for a value in `meta` that is none of what we wrote.
 _UNREADABLE: Final = (sqlite3.DatabaseError, KeyError, TypeError, ValueError)
@@ -103,7 +107,7 @@ class Ledger:
 
     def __init__(self, path: str) -> None:
         try:
-            self._db = _open(path)
+            self._db = _open(path, _WRITER_CACHE_KIB)
             self._prepare()
         except _UNREADABLE as error:
             raise LedgerDamaged(f"{path}: {error!r}") from error
@@ -268,7 +272,7 @@ def checkpoint(path: str) -> int:
     For any thread: it stops neither the writer nor readers, who may each keep pages from being copied. So it makes
     nothing durable for certain; the write-ahead log has to be synced for that.
     """
-    db = _open(path)
+    db = _open(path, _READER_CACHE_KIB)
     try:
         return _checkpoint(db)
     finally:
@@ -284,7 +288,7 @@ class LedgerReader:
     """A reading side, for one thread; sees what was committed when each call began."""
 
     def __init__(self, path: str) -> None:
-        self._db = _open(path)
+        self._db = _open(path, _READER_CACHE_KIB)
         self._db.execute("PRAGMA query_only = ON")
 
     def summary(self) -> LedgerSummary:
@@ -388,15 +392,16 @@ class LedgerReader:
         self._db.close()
 
 
-def _open(path: str) -> sqlite3.Connection:
+def _open(path: str, cache_kib: int) -> sqlite3.Connection:
     # Threads are kept apart by the owners; the check of sqlite3 itself would forbid closing from another one.
     db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
+    db.execute(f"PRAGMA page_size = {_PAGE_BYTES}")  # of a new file
     db.execute("PRAGMA journal_mode = WAL")
     db.execute("PRAGMA synchronous = NORMAL")
     # Checkpoints sync, so they are for other threads and never for the apply path.
     db.execute("PRAGMA wal_autocheckpoint = 0")
     db.execute(f"PRAGMA journal_size_limit = {_KEPT_LOG_BYTES}")
-    db.execute("PRAGMA cache_size = -2048")
+    db.execute(f"PRAGMA cache_size = -{cache_kib}")
     return db
 
 

@@ -137,7 +137,7 @@ class CompactionPolicy:
     By entries too: each may leave 20 KB or more in the ledger's write-ahead log, which starts again behind a snapshot.
     """
 
-    trigger_bytes: int = 6 << 20
+    trigger_bytes: int = 4 << 20
     trigger_entries: int = 4096
     keep_bytes: int = 2 << 20
 

@@ -42,7 +42,7 @@ _BIND_PAUSE_SECONDS: Final = 0.05
 _HAND_OVER_PAUSE_SECONDS: Final = 0.03
 #: Rows that share a commit of the ledger, and how long they wait for company.
 _LEDGER_ROWS: Final = 10_000
-_LEDGER_SECONDS: Final = 0.5
+_LEDGER_SECONDS: Final = 2.0
 #: Behind so many bytes the ledger's own log is synced beside the Raft thread: many at once would hold up the journal.
 _LEDGER_SYNC_BYTES: Final = 8 << 20
 

@@ -113,4 +113,4 @@ def test_raft_gets_what_the_file_says(tmp_path: Path) -> None:
     assert (settings.bind_address, settings.raft_address) == ("127.0.0.1:8300", "10.0.0.1:8300")
     assert settings.initial_members == {"a": Member("a", "127.0.0.1:8300", "127.0.0.1:8400")}
     assert (settings.timing.heartbeat, settings.timing.election_min, settings.timing.election_max) == (0.1, 0.9, 1.0)
-    assert settings.compaction == CompactionPolicy(trigger_bytes=6 << 20, keep_bytes=99)
+    assert settings.compaction == CompactionPolicy(trigger_bytes=4 << 20, keep_bytes=99)
