@@ -6,7 +6,7 @@ listed as that. The exit code is 1 if any of them found a violation.
 
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -18,13 +18,17 @@ Document = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Campaign:
-    """One campaign; `say` puts its document into a sentence, `violations` counts what it found against the product."""
+    """One campaign; `say` puts its document into a sentence, `violations` counts what it found against the product.
+
+    `table` is for one that leaves no page of its own.
+    """
 
     name: str
     file: str
     command: str
     say: Callable[[Any], str]
     violations: Callable[[Any], int]
+    table: Callable[[Any], str] | None = None
 
 
 def _crash_points(found: Document) -> str:
@@ -32,6 +36,21 @@ def _crash_points(found: Document) -> str:
     return (
         f"{points['crash_points']} crash points of the standard workload, {points['images']:,} disk images"
         f" ({points['different_restarts']:,} different restarts): acknowledged entries, votes and what is served hold"
+    )
+
+
+def _crash_table(found: Document) -> str:
+    phases = found["crash_points"]["images_by_phase"]
+    ends: dict[str, list[str]] = {}
+    for file, outcomes in found["damage"]["files"].items():
+        for outcome, count in outcomes.items():
+            ends.setdefault(outcome, []).append(f"{file}: {count:,}")
+    return (
+        _table(("power cut during", "disk images"), ((phase, f"{count:,}") for phase, count in phases.items()))
+        + "\n"
+        + _table(
+            ("one byte damaged, and then", "bytes, by file"), ((end, ", ".join(files)) for end, files in ends.items())
+        )
     )
 
 
@@ -48,10 +67,41 @@ def _chaos(found: Document) -> str:
     )
 
 
+def _chaos_table(found: Document) -> str:
+    rows = (
+        (
+            fault.replace("_", " "),
+            str(one["rounds"]),
+            f"{one['acknowledged_certificates']:,}",
+            f"{one['register_operations']:,}",
+            f"{one['max_gap_seconds']:.2f}",
+            str(one["violated"]),
+        )
+        for fault, one in found["faults"].items()
+    )
+    heads = ("fault", "rounds", "certificates", "operations on the configuration", "longest pause s", "violations")
+    return _table(heads, rows)
+
+
 def _fuzz(found: Document) -> str:
     decoders = found["decoders"]
     inputs = sum(decoder.get("inputs", 0) for decoder in decoders.values())
     return f"{len(decoders)} decoders, {inputs:,} changed inputs, {len(found['findings'])} findings"
+
+
+def _fuzz_table(found: Document) -> str:
+    rows = (
+        (
+            name,
+            f"{one['inputs']:,}",
+            f"{one['accepted']:,}",
+            f"{one['seconds']:.0f}",
+            f"{one['slowest_ms']:.1f}",
+            f"{one['largest_kib']}",
+        )
+        for name, one in found["decoders"].items()
+    )
+    return _table(("decoder", "inputs", "accepted", "seconds", "slowest ms", "most memory KiB"), rows)
 
 
 def _seeded(found: list[Document]) -> str:
@@ -97,12 +147,17 @@ def _continuity_with_vault(found: Document) -> str:
     )
 
 
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
 def _count(key: str) -> Callable[[Document], int]:
     return lambda found: len(found[key])
 
 
 CAMPAIGNS: Final = (
-    Campaign("Crash points", "crash-points.json", "make test", _crash_points, lambda _: 0),
+    Campaign("Crash points", "crash-points.json", "make test", _crash_points, lambda _: 0, _crash_table),
     Campaign("Simulation", "simulation.json", "make sim SEEDS=20000", _simulation, _count("failures")),
     Campaign(
         "Seeded bugs",
@@ -111,8 +166,8 @@ CAMPAIGNS: Final = (
         _seeded,
         lambda found: sum(not bug["is_caught"] for bug in found),
     ),
-    Campaign("Fuzzing", "fuzz.json", "make fuzz", _fuzz, _count("findings")),
-    Campaign("Chaos", "chaos.json", "make chaos ROUNDS=50", _chaos, _count("violations")),
+    Campaign("Fuzzing", "fuzz.json", "make fuzz", _fuzz, _count("findings"), _fuzz_table),
+    Campaign("Chaos", "chaos.json", "make chaos ROUNDS=50", _chaos, _count("violations"), _chaos_table),
     Campaign("Leader kills", "kills.json", "make kills", _kills, _count("failures")),
     Campaign("Soak", "soak.json", "make soak", _soak, _count("failures")),
     Campaign("Catching up", "catchup.json", "make catchup", _catch_up, _count("failures")),
@@ -148,7 +203,7 @@ What the campaigns found, as their commands left it; the JSON beside each page h
 
 
 def main() -> int:
-    lines, violations = [], 0
+    lines, tables, violations = [], [], 0
     for campaign in CAMPAIGNS:
         path = DIRECTORY / campaign.file
         if not path.exists():
@@ -159,7 +214,9 @@ def main() -> int:
         page = path.with_suffix(".md")
         name = f"[{campaign.name}]({page.name if page.exists() else path.name})"
         lines.append(f"| {name} | `{campaign.command}` | {campaign.say(found)} |")
-    page_text = _HEAD + "\n".join(lines) + "\n"
+        if campaign.table is not None:
+            tables.append(f"\n## {campaign.name}\n\n{campaign.table(found)}")
+    page_text = _HEAD + "\n".join(lines) + "\n" + "".join(tables)
     (DIRECTORY / "README.md").write_text(page_text)
     print(page_text)
     return 1 if violations else 0
