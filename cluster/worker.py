@@ -1,8 +1,8 @@
 """A worker process: holds configured providers and does the CPU-heavy part of a CA, away from the Raft thread's
 interpreter.
 
-Started by `workers.WorkerPool` with one socket, its standard input. Reads requests, answers each in order, and ends
-when the socket closes, which the death of its parent does too. It writes nothing anywhere else.
+Started by `workers.WorkerPool` with one socket, its standard input. Reads requests, answers them (those for one
+provider in order), and ends when the socket closes, which the death of its parent does too. It writes nothing else.
 
 Frame: length u32 little endian, then msgpack: `[id, operation, arguments]`, answered by `[id, error or nil, result]`
 with an error of `[type, text, retry_after_seconds]`.
@@ -11,13 +11,15 @@ with an error of `[type, text, retry_after_seconds]`.
 import ctypes
 import json
 import os
+import queue
 import resource
 import signal
 import socket
 import struct
 import sys
+import threading
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import msgpack
 
@@ -35,6 +37,8 @@ from providers.errors import NotInitialized, ProviderError
 FRAME_HEADER: Final = struct.Struct("<I")
 _PR_SET_PDEATHSIG: Final = 1
 _NICENESS: Final = 5
+_SIGN: Final = "sign_leaves"
+_WITHOUT_PROVIDER: Final = frozenset({"check_csr", "make_csr"})
 
 
 class Host:
@@ -135,6 +139,9 @@ class Host:
         if provider is not None:
             provider.close()
 
+    def has(self, key: str) -> bool:
+        return key in self._providers
+
     def _provider(self, key: str) -> Provider:
         """Raises: NotInitialized when it has been forgotten, as at the end of leadership."""
         provider = self._providers.get(key)
@@ -161,22 +168,93 @@ def _pack_leaf(leaf: Any) -> list[Any]:
     ]
 
 
-def serve(connection: socket.socket) -> None:
-    """Until the other side closes."""
-    host = Host()
-    with connection.makefile("rwb") as stream:
+class _Lane:
+    """Calls for one provider, one behind the other, beside those for other providers: a backend that does not answer
+    while a change to it is tried must not hold up the CA that signs.
+    """
+
+    def __init__(self, run: Callable[[list[Any]], None]) -> None:
+        self._run = run
+        self._requests: queue.SimpleQueue[list[Any] | None] = queue.SimpleQueue()
+        self._waiting = 0
+        self._lock = threading.Lock()
+        # Not waited for at the end of the process: its backend may never answer.
+        threading.Thread(target=self._work, daemon=True).start()
+
+    @property
+    def is_idle(self) -> bool:
+        return self._waiting == 0
+
+    def put(self, request: list[Any]) -> None:
+        with self._lock:
+            self._waiting += 1
+        self._requests.put(request)
+
+    def end(self) -> None:
+        """Behind what is waiting."""
+        self._requests.put(None)
+
+    def _work(self) -> None:
+        while (request := self._requests.get()) is not None:
+            self._run(request)
+            with self._lock:
+                self._waiting -= 1
+
+
+class _Server:
+    def __init__(self, host: Host, incoming: BinaryIO, outgoing: BinaryIO) -> None:
+        self._host = host
+        self._incoming = incoming
+        self._outgoing = outgoing
+        self._writing = threading.Lock()
+        self._lanes: dict[str, _Lane] = {}
+
+    def serve(self) -> None:
+        """Until the other side closes."""
         while True:
-            header = stream.read(FRAME_HEADER.size)
+            header = self._incoming.read(FRAME_HEADER.size)
             if len(header) < FRAME_HEADER.size:
                 return
-            identifier, operation, arguments = msgpack.unpackb(stream.read(FRAME_HEADER.unpack(header)[0]))
-            try:
-                answer = [identifier, None, host.operations[operation](*arguments)]
-            except Exception as error:
-                answer = [identifier, pack_error(error, "in a worker"), None]
-            body = msgpack.packb(answer)
-            stream.write(FRAME_HEADER.pack(len(body)) + body)
-            stream.flush()
+            request = msgpack.unpackb(self._incoming.read(FRAME_HEADER.unpack(header)[0]))
+            _, operation, arguments = request
+            if operation in _WITHOUT_PROVIDER:
+                self._run(request)
+            else:
+                self._dispatch(arguments[0], operation, request)
+
+    def _dispatch(self, key: str, operation: str, request: list[Any]) -> None:
+        lane = self._lanes.get(key)
+        if operation == _SIGN and (lane is None or lane.is_idle):
+            self._run(request)  # a hand-over to a thread would cost a tenth of a signature
+            return
+        if lane is None:
+            self._end_lanes()
+            lane = self._lanes[key] = _Lane(self._run)
+        lane.put(request)
+
+    def _end_lanes(self) -> None:
+        """Of providers that are forgotten. Not as soon as they are: what comes next for the same key waits its turn."""
+        for key, lane in list(self._lanes.items()):
+            if lane.is_idle and not self._host.has(key):
+                lane.end()
+                del self._lanes[key]
+
+    def _run(self, request: list[Any]) -> None:
+        identifier, operation, arguments = request
+        try:
+            answer = [identifier, None, self._host.operations[operation](*arguments)]
+        except Exception as error:
+            answer = [identifier, pack_error(error, "in a worker"), None]
+        body = msgpack.packb(answer)
+        with self._writing:
+            self._outgoing.write(FRAME_HEADER.pack(len(body)) + body)
+            self._outgoing.flush()
+
+
+def serve(connection: socket.socket) -> None:
+    """Until the other side closes."""
+    with connection.makefile("rb") as incoming, connection.makefile("wb") as outgoing:
+        _Server(Host(), incoming, outgoing).serve()
 
 
 def main() -> int:

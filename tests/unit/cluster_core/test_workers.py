@@ -127,6 +127,45 @@ async def test_replaced_worker_is_configured_as_soon_as_that_works(
     assert await stopped == []
 
 
+async def test_backend_that_does_not_answer_holds_up_no_other_provider(pool: WorkerPool) -> None:
+    """As when the CA is to move to a Vault that takes connections and says nothing."""
+    await with_root(pool)
+    met = asyncio.Event()
+
+    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        met.set()
+        await reader.read()
+        writer.close()
+
+    silent = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
+    address = f"http://127.0.0.1:{silent.sockets[0].getsockname()[1]}"
+    config = {"Address": address, "Token": "t", "RootPKIPath": "root", "IntermediatePKIPath": "int"}
+    vault = ProviderSetup("vault", pki.CLUSTER_ID, "dc1", is_primary=True, config=config, state=b"")
+    configuring = asyncio.ensure_future(pool.configure("slow", vault))
+    async with asyncio.timeout(20.0):
+        await met.wait()
+    for number in range(16):
+        await sign(pool, number)
+    assert await pool.warnings("k") == ()
+    assert not configuring.done()
+    # What follows for the same provider comes behind it.
+    forgetting = [asyncio.ensure_future(worker.call("forget", "slow")) for worker in pool._workers]
+    await sign(pool, 16)
+    assert not any(asked.done() for asked in forgetting)
+    silent.close()
+    with pytest.raises(ProviderUnavailable):
+        await configuring
+    await asyncio.gather(*forgetting)
+
+
+async def test_lanes_of_forgotten_providers_end(pool: WorkerPool) -> None:
+    for number in range(40):
+        await pool.configure(f"candidate-{number}", setup())
+        await pool.forget(f"candidate-{number}")
+    threads = [len(os.listdir(f"/proc/{pid}/task")) for pid in pool.pids]
+    assert max(threads) < 10
+
+
 async def test_forgotten_provider_is_not_given_to_a_worker_that_lacks_it(pool: WorkerPool, log: EventLog) -> None:
     pool._workers[0].lacking = {"gone"}
     os.kill(pool.pids[0], signal.SIGKILL)
