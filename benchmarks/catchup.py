@@ -146,7 +146,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ["QUORUMCA_RAFT__COMPACT_BYTES"] = str(options.log_bytes)
     os.environ["QUORUMCA_RAFT__KEEP_BYTES"] = str(options.log_bytes // _KEPT)
     with ExitStack() as stack:
-        data_dir = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="data-", dir=options.out)))
+        # Absolute: nodes that are added find each other by the paths in their files.
+        data_dir = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="data-", dir=options.out.resolve())))
         machine = describe_machine(data_dir)
         result = _measure(data_dir, options.records, options.log_bytes)
     failures = judge(result)
