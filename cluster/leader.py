@@ -25,7 +25,7 @@ from cluster.provider_watch import ProviderWatch
 from cluster.raft.guard import Log
 from cluster.raft.replica import Replica
 from cluster.renewal import PutOff, Renewer
-from cluster.roots import root_of
+from cluster.roots import expires_soon, root_of
 from cluster.rotation import RotationRequest, Rotator
 from cluster.serials import new_intent
 from cluster.telemetry import Metrics
@@ -47,8 +47,6 @@ _SHORTEST_PAUSE_SECONDS: Final = 0.05
 #: How often clients are counted during a staged rotation, and how often in a row all must have the root.
 _UPTAKE_SECONDS: Final = 2.0
 _FULL_UPTAKES: Final = 3
-#: The end of the root is warned of when so much of its lifetime is left, every hour.
-_WARN_FROM: Final = 0.2
 _WARN_AGAIN_SECONDS: Final = 3600.0
 #: Dropped at a time, so that no entry takes long to apply.
 _TIDY_AT_MOST: Final = 5000
@@ -202,9 +200,8 @@ class Leader:
         root, now = state.active_root, self._clock.now()
         if root is None or now - self._warned_at < _WARN_AGAIN_SECONDS:
             return
-        left = root.not_after - now
-        if left < _WARN_FROM * (root.not_after - root.not_before):
-            self._warned_at = now
+        if expires_soon(root, now):
+            self._warned_at, left = now, root.not_after - now
             event = "root.expires_soon" if left > 0 else "root.expired"
             self._log(event, root=root.root_id, not_after=root.not_after, days_left=int(left // 86_400))
 

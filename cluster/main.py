@@ -19,7 +19,7 @@ import uvloop
 
 from cluster.allocator import limit_arenas
 from cluster.authority import Authority
-from cluster.clock import SystemClock
+from cluster.clock import Clock, SystemClock
 from cluster.config import NodeConfig
 from cluster.forward import Forwarder
 from cluster.http.app import create_app, start_http
@@ -39,6 +39,7 @@ from cluster.raft.replica import Replica, ReplicaSettings
 from cluster.raft.snapshot import SnapshotDamaged
 from cluster.reconfigure import Reconfigurer
 from cluster.renewal import Renewer
+from cluster.roots import expires_soon
 from cluster.rotation import Rotator
 from cluster.seal import NodeFile, Sealer, SealError, key_source
 from cluster.service import LeaderWork, NodeService
@@ -313,7 +314,7 @@ def _workers(config: NodeConfig) -> int:
     return config.limits.signing_workers or max(1, (os.cpu_count() or 1) // 2)
 
 
-def _publish(metrics: Metrics, replica: Replica, authority: Authority, leader: Leader, clock: SystemClock) -> None:
+def _publish(metrics: Metrics, replica: Replica, authority: Authority, leader: Leader, clock: Clock) -> None:
     """Gauges that are read when somebody looks."""
     metrics.is_leader.set_function(lambda: replica.leadership.is_ready)
     metrics.raft_term.set_function(lambda: replica.leadership.term)
@@ -326,6 +327,9 @@ def _publish(metrics: Metrics, replica: Replica, authority: Authority, leader: L
     metrics.ca_ready.set_function(lambda: authority.is_ready)
     metrics.root_not_after_seconds.set_function(
         lambda: root.not_after if (root := replica.state.active_root) is not None else 0
+    )
+    metrics.root_expires_soon.set_function(
+        lambda: (root := replica.state.active_root) is not None and expires_soon(root, clock.now())
     )
     metrics.tick_age_seconds.set_function(
         lambda: clock.monotonic() - leader.last_look if replica.leadership.is_ready else 0

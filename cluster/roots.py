@@ -10,6 +10,8 @@ from providers.keys import kind_of
 from providers.x509 import colon_hex, load_cert, subject_key_id, unix
 
 _LOW_64_BITS: Final = (1 << 64) - 1
+#: The end of a root is warned of when so much of its lifetime is left.
+_WARN_FROM: Final = 0.2
 
 
 def root_of(chain: CAChain, config: CAConfig, *, is_active: bool, made_at: int) -> CARoot:
@@ -33,6 +35,11 @@ def root_of(chain: CAChain, config: CAConfig, *, is_active: bool, made_at: int) 
         provider_id=config.provider_id,
         leaf_ttl_max_seconds=config.leaf_ttl_seconds,
     )
+
+
+def expires_soon(root: CARoot, now: float) -> bool:
+    """Time to replace it, or too late."""
+    return root.not_after - now < _WARN_FROM * (root.not_after - root.not_before)
 
 
 def local_chain(root: CARoot) -> tuple[Intermediate, ...]:

@@ -33,12 +33,17 @@ _LEVELS: Final[Mapping[str, str]] = {
     "journal.torn_tail": "warning",
     "ledger.damaged": "error",
     "node.failed": "critical",
+    "provider.cleanup_failed": "warning",
     "raft.background_failed": "error",
     "raft.dial_refused": "warning",
     "raft.frame_refused": "warning",
     "raft.link_down": "warning",
     "raft.peer_refused": "warning",
     "raft.peer_stuck": "warning",
+    "root.expired": "error",
+    "root.expires_soon": "warning",
+    "rotation.given_up": "warning",
+    "rotation.old_root_expired": "warning",
     "rpc.refused": "warning",
     "seal.mismatch": "critical",
     "snapshot.refused": "warning",
@@ -117,6 +122,7 @@ class Metrics:
         self.ca_duty_failures = counter("ca_duty_failures", "Leader duties that failed", "duty")
         self.ca_warnings = gauge("ca_warnings", "What an operator should do something about although the CA works")
         self.root_not_after_seconds = gauge("root_not_after_seconds", "Expiry of the active root, Unix seconds")
+        self.root_expires_soon = gauge("root_expires_soon", "1 from a fifth of the active root's lifetime on")
         self.tick_age_seconds = gauge("tick_age_seconds", "Time since the leader last looked for duties")
         self.disk_free_bytes = gauge("disk_free_bytes", "Free space where the data directory is")
         self.disk_low = gauge("disk_low", "1 while there is less than limits.disk_alarm_mb")

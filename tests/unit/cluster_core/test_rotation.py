@@ -11,10 +11,12 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from cluster.authority import open_record
 from cluster.errors import AnswerLost, CommitUnknown, InternalError, Refused
+from cluster.main import _publish
 from cluster.roots import links_of
 from cluster.rotation import MAX_CHAIN_LINKS, NO_CROSS_SIGNING, retention_seconds
 from cluster.serials import new_serial
 from cluster.signing import minimal
+from cluster.telemetry import Metrics
 from fsm.commands import (
     AbortRotation,
     AdvanceRotation,
@@ -446,3 +448,19 @@ async def test_root_near_its_end_is_rotated_by_itself_if_asked_for(node: Node) -
     assert node.cluster.state.active_root is not None
     assert node.cluster.state.active_root.root_id != old.root_id
     assert "root.expires_soon" in node.log.names()
+
+
+async def test_end_of_the_root_is_a_metric_from_a_fifth_of_its_lifetime_on(node: Node) -> None:
+    metrics = Metrics()
+    _publish(metrics, node.replica.real, node.authority, node.leader, node.clock)
+
+    def is_soon() -> float:
+        [family] = metrics.root_expires_soon.collect()
+        return family.samples[0].value
+
+    root = node.cluster.state.active_root
+    assert root is not None
+    node.clock.advance(root.not_before + 0.79 * (root.not_after - root.not_before) - node.clock.now())
+    assert is_soon() == 0.0
+    node.clock.advance(0.02 * (root.not_after - root.not_before))
+    assert is_soon() == 1.0

@@ -1,0 +1,32 @@
+"""How loud events are."""
+
+import json
+
+import pytest
+import structlog
+
+from cluster.telemetry import EventLog, configure_logging
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        "provider.cleanup_failed",
+        "root.expired",
+        "root.expires_soon",
+        "rotation.given_up",
+        "rotation.old_root_expired",
+        "tls.expires_soon",
+    ],
+)
+def test_what_somebody_must_look_into_is_more_than_information(
+    event: str, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    configure_logging("warning", "json")
+    try:
+        EventLog()(event, reason="r")
+        EventLog()("rotation.begun")
+    finally:
+        structlog.reset_defaults()
+    [line] = capsysbinary.readouterr().out.splitlines()
+    assert json.loads(line)["event"] == event
