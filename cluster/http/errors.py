@@ -117,7 +117,7 @@ def error_response(error: Exception, route: str, log: Log, status_of: StatusOf =
         return text_response("internal error", 500)
     status = status_of(error)
     headers = {}
-    if status in (429, 503):
+    if status in (429, 503) or isinstance(error, ProviderUnavailable):
         headers["Retry-After"] = str(_retry_after(error))
     if isinstance(error, NotAllowed):
         headers["Allow"] = error.allow

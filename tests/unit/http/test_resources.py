@@ -441,6 +441,9 @@ async def test_refusals_of_a_leaf_keep_consuls_statuses(api: Running, error: Exc
     api.service.fail_with["leaf"] = error
     reply = await api.get(f"{LEAF}/web")
     assert (reply.status, reply.text) == (status, str(error))
+    # A backend that is away is no fault of ours: when to come back is said whatever the status is.
+    is_worth_waiting = isinstance(error, ProviderUnavailable) or status == 429
+    assert reply.headers.get("Retry-After") == ("1" if is_worth_waiting else None)
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT"])
