@@ -65,6 +65,8 @@ class RpcClient:
         """
         async with self._slots:
             connection = self._kept(peer, address) or await self._connect(peer, address)
+            if not connection.is_open:  # TLS 1.3: a refusal of our certificate comes behind the handshake
+                raise Unreached(f"{peer} at {address}: the connection ended at once")
             try:
                 answer = await connection.ask(operation, body)
             except BaseException:

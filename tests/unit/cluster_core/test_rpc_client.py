@@ -164,6 +164,22 @@ async def test_connection_that_ends_is_not_used_again(
     assert server.connections == 2
 
 
+async def test_connection_that_ends_before_anything_is_sent_is_not_reached(
+    client: RpcClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that refuses our certificate says so once the connection seems to be there."""
+
+    async def connect(_client: RpcClient, _peer: str, address: str) -> rpc_client._Connection:
+        connection = rpc_client._Connection(address)
+        connection.connection_made(asyncio.Transport())
+        connection.connection_lost(None)
+        return connection
+
+    monkeypatch.setattr(RpcClient, "_connect", connect)
+    with pytest.raises(Unreached, match="a at 127"):
+        await client.post("a", "127.0.0.1:1", "work", b"")
+
+
 async def test_peer_that_is_not_there_or_not_the_one_is_not_reached(server: Server, client: RpcClient) -> None:
     [port] = free_ports(1)
     with pytest.raises(Unreached, match="a at 127"):
