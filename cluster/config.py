@@ -24,7 +24,7 @@ ENVIRONMENT_PREFIX: Final = "QUORUMCA_"
 _SECTION_SEPARATOR: Final = "__"
 _TOP_LEVEL: Final = frozenset({"node_name", "datacenter", "data_dir"})
 _MAX_SERVERS: Final = 9
-_SECRET_KEY: Final = re.compile(r"private_?key|token|passphrase", re.IGNORECASE)
+_SECRET_KEY: Final = re.compile(r"private_?key|token|passphrase|^connect$|ca_config", re.IGNORECASE)
 _RULE: Final = "rule"  # in the metadata of a type: a function that raises ValueError
 
 

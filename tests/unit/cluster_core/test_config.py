@@ -97,6 +97,9 @@ def test_all_mistakes_are_named_at_once() -> None:
 def test_secrets_are_not_shown() -> None:
     values = minimal(connect={"ca_config": {"private_key": "very-secret"}})
     assert "very-secret" not in repr(parse_config(values, source="t"))
+    lines = mistakes(connect={"ca_config": '{private_key = "very-secret'})  # an environment variable, mistyped
+    assert lines
+    assert "very-secret" not in str(lines)
     lines = mistakes(connect={"ca_provider": "", "ca_config": {"private_key": "very-secret"}})
     assert "very-secret" not in "\n".join(lines)
 
