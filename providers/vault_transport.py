@@ -18,6 +18,7 @@ from providers.vault_config import TLSOptions
 _CONNECT_SECONDS: Final = 3.0
 _MAX_REDIRECTS: Final = 2  # a standby node sends to the active one; more is a loop
 _MAX_ANSWER_BYTES: Final = 1 << 20
+_PIECE_BYTES: Final = 64 << 10
 #: More than the threads that sign at once.
 _CONNECTIONS: Final = 16
 
@@ -103,14 +104,16 @@ class HvacTransport:
                 raise_exception=False,
                 json=body,
                 timeout=(_CONNECT_SECONDS, timeout_seconds),
+                stream=True,
             )
+            with response:
+                return _answer(response)
         except requests.exceptions.SSLError as error:
             raise TransportFailure(f"no TLS connection to {self._address}: {_cause(error)}", is_tls=True) from None
         except requests.exceptions.Timeout:
             raise TransportFailure(f"{self._address} does not answer in time") from None
         except (requests.exceptions.RequestException, OSError) as error:
             raise TransportFailure(f"{self._address} cannot be reached: {_cause(error)}") from None
-        return _answer(response)
 
     def close(self) -> None:
         self._adapter.close()
@@ -185,17 +188,21 @@ def _session(context: ssl.SSLContext | None, server_name: str) -> Any:
 
 
 def _answer(response: Any) -> Answer:
-    if len(response.content) > _MAX_ANSWER_BYTES:
-        raise TransportFailure(f"{response.url} answered with more than {_MAX_ANSWER_BYTES} bytes")
+    """Raises: TransportFailure; what requests and sockets raise while the rest arrives."""
+    content = bytearray()
+    for piece in response.iter_content(_PIECE_BYTES):
+        content += piece
+        if len(content) > _MAX_ANSWER_BYTES:
+            raise TransportFailure(f"{response.url} answered with more than {_MAX_ANSWER_BYTES} bytes")
     body: object = None
     if "json" in response.headers.get("Content-Type", ""):
         try:
-            body = json.loads(response.content)
+            body = json.loads(content)
         except ValueError:
             body = None
     return Answer(
         status=response.status_code,
-        text=response.text,
+        text=content.decode(errors="replace"),
         body=body if isinstance(body, dict) else {},
         retry_after_seconds=_seconds(response.headers.get("Retry-After", "")),
     )
