@@ -4,6 +4,7 @@ A configured token is looked up and renewed. With an auth method the provider lo
 token can no longer be renewed or is refused. Tokens live in memory only.
 """
 
+import re
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -22,6 +23,8 @@ _RENEW_AFTER: Final = 2 / 3
 #: How often a login may follow a refusal: a refused path looks the same as a revoked token.
 _LOGIN_PAUSE_SECONDS: Final = 5.0
 _MAX_FILE_BYTES: Final = 64 * 1024
+#: Role and secret ids, JWTs. Who configures the CA says which file goes where: no key or other secret of this machine.
+_LOGIN: Final = re.compile(r"[A-Za-z0-9._~-]+")
 
 #: method, path, body, token -> answer. Raises: ProviderUnavailable when there is none.
 Send = Callable[[str, str, Mapping[str, Any] | None, str], Answer]
@@ -84,6 +87,11 @@ def _read(path: str) -> str:
         raise ProviderUnavailable(f"{path}, which is needed to log in to Vault, cannot be read: {error}") from None
     if not text:
         raise ProviderUnavailable(f"{path}, which is needed to log in to Vault, is empty")
+    if not _LOGIN.fullmatch(text):
+        raise ProviderUnavailable(
+            f"{path}, which is needed to log in to Vault, holds something else: it must be one line of letters, digits"
+            " and . _ ~ -"
+        )
     return text
 
 

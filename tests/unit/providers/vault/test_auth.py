@@ -55,6 +55,20 @@ def test_secrets_in_files_are_read_at_each_login(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "text",
+    ["quorumca-seal-key:c2VjcmV0", "-----BEGIN PRIVATE KEY-----\nc2VjcmV0\n", "a c2VjcmV0"],
+    ids=["seal", "PEM", "words"],
+)
+def test_file_that_holds_no_login_is_not_sent(tmp_path: Path, text: str) -> None:
+    """Who may configure the CA names the file, and to whom it goes: it must not be any file of this machine."""
+    (tmp_path / "file").write_text(text)
+    for kind, name in (("jwt", "path"), ("kubernetes", "token_path"), ("approle", "secret_id_file_path")):
+        with pytest.raises(ProviderUnavailable, match="holds something else") as caught:
+            request(kind, role="r", role_id="r", **{name: str(tmp_path / "file")})
+        assert "c2VjcmV0" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
     ("kind", "params", "text"),
     [
         ("userpass", {"password": "p"}, "failed to get 'username' from auth method params"),
