@@ -45,6 +45,9 @@ from providers.vault_upkeep import Upkeep
 _NOT_ROOT: Final = "provider is not the root certificate authority"
 _NO_CSR: Final = "provider is the root certificate authority, cannot generate an intermediate CSR"
 _NO_INTERMEDIATE: Final = "cannot set an intermediate using another root in the primary datacenter"
+_REPAIR: Final = (
+    "put it back there, or rotate to another RootPKIPath with ForceWithoutCrossSigning: it cannot cross-sign any more"
+)
 _ROOT_CHECK_SECONDS: Final = 300.0
 #: Other processes may sign with what was in use before, until they too have the state that replaces it.
 _REMOVAL_SECONDS: Final = 60.0
@@ -120,8 +123,9 @@ class VaultProvider:
         return {}
 
     def warnings(self) -> Sequence[str]:
-        token = self._client.tokens.warning if self._client else ""
-        return tuple(text for text in (token, self._root_warning) if text)
+        client = self._client
+        texts = (client.trouble, client.tokens.warning, self._root_warning) if client else ()
+        return tuple(text for text in texts if text)
 
     # --- primary --------------------------------------------------------------------------------------------------
 
@@ -199,7 +203,9 @@ class VaultProvider:
         try:
             root = self._issuing().find_root()
         except ConfigInvalid as error:
-            self._root_warning = f"stored CA root is not the one at RootPKIPath {state.root} any more: {error}"
+            self._root_warning = (
+                f"stored CA root is not the one at RootPKIPath {state.root} any more: {error}; {_REPAIR}"
+            )
             raise ChainInvalid(self._root_warning) from error
         if root is None or (root.anchor_pem, root.above) != (state.root_pem, state.above):
             self._root_warning = self._root_difference(state, root)
@@ -210,10 +216,7 @@ class VaultProvider:
     def _root_difference(self, state: VaultState, root: MountedRoot | None) -> str:
         found = x509.root_id(x509.cert_pem(root.ca)) if root else "none"
         stored = x509.root_id(state.above[0] if state.above else state.root_pem)
-        return (
-            f'stored CA root "{stored}" is not the one at RootPKIPath {state.root} any more ({found}): '
-            "put it back there, or rotate to another RootPKIPath"
-        )
+        return f'stored CA root "{stored}" is not the one at RootPKIPath {state.root} any more ({found}): {_REPAIR}'
 
     # --- secondary ------------------------------------------------------------------------------------------------
 
@@ -281,8 +284,7 @@ class VaultProvider:
         held = [*state.superseded, *([state.signing] if state.signing else [])]
         if state.pending:
             held.append(Held(state.pending.place, Issuer("", state.pending.key_id, "")))
-        if state.signing:
-            held += self._left_behind(state, state.signing, sys.maxsize)
+        held += self._left_behind(state, state.signing, sys.maxsize)
         left = self._remove(held)
         for place in {self._require_config().intermediate, *(one.place for one in held)}:
             self._disable(place, state.signing)
@@ -308,13 +310,14 @@ class VaultProvider:
         except ConfigInvalid:
             return False  # another provider's
 
-    def _left_behind(self, state: VaultState, signing: Held, generation: int) -> list[Held]:
+    def _left_behind(self, state: VaultState, signing: Held | None, generation: int) -> list[Held]:
         """Beside what the state knows of; nothing where Vault does not let us look."""
         if state.intent is None:
             return []  # a secondary's
-        mount = self._mount(signing.place)
+        mount = self._mount(signing.place if signing else self._require_config().intermediate)
         with contextlib.suppress(VaultRefused):
-            return self._issuing().left_behind(mount, state.intent.uid, generation, signing.issuer)
+            used = signing.issuer if signing else None
+            return self._issuing().left_behind(mount, state.intent.uid, generation, used)
         return []
 
     def _remove(self, held: Sequence[Held]) -> list[Held]:
@@ -346,18 +349,19 @@ class VaultProvider:
         with contextlib.suppress(ProviderError):
             client.tokens.keep_alive()
         with contextlib.suppress(ProviderError):
-            self._look_at_root()
+            self._look_at_root(is_troubled=bool(client.trouble))
         with contextlib.suppress(ProviderError):
             if self._to_remove and self._clock() >= self._removal_due:
                 removed, self._to_remove = self._to_remove, tuple(self._remove(self._to_remove))
                 self._leave({held.place for held in removed} - {held.place for held in self._to_remove})
                 self._removal_due = self._clock() + _REMOVAL_SECONDS
 
-    def _look_at_root(self) -> None:
+    def _look_at_root(self, *, is_troubled: bool) -> None:
+        """Now and then; whether Vault is back, at once."""
         state, due = self._state, self._root_checked_at
         if state is None or state.signing is None or not self._is_primary:
             return
-        if due is not None and self._clock() < due + _ROOT_CHECK_SECONDS:
+        if due is not None and not is_troubled and self._clock() < due + _ROOT_CHECK_SECONDS:
             return
         with contextlib.suppress(ChainInvalid):  # the warning has been set
             self._stored_root(state)

@@ -49,6 +49,12 @@ class Breaker:
         with self._lock:
             return max(0.0, self._closed_at - self._clock()) if self._failures >= _FAILURES else 0.0
 
+    @property
+    def reason(self) -> str:
+        """Why the backend is left alone; empty when it is not."""
+        with self._lock:
+            return self._reason if self._failures >= _FAILURES else ""
+
     def succeeded(self) -> None:
         with self._lock:
             self._failures, self._pause_seconds, self._reason = 0, 0.0, ""

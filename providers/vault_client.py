@@ -73,6 +73,11 @@ class VaultClient:
             return answer
         raise self._refusal(answer, f"{method.upper()} {path}", namespace)
 
+    @property
+    def trouble(self) -> str:
+        """Why Vault cannot be used; empty when it can."""
+        return self._breaker.reason
+
     def close(self) -> None:
         self._closing.set()
         if not self._breaker.is_open:

@@ -167,19 +167,21 @@ class Issuing:
         pem = self._signed(root, csr_pem, name, now)
         return Held(self._intermediate.place, self.install(self._intermediate, pem, key_id)), generation
 
-    def left_behind(self, mount: Mount, uid: str, generation: int, used: Issuer) -> list[Held]:
+    def left_behind(self, mount: Mount, uid: str, generation: int, used: Issuer | None) -> list[Held]:
         """Keys up to this generation that are not in use: attempts were cut off, or another leader was faster."""
         prefix = _KEY_NAME.format(uid)
         mine = {
             key_id
             for key_id, name in mount.key_names().items()
-            if name.startswith(prefix) and key_id != used.key_id and _generation_in(name) <= generation
+            if name.startswith(prefix) and _generation_in(name) <= generation
         }
-        if not mine:
-            return []
-        above = x509.authority_key_id(self._decoded(used.cert_pem))
-        others = {one.key_id for one in mount.issuers() if x509.authority_key_id(self._decoded(one.cert_pem)) != above}
-        return [Held(mount.place, Issuer("", key_id, "")) for key_id in mine - others]
+        kept = {used.key_id} if used else set[str]()
+        if used and mine - kept:
+            above = x509.authority_key_id(self._decoded(used.cert_pem))
+            kept |= {
+                one.key_id for one in mount.issuers() if x509.authority_key_id(self._decoded(one.cert_pem)) != above
+            }
+        return [Held(mount.place, Issuer("", key_id, "")) for key_id in mine - kept]
 
     def _is_for(self, issuer: Issuer, key_id: str, name: str) -> bool:
         """Whether an attempt has made this issuer for what is wanted; before Vault 1.11 names must do."""

@@ -423,3 +423,34 @@ async def rotate(node: Node) -> str:
     return await node.operator_rotation.rotate(
         RotateRequest(), Attempt(b"1", node.cluster.state.ca_index, is_repeat=False)
     )
+
+
+async def test_root_that_was_replaced_in_vault_is_repaired_by_force(node: Node, vault: FakeVault) -> None:
+    """It cannot cross-sign any more, and whoever tries is told what can be done."""
+    before = active(node.cluster)
+    vault.mount_root("root")
+    moved = {**CONFIG, "RootPKIPath": "other", "IntermediatePKIPath": "otherint"}
+    rotation_id = await put(node, update(moved, provider="vault"))
+    with pytest.raises(InternalError, match=r"is not the one at RootPKIPath root .* with ForceWithoutCrossSigning"):
+        await node.reconfigurer.wait_for_rotation(rotation_id)
+    assert active(node.cluster).root_id == before.root_id
+    await sign(node)
+    assert "otherint" not in vault.mounts
+    rotation_id = await put(node, update(moved, provider="vault", force=True), request_id=b"2")
+    await node.reconfigurer.wait_for_rotation(rotation_id)
+    assert active(node.cluster).root_id != before.root_id
+    assert_trusted(node, await sign(node), active(node.cluster))
+
+
+async def test_root_of_vault_is_not_rotated_by_itself_and_nothing_is_left_of_the_attempt(
+    node: Node, vault: FakeVault, later: Callable[[float], None]
+) -> None:
+    await put(node, update({**CONFIG, "AutoRotateRoot": True, "RootCertTTL": "9000h"}, provider="vault"))
+    root = active(node.cluster)
+    later(0.81 * (root.not_after - root.not_before))
+    await eventually(lambda: node.cluster.state.last_rotation)
+    last = node.cluster.state.last_rotation
+    assert last is not None
+    assert "change that (for Vault: RootPKIPath)" in last.reason
+    # The one in use, and the one that it has replaced at half of its life.
+    assert len(vault.mounts["int"].issuers) == len(vault.mounts["int"].keys) == 2

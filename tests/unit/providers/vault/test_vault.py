@@ -478,6 +478,38 @@ def test_vault_that_is_away_is_left_alone(caller: Caller) -> None:
     assert len(caller.vault.calls) == before
 
 
+def test_vault_that_is_away_is_warned_of_until_it_is_back(caller: Caller) -> None:
+    """Also when nobody wants a leaf meanwhile."""
+    provider, _ = caller.primary()
+    provider._look_after()
+    caller.vault.outage = failure(503, "Vault is sealed")
+    with pytest.raises(ProviderUnavailable):
+        provider.sign_leaf(caller.request())
+    assert list(provider.warnings()) == []  # once is nothing
+    caller.clock.advance(301)
+    for _ in range(3):
+        provider._look_after()
+    assert list(provider.warnings()) == ["Vault is unavailable: Vault is sealed"]
+    caller.vault.outage = None
+    caller.clock.advance(16)
+    provider._look_after()
+    assert list(provider.warnings()) == []
+
+
+def test_outage_that_signing_has_found_is_over_at_the_next_look(caller: Caller) -> None:
+    provider, _ = caller.primary()
+    provider._look_after()
+    caller.vault.outage = failure(503, "Vault is sealed")
+    for _ in range(3):
+        with pytest.raises(ProviderUnavailable):
+            provider.sign_leaf(caller.request())
+    assert list(provider.warnings()) == ["Vault is unavailable: Vault is sealed"]
+    caller.vault.outage = None
+    caller.clock.advance(16)
+    provider._look_after()
+    assert list(provider.warnings()) == []
+
+
 def test_vault_that_is_away_refuses_a_new_configuration(caller: Caller) -> None:
     caller.vault.outage = TransportFailure("https://vault.test:8200 cannot be reached: connection refused")
     with pytest.raises(ProviderUnavailable, match="cannot be reached"):
@@ -570,6 +602,25 @@ def test_second_certificate_of_a_key_goes_with_it(modern: Caller) -> None:
     modern.provider().renew_signing_cert()  # cut off
     modern.provider().cleanup(None)
     assert "int" not in modern.vault.mounts
+
+
+@pytest.mark.parametrize("is_shared", [False, True])
+def test_ca_that_was_given_up_leaves_nothing_behind(modern: Caller, *, is_shared: bool) -> None:
+    """What it has made since it was committed last is known by its name only."""
+    config: dict[str, Any] = {} if is_shared else {"RootPKIPath": "new", "IntermediatePKIPath": "newint"}
+    if is_shared:
+        modern.primary()
+    kept, modern.state = modern.state, b""
+    provider = modern.provider(**config)
+    modern.state = provider.prepare_root(pki.intent(number=2, not_before=modern.now))
+    provider.generate_root()  # and the rotation is given up
+    modern.provider(**config).cleanup(None)
+    assert "newint" not in modern.vault.mounts
+    if is_shared:
+        mount = modern.vault.mounts["int"]
+        assert (len(mount.issuers), len(mount.keys)) == (1, 1)
+        modern.state = kept
+        modern.provider().sign_leaf(modern.request())
 
 
 @pytest.mark.parametrize("is_shared", [False, True])
