@@ -11,11 +11,15 @@ import re
 import stat
 import subprocess
 import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
 from tests.integration.test_dev import dev
+from tests.integration.vault_server import bao_binary, running_vault
 from tests.ports import free_port_offset
 
 PROJECT = Path(__file__).parents[2]
@@ -46,10 +50,25 @@ def as_after_make(directory: Path) -> None:
     python.chmod(python.stat().st_mode | stat.S_IXUSR)
 
 
-def run_script(script: str, directory: Path, http: str) -> subprocess.CompletedProcess[str]:
-    own = ("QUORUMCA_", "CONSUL_")
+@contextmanager
+def what_it_needs(name: str, directory: Path) -> Iterator[dict[str, str]]:
+    """What else a document tells people to have: as variables of the environment."""
+    binary = bao_binary()
+    if name != "docs/vault.md" or binary is None:
+        yield {}
+        return
+    directory.mkdir()
+    with running_vault(directory) as vault:
+        path = f"{Path(binary).parent}:{os.environ['PATH']}"
+        yield {"BAO_ADDR": vault.address, "BAO_TOKEN": vault.token, "BAO_CACERT": vault.ca_file, "PATH": path}
+
+
+def run_script(
+    script: str, directory: Path, http: str, more: Mapping[str, str] = MappingProxyType({})
+) -> subprocess.CompletedProcess[str]:
+    own = ("QUORUMCA_", "CONSUL_", "BAO_", "VAULT_")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(own)}
-    environment["QUORUMCA_HTTP_ADDR"] = http
+    environment |= {"QUORUMCA_HTTP_ADDR": http, **more}
     return subprocess.run(
         ["bash", "-c", script],
         cwd=directory,
@@ -68,8 +87,12 @@ def test_every_command_of_the_document_works(tmp_path: Path, name: str) -> None:
     as_after_make(tmp_path)
     offset = free_port_offset(5)
     script = shell_script((PROJECT / name).read_text(), offset)
-    with dev(tmp_path / ".quorumca", "--nodes", "3", "--port-offset", str(offset)) as cluster:
-        done = run_script(script, tmp_path, cluster.nodes()[0]["http"])
+    assert "--- line" in script, "there is nothing to type"
+    with (
+        what_it_needs(name, tmp_path / "vault") as more,
+        dev(tmp_path / ".quorumca", "--nodes", "3", "--port-offset", str(offset)) as cluster,
+    ):
+        done = run_script(script, tmp_path, cluster.nodes()[0]["http"], more)
         assert done.returncode == 0, f"{name}:\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
 
 

@@ -8,6 +8,10 @@ import contextlib
 import hashlib
 import http.server
 import json
+import re
+import signal
+import socket
+import socketserver
 import ssl
 import threading
 import time
@@ -25,7 +29,14 @@ from providers.api import IntermediateRequest
 from providers.errors import ConfigInvalid, ProviderError, ProviderUnavailable, RateLimited, SigningKeyGone
 from providers.vault import VaultProvider
 from tests.contract.conftest import CA, Bench, Subject
-from tests.integration.vault_server import Refused, VaultServer, any_vault, named_vault, running_vault
+from tests.integration.vault_server import (
+    Refused,
+    VaultServer,
+    any_vault,
+    named_vault,
+    running_vault,
+    write_tls,
+)
 from tests.unit.providers import pki
 
 pytestmark = pytest.mark.slow
@@ -87,26 +98,17 @@ def mount_of(ca: CA, which: str) -> str:
 
 # --- calls and policies -------------------------------------------------------------------------------------------
 
-#: What docs/vault.md tells operators to allow.
-_POLICY = """
-path "sys/mounts/{root}"                 {{ capabilities = ["create", "read", "update"] }}
-path "sys/mounts/{int}"                  {{ capabilities = ["create", "read", "update", "delete"] }}
-path "sys/mounts/{int}/tune"             {{ capabilities = ["update"] }}
-path "{root}/*"                          {{ capabilities = ["create", "read", "update", "list"] }}
-path "{root}/root/sign-self-issued"      {{ capabilities = ["sudo", "update"] }}
-path "{int}/*"                           {{ capabilities = ["create", "read", "update", "delete", "list"] }}
-"""
-#: Mounts made by Vault's operators; the provider may use them and no more.
-_MANAGED_POLICY = """
-path "{root}/root/sign-intermediate" {{ capabilities = ["update"] }}
-path "{int}/*"                       {{ capabilities = ["create", "read", "update", "delete", "list"] }}
-"""
+_DOCUMENT = Path(__file__).parents[2] / "docs" / "vault.md"
+#: What that tells operators to allow: for mounts that we make, and for those of others, which we may use and no more.
+_POLICY, _MANAGED_POLICY = re.findall(r'(?:^path ".*\n)+', _DOCUMENT.read_text(), re.MULTILINE)
 
 
 def config_with(server: VaultServer, policy: str) -> dict[str, Any]:
+    """The mounts of the document are ours."""
     config = server.config()
-    paths = {"root": str(config["RootPKIPath"]).strip("/"), "int": str(config["IntermediatePKIPath"]).strip("/")}
-    return {**config, "Token": server.token_for(policy.format(**paths), no_default_policy=False)}
+    for name, paths in (("RootPKIPath", r"(mesh|corp)-root"), ("IntermediatePKIPath", r"(mesh|corp)-dc1")):
+        policy = re.sub(rf"\b{paths}\b", str(config[name]).strip("/"), policy)
+    return {**config, "Token": server.token_for(policy, no_default_policy=False)}
 
 
 def test_documented_policy_is_enough_for_everything(bench: Bench, server: VaultServer) -> None:
@@ -142,7 +144,7 @@ def test_mounts_managed_by_others_are_used_and_left_alone(bench: Bench, server: 
 
 
 def test_path_that_the_policy_denies_is_named(bench: Bench, server: VaultServer) -> None:
-    config = config_with(server, 'path "{root}/*" {{ capabilities = ["read"] }}')
+    config = config_with(server, 'path "mesh-root/*" { capabilities = ["read"] }')
     with pytest.raises(ProviderUnavailable, match=r"Vault denies (POST|GET) .*policy of the token"):
         bench.primary(**config)
 
@@ -424,10 +426,11 @@ def test_sealed_server_is_said_and_signing_goes_on_when_it_is_unsealed(own: Benc
 
 
 @needs_own
-def test_restarted_server_goes_on_with_the_same_ca(own: Bench, own_server: VaultServer) -> None:
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL], ids=lambda how: how.name)
+def test_restarted_server_goes_on_with_the_same_ca(own: Bench, own_server: VaultServer, how: signal.Signals) -> None:
     ca = own.primary()
     before = ca.leaf()
-    own_server.stop()
+    own_server.stop(how)
     with pytest.raises(ProviderUnavailable, match="cannot be reached"):
         ca.leaf()
     own_server.start()
@@ -455,6 +458,97 @@ def test_slow_server_holds_up_nobody_for_long(own: Bench, own_server: VaultServe
     assert first < 20
     assert second < 10  # at most one try; all others are refused at once
     wait_until(lambda: can_sign(ca))
+
+
+@needs_own
+def test_server_with_a_strangers_certificate_is_left_alone_until_it_has_its_own_again(
+    own: Bench, own_server: VaultServer, tmp_path: Path
+) -> None:
+    ca = own.primary()
+    ca.leaf()
+    own_files, others = tmp_path / "own", tmp_path / "others"
+    others.mkdir()
+    write_tls(others)
+    own_server.save_tls(own_files)
+    own_server.restart_with_tls(others)
+
+    def is_said() -> bool:
+        with pytest.raises(ProviderUnavailable) as caught:
+            ca.leaf()
+        return "no TLS connection" in str(caught.value) and "certificate verify failed" in str(caught.value)
+
+    wait_until(is_said)
+    own_server.restart_with_tls(own_files)
+    wait_until(lambda: can_sign(ca))
+
+
+def test_answers_that_a_proxy_delays_are_waited_for_and_not_for_long(bench: Bench, tls: VaultServer) -> None:
+    host, _, port = tls.address.removeprefix("https://").partition(":")
+    with relay_to(host, int(port)) as relay:
+        ca = bench.primary(Address=f"https://127.0.0.1:{relay.server_address[1]}")
+        relay.delay_seconds = 0.5
+        ca.leaf()  # slow is not away
+        relay.delay_seconds = 8.0
+        started = time.monotonic()
+        results = ca.leaves([ca.csr()] * 32)
+        assert time.monotonic() - started < 20
+        assert all("does not answer in time" in str(result) for result in results)
+        relay.delay_seconds = 0.0
+        wait_until(lambda: can_sign(ca))
+
+
+class _Relay(socketserver.ThreadingTCPServer):
+    """What comes back from the target comes late."""
+
+    daemon_threads = True
+
+    def __init__(self, host: str, port: int) -> None:
+        super().__init__(("127.0.0.1", 0), _Relaying)
+        self.target = host, port
+        self.delay_seconds = 0.0
+
+
+class _Relaying(socketserver.BaseRequestHandler):
+    server: _Relay
+
+    def handle(self) -> None:
+        with socket.create_connection(self.server.target) as there:
+            back = threading.Thread(target=self._pass, args=(there, self.request), daemon=True)
+            back.start()
+            self._pass(self.request, there)
+            back.join()
+
+    def _pass(self, source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(1 << 16):
+                if sink is self.request:
+                    time.sleep(self.server.delay_seconds)
+                sink.sendall(data)
+        with contextlib.suppress(OSError):
+            sink.shutdown(socket.SHUT_WR)
+
+
+@contextlib.contextmanager
+def relay_to(host: str, port: int) -> Iterator[_Relay]:
+    with _Relay(host, port) as relay:
+        thread = threading.Thread(target=relay.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield relay
+        finally:
+            relay.shutdown()
+            thread.join()
+
+
+def test_clock_that_is_behind_that_of_vault_is_said(bench: Bench) -> None:
+    ca = bench.primary()
+    bench.now -= 300
+    with pytest.raises(
+        ProviderUnavailable, match=r"begins \d+s from now: the clock of Vault, or of this node, is wrong"
+    ):
+        ca.leaf()
+    bench.now += 300
+    ca.leaf()
 
 
 @needs_own

