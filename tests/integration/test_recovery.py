@@ -246,10 +246,32 @@ async def test_doctor_finds_nothing_then_each_broken_thing(new_cluster: LocalClu
 # -- expired certificates
 
 
+#: Of a CA that expires while a test looks on.
+SHORT = {"root_cert_ttl": "4s", "intermediate_cert_ttl": "3s", "leaf_cert_ttl": "1s", "skip_validate": True}
+
+
+async def replace_root(cluster: LocalCluster, node: Node, directory: Path) -> str:
+    """By one made by hand, as in Consul's documentation; its PEM."""
+    roots = await cluster.roots(node)
+    made = await quorumca(
+        *("tls", "ca", "create", "-cluster-id", roots["TrustDomain"].removesuffix(".consul")),
+        *("-common-name", "Consul Agent CA", "-days=365", "-domain", "consul"),
+        cwd=directory,
+    )
+    assert made.out == "==> Saved consul-agent-ca.pem\n==> Saved consul-agent-ca-key.pem\n"
+    config = {
+        "LeafCertTTL": "72h",
+        "PrivateKey": (directory / "consul-agent-ca-key.pem").read_text(),
+        "RootCert": (directory / "consul-agent-ca.pem").read_text(),
+    }
+    answer = await cluster.ask(node, "PUT", CONFIGURATION, {"Provider": "consul", "Config": config})
+    assert (answer.status, answer.text) == (200, "")
+    return config["RootCert"]
+
+
 async def test_expired_root_is_replaced_by_one_made_by_hand(tmp_path: Path) -> None:
-    """As in Consul's documentation, and while nothing is trusted any more."""
-    short = {"root_cert_ttl": "4s", "intermediate_cert_ttl": "3s", "leaf_cert_ttl": "1s", "skip_validate": True}
-    async with cluster_with_seal(tmp_path / "cluster", None, 1, connect={"ca_config": short}) as cluster:
+    """While nothing is trusted any more."""
+    async with cluster_with_seal(tmp_path / "cluster", None, 1, connect={"ca_config": SHORT}) as cluster:
         await cluster.start_all()
         await cluster.wait_ready()
         (node,) = cluster.nodes
@@ -259,24 +281,11 @@ async def test_expired_root_is_replaced_by_one_made_by_hand(tmp_path: Path) -> N
             return found if code == UNHEALTHY and "root-expired" in found else None
 
         await eventually("the root expires", expired, 20.0)
-        roots = await cluster.roots(node)
-        made = await quorumca(
-            *("tls", "ca", "create", "-cluster-id", roots["TrustDomain"].removesuffix(".consul")),
-            *("-common-name", "Consul Agent CA", "-days=365", "-domain", "consul"),
-            cwd=tmp_path,
-        )
-        assert made.out == "==> Saved consul-agent-ca.pem\n==> Saved consul-agent-ca-key.pem\n"
-        config = {
-            "LeafCertTTL": "72h",
-            "PrivateKey": (tmp_path / "consul-agent-ca-key.pem").read_text(),
-            "RootCert": (tmp_path / "consul-agent-ca.pem").read_text(),
-        }
-        answer = await cluster.ask(node, "PUT", CONFIGURATION, {"Provider": "consul", "Config": config})
-        assert (answer.status, answer.text) == (200, "")
+        root_pem = await replace_root(cluster, node, tmp_path)
         leaf = await cluster.sign(node, make_csr(await cluster.service_uri())[0])
         roots = await cluster.roots(node)
         (active,) = [root for root in roots["Roots"] if root["Active"]]
-        assert active["RootCert"] == config["RootCert"]
+        assert active["RootCert"] == root_pem
         assert accepts(tmp_path, leaf["CertPEM"], {"Roots": [active]})
         _, found = await doctor("--http-addr", node.local.http)
         assert "root-expired" not in found
@@ -297,8 +306,9 @@ def write_certificate(cluster: LocalCluster, node: Node, ends_in: timedelta) -> 
         os.replace(draft, node.local.directory / name)
 
 
-async def test_expired_certificates_of_nodes_are_replaced_while_they_run(tmp_path: Path) -> None:
-    async with cluster_with_seal(tmp_path / "cluster", None, 3) as cluster:
+async def test_expired_certificates_of_nodes_are_replaced_while_they_run_and_then_the_root(tmp_path: Path) -> None:
+    """Which has expired too: nodes that refuse each other cannot take a new one."""
+    async with cluster_with_seal(tmp_path / "cluster", None, 3, connect={"ca_config": SHORT}) as cluster:
         await cluster.start_all()
         await cluster.wait_ready()
         leader = await cluster.leader()
@@ -333,5 +343,9 @@ async def test_expired_certificates_of_nodes_are_replaced_while_they_run(tmp_pat
         await cluster.wait_ready()
         await cluster.wait_same_digest()
         assert [node.pid for node in cluster.nodes if node.is_running] == pids
-        leaf = await cluster.sign(lost, make_csr(await cluster.service_uri())[0])
-        assert leaf["CertPEM"]
+        csr_pem, _ = make_csr(await cluster.service_uri())
+        answer = await cluster.ask(lost, "PUT", "/v1/connect/ca/sign", {"CSR": csr_pem})
+        assert (answer.status, "root expired" in answer.text) == (500, True)
+        root_pem = await replace_root(cluster, lost, tmp_path)
+        leaf = await cluster.sign(lost, csr_pem)
+        assert accepts(tmp_path, leaf["CertPEM"], {"Roots": [{"RootCert": root_pem}]})
