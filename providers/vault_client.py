@@ -139,7 +139,14 @@ def _is_outage(answer: Answer) -> bool:
     return answer.status >= 500 and any(text in answer.errors for text in _NOT_ACTIVE)
 
 
-_NOT_ACTIVE: Final = ("local node not active", "node not active", "no active node", "Vault is sealed")
+#: A standby says the fourth while the active node is gone and no other has been elected.
+_NOT_ACTIVE: Final = (
+    "local node not active",
+    "node not active",
+    "no active node",
+    "error during forwarding RPC request",
+    "Vault is sealed",
+)
 
 
 def _reason(answer: Answer) -> str:

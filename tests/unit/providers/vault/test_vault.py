@@ -440,6 +440,11 @@ def test_cross_signing_is_not_offered_where_the_policy_forbids_it(caller: Caller
     [
         (failure(503, "Vault is sealed"), ProviderUnavailable, "Vault is unavailable: Vault is sealed"),
         (failure(500, "local node not active but active cluster node not found"), ProviderUnavailable, "not active"),
+        (
+            failure(500, "error during forwarding RPC request"),
+            ProviderUnavailable,
+            "Vault is unavailable: error during",
+        ),
         (failure(502), ProviderUnavailable, "Vault is unavailable"),
         (failure(500, "internal error"), ProviderUnavailable, "error issuing cert: Vault answers 500"),
         (failure(429, "request path quota exceeded"), RateLimited, "operation rate limited by CA provider"),
