@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from benchmarks.results import LEADER, Level, NodeUsage, Results
+from benchmarks.results import FOLLOWER, LEADER, Level, NodeUsage, Results
 
 LEADER_SHARE: Final = 0.4
 SPREAD_SHARE: Final = 0.3
@@ -29,9 +29,9 @@ class Verdict:
 
 def judge(results: Results) -> list[Verdict]:
     verdicts = [verdict for level in results.levels for verdict in _rates(level)]
-    # Through a follower it is one hop more: measured, in the table of rates, and no target.
-    p50 = results.sweep.point("sign", LEADER, 1).p50_ms.median
-    verdicts.append(_below("one client p50, through the leader", p50, ONE_CLIENT_MS, "ms", digits=2))
+    for path in (LEADER, FOLLOWER):
+        p50 = results.sweep.point("sign", path, 1).p50_ms.median
+        verdicts.append(_below(f"one client p50, through the {path}", p50, ONE_CLIENT_MS, "ms", digits=2))
     for level in results.levels:
         at = _at(level)
         cpu = max(usage.cpu_percent for usage in level.idle)
