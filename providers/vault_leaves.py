@@ -15,6 +15,8 @@ from providers.x509 import load_cert, unix
 
 #: How many leaves of one batch are with Vault at a time.
 _THREADS: Final = 8
+#: Behind a write of the role, it is a standby that has not heard of it yet.
+_NO_ROLE: Final = "unknown role"
 
 
 class VaultLeaves:
@@ -59,7 +61,7 @@ class VaultLeaves:
         try:
             return self._mount.sign_leaf(role, self._issuer_id, asked)
         except VaultRefused as refusal:
-            if "unknown role" not in refusal.answer.errors:
+            if _NO_ROLE not in refusal.answer.errors:
                 raise
         # Somebody has removed it.
         self._ensure_role(key_type, is_lost=True)
@@ -85,6 +87,6 @@ class VaultLeaves:
             return SigningKeyGone(
                 f"error issuing cert: the issuer at {self._mount.place} that signs leaves has been removed: {refusal}"
             )
-        if refusal.status == 400:
+        if refusal.status == 400 and _NO_ROLE not in refusal.answer.errors:
             return CSRRejected(f"error issuing cert: {refusal}")
         return ProviderUnavailable(f"error issuing cert: {refusal}")

@@ -10,7 +10,7 @@ from cryptography import x509 as cx509
 
 from providers import keys, verify
 from providers.api import CAChain, IssuedLeaf
-from providers.errors import ChainInvalid, CSRRejected, ProviderUnavailable
+from providers.errors import ChainInvalid, CSRRejected, ProviderUnavailable, SigningKeyGone
 from providers.profiles import CheckedCSR
 from providers.vault_pki import Wanted
 from providers.x509 import (
@@ -78,7 +78,8 @@ def wanted(csr: CheckedCSR, csr_pem: str, ttl_seconds: int, now: int, issuer_not
 def check_leaf(leaf_pem: str, csr: CheckedCSR, asked: Wanted, chain: CAChain, now: int) -> IssuedLeaf:
     """Judge what Vault has signed: nobody gets a certificate that is not what was asked for.
 
-    Raises: ChainInvalid; CSRRejected for names that Vault leaves out; ProviderUnavailable when its clock is ahead.
+    Raises: ChainInvalid; SigningKeyGone when another CA has signed; CSRRejected for names that Vault leaves out;
+    ProviderUnavailable when its clock is ahead.
     """
     try:
         cert = load_cert(leaf_pem)
@@ -88,7 +89,9 @@ def check_leaf(leaf_pem: str, csr: CheckedCSR, asked: Wanted, chain: CAChain, no
     if keys.key_id(public_key(cert)) != csr.key_id:
         raise ChainInvalid("certificate from Vault is for a different key than the CSR")
     if authority_key_id(cert) != subject_key_id(signing_cert):
-        raise ChainInvalid("certificate from Vault is not signed by this CA's intermediate: it has been replaced there")
+        raise SigningKeyGone(
+            "certificate from Vault is not signed by this CA's intermediate: it has been replaced there"
+        )
     if cert.subject.rdns:
         raise ChainInvalid(f"certificate from Vault has a subject: {cert.subject.rfc4514_string()}")
     _check_names(cert, csr)

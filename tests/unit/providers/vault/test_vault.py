@@ -354,7 +354,7 @@ def test_leaf_below_another_intermediate_is_not_returned(modern: Caller) -> None
     stranger = modern.vault.mount_root("stranger", uris=(pki.ROOT_URI,))
     mount.keys["key-top"] = stranger.keys["key-top"]
     mount.issuers[mount.default] = stranger.issuers["top"]
-    with pytest.raises(ChainInvalid, match="not signed by this CA's intermediate"):
+    with pytest.raises(SigningKeyGone, match="not signed by this CA's intermediate"):
         provider.sign_leaf(modern.request())
 
 
@@ -561,6 +561,32 @@ def test_removed_mount_is_another_signing_certificate_and_not_another_root(moder
     renewed, modern.state = provider.renew_signing_cert()
     assert renewed.root_pem == chain.root_pem
     modern.provider().sign_leaf(modern.request())
+
+
+def test_role_that_is_written_and_not_seen_yet_is_no_fault_of_the_request(caller: Caller) -> None:
+    """A standby answers reads by itself, and hears of a write a moment later."""
+
+    class Late(dict[str, Any]):
+        def __setitem__(self, _key: str, _value: Any) -> None: ...
+
+    provider, _ = caller.primary()
+    provider.sign_leaf(caller.request())
+    caller.vault.mounts["int"].roles = Late()
+    with pytest.raises(ProviderUnavailable, match="unknown role"):
+        provider.sign_leaf(caller.request())
+
+
+def test_before_issuers_a_ca_that_was_replaced_asks_for_a_renewal(new_caller: Callable[[FakeVault], Caller]) -> None:
+    caller = new_caller(FakeVault(is_legacy=True))
+    provider, chain = caller.primary()
+    theirs = caller.vault.mount_root("int")
+    theirs.roles = {"leaf-cert": {}}
+    caller.vault.mounts["int"] = theirs
+    with pytest.raises(SigningKeyGone, match="has been replaced there"):
+        provider.sign_leaf(caller.request())
+    renewed, caller.state = provider.renew_signing_cert()
+    assert renewed.root_pem == chain.root_pem
+    caller.provider().sign_leaf(caller.request())
 
 
 @pytest.mark.parametrize("change", [{"IntermediatePKIPath": "elsewhere"}, {"IntermediatePKINamespace": "team"}])
