@@ -218,6 +218,13 @@ class LocalCluster:
 
         return await eventually("all nodes have the same digest", same, seconds)
 
+    async def wait_settled(self, seconds: float = 20.0) -> dict[str, Any]:
+        """The digest of a new CA that nobody changes: its leader has one duty left once it can sign."""
+        last = '"duty":"tidy_ledger"'
+        look = _holds(lambda: any(last in node.log_tail(1000) for node in self.nodes))
+        await eventually("the leader has nothing left to do", look, seconds)
+        return await self.wait_same_digest(seconds)
+
     async def leader(self, seconds: float = 20.0) -> Node:
         """The one that all nodes that run take for the leader, and that runs."""
 

@@ -130,7 +130,7 @@ async def new_cluster(saved: Saved, tmp_path_factory: pytest.TempPathFactory) ->
 async def test_damaged_snapshot_is_refused_and_changes_nothing(saved: Saved, new_cluster: LocalCluster) -> None:
     node = new_cluster.nodes[1]
     data = saved.path.read_bytes()
-    before = await new_cluster.wait_same_digest()
+    before = await new_cluster.wait_settled()
     broken = {
         "a byte changed": data[: len(data) // 2] + bytes([data[len(data) // 2] ^ 1]) + data[len(data) // 2 + 1 :],
         "cut short": data[: len(data) // 2],
@@ -150,7 +150,7 @@ async def test_snapshot_of_another_seal_key_is_refused_and_changes_nothing(saved
     async with cluster_with_seal(tmp_path / "other", None, 1) as other:
         await other.start_all()
         await other.wait_ready()
-        before = await other.wait_same_digest()
+        before = await other.wait_settled()
         done = await quorumca("snapshot", "restore", saved.path, "-http-addr", other.nodes[0].url)
         assert done.code == 1
         assert "Error restoring snapshot: Unexpected response code: 422" in done.err

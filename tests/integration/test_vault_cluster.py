@@ -183,7 +183,7 @@ async def test_other_path_for_intermediates_and_other_token_keep_the_root(
 
 async def test_plan_and_rotation_to_the_same_mount_are_refused(shared_vault: VaultServer, tmp_path: Path) -> None:
     async with cluster_of(tmp_path, shared_vault.config(**COMMON)) as cluster:
-        before = await cluster.digest(await cluster.leader())
+        before = await cluster.wait_settled()
         for body in ({"Action": "plan"}, {"Action": "rotate"}):
             answer = await cluster.ask(await some_follower(cluster), "PUT", ROTATION, body)
             assert answer.status == 422, answer.text
