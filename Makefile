@@ -18,10 +18,13 @@ COMPILE = $(PY) -m uv pip compile --universal --python-version 3.11 --generate-h
 # pysyncobj is published as source only; everything else must come as a wheel.
 INSTALL := $(PIP) install --require-hashes --no-build-isolation --only-binary :all: --no-binary pysyncobj
 CODE := cluster fsm providers tests benchmarks
+EVIDENCE := docs/evidence
+RESULTS := $(patsubst %,$(EVIDENCE)/%.json,crash-points simulation seeded-bugs fuzz chaos continuity continuity-vault kills soak catchup)
+ANEW := $(if $(FRESH),anew)
 
 .DEFAULT_GOAL := help
 .PHONY: help cluster test quick sim chaos continuity continuity-vault fuzz seed-bugs crash-points kills soak catchup \
-	evidence check format bench lock clean
+	evidence anew check format bench lock clean
 
 help: ## show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' Makefile
@@ -76,13 +79,24 @@ soak: $(VENV)/.dev ## an hour of signing, a leader killed every five minutes; re
 catchup: $(VENV)/.dev ## bring servers up to a large ledger under load; results in docs/evidence/catchup.*
 	$(PY) -m benchmarks.catchup
 
-evidence: ## run every campaign, hours of them, and write docs/evidence/README.md
-	QUORUMCA_EVIDENCE=docs/evidence/crash-points.json $(MAKE) crash-points
-	$(MAKE) sim SEEDS=20000
-	$(MAKE) seed-bugs fuzz SECONDS=2400
-	$(MAKE) chaos ROUNDS=50
-	$(MAKE) continuity continuity-vault kills soak catchup
+evidence: $(VENV)/.dev $(RESULTS) ## run the campaigns without results (all, hours of them, with FRESH=1); write the index
 	$(PY) -m benchmarks.evidence
+
+anew: ;
+
+# A result that is there is kept: hours of campaigns go on where they were interrupted.
+$(EVIDENCE)/crash-points.json: $(ANEW)
+	QUORUMCA_EVIDENCE=$@ $(MAKE) crash-points
+$(EVIDENCE)/simulation.json: $(ANEW)
+	$(MAKE) sim SEEDS=20000
+$(EVIDENCE)/seeded-bugs.json: $(ANEW)
+	$(MAKE) seed-bugs
+$(EVIDENCE)/fuzz.json: $(ANEW)
+	$(MAKE) fuzz SECONDS=2400
+$(EVIDENCE)/chaos.json: $(ANEW)
+	$(MAKE) chaos ROUNDS=50
+$(EVIDENCE)/%.json: $(ANEW)
+	$(MAKE) $*
 
 crash-points: $(VENV)/.dev ## cut the power everywhere in a workload, and damage every byte
 	$(PY) -m pytest -q tests/crash

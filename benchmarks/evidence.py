@@ -195,7 +195,7 @@ CAMPAIGNS: Final = (
 _HEAD: Final = """# Evidence
 
 What the campaigns found, as their commands left it; the JSON beside each page has versions, machine, seeds and counts.
-`make evidence` runs all of them again and writes this page.
+`make evidence` runs those that have no results here and writes this page; with `FRESH=1` it runs all of them again.
 
 | campaign | command | result |
 |---|---|---|
