@@ -2,22 +2,17 @@
 
 import asyncio
 import json
-import os
 import random
 import signal
-import subprocess
-import sys
 from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Final
 
-from cluster.cli.dev_supervisor import NodeProcess
 from tests.chaos.launcher import BOOK, Hurt
 from tests.chaos.network import Network
 from tests.integration.cluster_harness import Answer, LocalCluster, Node, eventually
 
-_ROOT: Final = Path(__file__).resolve().parents[2]
 _PAGE: Final = 1000
 #: Small bounds, so that a round of a few seconds meets snapshots, compaction and requests that wait too long.
 _SETTINGS: Final = {
@@ -60,21 +55,8 @@ class Stage:
     # -- processes
 
     def start(self, node: Node) -> None:
-        """On its hurtful machine; output is added to its log."""
-        assert not node.is_running, f"{node.name} runs already"
-        local = node.local
-        command = [sys.executable, "-P", "-m", "tests.chaos.launcher", str(self._machine(node))]
-        with local.log.open("ab") as log:
-            log_start = log.tell()
-            process = subprocess.Popen(
-                [*command, "agent", "--config", str(local.config)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                env={**os.environ, "PYTHONPATH": str(_ROOT)},
-            )
-        node.started = NodeProcess(local, process, log_start)
+        """On its hurtful machine."""
+        self.cluster.start_through(node, "tests.chaos.launcher", self._machine(node))
 
     async def kill(self, nodes: Iterable[Node]) -> None:
         """kill -9, all at once."""

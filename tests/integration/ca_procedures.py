@@ -7,8 +7,6 @@ committed twice, nothing is left out, and nothing comes that is not listed here.
 import asyncio
 import os
 import signal
-import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -21,7 +19,6 @@ import aiohttp
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from cluster.cli.dev_supervisor import NodeProcess
 from fsm.commands import (
     AbortRotation,
     AdvanceRotation,
@@ -69,7 +66,6 @@ _HOUR: Final = 3600.0
 _END_SECONDS: Final = 40.0
 _LOOK_SECONDS: Final = 0.05
 _WATCH_SECONDS: Final = 0.1
-_ROOT: Final = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,21 +171,7 @@ class Stage:
     # -- processes
 
     def start(self, node: Node) -> None:
-        """Output is added to its log."""
-        assert not node.is_running, f"{node.name} runs already"
-        local = node.local
-        command = [sys.executable, "-P", "-m", "tests.integration.killer", str(self._directory / "desk")]
-        with local.log.open("ab") as log:
-            log_start = log.tell()
-            process = subprocess.Popen(
-                [*command, "agent", "--config", str(local.config)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                env={**os.environ, "PYTHONPATH": str(_ROOT)},
-            )
-        node.started = NodeProcess(local, process, log_start)
+        self.cluster.start_through(node, "tests.integration.killer", self._directory / "desk")
 
     async def start_all(self) -> None:
         for node in self.nodes:

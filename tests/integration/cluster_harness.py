@@ -13,6 +13,8 @@ import asyncio
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
@@ -40,6 +42,7 @@ STOP_SECONDS = 20.0
 _ASK_SECONDS = 20.0
 _LOOK_AGAIN_SECONDS = 0.05
 _LOG_LINES = 30
+_PROJECT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(eq=False)
@@ -127,6 +130,23 @@ class LocalCluster:
     def start(self, node: Node) -> None:
         assert not node.is_running, f"{node.name} runs already"
         node.started = start_node(node.local)
+
+    def start_through(self, node: Node, launcher: str, argument: Path) -> None:
+        """By `python -m launcher argument agent --config ...`, a module of the tests; output is added to its log."""
+        assert not node.is_running, f"{node.name} runs already"
+        local = node.local
+        command = [sys.executable, "-P", "-m", launcher, str(argument), "agent", "--config", str(local.config)]
+        with local.log.open("ab") as log:
+            log_start = log.tell()
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                env={**os.environ, "PYTHONPATH": str(_PROJECT)},
+            )
+        node.started = NodeProcess(local, process, log_start)
 
     async def start_all(self) -> None:
         for node in self.nodes:
