@@ -261,9 +261,12 @@ class Authority:
                     raise NotLeader("this node does not lead any more") from error
                 raise
         leaf = signed.leaf
+        chain = self._chains.get(leaf.issuer_key_id)
+        if chain is None:  # several renewals ago
+            chain = _chain_of(signing.root)
         return IssuedCert(
             serial=leaf.serial,
-            cert_pem=leaf.cert_pem + self._chains.get(leaf.issuer_key_id, _chain_of(signing.root)),
+            cert_pem=leaf.cert_pem + chain,
             kind=leaf.kind,
             name=leaf.name,
             spiffe_id=leaf.spiffe_id,

@@ -254,9 +254,9 @@ def _outcomes(body: bytes, count: int) -> list[list[Any]]:
         outcomes = msgpack.unpackb(body)
     except (ValueError, msgpack.UnpackException):
         raise _Lost from None
-    if type(outcomes) is not list or [type(outcome) for outcome in outcomes] != [list] * count:
+    if type(outcomes) is not list or len(outcomes) != count:
         raise _Lost
-    if any(len(outcome) != 2 for outcome in outcomes):
+    if any(type(outcome) is not list or len(outcome) != 2 for outcome in outcomes):
         raise _Lost
     return outcomes
 

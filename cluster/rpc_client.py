@@ -107,7 +107,7 @@ class _Connection(asyncio.Protocol):
     """One request at a time."""
 
     def __init__(self, address: str) -> None:
-        self._address = address.encode()
+        self._address = address
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray()
         self._head: _Head | None = None
@@ -126,7 +126,7 @@ class _Connection(asyncio.Protocol):
         """Raises: Unanswered."""
         assert self._transport is not None  # there is one once it is connected
         self._answer = asyncio.get_running_loop().create_future()
-        head = f"POST {RPC_PATH}{operation} HTTP/1.1\r\nHost: {self._address.decode()}\r\nContent-Length: {len(body)}"
+        head = f"POST {RPC_PATH}{operation} HTTP/1.1\r\nHost: {self._address}\r\nContent-Length: {len(body)}"
         self._transport.write(head.encode() + _HEAD_END + body)
         return await self._answer
 

@@ -175,19 +175,15 @@ class _Lane:
 
     def __init__(self, run: Callable[[list[Any]], None]) -> None:
         self._run = run
-        self._requests: queue.SimpleQueue[list[Any] | None] = queue.SimpleQueue()
-        self._waiting = 0
-        self._lock = threading.Lock()
+        self._requests: queue.Queue[list[Any] | None] = queue.Queue()
         # Not waited for at the end of the process: its backend may never answer.
         threading.Thread(target=self._work, daemon=True).start()
 
     @property
     def is_idle(self) -> bool:
-        return self._waiting == 0
+        return self._requests.unfinished_tasks == 0
 
     def put(self, request: list[Any]) -> None:
-        with self._lock:
-            self._waiting += 1
         self._requests.put(request)
 
     def end(self) -> None:
@@ -197,8 +193,7 @@ class _Lane:
     def _work(self) -> None:
         while (request := self._requests.get()) is not None:
             self._run(request)
-            with self._lock:
-                self._waiting -= 1
+            self._requests.task_done()
 
 
 class _Server:
