@@ -32,10 +32,6 @@ from fsm.state import CAConfig, CARoot, ProviderState, Rotation, RotationPhase, 
 STALE_INDEX: Final = "stale_index"
 
 
-class InvariantError(Exception):
-    """The state itself is impossible. The process that holds it must stop rather than spread it."""
-
-
 def _init_seal(state: State, cmd: InitSeal) -> State | Rejected:
     if state.seal is not None:
         return Rejected("already_initialised", "the data key exists already")

@@ -139,10 +139,6 @@ class VaultServer:
 
     # --- doing something to it ------------------------------------------------------------------------------------
 
-    @property
-    def is_ours(self) -> bool:
-        return self.directory is not None
-
     def start(self) -> None:
         """Start the process on its data, and unseal it if it has been initialised."""
         assert self.directory is not None
