@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import Final, NoReturn
 
 from cluster.authority import Authority, ProviderRecord, open_record, seal_record, settings_in
+from cluster.base.log import Log
 from cluster.ca_config import first_cluster_id, first_settings, policies_of, without_key
 from cluster.candidate import Candidate
 from cluster.clock import Clock
@@ -22,7 +23,6 @@ from cluster.config import ConnectSection
 from cluster.errors import ClusterError, InternalError
 from cluster.ledger_reads import LedgerReads
 from cluster.provider_watch import ProviderWatch
-from cluster.raft.guard import Log
 from cluster.raft.replica import Replica
 from cluster.renewal import PutOff, Renewer
 from cluster.roots import expires_soon, root_of

@@ -19,6 +19,7 @@ import uvloop
 
 from cluster.allocator import limit_arenas
 from cluster.authority import Authority
+from cluster.base.log import Log
 from cluster.clock import Clock, SystemClock
 from cluster.config import NodeConfig
 from cluster.forward import Forwarder
@@ -31,7 +32,6 @@ from cluster.membership import Membership
 from cluster.operator_rotation import OperatorRotation
 from cluster.provider_watch import ProviderWatch
 from cluster.raft.core import RaftTiming
-from cluster.raft.guard import Log
 from cluster.raft.journal import JournalDamaged
 from cluster.raft.membership import Member
 from cluster.raft.node import CompactionPolicy

@@ -5,10 +5,10 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from cluster.api import ClusterInfo, ServerInfo
+from cluster.base.log import Log
 from cluster.clock import Clock
 from cluster.config import is_address
 from cluster.errors import BadRequest, NotFound, NotLeader, Refused
-from cluster.raft.guard import Log
 from cluster.raft.membership import ChangeKind, Member
 from cluster.raft.node import NodeStatus
 from cluster.raft.replica import Replica

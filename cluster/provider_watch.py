@@ -8,9 +8,9 @@ import contextlib
 from typing import Final
 
 from cluster.authority import Authority
+from cluster.base.log import Log
 from cluster.clock import Clock
 from cluster.errors import ClusterError
-from cluster.raft.guard import Log
 from cluster.telemetry import Metrics
 from fsm.state import State
 from providers.errors import ProviderError

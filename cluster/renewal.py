@@ -9,11 +9,11 @@ from dataclasses import replace
 from typing import Final
 
 from cluster.authority import Authority, ProviderRecord, open_record, seal_record, settings_in
+from cluster.base.log import Log
 from cluster.candidate import Candidate
 from cluster.clock import Clock
 from cluster.errors import ClusterError, InternalError
 from cluster.proof import prove
-from cluster.raft.guard import Log
 from cluster.raft.replica import Replica
 from cluster.roots import intermediates_of, links_of, trusted_through
 from cluster.telemetry import Metrics

@@ -9,10 +9,10 @@ from typing import Any, Final
 from cluster import backup
 from cluster.authority import Authority, open_record
 from cluster.backup import Meta, Row
+from cluster.base.log import Log
 from cluster.clock import Clock
 from cluster.errors import InternalError, Refused
 from cluster.forward import Call, Forwarder
-from cluster.raft.guard import Log
 from cluster.raft.replica import Replica
 from cluster.seal import Sealer, SealError
 from fsm.apply import STALE_INDEX

@@ -11,8 +11,8 @@ from typing import Final, NoReturn
 from cryptography import x509
 
 from cluster.allocator import return_free_memory
+from cluster.base.log import Log
 from cluster.ledger_reads import LedgerReads
-from cluster.raft.guard import Log
 from cluster.raft.replica import Replica
 from cluster.telemetry import Metrics
 

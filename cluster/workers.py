@@ -14,8 +14,8 @@ from typing import Any, Final
 
 import msgpack
 
+from cluster.base.log import Log
 from cluster.errors import ClusterError
-from cluster.raft.guard import Log
 from cluster.wire import unpack_error
 from cluster.worker import FRAME_HEADER
 from providers.api import CAChain, IssuedLeaf, RootIntent

@@ -11,6 +11,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler as AiohttpHandler
 
 from cluster.api import Service
+from cluster.base.log import Log
 from cluster.clock import Clock, SystemClock
 from cluster.config import HttpSection
 from cluster.http import (
@@ -40,7 +41,6 @@ from cluster.http.errors import (
 from cluster.http.query import Query, check_path, parse_query
 from cluster.http.render import TEXT, empty_response
 from cluster.http.transfers import Transfers
-from cluster.raft.guard import Log
 
 ROUTES: Final[tuple[Route, ...]] = (
     *sign.ROUTES,

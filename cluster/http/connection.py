@@ -13,8 +13,8 @@ from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler
 from aiohttp.web_request import BaseRequest
 
+from cluster.base.log import Log
 from cluster.http.render import SERVER, TEXT, text_response
-from cluster.raft.guard import Log
 
 MAX_HEADERS: Final = 64
 MAX_HEADER_BYTES: Final = 16 << 10

@@ -8,13 +8,13 @@ from typing import Final
 from aiohttp import web
 
 from cluster.api import ReadLevel, ReadPoint, Service
+from cluster.base.log import Log
 from cluster.clock import Clock
 from cluster.http.blocking import QueryOptions, Waiters
 from cluster.http.body import MAX_BODY_BYTES
 from cluster.http.errors import StatusOf, standard_status
 from cluster.http.query import Query
 from cluster.http.transfers import Transfers
-from cluster.raft.guard import Log
 from fsm.state import State
 
 

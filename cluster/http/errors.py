@@ -9,9 +9,9 @@ from typing import Final
 
 from aiohttp import web
 
+from cluster.base.log import Log
 from cluster.errors import BadRequest, ClusterError, InternalError, NoLeader, Overloaded, RateLimitReached
 from cluster.http.render import text_response
-from cluster.raft.guard import Log
 from providers.errors import CSRRejected, NotInitialized, ProviderError, ProviderUnavailable, RateLimited
 
 _MAX_TEXT: Final = 4096

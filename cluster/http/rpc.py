@@ -10,9 +10,9 @@ from typing import Any, Final
 import msgpack
 from aiohttp import web
 
+from cluster.base.log import Log
 from cluster.errors import ClusterError, CommitUnknown, NotLeader
 from cluster.forward import MAX_RPC_BYTES, Operations
-from cluster.raft.guard import Log
 from cluster.raft.replica import Replica
 from cluster.rpc_client import RPC_PATH
 from cluster.telemetry import Metrics

@@ -8,9 +8,9 @@ off the Raft thread.
 from collections.abc import Callable
 from typing import Final, Protocol
 
+from cluster.base.log import Log
 from cluster.raft import snapshot as snapshots
 from cluster.raft.codec import Message
-from cluster.raft.guard import Log
 from cluster.raft.snapshot import MAX_STATE_BYTES, Snapshot, SnapshotDamaged
 
 PART_BYTES: Final = 256 << 10

@@ -7,8 +7,9 @@ are dropped; each peer has one vote; elections start with PreVote.
 
 import random
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final
 
+from cluster.base.log import Log
 from cluster.raft.codec import Message, MessageInvalid
 from cluster.raft.core import FOLLOWER, RaftCore, RaftTiming
 from cluster.raft.journal import Journal
@@ -30,12 +31,6 @@ _BALLOTS: Final = frozenset(("request_vote", "pre_vote"))
 
 class ProtocolBroken(Exception):
     """Something that Raft excludes was seen. The process must stop before it can spread."""
-
-
-class Log(Protocol):
-    """Where notable events go: name and fields."""
-
-    def __call__(self, event: str, /, **fields: object) -> None: ...
 
 
 class Guard:

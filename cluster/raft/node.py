@@ -19,12 +19,13 @@ from typing import Any, Final, Protocol
 
 from pysyncobj import FAIL_REASON
 
+from cluster.base.log import Log
 from cluster.raft import codec
 from cluster.raft.catchup import BulkData, CatchUp, SnapshotSource
 from cluster.raft.codec import Message
 from cluster.raft.core import RaftCore, RaftTiming
 from cluster.raft.disk import Disk
-from cluster.raft.guard import Guard, Log
+from cluster.raft.guard import Guard
 from cluster.raft.journal import Entry, Journal, JournalDamaged, JournalFailed, check_part
 from cluster.raft.membership import ChangeKind, Member, Members, MembershipChange, changed
 from cluster.raft.reads import ReadCallback, ReadIndex

@@ -18,11 +18,11 @@ from typing import Any, Final, NoReturn, TypeVar
 
 import uvloop
 
+from cluster.base.log import Log
 from cluster.errors import CommitUnknown, NoLeader, NotLeader, Overloaded, Refused
 from cluster.raft.codec import Message, MessageInvalid
 from cluster.raft.core import RaftTiming
 from cluster.raft.disk import Disk, RealDisk
-from cluster.raft.guard import Log
 from cluster.raft.machine import ReplicatedMachine
 from cluster.raft.membership import ChangeKind, Member, Members, MembershipChange
 from cluster.raft.node import CompactionPolicy, NodeEnvironment, NodeStatus, Outcome, Proposal, RaftNode

@@ -11,8 +11,8 @@ import socket
 import ssl
 from typing import Final, Protocol, cast
 
+from cluster.base.log import Log
 from cluster.raft.codec import FRAME_HEADER, MAX_FRAME_BYTES, Message, MessageInvalid, pack_frame, unpack_message
-from cluster.raft.guard import Log
 from cluster.raft.membership import Members
 from cluster.tls import NodeTls
 
