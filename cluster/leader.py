@@ -16,6 +16,7 @@ from typing import Final, NoReturn
 
 from cluster.authority import Authority, ProviderRecord, open_record, seal_record, settings_in
 from cluster.base.log import Log
+from cluster.base.signals import wait_any
 from cluster.ca_config import first_cluster_id, first_settings, policies_of, without_key
 from cluster.candidate import Candidate
 from cluster.clock import Clock
@@ -30,7 +31,6 @@ from cluster.rotation import RotationRequest, Rotator
 from cluster.serials import new_intent
 from cluster.telemetry import Metrics
 from cluster.uptake import UptakeMeter
-from cluster.waiting import wait_any
 from fsm.commands import Command, InitConfig, InitSeal, Rejected, SetProviderState, SetRootsConfig, TidyLedger
 from fsm.duties import Duty, DutyPolicy, Renewal, next_duty, next_time, tidy_time
 from fsm.state import CAConfig, RotationPhase, State

@@ -20,6 +20,7 @@ import uvloop
 from cluster.allocator import limit_arenas
 from cluster.authority import Authority
 from cluster.base.log import Log
+from cluster.base.signals import wait_any
 from cluster.clock import Clock, SystemClock
 from cluster.config import NodeConfig
 from cluster.forward import Forwarder
@@ -49,7 +50,6 @@ from cluster.telemetry import EventLog, Metrics, configure_logging
 from cluster.tls import NodeTls, TlsFiles
 from cluster.upkeep import CertificateFiles, DiskSpace, Scrub, keep_scrubbing, look_after
 from cluster.uptake import UptakeMeter, Watchers
-from cluster.waiting import wait_any
 from cluster.workers import WorkerPool
 from fsm.duties import DutyPolicy
 from fsm.ledger import LedgerDamaged

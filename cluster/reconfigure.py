@@ -14,6 +14,7 @@ from typing import Any, Final
 from cluster.api import ConfigUpdate
 from cluster.authority import Authority, ProviderRecord, open_record, seal_record, settings_in
 from cluster.base.log import Log
+from cluster.base.signals import wait_any
 from cluster.ca_config import CASettings, keep_secrets, policies_of, settings_of
 from cluster.candidate import Candidate
 from cluster.clock import Clock
@@ -32,7 +33,6 @@ from cluster.errors import (
 )
 from cluster.raft.replica import Replica
 from cluster.rotation import LOST_RACE, SAME_ROOT, RotationRequest, Rotator
-from cluster.waiting import wait_any
 from fsm.apply import STALE_INDEX
 from fsm.commands import Rejected, SetConfig
 from fsm.state import CAConfig, RotationPhase, State

@@ -19,6 +19,7 @@ from typing import Any, Final, NoReturn, TypeVar
 import uvloop
 
 from cluster.base.log import Log
+from cluster.base.signals import Signal
 from cluster.errors import CommitUnknown, NoLeader, NotLeader, Overloaded, Refused
 from cluster.raft.codec import Message, MessageInvalid
 from cluster.raft.core import RaftTiming
@@ -65,23 +66,6 @@ class ReplicaSettings:
     initial_members: Members
     timing: RaftTiming = field(default_factory=RaftTiming)
     compaction: CompactionPolicy = field(default_factory=CompactionPolicy)
-
-
-class Signal:
-    """Wakes everyone who waits for the next change of something."""
-
-    def __init__(self) -> None:
-        self._future: asyncio.Future[None] | None = None
-
-    def fire(self) -> None:
-        future, self._future = self._future, None
-        if future is not None and not future.done():
-            future.set_result(None)
-
-    async def wait(self) -> None:
-        if self._future is None:
-            self._future = asyncio.get_running_loop().create_future()
-        await asyncio.shield(self._future)
 
 
 class Replica:

@@ -17,6 +17,7 @@ import msgpack
 
 from cluster.api import ConfigUpdate
 from cluster.authority import Authority
+from cluster.base.signals import Signal
 from cluster.config import ConnectSection
 from cluster.errors import CommitUnknown, NoLeader, NotLeader, Refused
 from cluster.leader import Leader
@@ -27,7 +28,7 @@ from cluster.provider_watch import ProviderWatch
 from cluster.raft.machine import ReplicatedMachine
 from cluster.raft.membership import ChangeKind, Member, Members, MembershipChange, changed
 from cluster.raft.node import NodeStatus
-from cluster.raft.replica import Leadership, Replica, Signal
+from cluster.raft.replica import Leadership, Replica
 from cluster.reconfigure import Attempt, Reconfigurer
 from cluster.renewal import Renewer
 from cluster.rotation import Rotator
