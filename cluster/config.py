@@ -3,7 +3,6 @@
 The CA's configuration is not here: it is replicated state. Only what a new CA starts from is (`[connect]`).
 """
 
-import ipaddress
 import os
 import re
 import tomllib
@@ -15,8 +14,8 @@ from typing import Annotated, Any, Final, Literal, TypeVar, get_args, get_origin
 import msgspec
 from msgspec import Meta
 
+from cluster.base.names import is_address, is_loopback, is_node_name
 from cluster.errors import ConfigError
-from cluster.tls import is_node_name
 
 S = TypeVar("S", bound="_Section")
 
@@ -31,22 +30,6 @@ _RULE: Final = "rule"  # in the metadata of a type: a function that raises Value
 def _check_node_name(text: str) -> None:
     if not is_node_name(text):
         raise ValueError("must be a DNS label: lower-case letters, digits and inner hyphens, at most 63")
-
-
-def is_loopback(address: str) -> bool:
-    host = address.rpartition(":")[0].strip("[]")
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def is_address(text: str) -> bool:
-    """host:port, an IPv6 host in brackets."""
-    host, _, port = text.rpartition(":")
-    has_port = port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) < 65536
-    is_bracketed = host.startswith("[") and host.endswith("]")
-    return has_port and bool(host) and len(text) <= 255 and (":" not in host or is_bracketed)
 
 
 def _check_address(text: str) -> None:

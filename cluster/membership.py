@@ -6,13 +6,12 @@ from typing import Final
 
 from cluster.api import ClusterInfo, ServerInfo
 from cluster.base.log import Log
+from cluster.base.names import is_address, is_node_name
 from cluster.clock import Clock
-from cluster.config import is_address
 from cluster.errors import BadRequest, NotFound, NotLeader, Refused
 from cluster.raft.membership import ChangeKind, Member
 from cluster.raft.node import NodeStatus
 from cluster.raft.replica import Replica
-from cluster.tls import is_node_name
 
 #: A server that has been silent for longer is not healthy. A follower answers every heartbeat, 20 a second.
 _HEALTHY_CONTACT_SECONDS: Final = 1.0

@@ -4,18 +4,12 @@ A server's certificate carries the DNS name `<node>.server.<datacenter>.<domain>
 -server -node` makes, as Consul's does. Names of another role, datacenter or CA get nowhere.
 """
 
-import re
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
-_NODE_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
-
-
-def is_node_name(text: str) -> bool:
-    """A DNS label in lower case: it becomes part of the certificate's name."""
-    return _NODE_NAME.fullmatch(text) is not None
+from cluster.base.names import is_node_name
 
 
 @dataclass(frozen=True, slots=True)

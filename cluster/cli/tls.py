@@ -7,11 +7,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from cluster.base.names import is_node_name
 from cluster.cli.arguments import Parser, Subcommands, dns_name, ip_text, matching, whole_number
 from cluster.cli.errors import CommandError, Exit
 from cluster.cli.files import read_text, save_pair
 from cluster.cli.output import note
-from cluster.tls import is_node_name
 
 if TYPE_CHECKING:
     from cluster.cli.tls_certs import Identity, Pair

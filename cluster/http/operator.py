@@ -6,6 +6,7 @@ from typing import Final
 from aiohttp import web
 
 from cluster.api import ServerInfo
+from cluster.base.names import is_node_name
 from cluster.errors import BadRequest
 from cluster.http.blocking import query_options
 from cluster.http.body import Fields, decode_object, read_body, text_field
@@ -13,7 +14,6 @@ from cluster.http.context import Api, Route
 from cluster.http.errors import read_status
 from cluster.http.query import Query, shown
 from cluster.http.render import empty_response, json_response, rfc3339
-from cluster.tls import is_node_name
 from providers.durations import MILLISECOND, format_duration
 
 _PROTOCOL_VERSION: Final = "3"

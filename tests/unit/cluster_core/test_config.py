@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from cluster.config import is_address, is_loopback, load_config, parse_config
+from cluster.base.names import is_address, is_loopback
+from cluster.config import load_config, parse_config
 from cluster.errors import ConfigError
 
 

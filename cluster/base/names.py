@@ -1,0 +1,28 @@
+"""What names and addresses may look like."""
+
+import ipaddress
+import re
+from typing import Final
+
+_NODE_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+
+
+def is_node_name(text: str) -> bool:
+    """A DNS label in lower case: it becomes part of the certificate's name."""
+    return _NODE_NAME.fullmatch(text) is not None
+
+
+def is_loopback(address: str) -> bool:
+    host = address.rpartition(":")[0].strip("[]")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def is_address(text: str) -> bool:
+    """host:port, an IPv6 host in brackets."""
+    host, _, port = text.rpartition(":")
+    has_port = port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) < 65536
+    is_bracketed = host.startswith("[") and host.endswith("]")
+    return has_port and bool(host) and len(text) <= 255 and (":" not in host or is_bracketed)
