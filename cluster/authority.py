@@ -14,7 +14,7 @@ from typing import Final
 
 import msgpack
 
-from cluster.api import IssuedCert
+from cluster.api.leaves import IssuedCert
 from cluster.base.signals import Signal
 from cluster.ca_config import CASettings
 from cluster.clock import Clock

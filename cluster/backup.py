@@ -18,6 +18,7 @@ from typing import IO, Any, Final
 
 import msgpack
 
+from cluster.api.backups import Meta
 from cluster.errors import Refused
 from fsm.codec import CodecError, dump_state, load_state
 from fsm.commands import LeafRecord
@@ -38,24 +39,6 @@ _READ_BYTES: Final = 256 << 10
 
 class SnapshotInvalid(Refused):
     """The file is no snapshot, or a damaged one; nothing was changed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Meta:
-    """What `inspect` shows."""
-
-    format: int
-    index: int
-    log_index: int
-    created_at: int  # Unix seconds
-    datacenter: str
-    node: str
-    trust_domain: str
-    active_root_id: str
-    roots: int
-    certificates: int
-    seal_source: str
-    seal_key_id: str
 
 
 @dataclass(frozen=True, slots=True)

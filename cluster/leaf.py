@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from cluster.api import IssuedCert, LocalLeaf
+from cluster.api.leaves import IssuedCert, LocalLeaf
 from cluster.clock import Clock
 from cluster.errors import ClusterError, Overloaded, RateLimitReached
 from fsm.state import State
@@ -78,7 +78,7 @@ class LeafCache:
         return len(self._entries)
 
     async def get(self, service: str, requested_by: str, index: int, timeout_seconds: float) -> LocalLeaf:
-        """See `cluster.api.Service.leaf`."""
+        """See `cluster.api.service.Service.leaf`."""
         state = await self._roots.current()
         entry = self._entry(service)
         held = entry.held

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from cluster.api import ClusterInfo, ServerInfo
+from cluster.api.servers import ClusterInfo, ServerInfo
 from cluster.base.log import Log
 from cluster.base.names import is_address, is_node_name
 from cluster.clock import Clock

@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from typing import Any, Final
 
-from cluster.api import ClusterInfo, IssuedCert, RotateRequest, RotationPlan, ServerInfo, Uptake
+from cluster.api.ca import RotateRequest, RotationPlan, Uptake
+from cluster.api.leaves import IssuedCert
+from cluster.api.servers import ClusterInfo, ServerInfo
 
 #: Serials are 127 bits or more, msgpack integers end at 64.
 _SERIAL_BYTES: Final = 20

@@ -4,7 +4,7 @@ import secrets
 from dataclasses import replace
 from typing import Final
 
-from cluster.api import RotateRequest, RotationPlan, Steering, Uptake
+from cluster.api.ca import RotateRequest, RotationPlan, Steering, Uptake
 from cluster.authority import Authority, ProviderRecord, open_record, settings_in
 from cluster.ca_config import CASettings, policies_of, without_key
 from cluster.candidate import Candidate

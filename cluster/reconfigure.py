@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from cluster.api import ConfigUpdate
+from cluster.api.ca import ConfigUpdate
 from cluster.authority import Authority, ProviderRecord, open_record, seal_record, settings_in
 from cluster.base.log import Log
 from cluster.base.signals import wait_any

@@ -12,22 +12,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from cluster.api import (
-    ClusterInfo,
-    ConfigUpdate,
-    Digest,
-    IssuedCert,
-    LocalLeaf,
-    ReadLevel,
-    ReadPoint,
-    RotateRequest,
-    RotationPlan,
-    Steering,
-    Uptake,
-    roots_index,
-)
+from cluster.api.backups import Meta
+from cluster.api.ca import ConfigUpdate, RotateRequest, RotationPlan, Steering, Uptake
+from cluster.api.facts import Digest
+from cluster.api.leaves import IssuedCert, LocalLeaf
+from cluster.api.reads import ReadLevel, ReadPoint, roots_index
+from cluster.api.servers import ClusterInfo
 from cluster.authority import Authority
-from cluster.backup import Meta
 from cluster.clock import Clock
 from cluster.config import NodeConfig
 from cluster.errors import NoLeader, NotLeader, NotReady
@@ -174,7 +165,7 @@ class LeaderWork:
 
 
 class NodeService:
-    """Implements `cluster.api.Service`."""
+    """Implements `cluster.api.service.Service`."""
 
     def __init__(
         self,

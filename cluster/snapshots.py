@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from cluster import backup
+from cluster.api.backups import Meta
 from cluster.authority import Authority, open_record
-from cluster.backup import Meta, Row
+from cluster.backup import Row
 from cluster.base.log import Log
 from cluster.clock import Clock
 from cluster.errors import InternalError, Refused

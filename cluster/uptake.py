@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-from cluster.api import Uptake
+from cluster.api.ca import Uptake
 from cluster.clock import Clock
 from cluster.errors import ClusterError
 from cluster.ledger_reads import LedgerReads

@@ -13,7 +13,7 @@ from cluster.cli.files import new_file_at_end
 from cluster.cli.output import print_json, print_success, print_table
 
 if TYPE_CHECKING:
-    from cluster.backup import Meta
+    from cluster.api.backups import Meta
 
 _SNAPSHOT: Final = "/v1/snapshot"
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
-from cluster.api import ReadLevel, ReadPoint, roots_index
+from cluster.api.reads import ReadLevel, ReadPoint, roots_index
 from cluster.errors import BadRequest, InternalError, NoLeader, NotReady
 from cluster.http.blocking import (
     MAX_WAIT_SECONDS,

@@ -10,7 +10,7 @@ from typing import Final
 from aiohttp import web
 from aiohttp.typedefs import Handler as AiohttpHandler
 
-from cluster.api import Service
+from cluster.api.service import Service
 from cluster.base.log import Log
 from cluster.clock import Clock, SystemClock
 from cluster.config import HttpSection

@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 from aiohttp import web
 from prometheus_client import Gauge
 
-from cluster.api import ReadLevel, ReadPoint
+from cluster.api.reads import ReadLevel, ReadPoint
 from cluster.errors import BadRequest
 from cluster.http.connection import Connection
 from cluster.http.errors import ShuttingDown, TooManyWaiting

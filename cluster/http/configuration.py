@@ -5,7 +5,7 @@ from typing import Final
 
 from aiohttp import web
 
-from cluster.api import ConfigUpdate
+from cluster.api.ca import ConfigUpdate
 from cluster.errors import BadRequest, InternalError
 from cluster.http.blocking import point_headers, query_options
 from cluster.http.body import (

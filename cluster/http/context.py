@@ -7,7 +7,8 @@ from typing import Final
 
 from aiohttp import web
 
-from cluster.api import ReadLevel, ReadPoint, Service
+from cluster.api.reads import ReadLevel, ReadPoint
+from cluster.api.service import Service
 from cluster.base.log import Log
 from cluster.clock import Clock
 from cluster.http.blocking import QueryOptions, Waiters

@@ -5,7 +5,7 @@ from typing import Final
 
 from aiohttp import web
 
-from cluster.api import ServerInfo
+from cluster.api.servers import ServerInfo
 from cluster.base.names import is_node_name
 from cluster.errors import BadRequest
 from cluster.http.blocking import query_options

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from cluster.api import IssuedCert
+from cluster.api.leaves import IssuedCert
 
 #: Says what answers, and not which version of which library.
 SERVER: Final = "quorumca"

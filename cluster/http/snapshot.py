@@ -10,7 +10,7 @@ from typing import IO, Final
 
 from aiohttp import web
 
-from cluster.api import ReadLevel
+from cluster.api.reads import ReadLevel
 from cluster.backup import MAX_FILE_BYTES
 from cluster.errors import BadRequest
 from cluster.http.blocking import query_headers, query_options

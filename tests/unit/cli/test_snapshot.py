@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cluster import backup
-from cluster.backup import Meta
+from cluster.api.backups import Meta
 from tests.unit.cli.conftest import Run
 from tests.unit.cli.fake_api import FakeApi
 from tests.unit.fsm import samples

@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import msgpack
 
-from cluster.api import ConfigUpdate
+from cluster.api.ca import ConfigUpdate
 from cluster.authority import Authority
 from cluster.base.signals import Signal
 from cluster.config import ConnectSection

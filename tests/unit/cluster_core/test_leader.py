@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.api import ConfigUpdate
+from cluster.api.ca import ConfigUpdate
 from cluster.authority import open_record
 from cluster.config import ConnectSection
 from cluster.reconfigure import Attempt

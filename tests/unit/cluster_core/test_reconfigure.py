@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from cluster.api import ConfigUpdate
+from cluster.api.ca import ConfigUpdate
 from cluster.authority import open_record
 from cluster.config import ConnectSection
 from cluster.errors import (

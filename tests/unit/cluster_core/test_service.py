@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster.api import ConfigUpdate, ReadLevel
+from cluster.api.ca import ConfigUpdate
+from cluster.api.reads import ReadLevel
 from cluster.config import ConnectSection, parse_config
 from cluster.errors import CommitUnknown, InternalError, NoLeader, NotReady, StaleIndex
 from cluster.service import NodeService

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cluster.api import RotateRequest
+from cluster.api.ca import RotateRequest
 from cluster.authority import open_record
 from cluster.config import ConnectSection
 from cluster.errors import InternalError, Refused

@@ -4,7 +4,8 @@ import msgpack
 import pytest
 
 from cluster import errors as cluster_errors
-from cluster.api import ClusterInfo, IssuedCert, ServerInfo
+from cluster.api.leaves import IssuedCert
+from cluster.api.servers import ClusterInfo, ServerInfo
 from cluster.errors import AnswerLost, ClusterError, InternalError, RateLimitReached
 from cluster.messages import pack_cert, pack_cluster, unpack_cert, unpack_cluster
 from cluster.wire import pack_error, unpack_error

@@ -7,21 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cluster.api import (
-    ClusterInfo,
-    ConfigUpdate,
-    Digest,
-    IssuedCert,
-    LocalLeaf,
-    ReadLevel,
-    ReadPoint,
-    RotateRequest,
-    RotationPlan,
-    ServerInfo,
-    Steering,
-    Uptake,
-)
-from cluster.backup import Meta, SnapshotInvalid
+from cluster.api.backups import Meta
+from cluster.api.ca import ConfigUpdate, RotateRequest, RotationPlan, Steering, Uptake
+from cluster.api.facts import Digest
+from cluster.api.leaves import IssuedCert, LocalLeaf
+from cluster.api.reads import ReadLevel, ReadPoint
+from cluster.api.servers import ClusterInfo, ServerInfo
+from cluster.backup import SnapshotInvalid
 from cluster.config import NodeConfig, parse_config
 from cluster.errors import BadRequest, InternalError, NoLeader, NotFound, NotReady, Refused, StaleIndex
 from cluster.telemetry import Metrics

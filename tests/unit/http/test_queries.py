@@ -6,7 +6,7 @@ import random
 import aiohttp
 import pytest
 
-from cluster.api import ReadLevel
+from cluster.api.reads import ReadLevel
 from cluster.http.blocking import DEFAULT_WAIT_SECONDS, query_options
 from tests.unit.http.conftest import Running, Start, until
 from tests.unit.http.fake_service import root

@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from cluster.api import LocalLeaf, ReadLevel
+from cluster.api.leaves import LocalLeaf
+from cluster.api.reads import ReadLevel
 from cluster.errors import (
     BadRequest,
     CommitUnknown,

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from cluster.api import ReadLevel, RotateRequest, Steering
+from cluster.api.ca import RotateRequest, Steering
+from cluster.api.reads import ReadLevel
 from cluster.errors import CommitUnknown, InternalError, NoLeader, Refused
 from fsm.state import RotationPhase
 from tests.unit.http.conftest import Running, Start

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cluster.api import ReadLevel
+from cluster.api.reads import ReadLevel
 from cluster.errors import CommitUnknown, InternalError, Refused
 from cluster.http import body, snapshot, transfers
 from cluster.http.transfers import remove_leftovers
