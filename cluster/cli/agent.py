@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from cluster.cli.arguments import Subcommands
-from cluster.cli.errors import CommandError
+from cluster.client.errors import CommandError
 
 
 def add_parser(subcommands: Subcommands) -> None:

@@ -8,9 +8,9 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from cluster.cli.arguments import Parser
-from cluster.cli.client import Api, Origin, TlsOptions
-from cluster.cli.errors import CommandError, Exit
 from cluster.cli.files import read_text
+from cluster.client.api import Api, Origin, TlsOptions
+from cluster.client.errors import CommandError, Exit
 
 _DEFAULT_ADDRESS: Final = "127.0.0.1:8500"
 _MAX_TOKEN_BYTES: Final = 4096

@@ -11,10 +11,10 @@ from typing import Any, Final
 from cluster.cli import ca_certs, ca_rotation, ca_sign
 from cluster.cli.api_flags import add_api_flags, api_from
 from cluster.cli.arguments import Subcommands
-from cluster.cli.client import objects
-from cluster.cli.errors import CommandError, Exit, failing_as
 from cluster.cli.files import read_text
 from cluster.cli.output import print_json, print_success, print_table
+from cluster.client.api import objects
+from cluster.client.errors import CommandError, Exit, failing_as
 
 _ROOTS: Final = "/v1/connect/ca/roots"
 _CONFIGURATION: Final = "/v1/connect/ca/configuration"

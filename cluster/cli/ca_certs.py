@@ -8,9 +8,9 @@ from urllib.parse import quote
 
 from cluster.cli.api_flags import add_api_flags, api_from
 from cluster.cli.arguments import Subcommands, whole_number
-from cluster.cli.client import objects
-from cluster.cli.errors import CommandError, Exit, failing_as
 from cluster.cli.output import note, print_json, print_table
+from cluster.client.api import objects
+from cluster.client.errors import CommandError, Exit, failing_as
 from fsm.commands import LeafKind
 
 _CERTS: Final = "/v1/connect/ca/certs"

@@ -12,9 +12,9 @@ from urllib.parse import quote
 
 from cluster.cli.api_flags import add_api_flags, api_from
 from cluster.cli.arguments import Parser, Subcommands, duration_text, whole_number
-from cluster.cli.client import Api, objects
-from cluster.cli.errors import CommandError, Exit, failing_as
 from cluster.cli.output import note, print_json, print_success, print_table, progress
+from cluster.client.api import Api, objects
+from cluster.client.errors import CommandError, Exit, failing_as
 
 _ROTATION: Final = "/v1/connect/ca/rotation"
 _ROOTS: Final = "/v1/connect/ca/roots"

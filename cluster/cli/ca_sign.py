@@ -8,10 +8,10 @@ from typing import Any, Final
 
 from cluster.cli.api_flags import add_api_flags, api_from
 from cluster.cli.arguments import Parser, Subcommands, dns_name, ip_text
-from cluster.cli.client import Api
-from cluster.cli.errors import CommandError, Exit, failing_as
 from cluster.cli.files import PRIVATE, PUBLIC, new_file, read_text
 from cluster.cli.output import print_json
+from cluster.client.api import Api
+from cluster.client.errors import CommandError, Exit, failing_as
 
 #: Four times what the API takes, so that it is the API that explains.
 _MAX_CSR_BYTES: Final = 64 << 10

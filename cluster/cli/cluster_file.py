@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Final
 
-from cluster.cli.errors import CommandError
 from cluster.cli.locks import LockHeld, locked
 from cluster.cli.output import note
+from cluster.client.errors import CommandError
 
 NAME: Final = "cluster.json"
 _LOCK_SECONDS: Final = 5.0

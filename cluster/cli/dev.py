@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from cluster.cli.arguments import Subcommands, whole_number
-from cluster.cli.errors import CommandError, Exit
 from cluster.cli.locks import LockHeld, locked
 from cluster.cli.output import note, print_table, waiting
+from cluster.client.errors import CommandError, Exit
 
 if TYPE_CHECKING:
     from cluster.cli.cluster_file import ClusterFile, Entry

@@ -6,10 +6,8 @@ from pathlib import Path
 from typing import Final
 
 from cluster.cli.api_flags import parse_address
-from cluster.cli.client import Api, objects
 from cluster.cli.cluster_file import ClusterFile, Entry
 from cluster.cli.dev_supervisor import NodeProcess, Stopped, StopSignals, start_node, stop_all, wait_until_serving
-from cluster.cli.errors import CommandError, Exit, failing_as
 from cluster.cli.local_cluster import (
     HTTP_PORT,
     MAX_NODES,
@@ -21,6 +19,8 @@ from cluster.cli.local_cluster import (
 )
 from cluster.cli.locks import LockHeld, locked
 from cluster.cli.output import note, waiting
+from cluster.client.api import Api, objects
+from cluster.client.errors import CommandError, Exit, failing_as
 
 _JOIN_SECONDS: Final = 60.0
 _POLL_SECONDS: Final = 0.2

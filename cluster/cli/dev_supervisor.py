@@ -20,9 +20,9 @@ from types import FrameType, TracebackType
 from typing import Any, Final
 
 from cluster.cli.cluster_file import ClusterFile, Entry
-from cluster.cli.errors import CommandError
 from cluster.cli.local_cluster import LocalNode
 from cluster.cli.output import note
+from cluster.client.errors import CommandError
 
 STOP_SECONDS: Final = 10.0
 _KILL_SECONDS: Final = 5.0

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from cluster.cli.api_flags import add_api_flags, apis_from
 from cluster.cli.arguments import Subcommands
-from cluster.cli.errors import Exit
-from cluster.cli.output import print_json, printable, waiting
+from cluster.cli.output import print_json, waiting
+from cluster.client.errors import Exit
+from cluster.client.texts import printable
 
 if TYPE_CHECKING:
     from cluster.doctor.findings import Finding

@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO, Final, TextIO
 
-from cluster.cli.errors import CommandError
+from cluster.client.errors import CommandError
 
 PRIVATE: Final = 0o600
 #: What the umask leaves of it.

@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import Final
 
 from cluster.cli.arguments import Parser, normalise
-from cluster.cli.errors import CommandError, Exit
+from cluster.client.errors import CommandError, Exit
 
 #: Command -> (module, summary). A module has `add_parser(subcommands)`, whose parser names `run(args) -> exit code`.
 GROUPS: Final = {

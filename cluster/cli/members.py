@@ -6,9 +6,9 @@ from typing import Any, Final
 
 from cluster.cli.api_flags import add_api_flags, api_from
 from cluster.cli.arguments import Subcommands
-from cluster.cli.client import objects
-from cluster.cli.errors import Exit, failing_as
 from cluster.cli.output import note, print_json, print_table
+from cluster.client.api import objects
+from cluster.client.errors import Exit, failing_as
 
 #: 429 is how Consul says "not healthy"; the answer is the same.
 _STATUSES: Final = (200, 429)

@@ -6,9 +6,9 @@ from typing import Any, Final
 
 from cluster.cli.api_flags import add_api_flags, api_from
 from cluster.cli.arguments import Subcommands
-from cluster.cli.client import objects
-from cluster.cli.errors import CommandError, Exit, failing_as
 from cluster.cli.output import print_json, print_success, print_table
+from cluster.client.api import objects
+from cluster.client.errors import CommandError, Exit, failing_as
 
 _CONFIGURATION: Final = "/v1/operator/raft/configuration"
 _TRANSFER: Final = "/v1/operator/raft/transfer-leader"

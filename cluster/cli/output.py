@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
+from cluster.client.texts import printable
+
 _GAP: Final = "  "
 
 
@@ -62,11 +64,6 @@ def progress(text: str) -> Iterator[Callable[[str], None]]:
 
     with Console(stderr=True).status(Text(printable(text))) as status:
         yield lambda changed: status.update(Text(printable(changed)))
-
-
-def printable(text: str) -> str:
-    """Without control characters but newlines: texts come from servers and files, and terminals obey escapes."""
-    return "".join(char if char.isprintable() or char == "\n" else "\N{REPLACEMENT CHARACTER}" for char in text)
 
 
 def _cell(value: object) -> str:

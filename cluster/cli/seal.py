@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Final
 
 from cluster.cli.arguments import Subcommands
-from cluster.cli.errors import CommandError, Exit
+from cluster.client.errors import CommandError, Exit
 
 _NEXT: Final = """\
 Copy this file, mode 0600, to every node of the cluster: as seal.key in its data directory, or to where

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Final
 
 from cluster.cli.api_flags import add_api_flags, api_from
 from cluster.cli.arguments import Subcommands
-from cluster.cli.errors import CommandError, Exit, failing_as
 from cluster.cli.files import new_file_at_end
 from cluster.cli.output import print_json, print_success, print_table
+from cluster.client.errors import CommandError, Exit, failing_as
 
 if TYPE_CHECKING:
     from cluster.api.backups import Meta

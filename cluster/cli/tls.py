@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Final
 
 from cluster.base.names import is_node_name
 from cluster.cli.arguments import Parser, Subcommands, dns_name, ip_text, matching, whole_number
-from cluster.cli.errors import CommandError, Exit
 from cluster.cli.files import read_text, save_pair
 from cluster.cli.output import note
+from cluster.client.errors import CommandError, Exit
 
 if TYPE_CHECKING:
     from cluster.cli.tls_certs import Identity, Pair

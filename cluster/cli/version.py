@@ -4,7 +4,7 @@ import argparse
 from importlib.metadata import version
 
 from cluster.cli.arguments import Subcommands
-from cluster.cli.errors import Exit
+from cluster.client.errors import Exit
 
 
 def add_parser(subcommands: Subcommands) -> None:

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from cluster.cli.client import Api
-from cluster.cli.errors import CommandError
+from cluster.client.api import Api
+from cluster.client.errors import CommandError
 
 _HEALTH_STATUSES: Final = (200, 429)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from cluster.cli.errors import CommandError
+from cluster.client.errors import CommandError
 from tests.chaos.faults import FAULTS, Scene
 from tests.chaos.history import write_history
 from tests.chaos.invariants import Verdict, judge

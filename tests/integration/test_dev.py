@@ -17,8 +17,8 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from cluster.cli.client import Api, Origin
 from cluster.cli.cluster_file import ClusterFile
+from cluster.client.api import Api, Origin
 from tests.ports import free_port_offset
 
 pytestmark = pytest.mark.slow

@@ -7,7 +7,7 @@ import psutil
 import pytest
 from cryptography import x509
 
-from cluster.cli.errors import CommandError
+from cluster.client.errors import CommandError
 from tests.integration.cluster_harness import LocalCluster, make_csr
 
 pytestmark = pytest.mark.slow

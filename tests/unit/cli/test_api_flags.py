@@ -4,8 +4,8 @@ import pytest
 
 from cluster.cli.api_flags import add_api_flags, api_from, parse_address
 from cluster.cli.arguments import Parser, normalise
-from cluster.cli.client import Api, Origin, TlsOptions
-from cluster.cli.errors import CommandError, Exit
+from cluster.client.api import Api, Origin, TlsOptions
+from cluster.client.errors import CommandError, Exit
 
 
 def api_of(*argv: str, environment: dict[str, str] | None = None) -> Api:

@@ -11,8 +11,8 @@ import pytest
 
 from cluster.cli import cluster_file
 from cluster.cli.cluster_file import ClusterFile, Entry, note_pid, runs_node
-from cluster.cli.errors import CommandError
 from cluster.cli.locks import LockHeld, locked
+from cluster.client.errors import CommandError
 
 WAITS = "import sys; print(flush=True); sys.stdin.read()"
 

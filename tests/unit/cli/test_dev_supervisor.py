@@ -29,8 +29,8 @@ from cluster.cli.dev_supervisor import (
     trust_domain_of,
     wait_until_serving,
 )
-from cluster.cli.errors import CommandError
 from cluster.cli.local_cluster import LocalNode, make_node, make_shared
+from cluster.client.errors import CommandError
 from tests.ports import free_port_offset, free_ports
 from tests.unit.cli.conftest import Run
 from tests.unit.cli.fake_api import FakeApi

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from cluster.cli.api_flags import parse_address
-from cluster.cli.client import Api
-from cluster.cli.errors import Exit
+from cluster.client.api import Api
+from cluster.client.errors import Exit
 from tests.unit.cli.conftest import Run
 from tests.unit.cli.fake_api import FakeApi, serving
 
@@ -111,7 +111,7 @@ def test_control_characters_of_a_server_do_not_reach_the_terminal(run: Run, api:
 @pytest.mark.parametrize("ahead", [0, 300, -300])
 def test_clock_of_a_server_is_measured(api: FakeApi, ahead: int, monkeypatch: pytest.MonkeyPatch) -> None:
     real = time.time
-    monkeypatch.setattr("cluster.cli.client.time.time", lambda: real() - ahead)
+    monkeypatch.setattr("cluster.client.api.time.time", lambda: real() - ahead)
     monkeypatch.setattr("http.server.email.utils.formatdate", lambda _t=None, **_o: formatdate(real(), usegmt=True))
     api.answer("GET", "/x", "")
     measured = Api(parse_address(api.address)).clock_ahead("/x")

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster.cli.errors import CommandError
 from cluster.cli.files import PRIVATE, new_file, new_file_at_end, read_text, save_pair
+from cluster.client.errors import CommandError
 
 
 def test_read_text_of_a_file_and_of_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from cluster.cli import main as cli_main
 from cluster.cli import version as version_command
-from cluster.cli.errors import CommandError, Exit, failing_as
+from cluster.client.errors import CommandError, Exit, failing_as
 from tests.unit.cli.conftest import Run
 
 

@@ -3,7 +3,8 @@ import sys
 
 import pytest
 
-from cluster.cli.output import note, print_json, print_success, print_table, printable, waiting
+from cluster.cli.output import note, print_json, print_success, print_table, waiting
+from cluster.client.texts import printable
 
 ROWS = [("web", True, None, 3), ("a-long-name", False, "", "[red]x")]
 

@@ -14,8 +14,9 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 from urllib.parse import urlencode
 
-from cluster.cli.errors import CommandError, Exit
-from cluster.cli.output import printable, waiting
+from cluster.cli.output import waiting
+from cluster.client.errors import CommandError, Exit
+from cluster.client.texts import printable
 
 if TYPE_CHECKING:
     import ssl
