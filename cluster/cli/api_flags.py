@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from cluster.cli.arguments import Parser
 from cluster.cli.files import read_text
+from cluster.cli.output import waiting
 from cluster.client.api import Api, Origin, TlsOptions
 from cluster.client.errors import CommandError, Exit
 
@@ -70,6 +71,7 @@ def api_from(args: argparse.Namespace, environment: Mapping[str, str] = os.envir
         token=_checked_token(_token_of_file(args.token_file) or setting(args.token, "HTTP_TOKEN")),
         tls=tls,
         query=query,
+        waiting=waiting,
     )
 
 

@@ -6,6 +6,7 @@ The servers do all of it: a command that is interrupted, or loses its server, st
 import argparse
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import quote
@@ -171,7 +172,7 @@ def _request(args: argparse.Namespace, action: str) -> dict[str, Any]:
 def _rotate_and_wait(api: Api, body: Mapping[str, Any]) -> dict[str, Any]:
     """The status once it has ended. Raises: CommandError, also when it was given up."""
     with progress("Rotating the root") as show:
-        quiet = replace(api, is_quiet=True)
+        quiet = replace(api, waiting=nullcontext)
         before = _member(quiet.json("GET", _ROTATION), "Last").get("ID")
         text = quiet.text("PUT", _ROTATION, body=body, accept=(200, _STILL_UNDER_WAY))
         deadline = time.monotonic() + _PATIENCE_SECONDS

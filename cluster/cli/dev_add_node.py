@@ -84,7 +84,7 @@ def _join(node: LocalNode, members: Sequence[Entry]) -> Api:
     """Asks one node after the other: adding a server again as it is changes nothing. The one that did it."""
     body = {"ID": node.name, "Address": node.raft, "RPC": node.rpc}
     for entry in members:
-        api = Api(parse_address(entry.http))
+        api = Api(parse_address(entry.http), waiting=waiting)
         try:
             with failing_as(f"{entry.name} did not add {node.name}"):
                 api.text("PUT", _PEER, body=body)

@@ -7,14 +7,13 @@ import http.client
 import json
 import socket
 import time
-from collections.abc import Container, Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable, Container, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 from urllib.parse import urlencode
 
-from cluster.cli.output import waiting
 from cluster.client.errors import CommandError, Exit
 from cluster.client.texts import printable
 
@@ -71,13 +70,15 @@ class TlsOptions:
 
 @dataclass(frozen=True, slots=True)
 class Api:
-    """The API of one node. `query` goes with every request. `is_quiet`: whoever asks shows that it waits."""
+    """The API of one node. `query` goes with every request; `waiting` shows a person, given a text, that it takes
+    time.
+    """
 
     origin: Origin
     token: str = field(default="", repr=False)
     tls: TlsOptions = TlsOptions()
     query: Mapping[str, str] = field(default_factory=dict)
-    is_quiet: bool = False
+    waiting: Callable[[str], AbstractContextManager[object]] = field(default=nullcontext, repr=False, compare=False)
 
     def json(
         self,
@@ -108,7 +109,7 @@ class Api:
         accept: Container[int] = (200,),
     ) -> str:
         """The answer's body. Raises: CommandError for a status not in `accept`, in the words of Consul's client."""
-        with nullcontext() if self.is_quiet else waiting(f"Waiting for {self.origin}"):
+        with self.waiting(f"Waiting for {self.origin}"):
             status, text = self._exchange(method, _target(path, {**self.query, **(query or {})}), body)
         if status not in accept:
             raise _unexpected(status, text)
@@ -132,7 +133,7 @@ class Api:
     def download(self, path: str, to: BinaryIO, limit_bytes: int) -> None:
         """The body of a GET's answer, into a file and never whole in memory. Raises: CommandError."""
         with (
-            waiting(f"Receiving from {self.origin}"),
+            self.waiting(f"Receiving from {self.origin}"),
             self._connected(_TRANSFER_SECONDS) as connection,
             self._reaching(),
         ):
@@ -152,7 +153,7 @@ class Api:
         """PUT a file, never whole in memory. Raises: CommandError."""
         headers = {**self._headers("application/octet-stream"), "Content-Length": str(size_bytes)}
         with (
-            waiting(f"Sending to {self.origin}"),
+            self.waiting(f"Sending to {self.origin}"),
             self._connected(_TRANSFER_SECONDS) as connection,
             self._reaching(_MAYBE_DONE),
         ):
