@@ -15,10 +15,10 @@ from typing import Final
 import msgpack
 
 from cluster.api.leaves import IssuedCert
+from cluster.base.clock import Clock
+from cluster.base.errors import ChangeUnderWay, InternalError, NotLeader, NotReady
 from cluster.base.signals import Signal
 from cluster.ca_config import CASettings
-from cluster.clock import Clock
-from cluster.errors import ChangeUnderWay, InternalError, NotLeader, NotReady
 from cluster.roots import local_chain
 from cluster.seal import Sealer
 from cluster.signing import SigningContext, SigningLimiter, SigningPipeline

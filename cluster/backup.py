@@ -19,7 +19,7 @@ from typing import IO, Any, Final
 import msgpack
 
 from cluster.api.backups import Meta
-from cluster.errors import Refused
+from cluster.base.errors import Refused
 from fsm.codec import CodecError, dump_state, load_state
 from fsm.commands import LeafRecord
 from fsm.state import State

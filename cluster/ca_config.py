@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from cluster.config import ConnectSection
+from cluster.base.config import ConnectSection
 from providers import registry
 from providers.builtin_state import private_key_fits
 from providers.decode import Fields

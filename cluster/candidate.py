@@ -3,8 +3,8 @@
 import secrets
 
 from cluster.authority import Authority
+from cluster.base.errors import InternalError
 from cluster.ca_config import CASettings
-from cluster.errors import InternalError
 from cluster.serials import new_intent
 from cluster.workers import Configured
 from providers import x509

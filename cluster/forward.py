@@ -14,14 +14,14 @@ from typing import Any, Final
 
 import msgpack
 
-from cluster.clock import Clock
-from cluster.errors import AnswerLost, ClusterError, CommitUnknown, InternalError, NoLeader, NotLeader
+from cluster.base.clock import Clock
+from cluster.base.errors import AnswerLost, ClusterError, CommitUnknown, InternalError, NoLeader, NotLeader
+from cluster.base.telemetry import Metrics
+from cluster.base.wire import pack_error, unpack_error
 from cluster.raft.membership import Member
 from cluster.raft.replica import Replica
 from cluster.rpc_client import RpcClient, Unanswered, Unreached
-from cluster.telemetry import Metrics
 from cluster.tls import NodeTls
-from cluster.wire import pack_error, unpack_error
 
 MAX_RPC_BYTES: Final = 4 << 20
 

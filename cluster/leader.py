@@ -15,13 +15,14 @@ from dataclasses import replace
 from typing import Final, NoReturn
 
 from cluster.authority import Authority, ProviderRecord, open_record, seal_record, settings_in
+from cluster.base.clock import Clock
+from cluster.base.config import ConnectSection
+from cluster.base.errors import ClusterError, InternalError
 from cluster.base.log import Log
 from cluster.base.signals import wait_any
+from cluster.base.telemetry import Metrics
 from cluster.ca_config import first_cluster_id, first_settings, policies_of, without_key
 from cluster.candidate import Candidate
-from cluster.clock import Clock
-from cluster.config import ConnectSection
-from cluster.errors import ClusterError, InternalError
 from cluster.ledger_reads import LedgerReads
 from cluster.provider_watch import ProviderWatch
 from cluster.raft.replica import Replica
@@ -29,7 +30,6 @@ from cluster.renewal import PutOff, Renewer
 from cluster.roots import expires_soon, root_of
 from cluster.rotation import RotationRequest, Rotator
 from cluster.serials import new_intent
-from cluster.telemetry import Metrics
 from cluster.uptake import UptakeMeter
 from fsm.commands import Command, InitConfig, InitSeal, Rejected, SetProviderState, SetRootsConfig, TidyLedger
 from fsm.duties import Duty, DutyPolicy, Renewal, next_duty, next_time, tidy_time

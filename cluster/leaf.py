@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from cluster.api.leaves import IssuedCert, LocalLeaf
-from cluster.clock import Clock
-from cluster.errors import ClusterError, Overloaded, RateLimitReached
+from cluster.base.clock import Clock
+from cluster.base.errors import ClusterError, Overloaded, RateLimitReached
 from fsm.state import State
 from providers.errors import ProviderError
 from providers.x509 import authority_key_id, colon_hex, load_cert, split_bundle

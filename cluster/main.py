@@ -17,12 +17,13 @@ from typing import Any, Final, NoReturn
 
 import uvloop
 
-from cluster.allocator import limit_arenas
 from cluster.authority import Authority
+from cluster.base.allocator import limit_arenas
+from cluster.base.clock import Clock, SystemClock
+from cluster.base.config import NodeConfig
 from cluster.base.log import Log
 from cluster.base.signals import wait_any
-from cluster.clock import Clock, SystemClock
-from cluster.config import NodeConfig
+from cluster.base.telemetry import EventLog, Metrics, configure_logging
 from cluster.forward import Forwarder
 from cluster.http.app import create_app, start_http
 from cluster.http.rpc import RpcServer
@@ -46,7 +47,6 @@ from cluster.seal import NodeFile, Sealer, SealError, key_source
 from cluster.service import LeaderWork, NodeService
 from cluster.signing import SigningPipeline
 from cluster.snapshots import Snapshots, SnapshotWork
-from cluster.telemetry import EventLog, Metrics, configure_logging
 from cluster.tls import NodeTls, TlsFiles
 from cluster.upkeep import CertificateFiles, DiskSpace, Scrub, keep_scrubbing, look_after
 from cluster.uptake import UptakeMeter, Watchers

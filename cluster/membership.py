@@ -5,10 +5,10 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from cluster.api.servers import ClusterInfo, ServerInfo
+from cluster.base.clock import Clock
+from cluster.base.errors import BadRequest, NotFound, NotLeader, Refused
 from cluster.base.log import Log
 from cluster.base.names import is_address, is_node_name
-from cluster.clock import Clock
-from cluster.errors import BadRequest, NotFound, NotLeader, Refused
 from cluster.raft.membership import ChangeKind, Member
 from cluster.raft.node import NodeStatus
 from cluster.raft.replica import Replica

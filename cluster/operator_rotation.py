@@ -6,10 +6,10 @@ from typing import Final
 
 from cluster.api.ca import RotateRequest, RotationPlan, Steering, Uptake
 from cluster.authority import Authority, ProviderRecord, open_record, settings_in
+from cluster.base.clock import Clock
+from cluster.base.errors import InternalError, NotFound, NotReady, Refused
 from cluster.ca_config import CASettings, policies_of, without_key
 from cluster.candidate import Candidate
-from cluster.clock import Clock
-from cluster.errors import InternalError, NotFound, NotReady, Refused
 from cluster.ledger_reads import LedgerReads
 from cluster.proof import MAX_CHAIN_BYTES
 from cluster.raft.replica import Replica

@@ -8,10 +8,10 @@ import contextlib
 from typing import Final
 
 from cluster.authority import Authority
+from cluster.base.clock import Clock
+from cluster.base.errors import ClusterError
 from cluster.base.log import Log
-from cluster.clock import Clock
-from cluster.errors import ClusterError
-from cluster.telemetry import Metrics
+from cluster.base.telemetry import Metrics
 from fsm.state import State
 from providers.errors import ProviderError
 

@@ -13,12 +13,8 @@ from typing import Any, Final
 
 from cluster.api.ca import ConfigUpdate
 from cluster.authority import Authority, ProviderRecord, open_record, seal_record, settings_in
-from cluster.base.log import Log
-from cluster.base.signals import wait_any
-from cluster.ca_config import CASettings, keep_secrets, policies_of, settings_of
-from cluster.candidate import Candidate
-from cluster.clock import Clock
-from cluster.errors import (
+from cluster.base.clock import Clock
+from cluster.base.errors import (
     AnswerLost,
     BadRequest,
     ChangeUnderWay,
@@ -31,6 +27,10 @@ from cluster.errors import (
     Refused,
     StaleIndex,
 )
+from cluster.base.log import Log
+from cluster.base.signals import wait_any
+from cluster.ca_config import CASettings, keep_secrets, policies_of, settings_of
+from cluster.candidate import Candidate
 from cluster.raft.replica import Replica
 from cluster.rotation import LOST_RACE, SAME_ROOT, RotationRequest, Rotator
 from fsm.apply import STALE_INDEX

@@ -9,14 +9,14 @@ from dataclasses import replace
 from typing import Final
 
 from cluster.authority import Authority, ProviderRecord, open_record, seal_record, settings_in
+from cluster.base.clock import Clock
+from cluster.base.errors import ClusterError, InternalError
 from cluster.base.log import Log
+from cluster.base.telemetry import Metrics
 from cluster.candidate import Candidate
-from cluster.clock import Clock
-from cluster.errors import ClusterError, InternalError
 from cluster.proof import prove
 from cluster.raft.replica import Replica
 from cluster.roots import intermediates_of, links_of, trusted_through
-from cluster.telemetry import Metrics
 from fsm.commands import Rejected, RenewSigning
 from fsm.duties import Duty, Renewal
 from fsm.state import CAConfig, CARoot, State

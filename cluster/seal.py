@@ -19,7 +19,7 @@ from typing import Any, Final, Protocol
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from cluster.config import NodeConfig
+from cluster.base.config import NodeConfig
 from fsm.state import SealKey
 
 _KEY_BYTES: Final = 32

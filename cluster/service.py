@@ -19,9 +19,10 @@ from cluster.api.leaves import IssuedCert, LocalLeaf
 from cluster.api.reads import ReadLevel, ReadPoint, roots_index
 from cluster.api.servers import ClusterInfo
 from cluster.authority import Authority
-from cluster.clock import Clock
-from cluster.config import NodeConfig
-from cluster.errors import NoLeader, NotLeader, NotReady
+from cluster.base.clock import Clock
+from cluster.base.config import NodeConfig
+from cluster.base.errors import NoLeader, NotLeader, NotReady
+from cluster.base.telemetry import Metrics
 from cluster.forward import Call, Forwarder, Operations
 from cluster.leaf import LeafCache, NewLeaf
 from cluster.ledger_reads import LedgerReads
@@ -42,7 +43,6 @@ from cluster.reconfigure import Attempt, Reconfigurer
 from cluster.serials import new_serial
 from cluster.signing import minimal
 from cluster.snapshots import Snapshots, SnapshotWork
-from cluster.telemetry import Metrics
 from cluster.uptake import Watchers
 from cluster.workers import WorkerPool
 from fsm.codec import dump_state

@@ -10,10 +10,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from cluster.base.clock import Clock
+from cluster.base.errors import AnswerLost, ClusterError, InternalError, Overloaded, RateLimitReached
 from cluster.base.log import Log
-from cluster.clock import Clock
-from cluster.errors import AnswerLost, ClusterError, InternalError, Overloaded, RateLimitReached
-from cluster.telemetry import Metrics
+from cluster.base.telemetry import Metrics
 from cluster.workers import WorkerPool
 from fsm.commands import Applied, Command, LeafKind, LeafRecord, RecordLeaves, Rejected
 from fsm.ledger import LedgerRow

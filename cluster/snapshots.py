@@ -10,9 +10,9 @@ from cluster import backup
 from cluster.api.backups import Meta
 from cluster.authority import Authority, open_record
 from cluster.backup import Row
+from cluster.base.clock import Clock
+from cluster.base.errors import InternalError, Refused
 from cluster.base.log import Log
-from cluster.clock import Clock
-from cluster.errors import InternalError, Refused
 from cluster.forward import Call, Forwarder
 from cluster.raft.replica import Replica
 from cluster.seal import Sealer, SealError

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from cluster.api.ca import Uptake
-from cluster.clock import Clock
-from cluster.errors import ClusterError
+from cluster.base.clock import Clock
+from cluster.base.errors import ClusterError
 from cluster.ledger_reads import LedgerReads
 from cluster.raft.membership import Member
 from cluster.raft.replica import Replica

@@ -23,8 +23,8 @@ from typing import Any, BinaryIO, Final
 
 import msgpack
 
-from cluster.allocator import limit_arenas
-from cluster.wire import pack_error
+from cluster.base.allocator import limit_arenas
+from cluster.base.wire import pack_error
 from providers.api import (
     CAChain,
     CSRPolicy,

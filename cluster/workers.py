@@ -14,9 +14,9 @@ from typing import Any, Final
 
 import msgpack
 
+from cluster.base.errors import ClusterError
 from cluster.base.log import Log
-from cluster.errors import ClusterError
-from cluster.wire import unpack_error
+from cluster.base.wire import unpack_error
 from cluster.worker import FRAME_HEADER
 from providers.api import CAChain, IssuedLeaf, RootIntent
 from providers.errors import ProviderError, ProviderUnavailable

@@ -1,8 +1,8 @@
 """What one node offers to whoever speaks for clients (the HTTP API): values and one Protocol, no behaviour.
 
 `cluster.service.NodeService` is the real thing. Everything here may be called on any node; what only the leader can do
-is forwarded, waits for a leader while none is known, and raises an error of `cluster.errors` that says whether it was
-done.
+is forwarded, waits for a leader while none is known, and raises an error of `cluster.base.errors` that says whether
+it was done.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,8 +15,8 @@ from cluster.api.facts import Digest
 from cluster.api.leaves import IssuedCert, LocalLeaf
 from cluster.api.reads import ReadLevel, ReadPoint
 from cluster.api.servers import ClusterInfo
-from cluster.config import NodeConfig
-from cluster.telemetry import Metrics
+from cluster.base.config import NodeConfig
+from cluster.base.telemetry import Metrics
 from fsm.ledger import LedgerQuery, LedgerRow
 from fsm.state import State
 

@@ -15,9 +15,9 @@ def add_parser(subcommands: Subcommands) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from cluster.base.config import load_config
+    from cluster.base.errors import ConfigError
     from cluster.cli.cluster_file import note_pid
-    from cluster.config import load_config
-    from cluster.errors import ConfigError
 
     try:
         config = load_config(args.config)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from cluster.config import NodeConfig
+from cluster.base.config import NodeConfig
 from cluster.doctor.findings import Finding, critical, note, warning
 from cluster.raft.inspection import check_journal, read_snapshot
 from cluster.raft.journal import JournalDamaged

@@ -3,7 +3,7 @@
 import socket
 from collections.abc import Iterator
 
-from cluster.config import NodeConfig
+from cluster.base.config import NodeConfig
 from cluster.doctor.findings import Finding, critical, note, warning
 
 

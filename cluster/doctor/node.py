@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
-from cluster.config import NodeConfig, load_config
+from cluster.base.config import NodeConfig, load_config
+from cluster.base.errors import ConfigError
 from cluster.doctor.data_dir import check_data_dir, is_in_use
 from cluster.doctor.findings import Finding, critical, note
 from cluster.doctor.host import check_addresses, check_servers
 from cluster.doctor.tls_files import check_http_tls, check_tls
-from cluster.errors import ConfigError
 
 
 def check_node(path: Path, now: datetime) -> Iterator[Finding]:

@@ -12,7 +12,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from cluster.config import NodeConfig
+from cluster.base.config import NodeConfig
 from cluster.doctor.findings import Finding, critical, warning
 from cluster.doctor.validity import end_text, expires_soon, is_expired, is_not_valid_yet, time_text
 

@@ -10,7 +10,7 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 from cluster.api.reads import ReadLevel, ReadPoint, roots_index
-from cluster.errors import BadRequest, InternalError, NoLeader, NotReady
+from cluster.base.errors import BadRequest, InternalError, NoLeader, NotReady
 from cluster.http.blocking import (
     MAX_WAIT_SECONDS,
     QueryOptions,

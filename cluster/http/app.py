@@ -11,9 +11,9 @@ from aiohttp import web
 from aiohttp.typedefs import Handler as AiohttpHandler
 
 from cluster.api.service import Service
+from cluster.base.clock import Clock, SystemClock
+from cluster.base.config import HttpSection
 from cluster.base.log import Log
-from cluster.clock import Clock, SystemClock
-from cluster.config import HttpSection
 from cluster.http import (
     agent,
     catalog,

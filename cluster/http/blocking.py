@@ -14,7 +14,7 @@ from aiohttp import web
 from prometheus_client import Gauge
 
 from cluster.api.reads import ReadLevel, ReadPoint
-from cluster.errors import BadRequest
+from cluster.base.errors import BadRequest
 from cluster.http.connection import Connection
 from cluster.http.errors import ShuttingDown, TooManyWaiting
 from cluster.http.query import Query, shown

@@ -9,7 +9,7 @@ from typing import Any, Final, NoReturn
 from aiohttp import ClientPayloadError, web
 from aiohttp.http_exceptions import PayloadEncodingError
 
-from cluster.errors import BadRequest
+from cluster.base.errors import BadRequest
 from cluster.http.errors import BodyTooLarge, TooSlow
 from cluster.http.query import shown
 from providers.durations import format_duration, parse_duration

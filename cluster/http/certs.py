@@ -7,7 +7,7 @@ from typing import Final
 
 from aiohttp import web
 
-from cluster.errors import BadRequest, NotFound
+from cluster.base.errors import BadRequest, NotFound
 from cluster.http.blocking import query_options
 from cluster.http.context import Api, Route
 from cluster.http.errors import read_status

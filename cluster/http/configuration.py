@@ -6,7 +6,7 @@ from typing import Final
 from aiohttp import web
 
 from cluster.api.ca import ConfigUpdate
-from cluster.errors import BadRequest, InternalError
+from cluster.base.errors import BadRequest, InternalError
 from cluster.http.blocking import point_headers, query_options
 from cluster.http.body import (
     Fields,

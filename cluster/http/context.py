@@ -9,8 +9,8 @@ from aiohttp import web
 
 from cluster.api.reads import ReadLevel, ReadPoint
 from cluster.api.service import Service
+from cluster.base.clock import Clock
 from cluster.base.log import Log
-from cluster.clock import Clock
 from cluster.http.blocking import QueryOptions, Waiters
 from cluster.http.body import MAX_BODY_BYTES
 from cluster.http.errors import StatusOf, standard_status

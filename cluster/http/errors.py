@@ -9,8 +9,8 @@ from typing import Final
 
 from aiohttp import web
 
+from cluster.base.errors import BadRequest, ClusterError, InternalError, NoLeader, Overloaded, RateLimitReached
 from cluster.base.log import Log
-from cluster.errors import BadRequest, ClusterError, InternalError, NoLeader, Overloaded, RateLimitReached
 from cluster.http.render import text_response
 from providers.errors import CSRRejected, NotInitialized, ProviderError, ProviderUnavailable, RateLimited
 

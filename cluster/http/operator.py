@@ -6,8 +6,8 @@ from typing import Final
 from aiohttp import web
 
 from cluster.api.servers import ServerInfo
+from cluster.base.errors import BadRequest
 from cluster.base.names import is_node_name
-from cluster.errors import BadRequest
 from cluster.http.blocking import query_options
 from cluster.http.body import Fields, decode_object, read_body, text_field
 from cluster.http.context import Api, Route

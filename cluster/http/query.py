@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
-from cluster.errors import BadRequest
+from cluster.base.errors import BadRequest
 
 #: Parameters of the query string by name. Of one that is repeated the first counts, as in Go.
 Query = Mapping[str, str]

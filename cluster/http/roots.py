@@ -5,7 +5,7 @@ from typing import Final
 from aiohttp import web
 
 from cluster.api.reads import roots_index
-from cluster.errors import BadRequest, InternalError
+from cluster.base.errors import BadRequest, InternalError
 from cluster.http.blocking import point_headers, query_options
 from cluster.http.context import Api, Route, read_state
 from cluster.http.errors import read_status

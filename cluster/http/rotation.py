@@ -8,7 +8,7 @@ from aiohttp import web
 
 from cluster.api.ca import RotateRequest, RotationPlan, Steering, Uptake
 from cluster.api.reads import ReadLevel, ReadPoint
-from cluster.errors import BadRequest, ClusterError, NoLeader
+from cluster.base.errors import BadRequest, ClusterError, NoLeader
 from cluster.http.blocking import QueryOptions, point_headers, query_options
 from cluster.http.body import (
     Fields,

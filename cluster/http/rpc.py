@@ -10,14 +10,14 @@ from typing import Any, Final
 import msgpack
 from aiohttp import web
 
+from cluster.base.errors import ClusterError, CommitUnknown, NotLeader
 from cluster.base.log import Log
-from cluster.errors import ClusterError, CommitUnknown, NotLeader
+from cluster.base.telemetry import Metrics
+from cluster.base.wire import pack_error
 from cluster.forward import MAX_RPC_BYTES, Operations
 from cluster.raft.replica import Replica
 from cluster.rpc_client import RPC_PATH
-from cluster.telemetry import Metrics
 from cluster.tls import NodeTls
-from cluster.wire import pack_error
 
 _MAX_WAIT_SECONDS: Final = 120.0
 _STOP_SECONDS: Final = 5.0

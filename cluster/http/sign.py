@@ -4,7 +4,7 @@ from typing import Final
 
 from aiohttp import web
 
-from cluster.errors import BadRequest
+from cluster.base.errors import BadRequest
 from cluster.http.body import decode_object, read_body, text_field
 from cluster.http.context import Api, Route, requester
 from cluster.http.query import Query

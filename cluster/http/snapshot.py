@@ -12,7 +12,7 @@ from aiohttp import web
 
 from cluster.api.reads import ReadLevel
 from cluster.backup import MAX_FILE_BYTES
-from cluster.errors import BadRequest
+from cluster.base.errors import BadRequest
 from cluster.http.blocking import query_headers, query_options
 from cluster.http.body import BROKEN
 from cluster.http.context import Api, Route

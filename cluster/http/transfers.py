@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from cluster.errors import Overloaded
+from cluster.base.errors import Overloaded
 
 MAX_SAVES: Final = 2
 _PREFIX: Final = "transfer-"

@@ -18,9 +18,9 @@ from typing import Any, Final, NoReturn, TypeVar
 
 import uvloop
 
+from cluster.base.errors import CommitUnknown, NoLeader, NotLeader, Overloaded, Refused
 from cluster.base.log import Log
 from cluster.base.signals import Signal
-from cluster.errors import CommitUnknown, NoLeader, NotLeader, Overloaded, Refused
 from cluster.raft.codec import Message, MessageInvalid
 from cluster.raft.core import RaftTiming
 from cluster.raft.disk import Disk, RealDisk

@@ -16,8 +16,8 @@ from typing import Any, Final
 import uvloop
 
 import cluster.raft.replica
+from cluster.base.clock import SystemClock
 from cluster.cli.main import main
-from cluster.clock import SystemClock
 from cluster.raft.disk import RealDisk
 
 BOOK: Final = "book.json"

@@ -18,6 +18,7 @@ import msgpack
 from aiohttp import web
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from cluster.base.telemetry import Metrics
 from cluster.forward import Operations
 from cluster.http.rpc import RpcServer
 from cluster.raft import codec as raft_codec
@@ -29,7 +30,6 @@ from cluster.raft.membership import ChangeKind, MembershipChange
 from cluster.raft.replica import Leadership
 from cluster.raft.snapshot import Snapshot, SnapshotDamaged
 from cluster.raft.transport import TlsLinks, _Inbound
-from cluster.telemetry import Metrics
 from fsm import codec as fsm_codec
 from fsm.codec import CodecError
 from providers.errors import CSRRejected

@@ -18,8 +18,8 @@ from typing import Any, Final
 
 import cluster.leader
 import cluster.raft.machine
+from cluster.base.clock import SystemClock
 from cluster.cli.main import main
-from cluster.clock import SystemClock
 from cluster.leader import Leader
 from cluster.raft.replica import Replica
 from fsm.apply import apply

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from cluster.base.config import load_config
+from cluster.base.telemetry import Metrics
 from cluster.cli.main import GROUPS
-from cluster.config import load_config
 from cluster.doctor.findings import is_well
 from cluster.doctor.tls_files import check_tls
-from cluster.telemetry import Metrics
 from tests.unit.doctor.test_node import HOUR, NOW
 
 DEPLOY = Path(__file__).parents[3] / "deploy"

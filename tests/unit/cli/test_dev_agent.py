@@ -5,9 +5,9 @@ from types import ModuleType
 
 import pytest
 
+from cluster.base.config import NodeConfig
 from cluster.cli.cluster_file import ClusterFile
 from cluster.cli.local_cluster import LocalNode, make_node, make_shared, node_at
-from cluster.config import NodeConfig
 from tests.unit.cli.conftest import Run
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from cluster.config import NodeConfig, parse_config
+from cluster.base.config import NodeConfig, parse_config
 
 EXAMPLE = Path(__file__).parents[3] / "deploy" / "node.example.toml"
 #: Shown by an example, as they have no default; or what a default of "none" stands for.

@@ -17,9 +17,11 @@ import msgpack
 
 from cluster.api.ca import ConfigUpdate
 from cluster.authority import Authority
+from cluster.base.config import ConnectSection
+from cluster.base.errors import CommitUnknown, NoLeader, NotLeader, Refused
 from cluster.base.signals import Signal
-from cluster.config import ConnectSection
-from cluster.errors import CommitUnknown, NoLeader, NotLeader, Refused
+from cluster.base.telemetry import Metrics
+from cluster.base.wire import pack_error, unpack_error
 from cluster.leader import Leader
 from cluster.ledger_reads import LedgerReads
 from cluster.membership import Membership
@@ -36,9 +38,7 @@ from cluster.seal import FileKey, Sealer, write_key_file
 from cluster.service import LeaderWork
 from cluster.signing import SigningPipeline
 from cluster.snapshots import SnapshotWork
-from cluster.telemetry import Metrics
 from cluster.uptake import UptakeMeter, Watchers
-from cluster.wire import pack_error, unpack_error
 from cluster.worker import Host
 from cluster.workers import WorkerPool
 from fsm.codec import dump_command, load_command

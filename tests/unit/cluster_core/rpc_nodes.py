@@ -5,9 +5,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from cluster.base.telemetry import Metrics
 from cluster.forward import Forwarder, Operation, Operations
 from cluster.http.rpc import RpcServer
-from cluster.telemetry import Metrics
 from cluster.tls import NodeTls, TlsFiles
 from tests.fakes import EventLog, FakeClock
 from tests.ports import free_ports

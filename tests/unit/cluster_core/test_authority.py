@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from cluster.authority import ProviderRecord, open_record, seal_record
-from cluster.errors import InternalError, NotLeader, NotReady, RateLimitReached
+from cluster.base.errors import InternalError, NotLeader, NotReady, RateLimitReached
 from cluster.seal import SealError
 from providers.errors import CSRRejected
 from tests.unit.cluster_core.csrs import serial, service_csr

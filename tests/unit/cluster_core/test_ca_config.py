@@ -4,8 +4,8 @@ import uuid
 
 import pytest
 
+from cluster.base.config import ConnectSection
 from cluster.ca_config import CASettings, first_cluster_id, first_settings, keep_secrets, settings_of
-from cluster.config import ConnectSection
 from providers.errors import ConfigInvalid
 
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from cluster.base.config import load_config, parse_config
+from cluster.base.errors import ConfigError
 from cluster.base.names import is_address, is_loopback
-from cluster.config import load_config, parse_config
-from cluster.errors import ConfigError
 
 
 def minimal(**changes: Any) -> dict[str, Any]:

@@ -7,7 +7,15 @@ from typing import Any
 
 import pytest
 
-from cluster.errors import AnswerLost, CommitUnknown, InternalError, NoLeader, NotLeader, Overloaded, RateLimitReached
+from cluster.base.errors import (
+    AnswerLost,
+    CommitUnknown,
+    InternalError,
+    NoLeader,
+    NotLeader,
+    Overloaded,
+    RateLimitReached,
+)
 from cluster.forward import Call, Operations, _Batches, _Lost, _Unsent
 from providers.errors import CSRRejected
 from tests.unit.cluster_core.fake_cluster import FakeCluster, eventually

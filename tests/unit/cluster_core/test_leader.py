@@ -7,7 +7,7 @@ import pytest
 
 from cluster.api.ca import ConfigUpdate
 from cluster.authority import open_record
-from cluster.config import ConnectSection
+from cluster.base.config import ConnectSection
 from cluster.reconfigure import Attempt
 from fsm.commands import (
     Command,

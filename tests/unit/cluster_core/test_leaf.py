@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from cluster.api.leaves import IssuedCert, LocalLeaf
-from cluster.errors import NoLeader, Overloaded, RateLimitReached
+from cluster.base.errors import NoLeader, Overloaded, RateLimitReached
 from cluster.leaf import LeafCache, NewLeaf
 from fsm.state import CARoot, State
 from providers.errors import CSRRejected

@@ -8,10 +8,10 @@ from typing import Any, cast
 import msgpack
 import pytest
 
-from cluster.errors import CommitUnknown, NotLeader
+from cluster.base.errors import CommitUnknown, NotLeader
+from cluster.base.telemetry import Metrics
 from cluster.forward import Call, Forwarder, Operations
 from cluster.rpc_client import Answer
-from cluster.telemetry import Metrics
 from providers.errors import NotInitialized
 from tests.fakes import FakeClock
 from tests.unit.cluster_core.csrs import serial, service_csr

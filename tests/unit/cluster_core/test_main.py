@@ -6,7 +6,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from cluster.config import NodeConfig, parse_config
+from cluster.base.config import NodeConfig, parse_config
 from cluster.main import StartError, _checked_sealer, _data_dir, _replica_settings, _task, _watch_seal
 from cluster.raft.membership import Member
 from cluster.raft.node import CompactionPolicy

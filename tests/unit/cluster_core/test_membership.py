@@ -6,7 +6,7 @@ from collections.abc import Awaitable
 
 import pytest
 
-from cluster.errors import BadRequest, ClusterError, NotFound, NotLeader, Refused
+from cluster.base.errors import BadRequest, ClusterError, NotFound, NotLeader, Refused
 from cluster.membership import Membership
 from cluster.raft.membership import Member
 from tests.fakes import EventLog, FakeClock

@@ -10,8 +10,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from cluster.api.ca import ConfigUpdate
 from cluster.authority import open_record
-from cluster.config import ConnectSection
-from cluster.errors import (
+from cluster.base.config import ConnectSection
+from cluster.base.errors import (
     AnswerLost,
     BadRequest,
     CommitUnknown,

@@ -10,13 +10,13 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from cluster.authority import open_record
-from cluster.errors import AnswerLost, CommitUnknown, InternalError, Refused
+from cluster.base.errors import AnswerLost, CommitUnknown, InternalError, Refused
+from cluster.base.telemetry import Metrics
 from cluster.main import _publish
 from cluster.roots import links_of
 from cluster.rotation import MAX_CHAIN_LINKS, NO_CROSS_SIGNING, retention_seconds
 from cluster.serials import new_serial
 from cluster.signing import minimal
-from cluster.telemetry import Metrics
 from fsm.commands import (
     AbortRotation,
     AdvanceRotation,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.config import NodeConfig, parse_config
+from cluster.base.config import NodeConfig, parse_config
 from cluster.seal import FileKey, NodeFile, Passphrase, Sealer, SealError, key_source, write_key_file
 from tests.unit.cluster_core.test_config import minimal
 

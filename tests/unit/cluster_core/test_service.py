@@ -10,8 +10,8 @@ import pytest
 
 from cluster.api.ca import ConfigUpdate
 from cluster.api.reads import ReadLevel
-from cluster.config import ConnectSection, parse_config
-from cluster.errors import CommitUnknown, InternalError, NoLeader, NotReady, StaleIndex
+from cluster.base.config import ConnectSection, parse_config
+from cluster.base.errors import CommitUnknown, InternalError, NoLeader, NotReady, StaleIndex
 from cluster.service import NodeService
 from cluster.snapshots import Snapshots
 from fsm.commands import Command, RecordLeaves, SetConfig

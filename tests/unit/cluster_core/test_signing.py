@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from cluster.errors import AnswerLost, CommitUnknown, InternalError, NotLeader, Overloaded, RateLimitReached
+from cluster.base.errors import AnswerLost, CommitUnknown, InternalError, NotLeader, Overloaded, RateLimitReached
 from cluster.signing import MAX_BATCH, SignedLeaf, SigningContext, SigningLimiter, SigningPipeline, minimal
 from fsm.commands import RecordLeaves, Rejected
 from fsm.ledger import LedgerRow

@@ -5,7 +5,7 @@ import json
 import pytest
 import structlog
 
-from cluster.telemetry import EventLog, configure_logging
+from cluster.base.telemetry import EventLog, configure_logging
 
 
 @pytest.mark.parametrize(

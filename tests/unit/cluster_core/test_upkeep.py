@@ -12,7 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from cluster.telemetry import Metrics
+from cluster.base.telemetry import Metrics
 from cluster.upkeep import CertificateFiles, DiskSpace, Scrub
 from tests.fakes import EventLog, FakeClock
 

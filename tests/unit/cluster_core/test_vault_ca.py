@@ -10,8 +10,8 @@ import pytest
 
 from cluster.api.ca import RotateRequest
 from cluster.authority import open_record
-from cluster.config import ConnectSection
-from cluster.errors import InternalError, Refused
+from cluster.base.config import ConnectSection
+from cluster.base.errors import InternalError, Refused
 from cluster.roots import links_of, local_chain
 from cluster.rotation import MAX_CHAIN_LINKS
 from cluster.serials import new_serial

@@ -3,12 +3,12 @@
 import msgpack
 import pytest
 
-from cluster import errors as cluster_errors
 from cluster.api.leaves import IssuedCert
 from cluster.api.servers import ClusterInfo, ServerInfo
-from cluster.errors import AnswerLost, ClusterError, InternalError, RateLimitReached
+from cluster.base import errors as cluster_errors
+from cluster.base.errors import AnswerLost, ClusterError, InternalError, RateLimitReached
+from cluster.base.wire import pack_error, unpack_error
 from cluster.messages import pack_cert, pack_cluster, unpack_cert, unpack_cluster
-from cluster.wire import pack_error, unpack_error
 from providers import errors as provider_errors
 from providers.errors import ProviderError, ProviderUnavailable, RateLimited, SigningKeyGone
 

@@ -14,9 +14,9 @@ from cluster.api.leaves import IssuedCert, LocalLeaf
 from cluster.api.reads import ReadLevel, ReadPoint
 from cluster.api.servers import ClusterInfo, ServerInfo
 from cluster.backup import SnapshotInvalid
-from cluster.config import NodeConfig, parse_config
-from cluster.errors import BadRequest, InternalError, NoLeader, NotFound, NotReady, Refused, StaleIndex
-from cluster.telemetry import Metrics
+from cluster.base.config import NodeConfig, parse_config
+from cluster.base.errors import BadRequest, InternalError, NoLeader, NotFound, NotReady, Refused, StaleIndex
+from cluster.base.telemetry import Metrics
 from fsm.commands import LeafKind, LeafRecord
 from fsm.ledger import LedgerQuery, LedgerRow
 from fsm.state import CAConfig, CARoot, Intermediate, Rotation, RotationOutcome, RotationPhase, State

@@ -7,7 +7,7 @@ import pytest
 
 from cluster.api.leaves import LocalLeaf
 from cluster.api.reads import ReadLevel
-from cluster.errors import (
+from cluster.base.errors import (
     BadRequest,
     CommitUnknown,
     InternalError,

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cluster.api.reads import ReadLevel
-from cluster.errors import CommitUnknown, InternalError, Refused
+from cluster.base.errors import CommitUnknown, InternalError, Refused
 from cluster.http import body, snapshot, transfers
 from cluster.http.transfers import remove_leftovers
 from tests.unit.http.conftest import Running, Start, read_to_end, until

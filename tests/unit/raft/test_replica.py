@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from cluster.errors import CommitUnknown, NoLeader, NotLeader, Overloaded, Refused
+from cluster.base.errors import CommitUnknown, NoLeader, NotLeader, Overloaded, Refused
 from cluster.raft import replica as replica_module
 from cluster.raft.codec import FRAME_HEADER, pack_frame
 from cluster.raft.journal import JournalDamaged

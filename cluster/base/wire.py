@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any, Final
 
-from cluster import errors as cluster_errors
-from cluster.errors import ClusterError, RateLimitReached
+from cluster.base import errors as cluster_errors
+from cluster.base.errors import ClusterError, RateLimitReached
 from providers import errors as provider_errors
 from providers.errors import ProviderError, ProviderUnavailable, RateLimited
 

@@ -14,8 +14,8 @@ from typing import Annotated, Any, Final, Literal, TypeVar, get_args, get_origin
 import msgspec
 from msgspec import Meta
 
+from cluster.base.errors import ConfigError
 from cluster.base.names import is_address, is_loopback, is_node_name
-from cluster.errors import ConfigError
 
 S = TypeVar("S", bound="_Section")
 
