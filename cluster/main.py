@@ -47,7 +47,7 @@ from cluster.seal import NodeFile, Sealer, SealError, key_source
 from cluster.service import LeaderWork, NodeService
 from cluster.signing import SigningPipeline
 from cluster.snapshots import Snapshots, SnapshotWork
-from cluster.tls import NodeTls, TlsFiles
+from cluster.tls.contexts import NodeTls, TlsFiles
 from cluster.upkeep import CertificateFiles, DiskSpace, Scrub, keep_scrubbing, look_after
 from cluster.uptake import UptakeMeter, Watchers
 from cluster.workers import WorkerPool

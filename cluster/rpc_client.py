@@ -8,7 +8,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import Final, cast
 
-from cluster.tls import NodeTls
+from cluster.tls.contexts import NodeTls
 
 RPC_PATH: Final = "/rpc/"
 

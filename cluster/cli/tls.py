@@ -14,7 +14,7 @@ from cluster.cli.output import note
 from cluster.client.errors import CommandError, Exit
 
 if TYPE_CHECKING:
-    from cluster.cli.tls_certs import Identity, Pair
+    from cluster.tls.certificates import Identity, Pair
     from providers.x509 import Issuer
 
 _DOMAIN: Final = "#DOMAIN#"
@@ -90,7 +90,7 @@ def _add_common_flags(parser: Parser, days: int) -> None:
 
 
 def run_ca_create(args: argparse.Namespace) -> int:
-    from cluster.cli.tls_certs import new_ca
+    from cluster.tls.certificates import new_ca
 
     if args.additional_name_constraint and not args.name_constraint:
         raise CommandError("-additional-name-constraint requires -name-constraint", Exit.USAGE)
@@ -118,7 +118,7 @@ def run_cert_create(args: argparse.Namespace) -> int:
 
 
 def _identity(args: argparse.Namespace) -> "Identity":
-    from cluster.cli.tls_certs import Identity
+    from cluster.tls.certificates import Identity
 
     roles = [role for role in _ROLES if getattr(args, role)]
     if len(roles) != 1:
@@ -145,7 +145,7 @@ def _identity(args: argparse.Namespace) -> "Identity":
 
 
 def _load_issuer(ca_file: str, key_file: str) -> "Issuer":
-    from cluster.cli.tls_certs import load_ca
+    from cluster.tls.certificates import load_ca
 
     ca_pem, key_pem = read_text(ca_file, _MAX_PEM_BYTES), read_text(key_file, _MAX_PEM_BYTES)
     try:
@@ -155,7 +155,7 @@ def _load_issuer(ca_file: str, key_file: str) -> "Issuer":
 
 
 def _new_cert(issuer: "Issuer", identity: "Identity", days: int) -> "Pair":
-    from cluster.cli.tls_certs import new_cert
+    from cluster.tls.certificates import new_cert
 
     now, end = _now(), issuer.cert.not_valid_after_utc
     if end < now + timedelta(days=days):

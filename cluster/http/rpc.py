@@ -17,7 +17,7 @@ from cluster.base.wire import pack_error
 from cluster.forward import MAX_RPC_BYTES, Operations
 from cluster.raft.replica import Replica
 from cluster.rpc_client import RPC_PATH
-from cluster.tls import NodeTls
+from cluster.tls.contexts import NodeTls
 
 _MAX_WAIT_SECONDS: Final = 120.0
 _STOP_SECONDS: Final = 5.0

@@ -28,7 +28,7 @@ from cluster.raft.machine import ReplicatedMachine
 from cluster.raft.membership import ChangeKind, Member, Members, MembershipChange
 from cluster.raft.node import CompactionPolicy, NodeEnvironment, NodeStatus, Outcome, Proposal, RaftNode
 from cluster.raft.transport import TlsLinks
-from cluster.tls import NodeTls
+from cluster.tls.contexts import NodeTls
 from fsm.codec import dump_command
 from fsm.commands import Applied, Command, Rejected
 from fsm.ledger import LedgerSummary

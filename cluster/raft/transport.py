@@ -14,7 +14,7 @@ from typing import Final, Protocol, cast
 from cluster.base.log import Log
 from cluster.raft.codec import FRAME_HEADER, MAX_FRAME_BYTES, Message, MessageInvalid, pack_frame, unpack_message
 from cluster.raft.membership import Members
-from cluster.tls import NodeTls
+from cluster.tls.contexts import NodeTls
 
 _HANDSHAKE_SECONDS: Final = 3.0
 _DIAL_SECONDS: Final = 2.0

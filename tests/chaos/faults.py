@@ -24,7 +24,7 @@ from typing import Final
 
 import aiohttp
 
-from cluster.cli.tls_certs import Identity, load_ca, new_cert
+from cluster.tls.certificates import Identity, load_ca, new_cert
 from tests.chaos.launcher import Hurt
 from tests.chaos.stage import Stage
 from tests.chaos.workload import Workload

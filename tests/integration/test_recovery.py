@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from cluster.cli.tls_certs import Identity, load_ca, new_cert
+from cluster.tls.certificates import Identity, load_ca, new_cert
 from tests.integration.cluster_harness import LocalCluster, Node, eventually, make_csr
 from tests.unit.providers import pki
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import msgpack
 
-from cluster.cli.tls_certs import Identity, Pair, load_ca, new_ca, new_cert
+from cluster.tls.certificates import Identity, Pair, load_ca, new_ca, new_cert
 from providers.x509 import Issuer
 
 #: In which a connection that gets nowhere must have ended. aiohttp reads 10 s of a body that it has refused.

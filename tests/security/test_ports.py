@@ -17,7 +17,7 @@ import psutil
 import pytest
 import pytest_asyncio
 
-from cluster.cli.tls_certs import Identity
+from cluster.tls.certificates import Identity
 from tests.integration.cluster_harness import LocalCluster, Node, eventually, make_csr
 from tests.security import attacker
 from tests.security.attacker import Credentials

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from cluster.cli.api_flags import parse_address
-from cluster.cli.tls_certs import Identity, load_ca, new_ca, new_cert
 from cluster.client import api as client
 from cluster.client.api import Api, TlsOptions, objects
 from cluster.client.errors import CommandError, Exit
+from cluster.tls.certificates import Identity, load_ca, new_ca, new_cert
 from tests.unit.cli.fake_api import FakeApi, Request, serving
 
 

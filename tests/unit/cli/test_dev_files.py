@@ -11,7 +11,7 @@ from cluster.cli import local_cluster
 from cluster.cli.local_cluster import LocalNode, load_local, make_node, make_shared, node_at, port_in_use
 from cluster.client.errors import CommandError
 from cluster.seal import FileKey, key_source
-from cluster.tls import NodeTls, TlsFiles
+from cluster.tls.contexts import NodeTls, TlsFiles
 from tests.ports import free_ports
 
 

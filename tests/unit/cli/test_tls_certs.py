@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, load_pem_priv
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from cryptography.x509.verification import PolicyBuilder, Store
 
-from cluster.cli.tls_certs import Identity, Pair, load_ca, new_ca, new_cert
-from cluster.tls import NodeTls, TlsFiles
+from cluster.tls.certificates import Identity, Pair, load_ca, new_ca, new_cert
+from cluster.tls.contexts import NodeTls, TlsFiles
 from providers import keys
 from tests.unit.providers import pki
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from cluster.base.telemetry import Metrics
 from cluster.forward import Forwarder, Operation, Operations
 from cluster.http.rpc import RpcServer
-from cluster.tls import NodeTls, TlsFiles
+from cluster.tls.contexts import NodeTls, TlsFiles
 from tests.fakes import EventLog, FakeClock
 from tests.ports import free_ports
 from tests.unit.cluster_core.fake_cluster import FakeCluster

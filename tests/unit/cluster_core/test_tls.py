@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from cluster.base.names import is_node_name
-from cluster.tls import NodeTls, TlsFiles
+from cluster.tls.contexts import NodeTls, TlsFiles
 from tests.unit.cluster_core.rpc_nodes import node_tls
 
 

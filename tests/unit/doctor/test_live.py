@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from cluster.cli.tls_certs import new_ca
 from cluster.doctor.findings import Finding, Severity, is_well, ranked
 from cluster.doctor.live import findings_of
 from cluster.doctor.look import NodeView
+from cluster.tls.certificates import new_ca
 
 NOW = datetime(2027, 1, 15, 8, tzinfo=UTC)
 DAY = timedelta(days=1)

@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 from cluster.cli.local_cluster import LocalNode, make_node, make_shared
-from cluster.cli.tls_certs import Identity, load_ca, new_ca, new_cert
 from cluster.doctor.data_dir import is_in_use
 from cluster.doctor.findings import Finding, Severity, ranked
 from cluster.doctor.node import check_node
@@ -22,6 +21,7 @@ from cluster.raft.disk import RealDisk
 from cluster.raft.journal import Journal
 from cluster.raft.snapshot import Snapshot, SnapshotFile
 from cluster.seal import FileKey, NodeFile, Sealer, write_key_file
+from cluster.tls.certificates import Identity, load_ca, new_ca, new_cert
 from fsm.codec import dump_state
 from fsm.ledger import Ledger
 from fsm.state import State

@@ -18,7 +18,7 @@ from cluster.raft.journal import JournalDamaged
 from cluster.raft.membership import ChangeKind, Member, Members
 from cluster.raft.node import CompactionPolicy, Proposal
 from cluster.raft.replica import Replica, ReplicaSettings
-from cluster.tls import NodeTls, TlsFiles
+from cluster.tls.contexts import NodeTls, TlsFiles
 from fsm.commands import Applied, InitSeal, RecordLeaves, Rejected
 from fsm.ledger import LedgerReader, LedgerSummary
 from tests.fakes import EventLog

@@ -1,4 +1,4 @@
-"""The agent CA and the certificates it signs: who the nodes are to each other (cluster/tls.py).
+"""The agent CA and the certificates it signs: who the nodes are to each other (cluster/tls/contexts.py).
 
 Builds certificates of Consul's profile (spec section 8) and writes no file. This CA is not the mesh's.
 """
