@@ -24,9 +24,7 @@ from cluster.base.config import NodeConfig
 from cluster.base.log import Log
 from cluster.base.signals import wait_any
 from cluster.base.telemetry import EventLog, Metrics, configure_logging
-from cluster.forward import Forwarder
 from cluster.http.app import create_app, start_http
-from cluster.http.rpc import RpcServer
 from cluster.http.transfers import remove_leftovers
 from cluster.leader import Leader
 from cluster.ledger_reads import LedgerReads
@@ -43,6 +41,8 @@ from cluster.reconfigure import Reconfigurer
 from cluster.renewal import Renewer
 from cluster.roots import expires_soon
 from cluster.rotation import Rotator
+from cluster.rpc.forward import Forwarder
+from cluster.rpc.server import RpcServer
 from cluster.seal import NodeFile, Sealer, SealError, key_source
 from cluster.service import LeaderWork, NodeService
 from cluster.signing import SigningPipeline

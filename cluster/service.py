@@ -23,11 +23,14 @@ from cluster.base.clock import Clock
 from cluster.base.config import NodeConfig
 from cluster.base.errors import NoLeader, NotLeader, NotReady
 from cluster.base.telemetry import Metrics
-from cluster.forward import Call, Forwarder, Operations
 from cluster.leaf import LeafCache, NewLeaf
 from cluster.ledger_reads import LedgerReads
 from cluster.membership import Membership
-from cluster.messages import (
+from cluster.operator_rotation import OperatorRotation
+from cluster.raft.replica import Replica
+from cluster.reconfigure import Attempt, Reconfigurer
+from cluster.rpc.forward import Call, Forwarder, Operations
+from cluster.rpc.messages import (
     pack_cert,
     pack_cluster,
     pack_plan,
@@ -37,9 +40,6 @@ from cluster.messages import (
     unpack_cluster,
     unpack_plan,
 )
-from cluster.operator_rotation import OperatorRotation
-from cluster.raft.replica import Replica
-from cluster.reconfigure import Attempt, Reconfigurer
 from cluster.serials import new_serial
 from cluster.signing import minimal
 from cluster.snapshots import Snapshots, SnapshotWork

@@ -13,8 +13,8 @@ from cluster.backup import Row
 from cluster.base.clock import Clock
 from cluster.base.errors import InternalError, Refused
 from cluster.base.log import Log
-from cluster.forward import Call, Forwarder
 from cluster.raft.replica import Replica
+from cluster.rpc.forward import Call, Forwarder
 from cluster.seal import Sealer, SealError
 from fsm.apply import STALE_INDEX
 from fsm.codec import dump_state, load_state

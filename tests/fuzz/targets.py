@@ -19,8 +19,6 @@ from aiohttp import web
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from cluster.base.telemetry import Metrics
-from cluster.forward import Operations
-from cluster.http.rpc import RpcServer
 from cluster.raft import codec as raft_codec
 from cluster.raft import snapshot
 from cluster.raft.codec import FRAME_HEADER, Message, MessageInvalid, pack_frame
@@ -30,6 +28,8 @@ from cluster.raft.membership import ChangeKind, MembershipChange
 from cluster.raft.replica import Leadership
 from cluster.raft.snapshot import Snapshot, SnapshotDamaged
 from cluster.raft.transport import TlsLinks, _Inbound
+from cluster.rpc.forward import Operations
+from cluster.rpc.server import RpcServer
 from fsm import codec as fsm_codec
 from fsm.codec import CodecError
 from providers.errors import CSRRejected

@@ -511,7 +511,7 @@ BUGS: Final = (
     Bug(
         "a request whose outcome is unknown is sent again",
         "a change of the configuration is made twice, or over somebody else's",
-        "cluster/forward.py",
+        "cluster/rpc/forward.py",
         "                is_lost = True\n                if not call.is_repeatable:\n                    raise\n",
         "                is_lost = True\n",
         (_T_FORWARD,),

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.base.telemetry import Metrics
-from cluster.forward import Forwarder, Operation, Operations
-from cluster.http.rpc import RpcServer
+from cluster.rpc.forward import Forwarder, Operation, Operations
+from cluster.rpc.server import RpcServer
 from cluster.tls.contexts import NodeTls, TlsFiles
 from tests.fakes import EventLog, FakeClock
 from tests.ports import free_ports

@@ -16,7 +16,7 @@ from cluster.base.errors import (
     Overloaded,
     RateLimitReached,
 )
-from cluster.forward import Call, Operations, _Batches, _Lost, _Unsent
+from cluster.rpc.forward import Call, Operations, _Batches, _Lost, _Unsent
 from providers.errors import CSRRejected
 from tests.unit.cluster_core.fake_cluster import FakeCluster, eventually
 from tests.unit.cluster_core.rpc_nodes import rpc_nodes

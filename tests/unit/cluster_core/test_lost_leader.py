@@ -10,8 +10,8 @@ import pytest
 
 from cluster.base.errors import CommitUnknown, NotLeader
 from cluster.base.telemetry import Metrics
-from cluster.forward import Call, Forwarder, Operations
-from cluster.rpc_client import Answer
+from cluster.rpc.client import Answer
+from cluster.rpc.forward import Call, Forwarder, Operations
 from providers.errors import NotInitialized
 from tests.fakes import FakeClock
 from tests.unit.cluster_core.csrs import serial, service_csr

@@ -8,7 +8,7 @@ import aiohttp
 import msgpack
 import pytest
 
-from cluster.forward import MAX_RPC_BYTES
+from cluster.rpc.forward import MAX_RPC_BYTES
 from tests.unit.cluster_core.fake_cluster import FakeCluster
 from tests.unit.cluster_core.rpc_nodes import RpcNode, node_tls, rpc_nodes
 from tests.unit.raft.tls_files import Authority

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster import rpc_client
-from cluster.rpc_client import Answer, RpcClient, Unanswered, Unreached
+from cluster.rpc import client as rpc_client
+from cluster.rpc.client import Answer, RpcClient, Unanswered, Unreached
 from tests.ports import free_ports
 from tests.unit.cluster_core.rpc_nodes import node_tls
 

@@ -13,7 +13,7 @@ import pytest
 from cluster import backup
 from cluster.backup import SnapshotInvalid
 from cluster.base.errors import Refused
-from cluster.forward import Call
+from cluster.rpc.forward import Call
 from cluster.serials import new_serial
 from cluster.signing import minimal
 from cluster.snapshots import Snapshots

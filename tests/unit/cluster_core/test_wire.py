@@ -8,7 +8,7 @@ from cluster.api.servers import ClusterInfo, ServerInfo
 from cluster.base import errors as cluster_errors
 from cluster.base.errors import AnswerLost, ClusterError, InternalError, RateLimitReached
 from cluster.base.wire import pack_error, unpack_error
-from cluster.messages import pack_cert, pack_cluster, unpack_cert, unpack_cluster
+from cluster.rpc.messages import pack_cert, pack_cluster, unpack_cert, unpack_cluster
 from providers import errors as provider_errors
 from providers.errors import ProviderError, ProviderUnavailable, RateLimited, SigningKeyGone
 

@@ -14,9 +14,9 @@ from cluster.base.errors import ClusterError, CommitUnknown, NotLeader
 from cluster.base.log import Log
 from cluster.base.telemetry import Metrics
 from cluster.base.wire import pack_error
-from cluster.forward import MAX_RPC_BYTES, Operations
 from cluster.raft.replica import Replica
-from cluster.rpc_client import RPC_PATH
+from cluster.rpc.client import RPC_PATH
+from cluster.rpc.forward import MAX_RPC_BYTES, Operations
 from cluster.tls.contexts import NodeTls
 
 _MAX_WAIT_SECONDS: Final = 120.0

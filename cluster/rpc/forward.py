@@ -20,7 +20,7 @@ from cluster.base.telemetry import Metrics
 from cluster.base.wire import pack_error, unpack_error
 from cluster.raft.membership import Member
 from cluster.raft.replica import Replica
-from cluster.rpc_client import RpcClient, Unanswered, Unreached
+from cluster.rpc.client import RpcClient, Unanswered, Unreached
 from cluster.tls.contexts import NodeTls
 
 MAX_RPC_BYTES: Final = 4 << 20
