@@ -21,8 +21,8 @@ from cluster.base.signals import Signal
 from cluster.ca_config import CASettings
 from cluster.roots import local_chain
 from cluster.seal import Sealer
-from cluster.signing import SigningContext, SigningLimiter, SigningPipeline
-from cluster.workers import Configured, ProviderSetup, WorkerPool
+from cluster.signing.pipeline import SigningContext, SigningLimiter, SigningPipeline
+from cluster.signing.pool import Configured, ProviderSetup, WorkerPool
 from fsm.state import CAConfig, CARoot, Intermediate, ProviderState, State
 from providers import x509
 from providers.errors import ProviderError, SigningKeyGone

@@ -5,8 +5,8 @@ import secrets
 from cluster.authority import Authority
 from cluster.base.errors import InternalError
 from cluster.ca_config import CASettings
-from cluster.serials import new_intent
-from cluster.workers import Configured
+from cluster.signing.pool import Configured
+from cluster.signing.serials import new_intent
 from providers import x509
 from providers.errors import ProviderError
 

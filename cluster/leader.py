@@ -29,7 +29,7 @@ from cluster.raft.replica import Replica
 from cluster.renewal import PutOff, Renewer
 from cluster.roots import expires_soon, root_of
 from cluster.rotation import RotationRequest, Rotator
-from cluster.serials import new_intent
+from cluster.signing.serials import new_intent
 from cluster.uptake import UptakeMeter
 from fsm.commands import Command, InitConfig, InitSeal, Rejected, SetProviderState, SetRootsConfig, TidyLedger
 from fsm.duties import Duty, DutyPolicy, Renewal, next_duty, next_time, tidy_time

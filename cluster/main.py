@@ -45,12 +45,12 @@ from cluster.rpc.forward import Forwarder
 from cluster.rpc.server import RpcServer
 from cluster.seal import NodeFile, Sealer, SealError, key_source
 from cluster.service import LeaderWork, NodeService
-from cluster.signing import SigningPipeline
+from cluster.signing.pipeline import SigningPipeline
+from cluster.signing.pool import WorkerPool
 from cluster.snapshots import Snapshots, SnapshotWork
 from cluster.tls.contexts import NodeTls, TlsFiles
 from cluster.upkeep import CertificateFiles, DiskSpace, Scrub, keep_scrubbing, look_after
 from cluster.uptake import UptakeMeter, Watchers
-from cluster.workers import WorkerPool
 from fsm.duties import DutyPolicy
 from fsm.ledger import LedgerDamaged
 from fsm.state import SealKey

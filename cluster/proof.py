@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from cluster.authority import Authority
-from cluster.serials import new_serial
-from cluster.signing import minimal
+from cluster.signing.pipeline import minimal
+from cluster.signing.serials import new_serial
 from fsm.state import CARoot, State
 from providers import verify
 from providers.api import IssuedLeaf

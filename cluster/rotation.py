@@ -22,8 +22,8 @@ from cluster.ca_config import CASettings
 from cluster.proof import MAX_CHAIN_BYTES, prove
 from cluster.raft.replica import Replica
 from cluster.roots import intermediates_of, links_of, local_chain, needed_links, root_of
-from cluster.serials import new_serial
-from cluster.signing import minimal
+from cluster.signing.pipeline import minimal
+from cluster.signing.serials import new_serial
 from fsm.apply import STALE_INDEX
 from fsm.commands import (
     AbortRotation,

@@ -40,11 +40,11 @@ from cluster.rpc.messages import (
     unpack_cluster,
     unpack_plan,
 )
-from cluster.serials import new_serial
-from cluster.signing import minimal
+from cluster.signing.pipeline import minimal
+from cluster.signing.pool import WorkerPool
+from cluster.signing.serials import new_serial
 from cluster.snapshots import Snapshots, SnapshotWork
 from cluster.uptake import Watchers
-from cluster.workers import WorkerPool
 from fsm.codec import dump_state
 from fsm.ledger import LedgerQuery, LedgerRow
 from fsm.state import State

@@ -495,7 +495,7 @@ BUGS: Final = (
     Bug(
         "a certificate leaves though its record was refused",
         "a certificate that no node knows of",
-        "cluster/signing.py",
+        "cluster/signing/pipeline.py",
         '        if isinstance(result, Rejected):\n            raise InternalError(f"certificates could not',
         '        if False:\n            raise InternalError(f"certificates could not',
         (_T_SIGNING,),
@@ -503,7 +503,7 @@ BUGS: Final = (
     Bug(
         "a repeated request gets what was signed last",
         "its certificate is another than the one on record",
-        "cluster/signing.py",
+        "cluster/signing/pipeline.py",
         "            if position not in result.duplicates:\n",
         "            if True:\n",
         (_T_SIGNING,),

@@ -1,6 +1,6 @@
 """CSRs of local services, made as an agent makes them, and serials for them."""
 
-from cluster.signing import minimal
+from cluster.signing.pipeline import minimal
 from providers.x509 import new_leaf_csr
 
 

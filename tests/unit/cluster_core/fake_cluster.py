@@ -36,11 +36,11 @@ from cluster.renewal import Renewer
 from cluster.rotation import Rotator
 from cluster.seal import FileKey, Sealer, write_key_file
 from cluster.service import LeaderWork
-from cluster.signing import SigningPipeline
+from cluster.signing.pipeline import SigningPipeline
+from cluster.signing.pool import WorkerPool
+from cluster.signing.worker import Host
 from cluster.snapshots import SnapshotWork
 from cluster.uptake import UptakeMeter, Watchers
-from cluster.worker import Host
-from cluster.workers import WorkerPool
 from fsm.codec import dump_command, load_command
 from fsm.commands import Applied, Command, Rejected
 from fsm.duties import DutyPolicy

@@ -15,8 +15,8 @@ from cluster.base.telemetry import Metrics
 from cluster.main import _publish
 from cluster.roots import links_of
 from cluster.rotation import MAX_CHAIN_LINKS, NO_CROSS_SIGNING, retention_seconds
-from cluster.serials import new_serial
-from cluster.signing import minimal
+from cluster.signing.pipeline import minimal
+from cluster.signing.serials import new_serial
 from fsm.commands import (
     AbortRotation,
     AdvanceRotation,

@@ -14,8 +14,8 @@ from cluster import backup
 from cluster.backup import SnapshotInvalid
 from cluster.base.errors import Refused
 from cluster.rpc.forward import Call
-from cluster.serials import new_serial
-from cluster.signing import minimal
+from cluster.signing.pipeline import minimal
+from cluster.signing.serials import new_serial
 from cluster.snapshots import Snapshots
 from tests.unit.cluster_core.fake_cluster import FakeCluster, Node, bootstrapped, eventually, running
 

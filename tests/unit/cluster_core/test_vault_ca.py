@@ -14,8 +14,8 @@ from cluster.base.config import ConnectSection
 from cluster.base.errors import InternalError, Refused
 from cluster.roots import links_of, local_chain
 from cluster.rotation import MAX_CHAIN_LINKS
-from cluster.serials import new_serial
-from cluster.signing import minimal
+from cluster.signing.pipeline import minimal
+from cluster.signing.serials import new_serial
 from fsm.commands import Command, FinishRotation, RenewSigning
 from fsm.duties import DutyPolicy
 from fsm.state import CARoot

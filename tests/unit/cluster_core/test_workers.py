@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from cluster.signing import minimal
-from cluster.workers import ProviderSetup, WorkerPool
+from cluster.signing.pipeline import minimal
+from cluster.signing.pool import ProviderSetup, WorkerPool
 from providers.api import IssuedLeaf, RootIntent
 from providers.errors import ConfigInvalid, CSRRejected, NotInitialized, NotSupported, ProviderUnavailable
 from providers.x509 import load_cert
@@ -105,7 +105,7 @@ async def test_replaced_worker_is_configured_as_soon_as_that_works(
     pool: WorkerPool, log: EventLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A backend that is away when a worker is replaced must not leave it without a CA for ever."""
-    monkeypatch.setattr("cluster.workers._FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr("cluster.signing.pool._FIRST_PAUSE_SECONDS", 0.01)
     await with_root(pool)
     good = pool._setups["k"]
     pool._setups["k"] = setup(b"", LeafCertTTL="1m")  # refused, as a backend's refusal would be
@@ -177,7 +177,7 @@ async def test_forgotten_provider_is_not_given_to_a_worker_that_lacks_it(pool: W
 
 async def test_worker_that_has_ended_is_not_asked(pool: WorkerPool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between its end and its replacement: nobody would answer."""
-    monkeypatch.setattr("cluster.workers._RESTART_PAUSE_SECONDS", 5.0)
+    monkeypatch.setattr("cluster.signing.pool._RESTART_PAUSE_SECONDS", 5.0)
     await with_root(pool)
     os.kill(pool.pids[0], signal.SIGKILL)
     await eventually(lambda: pool._workers[0].is_gone, 20)

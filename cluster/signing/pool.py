@@ -17,7 +17,7 @@ import msgpack
 from cluster.base.errors import ClusterError
 from cluster.base.log import Log
 from cluster.base.wire import unpack_error
-from cluster.worker import FRAME_HEADER
+from cluster.signing.worker import FRAME_HEADER
 from providers.api import CAChain, IssuedLeaf, RootIntent
 from providers.errors import ProviderError, ProviderUnavailable
 
@@ -76,7 +76,12 @@ class _Worker:
         with theirs:
             # -P: nothing is imported from the directory the node happens to be started in.
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-P", "-m", "cluster.worker", stdin=theirs.fileno(), stdout=asyncio.subprocess.DEVNULL
+                sys.executable,
+                "-P",
+                "-m",
+                "cluster.signing.worker",
+                stdin=theirs.fileno(),
+                stdout=asyncio.subprocess.DEVNULL,
             )
         reader, writer = await asyncio.open_connection(sock=ours, limit=1 << 24)
         return cls(process, reader, writer)

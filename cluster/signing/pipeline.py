@@ -14,7 +14,7 @@ from cluster.base.clock import Clock
 from cluster.base.errors import AnswerLost, ClusterError, InternalError, Overloaded, RateLimitReached
 from cluster.base.log import Log
 from cluster.base.telemetry import Metrics
-from cluster.workers import WorkerPool
+from cluster.signing.pool import WorkerPool
 from fsm.commands import Applied, Command, LeafKind, LeafRecord, RecordLeaves, Rejected
 from fsm.ledger import LedgerRow
 from providers.api import IssuedLeaf
