@@ -23,9 +23,9 @@ from cluster.base.signals import wait_any
 from cluster.base.telemetry import Metrics
 from cluster.ca_config import first_cluster_id, first_settings, policies_of, without_key
 from cluster.candidate import Candidate
-from cluster.ledger_reads import LedgerReads
 from cluster.provider_watch import ProviderWatch
 from cluster.raft.replica import Replica
+from cluster.record.reads import LedgerReads
 from cluster.renewal import PutOff, Renewer
 from cluster.roots import expires_soon, root_of
 from cluster.rotation import RotationRequest, Rotator

@@ -27,7 +27,6 @@ from cluster.base.telemetry import EventLog, Metrics, configure_logging
 from cluster.http.app import create_app, start_http
 from cluster.http.transfers import remove_leftovers
 from cluster.leader import Leader
-from cluster.ledger_reads import LedgerReads
 from cluster.membership import Membership
 from cluster.operator_rotation import OperatorRotation
 from cluster.provider_watch import ProviderWatch
@@ -38,6 +37,7 @@ from cluster.raft.node import CompactionPolicy
 from cluster.raft.replica import Replica, ReplicaSettings
 from cluster.raft.snapshot import SnapshotDamaged
 from cluster.reconfigure import Reconfigurer
+from cluster.record.reads import LedgerReads
 from cluster.renewal import Renewer
 from cluster.roots import expires_soon
 from cluster.rotation import Rotator

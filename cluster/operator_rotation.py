@@ -10,10 +10,10 @@ from cluster.base.clock import Clock
 from cluster.base.errors import InternalError, NotFound, NotReady, Refused
 from cluster.ca_config import CASettings, policies_of, without_key
 from cluster.candidate import Candidate
-from cluster.ledger_reads import LedgerReads
 from cluster.proof import MAX_CHAIN_BYTES
 from cluster.raft.replica import Replica
 from cluster.reconfigure import Attempt, base_index, done_before
+from cluster.record.reads import LedgerReads
 from cluster.rotation import RotationRequest, Rotator, retention_seconds
 from cluster.uptake import UptakeMeter
 from fsm.state import CAConfig, CARoot, RotationPhase, State

@@ -24,11 +24,11 @@ from cluster.base.config import NodeConfig
 from cluster.base.errors import NoLeader, NotLeader, NotReady
 from cluster.base.telemetry import Metrics
 from cluster.leaf import LeafCache, NewLeaf
-from cluster.ledger_reads import LedgerReads
 from cluster.membership import Membership
 from cluster.operator_rotation import OperatorRotation
 from cluster.raft.replica import Replica
 from cluster.reconfigure import Attempt, Reconfigurer
+from cluster.record.reads import LedgerReads
 from cluster.rpc.forward import Call, Forwarder, Operations
 from cluster.rpc.messages import (
     pack_cert,

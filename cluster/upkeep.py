@@ -13,8 +13,8 @@ from cryptography import x509
 from cluster.base.allocator import return_free_memory
 from cluster.base.log import Log
 from cluster.base.telemetry import Metrics
-from cluster.ledger_reads import LedgerReads
 from cluster.raft.replica import Replica
+from cluster.record.reads import LedgerReads
 
 _LOOK_SECONDS: Final = 10.0
 #: The alarm ends when there is this much more than it begins at, so that it does not flap.

@@ -13,9 +13,9 @@ from typing import Any, Final
 from cluster.api.ca import Uptake
 from cluster.base.clock import Clock
 from cluster.base.errors import ClusterError
-from cluster.ledger_reads import LedgerReads
 from cluster.raft.membership import Member
 from cluster.raft.replica import Replica
+from cluster.record.reads import LedgerReads
 from fsm.state import Rotation, RotationPhase
 
 #: A server that does not answer in time is left out of this look.

@@ -23,7 +23,6 @@ from cluster.base.signals import Signal
 from cluster.base.telemetry import Metrics
 from cluster.base.wire import pack_error, unpack_error
 from cluster.leader import Leader
-from cluster.ledger_reads import LedgerReads
 from cluster.membership import Membership
 from cluster.operator_rotation import OperatorRotation
 from cluster.provider_watch import ProviderWatch
@@ -32,6 +31,7 @@ from cluster.raft.membership import ChangeKind, Member, Members, MembershipChang
 from cluster.raft.node import NodeStatus
 from cluster.raft.replica import Leadership, Replica
 from cluster.reconfigure import Attempt, Reconfigurer
+from cluster.record.reads import LedgerReads
 from cluster.renewal import Renewer
 from cluster.rotation import Rotator
 from cluster.seal import FileKey, Sealer, write_key_file

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from cluster.ledger_reads import LedgerReads
+from cluster.record.reads import LedgerReads
 from fsm.commands import LeafRecord, RecordLeaves
 from fsm.ledger import LedgerReader
 from tests.unit.cluster_core.fake_cluster import FakeCluster, no_flush
