@@ -18,6 +18,7 @@ from typing import Any, Final, NoReturn
 import uvloop
 
 from cluster.authority import Authority
+from cluster.backup.restore import Snapshots, SnapshotWork
 from cluster.base.allocator import limit_arenas
 from cluster.base.clock import Clock, SystemClock
 from cluster.base.config import NodeConfig
@@ -47,7 +48,6 @@ from cluster.seal import NodeFile, Sealer, SealError, key_source
 from cluster.service import LeaderWork, NodeService
 from cluster.signing.pipeline import SigningPipeline
 from cluster.signing.pool import WorkerPool
-from cluster.snapshots import Snapshots, SnapshotWork
 from cluster.tls.contexts import NodeTls, TlsFiles
 from cluster.upkeep import CertificateFiles, DiskSpace, Scrub, keep_scrubbing, look_after
 from cluster.uptake import UptakeMeter, Watchers

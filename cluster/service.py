@@ -19,6 +19,7 @@ from cluster.api.leaves import IssuedCert, LocalLeaf
 from cluster.api.reads import ReadLevel, ReadPoint, roots_index
 from cluster.api.servers import ClusterInfo
 from cluster.authority import Authority
+from cluster.backup.restore import Snapshots, SnapshotWork
 from cluster.base.clock import Clock
 from cluster.base.config import NodeConfig
 from cluster.base.errors import NoLeader, NotLeader, NotReady
@@ -43,7 +44,6 @@ from cluster.rpc.messages import (
 from cluster.signing.pipeline import minimal
 from cluster.signing.pool import WorkerPool
 from cluster.signing.serials import new_serial
-from cluster.snapshots import Snapshots, SnapshotWork
 from cluster.uptake import Watchers
 from fsm.codec import dump_state
 from fsm.ledger import LedgerQuery, LedgerRow

@@ -47,7 +47,7 @@ def add_parser(subcommands: Subcommands) -> None:
 
 
 def run_save(args: argparse.Namespace) -> int:
-    from cluster.backup import MAX_FILE_BYTES
+    from cluster.backup.file import MAX_FILE_BYTES
 
     api = api_from(args)
     with failing_as("Error saving snapshot"), new_file_at_end(args.file) as file:
@@ -98,7 +98,7 @@ def run_inspect(args: argparse.Namespace) -> int:
 
 def _checked(path: Path) -> "Meta":
     """All of the file is read and checked. Raises: CommandError."""
-    from cluster import backup
+    from cluster.backup import file as backup
 
     try:
         return backup.read(path)[0]

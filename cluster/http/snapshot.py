@@ -1,4 +1,4 @@
-"""/v1/snapshot: the CA and the record of certificates as one file to keep, and back (cluster/backup.py).
+"""/v1/snapshot: the CA and the record of certificates as one file to keep, and back (cluster/backup/file.py).
 
 Files are large: they are streamed between the disk and the client, and never held in memory.
 """
@@ -11,7 +11,7 @@ from typing import IO, Final
 from aiohttp import web
 
 from cluster.api.reads import ReadLevel
-from cluster.backup import MAX_FILE_BYTES
+from cluster.backup.file import MAX_FILE_BYTES
 from cluster.base.errors import BadRequest
 from cluster.http.blocking import query_headers, query_options
 from cluster.http.body import BROKEN

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster import backup
 from cluster.api.backups import Meta
+from cluster.backup import file as backup
 from tests.unit.cli.conftest import Run
 from tests.unit.cli.fake_api import FakeApi
 from tests.unit.fsm import samples

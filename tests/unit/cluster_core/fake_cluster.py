@@ -17,6 +17,7 @@ import msgpack
 
 from cluster.api.ca import ConfigUpdate
 from cluster.authority import Authority
+from cluster.backup.restore import SnapshotWork
 from cluster.base.config import ConnectSection
 from cluster.base.errors import CommitUnknown, NoLeader, NotLeader, Refused
 from cluster.base.signals import Signal
@@ -39,7 +40,6 @@ from cluster.service import LeaderWork
 from cluster.signing.pipeline import SigningPipeline
 from cluster.signing.pool import WorkerPool
 from cluster.signing.worker import Host
-from cluster.snapshots import SnapshotWork
 from cluster.uptake import UptakeMeter, Watchers
 from fsm.codec import dump_command, load_command
 from fsm.commands import Applied, Command, Rejected

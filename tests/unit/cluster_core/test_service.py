@@ -10,10 +10,10 @@ import pytest
 
 from cluster.api.ca import ConfigUpdate
 from cluster.api.reads import ReadLevel
+from cluster.backup.restore import Snapshots
 from cluster.base.config import ConnectSection, parse_config
 from cluster.base.errors import CommitUnknown, InternalError, NoLeader, NotReady, StaleIndex
 from cluster.service import NodeService
-from cluster.snapshots import Snapshots
 from fsm.commands import Command, RecordLeaves, SetConfig
 from fsm.ledger import LedgerQuery
 from providers.errors import CSRRejected

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from cluster import backup
-from cluster.backup import SnapshotInvalid
+from cluster.backup import file as backup
+from cluster.backup.file import SnapshotInvalid
+from cluster.backup.restore import Snapshots
 from cluster.base.errors import Refused
 from cluster.rpc.forward import Call
 from cluster.signing.pipeline import minimal
 from cluster.signing.serials import new_serial
-from cluster.snapshots import Snapshots
 from tests.unit.cluster_core.fake_cluster import FakeCluster, Node, bootstrapped, eventually, running
 
 

@@ -13,7 +13,7 @@ from cluster.api.facts import Digest
 from cluster.api.leaves import IssuedCert, LocalLeaf
 from cluster.api.reads import ReadLevel, ReadPoint
 from cluster.api.servers import ClusterInfo, ServerInfo
-from cluster.backup import SnapshotInvalid
+from cluster.backup.file import SnapshotInvalid
 from cluster.base.config import NodeConfig, parse_config
 from cluster.base.errors import BadRequest, InternalError, NoLeader, NotFound, NotReady, Refused, StaleIndex
 from cluster.base.telemetry import Metrics

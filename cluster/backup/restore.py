@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from cluster import backup
 from cluster.api.backups import Meta
 from cluster.authority import Authority, open_record
-from cluster.backup import Row
+from cluster.backup import file as backup
+from cluster.backup.file import Row
 from cluster.base.clock import Clock
 from cluster.base.errors import InternalError, Refused
 from cluster.base.log import Log
