@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from cluster.agent.leaves import LeafCache, NewLeaf
 from cluster.api.backups import Meta
 from cluster.api.ca import ConfigUpdate, RotateRequest, RotationPlan, Steering, Uptake
 from cluster.api.facts import Digest
@@ -24,7 +25,6 @@ from cluster.base.clock import Clock
 from cluster.base.config import NodeConfig
 from cluster.base.errors import NoLeader, NotLeader, NotReady
 from cluster.base.telemetry import Metrics
-from cluster.leaf import LeafCache, NewLeaf
 from cluster.membership import Membership
 from cluster.operator_rotation import OperatorRotation
 from cluster.raft.replica import Replica
@@ -380,7 +380,7 @@ class NodeService:
 
 
 class _Roots:
-    """`cluster.leaf.RootFeed` over a node."""
+    """`cluster.agent.leaves.RootFeed` over a node."""
 
     def __init__(self, service: NodeService) -> None:
         self._service = service

@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import pytest
 
+from cluster.agent.leaves import LeafCache, NewLeaf
 from cluster.api.leaves import IssuedCert, LocalLeaf
 from cluster.base.errors import NoLeader, Overloaded, RateLimitReached
-from cluster.leaf import LeafCache, NewLeaf
 from fsm.state import CARoot, State
 from providers.errors import CSRRejected
 from providers.x509 import colon_hex, load_cert, subject_key_id
@@ -299,7 +299,7 @@ async def test_watch_with_an_index_of_nothing_yet_gets_the_first_leaf(backend: B
 async def test_cache_is_bounded_and_drops_what_was_used_longest_ago(
     backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cluster.leaf._MAX_SERVICES", 3)
+    monkeypatch.setattr("cluster.agent.leaves._MAX_SERVICES", 3)
     for service in ("a", "b", "c", "a", "d"):
         await backend.get(service)
     assert len(backend.cache) == 3
@@ -317,7 +317,7 @@ async def test_leaf_nobody_asked_for_in_three_days_is_dropped(backend: Backend) 
 async def test_cache_full_of_requests_under_way_refuses_one_more(
     backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cluster.leaf._MAX_SERVICES", 2)
+    monkeypatch.setattr("cluster.agent.leaves._MAX_SERVICES", 2)
     backend.gate = asyncio.Event()
     requests = [asyncio.ensure_future(backend.get(service)) for service in "ab"]
     while len(backend.issued) < 2:
