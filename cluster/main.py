@@ -17,7 +17,6 @@ from typing import Any, Final, NoReturn
 
 import uvloop
 
-from cluster.authority import Authority
 from cluster.backup.restore import Snapshots, SnapshotWork
 from cluster.base.allocator import limit_arenas
 from cluster.base.clock import Clock, SystemClock
@@ -25,23 +24,25 @@ from cluster.base.config import NodeConfig
 from cluster.base.log import Log
 from cluster.base.signals import wait_any
 from cluster.base.telemetry import EventLog, Metrics, configure_logging
+from cluster.ca.authority import Authority
+from cluster.ca.leader import Leader
+from cluster.ca.operators import OperatorRotation
+from cluster.ca.provider_watch import ProviderWatch
+from cluster.ca.reconfigure import Reconfigurer
+from cluster.ca.renewal import Renewer
+from cluster.ca.roots import expires_soon
+from cluster.ca.rotation import Rotator
+from cluster.ca.uptake import UptakeMeter, Watchers
 from cluster.http.app import create_app, start_http
 from cluster.http.transfers import remove_leftovers
-from cluster.leader import Leader
 from cluster.membership import Membership
-from cluster.operator_rotation import OperatorRotation
-from cluster.provider_watch import ProviderWatch
 from cluster.raft.core import RaftTiming
 from cluster.raft.journal import JournalDamaged
 from cluster.raft.membership import Member
 from cluster.raft.node import CompactionPolicy
 from cluster.raft.replica import Replica, ReplicaSettings
 from cluster.raft.snapshot import SnapshotDamaged
-from cluster.reconfigure import Reconfigurer
 from cluster.record.reads import LedgerReads
-from cluster.renewal import Renewer
-from cluster.roots import expires_soon
-from cluster.rotation import Rotator
 from cluster.rpc.forward import Forwarder
 from cluster.rpc.server import RpcServer
 from cluster.seal import NodeFile, Sealer, SealError, key_source
@@ -50,7 +51,6 @@ from cluster.signing.pipeline import SigningPipeline
 from cluster.signing.pool import WorkerPool
 from cluster.tls.contexts import NodeTls, TlsFiles
 from cluster.upkeep import CertificateFiles, DiskSpace, Scrub, keep_scrubbing, look_after
-from cluster.uptake import UptakeMeter, Watchers
 from fsm.duties import DutyPolicy
 from fsm.ledger import LedgerDamaged
 from fsm.state import SealKey

@@ -19,16 +19,17 @@ from cluster.api.facts import Digest
 from cluster.api.leaves import IssuedCert, LocalLeaf
 from cluster.api.reads import ReadLevel, ReadPoint, roots_index
 from cluster.api.servers import ClusterInfo
-from cluster.authority import Authority
 from cluster.backup.restore import Snapshots, SnapshotWork
 from cluster.base.clock import Clock
 from cluster.base.config import NodeConfig
 from cluster.base.errors import NoLeader, NotLeader, NotReady
 from cluster.base.telemetry import Metrics
+from cluster.ca.authority import Authority
+from cluster.ca.operators import OperatorRotation
+from cluster.ca.reconfigure import Attempt, Reconfigurer
+from cluster.ca.uptake import Watchers
 from cluster.membership import Membership
-from cluster.operator_rotation import OperatorRotation
 from cluster.raft.replica import Replica
-from cluster.reconfigure import Attempt, Reconfigurer
 from cluster.record.reads import LedgerReads
 from cluster.rpc.forward import Call, Forwarder, Operations
 from cluster.rpc.messages import (
@@ -44,7 +45,6 @@ from cluster.rpc.messages import (
 from cluster.signing.pipeline import minimal
 from cluster.signing.pool import WorkerPool
 from cluster.signing.serials import new_serial
-from cluster.uptake import Watchers
 from fsm.codec import dump_state
 from fsm.ledger import LedgerQuery, LedgerRow
 from fsm.state import State

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from cluster.api.backups import Meta
-from cluster.authority import Authority, open_record
 from cluster.backup import file as backup
 from cluster.backup.file import Row
 from cluster.base.clock import Clock
 from cluster.base.errors import InternalError, Refused
 from cluster.base.log import Log
+from cluster.ca.authority import Authority, open_record
 from cluster.raft.replica import Replica
 from cluster.rpc.forward import Call, Forwarder
 from cluster.seal import Sealer, SealError

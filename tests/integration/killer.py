@@ -16,11 +16,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
-import cluster.leader
+import cluster.ca.leader
 import cluster.raft.machine
 from cluster.base.clock import SystemClock
+from cluster.ca.leader import Leader
 from cluster.cli.main import main
-from cluster.leader import Leader
 from cluster.raft.replica import Replica
 from fsm.apply import apply
 from fsm.commands import AdvanceRotation, Applied, Command, Rejected
@@ -168,7 +168,7 @@ def _note_what_is_applied(desk: Desk) -> None:
 
 def _turn_clock(desk: Desk) -> None:
     _replace(SystemClock, "now", lambda _self: time.time() + desk.clock_seconds)
-    _replace(cluster.leader, "_LOOK_SECONDS", _LOOK_SECONDS)
+    _replace(cluster.ca.leader, "_LOOK_SECONDS", _LOOK_SECONDS)
 
 
 def _replace(owner: Any, name: str, value: object) -> None:

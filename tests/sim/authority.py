@@ -1,4 +1,4 @@
-"""CA work with made-up keys and certificates: the commands that cluster/leader.py and cluster/rotation.py propose.
+"""CA work with made-up keys and certificates: the commands that the leader and its rotations propose (cluster/ca).
 
 Functions of the state alone, but for the names of new things. Whoever leads looks at the state, works for a while, and
 proposes; the work may end anywhere, and another leader finds the same duty.
@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
-from cluster.roots import links_of, local_chain, needed_links
-from cluster.rotation import retention_seconds
+from cluster.ca.roots import links_of, local_chain, needed_links
+from cluster.ca.rotation import retention_seconds
 from fsm.commands import (
     AbortRotation,
     AdvanceRotation,

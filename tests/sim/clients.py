@@ -112,7 +112,7 @@ def _told(outcome: Any) -> register.Outcome:
 
 
 class LeaderWork:
-    """Every node's own: while it leads it does the next duty, as cluster/leader.py does.
+    """Every node's own: while it leads it does the next duty, as cluster/ca/leader.py does.
 
     Nothing of it outlives the process, and nothing is remembered between two looks.
     """

@@ -16,31 +16,31 @@ from typing import Any, cast
 import msgpack
 
 from cluster.api.ca import ConfigUpdate
-from cluster.authority import Authority
 from cluster.backup.restore import SnapshotWork
 from cluster.base.config import ConnectSection
 from cluster.base.errors import CommitUnknown, NoLeader, NotLeader, Refused
 from cluster.base.signals import Signal
 from cluster.base.telemetry import Metrics
 from cluster.base.wire import pack_error, unpack_error
-from cluster.leader import Leader
+from cluster.ca.authority import Authority
+from cluster.ca.leader import Leader
+from cluster.ca.operators import OperatorRotation
+from cluster.ca.provider_watch import ProviderWatch
+from cluster.ca.reconfigure import Attempt, Reconfigurer
+from cluster.ca.renewal import Renewer
+from cluster.ca.rotation import Rotator
+from cluster.ca.uptake import UptakeMeter, Watchers
 from cluster.membership import Membership
-from cluster.operator_rotation import OperatorRotation
-from cluster.provider_watch import ProviderWatch
 from cluster.raft.machine import ReplicatedMachine
 from cluster.raft.membership import ChangeKind, Member, Members, MembershipChange, changed
 from cluster.raft.node import NodeStatus
 from cluster.raft.replica import Leadership, Replica
-from cluster.reconfigure import Attempt, Reconfigurer
 from cluster.record.reads import LedgerReads
-from cluster.renewal import Renewer
-from cluster.rotation import Rotator
 from cluster.seal import FileKey, Sealer, write_key_file
 from cluster.service import LeaderWork
 from cluster.signing.pipeline import SigningPipeline
 from cluster.signing.pool import WorkerPool
 from cluster.signing.worker import Host
-from cluster.uptake import UptakeMeter, Watchers
 from fsm.codec import dump_command, load_command
 from fsm.commands import Applied, Command, Rejected
 from fsm.duties import DutyPolicy

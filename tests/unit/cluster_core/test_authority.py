@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from cluster.authority import ProviderRecord, open_record, seal_record
 from cluster.base.errors import InternalError, NotLeader, NotReady, RateLimitReached
+from cluster.ca.authority import ProviderRecord, open_record, seal_record
 from cluster.seal import SealError
 from providers.errors import CSRRejected
 from tests.unit.cluster_core.csrs import serial, service_csr

@@ -5,7 +5,7 @@ import uuid
 import pytest
 
 from cluster.base.config import ConnectSection
-from cluster.ca_config import CASettings, first_cluster_id, first_settings, keep_secrets, settings_of
+from cluster.ca.settings import CASettings, first_cluster_id, first_settings, keep_secrets, settings_of
 from providers.errors import ConfigInvalid
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from cluster.api.ca import ConfigUpdate
-from cluster.authority import open_record
 from cluster.base.config import ConnectSection
-from cluster.reconfigure import Attempt
+from cluster.ca.authority import open_record
+from cluster.ca.reconfigure import Attempt
 from fsm.commands import (
     Command,
     InitConfig,
@@ -38,7 +38,7 @@ BOOTSTRAP = [InitSeal, InitConfig, SetProviderState, SetRootsConfig]
 
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cluster.leader._FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr("cluster.ca.leader._FIRST_PAUSE_SECONDS", 0.001)
 
 
 def kinds(commands: list[Command]) -> list[type]:
@@ -208,7 +208,7 @@ async def test_bootstrap_that_fails_is_reported_and_tried_again_and_the_leader_s
 
 
 async def test_pauses_stop_growing(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cluster.leader._LONGEST_PAUSE_SECONDS", 0.002)
+    monkeypatch.setattr("cluster.ca.leader._LONGEST_PAUSE_SECONDS", 0.002)
     node = Node(cluster, "a", connect=ConnectSection(ca_provider="nope"))
     async with running(node):
         cluster.elect("a")
@@ -266,7 +266,7 @@ async def test_another_root_than_the_agreed_one_is_never_signed_with(tmp_path: P
 async def test_expired_records_are_tidied_a_few_at_a_time(
     cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cluster.leader._TIDY_AT_MOST", 1)
+    monkeypatch.setattr("cluster.ca.leader._TIDY_AT_MOST", 1)
     for number in range(1, 4):
         cluster.commit(
             RecordLeaves(

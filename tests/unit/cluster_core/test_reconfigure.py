@@ -9,7 +9,6 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from cluster.api.ca import ConfigUpdate
-from cluster.authority import open_record
 from cluster.base.config import ConnectSection
 from cluster.base.errors import (
     AnswerLost,
@@ -21,7 +20,8 @@ from cluster.base.errors import (
     NotReady,
     StaleIndex,
 )
-from cluster.reconfigure import Attempt
+from cluster.ca.authority import open_record
+from cluster.ca.reconfigure import Attempt
 from fsm.commands import Command, SetConfig, SetRoots
 from fsm.state import State
 from providers.errors import ChainInvalid, ProviderUnavailable

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cluster.roots import intermediate_of, root_of
+from cluster.ca.roots import intermediate_of, root_of
 from fsm.apply import broken_invariant
 from fsm.state import CAConfig, ProviderState, State
 from providers import x509

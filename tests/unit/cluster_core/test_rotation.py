@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from cluster.authority import open_record
 from cluster.base.errors import AnswerLost, CommitUnknown, InternalError, Refused
 from cluster.base.telemetry import Metrics
+from cluster.ca.authority import open_record
+from cluster.ca.roots import links_of
+from cluster.ca.rotation import MAX_CHAIN_LINKS, NO_CROSS_SIGNING, retention_seconds
 from cluster.main import _publish
-from cluster.roots import links_of
-from cluster.rotation import MAX_CHAIN_LINKS, NO_CROSS_SIGNING, retention_seconds
 from cluster.signing.pipeline import minimal
 from cluster.signing.serials import new_serial
 from fsm.commands import (
@@ -51,7 +51,7 @@ STEPS: list[type] = [BeginRotation, AdvanceRotation, AdvanceRotation, FinishRota
 
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cluster.leader._FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr("cluster.ca.leader._FIRST_PAUSE_SECONDS", 0.001)
 
 
 @pytest.fixture
@@ -364,7 +364,7 @@ async def test_middle_root_that_goes_first_leaves_the_path_to_the_oldest(node: N
 async def test_chain_that_would_become_too_long_is_refused_with_the_date(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cluster.rotation.MAX_CHAIN_BYTES", 7500)
+    monkeypatch.setattr("cluster.ca.rotation.MAX_CHAIN_BYTES", 7500)
     await rotate(node, {"PrivateKeyBits": 384})
     await rotate(node, {"PrivateKeyBits": 521})
     before = node.cluster.state

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from cluster.api.ca import RotateRequest
-from cluster.authority import open_record
 from cluster.base.config import ConnectSection
 from cluster.base.errors import InternalError, Refused
-from cluster.roots import links_of, local_chain
-from cluster.rotation import MAX_CHAIN_LINKS
+from cluster.ca.authority import open_record
+from cluster.ca.roots import links_of, local_chain
+from cluster.ca.rotation import MAX_CHAIN_LINKS
 from cluster.signing.pipeline import minimal
 from cluster.signing.serials import new_serial
 from fsm.commands import Command, FinishRotation, RenewSigning
@@ -47,8 +47,8 @@ CONFIG: dict[str, object] = {
 
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cluster.leader._FIRST_PAUSE_SECONDS", 0.001)
-    monkeypatch.setattr("cluster.leader._LOOK_SECONDS", 0.05)
+    monkeypatch.setattr("cluster.ca.leader._FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr("cluster.ca.leader._LOOK_SECONDS", 0.05)
 
 
 @pytest.fixture
@@ -418,7 +418,7 @@ async def test_root_that_the_mount_has_already_is_refused_before_anything_begins
 
 
 async def rotate(node: Node) -> str:
-    from cluster.reconfigure import Attempt
+    from cluster.ca.reconfigure import Attempt
 
     return await node.operator_rotation.rotate(
         RotateRequest(), Attempt(b"1", node.cluster.state.ca_index, is_repeat=False)

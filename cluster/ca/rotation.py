@@ -14,14 +14,14 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final
 
-from cluster.authority import Authority, ProviderRecord, open_record, seal_record, settings_in
 from cluster.base.clock import Clock
 from cluster.base.errors import InternalError, LostRace, Refused
 from cluster.base.log import Log
-from cluster.ca_config import CASettings
-from cluster.proof import MAX_CHAIN_BYTES, prove
+from cluster.ca.authority import Authority, ProviderRecord, open_record, seal_record, settings_in
+from cluster.ca.proof import MAX_CHAIN_BYTES, prove
+from cluster.ca.roots import intermediates_of, links_of, local_chain, needed_links, root_of
+from cluster.ca.settings import CASettings
 from cluster.raft.replica import Replica
-from cluster.roots import intermediates_of, links_of, local_chain, needed_links, root_of
 from cluster.signing.pipeline import minimal
 from cluster.signing.serials import new_serial
 from fsm.apply import STALE_INDEX

@@ -7,11 +7,11 @@ import asyncio
 import contextlib
 from typing import Final
 
-from cluster.authority import Authority
 from cluster.base.clock import Clock
 from cluster.base.errors import ClusterError
 from cluster.base.log import Log
 from cluster.base.telemetry import Metrics
+from cluster.ca.authority import Authority
 from fsm.state import State
 from providers.errors import ProviderError
 

@@ -14,23 +14,23 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Final, NoReturn
 
-from cluster.authority import Authority, ProviderRecord, open_record, seal_record, settings_in
 from cluster.base.clock import Clock
 from cluster.base.config import ConnectSection
 from cluster.base.errors import ClusterError, InternalError
 from cluster.base.log import Log
 from cluster.base.signals import wait_any
 from cluster.base.telemetry import Metrics
-from cluster.ca_config import first_cluster_id, first_settings, policies_of, without_key
-from cluster.candidate import Candidate
-from cluster.provider_watch import ProviderWatch
+from cluster.ca.authority import Authority, ProviderRecord, open_record, seal_record, settings_in
+from cluster.ca.candidate import Candidate
+from cluster.ca.provider_watch import ProviderWatch
+from cluster.ca.renewal import PutOff, Renewer
+from cluster.ca.roots import expires_soon, root_of
+from cluster.ca.rotation import RotationRequest, Rotator
+from cluster.ca.settings import first_cluster_id, first_settings, policies_of, without_key
+from cluster.ca.uptake import UptakeMeter
 from cluster.raft.replica import Replica
 from cluster.record.reads import LedgerReads
-from cluster.renewal import PutOff, Renewer
-from cluster.roots import expires_soon, root_of
-from cluster.rotation import RotationRequest, Rotator
 from cluster.signing.serials import new_intent
-from cluster.uptake import UptakeMeter
 from fsm.commands import Command, InitConfig, InitSeal, Rejected, SetProviderState, SetRootsConfig, TidyLedger
 from fsm.duties import Duty, DutyPolicy, Renewal, next_duty, next_time, tidy_time
 from fsm.state import CAConfig, RotationPhase, State

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from cluster.api.ca import ConfigUpdate
-from cluster.authority import Authority, ProviderRecord, open_record, seal_record, settings_in
 from cluster.base.clock import Clock
 from cluster.base.errors import (
     AnswerLost,
@@ -29,10 +28,11 @@ from cluster.base.errors import (
 )
 from cluster.base.log import Log
 from cluster.base.signals import wait_any
-from cluster.ca_config import CASettings, keep_secrets, policies_of, settings_of
-from cluster.candidate import Candidate
+from cluster.ca.authority import Authority, ProviderRecord, open_record, seal_record, settings_in
+from cluster.ca.candidate import Candidate
+from cluster.ca.rotation import LOST_RACE, SAME_ROOT, RotationRequest, Rotator
+from cluster.ca.settings import CASettings, keep_secrets, policies_of, settings_of
 from cluster.raft.replica import Replica
-from cluster.rotation import LOST_RACE, SAME_ROOT, RotationRequest, Rotator
 from fsm.apply import STALE_INDEX
 from fsm.commands import Rejected, SetConfig
 from fsm.state import CAConfig, RotationPhase, State

@@ -8,15 +8,15 @@ pauses.
 from dataclasses import replace
 from typing import Final
 
-from cluster.authority import Authority, ProviderRecord, open_record, seal_record, settings_in
 from cluster.base.clock import Clock
 from cluster.base.errors import ClusterError, InternalError
 from cluster.base.log import Log
 from cluster.base.telemetry import Metrics
-from cluster.candidate import Candidate
-from cluster.proof import prove
+from cluster.ca.authority import Authority, ProviderRecord, open_record, seal_record, settings_in
+from cluster.ca.candidate import Candidate
+from cluster.ca.proof import prove
+from cluster.ca.roots import intermediates_of, links_of, trusted_through
 from cluster.raft.replica import Replica
-from cluster.roots import intermediates_of, links_of, trusted_through
 from fsm.commands import Rejected, RenewSigning
 from fsm.duties import Duty, Renewal
 from fsm.state import CAConfig, CARoot, State

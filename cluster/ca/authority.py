@@ -18,8 +18,8 @@ from cluster.api.leaves import IssuedCert
 from cluster.base.clock import Clock
 from cluster.base.errors import ChangeUnderWay, InternalError, NotLeader, NotReady
 from cluster.base.signals import Signal
-from cluster.ca_config import CASettings
-from cluster.roots import local_chain
+from cluster.ca.roots import local_chain
+from cluster.ca.settings import CASettings
 from cluster.seal import Sealer
 from cluster.signing.pipeline import SigningContext, SigningLimiter, SigningPipeline
 from cluster.signing.pool import Configured, ProviderSetup, WorkerPool

@@ -5,17 +5,17 @@ from dataclasses import replace
 from typing import Final
 
 from cluster.api.ca import RotateRequest, RotationPlan, Steering, Uptake
-from cluster.authority import Authority, ProviderRecord, open_record, settings_in
 from cluster.base.clock import Clock
 from cluster.base.errors import InternalError, NotFound, NotReady, Refused
-from cluster.ca_config import CASettings, policies_of, without_key
-from cluster.candidate import Candidate
-from cluster.proof import MAX_CHAIN_BYTES
+from cluster.ca.authority import Authority, ProviderRecord, open_record, settings_in
+from cluster.ca.candidate import Candidate
+from cluster.ca.proof import MAX_CHAIN_BYTES
+from cluster.ca.reconfigure import Attempt, base_index, done_before
+from cluster.ca.rotation import RotationRequest, Rotator, retention_seconds
+from cluster.ca.settings import CASettings, policies_of, without_key
+from cluster.ca.uptake import UptakeMeter
 from cluster.raft.replica import Replica
-from cluster.reconfigure import Attempt, base_index, done_before
 from cluster.record.reads import LedgerReads
-from cluster.rotation import RotationRequest, Rotator, retention_seconds
-from cluster.uptake import UptakeMeter
 from fsm.state import CAConfig, CARoot, RotationPhase, State
 from providers.errors import ConfigInvalid
 from providers.profiles import CommonConfig

@@ -6,7 +6,7 @@ The leaf is thrown away, and so is its key.
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from cluster.authority import Authority
+from cluster.ca.authority import Authority
 from cluster.signing.pipeline import minimal
 from cluster.signing.serials import new_serial
 from fsm.state import CARoot, State

@@ -2,9 +2,9 @@
 
 import secrets
 
-from cluster.authority import Authority
 from cluster.base.errors import InternalError
-from cluster.ca_config import CASettings
+from cluster.ca.authority import Authority
+from cluster.ca.settings import CASettings
 from cluster.signing.pool import Configured
 from cluster.signing.serials import new_intent
 from providers import x509
