@@ -35,7 +35,9 @@ from cluster.ca.rotation import Rotator
 from cluster.ca.uptake import UptakeMeter, Watchers
 from cluster.http.app import create_app, start_http
 from cluster.http.transfers import remove_leftovers
-from cluster.membership import Membership
+from cluster.node.servers import Membership
+from cluster.node.service import LeaderWork, NodeService
+from cluster.node.upkeep import CertificateFiles, DiskSpace, Scrub, keep_scrubbing, look_after
 from cluster.raft.core import RaftTiming
 from cluster.raft.journal import JournalDamaged
 from cluster.raft.membership import Member
@@ -46,11 +48,9 @@ from cluster.record.reads import LedgerReads
 from cluster.rpc.forward import Forwarder
 from cluster.rpc.server import RpcServer
 from cluster.seal import NodeFile, Sealer, SealError, key_source
-from cluster.service import LeaderWork, NodeService
 from cluster.signing.pipeline import SigningPipeline
 from cluster.signing.pool import WorkerPool
 from cluster.tls.contexts import NodeTls, TlsFiles
-from cluster.upkeep import CertificateFiles, DiskSpace, Scrub, keep_scrubbing, look_after
 from fsm.duties import DutyPolicy
 from fsm.ledger import LedgerDamaged
 from fsm.state import SealKey

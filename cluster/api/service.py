@@ -1,8 +1,8 @@
 """What one node offers to whoever speaks for clients (the HTTP API): values and one Protocol, no behaviour.
 
-`cluster.service.NodeService` is the real thing. Everything here may be called on any node; what only the leader can do
-is forwarded, waits for a leader while none is known, and raises an error of `cluster.base.errors` that says whether
-it was done.
+`cluster.node.service.NodeService` is the real thing. Everything here may be called on any node; what only the leader
+can do is forwarded, waits for a leader while none is known, and raises an error of `cluster.base.errors` that says
+whether it was done.
 """
 
 from collections.abc import Callable, Mapping

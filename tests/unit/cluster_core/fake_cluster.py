@@ -30,14 +30,14 @@ from cluster.ca.reconfigure import Attempt, Reconfigurer
 from cluster.ca.renewal import Renewer
 from cluster.ca.rotation import Rotator
 from cluster.ca.uptake import UptakeMeter, Watchers
-from cluster.membership import Membership
+from cluster.node.servers import Membership
+from cluster.node.service import LeaderWork
 from cluster.raft.machine import ReplicatedMachine
 from cluster.raft.membership import ChangeKind, Member, Members, MembershipChange, changed
 from cluster.raft.node import NodeStatus
 from cluster.raft.replica import Leadership, Replica
 from cluster.record.reads import LedgerReads
 from cluster.seal import FileKey, Sealer, write_key_file
-from cluster.service import LeaderWork
 from cluster.signing.pipeline import SigningPipeline
 from cluster.signing.pool import WorkerPool
 from cluster.signing.worker import Host

@@ -13,7 +13,7 @@ from cluster.api.reads import ReadLevel
 from cluster.backup.restore import Snapshots
 from cluster.base.config import ConnectSection, parse_config
 from cluster.base.errors import CommitUnknown, InternalError, NoLeader, NotReady, StaleIndex
-from cluster.service import NodeService
+from cluster.node.service import NodeService
 from fsm.commands import Command, RecordLeaves, SetConfig
 from fsm.ledger import LedgerQuery
 from providers.errors import CSRRejected

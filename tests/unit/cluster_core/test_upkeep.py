@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from cluster.base.telemetry import Metrics
-from cluster.upkeep import CertificateFiles, DiskSpace, Scrub
+from cluster.node.upkeep import CertificateFiles, DiskSpace, Scrub
 from tests.fakes import EventLog, FakeClock
 
 _BLOCK = 4096

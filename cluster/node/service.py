@@ -28,7 +28,7 @@ from cluster.ca.authority import Authority
 from cluster.ca.operators import OperatorRotation
 from cluster.ca.reconfigure import Attempt, Reconfigurer
 from cluster.ca.uptake import Watchers
-from cluster.membership import Membership
+from cluster.node.servers import Membership
 from cluster.raft.replica import Replica
 from cluster.record.reads import LedgerReads
 from cluster.rpc.forward import Call, Forwarder, Operations
