@@ -14,19 +14,6 @@ from cluster.api.service import Service
 from cluster.base.clock import Clock, SystemClock
 from cluster.base.config import HttpSection
 from cluster.base.log import Log
-from cluster.http import (
-    agent,
-    catalog,
-    certs,
-    configuration,
-    openapi,
-    operator,
-    roots,
-    rotation,
-    sign,
-    snapshot,
-    status,
-)
 from cluster.http.blocking import MAX_WAITING, Waiters
 from cluster.http.body import MAX_BODY_BYTES, answer_early, expect_continue
 from cluster.http.connection import ANSWER_SECONDS, HEAD_SECONDS, MAX_HEADER_BYTES, Connection, Door
@@ -40,6 +27,19 @@ from cluster.http.errors import (
 )
 from cluster.http.query import Query, check_path, parse_query
 from cluster.http.render import TEXT, empty_response
+from cluster.http.routes import (
+    agent,
+    catalog,
+    certs,
+    configuration,
+    openapi,
+    operator,
+    roots,
+    rotation,
+    sign,
+    snapshot,
+    status,
+)
 from cluster.http.transfers import Transfers
 
 ROUTES: Final[tuple[Route, ...]] = (

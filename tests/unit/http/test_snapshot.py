@@ -10,7 +10,8 @@ import pytest
 
 from cluster.api.reads import ReadLevel
 from cluster.base.errors import CommitUnknown, InternalError, Refused
-from cluster.http import body, snapshot, transfers
+from cluster.http import body, transfers
+from cluster.http.routes import snapshot
 from cluster.http.transfers import remove_leftovers
 from tests.unit.http.conftest import Running, Start, read_to_end, until
 

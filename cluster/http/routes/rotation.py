@@ -24,7 +24,7 @@ from cluster.http.context import Api, Route
 from cluster.http.errors import read_status
 from cluster.http.query import Query, shown
 from cluster.http.render import empty_response, json_response, rfc3339
-from cluster.http.roots import require_connect
+from cluster.http.routes.roots import require_connect
 from fsm.state import CARoot, Rotation, RotationOutcome, RotationPhase, State
 from providers.durations import HOUR, to_seconds
 from providers.keys import EC_BITS, RSA_BITS

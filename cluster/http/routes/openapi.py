@@ -8,7 +8,7 @@ from aiohttp import web
 from cluster.http.context import Api, Route
 from cluster.http.query import Query
 from cluster.http.render import json_response
-from cluster.http.rotation import ACTIONS
+from cluster.http.routes.rotation import ACTIONS
 from fsm.commands import LeafKind
 from fsm.state import RotationPhase
 

@@ -24,7 +24,7 @@ from cluster.http.context import Api, Route, requester
 from cluster.http.errors import leaf_status
 from cluster.http.query import Query
 from cluster.http.render import body_response, issued_cert, json_response
-from cluster.http.roots import require_config, require_connect, roots_object
+from cluster.http.routes.roots import require_config, require_connect, roots_object
 from providers.spiffe import Kind, SpiffeError, parse
 
 #: How long roots wait for a leader to prove them fresh; then what this node has is better than nothing.

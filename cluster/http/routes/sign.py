@@ -9,7 +9,7 @@ from cluster.http.body import decode_object, read_body, text_field
 from cluster.http.context import Api, Route, requester
 from cluster.http.query import Query
 from cluster.http.render import issued_cert, json_response
-from cluster.http.roots import require_connect
+from cluster.http.routes.roots import require_connect
 from providers.profiles import MAX_CSR_BYTES
 
 

@@ -22,8 +22,8 @@ from cluster.http.context import Api, Route, read_state
 from cluster.http.errors import read_status
 from cluster.http.query import Query, shown
 from cluster.http.render import empty_response, json_response, sorted_maps
-from cluster.http.roots import require_connect
-from cluster.http.rotation import wait_seconds
+from cluster.http.routes.roots import require_connect
+from cluster.http.routes.rotation import wait_seconds
 from fsm.state import CAConfig, State
 
 _ALIASES: Final = {"force_without_cross_signing": "forcewithoutcrosssigning"}
