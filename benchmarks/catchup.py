@@ -28,8 +28,8 @@ from benchmarks.load import LoadResult, run_load, sign_plan
 from benchmarks.machine import describe_machine
 from benchmarks.nodes import BenchError, LocalCluster, Node, cpu_seconds, kill, process_tree, running_cluster
 from benchmarks.stats import Spread
-from cluster.cli.cluster_file import ClusterFile
-from cluster.cli.local_cluster import HTTP_PORT, MAX_NODES, LocalNode, load_local, make_node, node_at
+from cluster.cli.dev.cluster_file import ClusterFile
+from cluster.cli.dev.local_cluster import HTTP_PORT, MAX_NODES, LocalNode, load_local, make_node, node_at
 from cluster.raft.node import CompactionPolicy
 
 _POOL: Final = 64

@@ -17,7 +17,7 @@ def add_parser(subcommands: Subcommands) -> None:
 def run(args: argparse.Namespace) -> int:
     from cluster.base.config import load_config
     from cluster.base.errors import ConfigError
-    from cluster.cli.cluster_file import note_pid
+    from cluster.cli.dev.cluster_file import note_pid
 
     try:
         config = load_config(args.config)

@@ -16,7 +16,7 @@ from cluster.client.errors import CommandError, Exit
 #: Command -> (module, summary). A module has `add_parser(subcommands)`, whose parser names `run(args) -> exit code`.
 GROUPS: Final = {
     "agent": ("cluster.cli.agent", "run one node in the foreground"),
-    "dev": ("cluster.cli.dev", "run a cluster on this machine"),
+    "dev": ("cluster.cli.dev.command", "run a cluster on this machine"),
     "ca": ("cluster.cli.ca", "look at the CA, configure it, sign and find certificates"),
     "doctor": ("cluster.cli.doctor", "say what is wrong with a cluster or a node, and what to do"),
     "members": ("cluster.cli.members", "list the servers and their health"),

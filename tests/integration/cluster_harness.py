@@ -29,9 +29,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from cluster.cli.cluster_file import ClusterFile
-from cluster.cli.dev_supervisor import NodeProcess, StopSignals, start_node, tail, wait_until_serving
-from cluster.cli.local_cluster import LocalNode, make_node, make_shared
+from cluster.cli.dev.cluster_file import ClusterFile
+from cluster.cli.dev.local_cluster import LocalNode, make_node, make_shared
+from cluster.cli.dev.supervisor import NodeProcess, StopSignals, start_node, tail, wait_until_serving
 from tests.ports import free_ports
 
 T = TypeVar("T")

@@ -17,7 +17,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from cluster.cli.cluster_file import ClusterFile
+from cluster.cli.dev.cluster_file import ClusterFile
 from cluster.client.api import Api, Origin
 from tests.ports import free_port_offset
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from cluster.cli import dev
-from cluster.cli.cluster_file import ClusterFile, Entry
-from cluster.cli.local_cluster import MAX_PORT_OFFSET, make_node, make_shared, node_at
+from cluster.cli.dev import command as dev
+from cluster.cli.dev.cluster_file import ClusterFile, Entry
+from cluster.cli.dev.local_cluster import MAX_PORT_OFFSET, make_node, make_shared, node_at
 from cluster.cli.locks import locked
 from tests.ports import free_port_offset
 from tests.unit.cli.conftest import Run
@@ -149,7 +149,7 @@ def test_add_node_needs_a_cluster(run: Run, tmp_path: Path, argv: str) -> None:
 
 
 def test_add_node_to_a_cluster_that_does_not_run(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from cluster.cli import dev_supervisor
+    from cluster.cli.dev import supervisor as dev_supervisor
 
     monkeypatch.setattr(dev_supervisor, "agent_command", lambda _config: ["sleep", "60"])
     make(tmp_path, 1, free_port_offset(2))

@@ -6,8 +6,8 @@ from types import ModuleType
 import pytest
 
 from cluster.base.config import NodeConfig
-from cluster.cli.cluster_file import ClusterFile
-from cluster.cli.local_cluster import LocalNode, make_node, make_shared, node_at
+from cluster.cli.dev.cluster_file import ClusterFile
+from cluster.cli.dev.local_cluster import LocalNode, make_node, make_shared, node_at
 from tests.unit.cli.conftest import Run
 
 

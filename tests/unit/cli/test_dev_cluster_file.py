@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster.cli import cluster_file
-from cluster.cli.cluster_file import ClusterFile, Entry, note_pid, runs_node
+from cluster.cli.dev import cluster_file
+from cluster.cli.dev.cluster_file import ClusterFile, Entry, note_pid, runs_node
 from cluster.cli.locks import LockHeld, locked
 from cluster.client.errors import CommandError
 

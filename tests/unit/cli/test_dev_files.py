@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from cluster.base.config import NodeConfig, load_config
-from cluster.cli import local_cluster
-from cluster.cli.local_cluster import LocalNode, load_local, make_node, make_shared, node_at, port_in_use
+from cluster.cli.dev import local_cluster
+from cluster.cli.dev.local_cluster import LocalNode, load_local, make_node, make_shared, node_at, port_in_use
 from cluster.client.errors import CommandError
 from cluster.seal import FileKey, key_source
 from cluster.tls.contexts import NodeTls, TlsFiles

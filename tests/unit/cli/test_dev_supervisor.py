@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from cluster.cli import dev_supervisor
-from cluster.cli.cluster_file import ClusterFile
-from cluster.cli.dev_supervisor import (
+from cluster.cli.dev import supervisor as dev_supervisor
+from cluster.cli.dev.cluster_file import ClusterFile
+from cluster.cli.dev.local_cluster import LocalNode, make_node, make_shared
+from cluster.cli.dev.supervisor import (
     NodeProcess,
     NotServing,
     Stopped,
@@ -29,7 +30,6 @@ from cluster.cli.dev_supervisor import (
     trust_domain_of,
     wait_until_serving,
 )
-from cluster.cli.local_cluster import LocalNode, make_node, make_shared
 from cluster.client.errors import CommandError
 from tests.ports import free_port_offset, free_ports
 from tests.unit.cli.conftest import Run

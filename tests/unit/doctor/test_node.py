@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from cluster.cli.local_cluster import LocalNode, make_node, make_shared
+from cluster.cli.dev.local_cluster import LocalNode, make_node, make_shared
 from cluster.doctor.data_dir import is_in_use
 from cluster.doctor.findings import Finding, Severity, ranked
 from cluster.doctor.node import check_node

@@ -18,9 +18,9 @@ from cluster.cli.output import note, print_table, waiting
 from cluster.client.errors import CommandError, Exit
 
 if TYPE_CHECKING:
-    from cluster.cli.cluster_file import ClusterFile, Entry
-    from cluster.cli.dev_supervisor import NodeProcess, StopSignals
-    from cluster.cli.local_cluster import LocalNode
+    from cluster.cli.dev.cluster_file import ClusterFile, Entry
+    from cluster.cli.dev.local_cluster import LocalNode
+    from cluster.cli.dev.supervisor import NodeProcess, StopSignals
 
 _DEFAULT_NODES: Final = 3
 _MAX_NODES: Final = 5
@@ -65,8 +65,8 @@ def add_parser(subcommands: Subcommands) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from cluster.cli import local_cluster as files
-    from cluster.cli.cluster_file import ClusterFile
+    from cluster.cli.dev import local_cluster as files
+    from cluster.cli.dev.cluster_file import ClusterFile
 
     root = _root(args)
     files.make_directory(root)
@@ -84,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run_nodes(nodes: "Sequence[LocalNode]", cluster_file: "ClusterFile") -> int:
-    from cluster.cli import dev_supervisor as processes
+    from cluster.cli.dev import supervisor as processes
 
     started: list[NodeProcess] = []
     with processes.StopSignals() as signals:
@@ -106,7 +106,7 @@ def _run_nodes(nodes: "Sequence[LocalNode]", cluster_file: "ClusterFile") -> int
 
 def _stop(started: "Sequence[NodeProcess]", cluster_file: "ClusterFile", signals: "StopSignals") -> bool:
     """Every node of the cluster, also one that was added, or brought back by hand."""
-    from cluster.cli.dev_supervisor import stop_all
+    from cluster.cli.dev.supervisor import stop_all
 
     own = {one.process.pid for one in started}
     try:
@@ -142,7 +142,7 @@ def _nodes(
     root: Path, count: int | None, port_offset: int | None, cluster_file: "ClusterFile"
 ) -> "tuple[list[LocalNode], list[LocalNode]]":
     """Those that the cluster started or starts from, and those that were added since."""
-    from cluster.cli.local_cluster import HTTP_PORT, load_local, node_at
+    from cluster.cli.dev.local_cluster import HTTP_PORT, load_local, node_at
 
     if not node_at(root, 1, 0).is_made:
         return [node_at(root, k + 1, port_offset or 0) for k in range(count or _DEFAULT_NODES)], []
@@ -165,7 +165,7 @@ def _nodes(
 
 
 def _made_or_new(node: "LocalNode") -> "LocalNode":
-    from cluster.cli.local_cluster import load_local
+    from cluster.cli.dev.local_cluster import load_local
 
     return load_local(node.directory)[0] if node.is_made else node
 
@@ -181,7 +181,7 @@ def _refuse_running(cluster_file: "ClusterFile") -> None:
 
 
 def _refuse_busy_ports(nodes: "Sequence[LocalNode]", *, is_new: bool) -> None:
-    from cluster.cli.local_cluster import port_in_use
+    from cluster.cli.dev.local_cluster import port_in_use
 
     if found := port_in_use(nodes):
         node, what, address = found
@@ -243,7 +243,7 @@ def _short(path: Path) -> Path:
 
 
 def run_add_node(args: argparse.Namespace) -> int:
-    from cluster.cli.dev_add_node import add_node
+    from cluster.cli.dev.add_node import add_node
 
     if args.nodes is not None or args.port_offset is not None:
         raise CommandError("--nodes and --port-offset are of no use to add-node: DIR has its own", Exit.USAGE)

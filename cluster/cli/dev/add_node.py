@@ -6,17 +6,9 @@ from pathlib import Path
 from typing import Final
 
 from cluster.cli.api_flags import parse_address
-from cluster.cli.cluster_file import ClusterFile, Entry
-from cluster.cli.dev_supervisor import NodeProcess, Stopped, StopSignals, start_node, stop_all, wait_until_serving
-from cluster.cli.local_cluster import (
-    HTTP_PORT,
-    MAX_NODES,
-    LocalNode,
-    load_local,
-    make_node,
-    node_at,
-    port_in_use,
-)
+from cluster.cli.dev.cluster_file import ClusterFile, Entry
+from cluster.cli.dev.local_cluster import HTTP_PORT, MAX_NODES, LocalNode, load_local, make_node, node_at, port_in_use
+from cluster.cli.dev.supervisor import NodeProcess, Stopped, StopSignals, start_node, stop_all, wait_until_serving
 from cluster.cli.locks import LockHeld, locked
 from cluster.cli.output import note, waiting
 from cluster.client.api import Api, objects

@@ -19,8 +19,8 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Final
 
-from cluster.cli.cluster_file import ClusterFile, Entry
-from cluster.cli.local_cluster import LocalNode
+from cluster.cli.dev.cluster_file import ClusterFile, Entry
+from cluster.cli.dev.local_cluster import LocalNode
 from cluster.cli.output import note
 from cluster.client.errors import CommandError
 

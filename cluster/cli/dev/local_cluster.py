@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from cluster.base.config import NodeConfig, load_config
 from cluster.base.errors import ConfigError
-from cluster.cli.cluster_file import Entry
+from cluster.cli.dev.cluster_file import Entry
 from cluster.cli.files import PRIVATE, PUBLIC, new_file, read_text, save_pair
 from cluster.cli.toml import dump_toml
 from cluster.client.errors import CommandError
