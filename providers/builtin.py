@@ -25,7 +25,7 @@ from providers.errors import ChainInvalid, CSRRejected, NotInitialized, NotSuppo
 from providers.issuing import accept_intermediate, cross_terms, require_future
 from providers.keys import SigningKey, VerifyKey
 from providers.leaf import LeafSigner
-from providers.profiles import check_intermediate_csr
+from providers.pki.csr import check_intermediate_csr
 from providers.x509 import Issuer, Validity, at, unix
 
 _NOT_ROOT = "provider is not the root certificate authority"

@@ -13,10 +13,10 @@ from cryptography.x509 import Certificate
 
 from providers import keys
 from providers.api import RootIntent
+from providers.config.common import CommonConfig
 from providers.decode import Fields
 from providers.errors import ConfigInvalid
 from providers.keys import KeyKind, SigningKey
-from providers.profiles import CommonConfig
 from providers.x509 import load_bundle
 
 FORMAT = 1

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import urlsplit
 
+from providers.config.common import CommonConfig
 from providers.decode import Fields
 from providers.errors import ConfigInvalid
-from providers.profiles import CommonConfig
 
 #: How each kind of login works is in vault_auth.py.
 AUTH_METHODS: Final = ("approle", "kubernetes", "userpass", "ldap", "cert", "jwt")

@@ -14,7 +14,7 @@ from providers import keys, spiffe, verify, x509
 from providers.api import CAChain, CrossSignRequest, IntermediateRequest, RootIntent
 from providers.errors import ChainInvalid, ConfigInvalid, CSRRejected, ProviderUnavailable
 from providers.issuing import cross_terms, require_future
-from providers.profiles import check_intermediate_csr
+from providers.pki.csr import check_intermediate_csr
 from providers.vault_config import VaultConfig
 from providers.vault_pki import INTERMEDIATE_DESCRIPTION, ROOT_DESCRIPTION, Issuer, Mount, Wanted
 from providers.vault_state import Held, Pending

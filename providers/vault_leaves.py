@@ -8,7 +8,7 @@ from typing import Final
 from providers import spiffe, vault_roles
 from providers.api import CAChain, IssuedLeaf, LeafRequest, result_of
 from providers.errors import CSRRejected, ProviderError, ProviderUnavailable, SigningKeyGone
-from providers.profiles import check_csr
+from providers.pki.csr import check_csr
 from providers.vault_client import VaultRefused
 from providers.vault_pki import Mount, Wanted, is_gone, is_unmounted
 from providers.x509 import load_cert, unix

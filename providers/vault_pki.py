@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from providers.errors import ProviderUnavailable
 from providers.keys import KeyKind
-from providers.profiles import MAX_DETAIL
+from providers.pki.csr import MAX_DETAIL
 from providers.vault_client import QUICK_SECONDS, VaultClient, VaultRefused
 from providers.vault_config import Place
 from providers.x509 import at

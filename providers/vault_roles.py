@@ -11,7 +11,7 @@ from cryptography import x509 as cx509
 from providers import keys, verify
 from providers.api import CAChain, IssuedLeaf
 from providers.errors import ChainInvalid, CSRRejected, ProviderUnavailable, SigningKeyGone
-from providers.profiles import CheckedCSR
+from providers.pki.csr import CheckedCSR
 from providers.vault_pki import Wanted
 from providers.x509 import (
     BACKDATE_SECONDS,

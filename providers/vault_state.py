@@ -6,9 +6,9 @@ from typing import Any, Final
 import msgpack
 
 from providers.api import CAChain, RootIntent
+from providers.config.common import DEFAULT_KEY_KIND
 from providers.errors import ConfigInvalid
 from providers.keys import KeyKind
-from providers.profiles import DEFAULT_KEY_KIND
 from providers.vault_config import Place, VaultConfig
 from providers.vault_pki import Issuer
 

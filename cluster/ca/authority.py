@@ -25,8 +25,8 @@ from cluster.signing.pipeline import SigningContext, SigningLimiter, SigningPipe
 from cluster.signing.pool import Configured, ProviderSetup, WorkerPool
 from fsm.state import CAConfig, CARoot, Intermediate, ProviderState, State
 from providers import x509
+from providers.config.common import CommonConfig
 from providers.errors import ProviderError, SigningKeyGone
-from providers.profiles import CommonConfig
 
 #: Most duties are done in much less; key generation is what takes long.
 _DUTY_SECONDS: Final = 5.0

@@ -17,8 +17,8 @@ from cluster.ca.uptake import UptakeMeter
 from cluster.raft.replica import Replica
 from cluster.record.reads import LedgerReads
 from fsm.state import CAConfig, CARoot, RotationPhase, State
+from providers.config.common import CommonConfig
 from providers.errors import ConfigInvalid
-from providers.profiles import CommonConfig
 from providers.x509 import parse_hex
 
 _DEFAULT_BITS: Final = {"ec": 256, "rsa": 2048}

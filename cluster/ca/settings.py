@@ -9,9 +9,9 @@ from typing import Final
 from cluster.base.config import ConnectSection
 from providers import registry
 from providers.builtin_state import private_key_fits
+from providers.config.common import CommonConfig
 from providers.decode import Fields
 from providers.errors import ConfigInvalid
-from providers.profiles import CommonConfig
 
 #: What an agent of Consul writes into a new configuration.
 _DEFAULTS: Final[Mapping[str, object]] = {

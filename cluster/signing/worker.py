@@ -122,7 +122,7 @@ class Host:
 
     def check_csr(self, trust_domain: str, datacenter: str, csr_pem: str) -> list[Any]:
         """Kind, name and SPIFFE ID of an acceptable CSR."""
-        from providers.profiles import check_csr
+        from providers.pki.csr import check_csr
 
         checked = check_csr(csr_pem, CSRPolicy(trust_domain, datacenter))
         return [checked.kind, checked.name, checked.spiffe_id]

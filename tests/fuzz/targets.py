@@ -33,7 +33,7 @@ from cluster.rpc.server import RpcServer
 from fsm import codec as fsm_codec
 from fsm.codec import CodecError
 from providers.errors import CSRRejected
-from providers.profiles import check_csr, check_intermediate_csr
+from providers.pki.csr import check_csr, check_intermediate_csr
 from tests.crash.volume import MemoryDisk, Volume
 from tests.sim.cluster import member, members_of
 from tests.unit.fsm import samples

@@ -10,7 +10,7 @@ from cluster.http.context import Api, Route, requester
 from cluster.http.query import Query
 from cluster.http.render import issued_cert, json_response
 from cluster.http.routes.roots import require_connect
-from providers.profiles import MAX_CSR_BYTES
+from providers.pki.csr import MAX_CSR_BYTES
 
 
 async def sign(api: Api, request: web.Request, query: Query) -> web.Response:

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from providers.errors import CSRRejected
-from providers.profiles import CheckedCSR, check_csr, check_intermediate_csr
+from providers.pki.csr import CheckedCSR, check_csr, check_intermediate_csr
 from tests.unit.providers import pki
 
 SEED = 20270115

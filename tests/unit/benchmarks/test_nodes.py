@@ -12,7 +12,7 @@ from benchmarks.csrs import make_csrs
 from benchmarks.nodes import BenchError, Node, read_nodes, wait_for
 from benchmarks.run import main
 from providers.api import CSRPolicy
-from providers.profiles import check_csr
+from providers.pki.csr import check_csr
 
 _TRUST_DOMAIN = "11111111-2222-3333-4444-555555555555.consul"
 

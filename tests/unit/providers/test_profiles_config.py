@@ -2,9 +2,9 @@
 
 import pytest
 
+from providers.config.common import CommonConfig
 from providers.errors import ConfigInvalid
 from providers.keys import KeyKind
-from providers.profiles import CommonConfig
 
 HOUR = 3_600_000_000_000
 

@@ -9,10 +9,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, padding, rsa
 
-from providers import profiles
 from providers.errors import CSRRejected
 from providers.keys import KeyKind
-from providers.profiles import CheckedCSR, check_csr, check_intermediate_csr
+from providers.pki import csr as profiles
+from providers.pki.csr import CheckedCSR, check_csr, check_intermediate_csr
 from providers.spiffe import Kind, SpiffeId
 from tests.unit.providers import pki
 from tests.unit.providers.pki import POLICY, ROOT_URI, TRUST_DOMAIN, WEB

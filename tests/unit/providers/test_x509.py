@@ -5,7 +5,7 @@ from cryptography import x509 as cx509
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from providers import keys, x509
-from providers.profiles import check_csr
+from providers.pki.csr import check_csr
 from providers.x509 import Issuer, Validity, at
 from tests.unit.providers import pki
 
