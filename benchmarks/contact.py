@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from benchmarks.nodes import BenchError, Node, wait_for
-from providers.durations import MILLISECOND, parse_duration
+from providers.config.durations import MILLISECOND, parse_duration
 
 _SAMPLE_SECONDS: Final = 0.05
 _HEALTH: Final = "/v1/operator/autopilot/health?stale"

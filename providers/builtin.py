@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from providers import builtin_state, keys, spiffe, verify, x509
+from providers import builtin_state
 from providers.api import (
     CAChain,
     CrossSignRequest,
@@ -22,11 +22,12 @@ from providers.api import (
 )
 from providers.builtin_state import BuiltinConfig, PrimaryState, SecondaryState
 from providers.errors import ChainInvalid, CSRRejected, NotInitialized, NotSupported, ProviderError
-from providers.issuing import accept_intermediate, cross_terms, require_future
-from providers.keys import SigningKey, VerifyKey
-from providers.leaf import LeafSigner
+from providers.pki import keys, spiffe, verify, x509
 from providers.pki.csr import check_intermediate_csr
-from providers.x509 import Issuer, Validity, at, unix
+from providers.pki.issuing import accept_intermediate, cross_terms, require_future
+from providers.pki.keys import SigningKey, VerifyKey
+from providers.pki.leaf import LeafSigner
+from providers.pki.x509 import Issuer, Validity, at, unix
 
 _NOT_ROOT = "provider is not the root certificate authority"
 _NO_CSR = "provider is the root certificate authority, cannot generate an intermediate CSR"

@@ -11,13 +11,13 @@ import msgpack
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import Certificate
 
-from providers import keys
 from providers.api import RootIntent
 from providers.config.common import CommonConfig
-from providers.decode import Fields
+from providers.config.decode import Fields
 from providers.errors import ConfigInvalid
-from providers.keys import KeyKind, SigningKey
-from providers.x509 import load_bundle
+from providers.pki import keys
+from providers.pki.keys import KeyKind, SigningKey
+from providers.pki.x509 import load_bundle
 
 FORMAT = 1
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import ClassVar, Final
 
-from providers import keys, spiffe, vault_state, x509
+from providers import vault_state
 from providers.api import (
     CAChain,
     CrossSignRequest,
@@ -31,7 +31,8 @@ from providers.errors import (
     ProviderError,
     ProviderUnavailable,
 )
-from providers.issuing import accept_intermediate
+from providers.pki import keys, spiffe, x509
+from providers.pki.issuing import accept_intermediate
 from providers.vault_auth import TokenRefused, login_request
 from providers.vault_client import VaultClient, VaultRefused
 from providers.vault_config import Place, TLSOptions, VaultConfig

@@ -9,7 +9,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from providers.config.common import CommonConfig
-from providers.decode import Fields
+from providers.config.decode import Fields
 from providers.errors import ConfigInvalid
 
 #: How each kind of login works is in vault_auth.py.

@@ -10,15 +10,15 @@ from typing import Final
 
 from cryptography import x509 as cx509
 
-from providers import keys, spiffe, verify, x509
 from providers.api import CAChain, CrossSignRequest, IntermediateRequest, RootIntent
 from providers.errors import ChainInvalid, ConfigInvalid, CSRRejected, ProviderUnavailable
-from providers.issuing import cross_terms, require_future
+from providers.pki import keys, spiffe, verify, x509
 from providers.pki.csr import check_intermediate_csr
+from providers.pki.issuing import cross_terms, require_future
+from providers.pki.x509 import unix
 from providers.vault_config import VaultConfig
 from providers.vault_pki import INTERMEDIATE_DESCRIPTION, ROOT_DESCRIPTION, Issuer, Mount, Wanted
 from providers.vault_state import Held, Pending
-from providers.x509 import unix
 
 PROVIDER: Final = "vault"
 #: Then the kind of key, and the generation.

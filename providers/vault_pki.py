@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from providers.errors import ProviderUnavailable
-from providers.keys import KeyKind
 from providers.pki.csr import MAX_DETAIL
+from providers.pki.keys import KeyKind
+from providers.pki.x509 import at
 from providers.vault_client import QUICK_SECONDS, VaultClient, VaultRefused
 from providers.vault_config import Place
-from providers.x509 import at
 
 ROOT_DESCRIPTION: Final = "root CA backend for Consul Connect"
 INTERMEDIATE_DESCRIPTION: Final = "intermediate CA backend for Consul Connect"

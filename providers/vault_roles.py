@@ -8,12 +8,11 @@ from typing import Any, Final
 
 from cryptography import x509 as cx509
 
-from providers import keys, verify
 from providers.api import CAChain, IssuedLeaf
 from providers.errors import ChainInvalid, CSRRejected, ProviderUnavailable, SigningKeyGone
+from providers.pki import keys, verify
 from providers.pki.csr import CheckedCSR
-from providers.vault_pki import Wanted
-from providers.x509 import (
+from providers.pki.x509 import (
     BACKDATE_SECONDS,
     authority_key_id,
     backdate_seconds,
@@ -23,6 +22,7 @@ from providers.x509 import (
     subject_key_id,
     unix,
 )
+from providers.vault_pki import Wanted
 
 #: Consul's name for EC keys; RSA keys need a key usage more, which a request cannot ask for (design 9.3).
 _NAMES: Final = {"ec": "leaf-cert", "rsa": "leaf-cert-rsa"}

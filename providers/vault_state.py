@@ -8,7 +8,7 @@ import msgpack
 from providers.api import CAChain, RootIntent
 from providers.config.common import DEFAULT_KEY_KIND
 from providers.errors import ConfigInvalid
-from providers.keys import KeyKind
+from providers.pki.keys import KeyKind
 from providers.vault_config import Place, VaultConfig
 from providers.vault_pki import Issuer
 

@@ -16,7 +16,7 @@ from cluster.base.clock import Clock
 from cluster.base.errors import ClusterError, Overloaded, RateLimitReached
 from fsm.state import State
 from providers.errors import ProviderError
-from providers.x509 import authority_key_id, colon_hex, load_cert, split_bundle
+from providers.pki.x509 import authority_key_id, colon_hex, load_cert, split_bundle
 
 #: Where in a leaf's lifetime it is renewed: at random in this window, so that not all services come at once.
 _RENEW_FROM: Final = 0.6

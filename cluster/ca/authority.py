@@ -24,9 +24,9 @@ from cluster.seal import Sealer
 from cluster.signing.pipeline import SigningContext, SigningLimiter, SigningPipeline
 from cluster.signing.pool import Configured, ProviderSetup, WorkerPool
 from fsm.state import CAConfig, CARoot, Intermediate, ProviderState, State
-from providers import x509
 from providers.config.common import CommonConfig
 from providers.errors import ProviderError, SigningKeyGone
+from providers.pki import x509
 
 #: Most duties are done in much less; key generation is what takes long.
 _DUTY_SECONDS: Final = 5.0

@@ -7,8 +7,8 @@ from cluster.ca.authority import Authority
 from cluster.ca.settings import CASettings
 from cluster.signing.pool import Configured
 from cluster.signing.serials import new_intent
-from providers import x509
 from providers.errors import ProviderError
+from providers.pki import x509
 
 
 class Candidate:

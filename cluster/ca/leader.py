@@ -34,9 +34,9 @@ from cluster.signing.serials import new_intent
 from fsm.commands import Command, InitConfig, InitSeal, Rejected, SetProviderState, SetRootsConfig, TidyLedger
 from fsm.duties import Duty, DutyPolicy, Renewal, next_duty, next_time, tidy_time
 from fsm.state import CAConfig, RotationPhase, State
-from providers import verify
 from providers.api import CAChain
 from providers.errors import ConfigInvalid, ProviderError
+from providers.pki import verify
 
 _COMMIT_SECONDS: Final = 10.0
 #: Without any event, how often the leader looks for duties that time has brought.

@@ -19,7 +19,7 @@ from cluster.record.reads import LedgerReads
 from fsm.state import CAConfig, CARoot, RotationPhase, State
 from providers.config.common import CommonConfig
 from providers.errors import ConfigInvalid
-from providers.x509 import parse_hex
+from providers.pki.x509 import parse_hex
 
 _DEFAULT_BITS: Final = {"ec": 256, "rsa": 2048}
 _BUSY: Final = 'CA is already in state "RECONFIGURING": a rotation is under way, see /v1/connect/ca/rotation'

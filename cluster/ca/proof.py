@@ -10,10 +10,10 @@ from cluster.ca.authority import Authority
 from cluster.signing.pipeline import minimal
 from cluster.signing.serials import new_serial
 from fsm.state import CARoot, State
-from providers import verify
 from providers.api import IssuedLeaf
 from providers.errors import ChainInvalid
-from providers.spiffe import Kind, SpiffeId
+from providers.pki import verify
+from providers.pki.spiffe import Kind, SpiffeId
 
 #: Leaf and CAs together, PEM: TLS stacks refuse longer chains, and every handshake carries them.
 MAX_CHAIN_BYTES: Final = 32 << 10

@@ -36,8 +36,8 @@ from cluster.raft.replica import Replica
 from fsm.apply import STALE_INDEX
 from fsm.commands import Rejected, SetConfig
 from fsm.state import CAConfig, RotationPhase, State
-from providers import x509
 from providers.errors import ConfigInvalid, ProviderError
+from providers.pki import x509
 from providers.registry import create_provider
 
 _COMMIT_SECONDS: Final = 10.0

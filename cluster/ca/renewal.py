@@ -20,9 +20,9 @@ from cluster.raft.replica import Replica
 from fsm.commands import Rejected, RenewSigning
 from fsm.duties import Duty, Renewal
 from fsm.state import CAConfig, CARoot, State
-from providers import verify, x509
 from providers.api import CAChain
 from providers.errors import ChainInvalid, ProviderError
+from providers.pki import verify, x509
 
 _COMMIT_SECONDS: Final = 10.0
 _FIRST_PAUSE_SECONDS: Final = 1.0

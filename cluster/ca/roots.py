@@ -4,10 +4,10 @@ from collections.abc import Iterable
 from typing import Final
 
 from fsm.state import CAConfig, CARoot, Intermediate
-from providers import x509
 from providers.api import CAChain
-from providers.keys import kind_of
-from providers.x509 import colon_hex, load_cert, subject_key_id, unix
+from providers.pki import x509
+from providers.pki.keys import kind_of
+from providers.pki.x509 import colon_hex, load_cert, subject_key_id, unix
 
 _LOW_64_BITS: Final = (1 << 64) - 1
 #: The end of a root is warned of when so much of its lifetime is left.

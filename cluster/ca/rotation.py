@@ -45,9 +45,9 @@ from fsm.state import (
     RotationPhase,
     State,
 )
-from providers import verify
 from providers.errors import ProviderError
-from providers.x509 import load_cert, split_bundle
+from providers.pki import verify
+from providers.pki.x509 import load_cert, split_bundle
 
 _COMMIT_SECONDS: Final = 10.0
 #: A provider that does not answer is asked again for so long; then the rotation is given up.

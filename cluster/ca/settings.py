@@ -10,7 +10,7 @@ from cluster.base.config import ConnectSection
 from providers import registry
 from providers.builtin_state import private_key_fits
 from providers.config.common import CommonConfig
-from providers.decode import Fields
+from providers.config.decode import Fields
 from providers.errors import ConfigInvalid
 
 #: What an agent of Consul writes into a new configuration.

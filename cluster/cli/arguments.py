@@ -68,7 +68,7 @@ def ip_text(text: str) -> str:
 
 def duration_text(text: str) -> str:
     """A check for Go durations; which are long enough is for the API to say."""
-    from providers.durations import parse_duration
+    from providers.config.durations import parse_duration
 
     try:
         parse_duration(text)

@@ -85,7 +85,7 @@ def _show(args: argparse.Namespace) -> int:
 
 def _moment(text: str) -> str:
     """RFC 3339 in UTC, from a time or from a duration that begins now."""
-    from providers.durations import parse_duration
+    from providers.config.durations import parse_duration
 
     try:
         moment = datetime.now(UTC) + timedelta(microseconds=parse_duration(text) // 1000)

@@ -70,8 +70,8 @@ def _check_flags(args: argparse.Namespace) -> None:
 
 def _new_csr(api: Api, args: argparse.Namespace) -> tuple[str, str]:
     """(CSR, key), both PEM, for the service in the cluster's trust domain and datacenter."""
-    from providers.spiffe import Kind, SpiffeError, SpiffeId, parse
-    from providers.x509 import new_leaf_csr
+    from providers.pki.spiffe import Kind, SpiffeError, SpiffeId, parse
+    from providers.pki.x509 import new_leaf_csr
 
     trust_domain = _text(api.json("GET", "/v1/connect/ca/roots"), "TrustDomain")
     datacenter = args.datacenter or _text(api.json("GET", "/v1/agent/self").get("Config"), "Datacenter")

@@ -15,7 +15,7 @@ from cluster.client.errors import CommandError, Exit
 
 if TYPE_CHECKING:
     from cluster.tls.certificates import Identity, Pair
-    from providers.x509 import Issuer
+    from providers.pki.x509 import Issuer
 
 _DOMAIN: Final = "#DOMAIN#"
 _ROLES: Final = ("server", "client", "cli")

@@ -18,7 +18,7 @@ from cluster.base.errors import BadRequest
 from cluster.http.connection import Connection
 from cluster.http.errors import ShuttingDown, TooManyWaiting
 from cluster.http.query import Query, shown
-from providers.durations import MILLISECOND, SECOND, parse_duration
+from providers.config.durations import MILLISECOND, SECOND, parse_duration
 
 MAX_WAITING: Final = 8192
 DEFAULT_WAIT_SECONDS: Final = 300.0

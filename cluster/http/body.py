@@ -12,7 +12,7 @@ from aiohttp.http_exceptions import PayloadEncodingError
 from cluster.base.errors import BadRequest
 from cluster.http.errors import BodyTooLarge, TooSlow
 from cluster.http.query import shown
-from providers.durations import format_duration, parse_duration
+from providers.config.durations import format_duration, parse_duration
 
 MAX_BODY_BYTES: Final = 512 << 10
 #: Of a body that is refused, this much is still taken in, so that a client which only writes gets to read the answer.

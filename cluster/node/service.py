@@ -49,7 +49,7 @@ from fsm.codec import dump_state
 from fsm.ledger import LedgerQuery, LedgerRow
 from fsm.state import State
 from providers.errors import CSRRejected, NotInitialized
-from providers.spiffe import Kind, SpiffeError, SpiffeId, parse
+from providers.pki.spiffe import Kind, SpiffeError, SpiffeId, parse
 
 #: A leader that was elected a moment ago takes its provider into use first.
 _SETTLE_SECONDS: Final = 5.0

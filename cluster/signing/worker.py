@@ -129,7 +129,7 @@ class Host:
 
     def make_csr(self, spiffe_id: str, dns_names: list[str], addresses: list[str]) -> list[str]:
         """A new EC P-256 key and a CSR for it, both PEM: what an agent does for a local service."""
-        from providers.x509 import new_leaf_csr
+        from providers.pki.x509 import new_leaf_csr
 
         csr_pem, key_pem = new_leaf_csr(spiffe_id, dns_names, addresses)
         return [csr_pem, key_pem]

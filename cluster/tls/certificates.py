@@ -14,9 +14,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from providers import keys
-from providers.keys import KeyKind, SigningKey
-from providers.x509 import CA_KEY_USAGE, Issuer, cert_pem, is_ca, load_cert, public_key, subject_key_id
+from providers.pki import keys
+from providers.pki.keys import KeyKind, SigningKey
+from providers.pki.x509 import CA_KEY_USAGE, Issuer, cert_pem, is_ca, load_cert, public_key, subject_key_id
 
 _KEY: Final = KeyKind("ec", 256)
 _SERIAL_BITS: Final = 128

@@ -6,11 +6,11 @@ Every refusal is a ConfigInvalid; the texts are Consul's where Consul has one.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from providers import keys
-from providers.decode import Fields
-from providers.durations import HOUR, format_duration, to_seconds
+from providers.config.decode import Fields
+from providers.config.durations import HOUR, format_duration, to_seconds
 from providers.errors import ConfigInvalid
-from providers.keys import KeyKind
+from providers.pki import keys
+from providers.pki.keys import KeyKind
 
 LEAF_TTL_NS = 72 * HOUR
 INTERMEDIATE_TTL_NS = 8760 * HOUR

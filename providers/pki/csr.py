@@ -27,12 +27,12 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.x509.oid import SignatureAlgorithmOID
 
-from providers import keys, spiffe
 from providers.api import CSRPolicy
 from providers.errors import CSRRejected
-from providers.keys import KeyKind, VerifyKey
-from providers.spiffe import Kind, SpiffeId
-from providers.x509 import public_key_and_kind, subject_alt_names
+from providers.pki import keys, spiffe
+from providers.pki.keys import KeyKind, VerifyKey
+from providers.pki.spiffe import Kind, SpiffeId
+from providers.pki.x509 import public_key_and_kind, subject_alt_names
 
 T = TypeVar("T")
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import aiohttp
 
-from providers.durations import SECOND, parse_duration
+from providers.config.durations import SECOND, parse_duration
 from tests.chaos.history import Kind, Operation, Outcome
 from tests.chaos.stage import Stage, plain_serial
 from tests.integration.cluster_harness import Answer, Node, eventually, make_csr

@@ -9,9 +9,9 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 
-from providers import verify
 from providers.api import CAChain, CrossSignRequest, IntermediateRequest, IssuedLeaf, Provider, ProviderSettings
 from providers.errors import ChainInvalid, ConfigInvalid, CSRRejected, NotInitialized, NotSupported
+from providers.pki import verify
 from tests.contract.conftest import CA, Bench
 from tests.unit.providers import pki
 

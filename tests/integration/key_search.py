@@ -20,7 +20,8 @@ from cluster.seal import FileKey, Sealer
 from fsm import codec
 from fsm.apply import apply
 from fsm.state import State
-from providers import builtin_state, keys
+from providers import builtin_state
+from providers.pki import keys
 
 _LINE_ENDS = re.compile(rb"(?:\\r|\\n|\\t|[\r\n\t ])+")
 _NOT_HEX = re.compile(rb"[:\- ]|0x|\\x")

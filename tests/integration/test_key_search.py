@@ -7,7 +7,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from providers import keys
+from providers.pki import keys
 from tests.integration.key_search import KeySearch
 from tests.unit.providers import pki
 

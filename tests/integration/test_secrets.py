@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from cluster.seal import write_key_file
-from providers import keys
+from providers.pki import keys
 from tests.integration.cluster_harness import LocalCluster, Node, eventually, make_csr
 from tests.integration.key_search import KeySearch, stored_keys
 from tests.unit.providers import pki

@@ -24,9 +24,9 @@ import pytest
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, utils
 
-from providers import verify
 from providers.api import IntermediateRequest
 from providers.errors import ConfigInvalid, ProviderError, ProviderUnavailable, RateLimited, SigningKeyGone
+from providers.pki import verify
 from providers.vault import VaultProvider
 from tests.contract.conftest import CA, Bench, Subject
 from tests.integration.vault_server import (

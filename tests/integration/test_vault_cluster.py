@@ -11,7 +11,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from providers import verify
+from providers.pki import verify
 from tests.integration.cluster_harness import Answer, LocalCluster, Node, eventually, make_csr
 from tests.integration.vault_server import Refused, VaultServer, running_vault
 from tests.unit.providers import pki

@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgpack
 
 from cluster.tls.certificates import Identity, Pair, load_ca, new_ca, new_cert
-from providers.x509 import Issuer
+from providers.pki.x509 import Issuer
 
 #: In which a connection that gets nowhere must have ended. aiohttp reads 10 s of a body that it has refused.
 PATIENCE_SECONDS: Final = 15.0

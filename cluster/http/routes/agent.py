@@ -25,7 +25,7 @@ from cluster.http.errors import leaf_status
 from cluster.http.query import Query
 from cluster.http.render import body_response, issued_cert, json_response
 from cluster.http.routes.roots import require_config, require_connect, roots_object
-from providers.spiffe import Kind, SpiffeError, parse
+from providers.pki.spiffe import Kind, SpiffeError, parse
 
 #: How long roots wait for a leader to prove them fresh; then what this node has is better than nothing.
 _FRESHNESS_SECONDS: Final = 1.0

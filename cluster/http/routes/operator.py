@@ -14,7 +14,7 @@ from cluster.http.context import Api, Route
 from cluster.http.errors import read_status
 from cluster.http.query import Query, shown
 from cluster.http.render import empty_response, json_response, rfc3339
-from providers.durations import MILLISECOND, format_duration
+from providers.config.durations import MILLISECOND, format_duration
 
 _PROTOCOL_VERSION: Final = "3"
 _MAX_ADDRESS: Final = 260

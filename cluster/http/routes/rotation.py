@@ -26,8 +26,8 @@ from cluster.http.query import Query, shown
 from cluster.http.render import empty_response, json_response, rfc3339
 from cluster.http.routes.roots import require_connect
 from fsm.state import CARoot, Rotation, RotationOutcome, RotationPhase, State
-from providers.durations import HOUR, to_seconds
-from providers.keys import EC_BITS, RSA_BITS
+from providers.config.durations import HOUR, to_seconds
+from providers.pki.keys import EC_BITS, RSA_BITS
 
 DEFAULT_WAIT_SECONDS: Final = 600
 _MAX_WAIT_HOURS: Final = 720

@@ -2,7 +2,7 @@
 
 from hypothesis import strategies as st
 
-from providers.spiffe import Kind, SpiffeId
+from providers.pki.spiffe import Kind, SpiffeId
 from tests.unit.providers import pki
 
 LABEL = st.from_regex(r"[a-z0-9_]([a-z0-9_-]{0,20}[a-z0-9_])?", fullmatch=True)

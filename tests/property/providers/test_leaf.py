@@ -10,11 +10,11 @@ from cryptography.x509.oid import NameOID
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from providers import verify
 from providers.api import CAChain, CSRPolicy, LeafRequest
-from providers.leaf import LeafSigner
-from providers.spiffe import Kind, SpiffeId
-from providers.x509 import Issuer
+from providers.pki import verify
+from providers.pki.leaf import LeafSigner
+from providers.pki.spiffe import Kind, SpiffeId
+from providers.pki.x509 import Issuer
 from tests.property.providers.strategies import ADDRESSES, DNS_NAMES, identities
 from tests.unit.providers import pki
 

@@ -6,10 +6,12 @@ import contextlib
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from providers import builtin_state, durations, keys, spiffe, x509
+from providers import builtin_state
 from providers.builtin_state import BuiltinConfig
+from providers.config import durations
 from providers.errors import ConfigInvalid
-from providers.spiffe import SpiffeError, SpiffeId
+from providers.pki import keys, spiffe, x509
+from providers.pki.spiffe import SpiffeError, SpiffeId
 from tests.property.providers.strategies import identities
 
 JSON = st.recursive(

@@ -17,7 +17,7 @@ from cryptography.x509.verification import PolicyBuilder, Store
 
 from cluster.tls.certificates import Identity, Pair, load_ca, new_ca, new_cert
 from cluster.tls.contexts import NodeTls, TlsFiles
-from providers import keys
+from providers.pki import keys
 from tests.unit.providers import pki
 
 NOW = datetime(2027, 1, 15, 8, tzinfo=UTC)

@@ -1,7 +1,7 @@
 """CSRs of local services, made as an agent makes them, and serials for them."""
 
 from cluster.signing.pipeline import minimal
-from providers.x509 import new_leaf_csr
+from providers.pki.x509 import new_leaf_csr
 
 
 def service_csr(trust_domain: str, service: str = "web", datacenter: str = "dc1") -> str:

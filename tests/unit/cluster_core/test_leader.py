@@ -22,7 +22,7 @@ from fsm.commands import (
 from fsm.duties import DutyPolicy
 from providers import builtin_state
 from providers.errors import ProviderUnavailable
-from providers.x509 import load_cert
+from providers.pki.x509 import load_cert
 from tests.unit.cluster_core.fake_cluster import (
     FakeCluster,
     Fate,

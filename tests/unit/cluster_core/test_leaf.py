@@ -13,7 +13,7 @@ from cluster.api.leaves import IssuedCert, LocalLeaf
 from cluster.base.errors import NoLeader, Overloaded, RateLimitReached
 from fsm.state import CARoot, State
 from providers.errors import CSRRejected
-from providers.x509 import colon_hex, load_cert, subject_key_id
+from providers.pki.x509 import colon_hex, load_cert, subject_key_id
 from tests.fakes import FakeClock
 from tests.unit.providers import pki
 from tests.unit.providers.pki import leaf_request

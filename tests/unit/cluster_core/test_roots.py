@@ -5,8 +5,8 @@ import pytest
 from cluster.ca.roots import intermediate_of, root_of
 from fsm.apply import broken_invariant
 from fsm.state import CAConfig, ProviderState, State
-from providers import x509
-from providers.x509 import load_cert
+from providers.pki import x509
+from providers.pki.x509 import load_cert
 from tests.unit.providers import pki
 from tests.unit.providers.test_builtin import chain_of, primary, primary_of_kind, secondary
 

@@ -26,8 +26,8 @@ from fsm.commands import (
     SetRoots,
 )
 from fsm.state import CARoot
-from providers import keys, verify
 from providers.errors import ChainInvalid, ProviderUnavailable
+from providers.pki import keys, verify
 from tests.unit.cluster_core.fake_cluster import (
     FakeCluster,
     Fate,

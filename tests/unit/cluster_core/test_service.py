@@ -17,7 +17,7 @@ from cluster.node.service import NodeService
 from fsm.commands import Command, RecordLeaves, SetConfig
 from fsm.ledger import LedgerQuery
 from providers.errors import CSRRejected
-from providers.x509 import load_cert
+from providers.pki.x509 import load_cert
 from tests.unit.cluster_core.csrs import service_csr
 from tests.unit.cluster_core.fake_cluster import FakeCluster, Fate, Node, eventually, running, stored_config
 from tests.unit.cluster_core.rpc_nodes import NAMES, rpc_nodes

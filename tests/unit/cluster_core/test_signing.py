@@ -10,7 +10,7 @@ from cluster.signing.pipeline import MAX_BATCH, SignedLeaf, SigningContext, Sign
 from fsm.commands import RecordLeaves, Rejected
 from fsm.ledger import LedgerRow
 from providers.errors import CSRRejected, ProviderUnavailable
-from providers.x509 import load_cert
+from providers.pki.x509 import load_cert
 from tests.fakes import FakeClock
 from tests.unit.cluster_core.csrs import serial, service_csr
 from tests.unit.cluster_core.fake_cluster import FakeCluster, Fate, Node, bootstrapped, eventually, put, running, update

@@ -19,8 +19,9 @@ from cluster.signing.serials import new_serial
 from fsm.commands import Command, FinishRotation, RenewSigning
 from fsm.duties import DutyPolicy
 from fsm.state import CARoot
-from providers import registry, verify
+from providers import registry
 from providers.errors import ProviderUnavailable, SigningKeyGone
+from providers.pki import verify
 from providers.vault import VaultProvider
 from tests.fakes import FakeClock
 from tests.unit.cluster_core.fake_cluster import (

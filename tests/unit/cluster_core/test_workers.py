@@ -12,7 +12,7 @@ from cluster.signing.pipeline import minimal
 from cluster.signing.pool import ProviderSetup, WorkerPool
 from providers.api import IssuedLeaf, RootIntent
 from providers.errors import ConfigInvalid, CSRRejected, NotInitialized, NotSupported, ProviderUnavailable
-from providers.x509 import load_cert
+from providers.pki.x509 import load_cert
 from tests.fakes import EventLog
 from tests.unit.cluster_core.csrs import serial, service_csr
 from tests.unit.cluster_core.fake_cluster import eventually

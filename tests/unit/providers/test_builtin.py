@@ -7,10 +7,11 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from providers import builtin_state, verify
+from providers import builtin_state
 from providers.api import CAChain, CrossSignRequest, IntermediateRequest
 from providers.builtin import BuiltinProvider
 from providers.errors import ChainInvalid, CSRRejected, NotInitialized, NotSupported
+from providers.pki import verify
 from tests.unit.providers import pki
 from tests.unit.providers.pki import DAY, NOW, YEAR, intent, leaf_request, serial, settings
 

@@ -16,7 +16,7 @@ from providers.api import CAChain
 from providers.builtin import BuiltinProvider
 from providers.builtin_state import PrimaryState, SecondaryState
 from providers.errors import ConfigInvalid
-from providers.keys import KeyKind
+from providers.pki.keys import KeyKind
 from tests.unit.providers import pki
 
 GOLDEN = json.loads((Path(__file__).parent / "data" / "builtin_state_v1.json").read_text())

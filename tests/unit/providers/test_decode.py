@@ -2,7 +2,7 @@
 
 import pytest
 
-from providers.decode import Fields
+from providers.config.decode import Fields
 from providers.errors import ConfigInvalid
 
 SECOND = 1_000_000_000

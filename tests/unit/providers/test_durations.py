@@ -2,7 +2,7 @@
 
 import pytest
 
-from providers.durations import MAX_NS, MIN_NS, format_duration, parse_duration, to_seconds
+from providers.config.durations import MAX_NS, MIN_NS, format_duration, parse_duration, to_seconds
 
 HOUR = 3_600_000_000_000
 

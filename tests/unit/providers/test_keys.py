@@ -4,8 +4,8 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa
 
-from providers import keys
-from providers.keys import KeyKind, KeyRefused
+from providers.pki import keys
+from providers.pki.keys import KeyKind, KeyRefused
 from tests.unit.providers import pki
 
 KINDS = [KeyKind(*kind) for kind in pki.LEAF_KINDS]

@@ -4,7 +4,7 @@ import pytest
 
 from providers.config.common import CommonConfig
 from providers.errors import ConfigInvalid
-from providers.keys import KeyKind
+from providers.pki.keys import KeyKind
 
 HOUR = 3_600_000_000_000
 

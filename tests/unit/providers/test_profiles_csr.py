@@ -10,10 +10,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, padding, rsa
 
 from providers.errors import CSRRejected
-from providers.keys import KeyKind
 from providers.pki import csr as profiles
 from providers.pki.csr import CheckedCSR, check_csr, check_intermediate_csr
-from providers.spiffe import Kind, SpiffeId
+from providers.pki.keys import KeyKind
+from providers.pki.spiffe import Kind, SpiffeId
 from tests.unit.providers import pki
 from tests.unit.providers.pki import POLICY, ROOT_URI, TRUST_DOMAIN, WEB
 

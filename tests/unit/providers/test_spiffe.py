@@ -2,8 +2,8 @@
 
 import pytest
 
-from providers import spiffe
-from providers.spiffe import Kind, SpiffeError, SpiffeId
+from providers.pki import spiffe
+from providers.pki.spiffe import Kind, SpiffeError, SpiffeId
 from tests.unit.providers.pki import CLUSTER_ID, ROOT_URI, TRUST_DOMAIN
 
 FORMS = [

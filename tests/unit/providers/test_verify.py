@@ -9,9 +9,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from providers import verify
 from providers.api import CAChain
 from providers.errors import ChainInvalid, ConfigInvalid
+from providers.pki import verify
 from tests.unit.providers import pki
 from tests.unit.providers.pki import CLUSTER_ID, DAY, NOW, ROOT_URI, TRUST_DOMAIN, WEB, YEAR
 

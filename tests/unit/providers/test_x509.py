@@ -4,9 +4,9 @@ import pytest
 from cryptography import x509 as cx509
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from providers import keys, x509
+from providers.pki import keys, x509
 from providers.pki.csr import check_csr
-from providers.x509 import Issuer, Validity, at
+from providers.pki.x509 import Issuer, Validity, at
 from tests.unit.providers import pki
 
 

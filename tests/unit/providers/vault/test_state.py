@@ -8,7 +8,7 @@ import pytest
 from providers import vault_state
 from providers.builtin import BuiltinProvider
 from providers.errors import ConfigInvalid
-from providers.keys import KeyKind
+from providers.pki.keys import KeyKind
 from providers.vault_config import Place
 from providers.vault_pki import Issuer
 from providers.vault_state import Held, Pending, VaultState

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from providers import verify
 from providers.api import CAChain, CrossSignRequest, IntermediateRequest, IssuedLeaf
 from providers.errors import (
     ChainInvalid,
@@ -17,6 +16,7 @@ from providers.errors import (
     RateLimited,
     SigningKeyGone,
 )
+from providers.pki import verify
 from providers.vault import VaultProvider
 from providers.vault_transport import Answer, TransportFailure
 from tests.unit.providers import pki

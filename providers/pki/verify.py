@@ -16,12 +16,12 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from cryptography.x509.verification import ExtensionPolicy, PolicyBuilder, Store, VerificationError
 
-from providers import keys, spiffe
 from providers.api import CAChain
 from providers.errors import ChainInvalid, ConfigInvalid
-from providers.keys import SigningKey
-from providers.spiffe import Kind
-from providers.x509 import (
+from providers.pki import keys, spiffe
+from providers.pki.keys import SigningKey
+from providers.pki.spiffe import Kind
+from providers.pki.x509 import (
     at,
     authority_key_id,
     colon_hex,
@@ -287,7 +287,7 @@ def _check_ca(cert: x509.Certificate) -> None:
 
 
 def _check_leaf(leaf: x509.Certificate, spiffe_id: str | None) -> None:
-    """What holds for a leaf of any provider; the built-in one's narrower profile is in providers/leaf.py."""
+    """What holds for a leaf of any provider; the built-in one's narrower profile is in providers/pki/leaf.py."""
     usage = _extension(leaf, x509.KeyUsage)
     purpose = _extension(leaf, x509.ExtendedKeyUsage)
     names = _extension(leaf, x509.SubjectAlternativeName)

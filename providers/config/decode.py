@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
-from providers import durations
+from providers.config import durations
 from providers.errors import ConfigInvalid
 
 T = TypeVar("T")

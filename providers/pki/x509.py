@@ -1,7 +1,7 @@
 """Certificates and CA signing requests: identifiers, text forms, PEM, and the builders for CA certificates.
 
 Pure functions over `cryptography`; the profile of each kind of CA certificate (spec section 2 with design section 9)
-stands in its builder. The leaf's profile is in providers/leaf.py.
+stands in its builder. The leaf's profile is in providers/pki/leaf.py.
 """
 
 import hashlib
@@ -18,8 +18,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtensionOID, NameOID
 
-from providers import keys
-from providers.keys import KeyKind, SigningKey, VerifyKey
+from providers.pki import keys
+from providers.pki.keys import KeyKind, SigningKey, VerifyKey
 
 # Covers clocks that run apart between hosts (spec section 0).
 BACKDATE_SECONDS = 60

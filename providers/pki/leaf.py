@@ -11,12 +11,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from providers import keys, verify
 from providers.api import CAChain, IssuedLeaf, LeafRequest
 from providers.errors import ChainInvalid
-from providers.keys import KeyKind
+from providers.pki import keys, verify
 from providers.pki.csr import CheckedCSR, check_csr
-from providers.x509 import Issuer, Validity, at, backdate_seconds, check_serial, load_bundle, subject_key_id, unix
+from providers.pki.keys import KeyKind
+from providers.pki.x509 import Issuer, Validity, at, backdate_seconds, check_serial, load_bundle, subject_key_id, unix
 
 _NO_NAME = x509.Name([])  # a leaf is named by its URI alone
 

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 from cryptography import x509 as cx509
 
-from providers import spiffe, verify, x509
 from providers.api import CAChain, CrossSignRequest
 from providers.errors import ChainInvalid
-from providers.x509 import Validity, at, unix
+from providers.pki import spiffe, verify, x509
+from providers.pki.x509 import Validity, at, unix
 
 
 def accept_intermediate(intermediate_pem: str, root_pem: str, trust_domain: str) -> CAChain:

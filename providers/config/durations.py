@@ -1,7 +1,7 @@
 """Durations in Go's text form, which operators write and Consul's clients send; values are whole nanoseconds.
 
 Owns the syntax and the canonical printing of Go's `time.Duration`, nothing else: whether a configuration value may
-also be a number is for providers/decode.py.
+also be a number is for providers/config/decode.py.
 """
 
 import json
