@@ -8,7 +8,7 @@ from typing import Final
 
 from cluster.base.config import ConnectSection
 from providers import registry
-from providers.builtin_state import private_key_fits
+from providers.builtin.state import private_key_fits
 from providers.config.common import CommonConfig
 from providers.config.decode import Fields
 from providers.errors import ConfigInvalid

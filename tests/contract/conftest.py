@@ -23,7 +23,7 @@ from providers.api import (
     ProviderSettings,
     RootIntent,
 )
-from providers.builtin import BuiltinProvider
+from providers.builtin.provider import BuiltinProvider
 from providers.errors import ProviderError
 from providers.vault import VaultProvider
 from tests.integration.vault_server import VaultServer, any_vault

@@ -20,7 +20,7 @@ from cluster.seal import FileKey, Sealer
 from fsm import codec
 from fsm.apply import apply
 from fsm.state import State
-from providers import builtin_state
+from providers.builtin import state as builtin_state
 from providers.pki import keys
 
 _LINE_ENDS = re.compile(rb"(?:\\r|\\n|\\t|[\r\n\t ])+")

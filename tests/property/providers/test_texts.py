@@ -6,8 +6,8 @@ import contextlib
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from providers import builtin_state
-from providers.builtin_state import BuiltinConfig
+from providers.builtin import state as builtin_state
+from providers.builtin.state import BuiltinConfig
 from providers.config import durations
 from providers.errors import ConfigInvalid
 from providers.pki import keys, spiffe, x509

@@ -20,7 +20,7 @@ from fsm.commands import (
     TidyLedger,
 )
 from fsm.duties import DutyPolicy
-from providers import builtin_state
+from providers.builtin import state as builtin_state
 from providers.errors import ProviderUnavailable
 from providers.pki.x509 import load_cert
 from tests.unit.cluster_core.fake_cluster import (

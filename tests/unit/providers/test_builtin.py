@@ -7,9 +7,9 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from providers import builtin_state
 from providers.api import CAChain, CrossSignRequest, IntermediateRequest
-from providers.builtin import BuiltinProvider
+from providers.builtin import state as builtin_state
+from providers.builtin.provider import BuiltinProvider
 from providers.errors import ChainInvalid, CSRRejected, NotInitialized, NotSupported
 from providers.pki import verify
 from tests.unit.providers import pki

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 import pytest
 
 from providers.api import CAChain, ProviderSettings
-from providers.builtin import BuiltinProvider
-from providers.builtin_state import private_key_fits
+from providers.builtin.provider import BuiltinProvider
+from providers.builtin.state import private_key_fits
 from providers.errors import ConfigInvalid
 from tests.unit.providers import pki
 from tests.unit.providers.pki import DAY, NOW, YEAR, intent, settings

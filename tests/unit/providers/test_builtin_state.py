@@ -11,10 +11,10 @@ from pathlib import Path
 import msgpack
 import pytest
 
-from providers import builtin_state
 from providers.api import CAChain
-from providers.builtin import BuiltinProvider
-from providers.builtin_state import PrimaryState, SecondaryState
+from providers.builtin import state as builtin_state
+from providers.builtin.provider import BuiltinProvider
+from providers.builtin.state import PrimaryState, SecondaryState
 from providers.errors import ConfigInvalid
 from providers.pki.keys import KeyKind
 from tests.unit.providers import pki

@@ -5,7 +5,7 @@ from importlib.metadata import EntryPoint
 import pytest
 
 from providers import registry
-from providers.builtin import BuiltinProvider
+from providers.builtin.provider import BuiltinProvider
 from providers.errors import ConfigInvalid
 
 
@@ -28,17 +28,17 @@ def test_unknown_name_is_refused_in_consuls_words(name: str) -> None:
 
 
 def test_provider_of_another_package_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    _offer(monkeypatch, "providers.builtin:BuiltinProvider")
+    _offer(monkeypatch, "providers.builtin.provider:BuiltinProvider")
     assert isinstance(registry.create_provider("x"), BuiltinProvider)
 
 
 def test_name_offered_twice_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    _offer(monkeypatch, "providers.builtin:BuiltinProvider", "evil:Provider")
+    _offer(monkeypatch, "providers.builtin.provider:BuiltinProvider", "evil:Provider")
     with pytest.raises(ConfigInvalid, match="is offered more than once: evil:Provider, "):
         registry.create_provider("x")
 
 
-@pytest.mark.parametrize("value", ["no_such_module:Provider", "providers.builtin:NoSuchName"])
+@pytest.mark.parametrize("value", ["no_such_module:Provider", "providers.builtin.provider:NoSuchName"])
 def test_provider_that_cannot_be_imported_is_refused(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     _offer(monkeypatch, value)
     with pytest.raises(ConfigInvalid, match='CA provider "x" cannot be loaded'):

@@ -6,7 +6,7 @@ import msgpack
 import pytest
 
 from providers import vault_state
-from providers.builtin import BuiltinProvider
+from providers.builtin.provider import BuiltinProvider
 from providers.errors import ConfigInvalid
 from providers.pki.keys import KeyKind
 from providers.vault_config import Place

@@ -1,7 +1,7 @@
 """The built-in provider, "consul": signs with a key that it holds.
 
 In the primary the root itself signs leaves; in a secondary an intermediate does, which the primary has signed. Keys
-live in the state (providers/builtin_state.py), which the caller seals, commits and hands back: nothing is kept
+live in the state (providers/builtin/state.py), which the caller seals, commits and hands back: nothing is kept
 anywhere else, so an instance may be dropped at any moment. Clock and serials come in with each request.
 """
 
@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from providers import builtin_state
 from providers.api import (
     CAChain,
     CrossSignRequest,
@@ -20,7 +19,8 @@ from providers.api import (
     RootIntent,
     one_by_one,
 )
-from providers.builtin_state import BuiltinConfig, PrimaryState, SecondaryState
+from providers.builtin import state as builtin_state
+from providers.builtin.state import BuiltinConfig, PrimaryState, SecondaryState
 from providers.errors import ChainInvalid, CSRRejected, NotInitialized, NotSupported, ProviderError
 from providers.pki import keys, spiffe, verify, x509
 from providers.pki.csr import check_intermediate_csr
