@@ -25,7 +25,7 @@ from providers.api import (
 )
 from providers.builtin.provider import BuiltinProvider
 from providers.errors import ProviderError
-from providers.vault import VaultProvider
+from providers.vault.provider import VaultProvider
 from tests.integration.vault_server import VaultServer, any_vault
 from tests.unit.providers import pki
 

@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, utils
 from providers.api import IntermediateRequest
 from providers.errors import ConfigInvalid, ProviderError, ProviderUnavailable, RateLimited, SigningKeyGone
 from providers.pki import verify
-from providers.vault import VaultProvider
+from providers.vault.provider import VaultProvider
 from tests.contract.conftest import CA, Bench, Subject
 from tests.integration.vault_server import (
     Refused,

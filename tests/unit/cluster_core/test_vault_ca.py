@@ -22,7 +22,7 @@ from fsm.state import CARoot
 from providers import registry
 from providers.errors import ProviderUnavailable, SigningKeyGone
 from providers.pki import verify
-from providers.vault import VaultProvider
+from providers.vault.provider import VaultProvider
 from tests.fakes import FakeClock
 from tests.unit.cluster_core.fake_cluster import (
     FakeCluster,

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from providers.api import CAChain, LeafRequest, ProviderSettings
-from providers.vault import VaultProvider
+from providers.vault.provider import VaultProvider
 from tests.fakes import FakeClock
 from tests.unit.providers import pki
 from tests.unit.providers.vault.fake_vault import TOKEN, FakeVault

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from providers.vault_transport import Answer, TransportFailure
+from providers.vault.transport import Answer, TransportFailure
 from tests.unit.providers import pki
 
 TOKEN = "t-root"

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from providers.errors import ConfigInvalid, ProviderUnavailable
-from providers.vault_auth import login_request
-from providers.vault_config import AuthMethod
+from providers.vault.auth import login_request
+from providers.vault.config import AuthMethod
 from tests.unit.providers.vault.conftest import Caller
 from tests.unit.providers.vault.fake_vault import TOKEN, FakeVault, failure
 

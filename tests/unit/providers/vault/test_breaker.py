@@ -3,7 +3,7 @@
 import pytest
 
 from providers.errors import ProviderUnavailable
-from providers.vault_breaker import Breaker
+from providers.vault.breaker import Breaker
 from tests.fakes import FakeClock
 
 

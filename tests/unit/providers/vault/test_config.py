@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from providers.errors import ConfigInvalid
-from providers.vault_config import AuthMethod, Place, TLSOptions, VaultConfig
-from providers.vault_transport import tls_context
+from providers.vault.config import AuthMethod, Place, TLSOptions, VaultConfig
+from providers.vault.transport import tls_context
 from tests.unit.providers import pki
 from tests.unit.providers.vault.conftest import CONFIG
 

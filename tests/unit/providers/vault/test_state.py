@@ -5,13 +5,13 @@ from dataclasses import replace
 import msgpack
 import pytest
 
-from providers import vault_state
 from providers.builtin.provider import BuiltinProvider
 from providers.errors import ConfigInvalid
 from providers.pki.keys import KeyKind
-from providers.vault_config import Place
-from providers.vault_pki import Issuer
-from providers.vault_state import Held, Pending, VaultState
+from providers.vault import state as vault_state
+from providers.vault.config import Place
+from providers.vault.mount import Issuer
+from providers.vault.state import Held, Pending, VaultState
 from tests.unit.providers import pki
 from tests.unit.providers.vault.conftest import Caller
 from tests.unit.providers.vault.fake_vault import TOKEN

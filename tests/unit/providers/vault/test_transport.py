@@ -7,8 +7,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from providers.vault_config import TLSOptions
-from providers.vault_transport import Answer, HvacTransport, TransportFailure
+from providers.vault.config import TLSOptions
+from providers.vault.transport import Answer, HvacTransport, TransportFailure
 
 _PIECE = bytes(64 << 10)
 _PIECES = 1024

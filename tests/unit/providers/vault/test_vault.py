@@ -17,8 +17,8 @@ from providers.errors import (
     SigningKeyGone,
 )
 from providers.pki import verify
-from providers.vault import VaultProvider
-from providers.vault_transport import Answer, TransportFailure
+from providers.vault.provider import VaultProvider
+from providers.vault.transport import Answer, TransportFailure
 from tests.unit.providers import pki
 from tests.unit.providers.vault.conftest import Caller
 from tests.unit.providers.vault.fake_vault import TOKEN, Crash, FakeVault, common_name, data, failure

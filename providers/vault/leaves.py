@@ -5,14 +5,14 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
-from providers import vault_roles
 from providers.api import CAChain, IssuedLeaf, LeafRequest, result_of
 from providers.errors import CSRRejected, ProviderError, ProviderUnavailable, SigningKeyGone
 from providers.pki import spiffe
 from providers.pki.csr import check_csr
 from providers.pki.x509 import load_cert, unix
-from providers.vault_client import VaultRefused
-from providers.vault_pki import Mount, Wanted, is_gone, is_unmounted
+from providers.vault import roles as vault_roles
+from providers.vault.client import VaultRefused
+from providers.vault.mount import Mount, Wanted, is_gone, is_unmounted
 
 #: How many leaves of one batch are with Vault at a time.
 _THREADS: Final = 8

@@ -9,8 +9,8 @@ from providers.api import CAChain, RootIntent
 from providers.config.common import DEFAULT_KEY_KIND
 from providers.errors import ConfigInvalid
 from providers.pki.keys import KeyKind
-from providers.vault_config import Place, VaultConfig
-from providers.vault_pki import Issuer
+from providers.vault.config import Place, VaultConfig
+from providers.vault.mount import Issuer
 
 FORMAT: Final = 1
 

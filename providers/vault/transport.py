@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from providers.errors import ConfigInvalid
-from providers.vault_config import TLSOptions
+from providers.vault.config import TLSOptions
 
 _CONNECT_SECONDS: Final = 3.0
 _MAX_REDIRECTS: Final = 2  # a standby node sends to the active one; more is a loop

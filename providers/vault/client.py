@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from providers.errors import ProviderError, ProviderUnavailable, RateLimited
-from providers.vault_auth import Tokens
-from providers.vault_breaker import Breaker
-from providers.vault_config import VaultConfig
-from providers.vault_transport import Answer, Transport, TransportFailure
+from providers.vault.auth import Tokens
+from providers.vault.breaker import Breaker
+from providers.vault.config import VaultConfig
+from providers.vault.transport import Answer, Transport, TransportFailure
 
 #: Generating a big RSA key takes Vault seconds; signing does not.
 SLOW_SECONDS: Final = 30.0

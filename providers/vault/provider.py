@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import ClassVar, Final
 
-from providers import vault_state
 from providers.api import (
     CAChain,
     CrossSignRequest,
@@ -33,15 +32,16 @@ from providers.errors import (
 )
 from providers.pki import keys, spiffe, x509
 from providers.pki.issuing import accept_intermediate
-from providers.vault_auth import TokenRefused, login_request
-from providers.vault_client import VaultClient, VaultRefused
-from providers.vault_config import Place, TLSOptions, VaultConfig
-from providers.vault_issuing import Issuing, MountedRoot
-from providers.vault_leaves import VaultLeaves
-from providers.vault_pki import INTERMEDIATE_DESCRIPTION, Issuer, Mount
-from providers.vault_state import Held, VaultState
-from providers.vault_transport import HvacTransport, Transport
-from providers.vault_upkeep import Upkeep
+from providers.vault import state as vault_state
+from providers.vault.auth import TokenRefused, login_request
+from providers.vault.client import VaultClient, VaultRefused
+from providers.vault.config import Place, TLSOptions, VaultConfig
+from providers.vault.issuing import Issuing, MountedRoot
+from providers.vault.leaves import VaultLeaves
+from providers.vault.mount import INTERMEDIATE_DESCRIPTION, Issuer, Mount
+from providers.vault.state import Held, VaultState
+from providers.vault.transport import HvacTransport, Transport
+from providers.vault.upkeep import Upkeep
 
 _NOT_ROOT: Final = "provider is not the root certificate authority"
 _NO_CSR: Final = "provider is the root certificate authority, cannot generate an intermediate CSR"

@@ -22,7 +22,7 @@ from providers.pki.x509 import (
     subject_key_id,
     unix,
 )
-from providers.vault_pki import Wanted
+from providers.vault.mount import Wanted
 
 #: Consul's name for EC keys; RSA keys need a key usage more, which a request cannot ask for (design 9.3).
 _NAMES: Final = {"ec": "leaf-cert", "rsa": "leaf-cert-rsa"}

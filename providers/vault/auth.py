@@ -14,8 +14,8 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from providers.errors import ConfigInvalid, ProviderError, ProviderUnavailable
-from providers.vault_config import AuthMethod, VaultConfig
-from providers.vault_transport import Answer
+from providers.vault.config import AuthMethod, VaultConfig
+from providers.vault.transport import Answer
 
 _KUBERNETES_TOKEN: Final = "/var/run/secrets/kubernetes.io/serviceaccount/token"  # noqa: S105  # a path
 #: A token is renewed when this much of its life is over, as Vault's own agents do.

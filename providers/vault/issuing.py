@@ -16,9 +16,9 @@ from providers.pki import keys, spiffe, verify, x509
 from providers.pki.csr import check_intermediate_csr
 from providers.pki.issuing import cross_terms, require_future
 from providers.pki.x509 import unix
-from providers.vault_config import VaultConfig
-from providers.vault_pki import INTERMEDIATE_DESCRIPTION, ROOT_DESCRIPTION, Issuer, Mount, Wanted
-from providers.vault_state import Held, Pending
+from providers.vault.config import VaultConfig
+from providers.vault.mount import INTERMEDIATE_DESCRIPTION, ROOT_DESCRIPTION, Issuer, Mount, Wanted
+from providers.vault.state import Held, Pending
 
 PROVIDER: Final = "vault"
 #: Then the kind of key, and the generation.

@@ -13,8 +13,8 @@ from providers.errors import ProviderUnavailable
 from providers.pki.csr import MAX_DETAIL
 from providers.pki.keys import KeyKind
 from providers.pki.x509 import at
-from providers.vault_client import QUICK_SECONDS, VaultClient, VaultRefused
-from providers.vault_config import Place
+from providers.vault.client import QUICK_SECONDS, VaultClient, VaultRefused
+from providers.vault.config import Place
 
 ROOT_DESCRIPTION: Final = "root CA backend for Consul Connect"
 INTERMEDIATE_DESCRIPTION: Final = "intermediate CA backend for Consul Connect"
