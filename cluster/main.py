@@ -47,7 +47,9 @@ from cluster.raft.snapshot import SnapshotDamaged
 from cluster.record.reads import LedgerReads
 from cluster.rpc.forward import Forwarder
 from cluster.rpc.server import RpcServer
-from cluster.seal import NodeFile, Sealer, SealError, key_source
+from cluster.seal.node_file import NodeFile
+from cluster.seal.sealer import Sealer
+from cluster.seal.sources import SealError, key_source
 from cluster.signing.pipeline import SigningPipeline
 from cluster.signing.pool import WorkerPool
 from cluster.tls.contexts import NodeTls, TlsFiles

@@ -15,7 +15,8 @@ from cluster.base.log import Log
 from cluster.ca.authority import Authority, open_record
 from cluster.raft.replica import Replica
 from cluster.rpc.forward import Call, Forwarder
-from cluster.seal import Sealer, SealError
+from cluster.seal.sealer import Sealer
+from cluster.seal.sources import SealError
 from fsm.apply import STALE_INDEX
 from fsm.codec import dump_state, load_state
 from fsm.commands import LeafRecord, RecordLeaves, Rejected, RestoreCA

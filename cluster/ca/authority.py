@@ -20,7 +20,7 @@ from cluster.base.errors import ChangeUnderWay, InternalError, NotLeader, NotRea
 from cluster.base.signals import Signal
 from cluster.ca.roots import local_chain
 from cluster.ca.settings import CASettings
-from cluster.seal import Sealer
+from cluster.seal.sealer import Sealer
 from cluster.signing.pipeline import SigningContext, SigningLimiter, SigningPipeline
 from cluster.signing.pool import Configured, ProviderSetup, WorkerPool
 from fsm.state import CAConfig, CARoot, Intermediate, ProviderState, State

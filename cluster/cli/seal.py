@@ -1,4 +1,4 @@
-"""`quorumca seal init`: the key that seals the CA's private keys (source "file", cluster/seal.py)."""
+"""`quorumca seal init`: the key that seals the CA's private keys (source "file", cluster/seal/sealer.py)."""
 
 import argparse
 from pathlib import Path
@@ -23,7 +23,7 @@ def add_parser(subcommands: Subcommands) -> None:
 
 
 def run_init(args: argparse.Namespace) -> int:
-    from cluster.seal import write_key_file
+    from cluster.seal.sources import write_key_file
 
     path: Path = args.key_file
     try:

@@ -15,7 +15,9 @@ from cluster.doctor.findings import Finding, critical, note, warning
 from cluster.raft.inspection import check_journal, read_snapshot
 from cluster.raft.journal import JournalDamaged
 from cluster.raft.snapshot import SnapshotDamaged
-from cluster.seal import NodeFile, Sealer, SealError, key_source
+from cluster.seal.node_file import NodeFile
+from cluster.seal.sealer import Sealer
+from cluster.seal.sources import SealError, key_source
 from fsm.codec import CodecError, load_state
 from fsm.ledger import LedgerReader
 

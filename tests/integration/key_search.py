@@ -16,7 +16,8 @@ from cluster.raft import codec as raft_codec
 from cluster.raft import snapshot
 from cluster.raft.disk import RealDisk
 from cluster.raft.journal import Journal
-from cluster.seal import FileKey, Sealer
+from cluster.seal.sealer import Sealer
+from cluster.seal.sources import FileKey
 from fsm import codec
 from fsm.apply import apply
 from fsm.state import State

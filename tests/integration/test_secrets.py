@@ -13,7 +13,7 @@ import aiohttp
 import psutil
 import pytest
 
-from cluster.seal import write_key_file
+from cluster.seal.sources import write_key_file
 from providers.pki import keys
 from tests.integration.cluster_harness import LocalCluster, Node, eventually, make_csr
 from tests.integration.key_search import KeySearch, stored_keys

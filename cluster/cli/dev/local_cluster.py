@@ -23,7 +23,7 @@ from cluster.cli.dev.cluster_file import Entry
 from cluster.cli.files import PRIVATE, PUBLIC, new_file, read_text, save_pair
 from cluster.cli.toml import dump_toml
 from cluster.client.errors import CommandError
-from cluster.seal import write_key_file
+from cluster.seal.sources import write_key_file
 from cluster.tls.certificates import Identity, load_ca, new_ca, new_cert
 
 HOST: Final = "127.0.0.1"

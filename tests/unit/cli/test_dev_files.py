@@ -10,7 +10,7 @@ from cluster.base.config import NodeConfig, load_config
 from cluster.cli.dev import local_cluster
 from cluster.cli.dev.local_cluster import LocalNode, load_local, make_node, make_shared, node_at, port_in_use
 from cluster.client.errors import CommandError
-from cluster.seal import FileKey, key_source
+from cluster.seal.sources import FileKey, key_source
 from cluster.tls.contexts import NodeTls, TlsFiles
 from tests.ports import free_ports
 

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.seal import FileKey
+from cluster.seal.sources import FileKey
 from tests.unit.cli.conftest import Run
 
 

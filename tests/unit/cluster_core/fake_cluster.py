@@ -37,7 +37,8 @@ from cluster.raft.membership import ChangeKind, Member, Members, MembershipChang
 from cluster.raft.node import NodeStatus
 from cluster.raft.replica import Leadership, Replica
 from cluster.record.reads import LedgerReads
-from cluster.seal import FileKey, Sealer, write_key_file
+from cluster.seal.sealer import Sealer
+from cluster.seal.sources import FileKey, write_key_file
 from cluster.signing.pipeline import SigningPipeline
 from cluster.signing.pool import WorkerPool
 from cluster.signing.worker import Host

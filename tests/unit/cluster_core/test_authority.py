@@ -8,7 +8,7 @@ import pytest
 
 from cluster.base.errors import InternalError, NotLeader, NotReady, RateLimitReached
 from cluster.ca.authority import ProviderRecord, open_record, seal_record
-from cluster.seal import SealError
+from cluster.seal.sources import SealError
 from providers.errors import CSRRejected
 from tests.unit.cluster_core.csrs import serial, service_csr
 from tests.unit.cluster_core.fake_cluster import FakeCluster, Node, bootstrapped, eventually, put, running, update

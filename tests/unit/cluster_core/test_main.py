@@ -10,7 +10,9 @@ from cluster.base.config import NodeConfig, parse_config
 from cluster.main import StartError, _checked_sealer, _data_dir, _replica_settings, _task, _watch_seal
 from cluster.raft.membership import Member
 from cluster.raft.node import CompactionPolicy
-from cluster.seal import NodeFile, Sealer, SealError, write_key_file
+from cluster.seal.node_file import NodeFile
+from cluster.seal.sealer import Sealer
+from cluster.seal.sources import SealError, write_key_file
 from fsm.commands import InitSeal
 from tests.unit.cluster_core.fake_cluster import FakeCluster, eventually
 from tests.unit.cluster_core.test_config import minimal

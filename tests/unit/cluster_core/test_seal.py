@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from cluster.base.config import NodeConfig, parse_config
-from cluster.seal import FileKey, NodeFile, Passphrase, Sealer, SealError, key_source, write_key_file
+from cluster.seal.node_file import NodeFile
+from cluster.seal.sealer import Sealer
+from cluster.seal.sources import FileKey, Passphrase, SealError, key_source, write_key_file
 from tests.unit.cluster_core.test_config import minimal
 
 PASSPHRASE = "correct horse battery"

@@ -20,7 +20,9 @@ from cluster.doctor.node import check_node
 from cluster.raft.disk import RealDisk
 from cluster.raft.journal import Journal
 from cluster.raft.snapshot import Snapshot, SnapshotFile
-from cluster.seal import FileKey, NodeFile, Sealer, write_key_file
+from cluster.seal.node_file import NodeFile
+from cluster.seal.sealer import Sealer
+from cluster.seal.sources import FileKey, write_key_file
 from cluster.tls.certificates import Identity, load_ca, new_ca, new_cert
 from fsm.codec import dump_state
 from fsm.ledger import Ledger

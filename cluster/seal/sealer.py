@@ -5,118 +5,19 @@ key-encryption key (KEK) that every node has and that is never written by us but
 not open the data key must not run: it could not take over.
 """
 
-import base64
-import binascii
-import contextlib
 import hashlib
-import json
-import os
 import secrets
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from cluster.base.config import NodeConfig
+from cluster.seal.sources import KEY_BYTES, KeySource, SealError
 from fsm.state import SealKey
 
-_KEY_BYTES: Final = 32
 _NONCE_BYTES: Final = 12
-_MIN_PASSPHRASE_LENGTH: Final = 12
-_PASSPHRASE_VARIABLE: Final = "QUORUMCA_SEAL_PASSPHRASE"  # noqa: S105 - a name, no secret
-#: OWASP's recommendation for scrypt at 32 MiB; derived once per start.
-_SCRYPT: Final = {"n": 1 << 15, "r": 8, "p": 3, "maxmem": 64 << 20}
 _WRAP_CONTEXT: Final = b"quorumca data key 1"
-_FILE_HEADER: Final = "quorumca-seal-key-1"
-
-
-class SealError(Exception):
-    """The key-encryption key is missing or wrong. The text says which, and what to do."""
-
-
-class KeySource(Protocol):
-    """Where the KEK comes from."""
-
-    name: str
-
-    def new_salt(self) -> bytes: ...
-    def key(self, salt: bytes) -> bytes:
-        """32 bytes. Raises: SealError."""
-        ...
-
-
-class FileKey:
-    """32 random bytes in a file, the same file on every node."""
-
-    name = "file"
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def new_salt(self) -> bytes:
-        return b""
-
-    def key(self, salt: bytes) -> bytes:
-        try:
-            text = self._path.read_text(encoding="ascii")
-        except FileNotFoundError:
-            raise SealError(
-                f"the seal key {self._path} is missing: copy it from another node of this cluster or from your backup;"
-                " for a new cluster make one with `quorumca seal init` and copy it to every node"
-            ) from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise SealError(f"the seal key {self._path} cannot be read: {error}") from error
-        header, _, encoded = text.strip().partition(":")
-        with contextlib.suppress(binascii.Error, ValueError):
-            key = base64.b64decode(encoded, validate=True)
-            if header == _FILE_HEADER and len(key) == _KEY_BYTES:
-                return key
-        raise SealError(
-            f"{self._path} is not a seal key: make one with `quorumca seal init`, or restore the right file"
-        )
-
-
-class Passphrase:
-    """A passphrase, stretched by scrypt with the cluster's salt."""
-
-    name = "passphrase"
-
-    def __init__(self, passphrase: str) -> None:
-        if len(passphrase) < _MIN_PASSPHRASE_LENGTH:
-            raise SealError(f"the seal passphrase must have at least {_MIN_PASSPHRASE_LENGTH} characters")
-        self._passphrase = passphrase.encode()
-
-    def new_salt(self) -> bytes:
-        return secrets.token_bytes(16)
-
-    def key(self, salt: bytes) -> bytes:
-        return hashlib.scrypt(self._passphrase, salt=salt, dklen=_KEY_BYTES, **_SCRYPT)
-
-
-def write_key_file(path: Path) -> None:
-    """A new seal key, mode 0600. Raises: FileExistsError rather than replace one."""
-    text = f"{_FILE_HEADER}:{base64.b64encode(secrets.token_bytes(_KEY_BYTES)).decode()}\n"
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(fd, "w", encoding="ascii") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def key_source(config: NodeConfig, environment: Mapping[str, str] = os.environ) -> KeySource:
-    """The source that the node's configuration names. Raises: SealError."""
-    if config.seal.source == "file":
-        return FileKey(config.seal.key_file or config.data_dir / "seal.key")
-    if config.seal.passphrase_file is not None:
-        try:
-            return Passphrase(config.seal.passphrase_file.read_text(encoding="utf-8").rstrip("\r\n"))
-        except (OSError, UnicodeDecodeError) as error:
-            raise SealError(f"the seal passphrase file cannot be read: {error}") from error
-    if _PASSPHRASE_VARIABLE not in environment:
-        raise SealError(f"the seal passphrase is missing: set {_PASSPHRASE_VARIABLE} or seal.passphrase_file")
-    return Passphrase(environment[_PASSPHRASE_VARIABLE])
 
 
 def _key_id(key: bytes) -> str:
@@ -144,7 +45,7 @@ class Sealer:
         salt = self._source.new_salt()
         kek = self._source.key(salt)
         nonce = secrets.token_bytes(_NONCE_BYTES)
-        wrapped = nonce + AESGCM(kek).encrypt(nonce, secrets.token_bytes(_KEY_BYTES), _WRAP_CONTEXT)
+        wrapped = nonce + AESGCM(kek).encrypt(nonce, secrets.token_bytes(KEY_BYTES), _WRAP_CONTEXT)
         return SealKey(self._source.name, _key_id(kek), salt, wrapped)
 
     def unlock(self, seal: SealKey) -> None:
@@ -223,34 +124,3 @@ class Sealer:
                 f"wrong seal key: this node's data was sealed with key {kek_id}, the one given is {found};"
                 " restore the right seal key or passphrase and start again"
             )
-
-
-class NodeFile:
-    """`node.json` in the data directory: whose data this is, and which seal it needs."""
-
-    def __init__(self, data_dir: Path) -> None:
-        self._path = data_dir / "node.json"
-
-    def read(self) -> dict[str, Any] | None:
-        """None in a new data directory. Raises: OSError, ValueError."""
-        try:
-            facts = json.loads(self._path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return None
-        if not isinstance(facts, dict):
-            raise ValueError("it must hold a JSON object")
-        return facts
-
-    def write(self, facts: Mapping[str, Any]) -> None:
-        temporary = self._path.with_suffix(".tmp")
-        with open(temporary, "w", encoding="utf-8") as file:
-            json.dump(facts, file, indent=2, sort_keys=True)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, self._path)
-        directory = os.open(self._path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
