@@ -21,7 +21,8 @@ from cluster.base.signals import Signal
 from cluster.ca.roots import local_chain
 from cluster.ca.settings import CASettings
 from cluster.seal.sealer import Sealer
-from cluster.signing.pipeline import SigningContext, SigningLimiter, SigningPipeline
+from cluster.signing.limits import SigningLimiter
+from cluster.signing.pipeline import SigningContext, SigningPipeline
 from cluster.signing.pool import Configured, ProviderSetup, WorkerPool
 from fsm.state import CAConfig, CARoot, Intermediate, ProviderState, State
 from providers.config.common import CommonConfig

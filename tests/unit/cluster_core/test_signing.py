@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from cluster.base.errors import AnswerLost, CommitUnknown, InternalError, NotLeader, Overloaded, RateLimitReached
-from cluster.signing.pipeline import MAX_BATCH, SignedLeaf, SigningContext, SigningLimiter, SigningPipeline, minimal
+from cluster.signing.limits import SigningLimiter
+from cluster.signing.pipeline import MAX_BATCH, SignedLeaf, SigningContext, SigningPipeline, minimal
 from fsm.commands import RecordLeaves, Rejected
 from fsm.ledger import LedgerRow
 from providers.errors import CSRRejected, ProviderUnavailable
@@ -257,7 +258,7 @@ async def test_rejected_record_is_an_error_of_ours(node: Node) -> None:
 
 
 async def test_rate_limit_lets_one_through_and_the_rest_wait_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cluster.signing.pipeline._LIMIT_WAIT_SECONDS", 0.05)
+    monkeypatch.setattr("cluster.signing.limits._LIMIT_WAIT_SECONDS", 0.05)
     limiter = SigningLimiter(40, 0, FakeClock())
     async with limiter:
         pass
@@ -289,7 +290,7 @@ async def test_refused_requests_take_no_token_and_time_brings_new_ones() -> None
 
 
 async def test_concurrency_limit_counts_only_without_a_rate(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cluster.signing.pipeline._LIMIT_WAIT_SECONDS", 0.01)
+    monkeypatch.setattr("cluster.signing.limits._LIMIT_WAIT_SECONDS", 0.01)
     limiter = SigningLimiter(0, 2, FakeClock())
     async with limiter, limiter:
         with pytest.raises(RateLimitReached):
