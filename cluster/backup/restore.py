@@ -12,7 +12,8 @@ from cluster.backup.file import Row
 from cluster.base.clock import Clock
 from cluster.base.errors import InternalError, Refused
 from cluster.base.log import Log
-from cluster.ca.authority import Authority, open_record
+from cluster.ca.authority import Authority
+from cluster.ca.records import open_record
 from cluster.raft.replica import Replica
 from cluster.rpc.forward import Call, Forwarder
 from cluster.seal.sealer import Sealer

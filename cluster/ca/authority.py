@@ -7,24 +7,23 @@ and operators (reconfigure.py) do. What it holds is dropped when leadership ends
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
-
-import msgpack
 
 from cluster.api.leaves import IssuedCert
 from cluster.base.clock import Clock
 from cluster.base.errors import ChangeUnderWay, InternalError, NotLeader, NotReady
 from cluster.base.signals import Signal
+from cluster.ca.records import open_record, settings_in
 from cluster.ca.roots import local_chain
 from cluster.ca.settings import CASettings
 from cluster.seal.sealer import Sealer
 from cluster.signing.limits import SigningLimiter
 from cluster.signing.pipeline import SigningContext, SigningPipeline
 from cluster.signing.pool import Configured, ProviderSetup, WorkerPool
-from fsm.state import CAConfig, CARoot, Intermediate, ProviderState, State
+from fsm.state import CAConfig, CARoot, Intermediate, State
 from providers.config.common import CommonConfig
 from providers.errors import ProviderError, SigningKeyGone
 from providers.pki import x509
@@ -34,37 +33,6 @@ _DUTY_SECONDS: Final = 5.0
 #: Of signing certificates before the present one: requests are under way for seconds only.
 _CHAINS_KEPT: Final = 4
 _UNINITIALIZED: Final = "CA is uninitialized and unable to sign certificates yet"
-
-
-@dataclass(frozen=True, slots=True)
-class ProviderRecord:
-    """What a ProviderState holds once it is open."""
-
-    secrets: Mapping[str, object] = field(repr=False)
-    state: bytes = field(repr=False)
-    config_json: str  # its own configuration, which a retired provider cannot find in the state any more
-
-
-def seal_record(
-    sealer: Sealer, provider_id: str, provider: str, record: ProviderRecord, *, is_prepared: bool
-) -> ProviderState:
-    plain: bytes = msgpack.packb([dict(record.secrets), record.state, record.config_json])
-    return ProviderState(provider_id, provider, sealer.seal(plain, _purpose(provider_id)), is_prepared)
-
-
-def open_record(sealer: Sealer, sealed: ProviderState) -> ProviderRecord:
-    """Raises: SealError."""
-    secret_values, state, config_json = msgpack.unpackb(sealer.open(sealed.sealed, _purpose(sealed.provider_id)))
-    return ProviderRecord(secret_values, state, config_json)
-
-
-def _purpose(provider_id: str) -> str:
-    return f"provider state {provider_id}"
-
-
-def settings_in(config: CAConfig, record: ProviderRecord) -> CASettings:
-    """The stored configuration, whole again."""
-    return CASettings(config.provider, json.loads(config.config_json), record.secrets)
 
 
 @dataclass(frozen=True, slots=True)

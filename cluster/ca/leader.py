@@ -20,9 +20,10 @@ from cluster.base.errors import ClusterError, InternalError
 from cluster.base.log import Log
 from cluster.base.signals import wait_any
 from cluster.base.telemetry import Metrics
-from cluster.ca.authority import Authority, ProviderRecord, open_record, seal_record, settings_in
+from cluster.ca.authority import Authority
 from cluster.ca.candidate import Candidate
 from cluster.ca.provider_watch import ProviderWatch
+from cluster.ca.records import ProviderRecord, open_record, seal_record, settings_in
 from cluster.ca.renewal import PutOff, Renewer
 from cluster.ca.roots import expires_soon, root_of
 from cluster.ca.rotation import RotationRequest, Rotator

@@ -7,10 +7,11 @@ from typing import Final
 from cluster.api.ca import RotateRequest, RotationPlan, Steering, Uptake
 from cluster.base.clock import Clock
 from cluster.base.errors import InternalError, NotFound, NotReady, Refused
-from cluster.ca.authority import Authority, ProviderRecord, open_record, settings_in
+from cluster.ca.attempts import Attempt, base_index, done_before
+from cluster.ca.authority import Authority
 from cluster.ca.candidate import Candidate
 from cluster.ca.proof import MAX_CHAIN_BYTES
-from cluster.ca.reconfigure import Attempt, base_index, done_before
+from cluster.ca.records import ProviderRecord, open_record, settings_in
 from cluster.ca.rotation import RotationRequest, Rotator, retention_seconds
 from cluster.ca.settings import CASettings, policies_of, without_key
 from cluster.ca.uptake import UptakeMeter

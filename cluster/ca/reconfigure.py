@@ -8,13 +8,12 @@ import asyncio
 import contextlib
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final
 
 from cluster.api.ca import ConfigUpdate
 from cluster.base.clock import Clock
 from cluster.base.errors import (
-    AnswerLost,
     BadRequest,
     ChangeUnderWay,
     ClusterError,
@@ -28,8 +27,10 @@ from cluster.base.errors import (
 )
 from cluster.base.log import Log
 from cluster.base.signals import wait_any
-from cluster.ca.authority import Authority, ProviderRecord, open_record, seal_record, settings_in
+from cluster.ca.attempts import Attempt, base_index, done_before
+from cluster.ca.authority import Authority
 from cluster.ca.candidate import Candidate
+from cluster.ca.records import ProviderRecord, open_record, seal_record, settings_in
 from cluster.ca.rotation import LOST_RACE, SAME_ROOT, RotationRequest, Rotator
 from cluster.ca.settings import CASettings, keep_secrets, policies_of, settings_of
 from cluster.raft.replica import Replica
@@ -46,15 +47,6 @@ _REPAIR_SECONDS: Final = 10.0
 _READ_ONLY: Final = "Provider State is read-only. It must be omitted or identical to the current value"
 #: How long a rotation is waited for; it goes on by itself.
 _ROTATION_SECONDS: Final = 50.0
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """Which write this is. A write that was sent again keeps id and index, so that it takes effect at most once."""
-
-    request_id: bytes
-    ca_index: int  # of the state that the first node saw before it sent anything
-    is_repeat: bool
 
 
 class Reconfigurer:
@@ -280,30 +272,6 @@ class Reconfigurer:
             raise InternalError("the configuration is stored, but the CA has not come up with it yet") from None
         if self._replica.state.active_root is None:
             raise InternalError(self._authority.trouble)
-
-
-def base_index(state: State, attempt: Attempt) -> int:
-    """The index that a write is made from: the present one, if nothing but the leader's own work (pruned roots, a
-    renewed certificate) came behind the one its author has seen. Else that one, and the write will be refused.
-
-    Raises: AnswerLost when it is a repetition, and its first sending may have been part of what came.
-    """
-    has_changed = state.config is not None and state.config.modify_index > attempt.ca_index
-    # A rotation that was given up has left the configuration as it was; it may have been this write's.
-    is_hidden = state.last_rotation is not None and not state.last_rotation.root_id
-    if attempt.is_repeat and state.ca_index != attempt.ca_index and (has_changed or is_hidden):
-        raise AnswerLost("the answer to this write was lost, and the configuration has changed since: read it")
-    return attempt.ca_index if has_changed else state.ca_index
-
-
-def done_before(state: State, request_id: bytes) -> str | None:
-    """What a write that is repeated has led to: the rotation to wait for, "" when it is done, None when nothing yet."""
-    rotation, last = state.rotation, state.last_rotation
-    if rotation is not None and rotation.config.request_id == request_id:
-        return rotation.rotation_id
-    if last is not None and last.request_id == request_id:
-        return last.rotation_id
-    return "" if state.config is not None and state.config.request_id == request_id else None
 
 
 def _is_under_way(state: State, rotation_id: str) -> bool:

@@ -12,9 +12,10 @@ from cluster.base.clock import Clock
 from cluster.base.errors import ClusterError, InternalError
 from cluster.base.log import Log
 from cluster.base.telemetry import Metrics
-from cluster.ca.authority import Authority, ProviderRecord, open_record, seal_record, settings_in
+from cluster.ca.authority import Authority
 from cluster.ca.candidate import Candidate
 from cluster.ca.proof import prove
+from cluster.ca.records import ProviderRecord, open_record, seal_record, settings_in
 from cluster.ca.roots import intermediates_of, links_of, trusted_through
 from cluster.raft.replica import Replica
 from fsm.commands import Rejected, RenewSigning

@@ -17,8 +17,9 @@ from typing import Final
 from cluster.base.clock import Clock
 from cluster.base.errors import InternalError, LostRace, Refused
 from cluster.base.log import Log
-from cluster.ca.authority import Authority, ProviderRecord, open_record, seal_record, settings_in
+from cluster.ca.authority import Authority
 from cluster.ca.proof import MAX_CHAIN_BYTES, prove
+from cluster.ca.records import ProviderRecord, open_record, seal_record, settings_in
 from cluster.ca.roots import intermediates_of, links_of, local_chain, needed_links, root_of
 from cluster.ca.settings import CASettings
 from cluster.raft.replica import Replica

@@ -24,9 +24,10 @@ from cluster.base.clock import Clock
 from cluster.base.config import NodeConfig
 from cluster.base.errors import NoLeader, NotLeader, NotReady
 from cluster.base.telemetry import Metrics
+from cluster.ca.attempts import Attempt
 from cluster.ca.authority import Authority
 from cluster.ca.operators import OperatorRotation
-from cluster.ca.reconfigure import Attempt, Reconfigurer
+from cluster.ca.reconfigure import Reconfigurer
 from cluster.ca.uptake import Watchers
 from cluster.node.servers import Membership
 from cluster.raft.replica import Replica

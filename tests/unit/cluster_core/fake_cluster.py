@@ -22,11 +22,12 @@ from cluster.base.errors import CommitUnknown, NoLeader, NotLeader, Refused
 from cluster.base.signals import Signal
 from cluster.base.telemetry import Metrics
 from cluster.base.wire import pack_error, unpack_error
+from cluster.ca.attempts import Attempt
 from cluster.ca.authority import Authority
 from cluster.ca.leader import Leader
 from cluster.ca.operators import OperatorRotation
 from cluster.ca.provider_watch import ProviderWatch
-from cluster.ca.reconfigure import Attempt, Reconfigurer
+from cluster.ca.reconfigure import Reconfigurer
 from cluster.ca.renewal import Renewer
 from cluster.ca.rotation import Rotator
 from cluster.ca.uptake import UptakeMeter, Watchers

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from cluster.base.errors import InternalError, NotLeader, NotReady, RateLimitReached
-from cluster.ca.authority import ProviderRecord, open_record, seal_record
+from cluster.ca.records import ProviderRecord, open_record, seal_record
 from cluster.seal.sources import SealError
 from providers.errors import CSRRejected
 from tests.unit.cluster_core.csrs import serial, service_csr

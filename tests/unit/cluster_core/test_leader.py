@@ -7,8 +7,8 @@ import pytest
 
 from cluster.api.ca import ConfigUpdate
 from cluster.base.config import ConnectSection
-from cluster.ca.authority import open_record
-from cluster.ca.reconfigure import Attempt
+from cluster.ca.attempts import Attempt
+from cluster.ca.records import open_record
 from fsm.commands import (
     Command,
     InitConfig,

@@ -20,8 +20,8 @@ from cluster.base.errors import (
     NotReady,
     StaleIndex,
 )
-from cluster.ca.authority import open_record
-from cluster.ca.reconfigure import Attempt
+from cluster.ca.attempts import Attempt
+from cluster.ca.records import open_record
 from fsm.commands import Command, SetConfig, SetRoots
 from fsm.state import State
 from providers.errors import ChainInvalid, ProviderUnavailable

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from cluster.base.errors import AnswerLost, CommitUnknown, InternalError, Refused
 from cluster.base.telemetry import Metrics
-from cluster.ca.authority import open_record
+from cluster.ca.records import open_record
 from cluster.ca.roots import links_of
 from cluster.ca.rotation import MAX_CHAIN_LINKS, NO_CROSS_SIGNING, retention_seconds
 from cluster.main import _publish

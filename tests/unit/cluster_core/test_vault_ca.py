@@ -11,7 +11,7 @@ import pytest
 from cluster.api.ca import RotateRequest
 from cluster.base.config import ConnectSection
 from cluster.base.errors import InternalError, Refused
-from cluster.ca.authority import open_record
+from cluster.ca.records import open_record
 from cluster.ca.roots import links_of, local_chain
 from cluster.ca.rotation import MAX_CHAIN_LINKS
 from cluster.signing.pipeline import minimal
@@ -419,7 +419,7 @@ async def test_root_that_the_mount_has_already_is_refused_before_anything_begins
 
 
 async def rotate(node: Node) -> str:
-    from cluster.ca.reconfigure import Attempt
+    from cluster.ca.attempts import Attempt
 
     return await node.operator_rotation.rotate(
         RotateRequest(), Attempt(b"1", node.cluster.state.ca_index, is_repeat=False)
