@@ -17,7 +17,7 @@ from typing import Any, Final, NoReturn
 
 import uvloop
 
-from cluster.backup.restore import Snapshots, SnapshotWork
+from cluster.backup.restore import Snapshots
 from cluster.base.allocator import limit_arenas
 from cluster.base.clock import Clock, SystemClock
 from cluster.base.config import NodeConfig
@@ -26,17 +26,12 @@ from cluster.base.signals import wait_any
 from cluster.base.telemetry import EventLog, Metrics, configure_logging
 from cluster.ca.authority import Authority
 from cluster.ca.leader import Leader
-from cluster.ca.operators import OperatorRotation
-from cluster.ca.provider_watch import ProviderWatch
-from cluster.ca.reconfigure import Reconfigurer
-from cluster.ca.renewal import Renewer
 from cluster.ca.roots import expires_soon
-from cluster.ca.rotation import Rotator
-from cluster.ca.uptake import UptakeMeter, Watchers
+from cluster.ca.uptake import Watchers
 from cluster.http.app import create_app, start_http
 from cluster.http.transfers import remove_leftovers
-from cluster.node.servers import Membership
-from cluster.node.service import LeaderWork, NodeService
+from cluster.node.build import Ground, build_leaders_side
+from cluster.node.service import NodeService
 from cluster.node.upkeep import CertificateFiles, DiskSpace, Scrub, keep_scrubbing, look_after
 from cluster.raft.core import RaftTiming
 from cluster.raft.journal import JournalDamaged
@@ -50,7 +45,6 @@ from cluster.rpc.server import RpcServer
 from cluster.seal.node_file import NodeFile
 from cluster.seal.sealer import Sealer
 from cluster.seal.sources import SealError, key_source
-from cluster.signing.pipeline import SigningPipeline
 from cluster.signing.pool import WorkerPool
 from cluster.tls.contexts import NodeTls, TlsFiles
 from fsm.duties import DutyPolicy
@@ -141,46 +135,34 @@ async def _start(config: NodeConfig, log: Log, stack: contextlib.AsyncExitStack)
     stack.push_async_callback(pool.stop)
     ledger = LedgerReads(str(config.data_dir / "ledger.db"), replica.flush_ledger)
     stack.callback(ledger.close)
-    pipeline = SigningPipeline(
-        pool,
-        replica,
-        lambda serial: ledger.call(lambda reader: reader.find(serial)),
-        clock,
-        log,
-        metrics,
-        config.limits.signing_queue,
+    ground = Ground(
+        node_name=config.node_name,
+        datacenter=config.datacenter,
+        replica=replica,
+        pool=pool,
+        sealer=sealer,
+        ledger=ledger,
+        connect=config.connect,
+        policy=DutyPolicy(keep_expired_seconds=config.ledger.keep_expired_days * _DAY_SECONDS),
+        signing_queue=config.limits.signing_queue,
+        clock=clock,
+        log=log,
+        metrics=metrics,
     )
-    authority = Authority(pool, sealer, pipeline, clock, config.datacenter)
-    policy = DutyPolicy(keep_expired_seconds=config.ledger.keep_expired_days * _DAY_SECONDS)
-    rotator = Rotator(replica, authority, clock, log)
     watchers = Watchers()
 
     async def ask(member: Member, operation: str, argument: Any, seconds: float) -> Any:
         return await forwarder.ask(member, operation, argument, seconds)
 
-    meter = UptakeMeter(replica, ask, watchers, ledger, config.node_name, clock)
-    renewer = Renewer(replica, authority, clock, log, metrics)
-    watch = ProviderWatch(authority, clock, log, metrics)
-    leader = Leader(
-        replica, authority, rotator, renewer, watch, meter, ledger, config.connect, policy, clock, log, metrics
-    )
-    membership = Membership(replica, config.node_name, clock, log)
-    operations = LeaderWork(
-        replica,
-        authority,
-        Reconfigurer(replica, authority, rotator, clock, log),
-        OperatorRotation(replica, authority, rotator, meter, ledger, clock),
-        watchers,
-        SnapshotWork(replica, authority, log),
-        membership,
-    ).operations()
+    side = build_leaders_side(ground, watchers, ask)
+    parts, operations = side.parts, side.operations
     forwarder = Forwarder(
         replica, operations, tls, config.node_name, clock, metrics, config.limits.leader_wait_ms / 1000
     )
     stack.push_async_callback(forwarder.close)
     await stack.enter_async_context(_task(_watch_seal(replica, sealer, node_file, config), fatal))
-    await stack.enter_async_context(_task(leader.run(), fatal))
-    _publish(metrics, replica, authority, leader, clock)
+    await stack.enter_async_context(_task(side.leader.run(), fatal))
+    _publish(metrics, replica, parts.authority, side.leader, clock)
     rpc = RpcServer(replica, operations, tls, log, metrics)
     await rpc.start(config.rpc.address)
     stack.push_async_callback(rpc.stop)
@@ -194,7 +176,18 @@ async def _start(config: NodeConfig, log: Log, stack: contextlib.AsyncExitStack)
         clock,
     )
     service = NodeService(
-        config, replica, authority, forwarder, membership, ledger, pool, watchers, snapshots, clock, metrics
+        config,
+        replica,
+        parts.authority,
+        parts.health,
+        forwarder,
+        side.membership,
+        ledger,
+        pool,
+        watchers,
+        snapshots,
+        clock,
+        metrics,
     )
     http = await start_http(create_app(service, log), config.http)
     stack.push_async_callback(http.stop)

@@ -10,17 +10,16 @@ from cluster.api.backups import Meta
 from cluster.backup import file as backup
 from cluster.backup.file import Row
 from cluster.base.clock import Clock
-from cluster.base.errors import InternalError, Refused
-from cluster.base.log import Log
-from cluster.ca.authority import Authority
-from cluster.ca.records import open_record
+from cluster.base.errors import InternalError, LostRace, Refused
+from cluster.ca.commit import commit
+from cluster.ca.opened import Opener
+from cluster.ca.parts import Parts
 from cluster.raft.replica import Replica
 from cluster.rpc.forward import Call, Forwarder
 from cluster.seal.sealer import Sealer
 from cluster.seal.sources import SealError
-from fsm.apply import STALE_INDEX
 from fsm.codec import dump_state, load_state
-from fsm.commands import LeafRecord, RecordLeaves, Rejected, RestoreCA
+from fsm.commands import LeafRecord, RecordLeaves, RestoreCA
 from fsm.ledger import LedgerReader
 from fsm.state import State
 
@@ -103,31 +102,25 @@ class Snapshots:
 class SnapshotWork:
     """The leader's side of a restore."""
 
-    def __init__(self, replica: Replica, authority: Authority, log: Log) -> None:
-        self._replica = replica
-        self._authority = authority
-        self._log = log
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
 
     async def rows(self, argument: Any) -> None:
-        """Records that are there already are left alone. Raises: InternalError, NotLeader, CommitUnknown."""
+        """Records that are there already are left alone. Raises: Refused, NotLeader, CommitUnknown."""
         issuer, records = argument
-        command = RecordLeaves(issuer, tuple(LeafRecord(*record) for record in records))
-        result = await self._replica.propose(command, timeout=_COMMIT_SECONDS)
-        if isinstance(result, Rejected):
-            raise InternalError(f"certificates could not be restored: {result.detail}")
+        await commit(self._parts.replica, RecordLeaves(issuer, tuple(LeafRecord(*record) for record in records)))
 
     async def ca(self, argument: Any) -> None:
         """Raises: Refused, InternalError, NotLeader, CommitUnknown."""
         saved = load_state(argument)
-        await asyncio.to_thread(check_seal, self._authority.sealer, saved)
-        async with self._authority.change("RECONFIGURING", is_duty=False):
-            state = self._replica.state
-            result = await self._replica.propose(RestoreCA(state.ca_index, saved), timeout=_COMMIT_SECONDS)
-        if isinstance(result, Rejected):
-            if result.code == STALE_INDEX:
-                raise InternalError("the CA changed while it was being restored: nothing was done")
-            raise Refused(f"{result.code}: {result.detail}")
-        self._log("ca.restored", trust_domain=saved.trust_domain, roots=len(saved.roots), index=result.index)
+        await asyncio.to_thread(check_seal, self._parts.sealer, saved)
+        async with self._parts.changes.turn("RECONFIGURING", is_duty=False):
+            state = self._parts.replica.state
+            try:
+                applied = await commit(self._parts.replica, RestoreCA(state.ca_index, saved))
+            except LostRace:
+                raise InternalError("the CA changed while it was being restored: nothing was done") from None
+        self._parts.log("ca.restored", trust_domain=saved.trust_domain, roots=len(saved.roots), index=applied.index)
 
 
 def check_seal(sealer: Sealer, saved: State) -> None:
@@ -135,9 +128,9 @@ def check_seal(sealer: Sealer, saved: State) -> None:
     if saved.seal is None:
         raise Refused("the snapshot holds no CA")
     try:
-        opened = sealer.opened(saved.seal)
-        for record in saved.providers:
-            open_record(opened, record)
+        opener = Opener(sealer.opened(saved.seal))
+        for sealed in saved.providers:
+            opener.record(sealed)
     except SealError as error:
         raise Refused(f"the snapshot was sealed with another seal key than this cluster has: {error}") from error
 

@@ -1,35 +1,31 @@
-"""The CA of a leading node: providers configured in the workers, and what leaves are signed with now.
+"""The CA of a leading node: the active root's provider configured in the workers, and what leaves are signed with now.
 
-Owns the way from the replicated, sealed provider state to a provider that can sign. Decides nothing: duties (leader.py)
-and operators (reconfigure.py) do. What it holds is dropped when leadership ends.
+Decides nothing: duties (leader.py) and operators (reconfigure.py, operators.py) do. What it holds is dropped when
+leadership ends.
 """
 
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
 from cluster.api.leaves import IssuedCert
 from cluster.base.clock import Clock
-from cluster.base.errors import ChangeUnderWay, InternalError, NotLeader, NotReady
-from cluster.base.signals import Signal
-from cluster.ca.records import open_record, settings_in
+from cluster.base.errors import InternalError, NotLeader, NotReady
+from cluster.base.signals import Signal, wait_any
+from cluster.ca.health import HealthBoard
+from cluster.ca.opened import Opener, Stored
 from cluster.ca.roots import local_chain
-from cluster.ca.settings import CASettings
-from cluster.seal.sealer import Sealer
 from cluster.signing.limits import SigningLimiter
 from cluster.signing.pipeline import SigningContext, SigningPipeline
-from cluster.signing.pool import Configured, ProviderSetup, WorkerPool
+from cluster.signing.pool import Configured, WorkerPool
 from fsm.state import CAConfig, CARoot, Intermediate, State
 from providers.config.common import CommonConfig
 from providers.errors import ProviderError, SigningKeyGone
 from providers.pki import x509
 
-#: Most duties are done in much less; key generation is what takes long.
-_DUTY_SECONDS: Final = 5.0
 #: Of signing certificates before the present one: requests are under way for seconds only.
 _CHAINS_KEPT: Final = 4
 _UNINITIALIZED: Final = "CA is uninitialized and unable to sign certificates yet"
@@ -48,29 +44,32 @@ class _Signing:
 
 
 class Authority:
-    """One for each node; only a leading node's is ever ready."""
+    """Only a leading node's is ever ready."""
 
     def __init__(
-        self, pool: WorkerPool, sealer: Sealer, pipeline: SigningPipeline, clock: Clock, datacenter: str
+        self,
+        pool: WorkerPool,
+        opener: Opener,
+        pipeline: SigningPipeline,
+        health: HealthBoard,
+        clock: Clock,
+        datacenter: str,
     ) -> None:
-        self.pool = pool
-        self.sealer = sealer
+        self._pool = pool
+        self._opener = opener
         self._pipeline = pipeline
+        self._health = health
         self._clock = clock
-        self.datacenter = datacenter
+        self._datacenter = datacenter
+        self._is_leading = False
+        self._ended_terms = 0
         self._signing: _Signing | None = None
         self._key_lost_in: _Signing | None = None
         #: What goes with a leaf, by the key that signed it: a renewal changes that under requests that are under way.
         self._chains: dict[bytes, str] = {}
         self._adopting = asyncio.Lock()
-        self._changing = asyncio.Lock()
-        self._change = ""
-        self._is_duty = False
-        self._trouble = ""
-        self.trouble_found = Signal()
+        self._changed = Signal()  # it has begun or ceased to sign
         self.renewal_wanted = Signal()
-        self.warnings: tuple[str, ...] = ()  # what an operator should do something about although the CA works
-        self._progress = asyncio.Event()
 
     @property
     def is_ready(self) -> bool:
@@ -81,18 +80,6 @@ class Authority:
         return self._signing is not None and self._signing.ca_index < state.ca_index
 
     @property
-    def trouble(self) -> str:
-        """Why the CA cannot be brought up, for operators; empty when nothing is wrong."""
-        return self._trouble
-
-    @trouble.setter
-    def trouble(self, text: str) -> None:
-        self._trouble = text
-        if text:
-            self._progress.set()
-            self.trouble_found.fire()
-
-    @property
     def wants_renewal(self) -> bool:
         """Whether another certificate must sign leaves, whatever the age of the present one."""
         signing = self._signing
@@ -100,80 +87,67 @@ class Authority:
 
     async def settled(self, seconds: float) -> None:
         """A new leader: until it can sign, has found out why it cannot, leads no more, or the time is over."""
+        term = self._ended_terms
+
+        def is_open() -> bool:
+            return self._signing is None and not self._health.now.trouble and self._ended_terms == term
+
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await self._progress.wait()
+                while is_open():
+                    await wait_any((self._changed, self._health.changed), is_open)
 
-    @contextlib.asynccontextmanager
-    async def change(self, name: str, *, is_duty: bool) -> AsyncIterator[None]:
-        """One change of the CA at a time. A duty waits for its turn; an operator's change waits for a duty only.
+    # -- leadership
 
-        Raises: ChangeUnderWay, in Consul's words, when another operator's change is, or a duty takes long.
-        """
-        try:
-            async with asyncio.timeout(None if is_duty else self._patience_seconds):
-                await self._changing.acquire()
-        except TimeoutError:
-            raise ChangeUnderWay(f'CA is already in state "{self._change}"') from None
-        self._change, self._is_duty = name, is_duty
-        try:
-            yield
-        finally:
-            self._changing.release()
+    def lead(self) -> None:
+        """This node leads from now on: it may adopt."""
+        self._is_leading = True
 
-    @property
-    def _patience_seconds(self) -> float:
-        return _DUTY_SECONDS if self._is_duty or not self._changing.locked() else 0.0
+    async def drop(self) -> None:
+        """This node no longer leads: forget keys and what would be signed with."""
+        self._is_leading = False
+        self._ended_terms += 1
+        async with self._adopting:
+            self._signing = None
+            self._key_lost_in = None
+            self._changed.fire()
+            await self._pool.forget_all()
 
-    # -- providers
+    # -- the CA in force
 
-    def setup(self, cluster_id: str, settings: CASettings, state: bytes) -> ProviderSetup:
-        return ProviderSetup(
-            name=settings.provider,
-            cluster_id=cluster_id,
-            datacenter=self.datacenter,
-            is_primary=True,
-            config=settings.merged,
-            state=state,
-        )
-
-    async def configure_stored(self, state: State) -> Configured:
-        """Have the stored configuration's provider in the workers, under its id. Raises: ProviderError, SealError."""
-        config = state.config
-        assert config is not None
-        sealed = state.provider_state(config.provider_id)
-        assert sealed is not None  # an invariant of the state
-        record = open_record(self.sealer, sealed)
-        setup = self.setup(config.cluster_id, settings_in(config, record), record.state)
-        return await self.pool.configure(config.provider_id, setup)
+    async def configure(self, stored: Stored) -> Configured:
+        """Have the stored configuration's provider in the workers, under its id. Raises: ProviderError."""
+        config = stored.config
+        setup = stored.settings.setup(config.cluster_id, self._datacenter, stored.record.state)
+        return await self._pool.configure(config.provider_id, setup)
 
     async def adopt(self, state: State) -> None:
         """Sign with the CA of this state, which has an active root, from now on. Cheap when nothing has changed.
 
-        Raises: ProviderError, SealError; InternalError when the provider's root is not the one agreed on.
+        Raises: ProviderError, SealError; NotLeader; InternalError when the provider's root is not the one agreed on.
         """
         async with self._adopting:
             if self._signing is not None and self._signing.ca_index >= state.ca_index:
                 return
-            config, root = state.config, state.active_root
-            assert config is not None
-            assert root is not None
-            assert state.seal is not None
-            self.sealer.unlock(state.seal)  # another one, if a snapshot was restored
+            if not self._is_leading:
+                # Its keys would stay in the workers of a node that nobody asks for a signature.
+                raise NotLeader("this node does not lead any more")
+            opened = self._opener.opened(state)
+            config, root = opened.config, opened.root
             self._learn_chain(root)
-            configured = await self.configure_stored(state)
+            configured = await self.configure(Stored(config, opened.record))
             found = x509.root_id(configured.chain.root_pem) if configured.chain else "none"
             if found != root.root_id:
                 raise InternalError(f'stored CA root "{root.root_id}" is not the active root ({found})')
             self._signing = _Signing(
                 state.ca_index,
-                SigningContext(config.provider_id, config.provider, state.trust_domain, self.datacenter),
+                SigningContext(config.provider_id, config.provider, state.trust_domain, self._datacenter),
                 self._limiter(config),
                 root,
                 local_chain(root),
                 configured.wants_renewal,
             )
-            self._progress.set()
+            self._changed.fire()
 
     def _learn_chain(self, root: CARoot) -> None:
         """Before any worker signs with it."""
@@ -192,17 +166,6 @@ class Authority:
             return self._signing.limiter
         return SigningLimiter(common.csr_max_per_second, common.csr_max_concurrent, self._clock)
 
-    async def drop(self) -> None:
-        """This node no longer leads: forget keys and what would be signed with."""
-        async with self._adopting:
-            self._signing = None
-            self._key_lost_in = None
-            self._trouble = ""
-            self.warnings = ()
-            self._progress.set()  # whoever waits for it need not go on
-            self._progress.clear()
-            await self.pool.forget_all()
-
     # -- signing
 
     async def sign(self, csr_pem: str, serial: bytes, requested_by: str) -> IssuedCert:
@@ -212,11 +175,11 @@ class Authority:
         """
         signing = self._signing
         if signing is None:
-            raise NotReady(f"{_UNINITIALIZED}: {self.trouble or 'no root certificate'}")
+            raise NotReady(f"{_UNINITIALIZED}: {self._health.now.trouble or 'no root certificate'}")
         context = signing.context
         if not signing.limiter.is_off:
             # Consul's order: what breaks a rule is refused as that, and takes no token (spec 3).
-            await self.pool.check_csr(context.trust_domain, context.datacenter, csr_pem)
+            await self._pool.check_csr(context.trust_domain, context.datacenter, csr_pem)
         async with signing.limiter:
             self._check_expiry(signing)
             try:

@@ -3,7 +3,7 @@
 import secrets
 
 from cluster.base.errors import InternalError
-from cluster.ca.authority import Authority
+from cluster.ca.parts import Parts
 from cluster.ca.settings import CASettings
 from cluster.signing.pool import Configured
 from cluster.signing.serials import new_intent
@@ -16,8 +16,9 @@ class Candidate:
     one that shall begin afresh.
     """
 
-    def __init__(self, authority: Authority, cluster_id: str, settings: CASettings, state: bytes) -> None:
-        self._authority = authority
+    def __init__(self, parts: Parts, cluster_id: str, settings: CASettings, state: bytes) -> None:
+        self._pool = parts.pool
+        self._datacenter = parts.datacenter
         self._cluster_id = cluster_id
         self.key = f"candidate-{secrets.token_hex(8)}"
         self.settings = settings
@@ -26,11 +27,11 @@ class Candidate:
 
     async def __aenter__(self) -> "Candidate":
         """Raises: InternalError with the provider's reason, as Consul words it."""
-        setup = self._authority.setup(self._cluster_id, self.settings, self.state)
+        setup = self.settings.setup(self._cluster_id, self._datacenter, self.state)
         try:
-            self.configured = await self._authority.pool.configure(self.key, setup)
+            self.configured = await self._pool.configure(self.key, setup)
         except BaseException as error:  # being cancelled too: some workers may have it already
-            await self._authority.pool.forget(self.key)
+            await self._pool.forget(self.key)
             if isinstance(error, ProviderError):
                 raise InternalError(f"error configuring provider: {error}") from error
             raise
@@ -42,7 +43,7 @@ class Candidate:
         Raises: InternalError.
         """
         try:
-            root_pem = await self._authority.pool.root_to_adopt(self.key)
+            root_pem = await self._pool.root_to_adopt(self.key)
         except ProviderError as error:
             raise InternalError(f"error generating CA root certificate: {error}") from error
         return x509.root_id(root_pem) if root_pem else ""
@@ -50,9 +51,9 @@ class Candidate:
     async def prepare_root(self, now: int) -> bytes:
         """The provider's state with its key made or taken over. Raises: InternalError."""
         try:
-            return await self._authority.pool.prepare_root(self.key, new_intent(now))
+            return await self._pool.prepare_root(self.key, new_intent(now))
         except ProviderError as error:
             raise InternalError(f"error generating CA root certificate: {error}") from error
 
     async def __aexit__(self, *_: object) -> None:
-        await self._authority.pool.forget(self.key)
+        await self._pool.forget(self.key)

@@ -5,19 +5,16 @@ from dataclasses import replace
 from typing import Final
 
 from cluster.api.ca import RotateRequest, RotationPlan, Steering, Uptake
-from cluster.base.clock import Clock
 from cluster.base.errors import InternalError, NotFound, NotReady, Refused
 from cluster.ca.attempts import Attempt, base_index, done_before
-from cluster.ca.authority import Authority
 from cluster.ca.candidate import Candidate
-from cluster.ca.proof import MAX_CHAIN_BYTES
-from cluster.ca.records import ProviderRecord, open_record, settings_in
+from cluster.ca.chain_limits import MAX_CHAIN_BYTES
+from cluster.ca.opened import Opened
+from cluster.ca.parts import Parts
 from cluster.ca.rotation import RotationRequest, Rotator, retention_seconds
 from cluster.ca.settings import CASettings, policies_of, without_key
 from cluster.ca.uptake import UptakeMeter
-from cluster.raft.replica import Replica
-from cluster.record.reads import LedgerReads
-from fsm.state import CAConfig, CARoot, RotationPhase, State
+from fsm.state import CARoot, RotationPhase, State
 from providers.config.common import CommonConfig
 from providers.errors import ConfigInvalid
 from providers.pki.x509 import parse_hex
@@ -32,35 +29,26 @@ _STAGED_RISK: Final = "clients that have not fetched the new root when it is act
 
 
 class OperatorRotation:
-    """One for each node; everything here is for the leader."""
+    """Everything here is for the leader."""
 
-    def __init__(
-        self,
-        replica: Replica,
-        authority: Authority,
-        rotator: Rotator,
-        meter: UptakeMeter,
-        ledger: LedgerReads,
-        clock: Clock,
-    ) -> None:
-        self._replica = replica
-        self._authority = authority
+    def __init__(self, parts: Parts, rotator: Rotator, meter: UptakeMeter) -> None:
+        self._parts = parts
+        self._replica = parts.replica
         self._rotator = rotator
         self._meter = meter
-        self._ledger = ledger
-        self._clock = clock
 
     async def plan(self, request: RotateRequest) -> RotationPlan:
         """Raises: Refused, InternalError, NotReady, as `rotate` would."""
         state = self._replica.state
-        config, root, settings = self._wanted(state, request)
+        opened, settings = self._wanted(state, request)
+        config, root = opened.config, opened.root
         kind = self._checked(settings).key_kind
-        chain_bytes, links = await self._rotator.check(state, settings.provider, 0, is_forced=request.is_forced)
-        async with Candidate(self._authority, config.cluster_id, settings, b"") as candidate:
+        chain = await self._rotator.check(state, settings.provider, 0, is_forced=request.is_forced)
+        async with Candidate(self._parts, config.cluster_id, settings, b"") as candidate:
             await _require_new_root(candidate, root)
-        now = int(self._clock.now())
+        now = self._parts.unix_now
         issuer = parse_hex(root.signing_key_id)
-        affected = await self._ledger.call(lambda reader: reader.valid_count(now, issuer))
+        affected = await self._parts.ledger.call(lambda reader: reader.valid_count(now, issuer))
         risks = [_LEAF_RISK]
         if request.is_forced:
             risks.append(_FORCED_RISK)
@@ -73,9 +61,9 @@ class OperatorRotation:
             key_bits=kind.bits,
             is_forced=request.is_forced,
             is_staged=request.is_staged,
-            chain_bytes=chain_bytes,
+            chain_bytes=chain.size,
             max_chain_bytes=MAX_CHAIN_BYTES,
-            links=links,
+            links=chain.links,
             trusted_roots=len(state.roots) + 1,
             affected_leaves=affected,
             retired_until=now + retention_seconds(root, config),
@@ -84,19 +72,19 @@ class OperatorRotation:
 
     async def rotate(self, request: RotateRequest, attempt: Attempt) -> str:
         """Begin; the rotation's id. Raises: Refused, InternalError, NotReady (no effect); CommitUnknown."""
-        async with self._authority.change("RECONFIGURING", is_duty=False):
+        async with self._parts.changes.turn("RECONFIGURING", is_duty=False):
             state = self._replica.state
             if attempt.is_repeat and (done := done_before(state, attempt.request_id)) is not None:
                 return done
             ca_index = base_index(state, attempt)
-            config, root, settings = self._wanted(state, request)
+            opened, settings = self._wanted(state, request)
             policies = policies_of(settings)
             await self._rotator.check(state, settings.provider, 0, is_forced=request.is_forced)
-            async with Candidate(self._authority, config.cluster_id, settings, b"") as candidate:
-                await _require_new_root(candidate, root)
-                provider_state = await candidate.prepare_root(int(self._clock.now()))
+            async with Candidate(self._parts, opened.config.cluster_id, settings, b"") as candidate:
+                await _require_new_root(candidate, opened.root)
+                provider_state = await candidate.prepare_root(self._parts.unix_now)
             target = replace(
-                config,
+                opened.config,
                 provider_id=secrets.token_hex(8),
                 config_json=settings.config_json,
                 force_without_cross_signing=request.is_forced,
@@ -118,7 +106,7 @@ class OperatorRotation:
 
     async def steer(self, steering: Steering) -> None:
         """Raises: Refused."""
-        async with self._authority.change("RECONFIGURING", is_duty=False):
+        async with self._parts.changes.turn("RECONFIGURING", is_duty=False):
             state = self._replica.state
             rotation = state.rotation
             if rotation is None:
@@ -133,7 +121,7 @@ class OperatorRotation:
 
     async def distrust(self, root_id: str) -> None:
         """Raises: NotFound, Refused."""
-        async with self._authority.change("RECONFIGURING", is_duty=False):
+        async with self._parts.changes.turn("RECONFIGURING", is_duty=False):
             state = self._replica.state
             found = next((root for root in state.roots if root.root_id == root_id.lower()), None)
             if found is None:
@@ -151,14 +139,14 @@ class OperatorRotation:
             return None
         return await self._meter.measure(rotation)
 
-    def _wanted(self, state: State, request: RotateRequest) -> tuple[CAConfig, CARoot, CASettings]:
-        """What is configured now, but for the key. Raises: NotReady, InternalError."""
-        config, root = state.config, state.active_root
-        if config is None or root is None:
+    def _wanted(self, state: State, request: RotateRequest) -> tuple[Opened, CASettings]:
+        """The CA, and what is configured now, but for the key. Raises: NotReady, InternalError."""
+        if state.active_root is None:
             raise NotReady("CA has not finished initializing: there is no root to rotate yet")
         if state.rotation is not None:
             raise InternalError(_BUSY)
-        settings = without_key(settings_in(config, self._record(state, config)))
+        opened = self._parts.opener.opened(state)
+        settings = without_key(opened.settings)
         changes: dict[str, object] = {}
         if request.key_type is not None:
             changes["PrivateKeyType"] = request.key_type
@@ -169,14 +157,7 @@ class OperatorRotation:
             changes["PrivateKeyBits"] = bits
         names = {name.lower() for name in changes}
         kept = {key: value for key, value in settings.config.items() if key.lower() not in names}
-        return config, root, CASettings(settings.provider, {**kept, **changes}, settings.secrets)
-
-    def _record(self, state: State, config: CAConfig) -> ProviderRecord:
-        sealed = state.provider_state(config.provider_id)
-        assert sealed is not None  # an invariant of the state
-        assert state.seal is not None
-        self._authority.sealer.unlock(state.seal)
-        return open_record(self._authority.sealer, sealed)
+        return opened, CASettings(settings.provider, {**kept, **changes}, settings.secrets)
 
     def _checked(self, settings: CASettings) -> CommonConfig:
         try:

@@ -4,9 +4,9 @@ The leaf is thrown away, and so is its key.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Final
 
-from cluster.ca.authority import Authority
+from cluster.ca.chain_limits import MAX_CHAIN_BYTES
+from cluster.ca.parts import Parts
 from cluster.signing.pipeline import minimal
 from cluster.signing.serials import new_serial
 from fsm.state import CARoot, State
@@ -15,21 +15,18 @@ from providers.errors import ChainInvalid
 from providers.pki import verify
 from providers.pki.spiffe import Kind, SpiffeId
 
-#: Leaf and CAs together, PEM: TLS stacks refuse longer chains, and every handshake carries them.
-MAX_CHAIN_BYTES: Final = 32 << 10
-
 
 async def prove(
-    authority: Authority, provider_key: str, state: State, root: CARoot, stores: Mapping[str, Sequence[str]], now: int
+    parts: Parts, provider_key: str, state: State, root: CARoot, stores: Mapping[str, Sequence[str]], now: int
 ) -> None:
     """Sign with the provider that the workers have under this key, and verify against each trust store.
 
     Raises: ProviderError; ChainInvalid when a client with one of the stores would refuse the leaf.
     """
-    spiffe_id = SpiffeId(Kind.MESH_GATEWAY, state.trust_domain, authority.datacenter).uri
-    csr_pem, _ = await authority.pool.make_csr(spiffe_id, (), ())
-    [leaf] = await authority.pool.sign_leaves(
-        provider_key, state.trust_domain, authority.datacenter, now, [(csr_pem, minimal(new_serial()))]
+    spiffe_id = SpiffeId(Kind.MESH_GATEWAY, state.trust_domain, parts.datacenter).uri
+    csr_pem, _ = await parts.pool.make_csr(spiffe_id, (), ())
+    [leaf] = await parts.pool.sign_leaves(
+        provider_key, state.trust_domain, parts.datacenter, now, [(csr_pem, minimal(new_serial()))]
     )
     if not isinstance(leaf, IssuedLeaf):
         raise leaf

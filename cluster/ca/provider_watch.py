@@ -7,11 +7,8 @@ import asyncio
 import contextlib
 from typing import Final
 
-from cluster.base.clock import Clock
 from cluster.base.errors import ClusterError
-from cluster.base.log import Log
-from cluster.base.telemetry import Metrics
-from cluster.ca.authority import Authority
+from cluster.ca.parts import Parts
 from fsm.state import State
 from providers.errors import ProviderError
 
@@ -23,30 +20,31 @@ _ANSWER_SECONDS: Final = 2.0
 class ProviderWatch:
     """`look` as often as one likes."""
 
-    def __init__(self, authority: Authority, clock: Clock, log: Log, metrics: Metrics) -> None:
-        self._authority = authority
-        self._clock = clock
-        self._log = log
-        self._metrics = metrics
+    def __init__(self, parts: Parts) -> None:
+        self._authority = parts.authority
+        self._pool = parts.pool
+        self._clock = parts.clock
+        self._log = parts.log
+        self._metrics = parts.metrics
         self._looked_at: float | None = None
         self._said: tuple[str, ...] = ()
         self._from_provider: tuple[str, ...] = ()
 
-    async def look(self, state: State, more: tuple[str, ...]) -> None:
-        """`more` is what others have found."""
+    async def look(self, state: State, more: tuple[str, ...]) -> tuple[str, ...]:
+        """All that there is to warn of. `more` is what others have found."""
         now = self._clock.monotonic()
         if state.config is not None and self._authority.is_ready:
             if self._looked_at is None or now >= self._looked_at + _LOOK_SECONDS:
                 self._looked_at = now
                 with contextlib.suppress(ProviderError, ClusterError, TimeoutError):
                     async with asyncio.timeout(_ANSWER_SECONDS):
-                        self._from_provider = await self._authority.pool.warnings(state.config.provider_id)
+                        self._from_provider = await self._pool.warnings(state.config.provider_id)
             self._say((*more, *self._from_provider))
+        return self._said
 
     def forget(self) -> None:
         """At the end of leadership: the next leader says it again."""
         self._looked_at, self._said, self._from_provider = None, (), ()
-        self._authority.warnings = ()
         self._metrics.ca_warnings.set(0)
 
     def _say(self, texts: tuple[str, ...]) -> None:
@@ -56,5 +54,5 @@ class ProviderWatch:
         for text in self._said:
             if text not in texts:
                 self._log("ca.warning_over", reason=text)
-        self._said = self._authority.warnings = texts
+        self._said = texts
         self._metrics.ca_warnings.set(len(texts))

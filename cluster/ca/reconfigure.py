@@ -12,7 +12,6 @@ from dataclasses import replace
 from typing import Any, Final
 
 from cluster.api.ca import ConfigUpdate
-from cluster.base.clock import Clock
 from cluster.base.errors import (
     BadRequest,
     ChangeUnderWay,
@@ -22,26 +21,23 @@ from cluster.base.errors import (
     LostRace,
     NotLeader,
     NotReady,
-    Refused,
     StaleIndex,
 )
-from cluster.base.log import Log
 from cluster.base.signals import wait_any
 from cluster.ca.attempts import Attempt, base_index, done_before
-from cluster.ca.authority import Authority
 from cluster.ca.candidate import Candidate
-from cluster.ca.records import ProviderRecord, open_record, seal_record, settings_in
-from cluster.ca.rotation import LOST_RACE, SAME_ROOT, RotationRequest, Rotator
+from cluster.ca.commit import commit
+from cluster.ca.opened import Opened, Stored
+from cluster.ca.parts import Parts
+from cluster.ca.records import ProviderRecord
+from cluster.ca.rotation import SAME_ROOT, RotationRequest, Rotator
 from cluster.ca.settings import CASettings, keep_secrets, policies_of, settings_of
-from cluster.raft.replica import Replica
-from fsm.apply import STALE_INDEX
-from fsm.commands import Rejected, SetConfig
+from fsm.commands import SetConfig
 from fsm.state import CAConfig, RotationPhase, State
 from providers.errors import ConfigInvalid, ProviderError
 from providers.pki import x509
 from providers.registry import create_provider
 
-_COMMIT_SECONDS: Final = 10.0
 #: How long a repair of a CA that never came up is waited for.
 _REPAIR_SECONDS: Final = 10.0
 _READ_ONLY: Final = "Provider State is read-only. It must be omitted or identical to the current value"
@@ -52,12 +48,12 @@ _ROTATION_SECONDS: Final = 50.0
 class Reconfigurer:
     """The leader's side of PUT configuration."""
 
-    def __init__(self, replica: Replica, authority: Authority, rotator: Rotator, clock: Clock, log: Log) -> None:
-        self._replica = replica
-        self._authority = authority
+    def __init__(self, parts: Parts, rotator: Rotator) -> None:
+        self._parts = parts
+        self._replica = parts.replica
+        self._authority = parts.authority
+        self._health = parts.health
         self._rotator = rotator
-        self._clock = clock
-        self._log = log
 
     async def apply(self, update: ConfigUpdate, attempt: Attempt) -> str:
         """Returns the id of the rotation that this began, or "" when the root stays: then everything is done.
@@ -73,7 +69,7 @@ class Reconfigurer:
             raise
 
     async def _apply(self, update: ConfigUpdate, attempt: Attempt) -> str:
-        async with self._authority.change("RECONFIGURING", is_duty=False):
+        async with self._parts.changes.turn("RECONFIGURING", is_duty=False):
             try:
                 return await self._apply_now(update, attempt)
             except LostRace:
@@ -88,7 +84,7 @@ class Reconfigurer:
             raise NotLeader("this node does not lead any more")
         config = state.config
         if config is None:
-            raise NotReady(f"CA has not finished initializing: {self._authority.trouble or 'no configuration yet'}")
+            raise NotReady(f"CA has not finished initializing: {self._health.now.trouble or 'no configuration yet'}")
         if attempt.is_repeat and (done := done_before(state, attempt.request_id)) is not None:
             return done
         attempt = replace(attempt, ca_index=base_index(state, attempt))
@@ -97,7 +93,7 @@ class Reconfigurer:
                 'CA is already in state "RECONFIGURING": a rotation is under way, see /v1/connect/ca/rotation'
             )
         self._check(update, config, state)
-        return await self._change(update, config, state, attempt)
+        return await self._change(update, state, attempt)
 
     def _check(self, update: ConfigUpdate, config: CAConfig, state: State) -> None:
         if update.state and dict(update.state) != dict(config.public_state):
@@ -112,8 +108,9 @@ class Reconfigurer:
         except ConfigInvalid as error:
             raise InternalError(f"could not initialize provider: {error}") from error
 
-    async def _change(self, update: ConfigUpdate, config: CAConfig, state: State, attempt: Attempt) -> str:
-        record = self._record(config, state)
+    async def _change(self, update: ConfigUpdate, state: State, attempt: Attempt) -> str:
+        stored = self._parts.opener.stored(state)
+        config, record = stored.config, stored.record
         is_same_provider = update.provider == config.provider
         try:
             settings = settings_of(update.provider, update.config)
@@ -121,47 +118,40 @@ class Reconfigurer:
             raise InternalError(str(error)) from error
         if is_same_provider:
             settings = keep_secrets(settings, record.secrets)
-            if _are_same(settings, settings_in(config, record)):
+            if _are_same(settings, stored.settings):
                 return ""
-        stored = record.state if is_same_provider else b""
-        async with Candidate(self._authority, config.cluster_id, settings, stored) as candidate:
-            if state.active_root is None:
-                await self._repair(candidate, update, config, attempt)
+        kept = record.state if is_same_provider else b""
+        async with Candidate(self._parts, config.cluster_id, settings, kept) as candidate:
+            root = state.active_root
+            if root is None:
+                await self._repair(candidate, update, stored, attempt)
                 return ""
             chain = candidate.configured.chain
-            if is_same_provider and chain and x509.root_id(chain.root_pem) == state.active_root.root_id:
-                await self._commit(candidate, update, config, attempt, config.provider_id, candidate.state)
+            if is_same_provider and chain and x509.root_id(chain.root_pem) == root.root_id:
+                target = self._target(candidate, update, config, attempt, config.provider_id)
+                await self._commit(candidate, target, attempt, candidate.state)
                 await self._take_into_use()
                 return ""
-            return await self._rotate(candidate, update, config, state, attempt)
-
-    def _record(self, config: CAConfig, state: State) -> ProviderRecord:
-        sealed = state.provider_state(config.provider_id)
-        assert sealed is not None  # an invariant of the state
-        assert state.seal is not None
-        self._authority.sealer.unlock(state.seal)
-        return open_record(self._authority.sealer, sealed)
+            return await self._rotate(candidate, update, state, Opened(config, record, root), attempt)
 
     async def _rotate(
-        self, candidate: Candidate, update: ConfigUpdate, config: CAConfig, state: State, attempt: Attempt
+        self, candidate: Candidate, update: ConfigUpdate, state: State, opened: Opened, attempt: Attempt
     ) -> str:
         """This configuration means another root: everything that can be checked is, then the intent is committed."""
-        assert state.active_root is not None
-        if await candidate.root_to_adopt() == state.active_root.root_id:
+        if await candidate.root_to_adopt() == opened.root.root_id:
             raise InternalError(SAME_ROOT)
         root_bytes = len(_text(candidate.settings, "RootCert"))
         provider, is_forced = candidate.settings.provider, update.force_without_cross_signing
         await self._rotator.check(state, provider, root_bytes, is_forced=is_forced)
-        provider_state = await candidate.prepare_root(int(self._clock.now()))
-        target = self._target(candidate, update, config, attempt, secrets.token_hex(8))
-        settings = candidate.settings
+        provider_state = await candidate.prepare_root(self._parts.unix_now)
+        target = self._target(candidate, update, opened.config, attempt, secrets.token_hex(8))
         return await self._rotator.begin(
             RotationRequest(
                 target,
-                settings,
+                candidate.settings,
                 provider_state,
                 attempt.ca_index,
-                is_forced=update.force_without_cross_signing,
+                is_forced=is_forced,
                 is_staged=update.is_staged,
                 wait_seconds=update.wait_seconds,
             )
@@ -173,12 +163,11 @@ class Reconfigurer:
             with contextlib.suppress(ProviderError, ClusterError):
                 await self._authority.adopt(self._replica.state)
 
-    async def _repair(self, candidate: Candidate, update: ConfigUpdate, config: CAConfig, attempt: Attempt) -> None:
+    async def _repair(self, candidate: Candidate, update: ConfigUpdate, stored: Stored, attempt: Attempt) -> None:
         """The CA never came up: any usable configuration may take the place of the one that failed."""
-        provider_state = await candidate.prepare_root(int(self._clock.now()))
-        provider_id = secrets.token_hex(8)
-        await self._commit(candidate, update, config, attempt, provider_id, provider_state)
-        self._authority.trouble = ""
+        provider_state = await candidate.prepare_root(self._parts.unix_now)
+        target = self._target(candidate, update, stored.config, attempt, secrets.token_hex(8))
+        await self._commit(candidate, target, attempt, provider_state)
 
     def _target(
         self, candidate: Candidate, update: ConfigUpdate, config: CAConfig, attempt: Attempt, provider_id: str
@@ -201,25 +190,12 @@ class Reconfigurer:
             auto_rotate_percent=policies.auto_rotate_percent,
         )
 
-    async def _commit(
-        self,
-        candidate: Candidate,
-        update: ConfigUpdate,
-        config: CAConfig,
-        attempt: Attempt,
-        provider_id: str,
-        provider_state: bytes,
-    ) -> None:
+    async def _commit(self, candidate: Candidate, target: CAConfig, attempt: Attempt, provider_state: bytes) -> None:
         settings = candidate.settings
         record = ProviderRecord(settings.secrets, provider_state, settings.config_json)
-        changed = self._target(candidate, update, config, attempt, provider_id)
-        sealed = seal_record(self._authority.sealer, provider_id, settings.provider, record, is_prepared=True)
-        result = await self._replica.propose(SetConfig(attempt.ca_index, changed, sealed), timeout=_COMMIT_SECONDS)
-        if isinstance(result, Rejected):
-            if result.code == STALE_INDEX:
-                raise LostRace(LOST_RACE)
-            raise Refused(f"{result.code}: {result.detail}")
-        self._log("ca.configured", provider=settings.provider, index=result.index)
+        sealed = self._parts.opener.sealed(target, record)
+        applied = await commit(self._replica, SetConfig(attempt.ca_index, target, sealed))
+        self._parts.log("ca.configured", provider=settings.provider, index=applied.index)
 
     async def wait_for_rotation(self, rotation_id: str) -> None:
         """Until it is finished, or published if it is staged.
@@ -251,14 +227,20 @@ class Reconfigurer:
             raise InternalError(last.reason)
 
     async def wait_for_root(self) -> None:
-        """Behind a repair: until the leader has made the root.
+        """After a repair: until the leader has made the root.
 
         Raises: InternalError when it has found out why it cannot; CommitUnknown when it is lost meanwhile.
         """
-        signals = (self._authority.trouble_found, self._replica.ca_changed, self._replica.leadership_changed)
+        signals = (self._health.changed, self._replica.ca_changed, self._replica.leadership_changed)
+        repaired_at = self._replica.state.ca_index
+
+        def trouble() -> str:
+            """Of the repaired configuration; what the one before it suffered from does not count."""
+            health = self._health.now
+            return health.trouble if health.ca_index >= repaired_at else ""
 
         def is_open() -> bool:
-            return self._replica.state.active_root is None and not self._authority.trouble
+            return self._replica.state.active_root is None and not trouble()
 
         try:
             async with asyncio.timeout(_REPAIR_SECONDS):
@@ -271,7 +253,7 @@ class Reconfigurer:
         except TimeoutError:
             raise InternalError("the configuration is stored, but the CA has not come up with it yet") from None
         if self._replica.state.active_root is None:
-            raise InternalError(self._authority.trouble)
+            raise InternalError(trouble())
 
 
 def _is_under_way(state: State, rotation_id: str) -> bool:

@@ -8,24 +8,20 @@ pauses.
 from dataclasses import replace
 from typing import Final
 
-from cluster.base.clock import Clock
-from cluster.base.errors import ClusterError, InternalError
-from cluster.base.log import Log
-from cluster.base.telemetry import Metrics
-from cluster.ca.authority import Authority
+from cluster.base.errors import ClusterError, InternalError, Refused
 from cluster.ca.candidate import Candidate
+from cluster.ca.commit import commit
+from cluster.ca.opened import Opened
+from cluster.ca.parts import Parts
 from cluster.ca.proof import prove
-from cluster.ca.records import ProviderRecord, open_record, seal_record, settings_in
 from cluster.ca.roots import intermediates_of, links_of, trusted_through
-from cluster.raft.replica import Replica
-from fsm.commands import Rejected, RenewSigning
+from fsm.commands import RenewSigning
 from fsm.duties import Duty, Renewal
-from fsm.state import CAConfig, CARoot, State
+from fsm.state import CARoot, Intermediate, State
 from providers.api import CAChain
 from providers.errors import ChainInvalid, ProviderError
 from providers.pki import verify, x509
 
-_COMMIT_SECONDS: Final = 10.0
 _FIRST_PAUSE_SECONDS: Final = 1.0
 _LONGEST_PAUSE_SECONDS: Final = 256.0
 
@@ -35,14 +31,13 @@ class PutOff(ClusterError):
 
 
 class Renewer:
-    """The leader's side. One for each node."""
+    """The leader's side."""
 
-    def __init__(self, replica: Replica, authority: Authority, clock: Clock, log: Log, metrics: Metrics) -> None:
-        self._replica = replica
-        self._authority = authority
-        self._clock = clock
-        self._log = log
-        self._metrics = metrics
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._authority = parts.authority
+        self._clock = parts.clock
+        self._log = parts.log
         self.forget()
 
     def forget(self) -> None:
@@ -70,11 +65,11 @@ class Renewer:
         """Raises: PutOff; NotLeader, CommitUnknown."""
         try:
             await self._renew(state)
-        except (ProviderError, InternalError) as error:
-            if not self._replica.leadership.is_ready:
+        except (ProviderError, InternalError, Refused) as error:
+            if not self._parts.replica.leadership.is_ready:
                 raise
             name = Duty.RENEW_SIGNING.name.lower()
-            self._metrics.ca_duty_failures.labels(name).inc()
+            self._parts.metrics.ca_duty_failures.labels(name).inc()
             self._log("duty.failed", duty=name, reason=str(error), again_in_seconds=self._pause)
             self._trouble = f"the certificate that signs leaves cannot be renewed: {error}"
             self._put_off_index = state.ca_index
@@ -82,44 +77,33 @@ class Renewer:
             self._pause = min(2 * self._pause, _LONGEST_PAUSE_SECONDS)
             raise PutOff(self._trouble) from error
         self.forget()
-        await self._authority.adopt(self._replica.state)
+        await self._authority.adopt(self._parts.replica.state)
 
     async def _renew(self, state: State) -> None:
-        config, root = state.config, state.active_root
-        assert config is not None
-        assert root is not None
-        sealed = state.provider_state(config.provider_id)
-        assert sealed is not None  # an invariant of the state
-        record = open_record(self._authority.sealer, sealed)
+        opened = self._parts.opener.opened(state)
+        config = opened.config
         self._log("ca.signing", profile="intermediate", provider=config.provider, by="leader")
-        chain, provider_state = await self._authority.pool.renew_signing_cert(config.provider_id)
-        renewed = self._renewed(state, root, chain)
-        await self._prove(state, config, record, renewed, provider_state)
-        sealed = seal_record(
-            self._authority.sealer,
-            config.provider_id,
-            config.provider,
-            replace(record, state=provider_state),
-            is_prepared=True,
+        chain, provider_state = await self._parts.pool.renew_signing_cert(config.provider_id)
+        renewed, signing_cert = self._renewed(state, opened.root, chain)
+        await self._prove(state, opened, renewed, provider_state)
+        sealed = self._parts.opener.resealed(config, opened.record, provider_state)
+        await commit(
+            self._parts.replica,
+            RenewSigning(state.ca_index, renewed.root_id, renewed.signing_key_id, renewed.intermediates, sealed),
         )
-        command = RenewSigning(state.ca_index, root.root_id, renewed.signing_key_id, renewed.intermediates, sealed)
-        result = await self._replica.propose(command, timeout=_COMMIT_SECONDS)
-        if isinstance(result, Rejected):
-            raise InternalError(f"RenewSigning was refused: {result.code}: {result.detail}")
-        assert renewed.signing_cert is not None
         self._log(
             "ca.signed",
             profile="intermediate",
             provider=config.provider,
-            root=root.root_id,
+            root=renewed.root_id,
             signing_key=renewed.signing_key_id,
-            not_after=renewed.signing_cert.not_after,
+            not_after=signing_cert.not_after,
             by="leader",
         )
 
-    def _renewed(self, state: State, root: CARoot, chain: CAChain) -> CARoot:
-        """Raises: ChainInvalid."""
-        now = int(self._clock.now())
+    def _renewed(self, state: State, root: CARoot, chain: CAChain) -> tuple[CARoot, Intermediate]:
+        """The root with its new signing certificate, and that. Raises: ChainInvalid."""
+        now = self._parts.unix_now
         verify.verify_ca(chain, trust_domain=state.trust_domain, now=now)
         found = x509.root_id(chain.root_pem)
         if found != root.root_id:
@@ -129,18 +113,16 @@ class Renewer:
             signing_key_id=x509.signing_key_id(chain.signing_cert_pem),
             intermediates=(*intermediates_of(chain.intermediate_pems, now), *links_of(root)),
         )
-        if renewed.signing_cert is None:
+        if (signing_cert := renewed.signing_cert) is None:
             raise ChainInvalid("the renewed certificate is not in the chain that goes with leaves")
-        return renewed
+        return renewed, signing_cert
 
-    async def _prove(
-        self, state: State, config: CAConfig, record: ProviderRecord, renewed: CARoot, provider_state: bytes
-    ) -> None:
+    async def _prove(self, state: State, opened: Opened, renewed: CARoot, provider_state: bytes) -> None:
         """Nothing else may change for clients: whoever accepts leaves now accepts them from the renewed one too."""
         now = self._clock.now()
         trusted = trusted_through(renewed, state.roots, now)
         stores = {f"only {root.root_id}": [root.root_pem] for root in trusted}
         stores["all"] = [root.root_pem for root in trusted]
-        settings = settings_in(config, record)
-        async with Candidate(self._authority, config.cluster_id, settings, provider_state) as candidate:
-            await prove(self._authority, candidate.key, state, renewed, stores, int(now))
+        cluster_id = opened.config.cluster_id
+        async with Candidate(self._parts, cluster_id, opened.settings, provider_state) as candidate:
+            await prove(self._parts, candidate.key, state, renewed, stores, int(now))

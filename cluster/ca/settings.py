@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from cluster.base.config import ConnectSection
+from cluster.signing.pool import ProviderSetup
 from providers import registry
 from providers.builtin.state import private_key_fits
 from providers.config.common import CommonConfig
@@ -63,6 +64,10 @@ class CASettings:
     @property
     def merged(self) -> dict[str, object]:
         return {**self.config, **self.secrets}
+
+    def setup(self, cluster_id: str, datacenter: str, state: bytes) -> ProviderSetup:
+        """For the workers. `state` is what the provider is given at first; empty for one that shall begin afresh."""
+        return ProviderSetup(self.provider, cluster_id, datacenter, True, self.merged, state)
 
 
 def settings_of(provider: str, raw: Mapping[str, object]) -> CASettings:

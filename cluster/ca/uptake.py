@@ -11,11 +11,9 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from cluster.api.ca import Uptake
-from cluster.base.clock import Clock
 from cluster.base.errors import ClusterError
+from cluster.ca.parts import Parts
 from cluster.raft.membership import Member
-from cluster.raft.replica import Replica
-from cluster.record.reads import LedgerReads
 from fsm.state import Rotation, RotationPhase
 
 #: A server that does not answer in time is left out of this look.
@@ -51,21 +49,12 @@ class Watchers:
 class UptakeMeter:
     """The leader's: asks all servers."""
 
-    def __init__(
-        self,
-        replica: Replica,
-        ask: Ask,
-        watchers: Watchers,
-        ledger: LedgerReads,
-        node_name: str,
-        clock: Clock,
-    ) -> None:
-        self._replica = replica
+    def __init__(self, parts: Parts, ask: Ask, watchers: Watchers, node_name: str) -> None:
+        self._parts = parts
+        self._replica = parts.replica
         self._ask = ask
         self._watchers = watchers
-        self._ledger = ledger
         self._node_name = node_name
-        self._clock = clock
         self._rotation_id = ""
         self._most = 0
 
@@ -78,8 +67,8 @@ class UptakeMeter:
         total, seen = (sum(column) for column in zip(*counts, strict=True))
         # While they are woken and come back, fewer wait than there are.
         self._most = max(self._most, total)
-        now = int(self._clock.now())
-        held, renewed = await self._ledger.call(lambda reader: reader.identities(now, rotation.published_index))
+        now = self._parts.unix_now
+        held, renewed = await self._parts.ledger.call(lambda reader: reader.identities(now, rotation.published_index))
         return Uptake(self._most, seen, held, renewed)
 
     async def _count(self, name: str, rotation: Rotation) -> tuple[int, int]:

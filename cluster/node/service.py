@@ -19,26 +19,20 @@ from cluster.api.facts import Digest
 from cluster.api.leaves import IssuedCert, LocalLeaf
 from cluster.api.reads import ReadLevel, ReadPoint, roots_index
 from cluster.api.servers import ClusterInfo
-from cluster.backup.restore import Snapshots, SnapshotWork
+from cluster.backup.restore import Snapshots
 from cluster.base.clock import Clock
 from cluster.base.config import NodeConfig
-from cluster.base.errors import NoLeader, NotLeader, NotReady
+from cluster.base.errors import NoLeader, NotReady
 from cluster.base.telemetry import Metrics
-from cluster.ca.attempts import Attempt
 from cluster.ca.authority import Authority
-from cluster.ca.operators import OperatorRotation
-from cluster.ca.reconfigure import Reconfigurer
+from cluster.ca.health import HealthBoard
 from cluster.ca.uptake import Watchers
 from cluster.node.servers import Membership
 from cluster.raft.replica import Replica
 from cluster.record.reads import LedgerReads
-from cluster.rpc.forward import Call, Forwarder, Operations
+from cluster.rpc.forward import Call, Forwarder
 from cluster.rpc.messages import (
-    pack_cert,
-    pack_cluster,
-    pack_plan,
     pack_rotate,
-    pack_uptake,
     unpack_cert,
     unpack_cluster,
     unpack_plan,
@@ -49,120 +43,13 @@ from cluster.signing.serials import new_serial
 from fsm.codec import dump_state
 from fsm.ledger import LedgerQuery, LedgerRow
 from fsm.state import State
-from providers.errors import CSRRejected, NotInitialized
+from providers.errors import CSRRejected
 from providers.pki.spiffe import Kind, SpiffeError, SpiffeId, parse
 
-#: A leader that was elected a moment ago takes its provider into use first.
-_SETTLE_SECONDS: Final = 5.0
 #: Keys of RSA 4096 take seconds, and a rotation is waited for.
 _CONFIGURE_SECONDS: Final = 60.0
 _MAX_REQUESTER: Final = 128
 _NO_ROOT: Final = "CA is uninitialized and unable to sign certificates yet: no root certificate"
-
-
-class LeaderWork:
-    """What only the leader can do, as operations that take and give msgpack values."""
-
-    def __init__(
-        self,
-        replica: Replica,
-        authority: Authority,
-        reconfigurer: Reconfigurer,
-        rotation: OperatorRotation,
-        watchers: Watchers,
-        snapshots: SnapshotWork,
-        membership: Membership,
-    ) -> None:
-        self._replica = replica
-        self._authority = authority
-        self._snapshots = snapshots
-        self._reconfigurer = reconfigurer
-        self._rotation = rotation
-        self._watchers = watchers
-        self._membership = membership
-
-    def operations(self) -> Operations:
-        return Operations(
-            {
-                "sign": self._sign,
-                "configure": self._configure,
-                "plan_rotation": self._plan_rotation,
-                "rotate": self._rotate,
-                "steer_rotation": self._steer_rotation,
-                "rotation_uptake": self._rotation_uptake,
-                "distrust_root": self._distrust_root,
-                "restore_rows": self._snapshots.rows,
-                "restore_ca": self._snapshots.ca,
-                "cluster": self._cluster,
-                "transfer": self._transfer,
-                "add_peer": self._add_peer,
-                "remove_peer": self._remove_peer,
-            },
-            anywhere={"watchers": self._count_watchers},
-        )
-
-    async def _sign(self, argument: Any) -> Any:
-        csr_pem, serial, requested_by = argument
-        if not self._replica.leadership.is_ready:
-            raise NotLeader("this node does not lead")
-        if not self._authority.is_ready and self._replica.state.active_root is not None:
-            await self._authority.settled(_SETTLE_SECONDS)
-        try:
-            if self._authority.is_behind(state := self._replica.state) and state.active_root is not None:
-                # The CA has changed a moment ago: whoever has seen that must not get a leaf of before.
-                await self._authority.adopt(state)
-            return pack_cert(await self._authority.sign(csr_pem, serial, requested_by))
-        except (NotReady, NotInitialized):
-            if self._replica.leadership.is_ready:
-                raise
-            # Leadership has ended, and with it what was signed with: the next leader has it.
-            raise NotLeader("this node does not lead") from None
-
-    async def _configure(self, argument: Any) -> None:
-        provider, config, state, force, modify_index, staged, wait, request_id, ca_index, is_repeat = argument
-        rotation_id = await self._reconfigurer.apply(
-            ConfigUpdate(provider, json.loads(config), state, force, modify_index, staged, wait),
-            Attempt(request_id, ca_index, is_repeat),
-        )
-        if rotation_id:
-            await self._reconfigurer.wait_for_rotation(rotation_id)
-        if self._replica.state.active_root is None:
-            await self._reconfigurer.wait_for_root()
-
-    async def _plan_rotation(self, argument: Any) -> Any:
-        return pack_plan(await self._rotation.plan(RotateRequest(*argument)))
-
-    async def _rotate(self, argument: Any) -> None:
-        *wanted, request_id, ca_index, is_repeat = argument
-        rotation_id = await self._rotation.rotate(RotateRequest(*wanted), Attempt(request_id, ca_index, is_repeat))
-        if rotation_id:
-            await self._reconfigurer.wait_for_rotation(rotation_id)
-
-    async def _steer_rotation(self, argument: Any) -> None:
-        await self._rotation.steer(Steering(argument))
-
-    async def _rotation_uptake(self, _argument: Any) -> Any:
-        uptake = await self._rotation.uptake()
-        return None if uptake is None else pack_uptake(uptake)
-
-    async def _distrust_root(self, argument: Any) -> None:
-        await self._rotation.distrust(argument)
-
-    async def _count_watchers(self, argument: Any) -> Any:
-        """On any node, not only the leader: what it sees of its own clients."""
-        return list(self._watchers.count(argument))
-
-    async def _cluster(self, _argument: Any) -> Any:
-        return pack_cluster(await self._membership.info())
-
-    async def _transfer(self, name: Any) -> None:
-        await self._membership.transfer(name)
-
-    async def _add_peer(self, argument: Any) -> None:
-        await self._membership.add(*argument)
-
-    async def _remove_peer(self, argument: Any) -> None:
-        await self._membership.remove(*argument)
 
 
 class NodeService:
@@ -173,6 +60,7 @@ class NodeService:
         config: NodeConfig,
         replica: Replica,
         authority: Authority,
+        health: HealthBoard,
         forwarder: Forwarder,
         membership: Membership,
         ledger: LedgerReads,
@@ -187,6 +75,7 @@ class NodeService:
         self.metrics = metrics
         self._replica = replica
         self._authority = authority
+        self._health = health
         self._forwarder = forwarder
         self._membership = membership
         self._ledger = ledger
@@ -296,7 +185,7 @@ class NodeService:
         await self._snapshots.restore(path)
 
     def ca_trouble(self) -> str:
-        return self._authority.trouble
+        return self._health.now.trouble
 
     async def find_cert(self, serial: bytes, level: ReadLevel) -> LedgerRow | None:
         await self.read(level)
@@ -326,7 +215,7 @@ class NodeService:
         if state.active_root is None:
             state = (await self.read(ReadLevel.LINEARIZABLE)).state
         if state.active_root is None:
-            raise NotReady(f"{_NO_ROOT}: {trouble}" if (trouble := self._authority.trouble) else _NO_ROOT)
+            raise NotReady(f"{_NO_ROOT}: {trouble}" if (trouble := self._health.now.trouble) else _NO_ROOT)
         csr_pem, key_pem = await self._pool.make_csr(self._service_id(state.trust_domain, service), (), ())
         return NewLeaf(await self.sign(csr_pem, requested_by), key_pem)
 
@@ -366,8 +255,8 @@ class NodeService:
                 "initialized": str(state.active_root is not None).lower(),
                 "provider": state.config.provider if state.config else "",
                 "ready": str(self._authority.is_ready).lower(),
-                "trouble": self._authority.trouble,
-                "warnings": "\n".join(self._authority.warnings),
+                "trouble": self._health.now.trouble,
+                "warnings": "\n".join(self._health.now.warnings),
             },
             "raft": {
                 "applied_index": str(self._replica.applied_index),

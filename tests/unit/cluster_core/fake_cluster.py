@@ -16,23 +16,14 @@ from typing import Any, cast
 import msgpack
 
 from cluster.api.ca import ConfigUpdate
-from cluster.backup.restore import SnapshotWork
 from cluster.base.config import ConnectSection
 from cluster.base.errors import CommitUnknown, NoLeader, NotLeader, Refused
 from cluster.base.signals import Signal
 from cluster.base.telemetry import Metrics
 from cluster.base.wire import pack_error, unpack_error
 from cluster.ca.attempts import Attempt
-from cluster.ca.authority import Authority
-from cluster.ca.leader import Leader
-from cluster.ca.operators import OperatorRotation
-from cluster.ca.provider_watch import ProviderWatch
-from cluster.ca.reconfigure import Reconfigurer
-from cluster.ca.renewal import Renewer
-from cluster.ca.rotation import Rotator
-from cluster.ca.uptake import UptakeMeter, Watchers
-from cluster.node.servers import Membership
-from cluster.node.service import LeaderWork
+from cluster.ca.uptake import Watchers
+from cluster.node.build import Ground, build_leaders_side
 from cluster.raft.machine import ReplicatedMachine
 from cluster.raft.membership import ChangeKind, Member, Members, MembershipChange, changed
 from cluster.raft.node import NodeStatus
@@ -40,7 +31,6 @@ from cluster.raft.replica import Leadership, Replica
 from cluster.record.reads import LedgerReads
 from cluster.seal.sealer import Sealer
 from cluster.seal.sources import FileKey, write_key_file
-from cluster.signing.pipeline import SigningPipeline
 from cluster.signing.pool import WorkerPool
 from cluster.signing.worker import Host
 from fsm.codec import dump_command, load_command
@@ -306,49 +296,32 @@ class Node:
         self.sealer = Sealer(FileKey(self.cluster.directory / "seal.key"))
         self.ledger = LedgerReads(self.cluster.ledger_path, no_flush)
         self.metrics = Metrics()
-        real = self.replica.real
-        self.pipeline = SigningPipeline(
-            self.pool,
-            real,
-            lambda serial: self.ledger.call(lambda reader: reader.find(serial)),
-            self.clock,
-            self.log,
-            self.metrics,
-            100,
-        )
-        self.authority = Authority(self.pool, self.sealer, self.pipeline, self.clock, "dc1")
-        self.rotator = Rotator(real, self.authority, self.clock, self.log)
         self.watchers = Watchers()
-        self.meter = UptakeMeter(real, _no_answer, self.watchers, self.ledger, self.name, self.clock)
-        self.leader = Leader(
-            real,
-            self.authority,
-            self.rotator,
-            Renewer(real, self.authority, self.clock, self.log, self.metrics),
-            ProviderWatch(self.authority, self.clock, self.log, self.metrics),
-            self.meter,
-            self.ledger,
-            self.connect,
-            self.policy,
-            self.clock,
-            self.log,
-            self.metrics,
+        ground = Ground(
+            node_name=self.name,
+            datacenter="dc1",
+            replica=self.replica.real,
+            pool=self.pool,
+            sealer=self.sealer,
+            ledger=self.ledger,
+            connect=self.connect,
+            policy=self.policy,
+            signing_queue=100,
+            clock=self.clock,
+            log=self.log,
+            metrics=self.metrics,
         )
-        self.reconfigurer = Reconfigurer(real, self.authority, self.rotator, self.clock, self.log)
-        self.membership = Membership(real, self.name, self.clock, self.log)
-        self.operator_rotation = OperatorRotation(
-            real, self.authority, self.rotator, self.meter, self.ledger, self.clock
-        )
-        self.work = LeaderWork(
-            real,
-            self.authority,
-            self.reconfigurer,
-            self.operator_rotation,
-            self.watchers,
-            SnapshotWork(real, self.authority, self.log),
-            self.membership,
-        )
-        self.operations = self.work.operations()
+        side = build_leaders_side(ground, self.watchers, _no_answer)
+        self.parts = side.parts
+        self.authority = side.parts.authority
+        self.health = side.parts.health
+        self.changes = side.parts.changes
+        self.leader = side.leader
+        self.rotator = side.rotator
+        self.reconfigurer = side.reconfigurer
+        self.operator_rotation = side.operators
+        self.membership = side.membership
+        self.operations = side.operations
 
 
 @asynccontextmanager

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from cluster.base.errors import InternalError, NotLeader, NotReady, RateLimitReached
+from cluster.ca.health import CAHealth
 from cluster.ca.records import ProviderRecord, open_record, seal_record
 from cluster.seal.sources import SealError
 from providers.errors import CSRRejected
@@ -44,7 +45,7 @@ async def test_before_the_ca_is_up_the_reason_is_given(cluster: FakeCluster) -> 
     cluster.elect("a")
     with pytest.raises(NotReady, match="unable to sign certificates yet: no root certificate"):
         await node.authority.sign("x", serial(1), "me")
-    node.authority.trouble = "backend is down"
+    node.health.show(CAHealth(trouble="backend is down"))
     with pytest.raises(NotReady, match="yet: backend is down"):
         await node.authority.sign("x", serial(1), "me")
     node.ledger.close()
@@ -120,7 +121,7 @@ async def test_new_leader_is_waited_for_until_it_can_sign_or_says_why_not(cluste
     other = Node(cluster, "b")
     waiting = asyncio.ensure_future(other.authority.settled(10))
     await asyncio.sleep(0)
-    other.authority.trouble = "backend is down"
+    other.health.show(CAHealth(trouble="backend is down"))
     await waiting
     other.ledger.close()
 

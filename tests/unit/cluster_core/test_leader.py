@@ -73,7 +73,7 @@ async def test_new_cluster_gets_seal_configuration_and_one_verified_root(cluster
         "LeafCertTTL": "72h",
         "RootCertTTL": "87600h",
     }
-    assert node.authority.trouble == ""
+    assert node.health.now.trouble == ""
     assert [fields["duty"] for event, fields in node.log.events if event == "duty.done"] == [
         "init_seal",
         "init_config",
@@ -200,7 +200,7 @@ async def test_bootstrap_that_fails_is_reported_and_tried_again_and_the_leader_s
     async with running(node):
         cluster.elect("a")
         await eventually(lambda: len([event for event in node.log.names() if event == "duty.failed"]) >= 4)
-        assert node.authority.trouble == reason
+        assert node.health.now.trouble == reason
         assert cluster.leader == "a"
     pauses = [fields["again_in_seconds"] for event, fields in node.log.events if event == "duty.failed"]
     assert pauses[:4] == [0.001, 0.002, 0.004, 0.008]
@@ -222,11 +222,11 @@ async def test_trouble_is_gone_once_the_provider_answers_again(cluster: FakeClus
     node.worker.failures["prepare_root"] = ProviderUnavailable("backend is down")
     async with running(node):
         cluster.elect("a")
-        await eventually(lambda: node.authority.trouble == "backend is down")
+        await eventually(lambda: node.health.now.trouble == "backend is down")
         assert not node.authority.is_ready
         node.worker.failures.clear()
         await eventually(lambda: node.authority.is_ready)
-        await eventually(lambda: node.authority.trouble == "")
+        await eventually(lambda: node.health.now.trouble == "")
 
 
 async def test_lost_leader_takes_its_trouble_along(cluster: FakeCluster) -> None:
@@ -234,10 +234,10 @@ async def test_lost_leader_takes_its_trouble_along(cluster: FakeCluster) -> None
     node.worker.failures["configure"] = ProviderUnavailable("backend is down")
     async with running(node):
         cluster.elect("a")
-        await eventually(lambda: node.authority.trouble)
+        await eventually(lambda: node.health.now.trouble)
         cluster.elect("b")
         await eventually(lambda: "leader.lost" in node.log.names())
-        assert node.authority.trouble == ""
+        assert node.health.now.trouble == ""
 
 
 async def test_another_root_than_the_agreed_one_is_never_signed_with(tmp_path: Path, cluster: FakeCluster) -> None:
@@ -258,7 +258,7 @@ async def test_another_root_than_the_agreed_one_is_never_signed_with(tmp_path: P
         cluster.elect("b")
         await eventually(lambda: not node.authority.is_ready)
         cluster.elect("a")
-        await eventually(lambda: "is not the active root" in node.authority.trouble)
+        await eventually(lambda: "is not the active root" in node.health.now.trouble)
         assert not node.authority.is_ready
     other.close()
 

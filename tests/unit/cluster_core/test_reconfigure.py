@@ -53,7 +53,7 @@ async def broken(cluster: FakeCluster) -> AsyncIterator[Node]:
     node = Node(cluster, "a", connect=ConnectSection(ca_config={"leaf_cert_ttl": "1m", "private_key_type": "dsa"}))
     async with running(node):
         cluster.elect("a")
-        await eventually(lambda: node.authority.trouble)
+        await eventually(lambda: node.health.now.trouble)
         yield node
 
 
@@ -218,7 +218,7 @@ async def test_configuration_that_breaks_a_rule_is_refused_in_the_providers_word
 
 
 async def test_second_change_at_the_same_time_is_refused_in_consuls_words(node: Node) -> None:
-    async with node.authority.change("RECONFIGURING", is_duty=False):
+    async with node.changes.turn("RECONFIGURING", is_duty=False):
         await assert_refused(node, update(), InternalError, 'CA is already in state "RECONFIGURING"')
 
 
@@ -355,7 +355,7 @@ async def test_repeated_write_behind_another_writers_is_not_made_again(node: Nod
 
 async def test_repeated_write_that_meets_another_change_is_unknown(node: Node) -> None:
     """Its first sending may be done, or be that change: it must not be called refused."""
-    async with node.authority.change("RECONFIGURING", is_duty=False):
+    async with node.changes.turn("RECONFIGURING", is_duty=False):
         text = 'CA is already in state "RECONFIGURING"; it may have taken effect'
         await assert_refused(node, update(), CommitUnknown, text, is_repeat=True)
 
@@ -387,7 +387,7 @@ async def test_node_that_has_lost_leadership_behind_its_commit_takes_nothing_int
 
     node.cluster.elect("a")
     node.sealer.unlock(cluster.state.seal)  # type: ignore[arg-type]
-    await node.authority.configure_stored(cluster.state)
+    await node.authority.configure(node.parts.opener.stored(cluster.state))
     cluster.on_propose = decide
     await put(node, update({"LeafCertTTL": "24h"}))
     assert not node.authority.is_ready
@@ -409,13 +409,13 @@ async def test_write_that_is_committed_is_done_even_if_taking_it_into_use_fails(
 
 
 async def test_usable_configuration_repairs_a_ca_that_never_came_up(broken: Node) -> None:
-    assert broken.authority.trouble == "error configuring provider: leaf cert TTL must be greater or equal than 1h0m0s"
+    assert broken.health.now.trouble == "error configuring provider: leaf cert TTL must be greater or equal than 1h0m0s"
     before = broken.cluster.state
     await put(broken, update({"LeafCertTTL": "24h"}))
     await broken.reconfigurer.wait_for_root()
     await eventually(lambda: broken.authority.is_ready)
     state = broken.cluster.state
-    assert broken.authority.trouble == ""
+    assert broken.health.now.trouble == ""
     assert state.config is not None
     assert before.config is not None
     assert state.config.cluster_id == before.config.cluster_id

@@ -11,9 +11,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from cluster.base.errors import AnswerLost, CommitUnknown, InternalError, Refused
 from cluster.base.telemetry import Metrics
+from cluster.ca.chain_limits import MAX_CHAIN_LINKS
 from cluster.ca.records import open_record
 from cluster.ca.roots import links_of
-from cluster.ca.rotation import MAX_CHAIN_LINKS, NO_CROSS_SIGNING, retention_seconds
+from cluster.ca.rotation import NO_CROSS_SIGNING, retention_seconds
 from cluster.main import _publish
 from cluster.signing.pipeline import minimal
 from cluster.signing.serials import new_serial
@@ -205,13 +206,13 @@ async def test_step_that_fails_for_good_leaves_everything_as_it_was(node: Node, 
 async def test_provider_that_does_not_answer_is_asked_again_and_then_given_up(node: Node) -> None:
     node.worker.failures["generate_root"] = ProviderUnavailable("it is down")
     await put(node, update({"PrivateKeyBits": 384}))
-    await eventually(lambda: node.authority.trouble == "it is down")
+    await eventually(lambda: node.health.now.trouble == "it is down")
     assert node.cluster.state.rotation is not None
     node.clock.advance(61)
     await eventually(lambda: node.cluster.state.rotation is None)
     assert node.cluster.state.last_rotation is not None
     assert node.cluster.state.last_rotation.reason == "it is down"
-    await eventually(lambda: node.authority.trouble == "")
+    await eventually(lambda: node.health.now.trouble == "")
 
 
 async def test_provider_without_cross_signing_is_refused_in_consuls_words_unless_forced(node: Node) -> None:
@@ -364,7 +365,7 @@ async def test_middle_root_that_goes_first_leaves_the_path_to_the_oldest(node: N
 async def test_chain_that_would_become_too_long_is_refused_with_the_date(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cluster.ca.rotation.MAX_CHAIN_BYTES", 7500)
+    monkeypatch.setattr("cluster.ca.chain_limits.MAX_CHAIN_BYTES", 7500)
     await rotate(node, {"PrivateKeyBits": 384})
     await rotate(node, {"PrivateKeyBits": 521})
     before = node.cluster.state

@@ -54,6 +54,7 @@ async def _put_together(
             config,
             node.replica.real,
             node.authority,
+            node.health,
             rpc[name].forwarder,
             node.membership,
             node.ledger,
@@ -89,7 +90,7 @@ async def broken(rpc_cluster: FakeCluster, tls_directory: Path) -> AsyncIterator
         connect = ConnectSection(ca_config={"leaf_cert_ttl": "1m"})
         cluster = await _put_together(rpc_cluster, tls_directory, stack, connect)
         rpc_cluster.elect("a")
-        await eventually(lambda: cluster.nodes["a"].authority.trouble)
+        await eventually(lambda: cluster.nodes["a"].health.now.trouble)
         yield cluster
 
 

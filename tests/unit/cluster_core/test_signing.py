@@ -32,7 +32,7 @@ def context_of(node: Node) -> SigningContext:
 
 async def sign(node: Node, number: int, csr_pem: str | None = None) -> SignedLeaf:
     csr_pem = csr_pem or service_csr(node.cluster.state.trust_domain)
-    return await node.pipeline.sign(context_of(node), csr_pem, serial(number), "token:web")
+    return await node.parts.pipeline.sign(context_of(node), csr_pem, serial(number), "token:web")
 
 
 def records(node: Node) -> list[RecordLeaves]:
@@ -121,7 +121,7 @@ async def test_batches_never_mix_what_is_signed_with(node: Node) -> None:
     new = SigningContext(old.provider_key, old.provider, old.trust_domain, old.datacenter)
     csr = service_csr(old.trust_domain)
     others = [
-        asyncio.ensure_future(node.pipeline.sign(context, csr, serial(number), ""))
+        asyncio.ensure_future(node.parts.pipeline.sign(context, csr, serial(number), ""))
         for number, context in ((3, old), (4, new), (5, new))
     ]
     await eventually(lambda: node.worker.calls.count("sign_leaves") == 2)
@@ -164,7 +164,7 @@ async def test_lost_leadership_is_told_apart_from_an_unknown_outcome(node: Node)
     with pytest.raises(CommitUnknown):
         await sign(node, 1, csr)
     node.worker.held.add("sign_leaves")
-    request = asyncio.ensure_future(node.pipeline.sign(context, csr, serial(2), ""))
+    request = asyncio.ensure_future(node.parts.pipeline.sign(context, csr, serial(2), ""))
     await eventually(lambda: node.worker.calls.count("sign_leaves") == 2)
     node.replica.leadership = node.cluster.replicas["b"].leadership
     node.worker.gate.set()

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -11,9 +12,9 @@ import pytest
 from cluster.api.ca import RotateRequest
 from cluster.base.config import ConnectSection
 from cluster.base.errors import InternalError, Refused
+from cluster.ca.chain_limits import MAX_CHAIN_LINKS
 from cluster.ca.records import open_record
 from cluster.ca.roots import links_of, local_chain
-from cluster.ca.rotation import MAX_CHAIN_LINKS
 from cluster.signing.pipeline import minimal
 from cluster.signing.serials import new_serial
 from fsm.commands import Command, FinishRotation, RenewSigning
@@ -203,11 +204,11 @@ async def test_renewal_that_fails_is_said_tried_again_and_holds_up_nothing_else(
     theirs = vault.mounts["root"]
     vault.mount_root("root")  # another CA
     later(200 * DAY)
-    await eventually(lambda: node.authority.warnings)
-    assert "cannot be renewed: stored CA root" in node.authority.warnings[0]
-    assert node.authority.trouble == ""
+    await eventually(lambda: node.health.now.warnings)
+    assert "cannot be renewed: stored CA root" in node.health.now.warnings[0]
+    assert node.health.now.trouble == ""
     assert_trusted(node, await sign(node))
-    node.leader._policy = DutyPolicy(keep_expired_seconds=0)
+    node.leader._parts = replace(node.parts, policy=DutyPolicy(keep_expired_seconds=0))
     await eventually(lambda: "tidy_ledger" in duties_done(node))
     assert "renew_signing" not in duties_done(node)
     await asyncio.sleep(0.2)
@@ -218,7 +219,7 @@ async def test_renewal_that_fails_is_said_tried_again_and_holds_up_nothing_else(
     later(4)
     await eventually(lambda: renewals(node.cluster))
     later(400)
-    await eventually(lambda: node.authority.warnings == ())
+    await eventually(lambda: node.health.now.warnings == ())
     assert node.log.names().count("ca.warning_over") == node.log.names().count("ca.warning")
 
 
@@ -256,7 +257,7 @@ async def test_renewal_that_does_not_hold_together_is_not_committed(
 
     node.worker.host.operations["renew_signing_cert"] = renew
     later(200 * DAY)
-    await eventually(lambda: node.authority.warnings)
+    await eventually(lambda: node.health.now.warnings)
     assert renewals(node.cluster) == []
 
 
@@ -270,7 +271,7 @@ async def test_renewal_that_is_committed_and_not_in_use_yet_is_not_made_again(no
     del vault.mounts["int"]
     with pytest.raises(SigningKeyGone):
         await sign(node)
-    await eventually(lambda: node.authority.trouble == "Vault is away")
+    await eventually(lambda: node.health.now.trouble == "Vault is away")
     node.worker.failures.clear()
     await eventually(lambda: not node.authority.is_behind(node.cluster.state))
     await asyncio.sleep(0.1)
@@ -296,12 +297,12 @@ async def test_what_the_provider_warns_of_is_said_once_shown_and_taken_back(
     def shown() -> float | None:
         return node.metrics.registry.get_sample_value("quorumca_ca_warnings")
 
-    assert (node.authority.warnings, shown()) == ((), 0.0)
+    assert (node.health.now.warnings, shown()) == ((), 0.0)
     vault.tokens["short"] = {"ttl": 3600, "renewable": False}
     await put(node, update({**CONFIG, "Token": "short"}, provider="vault"))
     later(11)
-    await eventually(lambda: node.authority.warnings)
-    assert "the Vault token expires at" in node.authority.warnings[0]
+    await eventually(lambda: node.health.now.warnings)
+    assert "the Vault token expires at" in node.health.now.warnings[0]
     assert "short" not in str(node.log.events)
     assert shown() == 1.0
     for _ in range(3):
@@ -311,7 +312,7 @@ async def test_what_the_provider_warns_of_is_said_once_shown_and_taken_back(
     assert node.log.names().count("ca.warning") == 1
     await put(node, update(CONFIG, provider="vault"))
     later(11)
-    await eventually(lambda: node.authority.warnings == ())
+    await eventually(lambda: node.health.now.warnings == ())
     assert node.log.names().count("ca.warning_over") == 1
     assert shown() == 0.0
 
@@ -322,10 +323,10 @@ async def test_warnings_go_with_the_leadership_and_the_next_leader_has_them(
     vault.tokens["short"] = {"ttl": 3600, "renewable": False}
     await put(nodes[0], update({**CONFIG, "Token": "short"}, provider="vault"))
     later(11)
-    await eventually(lambda: nodes[0].authority.warnings)
+    await eventually(lambda: nodes[0].health.now.warnings)
     nodes[0].cluster.elect("b")
-    await eventually(lambda: nodes[1].authority.warnings)
-    assert nodes[0].authority.warnings == ()
+    await eventually(lambda: nodes[1].health.now.warnings)
+    assert nodes[0].health.now.warnings == ()
 
 
 # --- changes of configuration -----------------------------------------------------------------------------------------

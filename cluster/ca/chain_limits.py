@@ -1,0 +1,81 @@
+"""How long the chain of a leaf may get, and whether a rotation leaves room for the links back to every root.
+
+A chain that is too long is found out before anything is signed: a rotation that cannot be finished is not begun.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+from cluster.base.errors import Refused
+from cluster.ca.opened import Opened
+from cluster.ca.roots import links_of, local_chain, needed_links
+from fsm.state import CARoot, Intermediate
+
+#: Leaf and CAs together, PEM: TLS stacks refuse longer chains, and every handshake carries them.
+MAX_CHAIN_BYTES: Final = 32 << 10
+#: Between leaf and root: what `cryptography`, by which every chain is verified, and Mbed TLS follow by default.
+MAX_CHAIN_LINKS: Final = 8
+_LEAF_BYTES: Final = 3 << 10
+#: PEM of a root that is not made yet: RSA 4096, the largest.
+_ROOT_BYTES: Final = 2 << 10
+#: What a cross-signed certificate has beyond the root it re-issues, PEM: the issuer's name and a longer signature.
+_CROSS_SIGNED_EXTRA_BYTES: Final = 1 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedChain:
+    """What leaves would carry once a rotation is done, at most."""
+
+    size: int  # PEM, with the leaf
+    links: int  # cross-signed certificates, and what goes with them
+
+
+#: A forced rotation links to nothing.
+UNLINKED: Final = PlannedChain(_LEAF_BYTES, 0)
+
+
+def planned_chain(opened: Opened, roots: Iterable[CARoot], provider: str, root_bytes: int) -> PlannedChain:
+    """Of a rotation to a root of this provider and size (PEM; 0: not known).
+
+    Raises: Refused, with the date from which on it is possible, when the chain would be too long.
+    """
+    old, listed = opened.root, tuple(roots)
+    links = needed_links(links_of(old), listed, "")
+    above = local_chain(old)[1:]  # CAs between the one that signs and its trust anchor go with what it signs
+    own_bytes = _LEAF_BYTES + (root_bytes or _ROOT_BYTES) + _CROSS_SIGNED_EXTRA_BYTES + _size(above)
+    # Another provider may sign leaves with an intermediate where this one does not: known once it has a root.
+    own_links = 1 + max(len(local_chain(old)), provider != opened.config.provider) + len(above)
+    size, count = own_bytes + _size(links), own_links + len(links)
+    if not _fits(size, count):
+        possible_from = _time(_fits_from(old, listed, own_bytes, own_links))
+        raise Refused(
+            f"the chain back to every trusted root would have about {size} bytes and {count} certificates between"
+            f" leaf and root, more than {MAX_CHAIN_BYTES} or {MAX_CHAIN_LINKS}: possible from {possible_from} on,"
+            " when older roots are no longer trusted, or at once with ForceWithoutCrossSigning"
+        )
+    return PlannedChain(size, 1 + len(above) + len(links))
+
+
+def _fits_from(old: CARoot, roots: tuple[CARoot, ...], own_bytes: int, own_links: int) -> int:
+    """When enough roots have been pruned."""
+    retired = sorted((root for root in roots if root.is_retired), key=lambda root: root.prune_at)
+    for position, root in enumerate(retired):
+        left = [other for other in roots if other not in retired[: position + 1]]
+        links = needed_links(links_of(old), left, "")
+        if _fits(own_bytes + _size(links), own_links + len(links)):
+            return root.prune_at
+    return retired[-1].prune_at if retired else 0
+
+
+def _fits(chain_bytes: int, links: int) -> bool:
+    return chain_bytes <= MAX_CHAIN_BYTES and links <= MAX_CHAIN_LINKS
+
+
+def _size(links: tuple[Intermediate, ...]) -> int:
+    return sum(len(link.cert_pem) for link in links)
+
+
+def _time(moment: int) -> str:
+    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

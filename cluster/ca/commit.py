@@ -1,0 +1,31 @@
+"""From a command of the leader to a committed change of the CA, or to an error that says why there is none."""
+
+from typing import Final, Protocol
+
+from cluster.base.errors import LostRace, Refused
+from fsm.apply import STALE_INDEX
+from fsm.commands import Applied, Command, Rejected
+
+_COMMIT_SECONDS: Final = 10.0
+#: Consul's.
+LOST_RACE: Final = "could not atomically update roots and config"
+
+
+class Proposer(Protocol):
+    """The replicated log, as whoever writes sees it."""
+
+    async def propose(self, command: Command, *, timeout: float) -> Applied | Rejected: ...
+
+
+async def commit(replica: Proposer, command: Command) -> Applied:
+    """Propose, and wait until a majority has it.
+
+    Raises: LostRace when the CA has changed since the command's author looked at it, Refused when it is impossible now,
+    NotLeader, NoLeader, Overloaded (none of these has had an effect); CommitUnknown.
+    """
+    result = await replica.propose(command, timeout=_COMMIT_SECONDS)
+    if isinstance(result, Applied):
+        return result
+    if result.code == STALE_INDEX:
+        raise LostRace(LOST_RACE)
+    raise Refused(f"{result.code}: {result.detail}")

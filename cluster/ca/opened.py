@@ -1,0 +1,116 @@
+"""The CA of a state with what is sealed of it open: the only place that opens, and seals, a provider's record.
+
+Everything here is for the leader. Invariants of the state (fsm/apply.py) say what is there: who has a root has a
+configuration, and whatever is configured has a record.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+from cluster.base.errors import NotReady
+from cluster.ca.records import ProviderRecord, open_record, seal_record, settings_in
+from cluster.ca.settings import CASettings
+from cluster.seal.sealer import Sealer
+from fsm.state import CAConfig, CARoot, ProviderState, Rotation, State
+
+NO_ROOT: Final = "CA has not finished initializing: there is no root yet"
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A configured CA, whether it has a root or not."""
+
+    config: CAConfig
+    record: ProviderRecord  # of the provider in use
+
+    @property
+    def settings(self) -> CASettings:
+        """The stored configuration, whole again."""
+        return settings_in(self.config, self.record)
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A CA that signs."""
+
+    config: CAConfig
+    record: ProviderRecord  # of the provider in use
+    root: CARoot  # the active one
+
+    @property
+    def settings(self) -> CASettings:
+        """The stored configuration, whole again."""
+        return settings_in(self.config, self.record)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedRotation:
+    """A rotation under way."""
+
+    rotation: Rotation
+    record: ProviderRecord  # of the new provider
+    config: CAConfig  # in force
+    old: CARoot  # the active root
+
+    @property
+    def settings(self) -> CASettings:
+        """Of the new provider."""
+        return settings_in(self.rotation.config, self.record)
+
+    @property
+    def root(self) -> CARoot:
+        """The new one: it is there in every phase after GENERATE."""
+        root = self.rotation.root
+        assert root is not None  # an invariant of the state
+        return root
+
+
+class Opener:
+    """Opens with the data key that a state names; a passphrase is stretched when that is another than before."""
+
+    def __init__(self, sealer: Sealer) -> None:
+        self._sealer = sealer
+
+    def unlock(self, state: State) -> None:
+        """Take the state's seal into use; another one, if a snapshot was restored. Raises: SealError."""
+        if state.seal is not None:
+            self._sealer.unlock(state.seal)
+
+    def stored(self, state: State) -> Stored:
+        """Raises: NotReady before there is a configuration; SealError."""
+        if state.config is None:
+            raise NotReady("CA has not finished initializing: no configuration yet")
+        return Stored(state.config, self._record_of(state, state.config))
+
+    def opened(self, state: State) -> Opened:
+        """Raises: NotReady before there is a root; SealError."""
+        config, root = state.config, state.active_root
+        if config is None or root is None:
+            raise NotReady(NO_ROOT)
+        return Opened(config, self._record_of(state, config), root)
+
+    def rotation(self, state: State) -> OpenedRotation:
+        """Of a state in which one is under way. Raises: SealError."""
+        rotation, config, old = state.rotation, state.config, state.active_root
+        assert rotation is not None
+        assert config is not None
+        assert old is not None  # invariants of the state
+        return OpenedRotation(rotation, self._record_of(state, rotation.config), config, old)
+
+    def record(self, sealed: ProviderState) -> ProviderRecord:
+        """Of any provider of the state that was unlocked last. Raises: SealError."""
+        return open_record(self._sealer, sealed)
+
+    def sealed(self, config: CAConfig, record: ProviderRecord, *, is_prepared: bool = True) -> ProviderState:
+        """What the state keeps of the provider that this configuration names."""
+        return seal_record(self._sealer, config.provider_id, config.provider, record, is_prepared=is_prepared)
+
+    def resealed(self, config: CAConfig, record: ProviderRecord, provider_state: bytes) -> ProviderState:
+        """The same with the provider's own state replaced."""
+        return self.sealed(config, replace(record, state=provider_state))
+
+    def _record_of(self, state: State, config: CAConfig) -> ProviderRecord:
+        self.unlock(state)
+        sealed = state.provider_state(config.provider_id)
+        assert sealed is not None  # an invariant of the state
+        return open_record(self._sealer, sealed)

@@ -1,0 +1,112 @@
+"""Wires a node: every object, and what it is given. Nothing else does; tests build nodes by it, too."""
+
+from dataclasses import dataclass
+
+from cluster.backup.restore import SnapshotWork
+from cluster.base.clock import Clock
+from cluster.base.config import ConnectSection
+from cluster.base.log import Log
+from cluster.base.telemetry import Metrics
+from cluster.ca.authority import Authority
+from cluster.ca.bootstrap import Bootstrap
+from cluster.ca.changes import Changes
+from cluster.ca.health import HealthBoard
+from cluster.ca.leader import Leader
+from cluster.ca.opened import Opener
+from cluster.ca.operators import OperatorRotation
+from cluster.ca.parts import Parts
+from cluster.ca.provider_watch import ProviderWatch
+from cluster.ca.reconfigure import Reconfigurer
+from cluster.ca.renewal import Renewer
+from cluster.ca.rotation import Rotator
+from cluster.ca.uptake import Ask, UptakeMeter, Watchers
+from cluster.node.leader_work import LeaderWork
+from cluster.node.servers import Membership
+from cluster.raft.replica import Replica
+from cluster.record.reads import LedgerReads
+from cluster.rpc.forward import Operations
+from cluster.seal.sealer import Sealer
+from cluster.signing.pipeline import SigningPipeline
+from cluster.signing.pool import WorkerPool
+from fsm.duties import DutyPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What a node stands on: its files, processes and settings, none of which knows of another."""
+
+    node_name: str
+    datacenter: str
+    replica: Replica
+    pool: WorkerPool
+    sealer: Sealer
+    ledger: LedgerReads
+    connect: ConnectSection
+    policy: DutyPolicy
+    signing_queue: int
+    clock: Clock
+    log: Log
+    metrics: Metrics
+
+
+@dataclass(frozen=True, slots=True)
+class LeadersSide:
+    """What a node does while it leads, and offers to the others then."""
+
+    parts: Parts
+    leader: Leader
+    rotator: Rotator
+    reconfigurer: Reconfigurer
+    operators: OperatorRotation
+    membership: Membership
+    operations: Operations
+
+
+def build_parts(ground: Ground) -> Parts:
+    opener, health = Opener(ground.sealer), HealthBoard()
+    pipeline = SigningPipeline(
+        ground.pool,
+        ground.replica,
+        lambda serial: ground.ledger.call(lambda reader: reader.find(serial)),
+        ground.clock,
+        ground.log,
+        ground.metrics,
+        ground.signing_queue,
+    )
+    return Parts(
+        replica=ground.replica,
+        pool=ground.pool,
+        sealer=ground.sealer,
+        opener=opener,
+        pipeline=pipeline,
+        authority=Authority(ground.pool, opener, pipeline, health, ground.clock, ground.datacenter),
+        changes=Changes(),
+        health=health,
+        ledger=ground.ledger,
+        datacenter=ground.datacenter,
+        connect=ground.connect,
+        policy=ground.policy,
+        clock=ground.clock,
+        log=ground.log,
+        metrics=ground.metrics,
+    )
+
+
+def build_leaders_side(ground: Ground, watchers: Watchers, ask: Ask) -> LeadersSide:
+    """`ask` reaches the other servers; `watchers` counts this node's own blocking queries."""
+    parts = build_parts(ground)
+    rotator = Rotator(parts)
+    meter = UptakeMeter(parts, ask, watchers, ground.node_name)
+    reconfigurer = Reconfigurer(parts, rotator)
+    operators = OperatorRotation(parts, rotator, meter)
+    membership = Membership(ground.replica, ground.node_name, ground.clock, ground.log)
+    work = LeaderWork(parts, reconfigurer, operators, watchers, SnapshotWork(parts), membership)
+    return LeadersSide(
+        parts,
+        Leader(parts, Bootstrap(parts), rotator, Renewer(parts), ProviderWatch(parts), meter),
+        rotator,
+        reconfigurer,
+        operators,
+        membership,
+        work.operations(),
+    )
