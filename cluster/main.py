@@ -41,6 +41,7 @@ from cluster.raft.replica import Replica, ReplicaSettings
 from cluster.raft.snapshot import SnapshotDamaged
 from cluster.record.reads import LedgerReads
 from cluster.rpc.forward import Forwarder
+from cluster.rpc.peers import Peers
 from cluster.rpc.server import RpcServer
 from cluster.seal.node_file import NodeFile
 from cluster.seal.sealer import Sealer
@@ -151,13 +152,12 @@ async def _start(config: NodeConfig, log: Log, stack: contextlib.AsyncExitStack)
     )
     watchers = Watchers()
 
-    async def ask(member: Member, operation: str, argument: Any, seconds: float) -> Any:
-        return await forwarder.ask(member, operation, argument, seconds)
-
-    side = build_leaders_side(ground, watchers, ask)
+    peers = Peers(replica, tls)
+    stack.push_async_callback(peers.close)
+    side = build_leaders_side(ground, watchers, peers)
     parts, operations = side.parts, side.operations
     forwarder = Forwarder(
-        replica, operations, tls, config.node_name, clock, metrics, config.limits.leader_wait_ms / 1000
+        replica, operations, peers, config.node_name, clock, metrics, config.limits.leader_wait_ms / 1000
     )
     stack.push_async_callback(forwarder.close)
     await stack.enter_async_context(_task(_watch_seal(replica, sealer, node_file, config), fatal))

@@ -4,7 +4,7 @@ import asyncio
 import itertools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from cluster.api.backups import Meta
 from cluster.backup import file as backup
@@ -15,11 +15,12 @@ from cluster.ca.commit import commit
 from cluster.ca.opened import Opener
 from cluster.ca.parts import Parts
 from cluster.raft.replica import Replica
-from cluster.rpc.forward import Call, Forwarder
+from cluster.rpc.forward import Forwarder
+from cluster.rpc.messages import DONE, RESTORE_CA, RESTORE_ROWS, Nothing, RestoreRequest, RestoreRowsRequest, RowMessage
 from cluster.seal.sealer import Sealer
 from cluster.seal.sources import SealError
 from fsm.codec import dump_state, load_state
-from fsm.commands import LeafRecord, RecordLeaves, RestoreCA
+from fsm.commands import RecordLeaves, RestoreCA
 from fsm.ledger import LedgerReader
 from fsm.state import State
 
@@ -91,10 +92,9 @@ class Snapshots:
         await asyncio.to_thread(check_seal, self._sealer, state)
         while page := await asyncio.to_thread(next, pages, None):
             for issuer, rows in _entries(page):
-                argument = [issuer, [_pack(row.record) for row in rows]]
-                await self._forwarder.call(Call("restore_rows", lambda _, a=argument: a, is_repeatable=True))  # type: ignore[misc]
-        data = dump_state(state)
-        await self._forwarder.call(Call("restore_ca", lambda _: data, seconds=_COMMIT_SECONDS))
+                request = RestoreRowsRequest(issuer, [RowMessage.of(row.record) for row in rows])
+                await self._forwarder.call(RESTORE_ROWS, request)
+        await self._forwarder.call(RESTORE_CA, RestoreRequest(dump_state(state)))
         await self._replica.read_barrier(timeout=_BARRIER_SECONDS)
         return meta
 
@@ -105,14 +105,15 @@ class SnapshotWork:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
 
-    async def rows(self, argument: Any) -> None:
+    async def rows(self, request: RestoreRowsRequest) -> Nothing:
         """Records that are there already are left alone. Raises: Refused, NotLeader, CommitUnknown."""
-        issuer, records = argument
-        await commit(self._parts.replica, RecordLeaves(issuer, tuple(LeafRecord(*record) for record in records)))
+        records = tuple(row.value() for row in request.rows)
+        await commit(self._parts.replica, RecordLeaves(request.issuer_key_id, records))
+        return DONE
 
-    async def ca(self, argument: Any) -> None:
+    async def ca(self, request: RestoreRequest) -> Nothing:
         """Raises: Refused, InternalError, NotLeader, CommitUnknown."""
-        saved = load_state(argument)
+        saved = load_state(request.state)
         await asyncio.to_thread(check_seal, self._parts.sealer, saved)
         async with self._parts.changes.turn("RECONFIGURING", is_duty=False):
             state = self._parts.replica.state
@@ -121,6 +122,7 @@ class SnapshotWork:
             except LostRace:
                 raise InternalError("the CA changed while it was being restored: nothing was done") from None
         self._parts.log("ca.restored", trust_domain=saved.trust_domain, roots=len(saved.roots), index=applied.index)
+        return DONE
 
 
 def check_seal(sealer: Sealer, saved: State) -> None:
@@ -140,17 +142,3 @@ def _entries(page: Iterable[Row]) -> Iterator[tuple[bytes, list[Row]]]:
     for issuer, rows in itertools.groupby(page, key=lambda row: row.issuer_key_id):
         while chunk := list(itertools.islice(rows, _ROWS_PER_ENTRY)):
             yield issuer, chunk
-
-
-def _pack(record: LeafRecord) -> list[Any]:
-    return [
-        record.serial,
-        record.kind,
-        record.name,
-        record.spiffe_id,
-        record.public_key_sha256,
-        record.not_before,
-        record.not_after,
-        record.requested_by,
-        record.request_id,
-    ]

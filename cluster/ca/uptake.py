@@ -6,22 +6,28 @@ the publication has the new root. Where nobody watches, renewed leaves count: wh
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Final, Protocol
 
 from cluster.api.ca import Uptake
 from cluster.base.errors import ClusterError
 from cluster.ca.parts import Parts
 from cluster.raft.membership import Member
+from cluster.rpc.messages import WATCHERS, WatchersRequest
+from cluster.rpc.operation import A, Operation, Q
 from fsm.state import Rotation, RotationPhase
 
 #: A server that does not answer in time is left out of this look.
 _ASK_SECONDS: Final = 1.0
 
 
-#: Server, operation, argument, seconds.
-Ask = Callable[[Member, str, Any, float], Awaitable[Any]]
+class Peers(Protocol):
+    """The way to the other servers."""
+
+    async def ask(self, member: Member, operation: Operation[Q, A], request: Q, seconds: float) -> A:
+        """Raises: ClusterError, NoLeader among them when there is no answer."""
+        ...
 
 
 class Watchers:
@@ -49,10 +55,10 @@ class Watchers:
 class UptakeMeter:
     """The leader's: asks all servers."""
 
-    def __init__(self, parts: Parts, ask: Ask, watchers: Watchers, node_name: str) -> None:
+    def __init__(self, parts: Parts, peers: Peers, watchers: Watchers, node_name: str) -> None:
         self._parts = parts
         self._replica = parts.replica
-        self._ask = ask
+        self._peers = peers
         self._watchers = watchers
         self._node_name = node_name
         self._rotation_id = ""
@@ -77,8 +83,9 @@ class UptakeMeter:
         member = self._replica.members.get(name)
         try:
             if member is not None:
-                answer = await self._ask(member, "watchers", rotation.published_index, _ASK_SECONDS)
-                return int(answer[0]), int(answer[1])
+                request = WatchersRequest(rotation.published_index)
+                answer = await self._peers.ask(member, WATCHERS, request, _ASK_SECONDS)
+                return answer.waiting, answer.seen
         except ClusterError:
             pass
         return 0, 0

@@ -19,12 +19,12 @@ from cluster.ca.provider_watch import ProviderWatch
 from cluster.ca.reconfigure import Reconfigurer
 from cluster.ca.renewal import Renewer
 from cluster.ca.rotation import Rotator
-from cluster.ca.uptake import Ask, UptakeMeter, Watchers
+from cluster.ca.uptake import Peers, UptakeMeter, Watchers
 from cluster.node.leader_work import LeaderWork
 from cluster.node.servers import Membership
 from cluster.raft.replica import Replica
 from cluster.record.reads import LedgerReads
-from cluster.rpc.forward import Operations
+from cluster.rpc.operations import Operations
 from cluster.seal.sealer import Sealer
 from cluster.signing.pipeline import SigningPipeline
 from cluster.signing.pool import WorkerPool
@@ -92,11 +92,11 @@ def build_parts(ground: Ground) -> Parts:
     )
 
 
-def build_leaders_side(ground: Ground, watchers: Watchers, ask: Ask) -> LeadersSide:
-    """`ask` reaches the other servers; `watchers` counts this node's own blocking queries."""
+def build_leaders_side(ground: Ground, watchers: Watchers, peers: Peers) -> LeadersSide:
+    """`peers` are the other servers; `watchers` counts this node's own blocking queries."""
     parts = build_parts(ground)
     rotator = Rotator(parts)
-    meter = UptakeMeter(parts, ask, watchers, ground.node_name)
+    meter = UptakeMeter(parts, peers, watchers, ground.node_name)
     reconfigurer = Reconfigurer(parts, rotator)
     operators = OperatorRotation(parts, rotator, meter)
     membership = Membership(ground.replica, ground.node_name, ground.clock, ground.log)

@@ -1,9 +1,9 @@
 """What only the leader can do, as operations for every node of the cluster."""
 
 import json
-from typing import Any, Final
+from typing import Final
 
-from cluster.api.ca import ConfigUpdate, RotateRequest, Steering
+from cluster.api.ca import ConfigUpdate
 from cluster.backup.restore import SnapshotWork
 from cluster.base.errors import NotLeader, NotReady
 from cluster.ca.attempts import Attempt
@@ -12,8 +12,40 @@ from cluster.ca.parts import Parts
 from cluster.ca.reconfigure import Reconfigurer
 from cluster.ca.uptake import Watchers
 from cluster.node.servers import Membership
-from cluster.rpc.forward import Operations
-from cluster.rpc.messages import pack_cert, pack_cluster, pack_plan, pack_uptake
+from cluster.rpc.messages import (
+    ADD_PEER,
+    CLUSTER,
+    CONFIGURE,
+    DISTRUST_ROOT,
+    DONE,
+    PLAN_ROTATION,
+    REMOVE_PEER,
+    RESTORE_CA,
+    RESTORE_ROWS,
+    ROTATE,
+    ROTATION_UPTAKE,
+    SIGN,
+    STEER_ROTATION,
+    TRANSFER,
+    WATCHERS,
+    AddPeerRequest,
+    ClusterAnswer,
+    ConfigureRequest,
+    DistrustRequest,
+    Nothing,
+    PlanAnswer,
+    PlanRequest,
+    RemovePeerRequest,
+    RotationRequest,
+    SignAnswer,
+    SignRequest,
+    SteerRequest,
+    TransferRequest,
+    UptakeAnswer,
+    WatchersAnswer,
+    WatchersRequest,
+)
+from cluster.rpc.operations import Operations, served
 from providers.errors import NotInitialized
 
 #: A leader that was elected a moment ago takes its provider into use first.
@@ -42,26 +74,23 @@ class LeaderWork:
 
     def operations(self) -> Operations:
         return Operations(
-            {
-                "sign": self._sign,
-                "configure": self._configure,
-                "plan_rotation": self._plan_rotation,
-                "rotate": self._rotate,
-                "steer_rotation": self._steer_rotation,
-                "rotation_uptake": self._rotation_uptake,
-                "distrust_root": self._distrust_root,
-                "restore_rows": self._snapshots.rows,
-                "restore_ca": self._snapshots.ca,
-                "cluster": self._cluster,
-                "transfer": self._transfer,
-                "add_peer": self._add_peer,
-                "remove_peer": self._remove_peer,
-            },
-            anywhere={"watchers": self._count_watchers},
+            served(SIGN, self._sign),
+            served(CONFIGURE, self._configure),
+            served(PLAN_ROTATION, self._plan_rotation),
+            served(ROTATE, self._rotate),
+            served(STEER_ROTATION, self._steer_rotation),
+            served(ROTATION_UPTAKE, self._rotation_uptake),
+            served(DISTRUST_ROOT, self._distrust_root),
+            served(RESTORE_ROWS, self._snapshots.rows),
+            served(RESTORE_CA, self._snapshots.ca),
+            served(CLUSTER, self._cluster),
+            served(TRANSFER, self._transfer),
+            served(ADD_PEER, self._add_peer),
+            served(REMOVE_PEER, self._remove_peer),
+            served(WATCHERS, self._count_watchers),
         )
 
-    async def _sign(self, argument: Any) -> Any:
-        csr_pem, serial, requested_by = argument
+    async def _sign(self, request: SignRequest) -> SignAnswer:
         if not self._replica.leadership.is_ready:
             raise NotLeader("this node does not lead")
         if not self._authority.is_ready and self._replica.state.active_root is not None:
@@ -70,55 +99,68 @@ class LeaderWork:
             if self._authority.is_behind(state := self._replica.state) and state.active_root is not None:
                 # The CA has changed a moment ago: whoever has seen that must not get a leaf of before.
                 await self._authority.adopt(state)
-            return pack_cert(await self._authority.sign(csr_pem, serial, requested_by))
+            cert = await self._authority.sign(request.csr_pem, request.serial, request.requested_by)
         except (NotReady, NotInitialized):
             if self._replica.leadership.is_ready:
                 raise
             # Leadership has ended, and with it what was signed with: the next leader has it.
             raise NotLeader("this node does not lead") from None
+        return SignAnswer.of(cert)
 
-    async def _configure(self, argument: Any) -> None:
-        provider, config, state, force, modify_index, staged, wait, request_id, ca_index, is_repeat = argument
-        rotation_id = await self._reconfigurer.apply(
-            ConfigUpdate(provider, json.loads(config), state, force, modify_index, staged, wait),
-            Attempt(request_id, ca_index, is_repeat),
+    async def _configure(self, request: ConfigureRequest) -> Nothing:
+        update = ConfigUpdate(
+            provider=request.provider,
+            config=json.loads(request.config),
+            state=request.state,
+            force_without_cross_signing=request.force_without_cross_signing,
+            modify_index=request.modify_index,
+            is_staged=request.is_staged,
+            wait_seconds=request.wait_seconds,
         )
+        attempt = Attempt(request.request_id, request.ca_index, request.is_repeat)
+        rotation_id = await self._reconfigurer.apply(update, attempt)
         if rotation_id:
             await self._reconfigurer.wait_for_rotation(rotation_id)
         if self._replica.state.active_root is None:
             await self._reconfigurer.wait_for_root()
+        return DONE
 
-    async def _plan_rotation(self, argument: Any) -> Any:
-        return pack_plan(await self._rotation.plan(RotateRequest(*argument)))
+    async def _plan_rotation(self, request: PlanRequest) -> PlanAnswer:
+        return PlanAnswer.of(await self._rotation.plan(request.value()))
 
-    async def _rotate(self, argument: Any) -> None:
-        *wanted, request_id, ca_index, is_repeat = argument
-        rotation_id = await self._rotation.rotate(RotateRequest(*wanted), Attempt(request_id, ca_index, is_repeat))
+    async def _rotate(self, request: RotationRequest) -> Nothing:
+        attempt = Attempt(request.request_id, request.ca_index, request.is_repeat)
+        rotation_id = await self._rotation.rotate(request.value(), attempt)
         if rotation_id:
             await self._reconfigurer.wait_for_rotation(rotation_id)
+        return DONE
 
-    async def _steer_rotation(self, argument: Any) -> None:
-        await self._rotation.steer(Steering(argument))
+    async def _steer_rotation(self, request: SteerRequest) -> Nothing:
+        await self._rotation.steer(request.steering)
+        return DONE
 
-    async def _rotation_uptake(self, _argument: Any) -> Any:
-        uptake = await self._rotation.uptake()
-        return None if uptake is None else pack_uptake(uptake)
+    async def _rotation_uptake(self, _request: Nothing) -> UptakeAnswer:
+        return UptakeAnswer.of(await self._rotation.uptake())
 
-    async def _distrust_root(self, argument: Any) -> None:
-        await self._rotation.distrust(argument)
+    async def _distrust_root(self, request: DistrustRequest) -> Nothing:
+        await self._rotation.distrust(request.root_id)
+        return DONE
 
-    async def _count_watchers(self, argument: Any) -> Any:
+    async def _count_watchers(self, request: WatchersRequest) -> WatchersAnswer:
         """On any node, not only the leader: what it sees of its own clients."""
-        return list(self._watchers.count(argument))
+        return WatchersAnswer(*self._watchers.count(request.published_index))
 
-    async def _cluster(self, _argument: Any) -> Any:
-        return pack_cluster(await self._membership.info())
+    async def _cluster(self, _request: Nothing) -> ClusterAnswer:
+        return ClusterAnswer.of(await self._membership.info())
 
-    async def _transfer(self, name: Any) -> None:
-        await self._membership.transfer(name)
+    async def _transfer(self, request: TransferRequest) -> Nothing:
+        await self._membership.transfer(request.name)
+        return DONE
 
-    async def _add_peer(self, argument: Any) -> None:
-        await self._membership.add(*argument)
+    async def _add_peer(self, request: AddPeerRequest) -> Nothing:
+        await self._membership.add(request.name, request.raft_address, request.rpc_address)
+        return DONE
 
-    async def _remove_peer(self, argument: Any) -> None:
-        await self._membership.remove(*argument)
+    async def _remove_peer(self, request: RemovePeerRequest) -> Nothing:
+        await self._membership.remove(request.name, request.raft_address)
+        return DONE

@@ -10,7 +10,9 @@ import random
 import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
+
+from msgspec import structs
 
 from cluster.agent.leaves import LeafCache, NewLeaf
 from cluster.api.backups import Meta
@@ -30,12 +32,29 @@ from cluster.ca.uptake import Watchers
 from cluster.node.servers import Membership
 from cluster.raft.replica import Replica
 from cluster.record.reads import LedgerReads
-from cluster.rpc.forward import Call, Forwarder
+from cluster.rpc.forward import Forwarder
 from cluster.rpc.messages import (
-    pack_rotate,
-    unpack_cert,
-    unpack_cluster,
-    unpack_plan,
+    ADD_PEER,
+    CLUSTER,
+    CONFIGURE,
+    DISTRUST_ROOT,
+    PLAN_ROTATION,
+    REMOVE_PEER,
+    ROTATE,
+    ROTATION_UPTAKE,
+    SIGN,
+    STEER_ROTATION,
+    TRANSFER,
+    AddPeerRequest,
+    ConfigureRequest,
+    DistrustRequest,
+    Nothing,
+    PlanRequest,
+    RemovePeerRequest,
+    RotationRequest,
+    SignRequest,
+    SteerRequest,
+    TransferRequest,
 )
 from cluster.signing.pipeline import minimal
 from cluster.signing.pool import WorkerPool
@@ -46,9 +65,8 @@ from fsm.state import State
 from providers.errors import CSRRejected
 from providers.pki.spiffe import Kind, SpiffeError, SpiffeId, parse
 
-#: Keys of RSA 4096 take seconds, and a rotation is waited for.
-_CONFIGURE_SECONDS: Final = 60.0
 _MAX_REQUESTER: Final = 128
+_REQUEST_ID_BYTES: Final = 16
 _NO_ROOT: Final = "CA is uninitialized and unable to sign certificates yet: no root certificate"
 
 
@@ -117,29 +135,24 @@ class NodeService:
 
     async def sign(self, csr_pem: str, requested_by: str) -> IssuedCert:
         # The serial names the request wherever it is sent: the ledger takes it once.
-        argument = [csr_pem, minimal(new_serial()), requested_by[:_MAX_REQUESTER]]
-        call = Call("sign", lambda _is_repeat: argument, is_repeatable=True, is_batched=True)
-        return unpack_cert(await self._forwarder.call(call))
+        request = SignRequest(csr_pem, minimal(new_serial()), requested_by[:_MAX_REQUESTER])
+        return (await self._forwarder.call(SIGN, request)).value()
 
     async def configure(self, update: ConfigUpdate) -> None:
         state = (await self.read(ReadLevel.LINEARIZABLE)).state
-        request_id = secrets.token_bytes(16)
-
-        def argument(is_repeat: bool) -> list[Any]:
-            return [
-                update.provider,
-                json.dumps(update.config),  # as text: JSON's numbers have no bounds, msgpack's do
-                None if update.state is None else dict(update.state),
-                update.force_without_cross_signing,
-                update.modify_index,
-                update.is_staged,
-                update.wait_seconds,
-                request_id,
-                state.ca_index,
-                is_repeat,
-            ]
-
-        await self._forwarder.call(Call("configure", argument, is_repeatable=True, seconds=_CONFIGURE_SECONDS))
+        request = ConfigureRequest(
+            provider=update.provider,
+            config=json.dumps(update.config),
+            state=None if update.state is None else dict(update.state),
+            force_without_cross_signing=update.force_without_cross_signing,
+            modify_index=update.modify_index,
+            is_staged=update.is_staged,
+            wait_seconds=update.wait_seconds,
+            request_id=secrets.token_bytes(_REQUEST_ID_BYTES),
+            ca_index=state.ca_index,
+            is_repeat=False,
+        )
+        await self._forwarder.call(CONFIGURE, request, structs.replace(request, is_repeat=True))
         await self._catch_up()
 
     async def _catch_up(self) -> None:
@@ -150,31 +163,32 @@ class NodeService:
             await self.read(ReadLevel.LINEARIZABLE)
 
     async def plan_rotation(self, request: RotateRequest) -> RotationPlan:
-        argument = pack_rotate(request)
-        return unpack_plan(await self._forwarder.call(Call("plan_rotation", lambda _: argument, is_repeatable=True)))
+        return (await self._forwarder.call(PLAN_ROTATION, PlanRequest.of(request))).value()
 
     async def rotate(self, request: RotateRequest) -> None:
         state = (await self.read(ReadLevel.LINEARIZABLE)).state
-        request_id = secrets.token_bytes(16)
-        call = Call(
-            "rotate",
-            lambda is_repeat: [*pack_rotate(request), request_id, state.ca_index, is_repeat],
-            is_repeatable=True,
-            seconds=_CONFIGURE_SECONDS,
+        wanted = RotationRequest(
+            key_type=request.key_type,
+            key_bits=request.key_bits,
+            is_forced=request.is_forced,
+            is_staged=request.is_staged,
+            wait_seconds=request.wait_seconds,
+            request_id=secrets.token_bytes(_REQUEST_ID_BYTES),
+            ca_index=state.ca_index,
+            is_repeat=False,
         )
-        await self._forwarder.call(call)
+        await self._forwarder.call(ROTATE, wanted, structs.replace(wanted, is_repeat=True))
         await self._catch_up()
 
     async def steer_rotation(self, steering: Steering) -> None:
-        await self._forwarder.call(Call("steer_rotation", lambda _: steering.value))
+        await self._forwarder.call(STEER_ROTATION, SteerRequest(steering))
         await self._catch_up()
 
     async def rotation_uptake(self) -> Uptake | None:
-        packed = await self._forwarder.call(Call("rotation_uptake", lambda _: None, is_repeatable=True))
-        return None if packed is None else Uptake(*packed)
+        return (await self._forwarder.call(ROTATION_UPTAKE, Nothing())).value()
 
     async def distrust_root(self, root_id: str) -> None:
-        await self._forwarder.call(Call("distrust_root", lambda _: root_id))
+        await self._forwarder.call(DISTRUST_ROOT, DistrustRequest(root_id))
         await self._catch_up()
 
     async def save_snapshot(self, path: Path, level: ReadLevel) -> Meta:
@@ -231,17 +245,16 @@ class NodeService:
     async def cluster(self, level: ReadLevel) -> ClusterInfo:
         if level is ReadLevel.STALE:
             return await self._membership.info()
-        return unpack_cluster(await self._forwarder.call(Call("cluster", lambda _: None, is_repeatable=True)))
+        return (await self._forwarder.call(CLUSTER, Nothing())).value()
 
     async def transfer_leader(self, name: str | None) -> None:
-        await self._forwarder.call(Call("transfer", lambda _: name))
+        await self._forwarder.call(TRANSFER, TransferRequest(name))
 
     async def add_peer(self, name: str, raft_address: str, rpc_address: str) -> None:
-        argument = [name, raft_address, rpc_address]
-        await self._forwarder.call(Call("add_peer", lambda _: argument, is_repeatable=True))
+        await self._forwarder.call(ADD_PEER, AddPeerRequest(name, raft_address, rpc_address))
 
     async def remove_peer(self, name: str | None, raft_address: str | None) -> None:
-        await self._forwarder.call(Call("remove_peer", lambda _: [name, raft_address]))
+        await self._forwarder.call(REMOVE_PEER, RemovePeerRequest(name, raft_address))
 
     async def digest(self) -> Digest:
         applied_index, state, ledger = await self._replica.digest()

@@ -5,9 +5,11 @@ for. This one knows what the RPC port answers: a status, a Content-Length and a 
 """
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, cast
 
+from cluster.rpc.operation import OLDEST, VERSION, VERSION_HEADER
 from cluster.tls.contexts import NodeTls
 
 RPC_PATH: Final = "/rpc/"
@@ -18,6 +20,7 @@ _IDLE_SECONDS: Final = 50.0
 _MAX_CONNECTIONS: Final = 64
 _MAX_HEAD_BYTES: Final = 16 << 10
 _MAX_ANSWER_BYTES: Final = 64 << 20
+_MAX_VERSION_DIGITS: Final = 4
 _HEAD_END: Final = b"\r\n\r\n"
 
 
@@ -35,17 +38,19 @@ class Answer:
 
     status: int
     body: bytes
+    version: int  # of the form that request and answer have
 
 
 @dataclass(frozen=True, slots=True)
 class _Head:
     status: int
     length: int
-    is_last: bool  # the peer closes the connection behind it
+    is_last: bool  # the peer closes the connection after it
+    version: int  # what the peer speaks
 
 
 class RpcClient:
-    """One for each node; for the event loop's thread."""
+    """For the event loop's thread."""
 
     def __init__(self, tls: NodeTls) -> None:
         self._tls = tls
@@ -58,8 +63,9 @@ class RpcClient:
                 connection.abort()
         self._idle.clear()
 
-    async def post(self, peer: str, address: str, operation: str, body: bytes) -> Answer:
-        """`peer` is the name that the other side's certificate must carry. Who waits no longer cancels.
+    async def post(self, peer: str, address: str, operation: str, body_of: Callable[[int], bytes]) -> Answer:
+        """`peer` is the name that the other side's certificate must carry; `body_of` writes the request in a version
+        that the other side speaks. Cancelled when it is not waited for any more.
 
         Raises: Unreached, Unanswered.
         """
@@ -68,7 +74,7 @@ class RpcClient:
             if not connection.is_open:  # TLS 1.3: a refusal of our certificate comes behind the handshake
                 raise Unreached(f"{peer} at {address}: the connection ended at once")
             try:
-                answer = await connection.ask(operation, body)
+                answer = await connection.ask(operation, body_of(connection.version), connection.version)
             except BaseException:
                 connection.abort()  # an answer that comes later must not be taken for the next one's
                 raise
@@ -112,7 +118,9 @@ class _Connection(asyncio.Protocol):
         self._buffer = bytearray()
         self._head: _Head | None = None
         self._answer: asyncio.Future[Answer] | None = None
+        self._asked_in = OLDEST
         self.idle_since = 0.0
+        self.version = OLDEST  # until the first answer says what the peer speaks
 
     @property
     def is_open(self) -> bool:
@@ -122,11 +130,15 @@ class _Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
-    async def ask(self, operation: str, body: bytes) -> Answer:
+    async def ask(self, operation: str, body: bytes, version: int) -> Answer:
         """Raises: Unanswered."""
         assert self._transport is not None  # there is one once it is connected
         self._answer = asyncio.get_running_loop().create_future()
-        head = f"POST {RPC_PATH}{operation} HTTP/1.1\r\nHost: {self._address}\r\nContent-Length: {len(body)}"
+        self._asked_in = version
+        head = (
+            f"POST {RPC_PATH}{operation} HTTP/1.1\r\nHost: {self._address}\r\nContent-Length: {len(body)}\r\n"
+            f"{VERSION_HEADER}: {version}"
+        )
         self._transport.write(head.encode() + _HEAD_END + body)
         return await self._answer
 
@@ -170,7 +182,8 @@ class _Connection(asyncio.Protocol):
             return None
         if len(self._buffer) > head.length:
             raise ValueError("more than was announced")
-        answer = Answer(head.status, bytes(self._buffer))
+        answer = Answer(head.status, bytes(self._buffer), self._asked_in)
+        self.version = min(head.version, VERSION)
         self._buffer.clear()
         self._head = None
         if head.is_last and self._transport is not None:
@@ -189,4 +202,8 @@ def _parse_head(head: bytes) -> _Head:
     length = headers.get(b"content-length", b"")
     if b"transfer-encoding" in headers or not length.isdigit() or int(length) > _MAX_ANSWER_BYTES:
         raise ValueError(f"Content-Length {length!r:.40}")
-    return _Head(int(status), int(length), headers.get(b"connection", b"").lower() == b"close")
+    peer_version = headers.get(VERSION_HEADER.lower().encode(), b"1")
+    if not peer_version.isdigit() or len(peer_version) > _MAX_VERSION_DIGITS or int(peer_version) < OLDEST:
+        raise ValueError(f"{VERSION_HEADER} {peer_version!r:.40}")
+    is_last = headers.get(b"connection", b"").lower() == b"close"
+    return _Head(int(status), int(length), is_last, int(peer_version))

@@ -1,84 +1,304 @@
-"""How what the leader answers crosses between nodes, as msgpack values."""
+"""Every operation between nodes, with its request and its answer.
 
-from collections.abc import Sequence
-from typing import Any, Final
+The order of the fields is the wire's (operation.py). A field is added at the end, with a default, and never taken away
+or given another meaning while a release that knows it may run beside this one; tests/unit/rpc/golden holds each
+message as the releases wrote it.
+"""
 
-from cluster.api.ca import RotateRequest, RotationPlan, Uptake
+from collections.abc import Mapping
+from typing import Annotated, Final
+
+from msgspec import Meta, structs
+
+from cluster.api.ca import RotateRequest, RotationPlan, Steering, Uptake
 from cluster.api.leaves import IssuedCert
 from cluster.api.servers import ClusterInfo, ServerInfo
+from cluster.rpc.operation import Message, Operation
+from fsm.commands import LeafRecord
 
-#: Serials are 127 bits or more, msgpack integers end at 64.
+#: Keys of RSA 4096 take seconds, and a rotation is waited for.
+_CONFIGURE_SECONDS: Final = 60.0
+_RESTORE_SECONDS: Final = 10.0
+
+Count = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
+Name = Annotated[str, Meta(max_length=512)]
+Address = Annotated[str, Meta(max_length=512)]
+Uri = Annotated[str, Meta(max_length=2048)]
+Pem = Annotated[str, Meta(max_length=1 << 19)]
+Json = Annotated[str, Meta(max_length=1 << 20)]
+#: Big-endian. Serials are 127 bits or more, and msgpack's integers end at 64.
+Serial = Annotated[bytes, Meta(min_length=1, max_length=20)]
+#: Tells one write from another.
+RequestId = Annotated[bytes, Meta(max_length=64)]
 _SERIAL_BYTES: Final = 20
 
 
-def pack_cert(cert: IssuedCert) -> list[Any]:
-    return [
-        cert.serial.to_bytes(_SERIAL_BYTES, "big"),
-        cert.cert_pem,
-        cert.kind,
-        cert.name,
-        cert.spiffe_id,
-        cert.not_before,
-        cert.not_after,
-        cert.index,
-    ]
+class Nothing(Message, frozen=True):
+    """There is nothing to ask for, or to answer beyond that it is done."""
 
 
-def unpack_cert(packed: Sequence[Any]) -> IssuedCert:
-    serial, *rest = packed
-    return IssuedCert(int.from_bytes(serial, "big"), *rest)
+DONE: Final = Nothing()
 
 
-def pack_cluster(info: ClusterInfo) -> list[Any]:
-    servers = [
-        [
-            server.name,
-            server.raft_address,
-            server.rpc_address,
-            server.is_leader,
-            server.is_voter,
-            server.is_healthy,
-            server.last_contact_ms,
-            server.last_term,
-            server.last_index,
-            server.stable_since,
-        ]
-        for server in info.servers
-    ]
-    return [servers, info.log_index]
+# -- leaves
 
 
-def unpack_cluster(packed: Sequence[Any]) -> ClusterInfo:
-    servers, log_index = packed
-    return ClusterInfo(tuple(ServerInfo(*server) for server in servers), log_index)
+class SignRequest(Message, frozen=True):
+    csr_pem: Pem
+    serial: Serial  # chosen before the request leaves its node: it names the request too
+    requested_by: Name
 
 
-def pack_rotate(request: RotateRequest) -> list[Any]:
-    return [request.key_type, request.key_bits, request.is_forced, request.is_staged, request.wait_seconds]
+class SignAnswer(Message, frozen=True):
+    """An IssuedCert."""
+
+    serial: Serial
+    cert_pem: Pem
+    kind: Name
+    name: Name
+    spiffe_id: Uri
+    not_before: Count
+    not_after: Count
+    index: Count
+
+    @classmethod
+    def of(cls, cert: IssuedCert) -> "SignAnswer":
+        return cls(
+            serial=cert.serial.to_bytes(_SERIAL_BYTES, "big"),
+            cert_pem=cert.cert_pem,
+            kind=cert.kind,
+            name=cert.name,
+            spiffe_id=cert.spiffe_id,
+            not_before=cert.not_before,
+            not_after=cert.not_after,
+            index=cert.index,
+        )
+
+    def value(self) -> IssuedCert:
+        return IssuedCert(**{**structs.asdict(self), "serial": int.from_bytes(self.serial, "big")})
 
 
-def pack_uptake(uptake: Uptake) -> list[Any]:
-    return [uptake.watchers, uptake.watchers_seen, uptake.identities, uptake.identities_renewed]
+# -- the CA
 
 
-def pack_plan(plan: RotationPlan) -> list[Any]:
-    return [
-        plan.active_root_id,
-        plan.provider,
-        plan.key_type,
-        plan.key_bits,
-        plan.is_forced,
-        plan.is_staged,
-        plan.chain_bytes,
-        plan.max_chain_bytes,
-        plan.links,
-        plan.trusted_roots,
-        plan.affected_leaves,
-        plan.retired_until,
-        list(plan.risks),
-    ]
+class ConfigureRequest(Message, frozen=True):
+    """A ConfigUpdate, and which write it is."""
+
+    provider: Name
+    config: Json  # as text: JSON's numbers have no bounds, msgpack's do
+    state: Mapping[str, str] | None
+    force_without_cross_signing: bool
+    modify_index: Annotated[int, Meta(ge=0)]
+    is_staged: bool
+    wait_seconds: Count
+    request_id: RequestId
+    ca_index: Count
+    is_repeat: bool
 
 
-def unpack_plan(packed: Sequence[Any]) -> RotationPlan:
-    values = [*packed[:-1], tuple(packed[-1])]
-    return RotationPlan(*values)
+class PlanRequest(Message, frozen=True):
+    """A RotateRequest."""
+
+    key_type: Name | None
+    key_bits: Count | None
+    is_forced: bool
+    is_staged: bool
+    wait_seconds: Count
+
+    @classmethod
+    def of(cls, wanted: RotateRequest) -> "PlanRequest":
+        return cls(
+            key_type=wanted.key_type,
+            key_bits=wanted.key_bits,
+            is_forced=wanted.is_forced,
+            is_staged=wanted.is_staged,
+            wait_seconds=wanted.wait_seconds,
+        )
+
+    def value(self) -> RotateRequest:
+        return RotateRequest(**structs.asdict(self))
+
+
+class PlanAnswer(Message, frozen=True):
+    """A RotationPlan."""
+
+    active_root_id: Name
+    provider: Name
+    key_type: Name
+    key_bits: Count
+    is_forced: bool
+    is_staged: bool
+    chain_bytes: Count
+    max_chain_bytes: Count
+    links: Count
+    trusted_roots: Count
+    affected_leaves: Count
+    retired_until: Count
+    risks: tuple[str, ...]
+
+    @classmethod
+    def of(cls, plan: RotationPlan) -> "PlanAnswer":
+        return cls(**{name: getattr(plan, name) for name in cls.__struct_fields__})
+
+    def value(self) -> RotationPlan:
+        return RotationPlan(**structs.asdict(self))
+
+
+class RotationRequest(Message, frozen=True):
+    """A RotateRequest, and which write it is."""
+
+    key_type: Name | None
+    key_bits: Count | None
+    is_forced: bool
+    is_staged: bool
+    wait_seconds: Count
+    request_id: RequestId
+    ca_index: Count
+    is_repeat: bool
+
+    def value(self) -> RotateRequest:
+        return RotateRequest(self.key_type, self.key_bits, self.is_forced, self.is_staged, self.wait_seconds)
+
+
+class SteerRequest(Message, frozen=True):
+    steering: Steering
+
+
+class UptakeMessage(Message, frozen=True):
+    watchers: Count
+    watchers_seen: Count
+    identities: Count
+    identities_renewed: Count
+
+
+class UptakeAnswer(Message, frozen=True):
+    """None unless a published root waits for its clients."""
+
+    uptake: UptakeMessage | None
+
+    @classmethod
+    def of(cls, uptake: Uptake | None) -> "UptakeAnswer":
+        if uptake is None:
+            return cls(None)
+        return cls(UptakeMessage(uptake.watchers, uptake.watchers_seen, uptake.identities, uptake.identities_renewed))
+
+    def value(self) -> Uptake | None:
+        return None if self.uptake is None else Uptake(**structs.asdict(self.uptake))
+
+
+class DistrustRequest(Message, frozen=True):
+    root_id: Name
+
+
+class WatchersRequest(Message, frozen=True):
+    """How many blocking queries on the roots wait on the node that is asked, and have seen this publication?"""
+
+    published_index: Count
+
+
+class WatchersAnswer(Message, frozen=True):
+    waiting: Count
+    seen: Count
+
+
+# -- backups
+
+
+class RowMessage(Message, frozen=True):
+    """A LeafRecord."""
+
+    serial: Serial
+    kind: Count
+    name: Name
+    spiffe_id: Uri
+    public_key_sha256: bytes
+    not_before: Count
+    not_after: Count
+    requested_by: str
+    request_id: bytes
+
+    @classmethod
+    def of(cls, record: LeafRecord) -> "RowMessage":
+        return cls(**{name: getattr(record, name) for name in cls.__struct_fields__})
+
+    def value(self) -> LeafRecord:
+        return LeafRecord(**structs.asdict(self))
+
+
+class RestoreRowsRequest(Message, frozen=True):
+    issuer_key_id: bytes
+    rows: list[RowMessage]
+
+
+class RestoreRequest(Message, frozen=True):
+    state: bytes  # as fsm.codec writes it
+
+
+# -- servers
+
+
+class ServerMessage(Message, frozen=True):
+    """A ServerInfo."""
+
+    name: Name
+    raft_address: Address
+    rpc_address: Address
+    is_leader: bool
+    is_voter: bool
+    is_healthy: bool
+    last_contact_ms: Count | None
+    last_term: Count
+    last_index: Count
+    stable_since: Count
+
+    @classmethod
+    def of(cls, info: ServerInfo) -> "ServerMessage":
+        return cls(**{name: getattr(info, name) for name in cls.__struct_fields__})
+
+    def value(self) -> ServerInfo:
+        return ServerInfo(**structs.asdict(self))
+
+
+class ClusterAnswer(Message, frozen=True):
+    """A ClusterInfo."""
+
+    servers: list[ServerMessage]
+    log_index: Count
+
+    @classmethod
+    def of(cls, info: ClusterInfo) -> "ClusterAnswer":
+        return cls([ServerMessage.of(server) for server in info.servers], info.log_index)
+
+    def value(self) -> ClusterInfo:
+        return ClusterInfo(tuple(server.value() for server in self.servers), self.log_index)
+
+
+class TransferRequest(Message, frozen=True):
+    name: Name | None
+
+
+class AddPeerRequest(Message, frozen=True):
+    name: Name
+    raft_address: Address
+    rpc_address: Address
+
+
+class RemovePeerRequest(Message, frozen=True):
+    name: Name | None
+    raft_address: Address | None
+
+
+SIGN: Final = Operation("sign", SignRequest, SignAnswer, is_repeatable=True, is_batched=True)
+CONFIGURE: Final = Operation("configure", ConfigureRequest, Nothing, is_repeatable=True, seconds=_CONFIGURE_SECONDS)
+PLAN_ROTATION: Final = Operation("plan_rotation", PlanRequest, PlanAnswer, is_repeatable=True)
+ROTATE: Final = Operation("rotate", RotationRequest, Nothing, is_repeatable=True, seconds=_CONFIGURE_SECONDS)
+STEER_ROTATION: Final = Operation("steer_rotation", SteerRequest, Nothing)
+ROTATION_UPTAKE: Final = Operation("rotation_uptake", Nothing, UptakeAnswer, is_repeatable=True)
+DISTRUST_ROOT: Final = Operation("distrust_root", DistrustRequest, Nothing)
+WATCHERS: Final = Operation("watchers", WatchersRequest, WatchersAnswer, needs_leader=False)
+RESTORE_ROWS: Final = Operation("restore_rows", RestoreRowsRequest, Nothing, is_repeatable=True)
+RESTORE_CA: Final = Operation("restore_ca", RestoreRequest, Nothing, seconds=_RESTORE_SECONDS)
+CLUSTER: Final = Operation("cluster", Nothing, ClusterAnswer, is_repeatable=True)
+TRANSFER: Final = Operation("transfer", TransferRequest, Nothing)
+ADD_PEER: Final = Operation("add_peer", AddPeerRequest, Nothing, is_repeatable=True)
+REMOVE_PEER: Final = Operation("remove_peer", RemovePeerRequest, Nothing)

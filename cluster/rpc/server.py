@@ -1,4 +1,4 @@
-"""The RPC port: other nodes' requests to the leader, HTTP over mutual TLS 1.3, msgpack bodies.
+"""The RPC port: other nodes' requests to the leader, HTTP over mutual TLS 1.3, msgpack bodies (envelope.py).
 
 Nothing is looked at before the handshake has proved a server of this cluster; a server that was removed from it gets
 nowhere. One hop: a node that does not lead says so and forwards nothing.
@@ -7,20 +7,21 @@ nowhere. One hop: a node that does not lead says so and forwards nothing.
 import asyncio
 from typing import Any, Final
 
-import msgpack
 from aiohttp import web
 
-from cluster.base.errors import ClusterError, CommitUnknown, NotLeader
+from cluster.base.errors import CommitUnknown, InternalError, NotLeader
 from cluster.base.log import Log
 from cluster.base.telemetry import Metrics
-from cluster.base.wire import pack_error
 from cluster.raft.replica import Replica
 from cluster.rpc.client import RPC_PATH
-from cluster.rpc.forward import MAX_RPC_BYTES, Operations
+from cluster.rpc.envelope import MAX_RPC_BYTES, Outcome, pack_outcome, pack_outcomes, refusal, unpack_envelope
+from cluster.rpc.operation import OLDEST, VERSION, VERSION_HEADER, NotUnderstood
+from cluster.rpc.operations import Operations, Served
 from cluster.tls.contexts import NodeTls
 
 _MAX_WAIT_SECONDS: Final = 120.0
 _STOP_SECONDS: Final = 5.0
+_VERSIONS: Final = frozenset(str(version) for version in range(OLDEST, VERSION + 1))
 
 
 class RpcServer:
@@ -55,29 +56,52 @@ class RpcServer:
         if peer is None or peer not in self._replica.members:
             self._log("rpc.refused", peer=peer, operation=operation, reason="no server of this cluster")
             return web.Response(status=403, text="no server of this cluster")
+        version = _version_of(request)
+        if version is None:
+            return web.Response(status=400, text=f"{VERSION_HEADER} must be a number from {OLDEST} to {VERSION}")
         try:
-            milliseconds, arguments = msgpack.unpackb(await request.read())
-            if type(milliseconds) is not int or type(arguments) is not list:
-                raise ValueError
-        except (ValueError, TypeError, msgpack.UnpackException):
-            return web.Response(status=400, text="not a request of this protocol")
-        outcomes = await self._run(operation, arguments, min(milliseconds / 1000, _MAX_WAIT_SECONDS))
-        self._metrics.rpc_requests.labels(operation, "ok").inc(len(outcomes))
-        return web.Response(body=msgpack.packb(outcomes))
+            envelope = unpack_envelope(await request.read())
+        except NotUnderstood as error:
+            return web.Response(status=400, text=f"not a request of this protocol: {error}")
+        try:
+            served = self._operations.named(operation)
+        except InternalError as error:
+            return self._answer("unknown", [refusal(error) for _ in envelope.requests])
+        seconds = min(envelope.milliseconds / 1000, _MAX_WAIT_SECONDS)
+        return self._answer(operation, await self._run(served, envelope.requests, seconds, version))
 
-    async def _run(self, operation: str, arguments: list[Any], seconds: float) -> list[list[Any]]:
-        if self._operations.needs_leader(operation) and not self._replica.leadership.is_ready:
-            return [[pack_error(NotLeader("this node does not lead"), ""), None] for _ in arguments]
-        tasks = [asyncio.ensure_future(self._operations.run(operation, argument)) for argument in arguments]
+    def _answer(self, operation: str, outcomes: list[Outcome]) -> web.Response:
+        self._metrics.rpc_requests.labels(operation, "ok").inc(len(outcomes))
+        return web.Response(body=pack_outcomes(outcomes), headers={VERSION_HEADER: str(VERSION)})
+
+    async def _run(self, served: Served, requests: list[Any], seconds: float, version: int) -> list[Outcome]:
+        operation = served.operation
+        if operation.needs_leader and not self._replica.leadership.is_ready:
+            return [refusal(NotLeader("this node does not lead")) for _ in requests]
+        tasks = [asyncio.ensure_future(_understood(served, request, version)) for request in requests]
         if tasks:
             await asyncio.wait(tasks, timeout=seconds)
-        return [_outcome(task) for task in tasks]
+        return [pack_outcome(operation, _outcome(task), version) for task in tasks]
 
 
-def _outcome(task: "asyncio.Future[Any]") -> list[Any]:
+def _version_of(request: web.Request) -> int | None:
+    """Of the form that the body has; None for one that this node does not speak."""
+    given = request.headers.get(VERSION_HEADER, "1")
+    return int(given) if given in _VERSIONS else None
+
+
+async def _understood(served: Served, data: Any, version: int) -> Any:
+    """Raises: as the operation; InternalError for a request that is none of its."""
+    try:
+        request = served.operation.request.unpack(data, version)
+    except NotUnderstood as error:
+        raise InternalError(f"the request for operation {served.operation.name!r} is not understood: {error}") from None
+    return await served.handler(request)
+
+
+def _outcome(task: "asyncio.Future[Any]") -> Any:
     if not task.done():
         task.cancel()
-        late: ClusterError = CommitUnknown("the leader did not finish in time; it may have taken effect")
-        return [pack_error(late, ""), None]
+        return CommitUnknown("the leader did not finish in time; it may have taken effect")
     error = task.exception()
-    return [None, task.result()] if error is None else [pack_error(error, "on the leader"), None]
+    return task.result() if error is None else error

@@ -28,7 +28,9 @@ from cluster.raft.membership import ChangeKind, MembershipChange
 from cluster.raft.replica import Leadership
 from cluster.raft.snapshot import Snapshot, SnapshotDamaged
 from cluster.raft.transport import TlsLinks, _Inbound
-from cluster.rpc.forward import Operations
+from cluster.rpc.operation import Message as RpcMessage
+from cluster.rpc.operation import Operation
+from cluster.rpc.operations import Operations, served
 from cluster.rpc.server import RpcServer
 from fsm import codec as fsm_codec
 from fsm.codec import CodecError
@@ -300,15 +302,21 @@ class _Ledger:
 # -- requests
 
 
+class _Echo(RpcMessage, frozen=True):
+    text: str
+    numbers: dict[str, int]
+
+
 class _Rpc:
     """Bodies of requests from other nodes; the operation echoes."""
 
     def __init__(self) -> None:
-        async def echo(argument: Any) -> Any:
-            return argument
+        async def echo(request: _Echo) -> _Echo:
+            return request
 
         self._loop = asyncio.new_event_loop()
-        self._server = RpcServer(cast(Any, self), Operations({"echo": echo}), cast(Any, self), self.log, Metrics())
+        operations = Operations(served(Operation("echo", _Echo, _Echo), echo))
+        self._server = RpcServer(cast(Any, self), operations, cast(Any, self), self.log, Metrics())
         self.members = members_of("a", "b")
         self.leadership = Leadership(is_ready=True)
 
@@ -324,6 +332,7 @@ class _Rpc:
 
 class _Request:
     match_info: Final = {"operation": "echo"}
+    headers: Final = {"Quorumca-Rpc": "2"}
 
     def __init__(self, body: bytes) -> None:
         self._body = body
@@ -334,7 +343,7 @@ class _Request:
 
 
 def _rpc_seeds() -> list[bytes]:
-    return [msgpack.packb([1000, ["argument", {"a": 1}]]), msgpack.packb([0, []])]
+    return [msgpack.packb([1000, [["argument", {"a": 1}], ["x", {}, "newer"]]]), msgpack.packb([0, []])]
 
 
 def _csr_seeds() -> list[bytes]:

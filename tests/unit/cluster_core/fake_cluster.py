@@ -29,6 +29,7 @@ from cluster.raft.membership import ChangeKind, Member, Members, MembershipChang
 from cluster.raft.node import NodeStatus
 from cluster.raft.replica import Leadership, Replica
 from cluster.record.reads import LedgerReads
+from cluster.rpc.operation import A, Operation, Q
 from cluster.seal.sealer import Sealer
 from cluster.seal.sources import FileKey, write_key_file
 from cluster.signing.pool import WorkerPool
@@ -275,8 +276,11 @@ async def no_flush() -> None:
     """The fake cluster commits every entry at once."""
 
 
-async def _no_answer(member: Member, operation: str, _argument: Any, _seconds: float) -> Any:
-    raise NoLeader(f"{member.id} does not answer {operation}")
+class NoPeers:
+    """Nobody answers."""
+
+    async def ask(self, member: Member, operation: Operation[Q, A], request: Q, seconds: float) -> A:
+        raise NoLeader(f"{member.id} does not answer {request} of {operation} in {seconds} s")
 
 
 @dataclass
@@ -311,7 +315,7 @@ class Node:
             log=self.log,
             metrics=self.metrics,
         )
-        side = build_leaders_side(ground, self.watchers, _no_answer)
+        side = build_leaders_side(ground, self.watchers, NoPeers())
         self.parts = side.parts
         self.authority = side.parts.authority
         self.health = side.parts.health

@@ -1,12 +1,16 @@
 """Nodes with a real RPC port on loopback, over real TLS, around a cluster without consensus."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cluster.base.telemetry import Metrics
-from cluster.rpc.forward import Forwarder, Operation, Operations
+from cluster.rpc.forward import Forwarder
+from cluster.rpc.operation import Message, Operation
+from cluster.rpc.operations import Operations, served
+from cluster.rpc.peers import Peers
 from cluster.rpc.server import RpcServer
 from cluster.tls.contexts import NodeTls, TlsFiles
 from tests.fakes import EventLog, FakeClock
@@ -15,6 +19,44 @@ from tests.unit.cluster_core.fake_cluster import FakeCluster
 from tests.unit.raft.tls_files import Authority
 
 NAMES = ("a", "b", "c")
+
+
+class Ask(Message, frozen=True):
+    """What the tests' operations take."""
+
+    argument: Any = None
+
+
+class Told(Message, frozen=True):
+    """And what they give."""
+
+    value: Any = None
+
+
+Work = Callable[[Any], Awaitable[Any]]
+
+
+def operation(
+    name: str = "do", *, is_repeatable: bool = False, is_batched: bool = False, needs_leader: bool = True
+) -> Operation[Ask, Told]:
+    return Operation(name, Ask, Told, is_repeatable=is_repeatable, is_batched=is_batched, needs_leader=needs_leader)
+
+
+def working(table: Mapping[str, Work]) -> Operations:
+    """Functions of plain values, as operations."""
+
+    def handler(work: Work) -> Callable[[Ask], Awaitable[Told]]:
+        async def handle(request: Ask) -> Told:
+            return Told(await work(request.argument))
+
+        return handle
+
+    return Operations(*(served(operation(name), handler(work)) for name, work in table.items()))
+
+
+async def asked(forwarder: Forwarder, what: Operation[Ask, Told]) -> Any:
+    """The argument says whether it is a repetition."""
+    return (await forwarder.call(what, Ask(False), Ask(True))).value
 
 
 def write_tls_files(directory: Path) -> None:
@@ -43,6 +85,7 @@ class RpcNode:
     log: EventLog
     metrics: Metrics
     server: RpcServer
+    peers: Peers
     forwarder: Forwarder
     clock: FakeClock
 
@@ -51,22 +94,24 @@ class RpcNode:
 async def rpc_nodes(
     cluster: FakeCluster,
     tls_directory: Path,
-    operations: Mapping[str, Operations | Mapping[str, Operation]],
+    operations: Mapping[str, Operations | Mapping[str, Work]],
     wait_seconds: float = 5.0,
 ) -> AsyncIterator[dict[str, RpcNode]]:
     """One for each name in `operations`."""
     async with AsyncExitStack() as stack:
         nodes = {}
         for name, table in operations.items():
-            offered = table if isinstance(table, Operations) else Operations(table)
+            offered = table if isinstance(table, Operations) else working(table)
             replica, tls = cluster.replicas[name].real, node_tls(tls_directory, name)
             log, metrics, clock = EventLog(), Metrics(), RunningClock()
             server = RpcServer(replica, offered, tls, log, metrics)
             await server.start(cluster.members[name].rpc_address)
             stack.push_async_callback(server.stop)
-            forwarder = Forwarder(replica, offered, tls, name, clock, metrics, wait_seconds)
+            peers = Peers(replica, tls)
+            stack.push_async_callback(peers.close)
+            forwarder = Forwarder(replica, offered, peers, name, clock, metrics, wait_seconds)
             stack.push_async_callback(forwarder.close)
-            nodes[name] = RpcNode(cluster, name, log, metrics, server, forwarder, clock)
+            nodes[name] = RpcNode(cluster, name, log, metrics, server, peers, forwarder, clock)
         yield nodes
 
 

@@ -16,10 +16,13 @@ from cluster.base.errors import (
     Overloaded,
     RateLimitReached,
 )
-from cluster.rpc.forward import Call, Operations, _Batches, _Lost, _Unsent
+from cluster.raft.membership import Member
+from cluster.rpc.batches import Batches
+from cluster.rpc.operation import Operation
+from cluster.rpc.peers import Lost, Unsent
 from providers.errors import CSRRejected
 from tests.unit.cluster_core.fake_cluster import FakeCluster, eventually
-from tests.unit.cluster_core.rpc_nodes import rpc_nodes
+from tests.unit.cluster_core.rpc_nodes import Ask, Told, asked, operation, rpc_nodes
 
 
 class Recorder:
@@ -42,22 +45,22 @@ class Recorder:
         return outcome
 
 
-REPEATABLE = Call("do", lambda is_repeat: is_repeat, is_repeatable=True)
-ONCE = Call("do", lambda is_repeat: is_repeat)
-BATCHED = Call("do", lambda is_repeat: is_repeat, is_repeatable=True, is_batched=True)
+REPEATABLE = operation(is_repeatable=True)
+ONCE = operation()
+BATCHED = operation(is_repeatable=True, is_batched=True)
 
 
 @pytest.mark.parametrize("call", [REPEATABLE, ONCE, BATCHED], ids=["repeatable", "once", "batched"])
 async def test_request_is_done_by_the_leader_wherever_it_is_made(
-    rpc_cluster: FakeCluster, tls_directory: Path, call: Call
+    rpc_cluster: FakeCluster, tls_directory: Path, call: Operation[Ask, Told]
 ) -> None:
     work = {name: Recorder(name) for name in "ab"}
     async with rpc_nodes(rpc_cluster, tls_directory, {name: {"do": work[name]} for name in "ab"}) as nodes:
         rpc_cluster.elect("a")
-        assert await nodes["a"].forwarder.call(call) == "a"
-        assert await nodes["b"].forwarder.call(call) == "a"
+        assert await asked(nodes["a"].forwarder, call) == "a"
+        assert await asked(nodes["b"].forwarder, call) == "a"
         rpc_cluster.elect("b")
-        assert await nodes["a"].forwarder.call(call) == "b"
+        assert await asked(nodes["a"].forwarder, call) == "b"
     assert [work[name].arguments for name in "ab"] == [[False, False], [False]]
 
 
@@ -80,7 +83,7 @@ async def test_refusal_comes_back_as_it_is_and_is_final(
     async with rpc_nodes(rpc_cluster, tls_directory, {"a": {"do": work}, "b": {}}) as nodes:
         rpc_cluster.elect("a")
         with pytest.raises(type(error), match=r"^no$") as caught:
-            await nodes[name].forwarder.call(REPEATABLE)
+            await asked(nodes[name].forwarder, REPEATABLE)
     assert getattr(caught.value, "retry_after_seconds", None) == getattr(error, "retry_after_seconds", None)
     assert len(work.arguments) == 1
 
@@ -91,7 +94,7 @@ async def test_unexpected_error_of_the_leader_keeps_its_text_to_itself(
     async with rpc_nodes(rpc_cluster, tls_directory, {"a": {"do": Recorder(ValueError("secret"))}, "b": {}}) as nodes:
         rpc_cluster.elect("a")
         with pytest.raises(InternalError, match=r"^ValueError on the leader$"):
-            await nodes["b"].forwarder.call(REPEATABLE)
+            await asked(nodes["b"].forwarder, REPEATABLE)
 
 
 @pytest.mark.parametrize("name", ["a", "b"])
@@ -101,17 +104,17 @@ async def test_operation_of_another_version_is_refused(
     async with rpc_nodes(rpc_cluster, tls_directory, {"a": {}, "b": {}}) as nodes:
         rpc_cluster.elect("a")
         with pytest.raises(InternalError, match="operation 'do' is not known to this node"):
-            await nodes[name].forwarder.call(REPEATABLE)
+            await asked(nodes[name].forwarder, REPEATABLE)
 
 
 @pytest.mark.parametrize("call", [REPEATABLE, ONCE, BATCHED], ids=["repeatable", "once", "batched"])
 async def test_leader_that_cannot_be_reached_means_not_sent_and_the_next_one_does_it(
-    rpc_cluster: FakeCluster, tls_directory: Path, call: Call
+    rpc_cluster: FakeCluster, tls_directory: Path, call: Operation[Ask, Told]
 ) -> None:
     work = Recorder("done")
     async with rpc_nodes(rpc_cluster, tls_directory, {"a": {"do": work}, "b": {}}, wait_seconds=60) as nodes:
         rpc_cluster.elect("c")  # nobody listens there
-        request = asyncio.ensure_future(nodes["b"].forwarder.call(call))
+        request = asyncio.ensure_future(asked(nodes["b"].forwarder, call))
         await eventually(lambda: nodes["b"].metrics.forwarded.labels("do")._value.get() >= 2)
         rpc_cluster.elect("a")
         assert await request == "done"
@@ -119,10 +122,12 @@ async def test_leader_that_cannot_be_reached_means_not_sent_and_the_next_one_doe
 
 
 @pytest.mark.parametrize("call", [REPEATABLE, ONCE], ids=["repeatable", "once"])
-async def test_election_is_waited_for(rpc_cluster: FakeCluster, tls_directory: Path, call: Call) -> None:
+async def test_election_is_waited_for(
+    rpc_cluster: FakeCluster, tls_directory: Path, call: Operation[Ask, Told]
+) -> None:
     work = Recorder(NotLeader("not here"), NoLeader("No cluster leader"), "done")
     async with rpc_nodes(rpc_cluster, tls_directory, {"a": {"do": work}, "b": {}}, wait_seconds=60) as nodes:
-        request = asyncio.ensure_future(nodes["b"].forwarder.call(call))
+        request = asyncio.ensure_future(asked(nodes["b"].forwarder, call))
         await asyncio.sleep(0)
         assert not request.done()
         rpc_cluster.elect("a")
@@ -133,14 +138,14 @@ async def test_election_is_waited_for(rpc_cluster: FakeCluster, tls_directory: P
 
 @pytest.mark.parametrize("call", [REPEATABLE, ONCE, BATCHED], ids=["repeatable", "once", "batched"])
 async def test_without_a_leader_the_deadline_ends_it_as_not_done(
-    rpc_cluster: FakeCluster, tls_directory: Path, call: Call
+    rpc_cluster: FakeCluster, tls_directory: Path, call: Operation[Ask, Told]
 ) -> None:
     async with rpc_nodes(rpc_cluster, tls_directory, {"b": {}}, wait_seconds=0.1) as nodes:
         with pytest.raises(NoLeader, match=r"^No cluster leader$"):
-            await nodes["b"].forwarder.call(call)
+            await asked(nodes["b"].forwarder, call)
         rpc_cluster.elect("c")  # known, but not there
         with pytest.raises(NoLeader):
-            await nodes["b"].forwarder.call(call)
+            await asked(nodes["b"].forwarder, call)
 
 
 async def test_unknown_outcome_is_told_when_the_operation_cannot_recognise_itself(
@@ -150,7 +155,7 @@ async def test_unknown_outcome_is_told_when_the_operation_cannot_recognise_itsel
     async with rpc_nodes(rpc_cluster, tls_directory, {"a": {"do": work}, "b": {}}) as nodes:
         rpc_cluster.elect("a")
         with pytest.raises(CommitUnknown):
-            await nodes["b"].forwarder.call(ONCE)
+            await asked(nodes["b"].forwarder, ONCE)
     assert work.arguments == [False]
 
 
@@ -161,7 +166,7 @@ async def test_unknown_outcome_is_asked_for_again_as_a_repetition(
     work = Recorder(CommitUnknown("it may have taken effect"), NotLeader("not here"), "done")
     async with rpc_nodes(rpc_cluster, tls_directory, {"a": {"do": work}, "b": {}}, wait_seconds=60) as nodes:
         rpc_cluster.elect("a")
-        assert await nodes[name].forwarder.call(REPEATABLE) == "done"
+        assert await asked(nodes[name].forwarder, REPEATABLE) == "done"
     assert work.arguments == [False, True, True]  # once unknown, always unknown
 
 
@@ -173,21 +178,21 @@ async def test_unknown_outcome_stays_unknown_when_no_leader_comes(
     async with rpc_nodes(rpc_cluster, tls_directory, {"a": {"do": work}, "b": {}}, wait_seconds=0.3) as nodes:
         rpc_cluster.elect("a")
         with pytest.raises(CommitUnknown):
-            await nodes["b"].forwarder.call(REPEATABLE)
+            await asked(nodes["b"].forwarder, REPEATABLE)
 
 
 @pytest.mark.parametrize(
     ("call", "outcome"), [(REPEATABLE, "done"), (BATCHED, "done"), (ONCE, None)], ids=["repeatable", "batched", "once"]
 )
 async def test_connection_lost_under_way_is_an_unknown_outcome(
-    rpc_cluster: FakeCluster, tls_directory: Path, call: Call, outcome: object
+    rpc_cluster: FakeCluster, tls_directory: Path, call: Operation[Ask, Told], outcome: object
 ) -> None:
     never = asyncio.Event()
     hung, next_one = Recorder(never), Recorder("done")
     tables = {"a": {"do": hung}, "b": {}, "c": {"do": next_one}}
     async with rpc_nodes(rpc_cluster, tls_directory, tables, wait_seconds=60) as nodes:
         rpc_cluster.elect("a")
-        request = asyncio.ensure_future(nodes["b"].forwarder.call(call))
+        request = asyncio.ensure_future(asked(nodes["b"].forwarder, call))
         await eventually(lambda: hung.arguments)
         runner = nodes["a"].server._runner
         assert runner is not None
@@ -214,7 +219,7 @@ async def test_answer_that_no_version_understands_is_an_unknown_outcome(
     async with rpc_nodes(rpc_cluster, tls_directory, {"a": {"do": work}, "b": {}}) as nodes:
         rpc_cluster.elect("a")
         with pytest.raises(CommitUnknown):
-            await nodes["b"].forwarder.call(ONCE)
+            await asked(nodes["b"].forwarder, ONCE)
     assert work.arguments == [False]
 
 
@@ -224,7 +229,7 @@ async def test_node_that_does_not_lead_says_so_and_does_nothing(rpc_cluster: Fak
     async with rpc_nodes(rpc_cluster, tls_directory, {"a": {"do": work}, "b": {}}, wait_seconds=60) as nodes:
         rpc_cluster.elect("a")
         rpc_cluster.replicas["a"].leadership = rpc_cluster.replicas["c"].leadership
-        request = asyncio.ensure_future(nodes["b"].forwarder.call(ONCE))
+        request = asyncio.ensure_future(asked(nodes["b"].forwarder, ONCE))
         await eventually(lambda: nodes["b"].metrics.forwarded.labels("do")._value.get() >= 3)
         assert work.arguments == []
         rpc_cluster.elect("a")
@@ -238,7 +243,7 @@ async def test_what_takes_too_long_on_the_leader_is_an_unknown_outcome(
     async with rpc_nodes(rpc_cluster, tls_directory, {"a": {"do": Recorder(never)}, "b": {}}, 0.05) as nodes:
         rpc_cluster.elect("a")
         with pytest.raises(CommitUnknown):
-            await nodes["b"].forwarder.call(ONCE)
+            await asked(nodes["b"].forwarder, ONCE)
         never.set()
 
 
@@ -255,63 +260,66 @@ class Wire:
         self.error: Exception | None = None
         self.short_by = 0
 
-    async def __call__(
-        self, peer: str, address: str, operation: str, arguments: list[Any], seconds: float
-    ) -> list[list[Any]]:
-        assert (address, operation) == (f"{peer}:1", "sign")
+    async def __call__(self, leader: Member, requests: list[Any], seconds: float) -> list[Any]:
+        assert leader == _member(leader.id)
+        arguments = [request.argument for request in requests]
         self.sent.append(arguments)
         self.seconds.append(seconds)
         await self.gate.wait()
         if self.error is not None:
             raise self.error
-        return [[None, -argument] for argument in arguments[: len(arguments) - self.short_by]]
+        return [-argument for argument in arguments[: len(arguments) - self.short_by]]
 
 
-async def _added(batches: _Batches, arguments: range, peer: str = "a") -> list[asyncio.Task[list[Any]]]:
-    tasks = [asyncio.create_task(batches.add(peer, f"{peer}:1", n, 1.0 + n)) for n in arguments]
+def _member(name: str) -> Member:
+    return Member(name, f"{name}:1", f"{name}:2")
+
+
+async def _added(batches: Batches, arguments: range, peer: str = "a") -> list[asyncio.Task[Any]]:
+    tasks = [asyncio.create_task(batches.add(_member(peer), Ask(n), 1.0 + n)) for n in arguments]
     await asyncio.sleep(0)
     return tasks
 
 
 async def test_batches_split_and_each_request_gets_its_own_answer() -> None:
     wire = Wire()
-    batches = _Batches(wire, "sign")
+    batches = Batches(wire)
     tasks = await _added(batches, range(1, 201))
     await asyncio.sleep(0)
     assert [len(arguments) for arguments in wire.sent] == [1, 1, 1, 1]  # nothing waits for company
     wire.gate.set()
-    assert await asyncio.gather(*tasks) == [[None, -n] for n in range(1, 201)]
+    assert await asyncio.gather(*tasks) == [-n for n in range(1, 201)]
     assert [len(arguments) for arguments in wire.sent[4:]] == [64, 64, 64, 4]
     assert wire.seconds[4] == max(1.0 + n for n in wire.sent[4])
 
 
-@pytest.mark.parametrize("error", [_Unsent(), _Lost()], ids=["unsent", "lost"])
+@pytest.mark.parametrize("error", [Unsent(), Lost()], ids=["unsent", "lost"])
 async def test_failure_of_a_message_is_that_of_each_request_in_it(error: Exception) -> None:
     wire = Wire()
     wire.error = error
-    batches = _Batches(wire, "sign")
+    batches = Batches(wire)
     tasks = await _added(batches, range(1, 10))
     wire.gate.set()
     outcomes = await asyncio.gather(*tasks, return_exceptions=True)
     assert {type(outcome) for outcome in outcomes} == {type(error)}
     wire.error = None
-    assert await batches.add("a", "a:1", 7, 1.0) == [None, -7]
+    assert await batches.add(_member("a"), Ask(7), 1.0) == -7
 
 
 async def test_request_that_an_answer_leaves_out_is_lost() -> None:
     wire = Wire()
     wire.short_by = 1
-    batches = _Batches(wire, "sign")
+    batches = Batches(wire)
     tasks = await _added(batches, range(1, 7))
     wire.gate.set()
     outcomes = await asyncio.gather(*tasks, return_exceptions=True)
     # Four alone, whose answers are empty; the last two together, of which one is answered.
-    assert [type(outcome) for outcome in outcomes] == [_Lost, _Lost, _Lost, _Lost, list, _Lost]
+    assert [type(outcome) for outcome in outcomes] == [Lost, Lost, Lost, Lost, int, Lost]
 
 
 async def test_requests_for_two_leaders_never_share_a_message() -> None:
     wire = Wire()
-    batches = _Batches(wire, "sign")
+    batches = Batches(wire)
     fillers = await _added(batches, range(1, 5))
     tasks = [*await _added(batches, range(10, 12), "a"), *await _added(batches, range(20, 22), "b")]
     wire.gate.set()
@@ -321,26 +329,26 @@ async def test_requests_for_two_leaders_never_share_a_message() -> None:
 
 async def test_request_given_up_while_it_waits_disturbs_nobody() -> None:
     wire = Wire()
-    batches = _Batches(wire, "sign")
+    batches = Batches(wire)
     tasks = await _added(batches, range(1, 7))
     tasks[0].cancel()
     tasks[5].cancel()
     wire.gate.set()
     outcomes = await asyncio.gather(*tasks, return_exceptions=True)
-    assert outcomes[1:5] == [[None, -n] for n in range(2, 6)]
+    assert outcomes[1:5] == [-n for n in range(2, 6)]
 
 
 async def test_end_of_the_node_ends_its_messages() -> None:
     wire = Wire()
-    batches = _Batches(wire, "sign")
+    batches = Batches(wire)
     tasks = await _added(batches, range(1, 3))
     await eventually(lambda: len(wire.sent) == 2)
     batches.close()
     outcomes = await asyncio.gather(*tasks, return_exceptions=True)
-    assert [type(outcome) for outcome in outcomes] == [_Lost, _Lost]
+    assert [type(outcome) for outcome in outcomes] == [Lost, Lost]
 
 
-async def test_all_operations_of_a_message_run_beside_each_other() -> None:
+async def test_all_requests_of_a_message_run_beside_each_other(rpc_cluster: FakeCluster, tls_directory: Path) -> None:
     meeting = asyncio.Barrier(2)
 
     async def meet(argument: int) -> int:
@@ -348,4 +356,8 @@ async def test_all_operations_of_a_message_run_beside_each_other() -> None:
             await meeting.wait()
         return argument
 
-    assert await Operations({"meet": meet}).run_all("meet", [1, 2]) == [[None, 1], [None, 2]]
+    async with rpc_nodes(rpc_cluster, tls_directory, {"a": {"meet": meet}, "b": {}}) as nodes:
+        rpc_cluster.elect("a")
+        leader = rpc_cluster.members["a"]
+        outcomes = await nodes["b"].peers.send(leader, operation("meet"), [Ask(1), Ask(2)], 5.0)
+    assert outcomes == [Told(1), Told(2)]

@@ -1,7 +1,7 @@
 """Requests that meet the end of a leadership: given up where nobody will answer, and never answered with nonsense."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -11,73 +11,70 @@ import pytest
 from cluster.base.errors import CommitUnknown, NotLeader
 from cluster.base.telemetry import Metrics
 from cluster.rpc.client import Answer
-from cluster.rpc.forward import Call, Forwarder, Operations
+from cluster.rpc.forward import Forwarder
+from cluster.rpc.messages import SIGN, SignRequest
+from cluster.rpc.peers import Peers
 from providers.errors import NotInitialized
 from tests.fakes import FakeClock
 from tests.unit.cluster_core.csrs import serial, service_csr
 from tests.unit.cluster_core.fake_cluster import FakeCluster, Node, bootstrapped, eventually, running
+from tests.unit.cluster_core.rpc_nodes import Ask, operation, working
 
 WAIT_SECONDS = 30.0
 
 
-class Peers:
-    """The client of a forwarder: who of the others answers, and what was sent to whom."""
+class Client:
+    """What reaches the others: who of them answers, and what was sent to whom."""
 
     def __init__(self) -> None:
         self.answering: set[str] = set()
         self.sent: list[str] = []
 
-    async def post(self, peer: str, _address: str, _operation: str, body: bytes) -> Answer:
+    async def post(self, peer: str, _address: str, _operation: str, body_of: Callable[[int], bytes]) -> Answer:
         self.sent.append(peer)
         if peer not in self.answering:
             await asyncio.Event().wait()  # as a process that is stopped: connected, and silent
-        _, arguments = msgpack.unpackb(body)
-        return Answer(200, msgpack.packb([[None, f"{peer}: {argument}"] for argument in arguments]))
+        _, arguments = msgpack.unpackb(body_of(2))
+        return Answer(200, msgpack.packb([[None, [f"{peer}: {argument}"]] for [argument] in arguments]), 2)
 
     def close(self) -> None:
         pass
 
 
 @pytest.fixture
-async def peers() -> Peers:
-    return Peers()
+async def peers() -> Client:
+    return Client()
 
 
 @pytest.fixture
-async def forwarder(cluster: FakeCluster, peers: Peers) -> AsyncIterator[Forwarder]:
+async def forwarder(cluster: FakeCluster, peers: Client, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Forwarder]:
     """Of node c."""
 
     async def local(argument: Any) -> str:
         return f"c: {argument}"
 
-    forwarder = Forwarder(
-        cluster.replicas["c"].real,
-        Operations({"work": local}),
-        cast(Any, SimpleNamespace(server_name=str)),
-        "c",
-        FakeClock(),
-        Metrics(),
-        WAIT_SECONDS,
-    )
-    forwarder._client = cast(Any, peers)
+    replica = cluster.replicas["c"].real
+    others = Peers(replica, cast(Any, SimpleNamespace(server_name=str)))
+    monkeypatch.setattr(others, "_client", peers)
+    forwarder = Forwarder(replica, working({"do": local}), others, "c", FakeClock(), Metrics(), WAIT_SECONDS)
     yield forwarder
     await forwarder.close()
+    await others.close()
 
 
-def work(*, is_repeatable: bool = True, is_batched: bool = False) -> Call:
-    return Call(
-        "work", lambda is_repeat: "again" if is_repeat else "first", is_repeatable=is_repeatable, is_batched=is_batched
-    )
+async def ask(forwarder: Forwarder, *, is_repeatable: bool = True, is_batched: bool = False) -> Any:
+    what = operation(is_repeatable=is_repeatable, is_batched=is_batched)
+    return (await forwarder.call(what, Ask("first"), Ask("again"))).value
 
 
 @pytest.mark.parametrize("is_batched", [True, False])
 @pytest.mark.parametrize("successor", ["b", "c"])
 async def test_silent_leader_is_given_up_once_another_leads(
-    cluster: FakeCluster, forwarder: Forwarder, peers: Peers, successor: str, is_batched: bool
+    cluster: FakeCluster, forwarder: Forwarder, peers: Client, successor: str, is_batched: bool
 ) -> None:
     cluster.elect("a")
     peers.answering = {"b"}
-    asked = [asyncio.ensure_future(forwarder.call(work(is_batched=is_batched))) for _ in range(300)]
+    asked = [asyncio.ensure_future(ask(forwarder, is_batched=is_batched)) for _ in range(300)]
     await eventually(lambda: peers.sent)
     cluster.elect(None)  # nobody knows of a better leader yet
     assert not [request for request in asked if request.done()]
@@ -89,22 +86,22 @@ async def test_silent_leader_is_given_up_once_another_leads(
     assert f"{successor}: again" in answers
 
 
-async def test_leader_that_answers_is_not_given_up(cluster: FakeCluster, forwarder: Forwarder, peers: Peers) -> None:
+async def test_leader_that_answers_is_not_given_up(cluster: FakeCluster, forwarder: Forwarder, peers: Client) -> None:
     cluster.elect("a")
     peers.answering = {"a"}
-    assert await forwarder.call(work()) == "a: first"
+    assert await ask(forwarder) == "a: first"
     cluster.elect("b")
     cluster.elect("a")
-    assert await forwarder.call(work(is_batched=True)) == "a: first"
+    assert await ask(forwarder, is_batched=True) == "a: first"
 
 
 async def test_what_cannot_be_repeated_waits_for_its_answer(
-    cluster: FakeCluster, forwarder: Forwarder, peers: Peers, monkeypatch: pytest.MonkeyPatch
+    cluster: FakeCluster, forwarder: Forwarder, peers: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A transfer of leadership ends with another leader, and is then answered by the old one."""
     monkeypatch.setattr(forwarder, "_wait_seconds", 0.5)
     cluster.elect("a")
-    asked = asyncio.ensure_future(forwarder.call(work(is_repeatable=False)))
+    asked = asyncio.ensure_future(ask(forwarder, is_repeatable=False))
     await eventually(lambda: peers.sent)
     cluster.elect("b")
     with pytest.raises(CommitUnknown):
@@ -126,9 +123,9 @@ async def test_sign_at_the_end_of_leadership_is_for_the_next_leader(cluster: Fak
     node = Node(cluster, "a")
     async with running(node):
         await bootstrapped(node)
-        argument = [service_csr(cluster.state.trust_domain), serial(1), "token:web"]
+        argument = SignRequest(service_csr(cluster.state.trust_domain), serial(1), "token:web")
         node.worker.held = {"check_csr", "sign_leaves"}
-        request = asyncio.ensure_future(node.operations.run("sign", argument))
+        request = asyncio.ensure_future(node.operations.run(SIGN, argument))
         await eventually(lambda: {"check_csr", "sign_leaves"} & set(node.worker.calls))
         cluster.elect("b")
         await eventually(lambda: not node.worker.keys)
@@ -136,4 +133,4 @@ async def test_sign_at_the_end_of_leadership_is_for_the_next_leader(cluster: Fak
         with pytest.raises(NotLeader):
             await request
         with pytest.raises(NotLeader):
-            await node.operations.run("sign", argument)
+            await node.operations.run(SIGN, argument)

@@ -8,7 +8,8 @@ import aiohttp
 import msgpack
 import pytest
 
-from cluster.rpc.forward import MAX_RPC_BYTES
+from cluster.rpc.envelope import MAX_RPC_BYTES
+from cluster.rpc.operation import VERSION_HEADER
 from tests.unit.cluster_core.fake_cluster import FakeCluster
 from tests.unit.cluster_core.rpc_nodes import RpcNode, node_tls, rpc_nodes
 from tests.unit.raft.tls_files import Authority
@@ -29,11 +30,24 @@ def _url(node: RpcNode, operation: str = "double") -> str:
     return f"https://{node.cluster.members['a'].rpc_address}/rpc/{operation}"
 
 
-async def _post(node: RpcNode, context: ssl.SSLContext, body: bytes, server: str = "a") -> tuple[int, bytes]:
+async def _post(
+    node: RpcNode,
+    context: ssl.SSLContext,
+    body: bytes,
+    server: str = "a",
+    *,
+    operation: str = "double",
+    version: str | None = None,
+) -> tuple[int, bytes]:
     connector = aiohttp.TCPConnector(ssl=context, force_close=True)
     async with (
         aiohttp.ClientSession(connector=connector) as session,
-        session.post(_url(node), data=body, server_hostname=f"{server}.server.dc1.consul") as response,
+        session.post(
+            _url(node, operation),
+            data=body,
+            headers={} if version is None else {VERSION_HEADER: version},
+            server_hostname=f"{server}.server.dc1.consul",
+        ) as response,
     ):
         return response.status, await response.read()
 
@@ -47,6 +61,42 @@ async def test_each_argument_gets_its_own_outcome(leader: RpcNode, tls_directory
         [None, "xx"],
         [["InternalError", "TypeError on the leader", 0.0], None],
     ]
+
+
+async def test_answer_has_the_form_of_the_request(leader: RpcNode, tls_directory: Path) -> None:
+    context = node_tls(tls_directory, "b").client_context
+    assert await _post(leader, context, msgpack.packb([1000, [[1]]]), version="2") == (
+        200,
+        msgpack.packb([[None, [2]]]),
+    )
+    assert await _post(leader, context, msgpack.packb([1000, [1]]), version="1") == (200, msgpack.packb([[None, 2]]))
+
+
+async def test_request_that_is_not_understood_is_refused_alone(leader: RpcNode, tls_directory: Path) -> None:
+    context = node_tls(tls_directory, "b").client_context
+    _, body = await _post(leader, context, msgpack.packb([1000, [[1], 7]]), version="2")
+    done, refused = msgpack.unpackb(body)
+    assert done == [None, [2]]
+    [kind, text, _], nothing = refused
+    assert (kind, nothing) == ("InternalError", None)
+    assert text.startswith("the request for operation 'double' is not understood: Expected `array`")
+
+
+@pytest.mark.parametrize("version", ["0", "3", "x", "02", ""])
+async def test_version_that_this_node_does_not_speak_is_refused_at_the_door(
+    leader: RpcNode, tls_directory: Path, version: str
+) -> None:
+    context = node_tls(tls_directory, "b").client_context
+    status, text = await _post(leader, context, msgpack.packb([1000, [[1]]]), version=version)
+    assert (status, text) == (400, b"Quorumca-Rpc must be a number from 1 to 2")
+
+
+async def test_names_of_operations_that_are_none_do_not_become_labels(leader: RpcNode, tls_directory: Path) -> None:
+    context = node_tls(tls_directory, "b").client_context
+    status, _ = await _post(leader, context, msgpack.packb([1000, [1]]), operation="rubbish")
+    assert status == 200
+    samples = [sample.labels for family in leader.metrics.rpc_requests.collect() for sample in family.samples]
+    assert {labels["operation"] for labels in samples} == {"unknown"}
 
 
 async def test_server_that_was_removed_gets_nowhere(leader: RpcNode, tls_directory: Path) -> None:
@@ -89,7 +139,8 @@ async def test_leader_must_be_the_one_that_was_asked(leader: RpcNode, tls_direct
 )
 async def test_rubbish_is_refused(leader: RpcNode, tls_directory: Path, body: bytes) -> None:
     status, text = await _post(leader, node_tls(tls_directory, "b").client_context, body)
-    assert (status, text) == (400, b"not a request of this protocol")
+    assert status == 400
+    assert text.startswith(b"not a request of this protocol: ")
 
 
 async def test_oversized_message_is_refused(leader: RpcNode, tls_directory: Path) -> None:

@@ -14,7 +14,7 @@ from cluster.backup import file as backup
 from cluster.backup.file import SnapshotInvalid
 from cluster.backup.restore import Snapshots
 from cluster.base.errors import Refused
-from cluster.rpc.forward import Call
+from cluster.rpc.operation import A, Operation, Q
 from cluster.signing.pipeline import minimal
 from cluster.signing.serials import new_serial
 from tests.unit.cluster_core.fake_cluster import FakeCluster, Node, bootstrapped, eventually, running
@@ -26,8 +26,8 @@ class LocalForwarder:
     def __init__(self, node: Node) -> None:
         self._node = node
 
-    async def call(self, call: Call) -> object:
-        return await self._node.operations.run(call.operation, call.argument(False))
+    async def call(self, operation: Operation[Q, A], request: Q) -> A:
+        return await self._node.operations.run(operation, request)
 
 
 def snapshots(node: Node) -> Snapshots:

@@ -3,12 +3,9 @@
 import msgpack
 import pytest
 
-from cluster.api.leaves import IssuedCert
-from cluster.api.servers import ClusterInfo, ServerInfo
 from cluster.base import errors as cluster_errors
 from cluster.base.errors import AnswerLost, ClusterError, InternalError, RateLimitReached
 from cluster.base.wire import pack_error, unpack_error
-from cluster.rpc.messages import pack_cert, pack_cluster, unpack_cert, unpack_cluster
 from providers import errors as provider_errors
 from providers.errors import ProviderError, ProviderUnavailable, RateLimited, SigningKeyGone
 
@@ -62,15 +59,3 @@ def test_error_of_another_version_is_an_internal_one(name: str) -> None:
 def test_lost_answer_is_also_an_unknown_outcome() -> None:
     assert issubclass(AnswerLost, cluster_errors.CommitUnknown)
     assert AnswerLost.http_status == 504
-
-
-@pytest.mark.parametrize("serial", [1, (1 << 64) + 1, (1 << 160) - 1])
-def test_certificate_arrives_whole(serial: int) -> None:
-    cert = IssuedCert(serial, "pem\n", "service", "web", "spiffe://x", 1, 2, 3)
-    assert unpack_cert(msgpack.unpackb(msgpack.packb(pack_cert(cert)))) == cert
-
-
-def test_cluster_arrives_whole() -> None:
-    server = ServerInfo("a", "h:1", "h:2", True, True, False, None, 3, 4, 5)
-    info = ClusterInfo((server, ServerInfo("b", "h:3", "h:4", False, False, True, 7, 3, 4, 5)), 9)
-    assert unpack_cluster(msgpack.unpackb(msgpack.packb(pack_cluster(info)))) == info
