@@ -1,7 +1,7 @@
 """Leaves for local services: this node makes the key, has the CSR signed, keeps both, and renews in good time.
 
-Consul's rules (spec section 6). Keys are in memory only and are made anew for every certificate. Who may have a
-service's key is decided by the caller, on every call.
+Consul's rules (docs/consul-compat.md 6 and 11.8). Keys are in memory only and are made anew for every certificate. Who
+may have a service's key is decided by the caller, on every call.
 """
 
 import asyncio

@@ -178,7 +178,7 @@ class Authority:
             raise NotReady(f"{_UNINITIALIZED}: {self._health.now.trouble or 'no root certificate'}")
         context = signing.context
         if not signing.limiter.is_off:
-            # Consul's order: what breaks a rule is refused as that, and takes no token (spec 3).
+            # Consul's order: what breaks a rule is refused as that, and takes no token (consul-compat 3).
             await self._pool.check_csr(context.trust_domain, context.datacenter, csr_pem)
         async with signing.limiter:
             self._check_expiry(signing)

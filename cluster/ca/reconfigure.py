@@ -1,7 +1,7 @@
 """An operator's change of the CA configuration, on the leader: check everything first, then one command.
 
-The order of checks and their texts are Consul's (spec 4.2, 5.5), but for design 9: secrets that are left out keep their
-stored values, and a stale ModifyIndex is a conflict.
+The order of checks and their texts are Consul's (docs/consul-compat.md 4.2 and 5.5), with two exceptions: secrets that
+are left out keep their stored values (consul-compat 10.1), and a stale ModifyIndex is a conflict (consul-compat 10.8).
 """
 
 import asyncio

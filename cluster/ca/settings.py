@@ -20,13 +20,13 @@ _DEFAULTS: Final[Mapping[str, object]] = {
     "IntermediateCertTTL": "8760h",
     "RootCertTTL": "87600h",
 }
-#: A configuration without it is stored with it, in Go's spelling (spec 4.2).
+#: A configuration without it is stored with it, in Go's spelling (consul-compat 4.2).
 _INTERMEDIATE_TTL: Final = ("IntermediateCertTTL", "8760h0m0s")
 #: Secret under every provider, even one this node does not know.
 _ALWAYS_SECRET: Final = frozenset({"PrivateKey", "Token", "AuthMethod", "auth_method"})
 #: Ways to log in of which a provider takes one: whoever gives one means it instead of what is stored.
 _LOGINS: Final = (frozenset({"token"}), frozenset({"authmethod", "auth_method"}))
-#: Node files may use Consul's names of configuration files (spec 1.6). What is not here is camel-cased word by word.
+#: Node files may use Consul's names of configuration files (consul-compat 1.6). Others are camel-cased word by word.
 _FILE_KEYS: Final[Mapping[str, str]] = {
     "root_pki_path": "RootPKIPath",
     "root_pki_namespace": "RootPKINamespace",
@@ -96,7 +96,7 @@ def secret_keys(provider: str) -> frozenset[str]:
 
 
 def keep_secrets(settings: CASettings, stored: Mapping[str, object]) -> CASettings:
-    """An omitted secret keeps its stored value; an explicit "" clears it (design 9.1).
+    """An omitted secret keeps its stored value; an explicit "" clears it (consul-compat 10.1).
 
     A Token takes the place of a stored AuthMethod, and the other way round. An omitted PrivateKey that is not of the
     kind asked for counts as cleared: a new one will be made.

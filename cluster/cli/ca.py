@@ -110,7 +110,7 @@ def run_set_config(args: argparse.Namespace) -> int:
     with failing_as("Error reading config file"):
         config = _read_config(args.config_file)
     if args.force_without_cross_signing:
-        # Without the flag the file's own value counts. Consul overwrites it with false (spec 10.2, 17).
+        # Without the flag the file's own value counts. Consul overwrites it with false (consul-compat 11.7).
         config = _with(config, {_FORCE: True})
     if args.staged:
         config = _with(config, {_MODE: "staged"})

@@ -1,6 +1,6 @@
 """The agent CA and the certificates it signs: who the nodes are to each other (cluster/tls/contexts.py).
 
-Builds certificates of Consul's profile (spec section 8) and writes no file. This CA is not the mesh's.
+Builds certificates of Consul's profile (docs/consul-compat.md 8) and writes no file. This CA is not the mesh's.
 """
 
 import secrets

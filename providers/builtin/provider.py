@@ -80,7 +80,7 @@ class BuiltinProvider:
         return self._active.chain if self._active else None
 
     def public_state(self) -> Mapping[str, str]:
-        """Only what Consul's own API test puts there (spec section 9): the built-in provider has no facts to show."""
+        """Only what Consul's own API test puts there (consul-compat 9): the built-in provider has no facts to show."""
         return self._config.test_state if self._config else {}
 
     # --- primary --------------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """What the built-in provider is configured with, what it remembers, and whether the one still fits the other.
 
-Owns the identity rules of design 9.1: which change of configuration keeps the CA's key and root, and which means new
-ones. The state holds private keys in plain; the caller seals it before it goes anywhere.
+Owns the identity rules (docs/consul-compat.md 10.1): which change of configuration keeps the CA's key and root, and
+which means new ones. The state holds private keys in plain; the caller seals it before it goes anywhere.
 """
 
 from collections.abc import Mapping
@@ -67,8 +67,8 @@ def private_key_fits(raw: Mapping[str, object]) -> bool:
     """Whether the PrivateKey of a configuration is of the kind that its explicit PrivateKeyType and Bits ask for.
 
     For the caller that puts stored secrets back into a PUT: when it put PrivateKey back and this is False, the stored
-    value counts as cleared (design 9.1) and must be forgotten, or the next PUT without type and bits would bring the
-    old key back. A configuration that cannot be decoded is judged by `configure`, not here.
+    value counts as cleared (consul-compat 10.1) and must be forgotten, or the next PUT without type and bits would
+    bring the old key back. A configuration that cannot be decoded is judged by `configure`, not here.
     """
     fields = Fields(raw)
     common, key_pem = CommonConfig.read(fields), fields.text("PrivateKey")

@@ -1,4 +1,4 @@
-"""From raw to checked: the CA configuration that all providers share (spec 1.2).
+"""From raw to checked: the CA configuration that all providers share (docs/consul-compat.md 1.2).
 
 Every refusal is a ConfigInvalid; the texts are Consul's where Consul has one.
 """
@@ -23,7 +23,7 @@ DEFAULT_KEY_KIND = KeyKind("ec", 256)
 
 @dataclass(frozen=True, slots=True)
 class CommonConfig:
-    """The keys of the CA configuration that mean the same for every provider (spec 1.2)."""
+    """The keys of the CA configuration that mean the same for every provider (consul-compat 1.2)."""
 
     leaf_ttl_ns: int
     intermediate_ttl_ns: int

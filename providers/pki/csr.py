@@ -1,9 +1,10 @@
 """From raw to checked: what a CSR must be to get a leaf.
 
-Every refusal is a CSRRejected; the texts are Consul's where Consul has one (spec 3). Nothing here signs.
+Every refusal is a CSRRejected; the texts are Consul's where Consul has one (docs/consul-compat.md 3). Nothing
+here signs.
 
-A leaf's CSR is checked in this order (numbers of spec section 3; ACL, readiness, rate limit and expiry, which are
-rules 2, 6, 9 and 11 to 13, are the caller's):
+A leaf's CSR is checked in this order (rules as numbered in consul-compat 3; ACL, readiness, rate limit and expiry,
+which are rules 2, 6, 9 and 11 to 13, are the caller's):
 
     size                before anything is decoded, so that the work per byte received is bounded
     0b, 1               not empty; one PEM block of the right type; ASN.1
@@ -99,7 +100,7 @@ def check_csr(csr_pem: str, policy: CSRPolicy) -> CheckedCSR:
 
 
 def check_intermediate_csr(csr_pem: str, trust_domain: str) -> CheckedIntermediateCSR:
-    """Judge a secondary's CSR (spec 1.1, shared validation).
+    """Judge a secondary's CSR (consul-compat 1.1).
 
     Raises: CSRRejected, and nothing else.
     """

@@ -11,7 +11,7 @@ from providers.pki.x509 import Validity, at, unix
 
 
 def accept_intermediate(intermediate_pem: str, root_pem: str, trust_domain: str) -> CAChain:
-    """Judge the primary's answer to a secondary's CSR (spec 1.1, shared validation), in Consul's order and words.
+    """Judge the primary's answer to a secondary's CSR in Consul's order and words (consul-compat 1.1).
 
     Whether the key is the secondary's own is for the provider to say. Raises: ChainInvalid.
     """

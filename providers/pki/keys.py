@@ -15,7 +15,7 @@ SigningKey: TypeAlias = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 VerifyKey: TypeAlias = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
 Hash: TypeAlias = hashes.SHA256 | hashes.SHA384 | hashes.SHA512
 
-# secp224r1 is left out on purpose: TLS 1.3 has no such group and verifiers refuse it (design 9.3).
+# secp224r1 is left out on purpose: TLS 1.3 has no such group and verifiers refuse it (consul-compat 10.3).
 _CURVES: dict[int, type[ec.EllipticCurve]] = {256: ec.SECP256R1, 384: ec.SECP384R1, 521: ec.SECP521R1}
 _CURVE_BITS = {curve().name: bits for bits, curve in _CURVES.items()}
 EC_BITS = tuple(_CURVES)
@@ -126,12 +126,12 @@ def spki_der(key: VerifyKey) -> bytes:
 
 
 def key_id(key: VerifyKey) -> bytes:
-    """The key identifier: raw SHA-256 over the SubjectPublicKeyInfo, 32 bytes (spec 2)."""
+    """The key identifier: raw SHA-256 over the SubjectPublicKeyInfo, 32 bytes (consul-compat 2)."""
     return hashlib.sha256(spki_der(key)).digest()
 
 
 def hash_for(kind: KeyKind) -> Hash:
-    """The hash that fits a signing key (design 9.3; RFC 5480 section 4 for curves)."""
+    """The hash that fits a signing key (consul-compat 10.3; RFC 5480 section 4 for curves)."""
     match kind.type, kind.bits:
         case "ec", 384:
             return hashes.SHA384()

@@ -1,6 +1,6 @@
 """The hot path: from a checked CSR to a signed leaf.
 
-Owns the leaf profile (spec section 2 with design 9.3 and 9.5). What all leaves of one issuer share is made once. The
+Owns the leaf profile (docs/consul-compat.md 2, 10.3 and 10.5). What all leaves of one issuer share is made once. The
 first leaf of every combination of key and kind is verified independently before it leaves, and so is every leaf where
 a CA's name constraints could refuse one.
 """
@@ -22,7 +22,7 @@ _NO_NAME = x509.Name([])  # a leaf is named by its URI alone
 
 
 def key_usage(key_type: str) -> x509.KeyUsage:
-    """digitalSignature; for RSA also keyEncipherment, which TLS 1.2 without forward secrecy would need (design 9.3)."""
+    """digitalSignature; RSA also keyEncipherment, which TLS 1.2 without forward secrecy needs (consul-compat 10.3)."""
     return x509.KeyUsage(
         digital_signature=True,
         key_encipherment=key_type == "rsa",

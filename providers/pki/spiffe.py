@@ -65,12 +65,12 @@ class SpiffeId:
         return f"spiffe://{self.trust_domain}{self.path}"
 
     def in_trust_domain(self, trust_domain: str) -> "SpiffeId":
-        """The same identity under another trust domain (spec 3, rule 10b)."""
+        """The same identity under another trust domain (consul-compat 3, rule 10b)."""
         return self if trust_domain == self.trust_domain else replace(self, trust_domain=trust_domain)
 
 
 def trust_domain_of(cluster_id: str) -> str:
-    """`.consul` is fixed; it does not follow the DNS domain (spec 2.2)."""
+    """`.consul` is fixed; it does not follow the DNS domain (consul-compat 2.2)."""
     return f"{cluster_id.lower()}.consul"
 
 
@@ -84,7 +84,7 @@ def same_trust_domain(one: str, other: str) -> bool:
 
 
 def can_sign(signer: SpiffeId, subject: SpiffeId) -> bool:
-    """Whether the CA `signer` may sign for `subject` (spec 2.2).
+    """Whether the CA `signer` may sign for `subject` (consul-compat 2.2).
 
     An agent is False although agents are signed: their CSRs are made before the trust domain is known, so the CA
     puts its own in (rule 10b) instead of comparing.

@@ -109,7 +109,7 @@ def verify_below(
 
 
 def check_supplied_root(root_pem: str, key: SigningKey, *, cluster_id: str, now: int) -> x509.Certificate:
-    """Judge an operator's RootCert and PrivateKey as a pair (design 9.7); returns the certificate.
+    """Judge an operator's RootCert and PrivateKey as a pair (consul-compat 10.7); returns the certificate.
 
     Raises: ConfigInvalid, which names what is wrong and what is expected.
     """
@@ -229,7 +229,7 @@ def _find_path(
     lowest_policy = ExtensionPolicy.webpki_defaults_ee()
     if is_ca(cert):
         lowest_policy = ExtensionPolicy.permit_all()
-    # Not-yet-valid is accepted on purpose (spec section 3): a fresh root starts at its maker's clock.
+    # Not-yet-valid is accepted on purpose (consul-compat 3): a fresh root starts at its maker's clock.
     moment = max(now, *(unix(member.not_valid_before_utc) for member in (cert, *helpers, *roots)))
     try:
         verifier = (
@@ -265,7 +265,7 @@ def _check_path(path: Path, known: Iterable[x509.Certificate]) -> None:
         limit = _constraints(issuer).path_length
         _require(limit is None or cas_below <= limit, f"{_show(issuer)} allows {limit} CAs below it, not {cas_below}")
         # An issuer's key may be certified twice, by its own root and cross-signed; the longest of these counts, since
-        # a cross-signed certificate only has to last as long as clients know the old root alone (design 9.5).
+        # a cross-signed certificate only has to last as long as clients know the old root alone (consul-compat 10.5).
         last = max(c.not_valid_after_utc for c in pool if _same_ca(c, issuer))
         _require(
             cert.not_valid_after_utc <= last,

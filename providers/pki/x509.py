@@ -1,7 +1,7 @@
 """Certificates and CA signing requests: identifiers, text forms, PEM, and the builders for CA certificates.
 
-Pure functions over `cryptography`; the profile of each kind of CA certificate (spec section 2 with design section 9)
-stands in its builder. The leaf's profile is in providers/pki/leaf.py.
+Pure functions over `cryptography`; the profile of each kind of CA certificate stands in its
+builder (docs/consul-compat.md 2, 10.2 to 10.5). The leaf's profile is in providers/pki/leaf.py.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from cryptography.x509.oid import ExtensionOID, NameOID
 from providers.pki import keys
 from providers.pki.keys import KeyKind, SigningKey, VerifyKey
 
-# Covers clocks that run apart between hosts (spec section 0).
+# Covers clocks that run apart between hosts (consul-compat 7).
 BACKDATE_SECONDS = 60
 
 # RFC 5280 4.1.2.2: positive, at most 20 octets; the first bit is the sign.
@@ -83,8 +83,8 @@ def unix(moment: datetime) -> int:
 def backdate_seconds(ttl_seconds: int) -> int:
     """How far before now a certificate of this lifetime begins.
 
-    A minute (spec section 2), which is counted inside the lifetime; but never more than a tenth of it, else a TTL of
-    seconds, which SkipValidate permits, would have run out before the certificate is issued.
+    A minute, which is counted inside the lifetime; but never more than a tenth of it, else a TTL of seconds, which
+    SkipValidate permits, would have run out before the certificate is issued (consul-compat 2 and 11.10).
     """
     return min(BACKDATE_SECONDS, ttl_seconds // 10)
 
@@ -108,7 +108,7 @@ def parse_hex(text: str) -> bytes:
 
 
 def serial_text(serial: int) -> str:
-    """Colon-hex of the minimal big-endian bytes: `0e`, `01:2f` (spec 2.3)."""
+    """Colon-hex of the minimal big-endian bytes: `0e`, `01:2f` (consul-compat 2.3)."""
     return colon_hex(serial.to_bytes(max(1, (serial.bit_length() + 7) // 8), "big"))
 
 
@@ -124,7 +124,7 @@ def parse_serial(text: str) -> int:
 
 
 def root_id(root_pem: str) -> str:
-    """SHA-1 over the DER of the first certificate, as Consul names roots (spec 2.3); an id, not a proof."""
+    """SHA-1 over the DER of the first certificate, as Consul names roots (consul-compat 2.3): an id, not a proof."""
     first = load_bundle(root_pem)[0]
     digest = hashlib.sha1(first.public_bytes(serialization.Encoding.DER), usedforsecurity=False)
     return colon_hex(digest.digest())
@@ -136,7 +136,7 @@ def signing_key_id(cert_pem: str) -> str:
 
 
 def common_name(role: str, uid: str, provider: str, cluster_id: str) -> str:
-    """The CA's common name, `pri-1cj8zamm.consul.ca.07933a13.consul` (spec 2.1); `role` is "pri" or "sec"."""
+    """The CA's common name, `pri-1cj8zamm.consul.ca.07933a13.consul`; `role` is "pri" or "sec" (consul-compat 2.1)."""
     uid8 = _NOT_NAME.sub("", uid.lower())[:8]
     return f"{role}-{uid8}.{_NOT_NAME.sub('', provider.lower())[:32]}.ca.{cluster_id[:8].lower()}.consul"
 
@@ -251,7 +251,7 @@ def uris(cert: x509.Certificate | x509.CertificateSigningRequest) -> list[str]:
 
 
 def build_root(key: SigningKey, name: str, uri: str, serial: int, validity: Validity) -> x509.Certificate:
-    """A self-signed root: CA without path length, named by its URI SAN (spec section 2)."""
+    """A self-signed root: CA without path length, named by its URI SAN (consul-compat 2)."""
     subject = distinguished_name(name)
     own_id = keys.key_id(key.public_key())
     builder = _ca_builder(subject, subject, key.public_key(), serial, validity, path_length=None)
@@ -261,7 +261,7 @@ def build_root(key: SigningKey, name: str, uri: str, serial: int, validity: Vali
 
 
 def build_intermediate_csr(key: SigningKey, name: str, uri: str) -> str:
-    """A secondary's request, PEM. Its subject is not empty, so that no leaf has an empty issuer (design 9.2)."""
+    """A secondary's request, PEM. Its subject is not empty, so no leaf has an empty issuer (consul-compat 10.2)."""
     builder = x509.CertificateSigningRequestBuilder(subject_name=distinguished_name(name)).add_extension(
         _san([x509.UniformResourceIdentifier(uri)]), critical=False
     )
@@ -272,8 +272,8 @@ def build_intermediate_csr(key: SigningKey, name: str, uri: str) -> str:
 def new_leaf_csr(spiffe_id: str, dns_names: Iterable[str], addresses: Iterable[str]) -> tuple[str, str]:
     """What an agent does for a local service: a new key and a CSR for it; returns (CSR, key), both PEM.
 
-    The key is EC P-256 as "EC PRIVATE KEY" whatever the CA's own keys are (spec section 0). DNS names are cut at the
-    first ":" and empty ones dropped (spec 2.4). Raises: ValueError for an address that is none.
+    The key is EC P-256 as "EC PRIVATE KEY" whatever the CA's own keys are (consul-compat 6). DNS names are cut at the
+    first ":" and empty ones dropped (consul-compat 2.4). Raises: ValueError for an address that is none.
     """
     key = keys.generate(keys.KeyKind("ec", 256))
     hosts = dict.fromkeys(host for name in dns_names if (host := name.partition(":")[0]))

@@ -1,4 +1,4 @@
-"""What the Vault provider is configured with: raw map to checked value, in Consul's order and words (spec 1.4).
+"""What the Vault provider is configured with: raw map to checked value, by Consul's rules (consul-compat 1.4).
 
 Opens no file and no connection. Secrets are kept out of every `repr`.
 """

@@ -108,7 +108,7 @@ class Issuing:
     def sign_secondary(self, root: MountedRoot, request: IntermediateRequest) -> str:
         csr = check_intermediate_csr(request.csr_pem, self._trust_domain)
         names = csr.subject.get_attributes_for_oid(cx509.NameOID.COMMON_NAME)
-        # A leaf's issuer must not be empty (design 9.2), and Consul's own secondaries send an empty subject.
+        # A leaf's issuer must not be empty (consul-compat 10.2), and Consul's own secondaries send an empty subject.
         name = (
             str(names[0].value) if names else x509.common_name("sec", x509.uid_of(csr.key), PROVIDER, self._cluster_id)
         )

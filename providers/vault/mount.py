@@ -1,4 +1,6 @@
-"""One PKI mount of Vault or OpenBao: every call that this CA makes to it (spec 1.4), and how the answers are read.
+"""One PKI mount of Vault or OpenBao: every call that this CA makes to it, and how the answers are read.
+
+The calls are Consul's (docs/consul-compat.md 1.4) with the exceptions of consul-compat 11.12.
 
 Knows both generations: since Vault 1.11 a mount holds many issuers and keys, each with an id; before, it holds one CA.
 What Vault answers is only decoded here; who asks verifies it.

@@ -24,7 +24,7 @@ from providers.pki.x509 import (
 )
 from providers.vault.mount import Wanted
 
-#: Consul's name for EC keys; RSA keys need a key usage more, which a request cannot ask for (design 9.3).
+#: Consul's name for EC keys; RSA keys need a key usage more, which a request cannot ask for (consul-compat 10.3).
 _NAMES: Final = {"ec": "leaf-cert", "rsa": "leaf-cert-rsa"}
 _USAGES: Final = {"ec": ["DigitalSignature"], "rsa": ["DigitalSignature", "KeyEncipherment"]}
 

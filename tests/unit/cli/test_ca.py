@@ -108,7 +108,7 @@ def test_get_config_of_nobody(run: Run) -> None:
 def test_set_config_flag_only_ever_sets_the_field(
     run: Run, api: FakeApi, tmp_path: Path, in_file: dict[str, bool], argv: list[str], sent: dict[str, bool]
 ) -> None:
-    """Deviates from Consul, where an absent flag overwrites the file's true (spec 10.2, 17)."""
+    """Deviates from Consul, where an absent flag overwrites the file's true (consul-compat 11.7)."""
     config = {"Provider": "consul", "Config": {"LeafCertTTL": "72h", "CSRMaxPerSecond": 1 << 60}}
     (tmp_path / "config.json").write_text(json.dumps(config | in_file))
     api.answer("PUT", CONFIGURATION)

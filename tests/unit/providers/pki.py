@@ -261,7 +261,7 @@ def assert_is_ca(cert: x509.Certificate, *, path_length: int | None) -> None:
 
 
 def assert_is_root(root_pem: str, *, made: RootIntent, ttl: int = 10 * YEAR) -> x509.Certificate:
-    """A generated root, whole: spec section 2, first column."""
+    """A generated root, whole: consul-compat 2, first column."""
     root = load(root_pem)
     assert root_pem.endswith("-----END CERTIFICATE-----\n")
     assert_is_ca(root, path_length=None)
@@ -276,7 +276,7 @@ def assert_is_root(root_pem: str, *, made: RootIntent, ttl: int = 10 * YEAR) -> 
 def assert_is_intermediate(
     intermediate_pem: str, root: x509.Certificate, csr: x509.CertificateSigningRequest, *, number: int, ttl: int = YEAR
 ) -> x509.Certificate:
-    """An intermediate signed for a secondary, whole: spec section 2, second column."""
+    """An intermediate signed for a secondary, whole: consul-compat 2, second column."""
     cert = load(intermediate_pem)
     assert_is_ca(cert, path_length=0)
     assert cert.serial_number == serial(number)
@@ -291,7 +291,7 @@ def assert_is_intermediate(
 def assert_is_cross_signed(
     cross_pem: str, new_root: x509.Certificate, old_root: x509.Certificate, *, number: int, not_after: int
 ) -> x509.Certificate:
-    """A new root re-issued by an old one, whole: spec section 2, third column."""
+    """A new root re-issued by an old one, whole: consul-compat 2, third column."""
     cert = load(cross_pem)
     assert cert.subject == new_root.subject
     assert cert.serial_number == serial(number)
@@ -307,7 +307,7 @@ def assert_is_cross_signed(
 def assert_is_leaf(
     leaf: IssuedLeaf, issuer_pem: str, request: LeafRequest, *, kind: str = "service", ttl: int = 3 * DAY
 ) -> x509.Certificate:
-    """A leaf and what was reported about it, whole: spec section 2, last column with design section 9."""
+    """A leaf and what was reported about it, whole: last column of consul-compat 2, 10.3 to 10.5."""
     cert, issuer = load(leaf.cert_pem), load(issuer_pem)
     csr = x509.load_pem_x509_csr(request.csr_pem.encode())
     uri, name = IDENTITIES[kind]

@@ -156,7 +156,7 @@ def test_serial_that_no_certificate_may_have_is_a_defect_of_the_caller(bad: int)
 
 
 def test_leaf_before_the_root_has_begun_is_signed() -> None:
-    """Clocks differ; a not-yet-valid root is accepted on purpose (spec section 3)."""
+    """Clocks differ; a not-yet-valid root is accepted on purpose (consul-compat 3)."""
     provider = primary()
     assert provider.sign_leaf(leaf_request(now=NOW - 30)).not_before == NOW - 90
 
@@ -219,7 +219,7 @@ def test_intermediate_is_whole(root_kind: tuple[str, int]) -> None:
 
 
 def test_intermediate_for_a_nameless_csr_gets_a_name() -> None:
-    """Consul's own secondaries send an empty subject; a leaf's issuer must never be empty (design 9.2)."""
+    """Consul's own secondaries send an empty subject; a leaf's issuer must never be empty (consul-compat 10.2)."""
     parent = primary()
     csr = pki.csr_of(pki.key(), [])
     answer = parent.sign_intermediate(IntermediateRequest(_pem(csr), serial(50), NOW))
@@ -319,7 +319,7 @@ def test_change_of_key_kind_in_a_secondary_asks_for_a_new_intermediate() -> None
 
 
 def test_private_key_setting_of_a_secondary_changes_nothing() -> None:
-    """Spec 1.3: in a secondary it never was the key that signs."""
+    """In a secondary it never was the key that signs (consul-compat 1.3)."""
     child, state = secondary(primary())
     again = BuiltinProvider()
     again.configure(settings({"PrivateKey": pki.key_pem(pki.key(number=9))}, is_primary=False, state=state))
@@ -399,7 +399,7 @@ def test_nothing_works_before_configure_or_after_close() -> None:
 
 
 def test_test_state_is_shown_as_public_state() -> None:
-    """Consul's own API test reads it back (spec section 9)."""
+    """Consul's own API test reads it back (consul-compat 9)."""
     provider = primary(test_state={"foo": "bar", "n": 1})
     assert provider.public_state() == {"foo": "bar", "n": "1"}
     assert primary().public_state() == {}

@@ -1,4 +1,4 @@
-"""Which change of configuration keeps the root and which means a new one (design 9.1), and the operator's own keys."""
+"""Which change of configuration keeps the root and which makes another, and operators' keys (consul-compat 10.1)."""
 
 from dataclasses import dataclass, field
 

@@ -83,7 +83,7 @@ def test_dsa_is_refused_by_name() -> None:
 
 
 def test_hash_fits_the_key() -> None:
-    """Design 9.3."""
+    """The larger the curve, the longer the hash (consul-compat 10.3)."""
     assert {str(kind): keys.hash_for(kind).name for kind in KINDS} == {
         "EC P-256": "sha256",
         "EC P-384": "sha384",

@@ -1,4 +1,4 @@
-"""The common configuration: defaults, weak typing, and Consul's rules in Consul's order and words (spec 1.2)."""
+"""The common configuration: defaults, weak typing, and rules in Consul's order and words (consul-compat 1.2)."""
 
 import pytest
 
@@ -24,7 +24,7 @@ def test_empty_configuration_has_consuls_defaults() -> None:
 
 
 def test_configuration_as_the_go_client_sends_it() -> None:
-    """Durations as integer nanoseconds; unknown keys ignored (spec sections 1.2 and 9)."""
+    """Durations as integer nanoseconds; unknown keys ignored (consul-compat 1.2 and 9)."""
     config = CommonConfig.parse(
         {
             "LeafCertTTL": 72 * HOUR,

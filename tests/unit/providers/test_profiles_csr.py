@@ -1,4 +1,4 @@
-"""What a CSR must be: rules of spec section 3 in Consul's order and words, and the stricter ones of the design."""
+"""What a CSR must be: Consul's rules in its order and words, and stricter ones (consul-compat 3, 10.3 and 10.7)."""
 
 import base64
 from collections.abc import Callable
@@ -398,7 +398,7 @@ def test_intermediate_csr_is_described_with_its_names_and_our_uri() -> None:
 
 
 def test_intermediate_csr_without_uri_is_allowed_and_gets_ours() -> None:
-    """AWS cannot set one (spec 1.1)."""
+    """AWS cannot set one (consul-compat 1.1)."""
     checked = check_intermediate_csr(_csr(), TRUST_DOMAIN)
     assert list(checked.names) == pki.alt_names(uris=[ROOT_URI])
 

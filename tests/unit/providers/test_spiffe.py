@@ -1,4 +1,4 @@
-"""SPIFFE IDs: forms of spec 2.2, texts, and who may sign for whom."""
+"""SPIFFE IDs: forms of consul-compat 2.2, texts, and who may sign for whom."""
 
 import pytest
 

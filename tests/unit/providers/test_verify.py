@@ -188,7 +188,7 @@ def test_broken_intermediate_is_refused(change: Callable[[Extensions], Extension
 
 
 def test_intermediate_without_a_name_is_refused() -> None:
-    """A leaf below it would have an empty issuer, which strict verifiers refuse (spec section 2)."""
+    """A leaf below it would have an empty issuer, which strict verifiers refuse (consul-compat 2)."""
     with pytest.raises(ChainInvalid, match="empty subject"):
         _verify_ca(_chain(_middle(subject="")))
 
