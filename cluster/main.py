@@ -48,9 +48,9 @@ from cluster.seal.sealer import Sealer
 from cluster.seal.sources import SealError, key_source
 from cluster.signing.pool import WorkerPool
 from cluster.tls.contexts import NodeTls, TlsFiles
+from fsm.ca import SealKey
 from fsm.duties import DutyPolicy
 from fsm.ledger import LedgerDamaged
-from fsm.state import SealKey
 
 _EXIT_OK: Final = 0
 _EXIT_FAILED: Final = 1

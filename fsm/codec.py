@@ -1,7 +1,7 @@
 """msgpack <-> commands and State: the only place that knows how they look in the log and in snapshots.
 
 A dataclass is a list of its fields in order. Formats grow at the end only: a field added later needs a default, and
-then data of older versions still loads. While such fields (state.ADDED) have their defaults they are left out, so what
+then data of older versions still loads. While such fields (fields.ADDED) have their defaults they are left out, so what
 does not need them is written as ever. Anything else is a new FORMAT_VERSION with its own reader.
 tests/unit/fsm/golden holds files of every version; they must load for ever.
 """
@@ -15,23 +15,21 @@ from typing import Any, Final
 
 import msgpack
 
-from fsm.commands import (
+from fsm.ca import (
     AbortRotation,
     AdvanceRotation,
     BeginRotation,
-    Command,
     FinishRotation,
     InitConfig,
     InitSeal,
-    RecordLeaves,
     RenewSigning,
-    RestoreCA,
     SetConfig,
     SetProviderState,
     SetRoots,
     SetRootsConfig,
-    TidyLedger,
 )
+from fsm.commands import Command, RestoreCA
+from fsm.leaves import RecordLeaves, TidyLedger
 from fsm.state import State
 
 FORMAT_VERSION: Final = 1

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
 
-from fsm.state import CARoot, Intermediate, Rotation, RotationPhase, State
+from fsm.ca import CARoot, Intermediate, Rotation, RotationPhase
+from fsm.state import State
 
 TIDY_INTERVAL_SECONDS: Final = 3600
 AUTO_ROTATE_AGAIN_SECONDS: Final = 3600  # behind a rotation that was given up

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import msgpack
 
-from fsm.commands import LeafKind, LeafRecord
+from fsm.leaves import LeafKind, LeafRecord
 
 FORMAT_VERSION: Final = 1
 

@@ -21,7 +21,7 @@ import msgpack
 from cluster.api.backups import Meta
 from cluster.base.errors import Refused
 from fsm.codec import CodecError, dump_state, load_state
-from fsm.commands import LeafRecord
+from fsm.leaves import LeafRecord
 from fsm.state import State
 
 FORMAT: Final = 1

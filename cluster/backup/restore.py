@@ -20,7 +20,8 @@ from cluster.rpc.messages import DONE, RESTORE_CA, RESTORE_ROWS, Nothing, Restor
 from cluster.seal.sealer import Sealer
 from cluster.seal.sources import SealError
 from fsm.codec import dump_state, load_state
-from fsm.commands import RecordLeaves, RestoreCA
+from fsm.commands import RestoreCA
+from fsm.leaves import RecordLeaves
 from fsm.ledger import LedgerReader
 from fsm.state import State
 

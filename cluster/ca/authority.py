@@ -21,7 +21,8 @@ from cluster.ca.roots import local_chain
 from cluster.signing.limits import SigningLimiter
 from cluster.signing.pipeline import SigningContext, SigningPipeline
 from cluster.signing.pool import Configured, WorkerPool
-from fsm.state import CAConfig, CARoot, Intermediate, State
+from fsm.ca import CAConfig, CARoot, Intermediate
+from fsm.state import State
 from providers.config.common import CommonConfig
 from providers.errors import ProviderError, SigningKeyGone
 from providers.pki import x509

@@ -17,8 +17,8 @@ from cluster.ca.records import ProviderRecord
 from cluster.ca.roots import root_of
 from cluster.ca.settings import first_cluster_id, first_settings, policies_of
 from cluster.signing.serials import new_intent
-from fsm.commands import InitConfig, InitSeal, SetProviderState, SetRootsConfig
-from fsm.state import CAConfig, State
+from fsm.ca import CAConfig, InitConfig, InitSeal, SetProviderState, SetRootsConfig
+from fsm.state import State
 from providers.errors import ConfigInvalid
 from providers.pki import verify
 

@@ -11,7 +11,7 @@ from typing import Final
 from cluster.base.errors import Refused
 from cluster.ca.opened import Opened
 from cluster.ca.roots import links_of, local_chain, needed_links
-from fsm.state import CARoot, Intermediate
+from fsm.ca import CARoot, Intermediate
 
 #: Leaf and CAs together, PEM: TLS stacks refuse longer chains, and every handshake carries them.
 MAX_CHAIN_BYTES: Final = 32 << 10

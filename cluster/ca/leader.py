@@ -26,9 +26,10 @@ from cluster.ca.roots import expires_soon
 from cluster.ca.rotation import RotationRequest, Rotator
 from cluster.ca.settings import without_key
 from cluster.ca.uptake import UptakeMeter
-from fsm.commands import TidyLedger
+from fsm.ca import RotationPhase
 from fsm.duties import Duty, Renewal, next_duty, next_time, tidy_time
-from fsm.state import RotationPhase, State
+from fsm.leaves import TidyLedger
+from fsm.state import State
 from providers.errors import ProviderError
 
 #: Without any event, how often the leader looks for duties that time has brought.

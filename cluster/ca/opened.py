@@ -11,7 +11,8 @@ from cluster.base.errors import NotReady
 from cluster.ca.records import ProviderRecord, open_record, seal_record, settings_in
 from cluster.ca.settings import CASettings
 from cluster.seal.sealer import Sealer
-from fsm.state import CAConfig, CARoot, ProviderState, Rotation, State
+from fsm.ca import CAConfig, CARoot, ProviderState, Rotation
+from fsm.state import State
 
 NO_ROOT: Final = "CA has not finished initializing: there is no root yet"
 

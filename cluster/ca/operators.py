@@ -14,7 +14,8 @@ from cluster.ca.parts import Parts
 from cluster.ca.rotation import RotationRequest, Rotator, retention_seconds
 from cluster.ca.settings import CASettings, policies_of, without_key
 from cluster.ca.uptake import UptakeMeter
-from fsm.state import CARoot, RotationPhase, State
+from fsm.ca import CARoot, RotationPhase
+from fsm.state import State
 from providers.config.common import CommonConfig
 from providers.errors import ConfigInvalid
 from providers.pki.x509 import parse_hex

@@ -9,7 +9,8 @@ from cluster.ca.chain_limits import MAX_CHAIN_BYTES
 from cluster.ca.parts import Parts
 from cluster.signing.pipeline import minimal
 from cluster.signing.serials import new_serial
-from fsm.state import CARoot, State
+from fsm.ca import CARoot
+from fsm.state import State
 from providers.api import IssuedLeaf
 from providers.errors import ChainInvalid
 from providers.pki import verify

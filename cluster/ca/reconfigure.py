@@ -32,8 +32,8 @@ from cluster.ca.parts import Parts
 from cluster.ca.records import ProviderRecord
 from cluster.ca.rotation import SAME_ROOT, RotationRequest, Rotator
 from cluster.ca.settings import CASettings, keep_secrets, policies_of, settings_of
-from fsm.commands import SetConfig
-from fsm.state import CAConfig, RotationPhase, State
+from fsm.ca import CAConfig, RotationPhase, SetConfig
+from fsm.state import State
 from providers.errors import ConfigInvalid, ProviderError
 from providers.pki import x509
 from providers.registry import create_provider

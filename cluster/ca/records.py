@@ -8,7 +8,7 @@ import msgpack
 
 from cluster.ca.settings import CASettings
 from cluster.seal.sealer import Sealer
-from fsm.state import CAConfig, ProviderState
+from fsm.ca import CAConfig, ProviderState
 
 
 @dataclass(frozen=True, slots=True)

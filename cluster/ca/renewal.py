@@ -15,9 +15,9 @@ from cluster.ca.opened import Opened
 from cluster.ca.parts import Parts
 from cluster.ca.proof import prove
 from cluster.ca.roots import intermediates_of, links_of, trusted_through
-from fsm.commands import RenewSigning
+from fsm.ca import CARoot, Intermediate, RenewSigning
 from fsm.duties import Duty, Renewal
-from fsm.state import CARoot, Intermediate, State
+from fsm.state import State
 from providers.api import CAChain
 from providers.errors import ChainInvalid, ProviderError
 from providers.pki import verify, x509

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Final
 
-from fsm.state import CAConfig, CARoot, Intermediate
+from fsm.ca import CAConfig, CARoot, Intermediate
 from providers.api import CAChain
 from providers.pki import x509
 from providers.pki.keys import kind_of

@@ -25,9 +25,22 @@ from cluster.ca.roots import intermediates_of, links_of, local_chain, needed_lin
 from cluster.ca.settings import CASettings
 from cluster.signing.pipeline import minimal
 from cluster.signing.serials import new_serial
-from fsm.commands import AbortRotation, AdvanceRotation, BeginRotation, FinishRotation, SetRoots
+from fsm.ca import (
+    AbortRotation,
+    AdvanceRotation,
+    BeginRotation,
+    CAConfig,
+    CARoot,
+    FinishRotation,
+    Intermediate,
+    ProviderState,
+    Rotation,
+    RotationOutcome,
+    RotationPhase,
+    SetRoots,
+)
 from fsm.duties import prunable
-from fsm.state import CAConfig, CARoot, Intermediate, ProviderState, Rotation, RotationOutcome, RotationPhase, State
+from fsm.state import State
 from providers.errors import ProviderError
 from providers.pki import verify
 from providers.pki.x509 import load_cert, split_bundle

@@ -16,7 +16,7 @@ from cluster.ca.parts import Parts
 from cluster.raft.membership import Member
 from cluster.rpc.messages import WATCHERS, WatchersRequest
 from cluster.rpc.operation import A, Operation, Q
-from fsm.state import Rotation, RotationPhase
+from fsm.ca import Rotation, RotationPhase
 
 #: A server that does not answer in time is left out of this look.
 _ASK_SECONDS: Final = 1.0

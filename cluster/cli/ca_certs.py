@@ -11,7 +11,7 @@ from cluster.cli.arguments import Subcommands, whole_number
 from cluster.cli.output import note, print_json, print_table
 from cluster.client.api import objects
 from cluster.client.errors import CommandError, Exit, failing_as
-from fsm.commands import LeafKind
+from fsm.leaves import LeafKind
 
 _CERTS: Final = "/v1/connect/ca/certs"
 _COLUMNS: Final = ("SerialNumber", "Kind", "Service", "SpiffeID", "ValidBefore", "RequestedBy")

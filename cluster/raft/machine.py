@@ -15,7 +15,8 @@ import msgpack
 
 from fsm import codec
 from fsm.apply import apply
-from fsm.commands import Applied, RecordLeaves, Rejected, TidyLedger
+from fsm.commands import Applied, Rejected
+from fsm.leaves import RecordLeaves, TidyLedger
 from fsm.ledger import Ledger, LedgerDamaged, LedgerReader, LedgerSummary, checkpoint
 from fsm.state import State
 

@@ -14,7 +14,7 @@ from cluster.api.ca import RotateRequest, RotationPlan, Steering, Uptake
 from cluster.api.leaves import IssuedCert
 from cluster.api.servers import ClusterInfo, ServerInfo
 from cluster.rpc.operation import Message, Operation
-from fsm.commands import LeafRecord
+from fsm.leaves import LeafRecord
 
 #: Keys of RSA 4096 take seconds, and a rotation is waited for.
 _CONFIGURE_SECONDS: Final = 60.0

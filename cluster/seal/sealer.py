@@ -14,7 +14,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from cluster.seal.sources import KEY_BYTES, KeySource, SealError
-from fsm.state import SealKey
+from fsm.ca import SealKey
 
 _NONCE_BYTES: Final = 12
 _WRAP_CONTEXT: Final = b"quorumca data key 1"

@@ -15,7 +15,8 @@ from cluster.base.errors import AnswerLost, ClusterError, InternalError, Overloa
 from cluster.base.log import Log
 from cluster.base.telemetry import Metrics
 from cluster.signing.pool import WorkerPool
-from fsm.commands import Applied, Command, LeafKind, LeafRecord, RecordLeaves, Rejected
+from fsm.commands import Applied, Command, Rejected
+from fsm.leaves import LeafKind, LeafRecord, RecordLeaves
 from fsm.ledger import LedgerRow
 from providers.api import IssuedLeaf
 from providers.errors import ProviderError

@@ -24,8 +24,10 @@ from cluster.raft.machine import ReplicatedMachine
 from cluster.raft.membership import Members
 from cluster.raft.node import CompactionPolicy, NodeEnvironment, Proposal, RaftNode
 from cluster.raft.snapshot import Snapshot
+from fsm.ca import InitConfig, InitSeal
 from fsm.codec import dump_command
-from fsm.commands import Command, InitConfig, InitSeal, RecordLeaves, TidyLedger
+from fsm.commands import Command
+from fsm.leaves import RecordLeaves, TidyLedger
 from fsm.state import State
 from tests.crash.volume import MemoryDisk, Operation, Sync, Unlink, Volume
 from tests.fakes import EventLog, FakeClock

@@ -19,24 +19,23 @@ import aiohttp
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from fsm.commands import (
+from fsm.ca import (
     AbortRotation,
     AdvanceRotation,
     BeginRotation,
     FinishRotation,
     InitConfig,
     InitSeal,
-    RecordLeaves,
     RenewSigning,
-    RestoreCA,
+    RotationPhase,
     SetConfig,
     SetProviderState,
     SetRoots,
     SetRootsConfig,
-    TidyLedger,
 )
+from fsm.commands import RestoreCA
 from fsm.duties import Duty
-from fsm.state import RotationPhase
+from fsm.leaves import RecordLeaves, TidyLedger
 from tests.integration.cluster_harness import Answer, LocalCluster, Node, Settings, eventually, make_csr
 from tests.integration.killer import Desk, Moment, Order, Step
 from tests.integration.vault_server import Refused, VaultServer

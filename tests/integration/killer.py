@@ -23,7 +23,8 @@ from cluster.ca.leader import Leader
 from cluster.cli.main import main
 from cluster.raft.replica import Replica
 from fsm.apply import apply
-from fsm.commands import AdvanceRotation, Applied, Command, Rejected
+from fsm.ca import AdvanceRotation
+from fsm.commands import Applied, Command, Rejected
 from fsm.duties import Duty
 from fsm.state import State
 

@@ -12,9 +12,9 @@ from typing import get_args
 import pytest
 import pytest_asyncio
 
-from fsm.commands import AdvanceRotation, Command
+from fsm.ca import AdvanceRotation, RotationPhase
+from fsm.commands import Command
 from fsm.duties import Duty
-from fsm.state import RotationPhase
 from tests.integration.ca_procedures import (
     BOOTSTRAP,
     BUILTIN,

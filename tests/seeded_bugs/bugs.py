@@ -17,6 +17,7 @@ _MACHINE: Final = "cluster/raft/machine.py"
 _TRANSPORT: Final = "cluster/raft/transport.py"
 _LEDGER: Final = "fsm/ledger.py"
 _APPLY: Final = "fsm/apply.py"
+_CA_RULES: Final = "fsm/ca_rules.py"
 
 _CRASH: Final = "tests/crash/test_crash_points.py"
 _T_JOURNAL: Final = "tests/unit/raft/test_journal.py"
@@ -445,7 +446,7 @@ BUGS: Final = (
     Bug(
         "roots and configuration are not changed as one",
         "a root is active whose provider is not configured",
-        _APPLY,
+        _CA_RULES,
         "    return replace(_with_roots(state, cmd.roots, cmd.providers), config=config)\n",
         "    return _with_roots(state, cmd.roots, cmd.providers)\n",
         (_T_APPLY,),
@@ -453,7 +454,7 @@ BUGS: Final = (
     Bug(
         "two rotations at a time",
         "the second takes the place of the first, whose root is trusted already and never signs",
-        _APPLY,
+        _CA_RULES,
         '        return Rejected("rotation_under_way", "another rotation is under way")\n',
         "        pass\n",
         (_T_ROTATION,),
@@ -461,7 +462,7 @@ BUGS: Final = (
     Bug(
         "a rotation ends without its configuration",
         "the new root is active while the old provider signs",
-        _APPLY,
+        _CA_RULES,
         "    return replace(state, config=_stamped(cmd.config, state.config, index), rotation=None, "
         "last_rotation=cmd.outcome)\n",
         "    return replace(state, rotation=None, last_rotation=cmd.outcome)\n",
@@ -470,7 +471,7 @@ BUGS: Final = (
     Bug(
         "two active roots",
         "nodes sign with different keys",
-        _APPLY,
+        _CA_RULES,
         "    if state.roots and sum(root.is_active for root in state.roots) != 1:\n",
         "    if False:\n",
         (_T_APPLY,),
@@ -478,7 +479,7 @@ BUGS: Final = (
     Bug(
         "chains are not checked",
         "leaves are served with intermediates that lead to no trusted root",
-        _APPLY,
+        _CA_RULES,
         "            if intermediate.issuer_key_id not in linked:\n",
         "            if False:\n",
         (_T_APPLY,),
@@ -486,7 +487,7 @@ BUGS: Final = (
     Bug(
         "the trust domain may change",
         "every certificate in the mesh stops matching",
-        _APPLY,
+        _CA_RULES,
         "    if before.roots and before.config.cluster_id != after.config.cluster_id:\n",
         "    if False:\n",
         (_T_APPLY,),

@@ -10,32 +10,30 @@ from typing import Final
 
 from cluster.ca.roots import links_of, local_chain, needed_links
 from cluster.ca.rotation import retention_seconds
-from fsm.commands import (
+from fsm.ca import (
     AbortRotation,
     AdvanceRotation,
     BeginRotation,
-    Command,
+    CAConfig,
+    CARoot,
     FinishRotation,
     InitConfig,
     InitSeal,
-    SetConfig,
-    SetProviderState,
-    SetRoots,
-    SetRootsConfig,
-    TidyLedger,
-)
-from fsm.duties import Duty, DutyPolicy, prunable, tidy_time
-from fsm.state import (
-    CAConfig,
-    CARoot,
     Intermediate,
     ProviderState,
     Rotation,
     RotationOutcome,
     RotationPhase,
     SealKey,
-    State,
+    SetConfig,
+    SetProviderState,
+    SetRoots,
+    SetRootsConfig,
 )
+from fsm.commands import Command
+from fsm.duties import Duty, DutyPolicy, prunable, tidy_time
+from fsm.leaves import TidyLedger
+from fsm.state import State
 
 POLICY: Final = DutyPolicy(keep_expired_seconds=600)
 LEAF_TTL_SECONDS: Final = 300

@@ -8,8 +8,9 @@ from typing import Any, Final
 
 from cluster.raft.node import Outcome, Proposal
 from fsm import codec
-from fsm.commands import Applied, Command, LeafKind, LeafRecord, RecordLeaves
+from fsm.commands import Applied, Command
 from fsm.duties import next_duty
+from fsm.leaves import LeafKind, LeafRecord, RecordLeaves
 from fsm.state import State
 from tests.chaos import history as register
 from tests.sim import authority

@@ -18,7 +18,7 @@ from typing import Any, Final
 import msgpack
 
 from cluster.raft.machine import ReplicatedMachine
-from fsm.commands import LeafRecord
+from fsm.leaves import LeafRecord
 from fsm.ledger import LedgerReader, LedgerSummary
 from fsm.state import State
 

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from fsm import codec
-from fsm.apply import apply, broken_invariant
-from fsm.commands import Applied, RecordLeaves, Rejected, TidyLedger
+from fsm.apply import apply
+from fsm.ca_rules import broken_invariant
+from fsm.commands import Applied, Rejected
+from fsm.leaves import RecordLeaves, TidyLedger
 from fsm.state import State
 from tests.sim.ledger import MemoryStore, Row, SqliteStore, Table, row_of
 from tests.sim.world import InvariantViolated, Mark, SimStore

@@ -13,7 +13,7 @@ from cluster.http.context import Api, Route
 from cluster.http.errors import read_status
 from cluster.http.query import Query, refuse_unknown, shown
 from cluster.http.render import colon_hex, json_response, rfc3339
-from fsm.commands import LeafKind
+from fsm.leaves import LeafKind
 from fsm.ledger import LedgerQuery, LedgerRow
 
 MAX_LIMIT: Final = 1000

@@ -24,7 +24,8 @@ from cluster.http.query import Query, shown
 from cluster.http.render import empty_response, json_response, sorted_maps
 from cluster.http.routes.roots import require_connect
 from cluster.http.routes.rotation import wait_seconds
-from fsm.state import CAConfig, State
+from fsm.ca import CAConfig
+from fsm.state import State
 
 _ALIASES: Final = {"force_without_cross_signing": "forcewithoutcrosssigning"}
 _DIRECT, _STAGED = "direct", "staged"

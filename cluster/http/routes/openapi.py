@@ -9,8 +9,8 @@ from cluster.http.context import Api, Route
 from cluster.http.query import Query
 from cluster.http.render import json_response
 from cluster.http.routes.rotation import ACTIONS
-from fsm.commands import LeafKind
-from fsm.state import RotationPhase
+from fsm.ca import RotationPhase
+from fsm.leaves import LeafKind
 
 _Json = dict[str, Any]
 

@@ -11,7 +11,8 @@ from cluster.http.context import Api, Route, read_state
 from cluster.http.errors import read_status
 from cluster.http.query import Query, parse_bool
 from cluster.http.render import body_response, json_response, rfc3339
-from fsm.state import CARoot, State
+from fsm.ca import CARoot
+from fsm.state import State
 
 _PEM: Final = "application/pem-certificate-chain"
 

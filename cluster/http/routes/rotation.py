@@ -25,7 +25,8 @@ from cluster.http.errors import read_status
 from cluster.http.query import Query, shown
 from cluster.http.render import empty_response, json_response, rfc3339
 from cluster.http.routes.roots import require_connect
-from fsm.state import CARoot, Rotation, RotationOutcome, RotationPhase, State
+from fsm.ca import CARoot, Rotation, RotationOutcome, RotationPhase
+from fsm.state import State
 from providers.config.durations import HOUR, to_seconds
 from providers.pki.keys import EC_BITS, RSA_BITS
 

@@ -5,36 +5,30 @@ from dataclasses import replace
 
 from hypothesis import strategies as st
 
-from fsm.commands import (
+from fsm.ca import (
     AbortRotation,
     AdvanceRotation,
     BeginRotation,
-    Command,
+    CAConfig,
+    CARoot,
     FinishRotation,
     InitConfig,
     InitSeal,
-    LeafKind,
-    LeafRecord,
-    RecordLeaves,
-    RenewSigning,
-    RestoreCA,
-    SetConfig,
-    SetProviderState,
-    SetRoots,
-    SetRootsConfig,
-    TidyLedger,
-)
-from fsm.state import (
-    CAConfig,
-    CARoot,
     Intermediate,
     ProviderState,
+    RenewSigning,
     Rotation,
     RotationOutcome,
     RotationPhase,
     SealKey,
-    State,
+    SetConfig,
+    SetProviderState,
+    SetRoots,
+    SetRootsConfig,
 )
+from fsm.commands import Command, RestoreCA
+from fsm.leaves import LeafKind, LeafRecord, RecordLeaves, TidyLedger
+from fsm.state import State
 from tests.unit.fsm import samples
 
 #: A command made from the state that its author sees.

@@ -10,17 +10,10 @@ from hypothesis import strategies as st
 
 from cluster.raft.machine import ReplicatedMachine
 from fsm import codec
-from fsm.apply import STALE_INDEX, apply, broken_invariant
-from fsm.commands import (
-    Applied,
-    Command,
-    InitConfig,
-    InitSeal,
-    Rejected,
-    SetConfig,
-    SetProviderState,
-    SetRootsConfig,
-)
+from fsm.apply import STALE_INDEX, apply
+from fsm.ca import InitConfig, InitSeal, SetConfig, SetProviderState, SetRootsConfig
+from fsm.ca_rules import broken_invariant
+from fsm.commands import Applied, Command, Rejected
 from fsm.ledger import LedgerQuery, LedgerReader, LedgerRow, LedgerSummary
 from fsm.state import State
 from tests.property.fsm.strategies import Author, authors, commands

@@ -9,17 +9,10 @@ from cluster.api.ca import ConfigUpdate
 from cluster.base.config import ConnectSection
 from cluster.ca.attempts import Attempt
 from cluster.ca.records import open_record
-from fsm.commands import (
-    Command,
-    InitConfig,
-    InitSeal,
-    LeafRecord,
-    RecordLeaves,
-    SetProviderState,
-    SetRootsConfig,
-    TidyLedger,
-)
+from fsm.ca import InitConfig, InitSeal, SetProviderState, SetRootsConfig
+from fsm.commands import Command
 from fsm.duties import DutyPolicy
+from fsm.leaves import LeafRecord, RecordLeaves, TidyLedger
 from providers.builtin import state as builtin_state
 from providers.errors import ProviderUnavailable
 from providers.pki.x509 import load_cert

@@ -11,7 +11,8 @@ import pytest
 from cluster.agent.leaves import LeafCache, NewLeaf
 from cluster.api.leaves import IssuedCert, LocalLeaf
 from cluster.base.errors import NoLeader, Overloaded, RateLimitReached
-from fsm.state import CARoot, State
+from fsm.ca import CARoot
+from fsm.state import State
 from providers.errors import CSRRejected
 from providers.pki.x509 import colon_hex, load_cert, subject_key_id
 from tests.fakes import FakeClock

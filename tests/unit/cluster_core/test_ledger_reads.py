@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from cluster.record.reads import LedgerReads
-from fsm.commands import LeafRecord, RecordLeaves
+from fsm.leaves import LeafRecord, RecordLeaves
 from fsm.ledger import LedgerReader
 from tests.unit.cluster_core.fake_cluster import FakeCluster, no_flush
 

@@ -13,7 +13,7 @@ from cluster.raft.node import CompactionPolicy
 from cluster.seal.node_file import NodeFile
 from cluster.seal.sealer import Sealer
 from cluster.seal.sources import SealError, write_key_file
-from fsm.commands import InitSeal
+from fsm.ca import InitSeal
 from tests.unit.cluster_core.fake_cluster import FakeCluster, eventually
 from tests.unit.cluster_core.test_config import minimal
 

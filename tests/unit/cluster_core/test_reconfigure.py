@@ -22,7 +22,8 @@ from cluster.base.errors import (
 )
 from cluster.ca.attempts import Attempt
 from cluster.ca.records import open_record
-from fsm.commands import Command, SetConfig, SetRoots
+from fsm.ca import SetConfig, SetRoots
+from fsm.commands import Command
 from fsm.state import State
 from providers.errors import ChainInvalid, ProviderUnavailable
 from tests.unit.cluster_core.fake_cluster import (

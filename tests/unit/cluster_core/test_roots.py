@@ -3,8 +3,9 @@
 import pytest
 
 from cluster.ca.roots import intermediate_of, root_of
-from fsm.apply import broken_invariant
-from fsm.state import CAConfig, ProviderState, State
+from fsm.ca import CAConfig, ProviderState
+from fsm.ca_rules import broken_invariant
+from fsm.state import State
 from providers.pki import x509
 from providers.pki.x509 import load_cert
 from tests.unit.providers import pki

@@ -18,15 +18,8 @@ from cluster.ca.rotation import NO_CROSS_SIGNING, retention_seconds
 from cluster.main import _publish
 from cluster.signing.pipeline import minimal
 from cluster.signing.serials import new_serial
-from fsm.commands import (
-    AbortRotation,
-    AdvanceRotation,
-    BeginRotation,
-    Command,
-    FinishRotation,
-    SetRoots,
-)
-from fsm.state import CARoot
+from fsm.ca import AbortRotation, AdvanceRotation, BeginRotation, CARoot, FinishRotation, SetRoots
+from fsm.commands import Command
 from providers.errors import ChainInvalid, ProviderUnavailable
 from providers.pki import keys, verify
 from tests.unit.cluster_core.fake_cluster import (

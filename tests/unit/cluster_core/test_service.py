@@ -14,7 +14,9 @@ from cluster.backup.restore import Snapshots
 from cluster.base.config import ConnectSection, parse_config
 from cluster.base.errors import CommitUnknown, InternalError, NoLeader, NotReady, StaleIndex
 from cluster.node.service import NodeService
-from fsm.commands import Command, RecordLeaves, SetConfig
+from fsm.ca import SetConfig
+from fsm.commands import Command
+from fsm.leaves import RecordLeaves
 from fsm.ledger import LedgerQuery
 from providers.errors import CSRRejected
 from providers.pki.x509 import load_cert

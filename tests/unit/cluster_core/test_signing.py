@@ -8,7 +8,8 @@ import pytest
 from cluster.base.errors import AnswerLost, CommitUnknown, InternalError, NotLeader, Overloaded, RateLimitReached
 from cluster.signing.limits import SigningLimiter
 from cluster.signing.pipeline import MAX_BATCH, SignedLeaf, SigningContext, SigningPipeline, minimal
-from fsm.commands import RecordLeaves, Rejected
+from fsm.commands import Rejected
+from fsm.leaves import RecordLeaves
 from fsm.ledger import LedgerRow
 from providers.errors import CSRRejected, ProviderUnavailable
 from providers.pki.x509 import load_cert

@@ -17,9 +17,9 @@ from cluster.ca.records import open_record
 from cluster.ca.roots import links_of, local_chain
 from cluster.signing.pipeline import minimal
 from cluster.signing.serials import new_serial
-from fsm.commands import Command, FinishRotation, RenewSigning
+from fsm.ca import CARoot, FinishRotation, RenewSigning
+from fsm.commands import Command
 from fsm.duties import DutyPolicy
-from fsm.state import CARoot
 from providers import registry
 from providers.errors import ProviderUnavailable, SigningKeyGone
 from providers.pki import verify

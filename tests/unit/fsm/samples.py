@@ -5,38 +5,30 @@ from dataclasses import replace
 from typing import Any
 
 from fsm.apply import apply
-from fsm.commands import (
+from fsm.ca import (
     AbortRotation,
     AdvanceRotation,
-    Applied,
     BeginRotation,
-    Command,
+    CAConfig,
+    CARoot,
     FinishRotation,
     InitConfig,
     InitSeal,
-    LeafKind,
-    LeafRecord,
-    RecordLeaves,
-    Rejected,
-    RenewSigning,
-    RestoreCA,
-    SetConfig,
-    SetProviderState,
-    SetRoots,
-    SetRootsConfig,
-    TidyLedger,
-)
-from fsm.state import (
-    CAConfig,
-    CARoot,
     Intermediate,
     ProviderState,
+    RenewSigning,
     Rotation,
     RotationOutcome,
     RotationPhase,
     SealKey,
-    State,
+    SetConfig,
+    SetProviderState,
+    SetRoots,
+    SetRootsConfig,
 )
+from fsm.commands import Applied, Command, Rejected, RestoreCA
+from fsm.leaves import LeafKind, LeafRecord, RecordLeaves, TidyLedger
+from fsm.state import State
 
 CLUSTER_ID = "11111111-2222-3333-4444-555555555555"
 OTHER_CLUSTER_ID = "99999999-2222-3333-4444-555555555555"

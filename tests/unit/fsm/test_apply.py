@@ -4,20 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from fsm.apply import STALE_INDEX, apply, broken_invariant
-from fsm.commands import (
-    Applied,
-    Command,
-    InitConfig,
-    InitSeal,
-    RecordLeaves,
-    Rejected,
-    SetConfig,
-    SetProviderState,
-    SetRootsConfig,
-    TidyLedger,
-)
-from fsm.state import CARoot, State
+from fsm.apply import STALE_INDEX, apply
+from fsm.ca import CARoot, InitConfig, InitSeal, SetConfig, SetProviderState, SetRootsConfig
+from fsm.ca_rules import broken_invariant
+from fsm.commands import Applied, Command, Rejected
+from fsm.leaves import RecordLeaves, TidyLedger
+from fsm.state import State
 from tests.unit.fsm import samples
 from tests.unit.fsm.samples import applied, config, intermediate, provider_state, root, set_roots
 

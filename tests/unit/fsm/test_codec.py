@@ -8,7 +8,8 @@ import pytest
 
 from fsm import codec
 from fsm.codec import CodecError
-from fsm.commands import Command, RecordLeaves
+from fsm.commands import Command
+from fsm.leaves import RecordLeaves
 from fsm.state import State
 from tests.unit.fsm import samples
 

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from fsm.commands import InitSeal, SetProviderState, TidyLedger
+from fsm.ca import InitSeal, SetProviderState
 from fsm.duties import TIDY_INTERVAL_SECONDS, Duty, DutyPolicy, next_duty, tidy_time
+from fsm.leaves import TidyLedger
 from fsm.state import State
 from tests.unit.fsm import samples
 from tests.unit.fsm.samples import applied, provider_state

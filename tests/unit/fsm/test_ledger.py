@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fsm.commands import LeafKind, LeafRecord
+from fsm.leaves import LeafKind, LeafRecord
 from fsm.ledger import Ledger, LedgerDamaged, LedgerQuery, LedgerReader, LedgerRow, checkpoint
 from tests.unit.fsm import samples
 from tests.unit.fsm.samples import ISSUER, NOW, OTHER_ISSUER, record

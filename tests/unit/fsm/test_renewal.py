@@ -6,10 +6,11 @@ import msgpack
 import pytest
 
 from fsm.apply import apply
+from fsm.ca import BeginRotation, CARoot, Intermediate, RenewSigning, RotationPhase
 from fsm.codec import dump_state, load_state
-from fsm.commands import BeginRotation, Rejected, RenewSigning
+from fsm.commands import Rejected
 from fsm.duties import Duty, DutyPolicy, Renewal, next_duty, next_time, renewal_time
-from fsm.state import CARoot, Intermediate, RotationPhase, State
+from fsm.state import State
 from tests.unit.fsm.samples import DAY, NOW, applied, provider_state, ready, root, rotation
 
 POLICY = DutyPolicy(keep_expired_seconds=10**10)

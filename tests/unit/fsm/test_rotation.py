@@ -6,20 +6,11 @@ from typing import Any
 import pytest
 
 from fsm.apply import apply
-from fsm.commands import (
-    AbortRotation,
-    AdvanceRotation,
-    BeginRotation,
-    Command,
-    FinishRotation,
-    RecordLeaves,
-    Rejected,
-    RestoreCA,
-    SetConfig,
-    SetRoots,
-)
+from fsm.ca import AbortRotation, AdvanceRotation, BeginRotation, FinishRotation, RotationPhase, SetConfig, SetRoots
+from fsm.commands import Command, Rejected, RestoreCA
 from fsm.duties import Duty, DutyPolicy, next_duty, prunable
-from fsm.state import RotationPhase, State
+from fsm.leaves import RecordLeaves
+from fsm.state import State
 from tests.unit.fsm import samples
 from tests.unit.fsm.samples import DAY, NOW, applied, config, outcome, provider_state, ready, root, rotation
 

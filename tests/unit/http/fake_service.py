@@ -17,9 +17,10 @@ from cluster.backup.file import SnapshotInvalid
 from cluster.base.config import NodeConfig, parse_config
 from cluster.base.errors import BadRequest, InternalError, NoLeader, NotFound, NotReady, Refused, StaleIndex
 from cluster.base.telemetry import Metrics
-from fsm.commands import LeafKind, LeafRecord
+from fsm.ca import CAConfig, CARoot, Intermediate, Rotation, RotationOutcome, RotationPhase
+from fsm.leaves import LeafKind, LeafRecord
 from fsm.ledger import LedgerQuery, LedgerRow
-from fsm.state import CAConfig, CARoot, Intermediate, Rotation, RotationOutcome, RotationPhase, State
+from fsm.state import State
 from providers.errors import CSRRejected
 
 CLUSTER_ID = "11111111-2222-3333-4444-555555555555"

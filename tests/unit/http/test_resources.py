@@ -17,7 +17,7 @@ from cluster.base.errors import (
     RateLimitReached,
     Refused,
 )
-from fsm.commands import LeafKind
+from fsm.leaves import LeafKind
 from fsm.ledger import LedgerQuery
 from providers.errors import CSRRejected, ProviderError, ProviderUnavailable, RateLimited
 from tests.unit.http.conftest import Running, Start

@@ -8,7 +8,7 @@ import pytest
 from cluster.api.ca import RotateRequest, Steering
 from cluster.api.reads import ReadLevel
 from cluster.base.errors import CommitUnknown, InternalError, NoLeader, Refused
-from fsm.state import RotationPhase
+from fsm.ca import RotationPhase
 from tests.unit.http.conftest import Running, Start
 
 ROTATION = "/v1/connect/ca/rotation"

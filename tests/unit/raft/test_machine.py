@@ -14,8 +14,10 @@ import pytest
 
 from cluster.raft import machine as machine_module
 from cluster.raft.machine import ReplicatedMachine
+from fsm.ca import InitSeal
 from fsm.codec import CodecError, dump_command
-from fsm.commands import Applied, Command, InitSeal, RecordLeaves, Rejected, TidyLedger
+from fsm.commands import Applied, Command, Rejected
+from fsm.leaves import RecordLeaves, TidyLedger
 from fsm.ledger import LedgerDamaged, LedgerReader, LedgerSummary
 from fsm.state import State
 from tests.unit.fsm import samples

@@ -19,7 +19,9 @@ from cluster.raft.membership import ChangeKind, Member, Members
 from cluster.raft.node import CompactionPolicy, Proposal
 from cluster.raft.replica import Replica, ReplicaSettings
 from cluster.tls.contexts import NodeTls, TlsFiles
-from fsm.commands import Applied, InitSeal, RecordLeaves, Rejected
+from fsm.ca import InitSeal
+from fsm.commands import Applied, Rejected
+from fsm.leaves import RecordLeaves
 from fsm.ledger import LedgerReader, LedgerSummary
 from tests.fakes import EventLog
 from tests.ports import free_ports

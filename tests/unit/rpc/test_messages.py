@@ -51,7 +51,7 @@ from cluster.rpc.messages import (
     WatchersRequest,
 )
 from cluster.rpc.operation import OLDEST, VERSION, Message, NotUnderstood, Operation
-from fsm.commands import LeafRecord
+from fsm.leaves import LeafRecord
 
 GOLDEN: Final = Path(__file__).parent / "golden"
 REQUEST_ID: Final = bytes(range(16))
