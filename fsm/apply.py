@@ -1,41 +1,43 @@
-"""`apply`: the state machine's one step, a table of pure functions.
+"""`apply`: the state machine's one step. What differs between commands is in their rules.
 
 Never raises for a domain reason: a refusal is a value. (PySyncObj retries an entry whose application raises, for ever,
 on every node.) Invariants are checked on the result, not on the request.
 """
 
-from collections.abc import Callable
-from dataclasses import replace
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Final
 
 from fsm import ca_rules, leaf_rules
-from fsm.ca_rules import broken_invariant, broken_transition
-from fsm.commands import Applied, Command, Rejected, RestoreCA
-from fsm.leaves import RecordLeaves, TidyLedger
-from fsm.state import State
+from fsm.commands import Applied, Command, Rejected
+from fsm.rule import Invariants, Rule
+from fsm.state import Area, State
 
 STALE_INDEX: Final = "stale_index"
 
-_HANDLERS: Final[dict[type, Callable[[State, Any], State | Rejected]]] = {**ca_rules.HANDLERS, **leaf_rules.HANDLERS}
+RULES: Final[Mapping[type, Rule]] = {**ca_rules.RULES, **leaf_rules.RULES}
+#: By area, so that no command of it can leave them out. There are none of leaves, which are applied by the thousand.
+_INVARIANTS: Final[Mapping[Area, Invariants]] = {Area.CA: ca_rules.INVARIANTS}
 
 
 def apply(state: State, command: Command) -> tuple[State, Applied | Rejected]:
     """The state after `command`, and what became of it; the state is unchanged when it was rejected."""
-    expected = getattr(command, "expected_index", state.ca_index)
-    if expected != state.ca_index:
-        return state, Rejected(STALE_INDEX, f"made from index {expected}, now {state.ca_index}")
-    outcome = _HANDLERS[type(command)](state, command)
+    rule = RULES[type(command)]
+    current = state.area_index(rule.area)
+    expected = getattr(command, "expected_index", current)
+    if expected != current:
+        return state, Rejected(STALE_INDEX, f"made from index {expected}, now {current}")
+    outcome = rule.handler(state, command)
     if isinstance(outcome, Rejected):
         return state, outcome
-    if isinstance(command, RecordLeaves):
-        return outcome, Applied(outcome.index)
-    index = state.index + 1
-    if isinstance(command, TidyLedger):
-        return replace(outcome, index=index), Applied(index)
-    outcome = replace(outcome, index=index, ca_index=index)
-    broken = broken_invariant(outcome)
-    if broken is None and not isinstance(command, RestoreCA):
-        broken = broken_transition(state, outcome)
-    if broken:
+    index = state.index + rule.takes(command)
+    after = outcome.moved_to(index, rule.area if rule.moves_area else None)
+    if broken := _broken(rule, state, after):
         return state, Rejected("invariant", broken)
-    return outcome, Applied(index)
+    return after, Applied(index)
+
+
+def _broken(rule: Rule, before: State, after: State) -> str | None:
+    invariants = _INVARIANTS.get(rule.area)
+    if invariants is None:
+        return None
+    return invariants.of_state(after) or (invariants.of_transition(before, after) if rule.checks_transition else None)

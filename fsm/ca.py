@@ -235,3 +235,6 @@ class AbortRotation:
 
 
 RotationCommand = BeginRotation | AdvanceRotation | FinishRotation | AbortRotation
+CACommand = (
+    InitSeal | InitConfig | SetProviderState | SetRootsConfig | SetConfig | SetRoots | RenewSigning | RotationCommand
+)

@@ -1,8 +1,8 @@
 """How each command of the CA changes the state, and what must hold of the CA whatever the commands are."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 from fsm.ca import (
     AbortRotation,
@@ -23,7 +23,8 @@ from fsm.ca import (
     SetRootsConfig,
 )
 from fsm.commands import Rejected, RestoreCA
-from fsm.state import State
+from fsm.rule import Invariants, Rule
+from fsm.state import Area, State
 
 
 def _init_seal(state: State, cmd: InitSeal) -> State | Rejected:
@@ -175,22 +176,6 @@ def _with_provider(state: State, record: ProviderState) -> tuple[ProviderState, 
     return (*others, replace(record, modify_index=state.index + 1))
 
 
-HANDLERS: Final[dict[type, Callable[[State, Any], State | Rejected]]] = {
-    InitSeal: _init_seal,
-    InitConfig: _init_config,
-    SetProviderState: _set_provider_state,
-    SetRootsConfig: _set_roots_config,
-    SetConfig: _set_config,
-    SetRoots: _set_roots,
-    RenewSigning: _renew_signing,
-    BeginRotation: _begin_rotation,
-    AdvanceRotation: _advance_rotation,
-    FinishRotation: _finish_rotation,
-    AbortRotation: _abort_rotation,
-    RestoreCA: _restore_ca,
-}
-
-
 def broken_invariant(state: State) -> str | None:
     """What is impossible about this state, or None."""
     ids = [root.root_id for root in state.roots]
@@ -239,9 +224,27 @@ def _broken_chain(roots: tuple[CARoot, ...]) -> str | None:
     return None
 
 
-def broken_transition(before: State, after: State) -> str | None:
+def _broken_transition(before: State, after: State) -> str | None:
     if before.config is None or after.config is None:
         return None
     if before.roots and before.config.cluster_id != after.config.cluster_id:
         return f"the trust domain cannot change from {before.trust_domain} to {after.trust_domain}"
     return None
+
+
+RULES: Final[Mapping[type, Rule]] = {
+    InitSeal: Rule(_init_seal, Area.CA),
+    InitConfig: Rule(_init_config, Area.CA),
+    SetProviderState: Rule(_set_provider_state, Area.CA),
+    SetRootsConfig: Rule(_set_roots_config, Area.CA),
+    SetConfig: Rule(_set_config, Area.CA),
+    SetRoots: Rule(_set_roots, Area.CA),
+    RenewSigning: Rule(_renew_signing, Area.CA),
+    BeginRotation: Rule(_begin_rotation, Area.CA),
+    AdvanceRotation: Rule(_advance_rotation, Area.CA),
+    FinishRotation: Rule(_finish_rotation, Area.CA),
+    AbortRotation: Rule(_abort_rotation, Area.CA),
+    RestoreCA: Rule(_restore_ca, Area.CA, checks_transition=False),  # another CA has another trust domain
+}
+
+INVARIANTS: Final = Invariants(broken_invariant, _broken_transition)

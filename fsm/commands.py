@@ -1,23 +1,14 @@
 """What a log entry may hold: the commands of all areas, and what becomes of one.
 
 Everything that could differ between nodes (time, serial, key, signature) was chosen by the leader and is carried as a
-value. Commands that depend on what their author read carry `expected_index`, the `State.ca_index` they were made from;
+value. Commands that depend on what their author read carry `expected_index`, the index that their area had then;
 commands that commute leave it out, or they would refuse each other under load.
 """
 
 from dataclasses import dataclass
 
-from fsm.ca import (
-    InitConfig,
-    InitSeal,
-    RenewSigning,
-    RotationCommand,
-    SetConfig,
-    SetProviderState,
-    SetRoots,
-    SetRootsConfig,
-)
-from fsm.leaves import RecordLeaves, TidyLedger
+from fsm.ca import CACommand
+from fsm.leaves import LeafCommand
 from fsm.state import State
 
 
@@ -32,19 +23,7 @@ class RestoreCA:
     saved: State
 
 
-Command = (
-    InitSeal
-    | InitConfig
-    | SetProviderState
-    | SetRootsConfig
-    | SetConfig
-    | SetRoots
-    | RenewSigning
-    | RotationCommand
-    | RestoreCA
-    | RecordLeaves
-    | TidyLedger
-)
+Command = CACommand | LeafCommand | RestoreCA
 
 
 @dataclass(frozen=True, slots=True)

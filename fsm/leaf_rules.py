@@ -1,25 +1,29 @@
 """How the commands about issued certificates change the state. The records themselves go to the ledger."""
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
-from fsm.commands import Rejected
 from fsm.leaves import RecordLeaves, TidyLedger
-from fsm.state import State
+from fsm.rule import Rule
+from fsm.state import Area, State
 
 
-def _record_leaves(state: State, cmd: RecordLeaves) -> State | Rejected:
-    # The records themselves go to the ledger. One index for each keeps CreateIndex unique and increasing.
-    index = state.index + len(cmd.records)
-    return replace(state, index=index, leaf_index=index)
+def _record_leaves(state: State, _cmd: RecordLeaves) -> State:
+    return state
 
 
-def _tidy_ledger(state: State, cmd: TidyLedger) -> State | Rejected:
+def _one_for_each_record(cmd: RecordLeaves) -> int:
+    """So that a certificate's CreateIndex is its own, and its row id in the ledger."""
+    return len(cmd.records)
+
+
+def _tidy_ledger(state: State, cmd: TidyLedger) -> State:
     return replace(state, tidied_before=max(state.tidied_before, cmd.expired_before))
 
 
-HANDLERS: Final[dict[type, Callable[[State, Any], State | Rejected]]] = {
-    RecordLeaves: _record_leaves,
-    TidyLedger: _tidy_ledger,
+RULES: Final[Mapping[type, Rule]] = {
+    RecordLeaves: Rule(_record_leaves, Area.LEAVES, takes=_one_for_each_record),
+    # `leaf_index` is the row id of the last certificate: a snapshot is checked by it against the ledger below it.
+    TidyLedger: Rule(_tidy_ledger, Area.LEAVES, moves_area=False),
 }

@@ -47,3 +47,6 @@ class TidyLedger:
     """Drop the records of certificates that expired before this time."""
 
     expired_before: int
+
+
+LeafCommand = RecordLeaves | TidyLedger

@@ -5,9 +5,22 @@ never Raft's log index. Times are Unix seconds. Issued certificates are not here
 small however many there are.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Any
 
 from fsm.ca import CAConfig, CARoot, ProviderState, Rotation, RotationOutcome, SealKey
+
+
+class Area(Enum):
+    """A part of the state whose changes are counted by themselves; the value is the field of State that counts them.
+
+    Every command belongs to one area (`fsm.rule`). It makes no write stale that was prepared from the state of another
+    area, and wakes nobody who waits for a change there.
+    """
+
+    CA = "ca_index"  # seal key, configuration, roots, providers and rotation
+    LEAVES = "leaf_index"  # issued certificates
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +52,16 @@ class State:
     def roots_watch_index(self) -> int:
         """What a watch on the roots is woken by: a change of configuration counts too, as in Consul."""
         return max(self.roots_index, self.config.modify_index if self.config else 0)
+
+    def area_index(self, area: Area) -> int:
+        """The state's index as of the last change in this area."""
+        index: int = getattr(self, area.value)
+        return index
+
+    def moved_to(self, index: int, area: Area | None) -> "State":
+        """At a new index, which is that of the area too, if there is one."""
+        area_index: dict[str, Any] = {area.value: index} if area is not None else {}
+        return replace(self, index=index, **area_index)
 
     def provider_state(self, provider_id: str) -> ProviderState | None:
         return next((record for record in self.providers if record.provider_id == provider_id), None)

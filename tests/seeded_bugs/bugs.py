@@ -439,7 +439,7 @@ BUGS: Final = (
         "no expected index",
         "a deposed leader's work overwrites the roots of its successor",
         _APPLY,
-        "    if expected != state.ca_index:\n",
+        "    if expected != current:\n",
         "    if False:\n",
         (_T_APPLY,),
     ),
