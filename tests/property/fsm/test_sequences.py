@@ -1,8 +1,11 @@
 """Whatever sequence of commands: nodes that apply it agree, invariants hold, and a cut anywhere leaves no trace."""
 
 import contextlib
+import dataclasses
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from hypothesis import given, settings
@@ -10,18 +13,23 @@ from hypothesis import strategies as st
 
 from cluster.raft.machine import ReplicatedMachine
 from fsm import codec
-from fsm.apply import STALE_INDEX, apply
-from fsm.ca import InitConfig, InitSeal, SetConfig, SetProviderState, SetRootsConfig
+from fsm.apply import RULES, STALE_INDEX, apply
+from fsm.ca import InitConfig, InitSeal
 from fsm.ca_rules import broken_invariant
 from fsm.commands import Applied, Command, Rejected
 from fsm.ledger import LedgerQuery, LedgerReader, LedgerRow, LedgerSummary
-from fsm.state import State
-from tests.property.fsm.strategies import Author, authors, commands
+from fsm.state import Area, State
+from tests.property.fsm.strategies import Author, authors, commands, made_from
 from tests.unit.fsm import samples
 
 INITIAL: list[Command] = [InitSeal(samples.SEAL), InitConfig(samples.config(), samples.provider_state())]
+#: Kinds of commands that are refused unless they were made from the present index.
+GUARDED = {kind for kind in RULES if "expected_index" in {field.name for field in dataclasses.fields(kind)}}
 sequences = st.lists(authors, max_size=12)
+#: Long enough for whole rotations.
+long_sequences = st.lists(authors, min_size=8, max_size=20)
 modest = settings(deadline=None, max_examples=60, derandomize=True)
+thorough = settings(modest, max_examples=200)
 
 
 def history(sequence: Sequence[Author]) -> list[Command]:
@@ -147,19 +155,62 @@ def test_no_command_of_any_content_raises(log: list[Command]) -> None:
         assert isinstance(result, Applied | Rejected)
 
 
-@modest
-@given(sequences, authors, st.integers(1, 1000), st.booleans())
-def test_command_made_from_a_stale_index_never_applies(
-    sequence: list[Author], author: Author, off: int, is_ahead: bool
-) -> None:
-    state = samples.run(State(), history(sequence))[0]
-    command = author(state)
-    if isinstance(command, SetProviderState | SetRootsConfig | SetConfig):
-        object.__setattr__(command, "expected_index", state.ca_index + (off if is_ahead else -off))
-        after, result = apply(state, command)
-        assert isinstance(result, Rejected)
-        assert result.code == STALE_INDEX
-        assert after is state
+def test_command_made_from_a_stale_index_never_applies() -> None:
+    """Every kind that carries an index, where it would be applied if it were fresh: else its refusal says nothing."""
+    exercised: Counter[type] = Counter()
+
+    @thorough
+    @given(long_sequences, st.integers(1, 1000), st.booleans())
+    def check(sequence: list[Author], off: int, is_ahead: bool) -> None:
+        state = samples.run(State(), INITIAL)[0]
+        for author in sequence:
+            command = author(state)
+            if type(command) in GUARDED:
+                current = state.area_index(RULES[type(command)].area)
+                assert_stale(state, made_from(command, current + (off if is_ahead else -off)))
+            state, result = apply(state, command)
+            if type(command) in GUARDED and isinstance(result, Applied):
+                assert_stale(state, command)  # a second time
+                exercised[type(command)] += 1
+
+    check()
+    assert set(exercised) == GUARDED, "a kind of command was never both fresh and stale"
+
+
+def assert_stale(state: State, command: Command) -> None:
+    after, result = apply(state, command)
+    assert isinstance(result, Rejected)
+    assert result.code == STALE_INDEX
+    assert after is state
+
+
+def test_command_moves_the_index_of_its_area_and_no_other() -> None:
+    """A write elsewhere neither makes prepared writes to the CA stale nor wakes who waits for a change of it."""
+    exercised: Counter[type] = Counter()
+
+    @thorough
+    @given(long_sequences)
+    def check(sequence: list[Author]) -> None:
+        state = State()
+        for command in history(sequence):
+            before, (state, result) = state, apply(state, command)
+            rule = RULES[type(command)]
+            if isinstance(result, Applied):
+                exercised[type(command)] += 1
+                assert not rule.moves_area or state.area_index(rule.area) == result.index
+            moved = {area for area in Area if state.area_index(area) != before.area_index(area)}
+            assert moved <= ({rule.area} if rule.moves_area else set())
+            if rule.area is not Area.CA:
+                assert ca_of(state) == ca_of(before)
+
+    check()
+    assert set(exercised) == set(RULES), "a kind of command was never applied"
+
+
+def ca_of(state: State) -> tuple[object, ...]:
+    """All that the CA's commands may change, and every index that tells of it."""
+    rest = replace(state, index=0, leaf_index=0, tidied_before=0)
+    return rest, state.roots_watch_index, state.config and state.config.modify_index
 
 
 @settings(deadline=None, max_examples=200, derandomize=True)
