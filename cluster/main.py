@@ -51,6 +51,7 @@ from cluster.tls.contexts import NodeTls, TlsFiles
 from fsm.ca import SealKey
 from fsm.duties import DutyPolicy
 from fsm.ledger import LedgerDamaged
+from fsm.state import Area
 
 _EXIT_OK: Final = 0
 _EXIT_FAILED: Final = 1
@@ -266,7 +267,7 @@ async def _watch_seal(replica: Replica, sealer: Sealer, node_file: NodeFile, con
 async def _other_seal(replica: Replica, known: SealKey | None) -> SealKey:
     """The cluster's, once there is one other than this."""
     while (seal := replica.state.seal) is None or seal == known:
-        await wait_any((replica.ca_changed,), lambda: replica.state.seal == known)
+        await wait_any((replica.changed[Area.CA],), lambda: replica.state.seal == known)
     return seal
 
 

@@ -29,7 +29,7 @@ from cluster.ca.uptake import UptakeMeter
 from fsm.ca import RotationPhase
 from fsm.duties import Duty, Renewal, next_duty, next_time, tidy_time
 from fsm.leaves import TidyLedger
-from fsm.state import State
+from fsm.state import Area, State
 from providers.errors import ProviderError
 
 #: Without any event, how often the leader looks for duties that time has brought.
@@ -191,7 +191,7 @@ class Leader:
 
     async def _changed(self, term: int, state: State, known: Renewal, seconds: float) -> None:
         """Until leadership is lost, the CA's state changes, a renewal is wanted, or the time is over."""
-        signals = (self._replica.leadership_changed, self._replica.ca_changed, self._authority.renewal_wanted)
+        signals = (self._replica.leadership_changed, self._replica.changed[Area.CA], self._authority.renewal_wanted)
 
         def is_same() -> bool:
             is_news = self._renewer.known(state) != known

@@ -33,7 +33,7 @@ from cluster.ca.records import ProviderRecord
 from cluster.ca.rotation import SAME_ROOT, RotationRequest, Rotator
 from cluster.ca.settings import CASettings, keep_secrets, policies_of, settings_of
 from fsm.ca import CAConfig, RotationPhase, SetConfig
-from fsm.state import State
+from fsm.state import Area, State
 from providers.errors import ConfigInvalid, ProviderError
 from providers.pki import x509
 from providers.registry import create_provider
@@ -203,7 +203,7 @@ class Reconfigurer:
         Raises: InternalError with the reason when it was given up; CommitUnknown when the leader is lost meanwhile, or
         when it takes too long: it goes on all the same.
         """
-        signals = (self._replica.ca_changed, self._replica.leadership_changed)
+        signals = (self._replica.changed[Area.CA], self._replica.leadership_changed)
         try:
             async with asyncio.timeout(_ROTATION_SECONDS):
                 while _is_under_way(self._replica.state, rotation_id):
@@ -231,7 +231,7 @@ class Reconfigurer:
 
         Raises: InternalError when it has found out why it cannot; CommitUnknown when it is lost meanwhile.
         """
-        signals = (self._health.changed, self._replica.ca_changed, self._replica.leadership_changed)
+        signals = (self._health.changed, self._replica.changed[Area.CA], self._replica.leadership_changed)
         repaired_at = self._replica.state.ca_index
 
         def trouble() -> str:

@@ -61,7 +61,7 @@ from cluster.signing.pool import WorkerPool
 from cluster.signing.serials import new_serial
 from fsm.codec import dump_state
 from fsm.ledger import LedgerQuery, LedgerRow
-from fsm.state import State
+from fsm.state import Area, State
 from providers.errors import CSRRejected
 from providers.pki.spiffe import Kind, SpiffeError, SpiffeId, parse
 
@@ -117,7 +117,7 @@ class NodeService:
         point = await self.read(level)
         if of(point.state) <= index:
             with self._watchers.waiting(index) if of is roots_index else contextlib.nullcontext():
-                await self._replica.wait_for_index(index, of, timeout=timeout_seconds)
+                await self._replica.wait_for_index(index, of, Area.CA, timeout=timeout_seconds)
         return self._point()
 
     def _point(self) -> ReadPoint:
@@ -128,7 +128,7 @@ class NodeService:
 
     async def state_changed(self, ca_index: int) -> State:
         while self._replica.state.ca_index == ca_index:
-            await self._replica.ca_changed.wait()
+            await self._replica.changed[Area.CA].wait()
         return self._replica.state
 
     # -- the CA

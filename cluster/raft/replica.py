@@ -11,7 +11,7 @@ import secrets
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn, TypeVar
@@ -21,6 +21,7 @@ import uvloop
 from cluster.base.errors import CommitUnknown, NoLeader, NotLeader, Overloaded, Refused
 from cluster.base.log import Log
 from cluster.base.signals import Signal
+from cluster.raft.changes import AreaChanges
 from cluster.raft.codec import Message, MessageInvalid
 from cluster.raft.core import RaftTiming
 from cluster.raft.disk import Disk, RealDisk
@@ -32,7 +33,7 @@ from cluster.tls.contexts import NodeTls
 from fsm.codec import dump_command
 from fsm.commands import Applied, Command, Rejected
 from fsm.ledger import LedgerSummary
-from fsm.state import State
+from fsm.state import Area, State
 
 T = TypeVar("T")
 
@@ -108,8 +109,9 @@ class Replica:
         self._applied_index = 0
         self.leadership = Leadership()
         self.leadership_changed = Signal()
-        self.ca_changed = Signal()  # roots or configuration, as `State.ca_index` tells
-        self._ca_index = 0
+        #: Each fires when `State.area_index` of its area has moved, and for nothing else.
+        self.changed: Final[Mapping[Area, Signal]] = {area: Signal() for area in Area}
+        self._changes = AreaChanges(self._tell_changed, self._raft_loop.call_later)
         self.longest_pump_seconds = 0.0
 
     # -- life
@@ -162,7 +164,7 @@ class Replica:
     async def _open(self) -> None:
         settings = self._settings
         self._machine = ReplicatedMachine(
-            f"{settings.data_dir}/ledger.db", self._state_replaced, rows_per_commit=_LEDGER_ROWS
+            f"{settings.data_dir}/ledger.db", self._changes.note, rows_per_commit=_LEDGER_ROWS
         )
         self._links = TlsLinks(settings.node_id, settings.raft_address, self._tls, self, self._log)
         env = NodeEnvironment(
@@ -291,15 +293,15 @@ class Replica:
         except TimeoutError:
             pass
 
-    async def wait_for_index(self, index: int, of: Callable[[State], int], *, timeout: float) -> State:
+    async def wait_for_index(self, index: int, of: Callable[[State], int], area: Area, *, timeout: float) -> State:
         """A blocking query: wait until `of(state)` is above `index`, or for the time-out; the state then.
 
-        `of` may look at what `State.ca_index` covers only: waking every watcher for each issued leaf would be costly.
+        `of` may look only at what belongs to `area`: a change elsewhere wakes nobody who waits here.
         """
         try:
             async with asyncio.timeout(timeout):
                 while of(self.state) <= index:
-                    await self.ca_changed.wait()
+                    await self.changed[area].wait()
         except TimeoutError:
             pass
         return self.state
@@ -494,10 +496,8 @@ class Replica:
             self.leadership = now
             self._to_owner(self.leadership_changed.fire)
 
-    def _state_replaced(self, state: State) -> None:
-        if state.ca_index != self._ca_index:
-            self._ca_index = state.ca_index
-            self._to_owner(self.ca_changed.fire)
+    def _tell_changed(self, area: Area) -> None:
+        self._to_owner(self.changed[area].fire)
 
 
 def _resolve(future: "asyncio.Future[Any]", result: Any) -> None:

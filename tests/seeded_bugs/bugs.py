@@ -29,6 +29,8 @@ _T_MACHINE: Final = "tests/unit/raft/test_machine.py"
 _T_TRANSPORT: Final = "tests/unit/raft/test_transport.py"
 _T_LEDGER: Final = "tests/unit/fsm/test_ledger.py"
 _T_APPLY: Final = "tests/unit/fsm/test_apply.py"
+_T_RULES: Final = "tests/unit/fsm/test_rules.py"
+_T_CHANGES: Final = "tests/unit/raft/test_changes.py"
 _T_SIGNING: Final = "tests/unit/cluster_core/test_signing.py"
 _T_FORWARD: Final = "tests/unit/cluster_core/test_forward.py"
 _T_ROTATION: Final = "tests/unit/fsm/test_rotation.py"
@@ -491,6 +493,22 @@ BUGS: Final = (
         "    if before.roots and before.config.cluster_id != after.config.cluster_id:\n",
         "    if False:\n",
         (_T_APPLY,),
+    ),
+    Bug(
+        "an issued certificate counts as a change of the CA",
+        "under load every change of the CA is refused, and all workers take the CA into use again and again",
+        "fsm/leaf_rules.py",
+        "_record_leaves, Area.LEAVES",
+        "_record_leaves, Area.CA",
+        (_T_APPLY, _T_RULES),
+    ),
+    Bug(
+        "a change is told once only",
+        "a blocking query sleeps through every certificate but the first",
+        "cluster/raft/changes.py",
+        "        self._due.remove(area)\n",
+        "",
+        (_T_CHANGES,),
     ),
     # -- the way of a request
     Bug(

@@ -38,7 +38,7 @@ from fsm.codec import dump_command, load_command
 from fsm.commands import Applied, Command, Rejected
 from fsm.duties import DutyPolicy
 from fsm.ledger import LedgerSummary
-from fsm.state import State
+from fsm.state import Area, State
 from tests.fakes import EventLog, FakeClock
 
 POLICY = DutyPolicy(keep_expired_seconds=10**9 * 3)  # no tidying unless a test wants it
@@ -104,14 +104,15 @@ class FakeCluster:
         data = dump_command(command)
         assert load_command(data) == command
         self.log_index += 1
-        before = self.state.ca_index
+        before = self.state
         [result] = self.machine.apply(self.log_index, [data])
         self.machine.commit(self.log_index)
         if isinstance(result, Applied):
             self.committed.append(command)
         for replica in self.replicas.values():
-            if self.state.ca_index != before:
-                replica.ca_changed.fire()
+            for area in Area:
+                if self.state.area_index(area) != before.area_index(area):
+                    replica.changed[area].fire()
         return result
 
     def close(self) -> None:
@@ -126,7 +127,7 @@ class FakeReplica:
         self.name = name
         self.leadership = Leadership()
         self.leadership_changed = Signal()
-        self.ca_changed = Signal()
+        self.changed = {area: Signal() for area in Area}
         self.leader_contact_seconds = 0.01
         self.contact_age_seconds: dict[str, float] = {}
         self.membership_refusals = 0
@@ -183,11 +184,11 @@ class FakeReplica:
         self._old_state = None
         return self.cluster.log_index
 
-    async def wait_for_index(self, index: int, of: Callable[[State], int], *, timeout: float) -> State:
+    async def wait_for_index(self, index: int, of: Callable[[State], int], area: Area, *, timeout: float) -> State:
         try:
             async with asyncio.timeout(timeout):
                 while of(self.state) <= index:
-                    await self.ca_changed.wait()
+                    await self.changed[area].wait()
         except TimeoutError:
             pass
         return self.state

@@ -19,10 +19,11 @@ from cluster.raft.membership import ChangeKind, Member, Members
 from cluster.raft.node import CompactionPolicy, Proposal
 from cluster.raft.replica import Replica, ReplicaSettings
 from cluster.tls.contexts import NodeTls, TlsFiles
-from fsm.ca import InitSeal
+from fsm.ca import InitConfig, InitSeal
 from fsm.commands import Applied, Rejected
 from fsm.leaves import RecordLeaves
 from fsm.ledger import LedgerReader, LedgerSummary
+from fsm.state import Area, State
 from tests.fakes import EventLog
 from tests.ports import free_ports
 from tests.unit.fsm import samples
@@ -163,10 +164,54 @@ async def test_follower_refuses_a_command_and_reads_what_was_committed(cluster: 
 async def test_blocking_query_on_a_follower_is_woken_by_a_write(cluster: Cluster) -> None:
     _, leader = await cluster.leader()
     _, follower = await cluster.follower()
-    waiting = asyncio.create_task(follower.wait_for_index(0, lambda state: state.ca_index, timeout=DEADLINE_SECONDS))
+    waiting = asyncio.create_task(woken(follower, 0, Area.CA))
     await leader.propose(InitSeal(samples.SEAL), timeout=DEADLINE_SECONDS)
     assert (await waiting).seal == samples.SEAL
-    assert (await follower.wait_for_index(99, lambda state: state.ca_index, timeout=0.01)).seal == samples.SEAL
+    late = await follower.wait_for_index(99, lambda state: state.ca_index, Area.CA, timeout=0.01)
+    assert late.seal == samples.SEAL
+
+
+async def woken(replica: Replica, index: int, area: Area) -> State:
+    """The state once the area is past this index. Fails if nobody tells, though the state would show it in the end."""
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        return await replica.wait_for_index(
+            index, lambda state: state.area_index(area), area, timeout=10 * DEADLINE_SECONDS
+        )
+
+
+async def test_change_of_one_area_wakes_nobody_who_waits_for_another(cluster: Cluster) -> None:
+    _, leader = await cluster.leader()
+    _, follower = await cluster.follower()
+    ca, leaves = (asyncio.create_task(follower.changed[area].wait()) for area in (Area.CA, Area.LEAVES))
+    await leader.propose(InitSeal(samples.SEAL), timeout=DEADLINE_SECONDS)
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        await ca
+    ca = asyncio.create_task(follower.changed[Area.CA].wait())
+    seen = asyncio.create_task(woken(follower, 0, Area.LEAVES))
+    await asyncio.sleep(0)
+    assert not leaves.done()
+    await cluster.record(20)
+    assert (await seen).leaf_index > 0
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        await leaves
+    assert not ca.done()
+    config = InitConfig(samples.config(), samples.provider_state())
+    await leader.propose(config, timeout=DEADLINE_SECONDS)
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        await ca
+
+
+async def test_no_waiter_misses_what_comes_while_it_looks(cluster: Cluster) -> None:
+    """Each waits for the certificate that is recorded meanwhile, with nothing after it that would wake it later."""
+    _, leader = await cluster.leader()
+    for number in range(1, 31):
+        before = leader.state.leaf_index
+        command = RecordLeaves(samples.ISSUER, (samples.record(number),))
+        waiting = [asyncio.create_task(woken(replica, before, Area.LEAVES)) for replica in cluster.running.values()]
+        result = await leader.propose(command, timeout=DEADLINE_SECONDS)
+        assert isinstance(result, Applied)
+        for state in await asyncio.gather(*waiting):
+            assert state.leaf_index == result.index
 
 
 async def test_others_go_on_when_the_leader_ends_and_it_catches_up_when_it_returns(cluster: Cluster) -> None:
