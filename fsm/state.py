@@ -49,9 +49,13 @@ class State:
         return f"{self.config.cluster_id}.consul" if self.config else ""
 
     @property
+    def config_index(self) -> int:
+        return self.config.modify_index if self.config else 0
+
+    @property
     def roots_watch_index(self) -> int:
         """What a watch on the roots is woken by: a change of configuration counts too, as in Consul."""
-        return max(self.roots_index, self.config.modify_index if self.config else 0)
+        return max(self.roots_index, self.config_index)
 
     def area_index(self, area: Area) -> int:
         """The state's index as of the last change in this area."""

@@ -1,9 +1,11 @@
 """Reading the replicated state."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
+from typing import Final
 
-from fsm.state import State
+from fsm.state import Area, State
 
 
 class ReadLevel(Enum):
@@ -13,9 +15,26 @@ class ReadLevel(Enum):
     STALE = auto()  # whatever this node has applied
 
 
-def roots_index(state: State) -> int:
-    """What a watch on the roots waits on. Given to `Service.watch` as it is: clients that wait on it are counted."""
-    return state.roots_watch_index
+class Watch(Enum):
+    """What a blocking query waits for."""
+
+    ROOTS = auto()
+    CONFIGURATION = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """What a watch means."""
+
+    index_of: Callable[[State], int]  # there is news once this is above the index that the client has seen
+    area: Area  # only a change in this area moves that index
+    is_counted: bool = False  # who waits is counted for the uptake of a published root
+
+
+WATCHED: Final[Mapping[Watch, Watched]] = {
+    Watch.ROOTS: Watched(lambda state: state.roots_watch_index, Area.CA, is_counted=True),
+    Watch.CONFIGURATION: Watched(lambda state: state.config_index, Area.CA),
+}
 
 
 @dataclass(frozen=True, slots=True)

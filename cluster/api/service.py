@@ -5,7 +5,7 @@ can do is forwarded, waits for a leader while none is known, and raises an error
 whether it was done.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -13,12 +13,11 @@ from cluster.api.backups import Meta
 from cluster.api.ca import ConfigUpdate, RotateRequest, RotationPlan, Steering, Uptake
 from cluster.api.facts import Digest
 from cluster.api.leaves import IssuedCert, LocalLeaf
-from cluster.api.reads import ReadLevel, ReadPoint
+from cluster.api.reads import ReadLevel, ReadPoint, Watch
 from cluster.api.servers import ClusterInfo
 from cluster.base.config import NodeConfig
 from cluster.base.telemetry import Metrics
 from fsm.ledger import LedgerQuery, LedgerRow
-from fsm.state import State
 
 
 class Service(Protocol):
@@ -33,10 +32,8 @@ class Service(Protocol):
         """Raises: NoLeader when no leader confirms in time (LINEARIZABLE only)."""
         ...
 
-    async def watch(
-        self, level: ReadLevel, index: int, of: Callable[[State], int], timeout_seconds: float
-    ) -> ReadPoint:
-        """A blocking query: `read`, then wait until `of(state)` is above `index`, or for the time-out."""
+    async def watch(self, level: ReadLevel, index: int, what: Watch, timeout_seconds: float) -> ReadPoint:
+        """A blocking query: `read`, then wait until the index of `what` is above `index`, or for the time-out."""
         ...
 
     # -- the CA

@@ -7,7 +7,7 @@ from typing import Final
 
 from aiohttp import web
 
-from cluster.api.reads import ReadLevel, ReadPoint
+from cluster.api.reads import ReadLevel, ReadPoint, Watch
 from cluster.api.service import Service
 from cluster.base.clock import Clock
 from cluster.base.log import Log
@@ -16,7 +16,6 @@ from cluster.http.body import MAX_BODY_BYTES
 from cluster.http.errors import StatusOf, standard_status
 from cluster.http.query import Query
 from cluster.http.transfers import Transfers
-from fsm.state import State
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +52,12 @@ class Route:
 API: Final = web.AppKey("api", Api)
 
 
-async def read_state(api: Api, request: web.Request, options: QueryOptions, of: Callable[[State], int]) -> ReadPoint:
-    """The state that a query asks for; `of` says which of its indexes a blocking query waits on."""
+async def read_state(api: Api, request: web.Request, options: QueryOptions, what: Watch) -> ReadPoint:
+    """The state that a query asks for; a blocking one waits for news of `what`."""
     service = api.service
     if options.index:
         timeout = options.timeout(api.rng)
-        return await api.waiters.wait(request, lambda: service.watch(options.level, options.index, of, timeout))
+        return await api.waiters.wait(request, lambda: service.watch(options.level, options.index, what, timeout))
     point = await service.read(options.level)
     if options.max_stale_ms and point.last_contact_ms > options.max_stale_ms:
         return await service.read(ReadLevel.LINEARIZABLE)

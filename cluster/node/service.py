@@ -8,7 +8,7 @@ import hashlib
 import json
 import random
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +19,7 @@ from cluster.api.backups import Meta
 from cluster.api.ca import ConfigUpdate, RotateRequest, RotationPlan, Steering, Uptake
 from cluster.api.facts import Digest
 from cluster.api.leaves import IssuedCert, LocalLeaf
-from cluster.api.reads import ReadLevel, ReadPoint, roots_index
+from cluster.api.reads import WATCHED, ReadLevel, ReadPoint, Watch
 from cluster.api.servers import ClusterInfo
 from cluster.backup.restore import Snapshots
 from cluster.base.clock import Clock
@@ -111,13 +111,11 @@ class NodeService:
             await self._replica.read_barrier(timeout=self._wait_seconds)
         return self._point()
 
-    async def watch(
-        self, level: ReadLevel, index: int, of: Callable[[State], int], timeout_seconds: float
-    ) -> ReadPoint:
-        point = await self.read(level)
-        if of(point.state) <= index:
-            with self._watchers.waiting(index) if of is roots_index else contextlib.nullcontext():
-                await self._replica.wait_for_index(index, of, Area.CA, timeout=timeout_seconds)
+    async def watch(self, level: ReadLevel, index: int, what: Watch, timeout_seconds: float) -> ReadPoint:
+        point, watched = await self.read(level), WATCHED[what]
+        if watched.index_of(point.state) <= index:
+            with self._watchers.waiting(index) if watched.is_counted else contextlib.nullcontext():
+                await self._replica.wait_for_index(index, watched.index_of, watched.area, timeout=timeout_seconds)
         return self._point()
 
     def _point(self) -> ReadPoint:

@@ -9,7 +9,7 @@ from typing import Any, Final
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
-from cluster.api.reads import ReadLevel, ReadPoint, roots_index
+from cluster.api.reads import ReadLevel, ReadPoint, Watch
 from cluster.base.errors import BadRequest, InternalError, NoLeader, NotReady
 from cluster.http.blocking import (
     MAX_WAIT_SECONDS,
@@ -153,7 +153,7 @@ async def _roots_point(api: Api, request: web.Request, options: QueryOptions) ->
         timeout = options.timeout(api.rng)
         return await api.waiters.wait(
             request,
-            lambda: api.service.watch(ReadLevel.STALE, options.index, roots_index, timeout),
+            lambda: api.service.watch(ReadLevel.STALE, options.index, Watch.ROOTS, timeout),
         )
     if options.level is ReadLevel.LINEARIZABLE and not options.is_cached:
         try:

@@ -6,6 +6,7 @@ from typing import Final
 from aiohttp import web
 
 from cluster.api.ca import ConfigUpdate
+from cluster.api.reads import Watch
 from cluster.base.errors import BadRequest, InternalError
 from cluster.http.blocking import point_headers, query_options
 from cluster.http.body import (
@@ -25,7 +26,6 @@ from cluster.http.render import empty_response, json_response, sorted_maps
 from cluster.http.routes.roots import require_connect
 from cluster.http.routes.rotation import wait_seconds
 from fsm.ca import CAConfig
-from fsm.state import State
 
 _ALIASES: Final = {"force_without_cross_signing": "forcewithoutcrosssigning"}
 _DIRECT, _STAGED = "direct", "staged"
@@ -34,7 +34,7 @@ _DIRECT, _STAGED = "direct", "staged"
 async def get_configuration(api: Api, request: web.Request, query: Query) -> web.Response:
     options = query_options(query)
     require_connect(api)
-    point = await read_state(api, request, options, _config_index)
+    point = await read_state(api, request, options, Watch.CONFIGURATION)
     config = point.state.config
     if config is None:
         raise InternalError("CA has not finished initializing")
@@ -71,10 +71,6 @@ def _is_staged(fields: Fields) -> bool:
     if mode not in ("", _DIRECT, _STAGED):
         raise BadRequest(f"RotationMode = {shown(mode)}: must be {_STAGED}, {_DIRECT} or empty")
     return mode == _STAGED
-
-
-def _config_index(state: State) -> int:
-    return state.config.modify_index if state.config else 0
 
 
 def _config_object(config: CAConfig) -> dict[str, object]:

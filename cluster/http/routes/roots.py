@@ -4,7 +4,7 @@ from typing import Final
 
 from aiohttp import web
 
-from cluster.api.reads import roots_index
+from cluster.api.reads import Watch
 from cluster.base.errors import BadRequest, InternalError
 from cluster.http.blocking import point_headers, query_options
 from cluster.http.context import Api, Route, read_state
@@ -21,7 +21,7 @@ async def get_roots(api: Api, request: web.Request, query: Query) -> web.Respons
     is_pem = _wants_pem(query)
     options = query_options(query)
     require_connect(api)
-    point = await read_state(api, request, options, roots_index)
+    point = await read_state(api, request, options, Watch.ROOTS)
     require_config(point.state)
     headers = point_headers(point, point.state.roots_watch_index, options)
     if is_pem:

@@ -5,11 +5,12 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cluster.api.ca import ConfigUpdate
-from cluster.api.reads import ReadLevel
+from cluster.api.reads import ReadLevel, Watch
 from cluster.backup.restore import Snapshots
 from cluster.base.config import ConnectSection, parse_config
 from cluster.base.errors import CommitUnknown, InternalError, NoLeader, NotReady, StaleIndex
@@ -18,6 +19,7 @@ from fsm.ca import SetConfig
 from fsm.commands import Command
 from fsm.leaves import RecordLeaves
 from fsm.ledger import LedgerQuery
+from fsm.state import State
 from providers.errors import CSRRejected
 from providers.pki.x509 import load_cert
 from tests.unit.cluster_core.csrs import service_csr
@@ -280,12 +282,36 @@ async def test_without_a_leader_only_stale_reads_are_answered(whole: Cluster) ->
 
 async def test_watch_ends_with_a_change_or_with_its_time(whole: Cluster) -> None:
     service, index = whole.services["c"], whole.raft.state.roots_watch_index
-    point = await service.watch(ReadLevel.STALE, index, lambda state: state.roots_watch_index, 0.01)
+    point = await service.watch(ReadLevel.STALE, index, Watch.ROOTS, 0.01)
     assert point.state.roots_watch_index == index
-    watching = asyncio.ensure_future(service.watch(ReadLevel.STALE, index, lambda state: state.roots_watch_index, 30))
+    watching = asyncio.ensure_future(service.watch(ReadLevel.STALE, index, Watch.ROOTS, 30))
     await asyncio.sleep(0)
     await whole.services["a"].configure(update({"LeafCertTTL": "24h"}))
-    assert (await watching).state.roots_watch_index > index
+    async with asyncio.timeout(10):
+        assert (await watching).state.roots_watch_index > index
+
+
+@pytest.mark.parametrize(("what", "counted"), [(Watch.ROOTS, (1, 1)), (Watch.CONFIGURATION, (0, 0))])
+async def test_only_who_waits_for_the_roots_is_counted_and_only_while_it_waits(
+    whole: Cluster, monkeypatch: pytest.MonkeyPatch, what: Watch, counted: tuple[int, int]
+) -> None:
+    """A published root is activated when those who are counted have seen it."""
+    node, index = whole.nodes["c"], whole.raft.state.index
+    found: list[tuple[int, int]] = []
+    wait = node.replica.wait_for_index
+
+    async def counting(*arguments: Any, **options: Any) -> State:
+        found.append(node.watchers.count(index))
+        return await wait(*arguments, **options)
+
+    monkeypatch.setattr(node.replica, "wait_for_index", counting)
+    watching = asyncio.ensure_future(whole.services["c"].watch(ReadLevel.STALE, index, what, 30))
+    await eventually(lambda: found)
+    await whole.services["a"].configure(update({"LeafCertTTL": "24h"}))
+    async with asyncio.timeout(10):
+        assert (await watching).state.config_index > index
+    assert found == [counted]
+    assert node.watchers.count(0) == (0, 0)
 
 
 # -- local services

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from cluster.api.backups import Meta
 from cluster.api.ca import ConfigUpdate, RotateRequest, RotationPlan, Steering, Uptake
 from cluster.api.facts import Digest
 from cluster.api.leaves import IssuedCert, LocalLeaf
-from cluster.api.reads import ReadLevel, ReadPoint
+from cluster.api.reads import WATCHED, ReadLevel, ReadPoint, Watch
 from cluster.api.servers import ClusterInfo, ServerInfo
 from cluster.backup.file import SnapshotInvalid
 from cluster.base.config import NodeConfig, parse_config
@@ -131,13 +131,11 @@ class FakeService:
             raise NoLeader("no leader is known")
         return ReadPoint(self.state, self.has_leader, self.last_contact_ms)
 
-    async def watch(
-        self, level: ReadLevel, index: int, of: Callable[[State], int], timeout_seconds: float
-    ) -> ReadPoint:
+    async def watch(self, level: ReadLevel, index: int, what: Watch, timeout_seconds: float) -> ReadPoint:
         self._called("watch", level, index, timeout_seconds)
         try:
             async with asyncio.timeout(timeout_seconds), self._news:
-                await self._news.wait_for(lambda: of(self.state) > index)
+                await self._news.wait_for(lambda: WATCHED[what].index_of(self.state) > index)
         except TimeoutError:
             pass
         return ReadPoint(self.state, self.has_leader, self.last_contact_ms)

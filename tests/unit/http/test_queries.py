@@ -23,7 +23,8 @@ def waiting_on(api: Running) -> float | None:
 
 @pytest.mark.parametrize("path", [ROOTS, AGENT_ROOTS])
 async def test_a_blocking_query_returns_when_the_roots_change(api: Running, path: str) -> None:
-    waiting = asyncio.create_task(api.get(f"{path}?index=5&wait=5s"))
+    # For longer than `get` waits: a query that only its time has ended does not pass.
+    waiting = asyncio.create_task(api.get(f"{path}?index=5&wait=1m"))
     await until(lambda: any(name == "watch" for name, _ in api.service.calls))
     assert waiting_on(api) == 1
     await api.service.change(roots=(root("r2"),), roots_index=6)
@@ -42,7 +43,7 @@ async def test_an_index_that_is_behind_returns_at_once(api: Running) -> None:
 
 
 async def test_the_configuration_can_be_watched_too(api: Running) -> None:
-    waiting = asyncio.create_task(api.get("/v1/connect/ca/configuration?index=3&wait=5s"))
+    waiting = asyncio.create_task(api.get("/v1/connect/ca/configuration?index=3&wait=1m"))
     await until(lambda: api.service.calls)
     await api.put("/v1/connect/ca/configuration", {"Provider": "consul", "Config": {"LeafCertTTL": "1h"}})
     assert (await waiting).json()["Config"] == {"LeafCertTTL": "1h"}
