@@ -347,10 +347,6 @@ class LedgerReader:
         row = self._db.execute(f"SELECT {_COLUMNS} FROM {_JOIN} WHERE serial = ?", (serial,)).fetchone()
         return _ledger_row(row) if row else None
 
-    def find_request(self, request_id: bytes) -> LedgerRow | None:
-        row = self._db.execute(f"SELECT {_COLUMNS} FROM {_JOIN} WHERE request_id = ?", (request_id,)).fetchone()
-        return _ledger_row(row) if row else None
-
     def search(self, query: LedgerQuery) -> list[LedgerRow]:
         """At most `limit` rows behind `after`."""
         conditions = ["cert.id > ?"]

@@ -68,8 +68,6 @@ def test_added_record_is_found_by_its_serial(ledger: Ledger, reader: LedgerReade
     assert ledger.add(17, 40, ISSUER, [issued]) == ()
     ledger.commit(17)
     assert reader.find(issued.serial) == LedgerRow(40, issued, ISSUER, 17)
-    assert reader.find_request(b"r" * 16) == LedgerRow(40, issued, ISSUER, 17)
-    assert reader.find_request(b"s" * 16) is None
     assert reader.find(issued.serial + b"\0") is None
 
 
