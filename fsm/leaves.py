@@ -1,7 +1,9 @@
 """Issued certificates: what is recorded about each, and the commands of their record. The record is `fsm.ledger`."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Final
 
 
 class LeafKind(IntEnum):
@@ -16,6 +18,10 @@ class LeafKind(IntEnum):
     @property
     def label(self) -> str:
         return self.name.lower().replace("_", "-")
+
+
+#: By the label that clients use.
+LEAF_KINDS: Final[Mapping[str, LeafKind]] = {kind.label: kind for kind in LeafKind}
 
 
 @dataclass(frozen=True, slots=True)

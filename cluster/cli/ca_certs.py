@@ -11,7 +11,7 @@ from cluster.cli.arguments import Subcommands, whole_number
 from cluster.cli.output import note, print_json, print_table
 from cluster.client.api import objects
 from cluster.client.errors import CommandError, Exit, failing_as
-from fsm.leaves import LeafKind
+from fsm.leaves import LEAF_KINDS
 
 _CERTS: Final = "/v1/connect/ca/certs"
 _COLUMNS: Final = ("SerialNumber", "Kind", "Service", "SpiffeID", "ValidBefore", "RequestedBy")
@@ -35,7 +35,7 @@ def add_parser(subcommands: Subcommands) -> None:
     parser.add_argument("serial", metavar="SERIAL", nargs="?", help="show this one: hex, with or without colons")
     parser.add_argument("--service", metavar="NAME", help="issued for this service")
     parser.add_argument("--spiffe-id", metavar="URI", help="issued for this SPIFFE ID")
-    parser.add_argument("--kind", choices=[kind.label for kind in LeafKind], help="what it was issued for")
+    parser.add_argument("--kind", choices=[*LEAF_KINDS], help="what it was issued for")
     parser.add_argument("--issuer", metavar="KEY-ID", help="signed by this key: a root's SigningKeyID")
     parser.add_argument(
         "--expires-before",

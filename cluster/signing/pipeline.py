@@ -16,7 +16,7 @@ from cluster.base.log import Log
 from cluster.base.telemetry import Metrics
 from cluster.signing.pool import WorkerPool
 from fsm.commands import Applied, Command, Rejected
-from fsm.leaves import LeafKind, LeafRecord, RecordLeaves
+from fsm.leaves import LEAF_KINDS, LeafRecord, RecordLeaves
 from fsm.ledger import LedgerRow
 from providers.api import IssuedLeaf
 from providers.errors import ProviderError
@@ -24,8 +24,6 @@ from providers.errors import ProviderError
 MAX_BATCH: Final = 32
 _BATCHES_PER_WORKER: Final = 2
 _COMMIT_SECONDS: Final = 10.0
-
-KINDS: Final = {kind.label: kind for kind in LeafKind}
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +220,7 @@ def _record(request: _Request, leaf: IssuedLeaf) -> LeafRecord:
     serial = minimal(leaf.serial)
     return LeafRecord(
         serial=serial,
-        kind=KINDS[leaf.kind],
+        kind=LEAF_KINDS[leaf.kind],
         name=leaf.name,
         spiffe_id=leaf.spiffe_id,
         public_key_sha256=leaf.public_key_sha256,

@@ -13,13 +13,12 @@ from cluster.http.context import Api, Route
 from cluster.http.errors import read_status
 from cluster.http.query import Query, refuse_unknown, shown
 from cluster.http.render import colon_hex, json_response, rfc3339
-from fsm.leaves import LeafKind
+from fsm.leaves import LEAF_KINDS, LeafKind
 from fsm.ledger import LedgerQuery, LedgerRow
 
 MAX_LIMIT: Final = 1000
 _DEFAULT_LIMIT: Final = 100
 _FILTERS: Final = ("service", "spiffe_id", "kind", "issuer", "expires_before", "limit", "after")
-_KINDS: Final = {kind.label: kind for kind in LeafKind}
 #: RFC 5280 allows 20 bytes of serial; key ids are hashes. Longer ones are nobody's.
 _MAX_HEX: Final = 128
 _HEX: Final = re.compile(r"[0-9A-Fa-f]+|[0-9A-Fa-f]{1,2}(:[0-9A-Fa-f]{1,2})+")
@@ -93,9 +92,9 @@ def _hex(name: str, text: str) -> bytes:
 def _kind(text: str | None) -> LeafKind | None:
     if text is None:
         return None
-    if text not in _KINDS:
-        raise BadRequest(f"Invalid kind {shown(text)}: must be one of {', '.join(_KINDS)}")
-    return _KINDS[text]
+    if text not in LEAF_KINDS:
+        raise BadRequest(f"Invalid kind {shown(text)}: must be one of {', '.join(LEAF_KINDS)}")
+    return LEAF_KINDS[text]
 
 
 def _number(query: Query, name: str, default: int, least: int, most: int) -> int:

@@ -10,7 +10,7 @@ from cluster.http.query import Query
 from cluster.http.render import json_response
 from cluster.http.routes.rotation import ACTIONS
 from fsm.ca import RotationPhase
-from fsm.leaves import LeafKind
+from fsm.leaves import LEAF_KINDS
 
 _Json = dict[str, Any]
 
@@ -256,7 +256,7 @@ _SCHEMAS: Final[_Json] = {
     },
     "CertRecord": _object(
         SerialNumber=_text("colon-hex"),
-        Kind={"type": "string", "enum": [kind.label for kind in LeafKind]},
+        Kind={"type": "string", "enum": [*LEAF_KINDS]},
         Service=_text("service or node name"),
         SpiffeID=_text(),
         IssuerKeyID=_text("colon-hex"),
@@ -395,7 +395,7 @@ _PATHS: Final[_Json] = {
             _json(_object(Certs=_list(_ref("CertRecord")), Next=_nullable(_text("cursor for `after`")))),
             _parameter("service", "service name"),
             _parameter("spiffe_id", "SPIFFE ID"),
-            _parameter("kind", "what it was issued for", {"type": "string", "enum": [k.label for k in LeafKind]}),
+            _parameter("kind", "what it was issued for", {"type": "string", "enum": [*LEAF_KINDS]}),
             _parameter("issuer", "key id of the signer, hex with or without colons"),
             _parameter("expires_before", "RFC 3339 or Unix seconds"),
             _parameter("limit", "1 to 1000; default 100", _number()),
