@@ -225,12 +225,11 @@ class Provider(Protocol):
         """
         ...
 
-    def cleanup(self, successor: ProviderSettings | None) -> None:
-        """Remove what this provider made in its backend and nobody needs any more; may be called twice.
+    def cleanup(self) -> None:
+        """Remove all that this provider made in its backend for the CA of its state; may be called twice.
 
-        `successor` is the configuration that replaces this one, with its state; None when this one never came into
-        use, or when what replaced it does not matter any more. What another configuration uses, or somebody else has
-        made, stays. Raises: ProviderUnavailable when something stays behind, for the caller to report.
+        That CA has never come into use, or is not needed any more by what replaced it. What another CA uses, or
+        somebody else has made, stays. Raises: ProviderUnavailable when something stays, for the caller to report.
         """
         ...
 

@@ -103,7 +103,7 @@ class Host:
         return self._providers[key].cross_sign(CrossSignRequest(cert_pem, number, now, not_after))
 
     def cleanup(self, key: str) -> None:
-        self._providers[key].cleanup(None)
+        self._providers[key].cleanup()
 
     def sign_leaves(
         self, key: str, trust_domain: str, datacenter: str, now: int, requests: list[tuple[str, bytes]]

@@ -228,7 +228,7 @@ class BuiltinProvider:
         """None: all that can go wrong here shows when something is asked for."""
         return ()
 
-    def cleanup(self, successor: ProviderSettings | None) -> None:
+    def cleanup(self) -> None:
         """Nothing to do: the keys are in the state, and the caller forgets that when rollback is over."""
 
     def close(self) -> None:

@@ -275,12 +275,9 @@ class VaultProvider:
 
     # --- end ------------------------------------------------------------------------------------------------------
 
-    def cleanup(self, successor: ProviderSettings | None) -> None:
+    def cleanup(self) -> None:
         state = self._state
         if state is None or self._client is None:
-            return
-        if successor is not None and self._is_continued_by(successor, state):
-            _require_none(self._remove(state.superseded))
             return
         held = [*state.superseded, *([state.signing] if state.signing else [])]
         if state.pending:
@@ -302,14 +299,6 @@ class VaultProvider:
         mount = self._mount(place)
         if mount.is_made_for(INTERMEDIATE_DESCRIPTION) and not _is_in_use(mount, ours):
             mount.disable()
-
-    def _is_continued_by(self, successor: ProviderSettings, state: VaultState) -> bool:
-        """Whether the next configuration is the same CA, and so signs with the same issuer."""
-        try:
-            config = VaultConfig.parse(successor.config, is_primary=successor.is_primary)
-            return state.fits(config, successor.cluster_id.lower(), is_primary=successor.is_primary)
-        except ConfigInvalid:
-            return False  # another provider's
 
     def _left_behind(self, state: VaultState, signing: Held | None, generation: int) -> list[Held]:
         """Beside what the state knows of; nothing where Vault does not let us look."""

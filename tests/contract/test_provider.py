@@ -458,8 +458,8 @@ def test_fresh_configuration_has_no_root_to_take_over(bench: Bench) -> None:
 
 def test_cleaning_up_and_closing_twice_does_no_harm(bench: Bench) -> None:
     ca = bench.primary()
-    ca.provider.cleanup(ca.settings)
-    ca.provider.cleanup(None)
+    ca.provider.cleanup()
+    ca.provider.cleanup()
     ca.provider.close()
     ca.provider.close()
 

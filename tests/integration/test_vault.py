@@ -85,6 +85,33 @@ def wait_until(is_so: Callable[[], bool]) -> None:
         time.sleep(0.1)
 
 
+class MovedClock:
+    """The real time, moved on where a test would have to wait."""
+
+    def __init__(self) -> None:
+        self._ahead = 0.0
+
+    def __call__(self) -> float:
+        return time.monotonic() + self._ahead
+
+    def advance(self, seconds: float) -> None:
+        self._ahead += seconds
+
+
+@pytest.fixture
+def clock() -> MovedClock:
+    return MovedClock()
+
+
+@pytest.fixture
+def moved(server: VaultServer, clock: MovedClock) -> Iterator[Bench]:
+    """Providers whose upkeep goes by `clock`."""
+    bench = Bench(Subject("vault", lambda: VaultProvider(clock=clock), server.config))
+    yield bench
+    for provider in bench.made:
+        provider.close()
+
+
 def can_sign(ca: CA) -> bool:
     try:
         ca.leaf()
@@ -122,7 +149,7 @@ def test_documented_policy_is_enough_for_everything(bench: Bench, server: VaultS
     secondary.leaf()
     _, state = ca.provider.renew_signing_cert()
     renewed = bench.provider(replace(ca.settings, state=state))
-    renewed.cleanup(None)
+    renewed.cleanup()
     with pytest.raises(Refused):
         server.call("GET", f"sys/mounts/{mount_of(ca, 'IntermediatePKIPath')}")
 
@@ -139,7 +166,7 @@ def test_mounts_managed_by_others_are_used_and_left_alone(bench: Bench, server: 
     leaf = ca.leaf()
     verify.verify_leaf(ca.served(leaf), {"theirs": [theirs]}, now=bench.now, spiffe_id=ca.uri())
     assert not ca.provider.supports_cross_signing()
-    ca.provider.cleanup(None)
+    ca.provider.cleanup()
     assert server.issuers(intermediate) == server.keys(intermediate) == []
     assert server.call("GET", f"sys/mounts/{intermediate}")["type"] == "pki"
 
@@ -622,8 +649,10 @@ def test_replaced_root_is_reported(bench: Bench, server: VaultServer) -> None:
 # --- one intermediate for each need -------------------------------------------------------------------------------
 
 
-def test_elections_and_renewals_leave_one_intermediate_behind(bench: Bench, server: VaultServer) -> None:
-    ca = bench.primary()
+def test_elections_and_renewals_leave_one_intermediate_behind(
+    moved: Bench, clock: MovedClock, server: VaultServer
+) -> None:
+    ca = moved.primary()
     mount = mount_of(ca, "IntermediatePKIPath")
     for _ in range(3):
         ca.reopened().generate_root()
@@ -634,22 +663,23 @@ def test_elections_and_renewals_leave_one_intermediate_behind(bench: Bench, serv
         ca.provider = ca.reopened()
         ca.leaf()
     assert len(server.issuers(mount)) == len(server.keys(mount)) == 2
-    ca.provider.cleanup(ca.settings)
-    assert len(server.issuers(mount)) == len(server.keys(mount)) == 1
+    clock.advance(61)
+    wait_until(lambda: len(server.issuers(mount)) == len(server.keys(mount)) == 1)
     default = server.call("GET", f"{mount}/config/issuers")["data"]["default"]
     assert [default] == server.issuers(mount)
 
 
-def test_secondary_keeps_one_intermediate(bench: Bench, server: VaultServer) -> None:
-    primary = bench.primary()
-    secondary = bench.secondary(primary)
+def test_secondary_keeps_one_intermediate(moved: Bench, clock: MovedClock, server: VaultServer) -> None:
+    primary = moved.primary()
+    secondary = moved.secondary(primary)
     mount = mount_of(secondary, "IntermediatePKIPath")
     for number in range(3):
         csr, _ = secondary.provider.generate_intermediate_csr()
-        request = IntermediateRequest(csr, pki.serial(number), bench.now)
+        request = IntermediateRequest(csr, pki.serial(number), moved.now)
         answer = primary.provider.sign_intermediate(request)
         _, state = secondary.provider.set_intermediate(answer, primary.chain.root_pem)
         secondary.settings = replace(secondary.settings, state=state)
-        secondary.provider.cleanup(secondary.settings)
+        secondary.provider = secondary.reopened()
+        clock.advance(61)
+        wait_until(lambda: len(server.issuers(mount)) == len(server.keys(mount)) == 1)
         secondary.leaf()
-        assert len(server.issuers(mount)) == len(server.keys(mount)) == 1

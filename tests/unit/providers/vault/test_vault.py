@@ -104,7 +104,7 @@ def test_root_of_an_operator_is_adopted_and_never_removed(caller: Caller) -> Non
     provider, chain = caller.primary()
     assert chain.root_pem == pki.pem(theirs.issuers["top"][1])
     verify.verify_ca(chain, trust_domain=pki.TRUST_DOMAIN, now=caller.now)
-    provider.cleanup(None)
+    provider.cleanup()
     assert set(caller.vault.mounts) == {"root"}
 
 
@@ -235,10 +235,13 @@ def test_what_cannot_be_removed_is_said_and_does_not_stop_a_renewal(modern: Call
         modern.clock.advance(61)
         provider._look_after()
     with pytest.raises(ProviderUnavailable, match="does not let us remove what is not needed any more: issuer-"):
-        provider.cleanup(modern.settings())
+        provider.cleanup()
     modern.vault.denied = set()
-    provider.cleanup(modern.settings())
+    modern.clock.advance(61)
+    provider._look_after()
     assert len(modern.vault.mounts["int"].issuers) == len(modern.vault.mounts["int"].keys) == 1
+    provider.cleanup()
+    assert set(modern.vault.mounts) == {"root"}
 
 
 def test_two_cas_share_a_mount_for_intermediates(modern: Caller) -> None:
@@ -248,11 +251,11 @@ def test_two_cas_share_a_mount_for_intermediates(modern: Caller) -> None:
     new, chain = modern.primary(RootPKIPath="root2")
     assert old.sign_leaf(modern.request()).issuer_key_id != new.sign_leaf(modern.request()).issuer_key_id
     modern.state = old_state
-    modern.provider().cleanup(None)
+    modern.provider().cleanup()
     new.sign_leaf(modern.request())
     assert [pki.pem(cert) for _, cert in modern.vault.mounts["int"].issuers.values()] == [chain.signing_cert_pem]
-    new.cleanup(None)
-    new.cleanup(None)
+    new.cleanup()
+    new.cleanup()
     assert set(modern.vault.mounts) == {"root", "root2"}
 
 
@@ -631,7 +634,7 @@ def test_second_certificate_of_a_key_goes_with_it(modern: Caller) -> None:
     assert key_id not in mount.keys
     assert chain != modern.provider().chain()
     modern.provider().renew_signing_cert()  # cut off
-    modern.provider().cleanup(None)
+    modern.provider().cleanup()
     assert "int" not in modern.vault.mounts
 
 
@@ -645,7 +648,7 @@ def test_ca_that_was_given_up_leaves_nothing_behind(modern: Caller, *, is_shared
     provider = modern.provider(**config)
     modern.state = provider.prepare_root(pki.intent(number=2, not_before=modern.now))
     provider.generate_root()  # and the rotation is given up
-    modern.provider(**config).cleanup(None)
+    modern.provider(**config).cleanup()
     assert "newint" not in modern.vault.mounts
     if is_shared:
         mount = modern.vault.mounts["int"]
@@ -670,6 +673,14 @@ def test_mount_that_is_left_goes_with_the_last_key_in_it(modern: Caller, *, is_s
     assert ("int" in modern.vault.mounts) == is_shared
     assert len(modern.vault.mounts["other"].issuers) == 1
     renewed.sign_leaf(modern.request())
+
+
+def test_clean_up_removes_what_was_superseded_in_another_mount(modern: Caller) -> None:
+    modern.primary()
+    _, modern.state = modern.provider(IntermediatePKIPath="other").renew_signing_cert()
+    assert {"int", "other"} <= set(modern.vault.mounts)
+    modern.provider(IntermediatePKIPath="other").cleanup()
+    assert set(modern.vault.mounts) == {"root"}
 
 
 def test_root_that_a_mount_has_already_is_known_before_it_is_taken_over(caller: Caller) -> None:
