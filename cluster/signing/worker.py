@@ -94,16 +94,16 @@ class Host:
         return list(self._provider(key).warnings())
 
     def supports_cross_signing(self, key: str) -> bool:
-        return self._providers[key].supports_cross_signing()
+        return self._provider(key).supports_cross_signing()
 
     def cross_sign(self, key: str, cert_pem: str, serial: bytes, now: int, not_after: int) -> str:
         from providers.api import CrossSignRequest
 
         number = int.from_bytes(serial, "big")
-        return self._providers[key].cross_sign(CrossSignRequest(cert_pem, number, now, not_after))
+        return self._provider(key).cross_sign(CrossSignRequest(cert_pem, number, now, not_after))
 
     def cleanup(self, key: str) -> None:
-        self._providers[key].cleanup()
+        self._provider(key).cleanup()
 
     def sign_leaves(
         self, key: str, trust_domain: str, datacenter: str, now: int, requests: list[tuple[str, bytes]]
