@@ -41,7 +41,7 @@ from fsm.ca import (
 )
 from fsm.duties import prunable
 from fsm.state import State
-from providers.errors import ProviderError
+from providers.errors import NotInitialized, ProviderError
 from providers.pki import verify
 from providers.pki.x509 import load_cert, split_bundle
 
@@ -98,10 +98,14 @@ class Rotator:
         opened = self._opener.opened(state)
         if is_forced or self._is_expired(opened.root):
             return UNLINKED
-        if not self._replica.leadership.is_ready:
-            raise NotLeader("this node does not lead any more")
+        self._require_leadership()
         await self._authority.adopt(state)
-        if not await self._pool.supports_cross_signing(opened.config.provider_id):
+        try:
+            can_cross_sign = await self._pool.supports_cross_signing(opened.config.provider_id)
+        except NotInitialized:
+            self._require_leadership()  # with which the keys have gone
+            raise
+        if not can_cross_sign:
             raise InternalError(NO_CROSS_SIGNING)
         return planned_chain(opened, state.roots, provider, root_bytes)
 
@@ -226,7 +230,11 @@ class Rotator:
             self._log("root.pruned", root=root.root_id)
 
     async def give_up(self, state: State, reason: str) -> None:
-        """Everything is as it was before; what the new provider made is removed."""
+        """Everything is as it was before; what the new provider made is removed.
+
+        Raises: NotLeader, before anything is removed: the next leader goes on with it. Else as `commit`.
+        """
+        self._require_leadership()
         rotation = state.rotation
         assert rotation is not None
         sealed = state.provider_state(rotation.config.provider_id)
@@ -249,6 +257,10 @@ class Rotator:
         await commit(self._replica, AdvanceRotation(state.ca_index, changed, sealed))
 
     # -- inside
+
+    def _require_leadership(self) -> None:
+        if not self._replica.leadership.is_ready:
+            raise NotLeader("this node does not lead any more")
 
     async def _configure(self, opened: OpenedRotation) -> None:
         target = opened.rotation.config

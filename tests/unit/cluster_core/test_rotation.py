@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from cluster.base.errors import AnswerLost, CommitUnknown, InternalError, Refused
+from cluster.api.ca import RotateRequest
+from cluster.base.errors import AnswerLost, CommitUnknown, InternalError, NotLeader, Refused
 from cluster.base.telemetry import Metrics
 from cluster.ca.chain_limits import MAX_CHAIN_LINKS
 from cluster.ca.records import open_record
@@ -20,7 +21,7 @@ from cluster.signing.pipeline import minimal
 from cluster.signing.serials import new_serial
 from fsm.ca import AbortRotation, AdvanceRotation, BeginRotation, CARoot, FinishRotation, SetRoots
 from fsm.commands import Command
-from providers.errors import ChainInvalid, ProviderUnavailable
+from providers.errors import ChainInvalid, NotInitialized, ProviderUnavailable
 from providers.pki import keys, verify
 from tests.unit.cluster_core.fake_cluster import (
     FakeCluster,
@@ -235,6 +236,24 @@ async def test_root_that_expired_a_moment_ago_is_not_asked_for_by_the_check(node
     assert old is not None
     node.clock.advance(old.not_after + 0.5 - node.clock.now())
     await rotate(node, {"PrivateKeyBits": 384})
+
+
+async def test_plan_that_is_asked_while_leadership_ends_is_for_the_next_leader(nodes: list[Node]) -> None:
+    old = nodes[0]
+    old.worker.held = {"supports_cross_signing"}
+    plan = asyncio.ensure_future(old.operator_rotation.plan(RotateRequest()))
+    await eventually(lambda: "supports_cross_signing" in old.worker.calls)
+    old.cluster.elect("b")
+    await eventually(lambda: "leader.lost" in old.log.names())
+    old.worker.gate.set()
+    with pytest.raises(NotLeader):
+        await plan
+
+
+async def test_leader_without_its_keys_says_so(node: Node) -> None:
+    node.worker.failures["supports_cross_signing"] = NotInitialized("provider not initialized")
+    with pytest.raises(NotInitialized):
+        await node.operator_rotation.plan(RotateRequest())
 
 
 async def test_provider_that_answers_with_the_active_root_ends_the_rotation(node: Node) -> None:

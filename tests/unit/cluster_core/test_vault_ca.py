@@ -444,6 +444,30 @@ async def test_root_that_was_replaced_in_vault_is_repaired_by_force(node: Node, 
     assert_trusted(node, await sign(node), active(node.cluster))
 
 
+async def test_leader_that_was_deposed_in_a_step_removes_nothing_that_the_next_one_uses(
+    nodes: list[Node], vault: FakeVault
+) -> None:
+    """Its keys have gone with the leadership, and that is no reason to give the rotation up."""
+    old, new = nodes[:2]
+    old.worker.held = {"cross_sign"}
+    rotation_id = await put(
+        old, update({**CONFIG, "RootPKIPath": "other", "IntermediatePKIPath": "otherint"}, provider="vault")
+    )
+    await eventually(lambda: "cross_sign" in old.worker.calls)
+    old.cluster.elect(new.name)
+    await new.reconfigurer.wait_for_rotation(rotation_id)
+    await old.pool.forget_all()
+    old.worker.gate.set()
+    await eventually(lambda: "leader.lost" in old.log.names())
+    assert "cleanup" not in old.worker.calls
+    last = old.cluster.state.last_rotation
+    assert last is not None
+    assert last.reason == ""
+    await eventually(lambda: not new.authority.is_behind(new.cluster.state))
+    assert_trusted(new, await sign(new))
+    assert len(vault.mounts["otherint"].issuers) == len(vault.mounts["otherint"].keys) == 1
+
+
 async def test_root_of_vault_is_not_rotated_by_itself_and_nothing_is_left_of_the_attempt(
     node: Node, vault: FakeVault, later: Callable[[float], None]
 ) -> None:
