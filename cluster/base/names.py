@@ -4,6 +4,8 @@ import ipaddress
 import re
 from typing import Final
 
+#: What a log entry, a snapshot and a message between nodes have room for.
+MAX_ADDRESS_LENGTH: Final = 255
 _NODE_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
@@ -25,4 +27,5 @@ def is_address(text: str) -> bool:
     host, _, port = text.rpartition(":")
     has_port = port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) < 65536
     is_bracketed = host.startswith("[") and host.endswith("]")
-    return has_port and bool(host) and len(text) <= 255 and (":" not in host or is_bracketed)
+    is_plain = len(text) <= MAX_ADDRESS_LENGTH and text.isprintable() and " " not in text
+    return has_port and bool(host) and is_plain and (":" not in host or is_bracketed)

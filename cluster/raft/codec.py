@@ -10,6 +10,7 @@ from typing import Any, Final, NoReturn
 
 import msgpack
 
+from cluster.base.names import MAX_ADDRESS_LENGTH
 from cluster.raft.membership import MAX_NAME_LENGTH, ChangeKind, Member, MembershipChange
 
 Message = dict[str, Any]
@@ -73,10 +74,10 @@ def unpack_change(command: bytes) -> MembershipChange | None:
     if not (isinstance(value, list) and len(value) == 6 and value[0] == _ENTRY_VERSION):
         raise MessageInvalid("membership entry of an unknown format")
     _, kind, member_id, raft_address, rpc_address, is_voter = value
-    strings = (member_id, raft_address, rpc_address)
-    if not all(type(text) is str and 0 < len(text) <= 255 for text in strings) or type(is_voter) is not bool:
-        raise MessageInvalid("membership entry with fields of a wrong type")
-    if type(kind) is not str or kind not in set(ChangeKind) or len(member_id) > MAX_NAME_LENGTH:
+    is_named = type(member_id) is str and 0 < len(member_id) <= MAX_NAME_LENGTH
+    if not (is_named and _is_address(raft_address) and _is_address(rpc_address) and _is_bool(is_voter)):
+        raise MessageInvalid("membership entry with fields of a wrong type or length")
+    if type(kind) is not str or kind not in set(ChangeKind):
         raise MessageInvalid(f"membership entry of unknown kind {kind!r}")
     return MembershipChange(ChangeKind(kind), Member(member_id, raft_address, rpc_address, is_voter))
 
@@ -103,7 +104,8 @@ def _is_maybe_count(value: Any) -> bool:
 
 
 def _is_address(value: Any) -> bool:
-    return type(value) is str and 0 < len(value) <= 255
+    """By its length alone: what an address looks like is checked where it comes in (`base/names.py`)."""
+    return type(value) is str and 0 < len(value) <= MAX_ADDRESS_LENGTH
 
 
 def _is_entries(value: Any) -> bool:

@@ -7,7 +7,7 @@ from aiohttp import web
 
 from cluster.api.servers import ServerInfo
 from cluster.base.errors import BadRequest
-from cluster.base.names import is_node_name
+from cluster.base.names import is_address, is_node_name
 from cluster.http.blocking import query_options
 from cluster.http.body import Fields, decode_object, read_body, text_field
 from cluster.http.context import Api, Route
@@ -17,7 +17,6 @@ from cluster.http.render import empty_response, json_response, rfc3339
 from providers.config.durations import MILLISECOND, format_duration
 
 _PROTOCOL_VERSION: Final = "3"
-_MAX_ADDRESS: Final = 260
 _VERSION: Final = version("quorumca")
 
 
@@ -116,8 +115,6 @@ def _health_object(server: ServerInfo) -> dict[str, object]:
 
 def _address_field(fields: Fields, name: str) -> str:
     value = text_field(fields, name)
-    host, _, port = value.rpartition(":")
-    is_port = port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) < 65536
-    if not host or not is_port or len(value) > _MAX_ADDRESS or not value.isprintable() or " " in value:
+    if not is_address(value):
         raise BadRequest(f"{name} = {shown(value)}: must be host:port with a port from 1 to 65535")
     return value

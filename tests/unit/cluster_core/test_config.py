@@ -105,13 +105,13 @@ def test_secrets_are_not_shown() -> None:
     assert "very-secret" not in "\n".join(lines)
 
 
-@pytest.mark.parametrize("text", ["h:1", "1.2.3.4:65535", "[::1]:80", "node-1.example:8300"])
+@pytest.mark.parametrize("text", ["h:1", "1.2.3.4:65535", "[::1]:80", "node-1.example:8300", "h" * 253 + ":1"])
 def test_addresses(text: str) -> None:
     assert is_address(text)
 
 
 @pytest.mark.parametrize(
-    "text", ["", "h", ":1", "h:", "h:0", "h:65536", "h:-1", "h:1x", "::1:80", "h:²", "h" * 256 + ":1"]
+    "text", ["", "h", ":1", "h:", "h:0", "h:65536", "h:-1", "h:1x", "::1:80", "h:²", "h" * 254 + ":1", "h h:1", "h\n:1"]
 )
 def test_no_addresses(text: str) -> None:
     assert not is_address(text)

@@ -584,6 +584,8 @@ async def test_a_peer_is_removed_by_exactly_one_of_two(api: Running, query: str)
         ({"RPC": "h:0"}, "RPC = 'h:0': must be host:port"),
         ({"RPC": "h:65536"}, "RPC = 'h:65536': must be host:port"),
         ({"RPC": "h h:80"}, "RPC = 'h h:80': must be host:port"),
+        ({"RPC": "::1:80"}, "RPC = '::1:80': must be host:port"),
+        ({"RPC": "h" * 256 + ":80"}, "RPC = 'hhhh"),
         ({"RPC": 8400}, "Request decode failed: RPC = 8400: must be a string"),
     ],
 )

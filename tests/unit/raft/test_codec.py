@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cluster.base.names import MAX_ADDRESS_LENGTH, is_address
 from cluster.raft import codec
 from cluster.raft.codec import FRAME_HEADER, MAX_COMMAND_BYTES, Message, MessageInvalid, pack_frame, unpack_message
 from cluster.raft.membership import MAX_NAME_LENGTH, ChangeKind, Member, MembershipChange
@@ -215,6 +216,15 @@ MEMBER = Member("node-1", "127.0.0.1:8300", "127.0.0.1:8400", is_voter=False)
 def test_membership_change_survives_the_log(kind: ChangeKind) -> None:
     change = MembershipChange(kind, MEMBER)
     assert codec.unpack_change(bytes([codec.MEMBERSHIP]) + codec.pack_change(change)) == change
+
+
+def test_address_that_a_configuration_may_have_is_taken_from_the_log_and_from_peers() -> None:
+    longest = "h" * (MAX_ADDRESS_LENGTH - 5) + ":8300"
+    assert is_address(longest)
+    change = MembershipChange(ChangeKind.LEARN, Member("a", longest, longest))
+    assert codec.unpack_change(bytes([codec.MEMBERSHIP]) + codec.pack_change(change)) == change
+    hello = {"type": "hello", "ct": 0, "address": longest}
+    assert unpack_message(pack_frame(hello)[FRAME_HEADER.size :]) == hello
 
 
 @pytest.mark.parametrize("command", [codec.NO_OP_COMMAND, codec.pack_batch(1, 1, [b"x"]), b""])
