@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 
 from cluster.ca.chain_limits import MAX_CHAIN_BYTES
 from cluster.ca.parts import Parts
-from cluster.signing.pipeline import minimal
 from cluster.signing.serials import new_serial
 from fsm.ca import CARoot
 from fsm.state import State
 from providers.api import IssuedLeaf
 from providers.errors import ChainInvalid
 from providers.pki import verify
+from providers.pki.serials import serial_bytes
 from providers.pki.spiffe import Kind, SpiffeId
 
 
@@ -27,7 +27,7 @@ async def prove(
     spiffe_id = SpiffeId(Kind.MESH_GATEWAY, state.trust_domain, parts.datacenter).uri
     csr_pem, _ = await parts.pool.make_csr(spiffe_id, (), ())
     [leaf] = await parts.pool.sign_leaves(
-        provider_key, state.trust_domain, parts.datacenter, now, [(csr_pem, minimal(new_serial()))]
+        provider_key, state.trust_domain, parts.datacenter, now, [(csr_pem, serial_bytes(new_serial()))]
     )
     if not isinstance(leaf, IssuedLeaf):
         raise leaf

@@ -23,7 +23,6 @@ from cluster.ca.proof import prove
 from cluster.ca.records import ProviderRecord
 from cluster.ca.roots import intermediates_of, links_of, local_chain, needed_links, root_of
 from cluster.ca.settings import CASettings
-from cluster.signing.pipeline import minimal
 from cluster.signing.serials import new_serial
 from fsm.ca import (
     AbortRotation,
@@ -43,6 +42,7 @@ from fsm.duties import prunable
 from fsm.state import State
 from providers.errors import NotInitialized, ProviderError
 from providers.pki import verify
+from providers.pki.serials import serial_bytes
 from providers.pki.x509 import load_cert, split_bundle
 
 #: A provider that does not answer is asked again for so long; then the rotation is given up.
@@ -313,7 +313,7 @@ class Rotator:
         anchor = split_bundle(root.root_pem)[-1]
         self._log("ca.signing", profile="cross-signed", provider=config.provider, by="leader")
         cross_pem = await self._pool.cross_sign(
-            config.provider_id, anchor, minimal(new_serial()), now, _trusted_until(state, opened, now)
+            config.provider_id, anchor, serial_bytes(new_serial()), now, _trusted_until(state, opened, now)
         )
         self._log("ca.signed", profile="cross-signed", provider=config.provider, root=root.root_id, by="leader")
         links = (*intermediates_of([cross_pem], now), *links_of(old))

@@ -8,6 +8,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from cluster.api.leaves import IssuedCert
+from providers.pki.serials import serial_text
 
 #: Says what answers, and not which version of which library.
 SERVER: Final = "quorumca"
@@ -46,15 +47,6 @@ def body_response(
 
 def rfc3339(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat()[:-6] + "Z"
-
-
-def colon_hex(data: bytes) -> str:
-    return data.hex(":")
-
-
-def serial_text(serial: int) -> str:
-    """Minimal big-endian bytes: `0e`, `01:2f`."""
-    return colon_hex(serial.to_bytes(max(1, (serial.bit_length() + 7) // 8), "big"))
 
 
 def sorted_maps(value: Any) -> Any:

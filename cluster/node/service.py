@@ -56,13 +56,13 @@ from cluster.rpc.messages import (
     SteerRequest,
     TransferRequest,
 )
-from cluster.signing.pipeline import minimal
 from cluster.signing.pool import WorkerPool
 from cluster.signing.serials import new_serial
 from fsm.codec import dump_state
 from fsm.ledger import LedgerQuery, LedgerRow
 from fsm.state import Area, State
 from providers.errors import CSRRejected
+from providers.pki.serials import serial_bytes
 from providers.pki.spiffe import Kind, SpiffeError, SpiffeId, parse
 
 _MAX_REQUESTER: Final = 128
@@ -133,7 +133,7 @@ class NodeService:
 
     async def sign(self, csr_pem: str, requested_by: str) -> IssuedCert:
         # The serial names the request wherever it is sent: the ledger takes it once.
-        request = SignRequest(csr_pem, minimal(new_serial()), requested_by[:_MAX_REQUESTER])
+        request = SignRequest(csr_pem, serial_bytes(new_serial()), requested_by[:_MAX_REQUESTER])
         return (await self._forwarder.call(SIGN, request)).value()
 
     async def configure(self, update: ConfigUpdate) -> None:

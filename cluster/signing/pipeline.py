@@ -20,6 +20,7 @@ from fsm.leaves import LEAF_KINDS, LeafRecord, RecordLeaves
 from fsm.ledger import LedgerRow
 from providers.api import IssuedLeaf
 from providers.errors import ProviderError
+from providers.pki.serials import serial_bytes
 
 MAX_BATCH: Final = 32
 _BATCHES_PER_WORKER: Final = 2
@@ -53,11 +54,6 @@ class _Request:
     requested_by: str
     context: SigningContext
     done: "asyncio.Future[SignedLeaf]"
-
-
-def minimal(number: int) -> bytes:
-    """Big-endian without leading zeros, as serials are recorded."""
-    return number.to_bytes((number.bit_length() + 7) // 8, "big")
 
 
 class SigningPipeline:
@@ -177,7 +173,7 @@ class SigningPipeline:
         self._metrics.leaf_signed.labels(context.provider, leaf.kind).inc()
         self._log(
             "ca.signed",
-            serial=minimal(leaf.serial).hex(),
+            serial=serial_bytes(leaf.serial).hex(),
             spiffe_id=leaf.spiffe_id,
             profile=leaf.kind,
             provider=context.provider,
@@ -217,7 +213,7 @@ _DUPLICATE: Final = (
 
 
 def _record(request: _Request, leaf: IssuedLeaf) -> LeafRecord:
-    serial = minimal(leaf.serial)
+    serial = serial_bytes(leaf.serial)
     return LeafRecord(
         serial=serial,
         kind=LEAF_KINDS[leaf.kind],

@@ -20,6 +20,7 @@ from cluster.base.wire import unpack_error
 from cluster.signing.worker import FRAME_HEADER
 from providers.api import CAChain, IssuedLeaf, RootIntent
 from providers.errors import ProviderError, ProviderUnavailable
+from providers.pki.serials import serial_bytes
 
 _RESTART_PAUSE_SECONDS: Final = 0.1
 #: How long until a replaced worker is given again what could not be configured in it, at first and at most.
@@ -238,7 +239,7 @@ class WorkerPool:
             await self.forget(key)
 
     async def prepare_root(self, key: str, intent: RootIntent) -> bytes:
-        serial = intent.serial.to_bytes((intent.serial.bit_length() + 7) // 8, "big")
+        serial = serial_bytes(intent.serial)
         state: bytes = await self._first(key).call("prepare_root", key, serial, intent.uid, intent.not_before)
         return state
 

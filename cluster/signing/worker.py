@@ -33,6 +33,7 @@ from providers.api import (
     RootIntent,
 )
 from providers.errors import NotInitialized, ProviderError
+from providers.pki.serials import serial_bytes
 
 FRAME_HEADER: Final = struct.Struct("<I")
 _PR_SET_PDEATHSIG: Final = 1
@@ -157,7 +158,7 @@ def _pack_chain(chain: CAChain | None) -> list[Any] | None:
 def _pack_leaf(leaf: Any) -> list[Any]:
     return [
         leaf.cert_pem,
-        leaf.serial.to_bytes((leaf.serial.bit_length() + 7) // 8, "big"),
+        serial_bytes(leaf.serial),
         leaf.kind,
         leaf.name,
         leaf.spiffe_id,

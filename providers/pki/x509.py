@@ -107,11 +107,6 @@ def parse_hex(text: str) -> bytes:
     return bytes.fromhex(digits if len(digits) % 2 == 0 else f"0{digits}")
 
 
-def serial_text(serial: int) -> str:
-    """Colon-hex of the minimal big-endian bytes: `0e`, `01:2f` (consul-compat 2.3)."""
-    return colon_hex(serial.to_bytes(max(1, (serial.bit_length() + 7) // 8), "big"))
-
-
 def check_serial(serial: int) -> None:
     """Raises: ValueError. Serials are made by the caller, so a bad one is a defect, not somebody's input."""
     if not 0 < serial <= MAX_SERIAL:

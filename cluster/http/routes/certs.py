@@ -15,6 +15,7 @@ from cluster.http.query import Query, refuse_unknown, shown
 from cluster.http.render import colon_hex, json_response, rfc3339
 from fsm.leaves import LEAF_KINDS, LeafKind
 from fsm.ledger import LedgerQuery, LedgerRow
+from providers.pki.x509 import colon_hex
 
 MAX_LIMIT: Final = 1000
 _DEFAULT_LIMIT: Final = 100

@@ -1,6 +1,6 @@
 """CSRs of local services, made as an agent makes them, and serials for them."""
 
-from cluster.signing.pipeline import minimal
+from providers.pki.serials import serial_bytes
 from providers.pki.x509 import new_leaf_csr
 
 
@@ -10,4 +10,4 @@ def service_csr(trust_domain: str, service: str = "web", datacenter: str = "dc1"
 
 
 def serial(number: int) -> bytes:
-    return minimal(1 << 127 | number)
+    return serial_bytes(1 << 127 | number)

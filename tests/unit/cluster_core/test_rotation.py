@@ -17,12 +17,12 @@ from cluster.ca.records import open_record
 from cluster.ca.roots import links_of
 from cluster.ca.rotation import NO_CROSS_SIGNING, retention_seconds
 from cluster.main import _publish
-from cluster.signing.pipeline import minimal
 from cluster.signing.serials import new_serial
 from fsm.ca import AbortRotation, AdvanceRotation, BeginRotation, CARoot, FinishRotation, SetRoots
 from fsm.commands import Command
 from providers.errors import ChainInvalid, NotInitialized, ProviderUnavailable
 from providers.pki import keys, verify
+from providers.pki.serials import serial_bytes
 from tests.unit.cluster_core.fake_cluster import (
     FakeCluster,
     Fate,
@@ -79,7 +79,7 @@ async def leaf_chain(node: Node) -> str:
         f"spiffe://{node.cluster.state.trust_domain}/ns/default/dc/dc1/svc/web", (), ()
     )
     await eventually(lambda: not node.authority.is_behind(node.cluster.state))
-    return (await node.authority.sign(csr_pem, minimal(new_serial()), "test")).cert_pem
+    return (await node.authority.sign(csr_pem, serial_bytes(new_serial()), "test")).cert_pem
 
 
 def assert_all_trust(node: Node, chain_pem: str, roots: Iterable[CARoot]) -> None:

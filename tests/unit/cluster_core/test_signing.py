@@ -7,7 +7,7 @@ import pytest
 
 from cluster.base.errors import AnswerLost, CommitUnknown, InternalError, NotLeader, Overloaded, RateLimitReached
 from cluster.signing.limits import SigningLimiter
-from cluster.signing.pipeline import MAX_BATCH, SignedLeaf, SigningContext, SigningPipeline, minimal
+from cluster.signing.pipeline import MAX_BATCH, SignedLeaf, SigningContext, SigningPipeline
 from fsm.commands import Rejected
 from fsm.leaves import RecordLeaves
 from fsm.ledger import LedgerRow
@@ -44,11 +44,6 @@ async def find(node: Node, number: int) -> LedgerRow:
     row = await node.ledger.call(lambda reader: reader.find(serial(number)))
     assert row is not None
     return row
-
-
-@pytest.mark.parametrize(("number", "expected"), [(1, b"\x01"), (0x80, b"\x80"), (0x1FF, b"\x01\xff")])
-def test_minimal_has_no_leading_zeros(number: int, expected: bytes) -> None:
-    assert minimal(number) == expected
 
 
 async def test_certificate_is_the_one_on_record(node: Node) -> None:

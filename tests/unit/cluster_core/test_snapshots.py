@@ -15,8 +15,8 @@ from cluster.backup.file import SnapshotInvalid
 from cluster.backup.restore import Snapshots
 from cluster.base.errors import Refused
 from cluster.rpc.operation import A, Operation, Q
-from cluster.signing.pipeline import minimal
 from cluster.signing.serials import new_serial
+from providers.pki.serials import serial_bytes
 from tests.unit.cluster_core.fake_cluster import FakeCluster, Node, bootstrapped, eventually, running
 
 
@@ -40,7 +40,7 @@ async def sign(node: Node, service: str) -> bytes:
         f"spiffe://{node.cluster.state.trust_domain}/ns/default/dc/dc1/svc/{service}", (), ()
     )
     await eventually(lambda: node.authority.is_ready and not node.authority.is_behind(node.cluster.state))
-    serial = minimal(new_serial())
+    serial = serial_bytes(new_serial())
     await node.authority.sign(csr_pem, serial, "test")
     return serial
 

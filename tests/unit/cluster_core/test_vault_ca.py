@@ -15,7 +15,6 @@ from cluster.base.errors import InternalError, Refused
 from cluster.ca.chain_limits import MAX_CHAIN_LINKS
 from cluster.ca.records import open_record
 from cluster.ca.roots import links_of, local_chain
-from cluster.signing.pipeline import minimal
 from cluster.signing.serials import new_serial
 from fsm.ca import CARoot, FinishRotation, RenewSigning
 from fsm.commands import Command
@@ -23,6 +22,7 @@ from fsm.duties import DutyPolicy
 from providers import registry
 from providers.errors import ProviderUnavailable, SigningKeyGone
 from providers.pki import verify
+from providers.pki.serials import serial_bytes
 from providers.vault.provider import VaultProvider
 from tests.fakes import FakeClock
 from tests.unit.cluster_core.fake_cluster import (
@@ -111,7 +111,7 @@ async def sign(node: Node) -> str:
     csr_pem, _ = await node.pool.make_csr(
         f"spiffe://{node.cluster.state.trust_domain}/ns/default/dc/dc1/svc/web", (), ()
     )
-    return (await node.authority.sign(csr_pem, minimal(new_serial()), "test")).cert_pem
+    return (await node.authority.sign(csr_pem, serial_bytes(new_serial()), "test")).cert_pem
 
 
 def assert_trusted(node: Node, chain_pem: str, *roots: CARoot) -> None:
@@ -231,7 +231,7 @@ async def test_leaf_signed_while_the_certificate_is_renewed_goes_with_its_own_ch
     csr_pem, _ = await node.pool.make_csr(
         f"spiffe://{node.cluster.state.trust_domain}/ns/default/dc/dc1/svc/web", (), ()
     )
-    waiting = asyncio.ensure_future(node.authority.sign(csr_pem, minimal(new_serial()), "test"))
+    waiting = asyncio.ensure_future(node.authority.sign(csr_pem, serial_bytes(new_serial()), "test"))
     await eventually(lambda: "sign_leaves" in node.worker.calls)
     node.worker.held.clear()
     await put(node, update({**CONFIG, "IntermediatePKIPath": "other"}, provider="vault"))

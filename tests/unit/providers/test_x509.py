@@ -10,10 +10,6 @@ from providers.pki.x509 import Issuer, Validity, at
 from tests.unit.providers import pki
 
 
-def test_serials_print_as_minimal_colon_hex() -> None:
-    assert [x509.serial_text(number) for number in (0, 14, 255, 256, 303)] == ["00", "0e", "ff", "01:00", "01:2f"]
-
-
 @pytest.mark.parametrize("text", ["01:2f", "012f", "12F", "01:2F"])
 def test_serials_are_read_in_every_spelling(text: str) -> None:
     assert x509.parse_serial(text) == 303
