@@ -52,16 +52,20 @@ class Route:
 API: Final = web.AppKey("api", Api)
 
 
+async def read_now(api: Api, options: QueryOptions) -> ReadPoint:
+    """The state as it is: where a stale one is older than the query allows, the current one."""
+    point = await api.service.read(options.level)
+    if options.max_stale_ms and point.last_contact_ms > options.max_stale_ms:
+        return await api.service.read(ReadLevel.LINEARIZABLE)
+    return point
+
+
 async def read_state(api: Api, request: web.Request, options: QueryOptions, what: Watch) -> ReadPoint:
     """The state that a query asks for; a blocking one waits for news of `what`."""
-    service = api.service
-    if options.index:
-        timeout = options.timeout(api.rng)
-        return await api.waiters.wait(request, lambda: service.watch(options.level, options.index, what, timeout))
-    point = await service.read(options.level)
-    if options.max_stale_ms and point.last_contact_ms > options.max_stale_ms:
-        return await service.read(ReadLevel.LINEARIZABLE)
-    return point
+    if not options.index:
+        return await read_now(api, options)
+    timeout = options.timeout(api.rng)
+    return await api.waiters.wait(request, lambda: api.service.watch(options.level, options.index, what, timeout))
 
 
 def requester(request: web.Request) -> str:

@@ -20,7 +20,7 @@ from cluster.http.body import (
     refuse_other_fields,
     text_field,
 )
-from cluster.http.context import Api, Route
+from cluster.http.context import Api, Route, read_now
 from cluster.http.errors import read_status
 from cluster.http.query import Query, shown
 from cluster.http.render import empty_response, json_response, rfc3339
@@ -49,10 +49,7 @@ _WAITS_FOR: Final[Mapping[RotationPhase, str]] = {
 async def get_rotation(api: Api, _request: web.Request, query: Query) -> web.Response:
     options = query_options(query)
     require_connect(api)
-    point = await api.service.read(options.level)
-    if options.max_stale_ms and point.last_contact_ms > options.max_stale_ms:
-        point = await api.service.read(ReadLevel.LINEARIZABLE)
-    return await _answer(api, query, point, options)
+    return await _answer(api, query, await read_now(api, options), options)
 
 
 async def put_rotation(api: Api, request: web.Request, query: Query) -> web.Response:
