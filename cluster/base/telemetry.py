@@ -24,7 +24,6 @@ if not _HAS_RICH:
 _LEVELS: Final[Mapping[str, str]] = {
     "ca.signing": "info",
     "ca.warning": "warning",
-    "command.rejected": "warning",
     "disk.low": "error",
     "duty.failed": "error",
     "http.failed": "error",
@@ -45,7 +44,6 @@ _LEVELS: Final[Mapping[str, str]] = {
     "rotation.given_up": "warning",
     "rotation.old_root_expired": "warning",
     "rpc.refused": "warning",
-    "seal.mismatch": "critical",
     "snapshot.refused": "warning",
     "tls.expired": "error",
     "tls.expires_soon": "warning",
