@@ -105,27 +105,17 @@ def _add(tar: tarfile.TarFile, name: str, size: int, content: IO[bytes], mtime: 
     tar.addfile(member, content)
 
 
-def read_meta(path: Path) -> Meta:
-    """After checking the whole file. Raises: SnapshotInvalid, OSError."""
-    meta, _, _ = _checked(path)
-    return meta
-
-
 def read(path: Path) -> tuple[Meta, State, Iterator[list[Row]]]:
     """What the file holds; everything is checked before this returns. Raises: SnapshotInvalid, OSError."""
-    meta, state, count = _checked(path)
+    with _as_invalid():
+        meta, state, count = _read_through(path)
     if count != meta.certificates:
         raise SnapshotInvalid(f"the snapshot holds {count} certificates, its description says {meta.certificates}")
     return meta, state, _rows(path)
 
 
-def _checked(path: Path) -> tuple[Meta, State, int]:
-    """Sums and every value, once through."""
-    with _as_invalid():
-        return _read_through(path)
-
-
 def _read_through(path: Path) -> tuple[Meta, State, int]:
+    """Checks sums and every value on the way."""
     sums: dict[str, str] = {}
     written: dict[str, str] = {}
     meta: Meta | None = None

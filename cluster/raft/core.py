@@ -27,7 +27,6 @@ from cluster.raft.journal import Entry, Journal
 from cluster.raft.membership import ChangeKind, Members, MembershipChange, changed
 
 FOLLOWER: Final = 0
-CANDIDATE: Final = 1
 LEADER: Final = 2
 
 #: sha256 of the one file whose private names are overridden here. Another version means another audit.
@@ -386,10 +385,6 @@ class RaftCore(SyncObj):  # type: ignore[misc]
     def learn_committed(self, log_index: int) -> None:
         """The log is known to be committed up to `log_index`, by other means than the leader's commit index."""
         self._SyncObj__raftCommitIndex = max(self.commit_index, log_index)
-
-    def send_now(self) -> None:
-        """Send entries or a heartbeat at the next tick, not when the period has passed."""
-        self._SyncObj__newAppendEntriesTime = 0.0
 
     def wake_at(self) -> float:
         """Clock time at which a tick is due even if no message arrives."""

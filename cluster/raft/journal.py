@@ -134,7 +134,6 @@ class Journal:
         self._end = 0  # offset in the newest segment behind everything written or pending
         self.cut_off_bytes = 0  # of a torn tail, at start
         self.syncs = 0
-        self.synced_bytes = 0
         disk.make_directory(directory)
         disk.sync_directory(os.path.dirname(directory))
         self._file = self._recover()
@@ -262,7 +261,6 @@ class Journal:
         file.write(data)
         file.sync()
         self.syncs += 1
-        self.synced_bytes += len(data)
 
     def _padding(self) -> bytes:
         """Payload of a SYNC record, of such length that the group ends where _SECTOR_MARGIN_BYTES demands."""

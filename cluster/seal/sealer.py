@@ -36,10 +36,6 @@ class Sealer:
         self._aead: AESGCM | None = None
         self._unlocked: SealKey | None = None
 
-    @property
-    def is_unlocked(self) -> bool:
-        return self._aead is not None
-
     def new_data_key(self) -> SealKey:
         """A fresh data key, wrapped. It is in use only once it has been committed and `unlock` was called."""
         salt = self._source.new_salt()

@@ -113,11 +113,6 @@ def check_serial(serial: int) -> None:
         raise ValueError("serial must be positive and at most 20 octets (RFC 5280 4.1.2.2)")
 
 
-def parse_serial(text: str) -> int:
-    """Raises: ValueError."""
-    return int.from_bytes(parse_hex(text), "big")
-
-
 def root_id(root_pem: str) -> str:
     """SHA-1 over the DER of the first certificate, as Consul names roots (consul-compat 2.3): an id, not a proof."""
     first = load_bundle(root_pem)[0]

@@ -36,7 +36,9 @@ def test_new_directory_needs_a_seal_key_and_nothing_else(tmp_path: Path) -> None
     with pytest.raises(SealError, match=r"seal key .* is missing"):
         _checked_sealer(config_in(tmp_path), NodeFile(tmp_path))
     write_key_file(tmp_path / "seal.key")
-    assert not _checked_sealer(config_in(tmp_path), NodeFile(tmp_path)).is_unlocked
+    sealer = _checked_sealer(config_in(tmp_path), NodeFile(tmp_path))
+    with pytest.raises(SealError, match="no seal yet"):
+        sealer.seal(b"secret", "x")
 
 
 @pytest.mark.parametrize("changes", [{"node_name": "b"}, {"datacenter": "dc2"}], ids=str)
@@ -65,7 +67,7 @@ async def test_seal_is_opened_as_soon_as_there_is_one_and_remembered(cluster: Fa
     seal = sealer.new_data_key()
     cluster.commit(InitSeal(seal))
     await eventually(lambda: node_file.read() is not None)
-    assert sealer.is_unlocked
+    assert sealer.open(sealer.seal(b"secret", "x"), "x") == b"secret"
     assert node_file.read() == {"node_name": "a", "datacenter": "dc1", "seal": sealer.node_facts()}
     # It goes on: a snapshot that is restored may bring another seal.
     assert not watching.done()

@@ -53,7 +53,8 @@ def test_same_secret_never_seals_to_the_same_bytes(key_path: Path) -> None:
 def test_other_node_with_the_same_key_opens_it(key_path: Path) -> None:
     first, second = Sealer(FileKey(key_path)), Sealer(FileKey(key_path))
     seal = first.new_data_key()
-    assert not first.is_unlocked  # in use only once it has been committed
+    with pytest.raises(SealError, match="no seal yet"):
+        first.seal(b"secret", "x")  # in use only once it has been committed
     first.unlock(seal)
     second.unlock(seal)
     assert second.open(first.seal(b"secret", "x"), "x") == b"secret"

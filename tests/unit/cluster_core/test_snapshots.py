@@ -128,7 +128,7 @@ async def saved(two: tuple[Node, Node], tmp_path: Path) -> Path:
 async def test_file_is_a_tar_of_three_and_shows_no_key(saved: Path) -> None:
     with tarfile.open(saved) as tar:
         assert tar.getnames() == ["meta.json", "state.bin", "SHA256SUMS"]
-    assert backup.read_meta(saved).certificates == 1
+    assert backup.read(saved)[0].certificates == 1
     assert b"PRIVATE KEY" not in gzip.decompress(saved.read_bytes())
 
 

@@ -11,14 +11,14 @@ from tests.unit.providers import pki
 
 
 @pytest.mark.parametrize("text", ["01:2f", "012f", "12F", "01:2F"])
-def test_serials_are_read_in_every_spelling(text: str) -> None:
-    assert x509.parse_serial(text) == 303
+def test_identifiers_are_read_in_every_spelling(text: str) -> None:
+    assert x509.parse_hex(text) == bytes([1, 47])
 
 
 @pytest.mark.parametrize("text", ["", ":", "xyz", "0x12", "-1", "１"])
-def test_what_is_no_serial_is_refused(text: str) -> None:
+def test_what_is_no_identifier_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="not a hexadecimal identifier"):
-        x509.parse_serial(text)
+        x509.parse_hex(text)
 
 
 def test_root_id_is_sha1_of_the_first_certificate() -> None:
