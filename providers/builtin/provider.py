@@ -24,14 +24,10 @@ from providers.builtin.state import BuiltinConfig, PrimaryState, SecondaryState
 from providers.errors import ChainInvalid, CSRRejected, NotInitialized, NotSupported, ProviderError
 from providers.pki import keys, spiffe, verify, x509
 from providers.pki.csr import check_intermediate_csr
-from providers.pki.issuing import accept_intermediate, cross_terms, require_future
+from providers.pki.issuing import NO_CSR, NO_INTERMEDIATE, NOT_ROOT, accept_intermediate, cross_terms, require_future
 from providers.pki.keys import SigningKey, VerifyKey
 from providers.pki.leaf import LeafSigner
 from providers.pki.x509 import Issuer, Validity, at, unix
-
-_NOT_ROOT = "provider is not the root certificate authority"
-_NO_CSR = "provider is the root certificate authority, cannot generate an intermediate CSR"
-_NO_INTERMEDIATE = "cannot set an intermediate using another root in the primary datacenter"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +82,7 @@ class BuiltinProvider:
     # --- primary --------------------------------------------------------------------------------------------------
 
     def prepare_root(self, intent: RootIntent) -> bytes:
-        config = self._as_primary(_NOT_ROOT)
+        config = self._as_primary(NOT_ROOT)
         if not isinstance(self._state, PrimaryState):
             key = config.private_key or keys.generate(config.common.key_kind)
             state = PrimaryState(
@@ -105,11 +101,11 @@ class BuiltinProvider:
 
     def root_to_adopt(self) -> str:
         """None: there is no backend that could have one, and an operator's comes with the configuration."""
-        self._as_primary(_NOT_ROOT)
+        self._as_primary(NOT_ROOT)
         return ""
 
     def generate_root(self) -> tuple[CAChain, bytes]:
-        config = self._as_primary(_NOT_ROOT)
+        config = self._as_primary(NOT_ROOT)
         state, key = self._state, self._key
         if not isinstance(state, PrimaryState) or key is None:
             raise NotInitialized("provider not initialized")
@@ -138,7 +134,7 @@ class BuiltinProvider:
         return x509.cert_pem(root)
 
     def sign_intermediate(self, request: IntermediateRequest) -> str:
-        config = self._as_primary(_NOT_ROOT)
+        config = self._as_primary(NOT_ROOT)
         root = self._require_active().issuer
         csr = check_intermediate_csr(request.csr_pem, self._trust_domain)
         subject = csr.subject
@@ -160,14 +156,14 @@ class BuiltinProvider:
         return False
 
     def renew_signing_cert(self) -> tuple[CAChain, bytes]:
-        self._as_primary(_NOT_ROOT)
+        self._as_primary(NOT_ROOT)
         raise NotSupported("the root itself signs leaves here: there is no intermediate to renew")
 
     def supports_cross_signing(self) -> bool:
         return self._is_primary and self._config is not None and self._config.cross_signing
 
     def cross_sign(self, request: CrossSignRequest) -> str:
-        config = self._as_primary(_NOT_ROOT)
+        config = self._as_primary(NOT_ROOT)
         if not config.cross_signing:
             raise NotSupported("cross-signing disabled")
         root = self._require_active().issuer
@@ -179,7 +175,7 @@ class BuiltinProvider:
     # --- secondary ------------------------------------------------------------------------------------------------
 
     def generate_intermediate_csr(self) -> tuple[str, bytes]:
-        config = self._as_secondary(_NO_CSR)
+        config = self._as_secondary(NO_CSR)
         state = self._state
         if not isinstance(state, SecondaryState):
             state = SecondaryState(self._cluster_id, config.common.key_kind)
@@ -195,7 +191,7 @@ class BuiltinProvider:
         return state.pending_csr_pem, builtin_state.encode(state)
 
     def set_intermediate(self, intermediate_pem: str, root_pem: str) -> tuple[CAChain, bytes]:
-        self._as_secondary(_NO_INTERMEDIATE)
+        self._as_secondary(NO_INTERMEDIATE)
         state = self._state
         if not isinstance(state, SecondaryState):
             raise NotInitialized("no intermediate CSR has been generated")

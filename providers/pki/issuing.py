@@ -1,6 +1,7 @@
 """Checks around the signing of CA certificates that are the same whoever signs: the built-in key or a backend."""
 
 from dataclasses import dataclass
+from typing import Final
 
 from cryptography import x509 as cx509
 
@@ -8,6 +9,11 @@ from providers.api import CAChain, CrossSignRequest
 from providers.errors import ChainInvalid
 from providers.pki import spiffe, verify, x509
 from providers.pki.x509 import Validity, at, unix
+
+#: Consul's words for what a provider cannot do in its role (primary or secondary).
+NOT_ROOT: Final = "provider is not the root certificate authority"
+NO_CSR: Final = "provider is the root certificate authority, cannot generate an intermediate CSR"
+NO_INTERMEDIATE: Final = "cannot set an intermediate using another root in the primary datacenter"
 
 
 def accept_intermediate(intermediate_pem: str, root_pem: str, trust_domain: str) -> CAChain:

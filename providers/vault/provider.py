@@ -31,7 +31,7 @@ from providers.errors import (
     ProviderUnavailable,
 )
 from providers.pki import keys, spiffe, x509
-from providers.pki.issuing import accept_intermediate
+from providers.pki.issuing import NO_CSR, NO_INTERMEDIATE, NOT_ROOT, accept_intermediate
 from providers.vault import state as vault_state
 from providers.vault.auth import TokenRefused, login_request
 from providers.vault.client import VaultClient, VaultRefused
@@ -43,9 +43,6 @@ from providers.vault.state import Held, VaultState
 from providers.vault.transport import HvacTransport, Transport
 from providers.vault.upkeep import Upkeep
 
-_NOT_ROOT: Final = "provider is not the root certificate authority"
-_NO_CSR: Final = "provider is the root certificate authority, cannot generate an intermediate CSR"
-_NO_INTERMEDIATE: Final = "cannot set an intermediate using another root in the primary datacenter"
 _REPAIR: Final = (
     "put it back there, or rotate to another RootPKIPath with ForceWithoutCrossSigning: it cannot cross-sign any more"
 )
@@ -131,19 +128,19 @@ class VaultProvider:
     # --- primary --------------------------------------------------------------------------------------------------
 
     def prepare_root(self, intent: RootIntent) -> bytes:
-        config = self._as_primary(_NOT_ROOT)
+        config = self._as_primary(NOT_ROOT)
         if self._state is None:
             self._issuing().find_root()  # refuse before anything is committed
             self._state = VaultState(self._cluster_id, True, config.root, config.common.key_kind, intent)
         return vault_state.encode(self._state)
 
     def root_to_adopt(self) -> str:
-        self._as_primary(_NOT_ROOT)
+        self._as_primary(NOT_ROOT)
         root = self._issuing().find_root() if self._leaves is None else None
         return root.anchor_pem if root else ""
 
     def generate_root(self) -> tuple[CAChain, bytes]:
-        self._as_primary(_NOT_ROOT)
+        self._as_primary(NOT_ROOT)
         state = self._state
         if state is None or state.intent is None:
             raise NotInitialized("provider not initialized")
@@ -161,7 +158,7 @@ class VaultProvider:
         return self._is_primary and signing is not None and signing.place != self._require_config().intermediate
 
     def renew_signing_cert(self) -> tuple[CAChain, bytes]:
-        config = self._as_primary(_NOT_ROOT)
+        config = self._as_primary(NOT_ROOT)
         state = self._state
         if state is None or state.intent is None or state.signing is None:
             raise NotInitialized("provider not initialized")
@@ -182,7 +179,7 @@ class VaultProvider:
         return renewed.chain, vault_state.encode(renewed)
 
     def sign_intermediate(self, request: IntermediateRequest) -> str:
-        self._as_primary(_NOT_ROOT)
+        self._as_primary(NOT_ROOT)
         self._require_leaves()
         assert self._state is not None
         return self._issuing().sign_secondary(self._stored_root(self._state), request)
@@ -194,7 +191,7 @@ class VaultProvider:
         return self._mount(self._config.root).allows("root/sign-self-issued", ["update", "sudo"])
 
     def cross_sign(self, request: CrossSignRequest) -> str:
-        self._as_primary(_NOT_ROOT)
+        self._as_primary(NOT_ROOT)
         self._require_leaves()
         assert self._state is not None
         return self._issuing().cross_sign(self._stored_root(self._state), request)
@@ -222,7 +219,7 @@ class VaultProvider:
     # --- secondary ------------------------------------------------------------------------------------------------
 
     def generate_intermediate_csr(self) -> tuple[str, bytes]:
-        config = self._as_secondary(_NO_CSR)
+        config = self._as_secondary(NO_CSR)
         state = self._state or VaultState(self._cluster_id, False, config.root, config.common.key_kind)
         old, kind = state.pending, config.common.key_kind
         if old is None or (old.place, state.key_kind) != (config.intermediate, kind):
@@ -234,7 +231,7 @@ class VaultProvider:
         return state.pending.csr_pem, vault_state.encode(state)
 
     def set_intermediate(self, intermediate_pem: str, root_pem: str) -> tuple[CAChain, bytes]:
-        self._as_secondary(_NO_INTERMEDIATE)
+        self._as_secondary(NO_INTERMEDIATE)
         state = self._state
         if state is None:
             raise NotInitialized("no intermediate CSR has been generated")
