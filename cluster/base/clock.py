@@ -1,6 +1,7 @@
 """Time as an argument, so that tests can bring their own."""
 
 import time
+from datetime import UTC, datetime
 from typing import Protocol
 
 
@@ -20,3 +21,8 @@ class SystemClock:
 
     def monotonic(self) -> float:
         return time.monotonic()
+
+
+def rfc3339(seconds: int) -> str:
+    """How a time is shown: `2027-01-31T12:00:00Z`."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat()[:-6] + "Z"

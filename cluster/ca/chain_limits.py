@@ -5,9 +5,9 @@ A chain that is too long is found out before anything is signed: a rotation that
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Final
 
+from cluster.base.clock import rfc3339
 from cluster.base.errors import Refused
 from cluster.ca.opened import Opened
 from cluster.ca.roots import links_of, local_chain, needed_links
@@ -49,7 +49,7 @@ def planned_chain(opened: Opened, roots: Iterable[CARoot], provider: str, root_b
     own_links = 1 + max(len(local_chain(old)), provider != opened.config.provider) + len(above)
     size, count = own_bytes + _size(links), own_links + len(links)
     if not _fits(size, count):
-        possible_from = _time(_fits_from(old, listed, own_bytes, own_links))
+        possible_from = rfc3339(_fits_from(old, listed, own_bytes, own_links))
         raise Refused(
             f"the chain back to every trusted root would have about {size} bytes and {count} certificates between"
             f" leaf and root, more than {MAX_CHAIN_BYTES} or {MAX_CHAIN_LINKS}: possible from {possible_from} on,"
@@ -75,7 +75,3 @@ def _fits(chain_bytes: int, links: int) -> bool:
 
 def _size(links: tuple[Intermediate, ...]) -> int:
     return sum(len(link.cert_pem) for link in links)
-
-
-def _time(moment: int) -> str:
-    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

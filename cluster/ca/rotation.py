@@ -11,9 +11,9 @@ the new root carries a chain of cross-signed certificates, one behind the other,
 import json
 import time
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import Final
 
+from cluster.base.clock import rfc3339
 from cluster.base.errors import InternalError, NotLeader, Refused
 from cluster.ca.chain_limits import UNLINKED, PlannedChain, planned_chain
 from cluster.ca.commit import commit
@@ -206,7 +206,7 @@ class Rotator:
             rotation=rotation.rotation_id,
             root=root.root_id,
             retired=old.root_id,
-            pruned_from=_time(retired.prune_at),
+            pruned_from=rfc3339(retired.prune_at),
         )
         await self._authority.adopt(self._replica.state)
 
@@ -301,7 +301,7 @@ class Rotator:
             return ()
         if self._is_expired(old):
             # Nobody can verify against it any more, and it cannot sign: recovery is what this is for.
-            self._log("rotation.old_root_expired", root=old.root_id, not_after=_time(old.not_after))
+            self._log("rotation.old_root_expired", root=old.root_id, not_after=rfc3339(old.not_after))
             return ()
         if not await self._pool.supports_cross_signing(config.provider_id):
             raise InternalError(NO_CROSS_SIGNING)
@@ -372,7 +372,3 @@ def _trusted_until(state: State, opened: OpenedRotation, now: int) -> int:
     retired = begin + retention_seconds(old, opened.config)
     last = max([retired, *(root.prune_at for root in state.roots)])
     return last + max(rotation.config.leaf_ttl_seconds, old.leaf_ttl_max_seconds)
-
-
-def _time(moment: int) -> str:
-    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -2,10 +2,10 @@
 
 import argparse
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from cluster.base.clock import rfc3339
 from cluster.cli.api_flags import add_api_flags, api_from
 from cluster.cli.arguments import Subcommands
 from cluster.cli.files import new_file_at_end
@@ -81,7 +81,7 @@ def run_inspect(args: argparse.Namespace) -> int:
         ("Field", "Value"),
         [
             ("Index", meta.index),
-            ("Saved at", f"{datetime.fromtimestamp(meta.created_at, UTC):%Y-%m-%dT%H:%M:%SZ}"),
+            ("Saved at", rfc3339(meta.created_at)),
             ("By", f"{meta.node} of {meta.datacenter}"),
             ("Trust domain", meta.trust_domain),
             ("Active root", meta.active_root_id),

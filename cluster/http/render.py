@@ -2,12 +2,12 @@
 
 import json
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any, Final
 
 from aiohttp import web
 
 from cluster.api.leaves import IssuedCert
+from cluster.base.clock import rfc3339
 from providers.pki.serials import serial_text
 
 #: Says what answers, and not which version of which library.
@@ -43,10 +43,6 @@ def body_response(
     if headers:
         merged.update(headers)
     return web.Response(body=body, status=status, headers=merged)
-
-
-def rfc3339(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat()[:-6] + "Z"
 
 
 def sorted_maps(value: Any) -> Any:

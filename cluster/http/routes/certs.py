@@ -7,6 +7,7 @@ from typing import Final
 
 from aiohttp import web
 
+from cluster.base.clock import rfc3339
 from cluster.base.errors import BadRequest, NotFound
 from cluster.http.blocking import query_options
 from cluster.http.context import Api, Route

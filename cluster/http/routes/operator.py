@@ -6,6 +6,7 @@ from typing import Final
 from aiohttp import web
 
 from cluster.api.servers import ServerInfo
+from cluster.base.clock import rfc3339
 from cluster.base.errors import BadRequest
 from cluster.base.names import is_address, is_node_name
 from cluster.http.blocking import query_options
@@ -13,7 +14,7 @@ from cluster.http.body import Fields, decode_object, read_body, text_field
 from cluster.http.context import Api, Route
 from cluster.http.errors import read_status
 from cluster.http.query import Query, shown
-from cluster.http.render import empty_response, json_response, rfc3339
+from cluster.http.render import empty_response, json_response
 from providers.config.durations import MILLISECOND, format_duration
 
 _PROTOCOL_VERSION: Final = "3"

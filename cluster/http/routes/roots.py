@@ -5,12 +5,13 @@ from typing import Final
 from aiohttp import web
 
 from cluster.api.reads import Watch
+from cluster.base.clock import rfc3339
 from cluster.base.errors import BadRequest, InternalError
 from cluster.http.blocking import point_headers, query_options
 from cluster.http.context import Api, Route, read_state
 from cluster.http.errors import read_status
 from cluster.http.query import Query, parse_bool
-from cluster.http.render import body_response, json_response, rfc3339
+from cluster.http.render import body_response, json_response
 from fsm.ca import CARoot
 from fsm.state import State
 

@@ -8,6 +8,7 @@ from aiohttp import web
 
 from cluster.api.ca import RotateRequest, RotationPlan, Steering, Uptake
 from cluster.api.reads import ReadLevel, ReadPoint
+from cluster.base.clock import rfc3339
 from cluster.base.errors import BadRequest, ClusterError, NoLeader
 from cluster.http.blocking import QueryOptions, point_headers, query_options
 from cluster.http.body import (
@@ -23,7 +24,7 @@ from cluster.http.body import (
 from cluster.http.context import Api, Route, read_now
 from cluster.http.errors import read_status
 from cluster.http.query import Query, shown
-from cluster.http.render import empty_response, json_response, rfc3339
+from cluster.http.render import empty_response, json_response
 from cluster.http.routes.roots import require_connect
 from fsm.ca import CARoot, Rotation, RotationOutcome, RotationPhase
 from fsm.state import State
