@@ -28,7 +28,8 @@ from cluster.tls.certificates import Identity, load_ca, new_cert
 from tests.chaos.launcher import Hurt
 from tests.chaos.stage import Stage
 from tests.chaos.workload import Workload
-from tests.integration.cluster_harness import Node, eventually, make_csr
+from tests.integration.cluster_harness import Node, make_csr
+from tests.kit.wait import eventually
 
 #: Longer than an election takes, in which nobody may be elected, or somebody must be.
 _HOLD_SECONDS: Final = 2.5

@@ -11,7 +11,8 @@ from typing import Final
 
 from tests.chaos.launcher import BOOK, Hurt
 from tests.chaos.network import Network
-from tests.integration.cluster_harness import Answer, LocalCluster, Node, eventually
+from tests.integration.cluster_harness import Answer, LocalCluster, Node
+from tests.kit.wait import eventually, until
 
 _PAGE: Final = 1000
 #: Small bounds, so that a round of a few seconds meets snapshots, compaction and requests that wait too long.
@@ -69,10 +70,10 @@ class Stage:
     async def ended(self, node: Node, seconds: float = 20.0) -> int:
         """Wait until it has ended by itself; the exit code."""
 
-        async def code() -> int | None:
-            return node.started.process.poll() if node.started is not None else None
-
-        return await eventually(f"{node.name} ends", code, seconds)
+        started = node.started
+        assert started is not None
+        await until(lambda: started.process.poll() is not None, f"{node.name} ends", seconds)
+        return int(started.process.returncode)
 
     def pause(self, node: Node) -> None:
         self.cluster.send(node, signal.SIGSTOP)

@@ -16,7 +16,8 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Final
 
-from tests.integration.cluster_harness import Answer, LocalCluster, Node, eventually
+from tests.integration.cluster_harness import Answer, LocalCluster, Node
+from tests.kit.wait import eventually
 
 ROOTS: Final = "/v1/connect/ca/roots"
 #: Consul's text, with status 500, for a read without a leader.

@@ -16,7 +16,8 @@ import aiohttp
 
 from tests.continuity.listing import NO_LEADER, Api, Listings, Root
 from tests.continuity.places import Goal, Places
-from tests.integration.cluster_harness import LocalCluster, Node, eventually
+from tests.integration.cluster_harness import LocalCluster, Node
+from tests.kit.wait import eventually
 
 T = TypeVar("T")
 

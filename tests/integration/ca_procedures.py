@@ -36,9 +36,10 @@ from fsm.ca import (
 from fsm.commands import RestoreCA
 from fsm.duties import Duty
 from fsm.leaves import RecordLeaves, TidyLedger
-from tests.integration.cluster_harness import Answer, LocalCluster, Node, Settings, eventually, make_csr
+from tests.integration.cluster_harness import Answer, LocalCluster, Node, Settings, make_csr
 from tests.integration.killer import Desk, Moment, Order, Step
 from tests.integration.vault_server import Refused, VaultServer
+from tests.kit.wait import eventually
 from tests.unit.providers import pki
 
 #: Set, every step of every procedure is tried, also where it is the same in several: twice as many.

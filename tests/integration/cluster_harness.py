@@ -15,13 +15,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
 import aiohttp
 import pytest
@@ -32,9 +31,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cluster.cli.dev.cluster_file import ClusterFile
 from cluster.cli.dev.local_cluster import LocalNode, make_node, make_shared
 from cluster.cli.dev.supervisor import NodeProcess, StopSignals, start_node, tail, wait_until_serving
+from tests.kit.wait import eventually, until
 from tests.ports import free_ports
 
-T = TypeVar("T")
 Settings = Mapping[str, Mapping[str, Any]]
 
 READY_SECONDS = 60.0
@@ -160,7 +159,7 @@ class LocalCluster:
     async def kill(self, node: Node, number: signal.Signals = signal.SIGKILL) -> int:
         """By a signal that ends the process; the exit code, or less the signal's number."""
         self.send(node, number)
-        await eventually(f"{node.name} ends after {number.name}", _holds(lambda: not node.is_running), STOP_SECONDS)
+        await until(lambda: not node.is_running, f"{node.name} ends after {number.name}", STOP_SECONDS)
         assert node.started is not None
         return int(node.started.process.returncode)
 
@@ -241,8 +240,12 @@ class LocalCluster:
     async def wait_settled(self, seconds: float = 20.0) -> dict[str, Any]:
         """The digest of a new CA that nobody changes: its leader has one duty left once it can sign."""
         last = '"duty":"tidy_ledger"'
-        look = _holds(lambda: any(last in node.log_tail(1000) for node in self.nodes))
-        await eventually("the leader has nothing left to do", look, seconds)
+        await until(
+            lambda: any(last in node.log_tail(1000) for node in self.nodes),
+            "the leader has nothing left to do",
+            seconds,
+            pause=_LOOK_AGAIN_SECONDS,
+        )
         return await self.wait_same_digest(seconds)
 
     async def leader(self, seconds: float = 20.0) -> Node:
@@ -265,30 +268,6 @@ class LocalCluster:
     def _made(self, local: LocalNode) -> Node:
         make_node(self.root, local, self.founders, self._settings)
         return Node(local)
-
-
-async def eventually(
-    what: str, look: Callable[[], Awaitable[T | None]], seconds: float, pause: float = _LOOK_AGAIN_SECONDS
-) -> T:
-    """The first result of `look` that is not None. A node that cannot be reached is looked at again."""
-    deadline = time.monotonic() + seconds
-    trouble: Exception | None = None
-    while time.monotonic() < deadline:
-        try:
-            if (found := await look()) is not None:
-                return found
-            trouble = None
-        except (aiohttp.ClientError, TimeoutError, AssertionError) as error:
-            trouble = error
-        await asyncio.sleep(pause)
-    raise AssertionError(f"not within {seconds:g} s: {what}" + (f"; the last error: {trouble!r}" if trouble else ""))
-
-
-def _holds(condition: Callable[[], bool]) -> Callable[[], Awaitable[bool | None]]:
-    async def look() -> bool | None:
-        return condition() or None
-
-    return look
 
 
 def _kill_session(node: Node) -> None:

@@ -18,7 +18,8 @@ from typing import Any
 
 import aiohttp
 
-from tests.integration.cluster_harness import LocalCluster, Node, eventually, make_csr
+from tests.integration.cluster_harness import LocalCluster, Node, make_csr
+from tests.kit.wait import eventually
 
 CLIENTS = 8
 #: The most that a page of the list of certificates holds.

@@ -9,7 +9,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from tests.integration.cluster_harness import Answer, LocalCluster, Node, eventually
+from tests.integration.cluster_harness import Answer, LocalCluster, Node
+from tests.kit.wait import eventually
 
 PEER = "/v1/operator/raft/peer"
 #: From the start of an empty node to its vote, on a machine that is busy.

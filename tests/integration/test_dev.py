@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives import serialization
 
 from cluster.cli.dev.cluster_file import ClusterFile
 from cluster.client.api import Api, Origin
+from tests.kit.wait import wait_until
 from tests.ports import free_port_offset
 
 pytestmark = pytest.mark.slow
@@ -26,13 +27,6 @@ pytestmark = pytest.mark.slow
 QUORUMCA = [sys.executable, "-P", "-m", "cluster"]
 READY_SECONDS = 90.0
 STOP_SECONDS = 30.0
-
-
-def until(what: str, condition: Callable[[], object], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
-        time.sleep(0.05)
 
 
 def is_gone(pid: int) -> bool:
@@ -62,7 +56,7 @@ class Dev:
         return self._output.read_text()
 
     def wait_ready(self) -> None:
-        until("dev says what to do next", self._is_ready_or_ended, READY_SECONDS)
+        wait_until("dev says what to do next", self._is_ready_or_ended, READY_SECONDS)
         assert self.process.poll() is None, self.output
 
     def _is_ready_or_ended(self) -> bool:
@@ -148,7 +142,7 @@ def test_printed_commands_ctrl_c_and_resume(tmp_path: Path) -> None:
         assert len(family) >= 1 + 3 + 3
         assert first.interrupt() == 0
         assert first.output.endswith("All nodes have stopped.\n")
-        until("every process is gone", lambda: all(map(is_gone, family)), 5.0)
+        wait_until("every process is gone", lambda: all(map(is_gone, family)), 5.0)
     configs = [Path(node["config"]).read_bytes() for node in nodes]
     with dev(root, "--nodes", "3", "--port-offset", str(offset)) as second:
         again = second.api(2).json("GET", "/v1/connect/ca/roots")
@@ -165,17 +159,19 @@ def test_dead_node_is_reported_and_brought_back_by_hand(tmp_path: Path) -> None:
         workers = [child.pid for child in psutil.Process(victim["pid"]).children(recursive=True)]
         assert workers
         os.kill(victim["pid"], signal.SIGKILL)
-        until(
+        wait_until(
             "the death is reported",
             lambda: f"node-2 (pid {victim['pid']}) has ended: killed by SIGKILL" in cluster.output,
             5.0,
         )
-        until("its workers have ended", lambda: all(map(is_gone, workers)), 5.0)
+        wait_until("its workers have ended", lambda: all(map(is_gone, workers)), 5.0)
         by_hand = subprocess.Popen([*QUORUMCA, "agent", "-config", victim["config"]], stdout=subprocess.DEVNULL)
         try:
-            until("its return is reported", lambda: f"node-2 runs again (pid {by_hand.pid})" in cluster.output, 10.0)
+            wait_until(
+                "its return is reported", lambda: f"node-2 runs again (pid {by_hand.pid})" in cluster.output, 10.0
+            )
             assert cluster.nodes()[1]["pid"] == by_hand.pid
-            until("it serves", lambda: answers_roots(cluster.api(1)), READY_SECONDS)
+            wait_until("it serves", lambda: answers_roots(cluster.api(1)), READY_SECONDS)
             assert cluster.interrupt() == 0
             assert by_hand.wait(STOP_SECONDS) == 0
         finally:
@@ -208,18 +204,18 @@ def test_added_nodes_vote_and_resume(tmp_path: Path) -> None:
         servers = cluster.api(2).json("GET", "/v1/operator/raft/configuration")["Servers"]
         assert {server["ID"]: server["Voter"] for server in servers} == {node["name"]: True for node in nodes}
         assert [server["Address"] for server in servers] == [node["raft"] for node in nodes]
-        until(
+        wait_until(
             "all nodes have applied the same",
             lambda: (
                 len({cluster.api(k).text("GET", "/v1/operator/digest", query={"stale": ""}) for k in range(3)}) == 1
             ),
             10.0,
         )
-        until("the additions are reported", lambda: "node-3 has joined" in cluster.output, 5.0)
+        wait_until("the additions are reported", lambda: "node-3 has joined" in cluster.output, 5.0)
         active = cluster.api(0).json("GET", "/v1/connect/ca/roots")["ActiveRootID"]
         family = cluster.family()
         assert cluster.interrupt() == 0
-        until("every process is gone", lambda: all(map(is_gone, family)), 5.0)
+        wait_until("every process is gone", lambda: all(map(is_gone, family)), 5.0)
     with dev(root, *argv) as resumed:
         assert [node["name"] for node in resumed.nodes()] == ["node-1", "node-2", "node-3"]
         for k in range(3):

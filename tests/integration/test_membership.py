@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.load import run_load, sign_plan
-from tests.integration.cluster_harness import LocalCluster, Node, Settings, eventually, make_csr
+from tests.integration.cluster_harness import LocalCluster, Node, Settings, make_csr
 from tests.integration.load import assert_all_on_record, signing_load
 from tests.integration.peers import (
     JOIN_SECONDS,
@@ -30,6 +30,7 @@ from tests.integration.peers import (
     wait_until_voting,
     wipe,
 )
+from tests.kit.wait import eventually, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -228,10 +229,7 @@ def _last_row(node: Node) -> int:
 
 
 def _wait_for_rows(node: Node, least: int) -> None:
-    deadline = time.monotonic() + JOIN_SECONDS
-    while _last_row(node) < least:
-        assert time.monotonic() < deadline, f"{node.name} copies nothing"
-        time.sleep(0.002)
+    wait_until(f"{node.name} copies", lambda: _last_row(node) >= least, JOIN_SECONDS, pause=0.002)
 
 
 async def test_server_that_cannot_be_is_refused_and_nothing_changes(cluster: LocalCluster) -> None:

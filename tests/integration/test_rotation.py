@@ -15,8 +15,9 @@ import pytest
 import pytest_asyncio
 from cryptography import x509
 
-from tests.integration.cluster_harness import Answer, LocalCluster, Node, eventually, make_csr
+from tests.integration.cluster_harness import Answer, LocalCluster, Node, make_csr
 from tests.integration.raw_http import request as raw_request
+from tests.kit.wait import eventually
 from tests.unit.providers import pki
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module"), pki.needs_openssl]

@@ -15,7 +15,7 @@ import socketserver
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,11 +38,10 @@ from tests.integration.vault_server import (
     standby_of,
     write_tls,
 )
+from tests.kit.wait import wait_until
 from tests.unit.providers import pki
 
 pytestmark = pytest.mark.slow
-
-_PATIENCE_SECONDS = 30.0
 
 
 @pytest.fixture(scope="module")
@@ -76,13 +75,6 @@ def own(own_server: VaultServer) -> Iterator[Bench]:
     yield bench
     for provider in bench.made:
         provider.close()
-
-
-def wait_until(is_so: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + _PATIENCE_SECONDS
-    while not is_so():
-        assert time.monotonic() < deadline, "not in time"
-        time.sleep(0.1)
 
 
 class MovedClock:
@@ -266,7 +258,7 @@ def test_approle_logs_in_again_when_its_token_is_revoked(bench: Bench, server: V
     secret_id = server.call("POST", f"auth/{path}/role/mesh/secret-id", {})["data"]["secret_id"]
     ca = _primary_by_login(bench, "approle", path, {"role_id": role_id, "secret_id": secret_id})
     server.call("POST", f"sys/leases/revoke-prefix/auth/{path}/login", {"sync": True})
-    wait_until(lambda: can_sign(ca))
+    wait_until("it signs", lambda: can_sign(ca))
     with pytest.raises(ProviderUnavailable, match="error logging in to Vault with auth method approle"):
         _primary_by_login(bench, "approle", path, {"role_id": role_id, "secret_id": "wrong"})
 
@@ -374,7 +366,7 @@ def test_short_token_is_renewed_while_nothing_is_signed(bench: Bench, server: Va
     answer = server.call("POST", "auth/token/create", {"policies": [everything], "period": "12s", "orphan": True})
     ca = bench.primary(Token=answer["auth"]["client_token"])
     deadline = time.monotonic() + 30
-    wait_until(lambda: time.monotonic() > deadline - 5)  # twice its lifetime
+    wait_until("twice its lifetime", lambda: time.monotonic() > deadline - 5)
     ca.leaf()
     assert list(ca.provider.warnings()) == []
 
@@ -450,7 +442,7 @@ def test_sealed_server_is_said_and_signing_goes_on_when_it_is_unsealed(own: Benc
     with pytest.raises(ProviderUnavailable, match="Vault is sealed"):
         ca.leaf()
     own_server.unseal()
-    wait_until(lambda: can_sign(ca))
+    wait_until("it signs", lambda: can_sign(ca))
 
 
 @needs_own
@@ -462,7 +454,7 @@ def test_restarted_server_goes_on_with_the_same_ca(own: Bench, own_server: Vault
     with pytest.raises(ProviderUnavailable, match="cannot be reached"):
         ca.leaf()
     own_server.start()
-    wait_until(lambda: can_sign(ca))
+    wait_until("it signs", lambda: can_sign(ca))
     assert ca.leaf().issuer_key_id == before.issuer_key_id
     assert ca.provider.renew_signing_cert()[0].root_pem == ca.chain.root_pem
 
@@ -485,7 +477,7 @@ def test_slow_server_holds_up_nobody_for_long(own: Bench, own_server: VaultServe
     assert "does not answer in time" in str(again[-1])
     assert first < 20
     assert second < 10  # at most one try; all others are refused at once
-    wait_until(lambda: can_sign(ca))
+    wait_until("it signs", lambda: can_sign(ca))
 
 
 @needs_own
@@ -496,7 +488,7 @@ def test_standby_passes_on_to_the_active_server_and_says_when_there_is_none(
     with standby_of(own_server, tmp_path / "standby") as standby:
         ca = own.primary()
         ca.provider = ca.reopened(Address=standby.address)
-        wait_until(lambda: can_sign(ca))  # it learns of new mounts a moment later
+        wait_until("it signs", lambda: can_sign(ca))  # it learns of new mounts a moment later
         ca.provider.renew_signing_cert()
         own_server.stop(signal.SIGKILL)
 
@@ -511,10 +503,10 @@ def test_standby_passes_on_to_the_active_server_and_says_when_there_is_none(
                 return ca.provider.renew_signing_cert()[0].root_pem == ca.chain.root_pem
             return False
 
-        wait_until(is_said)
+        wait_until("it says what is wrong", is_said)
         own_server.start()
-        wait_until(is_renewed)
-        wait_until(lambda: can_sign(ca))
+        wait_until("it renews", is_renewed)
+        wait_until("it signs", lambda: can_sign(ca))
 
 
 @needs_own
@@ -534,9 +526,9 @@ def test_server_with_a_strangers_certificate_is_left_alone_until_it_has_its_own_
             ca.leaf()
         return "no TLS connection" in str(caught.value) and "certificate verify failed" in str(caught.value)
 
-    wait_until(is_said)
+    wait_until("it says what is wrong", is_said)
     own_server.restart_with_tls(own_files)
-    wait_until(lambda: can_sign(ca))
+    wait_until("it signs", lambda: can_sign(ca))
 
 
 def test_answers_that_a_proxy_delays_are_waited_for_and_not_for_long(bench: Bench, tls: VaultServer) -> None:
@@ -551,7 +543,7 @@ def test_answers_that_a_proxy_delays_are_waited_for_and_not_for_long(bench: Benc
         assert time.monotonic() - started < 20
         assert all("does not answer in time" in str(result) for result in results)
         relay.delay_seconds = 0.0
-        wait_until(lambda: can_sign(ca))
+        wait_until("it signs", lambda: can_sign(ca))
 
 
 class _Relay(socketserver.ThreadingTCPServer):
@@ -639,7 +631,7 @@ def test_replaced_root_is_reported(bench: Bench, server: VaultServer) -> None:
     body = {"common_name": "another", "key_type": "ec", "key_bits": 256}
     other = server.call("POST", f"{root}/root/rotate/internal", body)["data"]["issuer_id"]
     server.call("POST", f"{root}/root/replace", {"default": other})
-    wait_until(lambda: bool(ca.provider.warnings()))
+    wait_until("it is warned of", ca.provider.warnings)
     assert "is not the one at RootPKIPath" in ca.provider.warnings()[0]
     ca.leaf()
     with pytest.raises(ProviderError, match="is not the one at RootPKIPath"):
@@ -664,7 +656,10 @@ def test_elections_and_renewals_leave_one_intermediate_behind(
         ca.leaf()
     assert len(server.issuers(mount)) == len(server.keys(mount)) == 2
     clock.advance(61)
-    wait_until(lambda: len(server.issuers(mount)) == len(server.keys(mount)) == 1)
+    wait_until(
+        "one intermediate is left",
+        lambda: len(server.issuers(mount)) == len(server.keys(mount)) == 1,
+    )
     default = server.call("GET", f"{mount}/config/issuers")["data"]["default"]
     assert [default] == server.issuers(mount)
 
@@ -681,5 +676,8 @@ def test_secondary_keeps_one_intermediate(moved: Bench, clock: MovedClock, serve
         secondary.settings = replace(secondary.settings, state=state)
         secondary.provider = secondary.reopened()
         clock.advance(61)
-        wait_until(lambda: len(server.issuers(mount)) == len(server.keys(mount)) == 1)
+        wait_until(
+            "one intermediate is left",
+            lambda: len(server.issuers(mount)) == len(server.keys(mount)) == 1,
+        )
         secondary.leaf()

@@ -12,8 +12,9 @@ import aiohttp
 import pytest
 
 from providers.pki import verify
-from tests.integration.cluster_harness import Answer, LocalCluster, Node, eventually, make_csr
+from tests.integration.cluster_harness import Answer, LocalCluster, Node, make_csr
 from tests.integration.vault_server import Refused, VaultServer, running_vault
+from tests.kit.wait import eventually, until
 from tests.unit.providers import pki
 
 pytestmark = [pytest.mark.slow, pki.needs_openssl]
@@ -266,16 +267,16 @@ async def test_sealed_vault_stops_signing_only_and_that_goes_on_by_itself(
                 await asyncio.sleep(0.05)
 
         clients = [asyncio.create_task(client(number)) for number in range(6)]
-        await eventually("leaves are signed", _some(lambda: len(answers) > 20), 30)
+        await until(lambda: len(answers) > 20, "leaves are signed", 30)
         own_vault.seal()
         # It is left alone for longer and longer, and clients are told so.
-        await eventually("clients are told to wait", _some(lambda: any(_pause(a) >= 4 for a in answers)), 40)
+        await until(lambda: any(_pause(a) >= 4 for a in answers), "clients are told to wait", 40)
         assert (await cluster.roots(nodes[1]))["Roots"]
         read = await cluster.ask(nodes[2], "GET", CONFIGURATION)
         assert read.json()["Provider"] == "vault"
         own_vault.unseal()
         unsealed = len(answers)
-        await eventually("leaves are signed again", _some(lambda: any(a.status == 200 for a in answers[unsealed:])), 40)
+        await until(lambda: any(a.status == 200 for a in answers[unsealed:]), "leaves are signed again", 40)
         is_over.set()
         await asyncio.gather(*clients)
         refused = [answer for answer in answers if answer.status != 200]
@@ -364,10 +365,3 @@ async def _finish(cluster: LocalCluster, node: Node, config: dict[str, object]) 
 
 def _pause(answer: Answer) -> int:
     return int(answer.headers.get("Retry-After", 0))
-
-
-def _some(condition: Any) -> Any:
-    async def look() -> bool | None:
-        return condition() or None
-
-    return look

@@ -15,7 +15,6 @@ import signal
 import ssl
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -30,6 +29,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from tests.kit.wait import wait_until
 from tests.ports import free_ports
 
 _START_SECONDS = 60.0
@@ -152,7 +152,7 @@ class VaultServer:
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
             )
-        self.wait_until(lambda: "initialized" in self.call("GET", "sys/seal-status"))
+        self.wait_until("it says whether it is sealed", lambda: "initialized" in self.call("GET", "sys/seal-status"))
         if self.unseal_key:
             self.unseal()
 
@@ -164,7 +164,7 @@ class VaultServer:
     def unseal(self) -> None:
         self.call("PUT", "sys/unseal", {"key": self.unseal_key})
         health = "sys/health?standbyok=true" if self.has_peer else "sys/health"
-        self.wait_until(lambda: self.call("GET", health)["sealed"] is False)
+        self.wait_until("it is unsealed", lambda: self.call("GET", health)["sealed"] is False)
 
     def seal(self) -> None:
         self.call("PUT", "sys/seal", {})
@@ -204,17 +204,14 @@ class VaultServer:
         assert self.process is not None
         self.process.send_signal(signal.SIGCONT)
 
-    def wait_until(self, is_so: Any) -> None:
-        deadline = time.monotonic() + _START_SECONDS
-        while time.monotonic() < deadline:
+    def wait_until(self, what: str, is_so: Any) -> None:
+        def look() -> Any:
             if self.process is not None and self.process.poll() is not None:
                 assert self.directory is not None
                 raise AssertionError(f"the server has ended:\n{(self.directory / 'log').read_text()[-2000:]}")
-            with contextlib.suppress(OSError, Refused, KeyError):
-                if is_so():
-                    return
-            time.sleep(0.05)
-        raise AssertionError("the server is not ready in time")
+            return is_so()
+
+        wait_until(what, look, _START_SECONDS, trouble=(OSError, Refused, KeyError))
 
 
 @contextlib.contextmanager
@@ -244,7 +241,7 @@ def standby_of(active: VaultServer, directory: Path) -> Iterator[VaultServer]:
         server.token, server.unseal_key = active.token, active.unseal_key
         server.has_peer = active.has_peer = True
         server.unseal()
-        server.wait_until(lambda: "leader_address" in server.call("GET", "sys/leader"))
+        server.wait_until("it knows its leader", lambda: "leader_address" in server.call("GET", "sys/leader"))
         yield server
     finally:
         server.stop(signal.SIGKILL)

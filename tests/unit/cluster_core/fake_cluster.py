@@ -40,6 +40,7 @@ from fsm.duties import DutyPolicy
 from fsm.ledger import LedgerSummary
 from fsm.state import Area, State
 from tests.fakes import EventLog, FakeClock
+from tests.kit.wait import until
 
 POLICY = DutyPolicy(keep_expired_seconds=10**9 * 3)  # no tidying unless a test wants it
 
@@ -51,14 +52,6 @@ class Fate(Enum):
     LOST_BEFORE = auto()  # the leader falls, and the command with it
     LOST_AFTER = auto()  # committed, but the leader falls before it knows
     UNKNOWN = auto()  # not committed, and nobody says so; the leader stays
-
-
-async def eventually(condition: Callable[[], object], seconds: float = 10.0) -> None:
-    """Until `condition()` holds. Fails rather than waits for ever."""
-    deadline = asyncio.get_running_loop().time() + seconds
-    while not condition():
-        assert asyncio.get_running_loop().time() < deadline, "the condition never came true"
-        await asyncio.sleep(0.001)
 
 
 class FakeCluster:
@@ -349,7 +342,7 @@ async def running(*nodes: Node) -> AsyncIterator[None]:
 async def bootstrapped(node: Node) -> None:
     """Elect this node, whose leader loop runs, and wait until it signs."""
     node.cluster.elect(node.name)
-    await eventually(lambda: node.authority.is_ready)
+    await until(lambda: node.authority.is_ready)
 
 
 def stored_config(state: State) -> Mapping[str, Any]:

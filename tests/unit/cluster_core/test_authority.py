@@ -11,8 +11,9 @@ from cluster.ca.health import CAHealth
 from cluster.ca.records import ProviderRecord, open_record, seal_record
 from cluster.seal.sources import SealError
 from providers.errors import CSRRejected
+from tests.kit.wait import until
 from tests.unit.cluster_core.csrs import serial, service_csr
-from tests.unit.cluster_core.fake_cluster import FakeCluster, Node, bootstrapped, eventually, put, running, update
+from tests.unit.cluster_core.fake_cluster import FakeCluster, Node, bootstrapped, put, running, update
 
 
 @pytest.fixture
@@ -102,9 +103,9 @@ async def test_request_that_waits_while_leadership_ends_is_for_the_next_leader(n
     await put(node, update({"CSRMaxPerSecond": 0}))
     node.worker.held.add("sign_leaves")
     requests = [asyncio.ensure_future(node.authority.sign(csr, serial(n), "me")) for n in range(4)]
-    await eventually(lambda: node.worker.calls.count("sign_leaves") == 2)
+    await until(lambda: node.worker.calls.count("sign_leaves") == 2)
     node.cluster.elect("b")
-    await eventually(lambda: not node.worker.keys)
+    await until(lambda: not node.worker.keys)
     node.worker.gate.set()
     outcomes = await asyncio.gather(*requests, return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [NotLeader] * 4

@@ -21,7 +21,8 @@ from cluster.rpc.batches import Batches
 from cluster.rpc.operation import Operation
 from cluster.rpc.peers import Lost, Unsent
 from providers.errors import CSRRejected
-from tests.unit.cluster_core.fake_cluster import FakeCluster, eventually
+from tests.kit.wait import until
+from tests.unit.cluster_core.fake_cluster import FakeCluster
 from tests.unit.cluster_core.rpc_nodes import Ask, Told, asked, operation, rpc_nodes
 
 
@@ -115,7 +116,7 @@ async def test_leader_that_cannot_be_reached_means_not_sent_and_the_next_one_doe
     async with rpc_nodes(rpc_cluster, tls_directory, {"a": {"do": work}, "b": {}}, wait_seconds=60) as nodes:
         rpc_cluster.elect("c")  # nobody listens there
         request = asyncio.ensure_future(asked(nodes["b"].forwarder, call))
-        await eventually(lambda: nodes["b"].metrics.forwarded.labels("do")._value.get() >= 2)
+        await until(lambda: nodes["b"].metrics.forwarded.labels("do")._value.get() >= 2)
         rpc_cluster.elect("a")
         assert await request == "done"
     assert work.arguments == [False]
@@ -193,7 +194,7 @@ async def test_connection_lost_under_way_is_an_unknown_outcome(
     async with rpc_nodes(rpc_cluster, tls_directory, tables, wait_seconds=60) as nodes:
         rpc_cluster.elect("a")
         request = asyncio.ensure_future(asked(nodes["b"].forwarder, call))
-        await eventually(lambda: hung.arguments)
+        await until(lambda: hung.arguments)
         runner = nodes["a"].server._runner
         assert runner is not None
         assert runner.server is not None
@@ -230,7 +231,7 @@ async def test_node_that_does_not_lead_says_so_and_does_nothing(rpc_cluster: Fak
         rpc_cluster.elect("a")
         rpc_cluster.replicas["a"].leadership = rpc_cluster.replicas["c"].leadership
         request = asyncio.ensure_future(asked(nodes["b"].forwarder, ONCE))
-        await eventually(lambda: nodes["b"].metrics.forwarded.labels("do")._value.get() >= 3)
+        await until(lambda: nodes["b"].metrics.forwarded.labels("do")._value.get() >= 3)
         assert work.arguments == []
         rpc_cluster.elect("a")
         assert await request == "done"
@@ -342,7 +343,7 @@ async def test_end_of_the_node_ends_its_messages() -> None:
     wire = Wire()
     batches = Batches(wire)
     tasks = await _added(batches, range(1, 3))
-    await eventually(lambda: len(wire.sent) == 2)
+    await until(lambda: len(wire.sent) == 2)
     batches.close()
     outcomes = await asyncio.gather(*tasks, return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [Lost, Lost]

@@ -16,12 +16,12 @@ from fsm.leaves import LeafRecord, RecordLeaves, TidyLedger
 from providers.builtin import state as builtin_state
 from providers.errors import ProviderUnavailable
 from providers.pki.x509 import load_cert
+from tests.kit.wait import until
 from tests.unit.cluster_core.fake_cluster import (
     FakeCluster,
     Fate,
     Node,
     bootstrapped,
-    eventually,
     running,
     stored_config,
 )
@@ -93,9 +93,9 @@ async def test_leader_lost_at_a_commit_is_continued_by_the_next(cluster: FakeClu
     nodes = [Node(cluster, name) for name in "abc"]
     async with running(*nodes):
         cluster.elect("a")
-        await eventually(lambda: any(node.authority.is_ready and node.name == cluster.leader for node in nodes))
+        await until(lambda: any(node.authority.is_ready and node.name == cluster.leader for node in nodes))
         assert cluster.leader == ("a" if fate is Fate.UNKNOWN else "b")
-        await eventually(lambda: [node.name for node in nodes if node.authority.is_ready] == [cluster.leader])
+        await until(lambda: [node.name for node in nodes if node.authority.is_ready] == [cluster.leader])
     assert kinds(cluster.committed) == BOOTSTRAP
     assert len(cluster.state.roots) == 1
 
@@ -106,7 +106,7 @@ async def test_leader_lost_at_every_commit_in_turn_still_makes_one_root(cluster:
     nodes = [Node(cluster, name) for name in "abc"]
     async with running(*nodes):
         cluster.elect("a")
-        await eventually(lambda: any(node.authority.is_ready and node.name == cluster.leader for node in nodes))
+        await until(lambda: any(node.authority.is_ready and node.name == cluster.leader for node in nodes))
     assert kinds(cluster.committed) == BOOTSTRAP
     assert len(cluster.state.roots) == 1
 
@@ -117,7 +117,7 @@ async def test_root_made_again_from_the_committed_intent_is_the_same(cluster: Fa
     nodes = [Node(cluster, name) for name in "ab"]
     async with running(*nodes):
         cluster.elect("a")
-        await eventually(lambda: any(node.authority.is_ready for node in nodes))
+        await until(lambda: any(node.authority.is_ready for node in nodes))
     first, second = [command for command in cluster.proposed if isinstance(command, SetRootsConfig)]
     assert first.roots == second.roots
     intended = [command for command in cluster.committed if isinstance(command, SetProviderState)]
@@ -133,7 +133,7 @@ async def test_leader_of_a_ready_ca_writes_nothing(cluster: FakeCluster) -> None
         await bootstrapped(first)
         before = cluster.state
         await bootstrapped(second)
-        await eventually(lambda: "leader.lost" in first.log.names())
+        await until(lambda: "leader.lost" in first.log.names())
         assert first.worker.keys == set()
         assert not first.authority.is_ready
         assert cluster.state is before
@@ -144,12 +144,12 @@ async def test_old_leaders_root_is_refused_when_the_next_one_was_faster(cluster:
     first.worker.held.add("generate_root")
     async with running(first, second):
         cluster.elect("a")
-        await eventually(lambda: "generate_root" in first.worker.calls)
+        await until(lambda: "generate_root" in first.worker.calls)
         await bootstrapped(second)
         root = cluster.state.active_root
         cluster.elect("a")  # its work of long ago goes on, and finds another state
         first.worker.gate.set()
-        await eventually(lambda: first.authority.is_ready)
+        await until(lambda: first.authority.is_ready)
         assert cluster.state.active_root == root
     assert kinds(cluster.committed) == BOOTSTRAP
 
@@ -169,9 +169,9 @@ async def test_disabled_connect_makes_no_ca(cluster: FakeCluster) -> None:
     node = Node(cluster, "a", connect=ConnectSection(enabled=False))
     async with running(node):
         cluster.elect("a")
-        await eventually(lambda: "leader.elected" in node.log.names())
+        await until(lambda: "leader.elected" in node.log.names())
         cluster.elect("b")
-        await eventually(lambda: "leader.lost" in node.log.names())
+        await until(lambda: "leader.lost" in node.log.names())
     assert cluster.proposed == []
 
 
@@ -192,7 +192,7 @@ async def test_bootstrap_that_fails_is_reported_and_tried_again_and_the_leader_s
     node = Node(cluster, "a", connect=connect)
     async with running(node):
         cluster.elect("a")
-        await eventually(lambda: len([event for event in node.log.names() if event == "duty.failed"]) >= 4)
+        await until(lambda: len([event for event in node.log.names() if event == "duty.failed"]) >= 4)
         assert node.health.now.trouble == reason
         assert cluster.leader == "a"
     pauses = [fields["again_in_seconds"] for event, fields in node.log.events if event == "duty.failed"]
@@ -205,7 +205,7 @@ async def test_pauses_stop_growing(cluster: FakeCluster, monkeypatch: pytest.Mon
     node = Node(cluster, "a", connect=ConnectSection(ca_provider="nope"))
     async with running(node):
         cluster.elect("a")
-        await eventually(lambda: len([event for event in node.log.names() if event == "duty.failed"]) >= 4)
+        await until(lambda: len([event for event in node.log.names() if event == "duty.failed"]) >= 4)
     pauses = [fields["again_in_seconds"] for event, fields in node.log.events if event == "duty.failed"]
     assert pauses[:4] == [0.001, 0.002, 0.002, 0.002]
 
@@ -215,11 +215,11 @@ async def test_trouble_is_gone_once_the_provider_answers_again(cluster: FakeClus
     node.worker.failures["prepare_root"] = ProviderUnavailable("backend is down")
     async with running(node):
         cluster.elect("a")
-        await eventually(lambda: node.health.now.trouble == "backend is down")
+        await until(lambda: node.health.now.trouble == "backend is down")
         assert not node.authority.is_ready
         node.worker.failures.clear()
-        await eventually(lambda: node.authority.is_ready)
-        await eventually(lambda: node.health.now.trouble == "")
+        await until(lambda: node.authority.is_ready)
+        await until(lambda: node.health.now.trouble == "")
 
 
 async def test_lost_leader_takes_its_trouble_along(cluster: FakeCluster) -> None:
@@ -227,9 +227,9 @@ async def test_lost_leader_takes_its_trouble_along(cluster: FakeCluster) -> None
     node.worker.failures["configure"] = ProviderUnavailable("backend is down")
     async with running(node):
         cluster.elect("a")
-        await eventually(lambda: node.health.now.trouble)
+        await until(lambda: node.health.now.trouble)
         cluster.elect("b")
-        await eventually(lambda: "leader.lost" in node.log.names())
+        await until(lambda: "leader.lost" in node.log.names())
         assert node.health.now.trouble == ""
 
 
@@ -249,9 +249,9 @@ async def test_another_root_than_the_agreed_one_is_never_signed_with(tmp_path: P
 
         node.worker.host.operations["configure"] = configure
         cluster.elect("b")
-        await eventually(lambda: not node.authority.is_ready)
+        await until(lambda: not node.authority.is_ready)
         cluster.elect("a")
-        await eventually(lambda: "is not the active root" in node.health.now.trouble)
+        await until(lambda: "is not the active root" in node.health.now.trouble)
         assert not node.authority.is_ready
     other.close()
 
@@ -270,7 +270,7 @@ async def test_expired_records_are_tidied_a_few_at_a_time(
     node = Node(cluster, "a", policy=DutyPolicy(keep_expired_seconds=3600))
     async with running(node):
         cluster.elect("a")
-        await eventually(lambda: cluster.state.tidied_before == int(node.clock.now()) - 3600)
+        await until(lambda: cluster.state.tidied_before == int(node.clock.now()) - 3600)
     assert cluster.machine.ledger_summary.count == 0
     assert kinds(cluster.committed).count(TidyLedger) == 2
 
@@ -280,7 +280,7 @@ async def test_configuration_can_be_changed_while_the_ledger_is_tidied(cluster: 
     cluster.held.add(TidyLedger)
     async with running(node):
         await bootstrapped(node)
-        await eventually(lambda: TidyLedger in kinds(cluster.proposed))
+        await until(lambda: TidyLedger in kinds(cluster.proposed))
         update = ConfigUpdate("consul", {"LeafCertTTL": "24h"}, None, False, 0)
         await node.reconfigurer.apply(update, Attempt(b"1", cluster.state.ca_index, is_repeat=False))
         cluster.gate.set()

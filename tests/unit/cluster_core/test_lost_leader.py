@@ -16,8 +16,9 @@ from cluster.rpc.messages import SIGN, SignRequest
 from cluster.rpc.peers import Peers
 from providers.errors import NotInitialized
 from tests.fakes import FakeClock
+from tests.kit.wait import until
 from tests.unit.cluster_core.csrs import serial, service_csr
-from tests.unit.cluster_core.fake_cluster import FakeCluster, Node, bootstrapped, eventually, running
+from tests.unit.cluster_core.fake_cluster import FakeCluster, Node, bootstrapped, running
 from tests.unit.cluster_core.rpc_nodes import Ask, operation, working
 
 WAIT_SECONDS = 30.0
@@ -75,7 +76,7 @@ async def test_silent_leader_is_given_up_once_another_leads(
     cluster.elect("a")
     peers.answering = {"b"}
     asked = [asyncio.ensure_future(ask(forwarder, is_batched=is_batched)) for _ in range(300)]
-    await eventually(lambda: peers.sent)
+    await until(lambda: peers.sent)
     cluster.elect(None)  # nobody knows of a better leader yet
     assert not [request for request in asked if request.done()]
     cluster.elect(successor)
@@ -102,7 +103,7 @@ async def test_what_cannot_be_repeated_waits_for_its_answer(
     monkeypatch.setattr(forwarder, "_wait_seconds", 0.5)
     cluster.elect("a")
     asked = asyncio.ensure_future(ask(forwarder, is_repeatable=False))
-    await eventually(lambda: peers.sent)
+    await until(lambda: peers.sent)
     cluster.elect("b")
     with pytest.raises(CommitUnknown):
         await asked
@@ -126,9 +127,9 @@ async def test_sign_at_the_end_of_leadership_is_for_the_next_leader(cluster: Fak
         argument = SignRequest(service_csr(cluster.state.trust_domain), serial(1), "token:web")
         node.worker.held = {"check_csr", "sign_leaves"}
         request = asyncio.ensure_future(node.operations.run(SIGN, argument))
-        await eventually(lambda: {"check_csr", "sign_leaves"} & set(node.worker.calls))
+        await until(lambda: {"check_csr", "sign_leaves"} & set(node.worker.calls))
         cluster.elect("b")
-        await eventually(lambda: not node.worker.keys)
+        await until(lambda: not node.worker.keys)
         node.worker.gate.set()
         with pytest.raises(NotLeader):
             await request

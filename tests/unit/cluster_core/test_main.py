@@ -14,7 +14,8 @@ from cluster.seal.node_file import NodeFile
 from cluster.seal.sealer import Sealer
 from cluster.seal.sources import SealError, write_key_file
 from fsm.ca import InitSeal
-from tests.unit.cluster_core.fake_cluster import FakeCluster, eventually
+from tests.kit.wait import until
+from tests.unit.cluster_core.fake_cluster import FakeCluster
 from tests.unit.cluster_core.test_config import minimal
 
 
@@ -66,7 +67,7 @@ async def test_seal_is_opened_as_soon_as_there_is_one_and_remembered(cluster: Fa
     assert not watching.done()
     seal = sealer.new_data_key()
     cluster.commit(InitSeal(seal))
-    await eventually(lambda: node_file.read() is not None)
+    await until(lambda: node_file.read() is not None)
     assert sealer.open(sealer.seal(b"secret", "x"), "x") == b"secret"
     assert node_file.read() == {"node_name": "a", "datacenter": "dc1", "seal": sealer.node_facts()}
     # It goes on: a snapshot that is restored may bring another seal.

@@ -26,12 +26,12 @@ from fsm.ca import SetConfig, SetRoots
 from fsm.commands import Command
 from fsm.state import State
 from providers.errors import ChainInvalid, ProviderUnavailable
+from tests.kit.wait import until
 from tests.unit.cluster_core.fake_cluster import (
     FakeCluster,
     Fate,
     Node,
     bootstrapped,
-    eventually,
     put,
     running,
     stored_config,
@@ -54,7 +54,7 @@ async def broken(cluster: FakeCluster) -> AsyncIterator[Node]:
     node = Node(cluster, "a", connect=ConnectSection(ca_config={"leaf_cert_ttl": "1m", "private_key_type": "dsa"}))
     async with running(node):
         cluster.elect("a")
-        await eventually(lambda: node.health.now.trouble)
+        await until(lambda: node.health.now.trouble)
         yield node
 
 
@@ -252,7 +252,7 @@ async def test_candidate_is_forgotten_when_the_client_goes_away(node: Node) -> N
     configured = set(node.worker.keys)
     node.worker.held.add("configure")
     request = asyncio.ensure_future(put(node, update({"LeafCertTTL": "24h"})))
-    await eventually(lambda: node.worker.calls[-1] == "configure")
+    await until(lambda: node.worker.calls[-1] == "configure")
     request.cancel()
     await asyncio.gather(request, return_exceptions=True)
     node.worker.gate.set()
@@ -325,7 +325,7 @@ async def test_repetition_behind_a_rotation_that_was_given_up_is_not_made_again(
     for request_id in (b"1", b"2"):
         node.worker.failures["generate_root"] = ChainInvalid("no")
         await put(node, update({"PrivateKeyBits": 384}), request_id=request_id)
-        await eventually(lambda: node.cluster.state.rotation is None)
+        await until(lambda: node.cluster.state.rotation is None)
     with pytest.raises(AnswerLost):
         await node.reconfigurer.apply(update({"PrivateKeyBits": 384}), attempt)
 
@@ -373,7 +373,7 @@ async def test_leader_lost_behind_the_commit_leaves_no_keys_on_the_old_one(node:
     node.cluster.on_propose = lambda _command: Fate.LOST_AFTER
     with pytest.raises(CommitUnknown):
         await put(node, update({"LeafCertTTL": "24h"}))
-    await eventually(lambda: not node.authority.is_ready and not node.worker.keys)
+    await until(lambda: not node.authority.is_ready and not node.worker.keys)
 
 
 async def test_node_that_has_lost_leadership_behind_its_commit_takes_nothing_into_use(cluster: FakeCluster) -> None:
@@ -414,7 +414,7 @@ async def test_usable_configuration_repairs_a_ca_that_never_came_up(broken: Node
     before = broken.cluster.state
     await put(broken, update({"LeafCertTTL": "24h"}))
     await broken.reconfigurer.wait_for_root()
-    await eventually(lambda: broken.authority.is_ready)
+    await until(lambda: broken.authority.is_ready)
     state = broken.cluster.state
     assert broken.health.now.trouble == ""
     assert state.config is not None
@@ -436,7 +436,7 @@ async def test_repair_whose_leader_is_lost_is_unknown_until_it_is_sent_again(bro
     broken.worker.held.add("generate_root")
     await put(broken, update({"LeafCertTTL": "24h"}))
     waiting = asyncio.ensure_future(broken.reconfigurer.wait_for_root())
-    await eventually(lambda: "generate_root" in broken.worker.calls)
+    await until(lambda: "generate_root" in broken.worker.calls)
     assert not waiting.done()
     broken.cluster.elect("b")
     with pytest.raises(CommitUnknown, match="the configuration is stored"):

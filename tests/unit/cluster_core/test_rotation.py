@@ -23,12 +23,12 @@ from fsm.commands import Command
 from providers.errors import ChainInvalid, NotInitialized, ProviderUnavailable
 from providers.pki import keys, verify
 from providers.pki.serials import serial_bytes
+from tests.kit.wait import until
 from tests.unit.cluster_core.fake_cluster import (
     FakeCluster,
     Fate,
     Node,
     bootstrapped,
-    eventually,
     put,
     running,
     update,
@@ -78,7 +78,7 @@ async def leaf_chain(node: Node) -> str:
     csr_pem, _ = await node.pool.make_csr(
         f"spiffe://{node.cluster.state.trust_domain}/ns/default/dc/dc1/svc/web", (), ()
     )
-    await eventually(lambda: not node.authority.is_behind(node.cluster.state))
+    await until(lambda: not node.authority.is_behind(node.cluster.state))
     return (await node.authority.sign(csr_pem, serial_bytes(new_serial()), "test")).cert_pem
 
 
@@ -155,13 +155,13 @@ async def test_leader_lost_at_any_step_is_continued_by_the_next(nodes: list[Node
             leader, update({"PrivateKeyBits": 384}), request_id=attempt_id, ca_index=before.ca_index, is_repeat=True
         )
         if rotation_id:
-            await eventually(lambda: cluster.state.rotation is None)
-    await eventually(lambda: cluster.state.rotation is None)
+            await until(lambda: cluster.state.rotation is None)
+    await until(lambda: cluster.state.rotation is None)
     assert kinds(cluster.committed[first:]) == STEPS
     assert [root.is_active for root in cluster.state.roots].count(True) == 1
     assert len(cluster.state.roots) == 2
     leader = next(node for node in nodes if node.name == cluster.leader)
-    await eventually(lambda: leader.authority.is_ready)
+    await until(lambda: leader.authority.is_ready)
     assert_all_trust(leader, await leaf_chain(leader), cluster.state.roots)
 
 
@@ -177,7 +177,7 @@ async def test_root_made_again_after_a_crash_is_the_same(nodes: list[Node]) -> N
 
     cluster.on_propose = decide
     await put(nodes[0], update({"PrivateKeyBits": 384}))
-    await eventually(lambda: cluster.state.last_rotation is not None)
+    await until(lambda: cluster.state.last_rotation is not None)
     first, second, *_ = [command for command in cluster.proposed if isinstance(command, AdvanceRotation)]
     assert first.rotation.root == second.rotation.root
 
@@ -200,13 +200,13 @@ async def test_step_that_fails_for_good_leaves_everything_as_it_was(node: Node, 
 async def test_provider_that_does_not_answer_is_asked_again_and_then_given_up(node: Node) -> None:
     node.worker.failures["generate_root"] = ProviderUnavailable("it is down")
     await put(node, update({"PrivateKeyBits": 384}))
-    await eventually(lambda: node.health.now.trouble == "it is down")
+    await until(lambda: node.health.now.trouble == "it is down")
     assert node.cluster.state.rotation is not None
     node.clock.advance(61)
-    await eventually(lambda: node.cluster.state.rotation is None)
+    await until(lambda: node.cluster.state.rotation is None)
     assert node.cluster.state.last_rotation is not None
     assert node.cluster.state.last_rotation.reason == "it is down"
-    await eventually(lambda: node.health.now.trouble == "")
+    await until(lambda: node.health.now.trouble == "")
 
 
 async def test_provider_without_cross_signing_is_refused_in_consuls_words_unless_forced(node: Node) -> None:
@@ -242,9 +242,9 @@ async def test_plan_that_is_asked_while_leadership_ends_is_for_the_next_leader(n
     old = nodes[0]
     old.worker.held = {"supports_cross_signing"}
     plan = asyncio.ensure_future(old.operator_rotation.plan(RotateRequest()))
-    await eventually(lambda: "supports_cross_signing" in old.worker.calls)
+    await until(lambda: "supports_cross_signing" in old.worker.calls)
     old.cluster.elect("b")
-    await eventually(lambda: "leader.lost" in old.log.names())
+    await until(lambda: "leader.lost" in old.log.names())
     old.worker.gate.set()
     with pytest.raises(NotLeader):
         await plan
@@ -273,7 +273,7 @@ async def test_provider_that_answers_with_the_active_root_ends_the_rotation(node
 async def test_a_second_change_meanwhile_is_refused(node: Node) -> None:
     node.worker.held.add("generate_root")
     first = await put(node, update({"PrivateKeyBits": 384}))
-    await eventually(lambda: "generate_root" in node.worker.calls)
+    await until(lambda: "generate_root" in node.worker.calls)
     node.worker.held.clear()
     node.worker.gate.set()
     with pytest.raises(InternalError, match="CA is already in state"):
@@ -322,7 +322,7 @@ async def test_retired_root_is_listed_until_its_retention_ends_and_gone_after_it
     assert len(node.cluster.state.roots) == 2
     node.clock.advance(1)
     await look_again(node)
-    await eventually(lambda: len(node.cluster.state.roots) == 1)
+    await until(lambda: len(node.cluster.state.roots) == 1)
     active = node.cluster.state.active_root
     assert active is not None
     assert links_of(active) == ()
@@ -335,7 +335,7 @@ async def look_again(node: Node) -> None:
     looks = node.leader.last_look
     node.cluster.replicas[node.name].leadership_changed.fire()
     node.cluster.elect(node.name)
-    await eventually(lambda: node.leader.last_look != looks or node.authority.is_ready)
+    await until(lambda: node.leader.last_look != looks or node.authority.is_ready)
     await asyncio.sleep(0.02)
 
 
@@ -355,7 +355,7 @@ async def test_leader_lost_while_pruning_is_continued_by_the_next(nodes: list[No
     for other in nodes:
         other.clock.advance(400 * 86_400)
     await look_again(node)
-    await eventually(lambda: len(cluster.state.roots) == 1)
+    await until(lambda: len(cluster.state.roots) == 1)
     assert not lost
     assert kinds(cluster.committed).count(SetRoots) == 1
 
@@ -367,7 +367,7 @@ async def test_middle_root_that_goes_first_leaves_the_path_to_the_oldest(node: N
     await rotate(node, {"LeafCertTTL": "1h", "PrivateKeyBits": 521})
     node.clock.advance(4 * 3600)
     await look_again(node)
-    await eventually(lambda: len(node.cluster.state.roots) == 2)
+    await until(lambda: len(node.cluster.state.roots) == 2)
     active = node.cluster.state.active_root
     assert active is not None
     assert len(links_of(active)) == 2
@@ -404,7 +404,7 @@ async def test_chain_deeper_than_verifiers_follow_is_refused_with_the_date(node:
     assert date in str(refused.value)
     node.clock.advance(retired.prune_at - node.clock.now())
     await look_again(node)
-    await eventually(lambda: len(node.cluster.state.roots) == len(before.roots) - 1)
+    await until(lambda: len(node.cluster.state.roots) == len(before.roots) - 1)
     await rotate(node, {"PrivateKeyBits": 384})
     assert_all_trust(node, await leaf_chain(node), node.cluster.state.roots)
 
@@ -444,7 +444,7 @@ async def test_staged_rotation_publishes_first_and_signs_later(node: Node) -> No
     assert_all_trust(node, await leaf_chain(node), (old,))
     node.clock.advance(600)
     await look_again(node)
-    await eventually(lambda: node.cluster.state.rotation is None)
+    await until(lambda: node.cluster.state.rotation is None)
     assert_all_trust(node, await leaf_chain(node), node.cluster.state.roots)
 
 
@@ -457,7 +457,7 @@ async def test_root_near_its_end_is_rotated_by_itself_if_asked_for(node: Node) -
     assert node.cluster.state.active_root == old
     node.clock.advance(0.02 * (old.not_after - old.not_before))
     await look_again(node)
-    await eventually(lambda: node.cluster.state.last_rotation is not None)
+    await until(lambda: node.cluster.state.last_rotation is not None)
     assert node.cluster.state.active_root is not None
     assert node.cluster.state.active_root.root_id != old.root_id
     assert "root.expires_soon" in node.log.names()

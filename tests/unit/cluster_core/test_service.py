@@ -22,8 +22,9 @@ from fsm.ledger import LedgerQuery
 from fsm.state import State
 from providers.errors import CSRRejected
 from providers.pki.x509 import load_cert
+from tests.kit.wait import until
 from tests.unit.cluster_core.csrs import service_csr
-from tests.unit.cluster_core.fake_cluster import FakeCluster, Fate, Node, eventually, running, stored_config
+from tests.unit.cluster_core.fake_cluster import FakeCluster, Fate, Node, running, stored_config
 from tests.unit.cluster_core.rpc_nodes import NAMES, rpc_nodes
 from tests.unit.cluster_core.test_config import minimal
 
@@ -38,7 +39,7 @@ class Cluster:
 
     async def lead(self, name: str) -> None:
         self.raft.elect(name)
-        await eventually(lambda: self.nodes[name].authority.is_ready)
+        await until(lambda: self.nodes[name].authority.is_ready)
 
     def csr(self, service: str = "web") -> str:
         return service_csr(self.raft.state.trust_domain, service)
@@ -94,7 +95,7 @@ async def broken(rpc_cluster: FakeCluster, tls_directory: Path) -> AsyncIterator
         connect = ConnectSection(ca_config={"leaf_cert_ttl": "1m"})
         cluster = await _put_together(rpc_cluster, tls_directory, stack, connect)
         rpc_cluster.elect("a")
-        await eventually(lambda: cluster.nodes["a"].health.now.trouble)
+        await until(lambda: cluster.nodes["a"].health.now.trouble)
         yield cluster
 
 
@@ -163,7 +164,7 @@ async def test_new_leader_that_cannot_sign_yet_is_waited_for(whole: Cluster) -> 
     whole.nodes["b"].worker.held.add("configure")
     whole.raft.elect("b")
     request = asyncio.ensure_future(whole.services["c"].sign(whole.csr(), "me"))
-    await eventually(lambda: "configure" in whole.nodes["b"].worker.calls)
+    await until(lambda: "configure" in whole.nodes["b"].worker.calls)
     assert not request.done()
     whole.nodes["b"].worker.gate.set()
     assert (await request).name == "web"

@@ -14,8 +14,9 @@ from fsm.ledger import LedgerRow
 from providers.errors import CSRRejected, ProviderUnavailable
 from providers.pki.x509 import load_cert
 from tests.fakes import FakeClock
+from tests.kit.wait import until
 from tests.unit.cluster_core.csrs import serial, service_csr
-from tests.unit.cluster_core.fake_cluster import FakeCluster, Fate, Node, bootstrapped, eventually, put, running, update
+from tests.unit.cluster_core.fake_cluster import FakeCluster, Fate, Node, bootstrapped, put, running, update
 
 
 @pytest.fixture
@@ -61,7 +62,7 @@ async def test_certificate_is_the_one_on_record(node: Node) -> None:
 async def test_nothing_leaves_before_its_record_is_committed(node: Node) -> None:
     node.cluster.held.add(RecordLeaves)
     request = asyncio.ensure_future(sign(node, 1))
-    await eventually(lambda: isinstance(node.cluster.proposed[-1], RecordLeaves))
+    await until(lambda: isinstance(node.cluster.proposed[-1], RecordLeaves))
     for _ in range(20):
         await asyncio.sleep(0)
     assert not request.done()
@@ -72,9 +73,9 @@ async def test_nothing_leaves_before_its_record_is_committed(node: Node) -> None
 async def test_next_batch_is_signed_while_the_one_before_is_committed(node: Node) -> None:
     node.cluster.held.add(RecordLeaves)
     first = asyncio.ensure_future(sign(node, 1))
-    await eventually(lambda: isinstance(node.cluster.proposed[-1], RecordLeaves))
+    await until(lambda: isinstance(node.cluster.proposed[-1], RecordLeaves))
     second = asyncio.ensure_future(sign(node, 2))
-    await eventually(lambda: len([c for c in node.cluster.proposed if isinstance(c, RecordLeaves)]) == 2)
+    await until(lambda: len([c for c in node.cluster.proposed if isinstance(c, RecordLeaves)]) == 2)
     assert not first.done()
     node.cluster.gate.set()
     await asyncio.gather(first, second)
@@ -84,7 +85,7 @@ async def test_requests_that_wait_go_together_and_each_gets_its_own(node: Node) 
     node.worker.held.add("sign_leaves")
     csrs = {number: service_csr(node.cluster.state.trust_domain, f"s{number}") for number in range(80)}
     requests = [asyncio.ensure_future(sign(node, number, csr)) for number, csr in csrs.items()]
-    await eventually(lambda: node.worker.calls.count("sign_leaves") == 2)
+    await until(lambda: node.worker.calls.count("sign_leaves") == 2)
     node.worker.gate.set()
     signed = await asyncio.gather(*requests)
     assert [answer.leaf.name for answer in signed] == [f"s{number}" for number in csrs]
@@ -102,7 +103,7 @@ async def test_bad_csr_spoils_no_other_of_its_batch(node: Node) -> None:
     fillers = [asyncio.ensure_future(sign(node, number)) for number in (1, 2)]
     bad = asyncio.ensure_future(sign(node, 3, "no CSR"))
     good = asyncio.ensure_future(sign(node, 4))
-    await eventually(lambda: node.worker.calls.count("sign_leaves") == 2)
+    await until(lambda: node.worker.calls.count("sign_leaves") == 2)
     node.worker.gate.set()
     with pytest.raises(CSRRejected):
         await bad
@@ -120,7 +121,7 @@ async def test_batches_never_mix_what_is_signed_with(node: Node) -> None:
         asyncio.ensure_future(node.parts.pipeline.sign(context, csr, serial(number), ""))
         for number, context in ((3, old), (4, new), (5, new))
     ]
-    await eventually(lambda: node.worker.calls.count("sign_leaves") == 2)
+    await until(lambda: node.worker.calls.count("sign_leaves") == 2)
     node.worker.gate.set()
     await asyncio.gather(*fillers, *others)
     assert [len(command.records) for command in records(node)] == [1, 1, 1, 2]
@@ -133,7 +134,7 @@ async def test_full_queue_refuses_at_once_and_recovers(node: Node) -> None:
     node.worker.held.add("sign_leaves")
     csr = service_csr(node.cluster.state.trust_domain)
     requests = [asyncio.ensure_future(pipeline.sign(context_of(node), csr, serial(n), "")) for n in (1, 2)]
-    await eventually(lambda: node.worker.calls.count("sign_leaves") == 2)
+    await until(lambda: node.worker.calls.count("sign_leaves") == 2)
     with pytest.raises(Overloaded):
         await pipeline.sign(context_of(node), csr, serial(3), "")
     node.worker.gate.set()
@@ -161,7 +162,7 @@ async def test_lost_leadership_is_told_apart_from_an_unknown_outcome(node: Node)
         await sign(node, 1, csr)
     node.worker.held.add("sign_leaves")
     request = asyncio.ensure_future(node.parts.pipeline.sign(context, csr, serial(2), ""))
-    await eventually(lambda: node.worker.calls.count("sign_leaves") == 2)
+    await until(lambda: node.worker.calls.count("sign_leaves") == 2)
     node.replica.leadership = node.cluster.replicas["b"].leadership
     node.worker.gate.set()
     with pytest.raises(NotLeader):
@@ -186,7 +187,7 @@ async def test_request_sent_twice_at_the_same_time_gets_one_certificate(node: No
     csr = service_csr(node.cluster.state.trust_domain)
     node.worker.held.add("sign_leaves")
     requests = [asyncio.ensure_future(sign(node, number, csr)) for number in (1, 1, 1, 1, 2)]
-    await eventually(lambda: node.worker.calls.count("sign_leaves") == 2)
+    await until(lambda: node.worker.calls.count("sign_leaves") == 2)
     node.worker.gate.set()
     answers = await asyncio.gather(*requests)
     assert len({answer.index for answer in answers[:4]}) == 1
@@ -215,7 +216,7 @@ async def test_repetition_that_cannot_be_signed_again_is_lost_not_failed(node: N
     await sign(node, 1, csr)
     node.cluster.held.add(RecordLeaves)
     request = asyncio.ensure_future(sign(node, 1, csr))
-    await eventually(lambda: len([c for c in node.cluster.proposed if isinstance(c, RecordLeaves)]) == 2)
+    await until(lambda: len([c for c in node.cluster.proposed if isinstance(c, RecordLeaves)]) == 2)
     node.worker.failures["sign_leaves"] = ProviderUnavailable("the signing process ended")
     node.cluster.gate.set()
     with pytest.raises(AnswerLost):

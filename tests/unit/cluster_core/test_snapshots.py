@@ -17,7 +17,8 @@ from cluster.base.errors import Refused
 from cluster.rpc.operation import A, Operation, Q
 from cluster.signing.serials import new_serial
 from providers.pki.serials import serial_bytes
-from tests.unit.cluster_core.fake_cluster import FakeCluster, Node, bootstrapped, eventually, running
+from tests.kit.wait import until
+from tests.unit.cluster_core.fake_cluster import FakeCluster, Node, bootstrapped, running
 
 
 class LocalForwarder:
@@ -39,7 +40,7 @@ async def sign(node: Node, service: str) -> bytes:
     csr_pem, _ = await node.pool.make_csr(
         f"spiffe://{node.cluster.state.trust_domain}/ns/default/dc/dc1/svc/{service}", (), ()
     )
-    await eventually(lambda: node.authority.is_ready and not node.authority.is_behind(node.cluster.state))
+    await until(lambda: node.authority.is_ready and not node.authority.is_behind(node.cluster.state))
     serial = serial_bytes(new_serial())
     await node.authority.sign(csr_pem, serial, "test")
     return serial

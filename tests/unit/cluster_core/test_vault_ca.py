@@ -25,12 +25,12 @@ from providers.pki import verify
 from providers.pki.serials import serial_bytes
 from providers.vault.provider import VaultProvider
 from tests.fakes import FakeClock
+from tests.kit.wait import until
 from tests.unit.cluster_core.fake_cluster import (
     FakeCluster,
     Fate,
     Node,
     bootstrapped,
-    eventually,
     put,
     running,
     update,
@@ -138,12 +138,12 @@ async def test_signing_certificate_is_renewed_at_half_of_its_life_below_the_same
     await asyncio.sleep(0.1)
     assert renewals(node.cluster) == []
     later(DAY)
-    await eventually(lambda: renewals(node.cluster))
+    await until(lambda: renewals(node.cluster))
     after = active(node.cluster)
     assert after.root_id == before.root_id
     assert after.signing_key_id != before.signing_key_id
     assert len(after.intermediates) == 1
-    await eventually(lambda: not node.authority.is_behind(node.cluster.state))
+    await until(lambda: not node.authority.is_behind(node.cluster.state))
     new_leaf = await sign(node)
     assert after.intermediates[0].cert_pem in new_leaf
     assert_trusted(node, new_leaf)
@@ -160,11 +160,11 @@ async def test_certificate_that_the_backend_dates_back_is_not_renewed_at_once(
     """Vault takes 30 s: of a life of seconds that is more than half."""
     quick = {**CONFIG, "LeafCertTTL": "20s", "IntermediateCertTTL": "20s", "SkipValidate": True}
     await put(node, update({**quick, "IntermediatePKIPath": "other"}, provider="vault"))
-    await eventually(lambda: renewals(node.cluster))
+    await until(lambda: renewals(node.cluster))
     await asyncio.sleep(0.2)
     assert len(renewals(node.cluster)) == 1
     later(15)
-    await eventually(lambda: len(renewals(node.cluster)) == 2)
+    await until(lambda: len(renewals(node.cluster)) == 2)
 
 
 @pytest.mark.parametrize("fate", [Fate.LOST_BEFORE, Fate.LOST_AFTER, Fate.UNKNOWN])
@@ -174,10 +174,10 @@ async def test_leader_lost_at_the_renewal_is_continued_by_the_next(
     cluster, left = nodes[0].cluster, [fate]
     cluster.on_propose = lambda command: left.pop() if left and isinstance(command, RenewSigning) else Fate.COMMITTED
     later(200 * DAY)
-    await eventually(lambda: renewals(cluster))
-    await eventually(lambda: leader_of(nodes).authority.is_ready)
+    await until(lambda: renewals(cluster))
+    await until(lambda: leader_of(nodes).authority.is_ready)
     leader = leader_of(nodes)
-    await eventually(lambda: not leader.authority.is_behind(cluster.state))
+    await until(lambda: not leader.authority.is_behind(cluster.state))
     assert_trusted(leader, await sign(leader))
     assert len(renewals(cluster)) == 1
     tried = [command for command in cluster.proposed if isinstance(command, RenewSigning)]
@@ -190,8 +190,8 @@ async def test_lost_mount_is_repaired_by_itself(node: Node, vault: FakeVault) ->
     del vault.mounts["int"]
     with pytest.raises(SigningKeyGone, match="has been removed"):
         await sign(node)
-    await eventually(lambda: renewals(node.cluster))
-    await eventually(lambda: not node.authority.is_behind(node.cluster.state))
+    await until(lambda: renewals(node.cluster))
+    await until(lambda: not node.authority.is_behind(node.cluster.state))
     assert active(node.cluster).root_id == before.root_id
     assert_trusted(node, await sign(node))
     await asyncio.sleep(0.1)
@@ -204,22 +204,22 @@ async def test_renewal_that_fails_is_said_tried_again_and_holds_up_nothing_else(
     theirs = vault.mounts["root"]
     vault.mount_root("root")  # another CA
     later(200 * DAY)
-    await eventually(lambda: node.health.now.warnings)
+    await until(lambda: node.health.now.warnings)
     assert "cannot be renewed: stored CA root" in node.health.now.warnings[0]
     assert node.health.now.trouble == ""
     assert_trusted(node, await sign(node))
     node.leader._parts = replace(node.parts, policy=DutyPolicy(keep_expired_seconds=0))
-    await eventually(lambda: "tidy_ledger" in duties_done(node))
+    await until(lambda: "tidy_ledger" in duties_done(node))
     assert "renew_signing" not in duties_done(node)
     await asyncio.sleep(0.2)
     assert node.log.names().count("duty.failed") == 1  # its pause is not over
     later(2)
-    await eventually(lambda: node.log.names().count("duty.failed") == 2)
+    await until(lambda: node.log.names().count("duty.failed") == 2)
     vault.mounts["root"] = theirs
     later(4)
-    await eventually(lambda: renewals(node.cluster))
+    await until(lambda: renewals(node.cluster))
     later(400)
-    await eventually(lambda: node.health.now.warnings == ())
+    await until(lambda: node.health.now.warnings == ())
     assert node.log.names().count("ca.warning_over") == node.log.names().count("ca.warning")
 
 
@@ -232,11 +232,11 @@ async def test_leaf_signed_while_the_certificate_is_renewed_goes_with_its_own_ch
         f"spiffe://{node.cluster.state.trust_domain}/ns/default/dc/dc1/svc/web", (), ()
     )
     waiting = asyncio.ensure_future(node.authority.sign(csr_pem, serial_bytes(new_serial()), "test"))
-    await eventually(lambda: "sign_leaves" in node.worker.calls)
+    await until(lambda: "sign_leaves" in node.worker.calls)
     node.worker.held.clear()
     await put(node, update({**CONFIG, "IntermediatePKIPath": "other"}, provider="vault"))
-    await eventually(lambda: renewals(node.cluster))
-    await eventually(lambda: not node.authority.is_behind(node.cluster.state))
+    await until(lambda: renewals(node.cluster))
+    await until(lambda: not node.authority.is_behind(node.cluster.state))
     node.worker.gate.set()
     assert_trusted(node, (await waiting).cert_pem)
 
@@ -257,7 +257,7 @@ async def test_renewal_that_does_not_hold_together_is_not_committed(
 
     node.worker.host.operations["renew_signing_cert"] = renew
     later(200 * DAY)
-    await eventually(lambda: node.health.now.warnings)
+    await until(lambda: node.health.now.warnings)
     assert renewals(node.cluster) == []
 
 
@@ -271,9 +271,9 @@ async def test_renewal_that_is_committed_and_not_in_use_yet_is_not_made_again(no
     del vault.mounts["int"]
     with pytest.raises(SigningKeyGone):
         await sign(node)
-    await eventually(lambda: node.health.now.trouble == "Vault is away")
+    await until(lambda: node.health.now.trouble == "Vault is away")
     node.worker.failures.clear()
-    await eventually(lambda: not node.authority.is_behind(node.cluster.state))
+    await until(lambda: not node.authority.is_behind(node.cluster.state))
     await asyncio.sleep(0.1)
     assert len(renewals(node.cluster)) == 1
     assert_trusted(node, await sign(node))
@@ -301,18 +301,18 @@ async def test_what_the_provider_warns_of_is_said_once_shown_and_taken_back(
     vault.tokens["short"] = {"ttl": 3600, "renewable": False}
     await put(node, update({**CONFIG, "Token": "short"}, provider="vault"))
     later(11)
-    await eventually(lambda: node.health.now.warnings)
+    await until(lambda: node.health.now.warnings)
     assert "the Vault token expires at" in node.health.now.warnings[0]
     assert "short" not in str(node.log.events)
     assert shown() == 1.0
     for _ in range(3):
         node.worker.calls.clear()
         later(11)
-        await eventually(lambda: "warnings" in node.worker.calls)
+        await until(lambda: "warnings" in node.worker.calls)
     assert node.log.names().count("ca.warning") == 1
     await put(node, update(CONFIG, provider="vault"))
     later(11)
-    await eventually(lambda: node.health.now.warnings == ())
+    await until(lambda: node.health.now.warnings == ())
     assert node.log.names().count("ca.warning_over") == 1
     assert shown() == 0.0
 
@@ -323,9 +323,9 @@ async def test_warnings_go_with_the_leadership_and_the_next_leader_has_them(
     vault.tokens["short"] = {"ttl": 3600, "renewable": False}
     await put(nodes[0], update({**CONFIG, "Token": "short"}, provider="vault"))
     later(11)
-    await eventually(lambda: nodes[0].health.now.warnings)
+    await until(lambda: nodes[0].health.now.warnings)
     nodes[0].cluster.elect("b")
-    await eventually(lambda: nodes[1].health.now.warnings)
+    await until(lambda: nodes[1].health.now.warnings)
     assert nodes[0].health.now.warnings == ()
 
 
@@ -335,8 +335,8 @@ async def test_warnings_go_with_the_leadership_and_the_next_leader_has_them(
 async def test_other_path_for_intermediates_is_taken_into_use_at_once(node: Node, vault: FakeVault) -> None:
     before = active(node.cluster)
     assert await put(node, update({**CONFIG, "IntermediatePKIPath": "other"}, provider="vault")) == ""
-    await eventually(lambda: renewals(node.cluster))
-    await eventually(lambda: not node.authority.is_behind(node.cluster.state))
+    await until(lambda: renewals(node.cluster))
+    await until(lambda: not node.authority.is_behind(node.cluster.state))
     after = active(node.cluster)
     assert after.root_id == before.root_id
     assert after.signing_key_id != before.signing_key_id
@@ -357,7 +357,7 @@ async def test_migration_to_vault_and_back_leads_back_to_every_root(
         for config, provider in ((CONFIG, "vault"), ({"CSRMaxPerSecond": 0}, "consul")):
             rotation_id = await put(node, update(dict(config), provider=provider))
             await node.reconfigurer.wait_for_rotation(rotation_id)
-            await eventually(lambda: not node.authority.is_behind(cluster.state))
+            await until(lambda: not node.authority.is_behind(cluster.state))
             assert_trusted(node, await sign(node))
         root = active(cluster)
         assert len(cluster.state.roots) == 3
@@ -385,9 +385,9 @@ async def test_staged_migration_publishes_the_root_with_what_leads_from_it_to_le
         assert links_of(published) == ()
         assert_trusted(node, await sign(node), old)
         later(600)
-        await eventually(lambda: cluster.state.rotation is None)
+        await until(lambda: cluster.state.rotation is None)
         assert active(cluster).root_id == published.root_id
-        await eventually(lambda: not node.authority.is_behind(cluster.state))
+        await until(lambda: not node.authority.is_behind(cluster.state))
         assert_trusted(node, await sign(node))
         await node.pool.forget_all()
 
@@ -407,7 +407,7 @@ async def test_intermediate_of_the_new_provider_counts_before_anything_begins(
             await put(node, update(dict(CONFIG), provider="vault"))
         assert cluster.state is before
         await node.reconfigurer.wait_for_rotation(await put(node, update({"PrivateKeyBits": 256})))
-        await eventually(lambda: not node.authority.is_behind(cluster.state))
+        await until(lambda: not node.authority.is_behind(cluster.state))
         assert_trusted(node, await sign(node))
         await node.pool.forget_all()
 
@@ -453,17 +453,17 @@ async def test_leader_that_was_deposed_in_a_step_removes_nothing_that_the_next_o
     rotation_id = await put(
         old, update({**CONFIG, "RootPKIPath": "other", "IntermediatePKIPath": "otherint"}, provider="vault")
     )
-    await eventually(lambda: "cross_sign" in old.worker.calls)
+    await until(lambda: "cross_sign" in old.worker.calls)
     old.cluster.elect(new.name)
     await new.reconfigurer.wait_for_rotation(rotation_id)
     await old.pool.forget_all()
     old.worker.gate.set()
-    await eventually(lambda: "leader.lost" in old.log.names())
+    await until(lambda: "leader.lost" in old.log.names())
     assert "cleanup" not in old.worker.calls
     last = old.cluster.state.last_rotation
     assert last is not None
     assert last.reason == ""
-    await eventually(lambda: not new.authority.is_behind(new.cluster.state))
+    await until(lambda: not new.authority.is_behind(new.cluster.state))
     assert_trusted(new, await sign(new))
     assert len(vault.mounts["otherint"].issuers) == len(vault.mounts["otherint"].keys) == 1
 
@@ -474,7 +474,7 @@ async def test_root_of_vault_is_not_rotated_by_itself_and_nothing_is_left_of_the
     await put(node, update({**CONFIG, "AutoRotateRoot": True, "RootCertTTL": "9000h"}, provider="vault"))
     root = active(node.cluster)
     later(0.81 * (root.not_after - root.not_before))
-    await eventually(lambda: node.cluster.state.last_rotation)
+    await until(lambda: node.cluster.state.last_rotation)
     last = node.cluster.state.last_rotation
     assert last is not None
     assert "change that (for Vault: RootPKIPath)" in last.reason

@@ -14,8 +14,8 @@ from providers.errors import ConfigInvalid, CSRRejected, NotInitialized, NotSupp
 from providers.pki.serials import serial_bytes
 from providers.pki.x509 import load_cert
 from tests.fakes import EventLog
+from tests.kit.wait import until
 from tests.unit.cluster_core.csrs import serial, service_csr
-from tests.unit.cluster_core.fake_cluster import eventually
 from tests.unit.providers import pki
 
 pytestmark = pytest.mark.slow
@@ -95,7 +95,7 @@ async def test_worker_that_dies_is_replaced_and_configured_again(pool: WorkerPoo
     await with_root(pool)
     old = pool.pids
     os.kill(old[0], signal.SIGKILL)
-    await eventually(lambda: pool.pids[0] not in old, 20)
+    await until(lambda: pool.pids[0] not in old)
     for number in range(8):
         await sign(pool, number)
     assert ("worker.lost", {"pid": old[0], "status": -signal.SIGKILL}) in log.events
@@ -111,17 +111,17 @@ async def test_replaced_worker_is_configured_as_soon_as_that_works(
     pool._setups["k"] = setup(b"", LeafCertTTL="1m")  # refused, as a backend's refusal would be
     old = pool.pids
     os.kill(old[0], signal.SIGKILL)
-    await eventually(lambda: "worker.unconfigured" in log.names(), 20)
-    await eventually(lambda: pool.pids[0] not in old, 20)
+    await until(lambda: "worker.unconfigured" in log.names())
+    await until(lambda: pool.pids[0] not in old)
     # Meanwhile the other one does the work, although it has more of it.
     for number in range(8):
         await sign(pool, number)
     assert await pool.warnings("k") == ()
     pool._setups["k"] = good
-    await eventually(lambda: not pool._workers[0].lacking, 20)
+    await until(lambda: not pool._workers[0].lacking)
     os.kill(pool.pids[1], signal.SIGSTOP)
     stopped = asyncio.ensure_future(pool._workers[1].call("warnings", "k"))
-    await eventually(lambda: pool._workers[1].load)
+    await until(lambda: pool._workers[1].load)
     await sign(pool, 9)
     os.kill(pool.pids[1], signal.SIGCONT)
     assert await stopped == []
@@ -169,8 +169,8 @@ async def test_lanes_of_forgotten_providers_end(pool: WorkerPool) -> None:
 async def test_forgotten_provider_is_not_given_to_a_worker_that_lacks_it(pool: WorkerPool, log: EventLog) -> None:
     pool._workers[0].lacking = {"gone"}
     os.kill(pool.pids[0], signal.SIGKILL)
-    await eventually(lambda: "worker.lost" in log.names(), 20)
-    await eventually(lambda: not pool._workers[0].is_gone, 20)
+    await until(lambda: "worker.lost" in log.names())
+    await until(lambda: not pool._workers[0].is_gone)
     assert pool._workers[0].lacking == set()
     assert "worker.unconfigured" not in log.names()
 
@@ -180,7 +180,7 @@ async def test_worker_that_has_ended_is_not_asked(pool: WorkerPool, monkeypatch:
     monkeypatch.setattr("cluster.signing.pool._RESTART_PAUSE_SECONDS", 5.0)
     await with_root(pool)
     os.kill(pool.pids[0], signal.SIGKILL)
-    await eventually(lambda: pool._workers[0].is_gone, 20)
+    await until(lambda: pool._workers[0].is_gone)
     async with asyncio.timeout(4.0):
         await sign(pool, 1)
         await pool.configure("other", setup())
@@ -193,7 +193,7 @@ async def test_work_in_a_worker_that_dies_fails_as_unavailable(pool: WorkerPool)
     for pid in pool.pids:
         os.kill(pid, signal.SIGSTOP)
     request = asyncio.ensure_future(sign(pool, 1))
-    await eventually(lambda: any(worker.load for worker in pool._workers))
+    await until(lambda: any(worker.load for worker in pool._workers))
     for pid in pool.pids:
         os.kill(pid, signal.SIGKILL)
     with pytest.raises(ProviderUnavailable):

@@ -85,12 +85,6 @@ async def read_to_end(reader: asyncio.StreamReader) -> bytes:
     return received
 
 
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(DEADLINE_SECONDS):
-        while not condition():
-            await asyncio.sleep(0.005)
-
-
 Start = Callable[..., Any]
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from cluster.http.body import MAX_BODY_BYTES
-from tests.unit.http.conftest import DEADLINE_SECONDS, Running, Start, read_to_end, until
+from tests.kit.wait import until
+from tests.unit.http.conftest import DEADLINE_SECONDS, Running, Start, read_to_end
 from tests.unit.http.fake_service import CSR, ledger_row
 
 SIGN = "/v1/connect/ca/sign"

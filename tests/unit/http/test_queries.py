@@ -8,7 +8,8 @@ import pytest
 
 from cluster.api.reads import ReadLevel
 from cluster.http.blocking import DEFAULT_WAIT_SECONDS, query_options
-from tests.unit.http.conftest import Running, Start, until
+from tests.kit.wait import until
+from tests.unit.http.conftest import Running, Start
 from tests.unit.http.fake_service import root
 
 ROOTS = "/v1/connect/ca/roots"

@@ -13,7 +13,8 @@ from cluster.base.errors import CommitUnknown, InternalError, Refused
 from cluster.http import body, transfers
 from cluster.http.routes import snapshot
 from cluster.http.transfers import remove_leftovers
-from tests.unit.http.conftest import Running, Start, read_to_end, until
+from tests.kit.wait import until
+from tests.unit.http.conftest import Running, Start, read_to_end
 
 SNAPSHOT = "/v1/snapshot"
 #: More than all buffers on the way hold.

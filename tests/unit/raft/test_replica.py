@@ -25,19 +25,12 @@ from fsm.leaves import RecordLeaves
 from fsm.ledger import LedgerReader, LedgerSummary
 from fsm.state import Area, State
 from tests.fakes import EventLog
+from tests.kit.wait import until
 from tests.ports import free_ports
 from tests.unit.fsm import samples
 from tests.unit.raft import tls_files
 
 DEADLINE_SECONDS = 20.0
-
-
-async def until(condition: Callable[[], bool], what: str) -> None:
-    """Look again each time the event loop has nothing else to do, up to a deadline."""
-    async with asyncio.timeout(DEADLINE_SECONDS):
-        while not condition():
-            await asyncio.sleep(0.002)
-    assert condition(), what
 
 
 class Cluster:
