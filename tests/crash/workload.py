@@ -30,7 +30,8 @@ from fsm.commands import Command
 from fsm.leaves import RecordLeaves, TidyLedger
 from fsm.state import State
 from tests.crash.volume import MemoryDisk, Operation, Sync, Unlink, Volume
-from tests.fakes import EventLog, FakeClock
+from tests.kit.clock import FakeClock
+from tests.kit.log import EventLog
 from tests.sim.cluster import members_of
 from tests.unit.fsm import samples
 from tests.unit.raft.solo import NO_COMPACTION, TIMING, batch, no_op

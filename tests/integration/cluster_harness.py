@@ -31,8 +31,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cluster.cli.dev.cluster_file import ClusterFile
 from cluster.cli.dev.local_cluster import LocalNode, make_node, make_shared
 from cluster.cli.dev.supervisor import NodeProcess, StopSignals, start_node, tail, wait_until_serving
+from tests.kit.ports import free_ports
 from tests.kit.wait import eventually, until
-from tests.ports import free_ports
 
 Settings = Mapping[str, Mapping[str, Any]]
 

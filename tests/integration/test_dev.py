@@ -19,8 +19,8 @@ from cryptography.hazmat.primitives import serialization
 
 from cluster.cli.dev.cluster_file import ClusterFile
 from cluster.client.api import Api, Origin
+from tests.kit.ports import free_port_offset
 from tests.kit.wait import wait_until
-from tests.ports import free_port_offset
 
 pytestmark = pytest.mark.slow
 

@@ -20,7 +20,7 @@ import pytest
 
 from tests.integration.test_dev import dev
 from tests.integration.vault_server import bao_binary, running_vault
-from tests.ports import free_port_offset
+from tests.kit.ports import free_port_offset
 
 PROJECT = Path(__file__).parents[2]
 DOCUMENTS = ["README.md", *sorted(str(path.relative_to(PROJECT)) for path in PROJECT.glob("docs/*.md"))]

@@ -29,8 +29,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from tests.kit.ports import free_ports
 from tests.kit.wait import wait_until
-from tests.ports import free_ports
 
 _START_SECONDS = 60.0
 _STOP_SECONDS = 10.0

@@ -1,7 +1,7 @@
 """Tests that run side by side get different ports, whatever the time between choosing one and listening on it."""
 
-from tests import ports
-from tests.ports import free_port_offset, free_ports, own_range
+from tests.kit import ports
+from tests.kit.ports import free_port_offset, free_ports, own_range
 
 
 def test_workers_share_the_ports_without_overlap() -> None:

@@ -16,7 +16,7 @@ from cluster.cli.dev import command as dev
 from cluster.cli.dev.cluster_file import ClusterFile, Entry
 from cluster.cli.dev.local_cluster import MAX_PORT_OFFSET, make_node, make_shared, node_at
 from cluster.cli.locks import locked
-from tests.ports import free_port_offset
+from tests.kit.ports import free_port_offset
 from tests.unit.cli.conftest import Run
 from tests.unit.cli.test_dev_cluster_file import process
 

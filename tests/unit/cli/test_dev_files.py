@@ -12,7 +12,7 @@ from cluster.cli.dev.local_cluster import LocalNode, load_local, make_node, make
 from cluster.client.errors import CommandError
 from cluster.seal.sources import FileKey, key_source
 from cluster.tls.contexts import NodeTls, TlsFiles
-from tests.ports import free_ports
+from tests.kit.ports import free_ports
 
 
 def contents(root: Path) -> dict[str, bytes]:

@@ -31,7 +31,7 @@ from cluster.cli.dev.supervisor import (
     wait_until_serving,
 )
 from cluster.client.errors import CommandError
-from tests.ports import free_port_offset, free_ports
+from tests.kit.ports import free_port_offset, free_ports
 from tests.unit.cli.conftest import Run
 from tests.unit.cli.fake_api import FakeApi
 

@@ -40,6 +40,8 @@ from fsm.duties import DutyPolicy
 from fsm.ledger import LedgerSummary
 from fsm.state import Area, State
 from tests.fakes import EventLog, FakeClock
+from tests.kit.clock import FakeClock
+from tests.kit.log import EventLog
 from tests.kit.wait import until
 
 POLICY = DutyPolicy(keep_expired_seconds=10**9 * 3)  # no tidying unless a test wants it

@@ -13,8 +13,9 @@ from cluster.rpc.operations import Operations, served
 from cluster.rpc.peers import Peers
 from cluster.rpc.server import RpcServer
 from cluster.tls.contexts import NodeTls, TlsFiles
-from tests.fakes import EventLog, FakeClock
-from tests.ports import free_ports
+from tests.kit.clock import FakeClock
+from tests.kit.log import EventLog
+from tests.kit.ports import free_ports
 from tests.unit.cluster_core.fake_cluster import FakeCluster
 from tests.unit.raft.tls_files import Authority
 

@@ -15,7 +15,7 @@ from fsm.ca import CARoot
 from fsm.state import State
 from providers.errors import CSRRejected
 from providers.pki.x509 import colon_hex, load_cert, subject_key_id
-from tests.fakes import FakeClock
+from tests.kit.clock import FakeClock
 from tests.unit.providers import pki
 from tests.unit.providers.pki import leaf_request
 from tests.unit.providers.test_builtin import chain_of, primary

@@ -15,7 +15,7 @@ from cluster.rpc.forward import Forwarder
 from cluster.rpc.messages import SIGN, SignRequest
 from cluster.rpc.peers import Peers
 from providers.errors import NotInitialized
-from tests.fakes import FakeClock
+from tests.kit.clock import FakeClock
 from tests.kit.wait import until
 from tests.unit.cluster_core.csrs import serial, service_csr
 from tests.unit.cluster_core.fake_cluster import FakeCluster, Node, bootstrapped, running

@@ -9,7 +9,8 @@ import pytest
 from cluster.base.errors import BadRequest, ClusterError, NotFound, NotLeader, Refused
 from cluster.node.servers import Membership
 from cluster.raft.membership import Member
-from tests.fakes import EventLog, FakeClock
+from tests.kit.clock import FakeClock
+from tests.kit.log import EventLog
 from tests.unit.cluster_core.fake_cluster import FakeCluster
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from cluster.rpc import client as rpc_client
 from cluster.rpc.client import Answer, RpcClient, Unanswered, Unreached
-from tests.ports import free_ports
+from tests.kit.ports import free_ports
 from tests.unit.cluster_core.rpc_nodes import node_tls
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nwell"

@@ -13,7 +13,7 @@ from fsm.leaves import RecordLeaves
 from fsm.ledger import LedgerRow
 from providers.errors import CSRRejected, ProviderUnavailable
 from providers.pki.x509 import load_cert
-from tests.fakes import FakeClock
+from tests.kit.clock import FakeClock
 from tests.kit.wait import until
 from tests.unit.cluster_core.csrs import serial, service_csr
 from tests.unit.cluster_core.fake_cluster import FakeCluster, Fate, Node, bootstrapped, put, running, update

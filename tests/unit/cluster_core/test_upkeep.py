@@ -14,7 +14,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from cluster.base.telemetry import Metrics
 from cluster.node.upkeep import CertificateFiles, DiskSpace, Scrub
-from tests.fakes import EventLog, FakeClock
+from tests.kit.clock import FakeClock
+from tests.kit.log import EventLog
 
 _BLOCK = 4096
 

@@ -24,7 +24,7 @@ from providers.errors import ProviderUnavailable, SigningKeyGone
 from providers.pki import verify
 from providers.pki.serials import serial_bytes
 from providers.vault.provider import VaultProvider
-from tests.fakes import FakeClock
+from tests.kit.clock import FakeClock
 from tests.kit.wait import until
 from tests.unit.cluster_core.fake_cluster import (
     FakeCluster,

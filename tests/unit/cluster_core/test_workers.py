@@ -13,7 +13,7 @@ from providers.api import IssuedLeaf, RootIntent
 from providers.errors import ConfigInvalid, CSRRejected, NotInitialized, NotSupported, ProviderUnavailable
 from providers.pki.serials import serial_bytes
 from providers.pki.x509 import load_cert
-from tests.fakes import EventLog
+from tests.kit.log import EventLog
 from tests.kit.wait import until
 from tests.unit.cluster_core.csrs import serial, service_csr
 from tests.unit.providers import pki

@@ -27,7 +27,7 @@ from cluster.tls.certificates import Identity, load_ca, new_ca, new_cert
 from fsm.codec import dump_state
 from fsm.ledger import Ledger
 from fsm.state import State
-from tests.ports import free_ports
+from tests.kit.ports import free_ports
 from tests.unit.fsm import samples
 
 NOW = datetime.now(UTC).replace(microsecond=0)

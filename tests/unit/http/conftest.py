@@ -13,7 +13,8 @@ import msgspec
 import pytest
 
 from cluster.http.app import HttpServer, create_app, start_http
-from tests.fakes import EventLog, FakeClock
+from tests.kit.clock import FakeClock
+from tests.kit.log import EventLog
 from tests.unit.http.fake_service import FakeService, node_config
 
 DEADLINE_SECONDS = 10.0

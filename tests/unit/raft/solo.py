@@ -10,7 +10,8 @@ from cluster.raft.core import RaftTiming
 from cluster.raft.journal import Entry
 from cluster.raft.membership import Members
 from cluster.raft.node import CompactionPolicy, NodeEnvironment, Proposal, RaftNode
-from tests.fakes import EventLog, FakeClock
+from tests.kit.clock import FakeClock
+from tests.kit.log import EventLog
 from tests.sim.cluster import members_of
 from tests.sim.disk import SimDisk
 from tests.sim.machine import ListMachine, Store

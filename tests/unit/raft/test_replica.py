@@ -25,8 +25,9 @@ from fsm.leaves import RecordLeaves
 from fsm.ledger import LedgerReader, LedgerSummary
 from fsm.state import Area, State
 from tests.fakes import EventLog
+from tests.kit.log import EventLog
+from tests.kit.ports import free_ports
 from tests.kit.wait import until
-from tests.ports import free_ports
 from tests.unit.fsm import samples
 from tests.unit.raft import tls_files
 

@@ -8,7 +8,7 @@ import pytest
 from cluster.raft.codec import FRAME_HEADER, MAX_FRAME_BYTES, Message, pack_frame
 from cluster.raft.transport import TlsLinks, _Inbound
 from cluster.tls.contexts import NodeTls
-from tests.fakes import EventLog
+from tests.kit.log import EventLog
 
 HELLO = pack_frame({"type": "hello", "ct": 0, "address": "b:8300"})
 NOTICE: Message = {"type": "term_notice", "ct": 3, "term": 3}

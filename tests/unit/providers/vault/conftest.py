@@ -9,7 +9,7 @@ import pytest
 
 from providers.api import CAChain, LeafRequest, ProviderSettings
 from providers.vault.provider import VaultProvider
-from tests.fakes import FakeClock
+from tests.kit.clock import FakeClock
 from tests.unit.providers import pki
 from tests.unit.providers.vault.fake_vault import TOKEN, FakeVault
 

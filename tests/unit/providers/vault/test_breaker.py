@@ -4,7 +4,7 @@ import pytest
 
 from providers.errors import ProviderUnavailable
 from providers.vault.breaker import Breaker
-from tests.fakes import FakeClock
+from tests.kit.clock import FakeClock
 
 
 def is_let_through(breaker: Breaker) -> bool:

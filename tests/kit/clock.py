@@ -1,8 +1,3 @@
-"""Fakes shared by tests of several parts: small, honest implementations, no mocks."""
-
-from typing import Any
-
-
 class FakeClock:
     """A clock that stands still until it is moved. Also callable, for whoever wants a function."""
 
@@ -22,16 +17,3 @@ class FakeClock:
     def advance(self, seconds: float) -> None:
         self._now += seconds
         self._monotonic += seconds
-
-
-class EventLog:
-    """Keeps what is logged: `log(event, **fields)`."""
-
-    def __init__(self) -> None:
-        self.events: list[tuple[str, dict[str, Any]]] = []
-
-    def __call__(self, event: str, /, **fields: object) -> None:
-        self.events.append((event, fields))
-
-    def names(self) -> list[str]:
-        return [event for event, _ in self.events]
