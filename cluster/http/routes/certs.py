@@ -13,7 +13,7 @@ from cluster.http.blocking import query_options
 from cluster.http.context import Api, Route
 from cluster.http.errors import read_status
 from cluster.http.query import Query, refuse_unknown, shown
-from cluster.http.render import json_response, rfc3339
+from cluster.http.render import json_response
 from fsm.leaves import LEAF_KINDS, LeafKind
 from fsm.ledger import LedgerQuery, LedgerRow
 from providers.pki.x509 import colon_hex

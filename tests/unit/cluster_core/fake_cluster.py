@@ -39,7 +39,6 @@ from fsm.commands import Applied, Command, Rejected
 from fsm.duties import DutyPolicy
 from fsm.ledger import LedgerSummary
 from fsm.state import Area, State
-from tests.fakes import EventLog, FakeClock
 from tests.kit.clock import FakeClock
 from tests.kit.log import EventLog
 from tests.kit.wait import until

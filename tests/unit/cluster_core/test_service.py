@@ -307,7 +307,7 @@ async def test_only_who_waits_for_the_roots_is_counted_and_only_while_it_waits(
 
     monkeypatch.setattr(node.replica, "wait_for_index", counting)
     watching = asyncio.ensure_future(whole.services["c"].watch(ReadLevel.STALE, index, what, 30))
-    await eventually(lambda: found)
+    await until(lambda: found)
     await whole.services["a"].configure(update({"LeafCertTTL": "24h"}))
     async with asyncio.timeout(10):
         assert (await watching).state.config_index > index

@@ -24,7 +24,6 @@ from fsm.commands import Applied, Rejected
 from fsm.leaves import RecordLeaves
 from fsm.ledger import LedgerReader, LedgerSummary
 from fsm.state import Area, State
-from tests.fakes import EventLog
 from tests.kit.log import EventLog
 from tests.kit.ports import free_ports
 from tests.kit.wait import until
