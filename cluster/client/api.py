@@ -56,15 +56,19 @@ class TlsOptions:
     server_name: str = ""
 
     def context(self) -> "ssl.SSLContext":
+        """Raises: CommandError."""
         import ssl
+
+        from cluster.tls.contexts import PemFile, TlsFileRefused, load_pair
 
         try:
             context = ssl.create_default_context(cafile=self.ca_file or None)
             if self.cert_file:
-                context.load_cert_chain(self.cert_file, self.key_file)
-        except (OSError, ssl.SSLError) as error:
-            files = ", ".join(filter(None, (self.ca_file, self.cert_file, self.key_file)))
-            raise CommandError(f"TLS files cannot be used ({files}): {error}") from error
+                load_pair(context, PemFile("--client-cert", self.cert_file), PemFile("--client-key", self.key_file))
+        except TlsFileRefused as error:
+            raise CommandError(str(error)) from error
+        except OSError as error:  # ssl.SSLError is one
+            raise CommandError(f"TLS files cannot be used ({self.ca_file}): {error}") from error
         return context
 
 

@@ -120,9 +120,12 @@ def _check_key(pair: _Pair, chain: Certificates) -> Iterator[Finding]:
     except OSError as error:
         yield critical("tls-missing", path, f"cannot be read: {error.strerror}", _NO_LINK, pair.remedy)
         return
-    except (ValueError, TypeError, UnsupportedAlgorithm):
-        text = "holds no private key without a passphrase (PEM)"
-        yield critical("tls-unreadable", path, text, _NO_LINK, pair.remedy)
+    except TypeError:
+        remedy = f"openssl pkey -in {path} -out FILE, put that in its place, and protect it by its mode (chmod 600)"
+        yield critical("tls-key-encrypted", path, "is encrypted: keys are taken without a passphrase", _NO_LINK, remedy)
+        return
+    except (ValueError, UnsupportedAlgorithm):
+        yield critical("tls-unreadable", path, "holds no private key (PEM)", _NO_LINK, pair.remedy)
         return
     if chain and _public_bytes(key) != _public_bytes(chain[0]):
         text = f"is not the key of {pair.cert_file}"

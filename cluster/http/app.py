@@ -41,6 +41,7 @@ from cluster.http.routes import (
     status,
 )
 from cluster.http.transfers import Transfers
+from cluster.tls.contexts import PemFile, load_pair
 
 ROUTES: Final[tuple[Route, ...]] = (
     *sign.ROUTES,
@@ -104,7 +105,7 @@ class HttpServer:
         self._runner = runner
         self._listener = listener
         self._door = door
-        #: Take the TLS files again, for connections made from now on. Raises: OSError, ssl.SSLError.
+        #: Take the TLS files again, for connections made from now on. Raises: TlsFileRefused.
         self.reload_tls = reload_tls
 
     @property
@@ -127,7 +128,7 @@ async def start_http(
 ) -> HttpServer:
     """Listen. `stop_seconds` bounds how long `stop` waits for requests under way.
 
-    Raises: OSError when the address cannot be bound, ssl.SSLError when the TLS files cannot be used.
+    Raises: OSError when the address cannot be bound, TlsFileRefused when the TLS files cannot be used.
     """
     api = app[API]
     # Its own bound counts twice: for the handler to end, and for it to end once it is cancelled.
@@ -270,4 +271,5 @@ def _tls_context(section: HttpSection) -> ssl.SSLContext | None:
 
 def _load(context: ssl.SSLContext, section: HttpSection) -> None:
     assert section.tls_cert is not None
-    context.load_cert_chain(section.tls_cert, section.tls_key)
+    assert section.tls_key is not None  # config.py: both or neither
+    load_pair(context, PemFile("http.tls_cert", section.tls_cert), PemFile("http.tls_key", section.tls_key))

@@ -2,14 +2,19 @@
 
 A server's certificate carries the DNS name `<node>.server.<datacenter>.<domain>`, which `quorumca tls cert create
 -server -node` makes, as Consul's does. Names of another role, datacenter or CA get nowhere.
+
+`load_pair` is how every certificate and key of this program gets into a TLS context.
 """
 
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
 
 from cluster.base.names import is_node_name
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,22 +26,42 @@ class TlsFiles:
     key: str
 
 
+@dataclass(frozen=True, slots=True)
+class PemFile:
+    """A file, and the setting that names it: a person needs both to mend it."""
+
+    setting: str
+    path: str | Path
+
+    def __str__(self) -> str:
+        return f"{self.setting} {self.path}"
+
+
+class TlsFileRefused(ssl.SSLError):
+    """A file that cannot be used. The text says which, by which setting, why, and what to do."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(ssl.SSLErrorNumber.SSL_ERROR_SSL, text)  # `str` gives the text only if a number goes with it
+
+
 class NodeTls:
     """This node's identity, and how it recognises others. Contexts keep working while `reload` replaces the files."""
 
     def __init__(self, files: TlsFiles, datacenter: str, domain: str) -> None:
-        """Raises: OSError, ssl.SSLError when a file cannot be used."""
-        self._files = files
+        """Raises: TlsFileRefused."""
+        self._ca = PemFile("tls.ca_file", files.ca)
+        self._cert = PemFile("tls.cert_file", files.cert)
+        self._key = PemFile("tls.key_file", files.key)
         self._suffix = f".server.{datacenter}.{domain}"
         self.server_context = _context(ssl.PROTOCOL_TLS_SERVER)
         self.client_context = _context(ssl.PROTOCOL_TLS_CLIENT)
         self.reload()
 
     def reload(self) -> None:
-        """Read the files again, for the connections made from now on."""
+        """Read the files again, for the connections made from now on. Raises: TlsFileRefused."""
         for context in (self.server_context, self.client_context):
-            context.load_verify_locations(self._files.ca)
-            context.load_cert_chain(self._files.cert, self._files.key)
+            load_authorities(context, self._ca)
+            load_pair(context, self._cert, self._key)
 
     def server_name(self, node: str) -> str:
         """The name that `node`'s certificate must carry."""
@@ -65,3 +90,65 @@ def _context(protocol: int) -> ssl.SSLContext:
         # Tickets would let a connection be resumed after its certificate has expired or its CA was replaced.
         context.num_tickets = 0
     return context
+
+
+def load_pair(context: ssl.SSLContext, cert: PemFile, key: PemFile) -> None:
+    """Take a certificate with its chain, and its key. Raises: TlsFileRefused; then the context may hold half of them.
+
+    Left to itself, OpenSSL asks for a passphrase at the terminal, and the thread that loads the key waits there.
+    """
+
+    def refuse() -> NoReturn:
+        raise TlsFileRefused(_encrypted(key))
+
+    try:
+        context.load_cert_chain(cert.path, key.path, refuse)
+    except TlsFileRefused:
+        raise
+    except OSError as error:  # ssl.SSLError is one
+        raise TlsFileRefused(_reason(cert, key, error)) from error
+
+
+def load_authorities(context: ssl.SSLContext, file: PemFile) -> None:
+    """Trust the CAs in a file, too. Raises: TlsFileRefused."""
+    try:
+        context.load_verify_locations(file.path)
+    except ssl.SSLError as error:
+        raise TlsFileRefused(f"{file} holds no certificate (PEM): {error}") from error
+    except OSError as error:
+        raise TlsFileRefused(f"{file} cannot be read: {error.strerror}") from error
+
+
+def _encrypted(key: PemFile) -> str:
+    return (
+        f"{key} is encrypted: Quorum CA takes keys without a passphrase; remove it with"
+        f" `openssl pkey -in {key.path} -out FILE` and protect the file by its mode (chmod 600)"
+    )
+
+
+def _reason(cert: PemFile, key: PemFile, error: OSError) -> str:
+    """What is wrong with which of the two; OpenSSL says neither."""
+    # Here and not above: it takes long to import, and commands without trouble do not need it.
+    from cryptography import x509
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    try:
+        chain = _parsed(cert, "certificate", x509.load_pem_x509_certificates)
+        private_key: Any = _parsed(key, "private key", lambda pem: load_pem_private_key(pem, None))
+    except TlsFileRefused as refused:
+        return str(refused)
+    if chain[0].public_key() != private_key.public_key():
+        return f"{key} is not the key of {cert}"
+    return f"{cert} and {key} cannot be used: {error}"
+
+
+def _parsed(file: PemFile, content: str, parse: Callable[[bytes], T]) -> T:
+    """Raises: TlsFileRefused."""
+    from cryptography.exceptions import UnsupportedAlgorithm
+
+    try:
+        return parse(Path(file.path).read_bytes())
+    except OSError as error:
+        raise TlsFileRefused(f"{file} cannot be read: {error.strerror}") from error
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise TlsFileRefused(f"{file} holds no {content} (PEM)") from error

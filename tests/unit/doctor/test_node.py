@@ -29,6 +29,7 @@ from fsm.ledger import Ledger
 from fsm.state import State
 from tests.kit.ports import free_ports
 from tests.unit.fsm import samples
+from tests.unit.raft import tls_files
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 DAY = timedelta(days=1)
@@ -178,6 +179,10 @@ BROKEN: dict[str, tuple[Break, set[str]]] = {
     "no-ca": (lambda n: n.ca.unlink(), {"tls-missing"}),
     "certificate-no-pem": (lambda n: n.cert.write_text("text"), {"tls-unreadable"}),
     "key-no-pem": (lambda n: n.key.write_text("text"), {"tls-unreadable"}),
+    "key-encrypted": (
+        lambda n: n.key.write_bytes(tls_files.encrypted(n.key.read_bytes(), "pkcs8")),
+        {"tls-key-encrypted"},
+    ),
     "ca-no-pem": (lambda n: n.ca.write_text("text"), {"tls-unreadable"}),
     "other-key": (
         lambda n: shutil.copy(n.ca.with_name("consul-agent-ca-key.pem"), n.key),

@@ -71,3 +71,17 @@ class Authority:
             .not_valid_before(now - _DAY)
             .not_valid_after(now + _DAY)
         )
+
+
+#: How a key says that it is encrypted: as PKCS#8 does, and as OpenSSL's own format did before it.
+ENCRYPTED_FORMS = {
+    "pkcs8": serialization.PrivateFormat.PKCS8,
+    "traditional": serialization.PrivateFormat.TraditionalOpenSSL,
+}
+
+
+def encrypted(key_pem: bytes, form: str) -> bytes:
+    """The same key under a passphrase, in one of ENCRYPTED_FORMS."""
+    key = serialization.load_pem_private_key(key_pem, None)
+    encryption = serialization.BestAvailableEncryption(b"a passphrase")
+    return key.private_bytes(serialization.Encoding.PEM, ENCRYPTED_FORMS[form], encryption)
