@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, NoReturn, Protocol
 
 from providers.errors import ConfigInvalid
 from providers.vault.config import TLSOptions
@@ -135,8 +135,13 @@ def tls_context(tls: TLSOptions) -> ssl.SSLContext:
         for path in files:
             _load_ca(context, "CAPath", path)
     if tls.cert_file:
+
+        def refuse() -> NoReturn:
+            # Left to itself, OpenSSL asks for a passphrase at the terminal, and the worker waits there.
+            raise ConfigInvalid(f"KeyFile {tls.key_file} is encrypted: it must be given without a passphrase")
+
         try:
-            context.load_cert_chain(tls.cert_file, tls.key_file)
+            context.load_cert_chain(tls.cert_file, tls.key_file, refuse)
         except (OSError, ssl.SSLError) as error:
             raise ConfigInvalid(
                 f"CertFile {tls.cert_file} and KeyFile {tls.key_file} cannot be used: {error}"
