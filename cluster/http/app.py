@@ -105,7 +105,7 @@ class HttpServer:
         self._runner = runner
         self._listener = listener
         self._door = door
-        #: Take the TLS files again, for connections made from now on. Raises: TlsFileRefused.
+        #: Take the TLS files again, for connections made from now on. Raises: TlsFileRefused; then the old ones stay.
         self.reload_tls = reload_tls
 
     @property
@@ -155,6 +155,8 @@ async def start_http(
 
     def reload_tls() -> None:
         if context is not None:
+            # First into one that nobody uses: a pair that is refused leaves half of it in the context.
+            _tls_context(section)
             _load(context, section)
 
     return HttpServer(runner, listener, door, reload_tls)

@@ -58,8 +58,12 @@ class NodeTls:
         self.reload()
 
     def reload(self) -> None:
-        """Read the files again, for the connections made from now on. Raises: TlsFileRefused."""
-        for context in (self.server_context, self.client_context):
+        """Read the files again, for the connections made from now on.
+
+        Raises: TlsFileRefused; then what was in use stays in use.
+        """
+        # First into one that nobody uses: a pair that is refused leaves half of it in the context.
+        for context in (_context(ssl.PROTOCOL_TLS_SERVER), self.server_context, self.client_context):
             load_authorities(context, self._ca)
             load_pair(context, self._cert, self._key)
 

@@ -1,5 +1,6 @@
 """Certificates and keys that cannot be used: nobody is asked for a passphrase, and the text says what to mend."""
 
+import contextlib
 import shutil
 import ssl
 from collections.abc import Callable
@@ -164,3 +165,45 @@ def test_key_for_vault_under_a_passphrase_is_refused(files: Path, form: str) -> 
     key.write_bytes(encrypted(key.read_bytes(), form))
     with pytest.raises(ConfigInvalid, match=f"^KeyFile {key} is encrypted: it must be given without a passphrase$"):
         tls_context(options)
+
+
+# -- while they are in use
+
+
+def _handshake(server: ssl.SSLContext, client: ssl.SSLContext, name: str) -> bytes | None:
+    """The server's certificate. Raises: ssl.SSLError."""
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ends = (
+        client.wrap_bio(to_client, to_server, server_hostname=name),
+        server.wrap_bio(to_server, to_client, server_side=True),
+    )
+    for _ in range(4):
+        for end in ends:
+            with contextlib.suppress(ssl.SSLWantReadError):
+                end.do_handshake()
+    return ends[0].getpeercert(binary_form=True)
+
+
+def _half_of_a_new_pair(files: Path) -> None:
+    """A certificate whose key is not there yet."""
+    shutil.copy(files / "b.pem", files / "a.pem")
+
+
+def _new_pair_under_a_passphrase(files: Path) -> None:
+    shutil.copy(files / "b.pem", files / "a.pem")
+    (files / "a.key").write_bytes(encrypted((files / "b.key").read_bytes(), "pkcs8"))
+
+
+@pytest.mark.parametrize("do", [_half_of_a_new_pair, _new_pair_under_a_passphrase])
+def test_refused_pair_leaves_a_node_with_the_one_it_has(files: Path, do: Callable[[Path], None]) -> None:
+    """Both as who is dialled and as who dials: it keeps its old name, and is let in with it."""
+    tls, peer = node_tls(files, "a"), node_tls(files, "c")
+    old = _handshake(tls.server_context, peer.client_context, "a.server.dc1.consul")
+    do(files)
+    with pytest.raises(TlsFileRefused):
+        tls.reload()
+    assert _handshake(tls.server_context, peer.client_context, "a.server.dc1.consul") == old
+    assert _handshake(peer.server_context, tls.client_context, "c.server.dc1.consul")
+    shutil.copy(files / "b.key", files / "a.key")
+    tls.reload()
+    assert _handshake(tls.server_context, peer.client_context, "b.server.dc1.consul") != old

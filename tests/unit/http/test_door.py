@@ -1,6 +1,7 @@
 """What is refused before there is a request for an endpoint, and how: plainly, within bounds, without a traceback."""
 
 import asyncio
+import shutil
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -8,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from cluster.http.body import MAX_BODY_BYTES
+from cluster.tls.contexts import TlsFileRefused
 from tests.kit.wait import until
-from tests.unit.http.conftest import DEADLINE_SECONDS, Running, Start, read_to_end
+from tests.unit.http.conftest import DEADLINE_SECONDS, Running, Start, read_to_end, until
 from tests.unit.http.fake_service import CSR, ledger_row
+from tests.unit.raft import tls_files
 
 SIGN = "/v1/connect/ca/sign"
 ROOTS = "/v1/connect/ca/roots"
@@ -357,6 +360,34 @@ async def test_tls_is_served_when_it_is_configured(start: Start, tmp_path: Path)
     writer.write(b"GET /v1/status/leader HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
     async with asyncio.timeout(DEADLINE_SECONDS):
         assert (await read_to_end(reader)).startswith(b"HTTP/1.1 200 OK")
+
+
+@pytest.mark.parametrize("form", [None, "pkcs8"])
+async def test_a_pair_that_cannot_be_used_leaves_the_old_one_in_use(
+    start: Start, tmp_path: Path, form: str | None
+) -> None:
+    """Its certificate is new, and its key not there yet, or under a passphrase."""
+    authority = tls_files.Authority()
+    authority.write_ca(tmp_path / "ca.pem")
+    for name in ("old", "new"):
+        authority.write_certificate(tmp_path, name, f"{name}.test")
+    cert, key, new_key = (tmp_path / name for name in ("old.pem", "old.key", "new.key"))
+    api: Running = await start(http={"tls_cert": str(cert), "tls_key": str(key)})
+    context = ssl.create_default_context(cafile=str(tmp_path / "ca.pem"))
+
+    async def assert_serves(name: str) -> None:
+        _, writer = await asyncio.open_connection("127.0.0.1", api.port, ssl=context, server_hostname=name)
+        writer.close()
+
+    shutil.copy(tmp_path / "new.pem", cert)
+    if form is not None:
+        key.write_bytes(tls_files.encrypted(new_key.read_bytes(), form))
+    with pytest.raises(TlsFileRefused, match=rf"^http\.tls_key {key} is "):
+        api.server.reload_tls()
+    await assert_serves("old.test")
+    shutil.copy(new_key, key)
+    api.server.reload_tls()
+    await assert_serves("new.test")
 
 
 def _self_signed(folder: Path) -> tuple[Path, Path]:
