@@ -365,6 +365,12 @@ class RaftCore(SyncObj):  # type: ignore[misc]
     def forget_leader(self) -> None:
         self._SyncObj__raftLeader = None
 
+    def abstain(self) -> None:
+        """Do not campaign, although it is time to, or the leader asked for it."""
+        self._SyncObj__transferInProgress = False
+        self.forget_leader()
+        self.postpone_election()
+
     @property
     def is_taking_over(self) -> bool:
         """The leader asked this node to campaign at once (TimeoutNow)."""

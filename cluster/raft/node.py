@@ -186,6 +186,11 @@ class RaftNode:
         self._is_compacting = False
         self._no_compaction_before = 0.0
         self._is_promoting = False
+        #: Whoever uses this node cannot be reached (stall.py): it does not lead as long as another voter may.
+        self.is_stalled = False
+        self._give_way_seconds = timing.election_min / 2
+        self._gives_way_until: float | None = None
+        self._is_successor_asked = False
         self.compactions = 0
         env.disk.make_directory(env.directory)
         # Whoever made the directory may not have made its name durable, and everything goes with it. Where the parent
@@ -272,6 +277,9 @@ class RaftNode:
         return queued + self._env.links.pending_bytes(peer)
 
     def may_campaign(self) -> bool:
+        if self.must_not_lead:
+            self.core.abstain()
+            return False
         return self.guard.may_campaign()
 
     def snapshot_index(self) -> int | None:
@@ -342,6 +350,7 @@ class RaftNode:
         self._promote_learner()
         self.reads.pump()
         self._compact_if_due()
+        self._give_way_if_stalled()
         self.flush()
 
     def wake_at(self) -> float:
@@ -503,6 +512,31 @@ class RaftNode:
         is_asked = self.core.is_leader and self.core.hand_over(peer)
         self._env.wake()
         return is_asked
+
+    @property
+    def must_not_lead(self) -> bool:
+        """A single voter leads whatever happens: there is nobody to do it instead, and stepping down would only add an
+        election to the stall.
+        """
+        return self.is_stalled and bool(self.core.other_voters)
+
+    def _give_way_if_stalled(self) -> None:
+        """Nothing is signed while heartbeats keep the others from electing somebody who could.
+
+        A caught-up voter takes over within a round trip. If none does in time, because none has all entries, or those
+        asked are stalled themselves, the heartbeats end, and an ordinary election follows.
+        """
+        core, now = self.core, self._env.clock()
+        if not (self.must_not_lead and core.is_leader):
+            self._gives_way_until, self._is_successor_asked = None, False
+            return
+        if self._gives_way_until is None:
+            self._gives_way_until = now + self._give_way_seconds
+        if now >= self._gives_way_until:
+            self.guard.step_down(core.term)
+            self._env.wake()
+        elif not self._is_successor_asked:
+            self._is_successor_asked = core.hand_over(None)
 
     # -- compaction and snapshots
 

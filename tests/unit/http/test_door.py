@@ -11,7 +11,7 @@ import pytest
 from cluster.http.body import MAX_BODY_BYTES
 from cluster.tls.contexts import TlsFileRefused
 from tests.kit.wait import until
-from tests.unit.http.conftest import DEADLINE_SECONDS, Running, Start, read_to_end, until
+from tests.unit.http.conftest import DEADLINE_SECONDS, Running, Start, read_to_end
 from tests.unit.http.fake_service import CSR, ledger_row
 from tests.unit.raft import tls_files
 
