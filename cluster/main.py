@@ -201,6 +201,7 @@ async def _start(config: NodeConfig, log: Log, stack: contextlib.AsyncExitStack)
     await _start_upkeep(config, replica, ledger, certificates, log, metrics, stack, fatal)
     # First of all when stopping: somebody else leads, and what still comes in here is forwarded.
     stack.push_async_callback(replica.hand_over, _HAND_OVER_SECONDS)
+    replica.watch_owner()
     log("node.started", http=config.http.address, rpc=config.rpc.address, raft=config.raft.address)
 
 
@@ -316,6 +317,8 @@ def _publish(metrics: Metrics, replica: Replica, authority: Authority, leader: L
     metrics.raft_term.set_function(lambda: replica.leadership.term)
     metrics.raft_applied_index.set_function(lambda: replica.applied_index)
     metrics.raft_pump_seconds_max.set_function(lambda: replica.longest_pump_seconds)
+    metrics.api_stalls.set_function(lambda: replica.stalls)
+    metrics.api_stall_seconds_max.set_function(lambda: replica.longest_stall_seconds)
     metrics.state_index.set_function(lambda: replica.state.index)
     metrics.ledger_records.set_function(lambda: replica.ledger_count)
     metrics.journal_bytes.set_function(lambda: replica.journal_bytes)

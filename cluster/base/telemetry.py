@@ -22,6 +22,7 @@ if not _HAS_RICH:
 
 #: Events that are more, or less, than a change of state worth INFO.
 _LEVELS: Final[Mapping[str, str]] = {
+    "api.stalled": "error",
     "ca.signing": "info",
     "ca.warning": "warning",
     "disk.low": "error",
@@ -30,6 +31,7 @@ _LEVELS: Final[Mapping[str, str]] = {
     "http.request": "info",
     "journal.damaged": "error",
     "journal.torn_tail": "warning",
+    "leader.gives_way": "warning",
     "ledger.damaged": "error",
     "node.failed": "critical",
     "provider.cleanup_failed": "warning",
@@ -114,6 +116,8 @@ class Metrics:
         self.raft_term = gauge("raft_term", "Present Raft term")
         self.raft_applied_index = gauge("raft_applied_index", "Raft log index applied by this node")
         self.raft_pump_seconds_max = gauge("raft_pump_seconds_max", "Longest round of the Raft thread since the start")
+        self.api_stalls = gauge("api_stalls", "Times since the start that the API stood still and could not lead")
+        self.api_stall_seconds_max = gauge("api_stall_seconds_max", "Longest of these times")
         self.state_index = gauge("state_index", "Index of the replicated state")
         self.ledger_records = gauge("ledger_records", "Issued certificates on record")
         self.ca_ready = gauge("ca_ready", "1 while this node leads and can sign")

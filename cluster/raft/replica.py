@@ -28,6 +28,7 @@ from cluster.raft.disk import Disk, RealDisk
 from cluster.raft.machine import ReplicatedMachine
 from cluster.raft.membership import ChangeKind, Member, Members, MembershipChange
 from cluster.raft.node import CompactionPolicy, NodeEnvironment, NodeStatus, Outcome, Proposal, RaftNode
+from cluster.raft.stall import LoopWatch, stall_limit
 from cluster.raft.transport import TlsLinks
 from cluster.tls.contexts import NodeTls
 from fsm.codec import dump_command
@@ -105,6 +106,10 @@ class Replica:
         self._ledger_timer: asyncio.TimerHandle | None = None
         self._is_syncing_ledger = False
         self._barriers: list[tuple[int, asyncio.Future[int | None]]] = []  # confirmed, and not applied yet
+        self._owner_watch = LoopWatch(
+            stall_limit(settings.timing.election_max), time.monotonic, self._owner_loop.call_soon_threadsafe
+        )
+        self._stalled_since = 0.0
         # Written by the Raft thread, read by everyone: single references, replaced as a whole.
         self._applied_index = 0
         self.leadership = Leadership()
@@ -113,6 +118,8 @@ class Replica:
         self.changed: Final[Mapping[Area, Signal]] = {area: Signal() for area in Area}
         self._changes = AreaChanges(self._tell_changed, self._raft_loop.call_later)
         self.longest_pump_seconds = 0.0
+        self.stalls = 0
+        self.longest_stall_seconds = 0.0
 
     # -- life
 
@@ -133,6 +140,12 @@ class Replica:
         replica._thread.start()
         await replica._in_raft(replica._open())
         return replica
+
+    def watch_owner(self) -> None:
+        """From now on this node leads only while the caller's loop turns. Called once, when the node has started: what
+        is done at the start may hold up the loop for longer.
+        """
+        self._raft_loop.call_soon_threadsafe(self._look_at_owner)
 
     async def stop(self) -> None:
         """Leave in order: somebody else leads, nothing is half-written."""
@@ -462,6 +475,32 @@ class Replica:
             self.wake()
         else:
             self._set_timer(now)  # heartbeats have moved the deadline
+
+    def _look_at_owner(self) -> None:
+        if self._is_stopped:
+            return
+        watch, was_stalled = self._owner_watch, self._owner_watch.is_stalled
+        watch.look()
+        self._raft_loop.call_later(watch.interval, self._look_at_owner)
+        if watch.is_stalled:
+            self.longest_stall_seconds = max(self.longest_stall_seconds, watch.silent_seconds)
+        if watch.is_stalled != was_stalled:
+            self._owner_has_changed(watch.is_stalled)
+
+    def _owner_has_changed(self, is_stalled: bool) -> None:
+        node, silent_seconds, now = self._node, self._owner_watch.silent_seconds, time.monotonic()
+        node.is_stalled = is_stalled
+        term, gives_way = node.core.term, node.core.is_leader and node.must_not_lead
+        # Before anything is logged: the log may be what holds up the other loop, and then it stops this one, too.
+        self._pump()
+        if not is_stalled:
+            self._log("api.turns_again", seconds=round(now - self._stalled_since, 1))
+            return
+        self.stalls += 1
+        self._stalled_since = now - silent_seconds
+        self._log("api.stalled", seconds=round(silent_seconds, 1))
+        if gives_way:
+            self._log("leader.gives_way", term=term, reason="its API does not answer: nothing would be signed")
 
     def _ledger_is_due(self) -> None:
         self._ledger_timer = None

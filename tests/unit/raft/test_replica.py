@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import ssl
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -251,6 +252,36 @@ async def test_leadership_is_handed_over_on_request(cluster: Cluster) -> None:
     assert isinstance(await other.propose(InitSeal(samples.SEAL), timeout=DEADLINE_SECONDS), Applied)
     assert await leader.hand_over(DEADLINE_SECONDS)  # it leads no longer, so this is done already
     assert name != target
+
+
+async def test_leader_whose_owner_stands_still_gives_leadership_away(cluster: Cluster) -> None:
+    """This test is the owner. All three have the same loop, but only one of them looks at it."""
+    await cluster.record(5)
+    name, leader = await cluster.leader()
+    others = [replica for other, replica in cluster.running.items() if other != name]
+    leader.watch_owner()
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not any(other.leadership.is_ready for other in others) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert leader.stalls == 1
+    await until(lambda: "api.turns_again" in cluster.log.names(), "it turns again")
+    names = cluster.log.names()
+    assert names.index("api.stalled") < names.index("leader.gives_way") < names.index("api.turns_again")
+    assert leader.longest_stall_seconds >= 1.0
+    # And it may lead again.
+    await (await cluster.leader())[1].hand_over(DEADLINE_SECONDS, name)
+    await until(lambda: leader.leadership.is_ready, "it leads again")
+
+
+async def test_owner_that_is_busy_for_less_than_the_limit_leads_on(cluster: Cluster) -> None:
+    _, leader = await cluster.leader()
+    term = leader.leadership.term
+    leader.watch_owner()
+    for _ in range(5):
+        time.sleep(0.5)
+        await asyncio.sleep(0)
+        await leader.status()
+    assert (leader.leadership.term, leader.leadership.is_ready, leader.stalls) == (term, True, 0)
 
 
 async def test_new_server_gets_snapshot_and_ledger_then_votes(cluster: Cluster) -> None:
