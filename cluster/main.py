@@ -30,6 +30,7 @@ from cluster.ca.roots import expires_soon
 from cluster.ca.uptake import Watchers
 from cluster.http.app import create_app, start_http
 from cluster.http.transfers import remove_leftovers
+from cluster.last_resort import last_resort
 from cluster.node.build import Ground, build_leaders_side
 from cluster.node.service import NodeService
 from cluster.node.upkeep import CertificateFiles, DiskSpace, Scrub, keep_scrubbing, look_after
@@ -104,6 +105,7 @@ async def _run(config: NodeConfig, log: Log) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     async with contextlib.AsyncExitStack() as stack:
+        stack.enter_context(last_resort(asyncio.get_running_loop(), lambda reason: _report(log, reason)))
         await _start(config, log, stack)
         # What is alive now stays: collections look at the rest only.
         gc.collect()
@@ -126,9 +128,7 @@ async def _start(config: NodeConfig, log: Log, stack: contextlib.AsyncExitStack)
     )
 
     def fatal(error: BaseException) -> NoReturn:
-        log("node.failed", reason=f"{type(error).__name__}: {error}")
-        print(f"quorumca: {error}", file=sys.stderr, flush=True)
-        sys.stdout.flush()
+        _report(log, f"{type(error).__name__}: {error}", str(error))
         os._exit(_EXIT_FAILED)
 
     replica = await Replica.start(_replica_settings(config), tls, log, fatal)
@@ -203,6 +203,13 @@ async def _start(config: NodeConfig, log: Log, stack: contextlib.AsyncExitStack)
     stack.push_async_callback(replica.hand_over, _HAND_OVER_SECONDS)
     replica.watch_owner()
     log("node.started", http=config.http.address, rpc=config.rpc.address, raft=config.raft.address)
+
+
+def _report(log: Log, reason: str, text: str = "") -> None:
+    """Why the process is about to end, in the log and for a person."""
+    log("node.failed", reason=reason)
+    print(f"quorumca: {text or reason}", file=sys.stderr, flush=True)
+    sys.stdout.flush()
 
 
 async def _start_upkeep(

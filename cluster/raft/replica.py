@@ -491,7 +491,8 @@ class Replica:
         node, silent_seconds, now = self._node, self._owner_watch.silent_seconds, time.monotonic()
         node.is_stalled = is_stalled
         term, gives_way = node.core.term, node.core.is_leader and node.must_not_lead
-        # Before anything is logged: the log may be what holds up the other loop, and then it stops this one, too.
+        # Before anything is logged: the log may be what holds up the other loop, and then it stops this one, too, while
+        # the request to take over is not sent yet.
         self._pump()
         if not is_stalled:
             self._log("api.turns_again", seconds=round(now - self._stalled_since, 1))
