@@ -131,7 +131,7 @@ async def _start(config: NodeConfig, log: Log, stack: contextlib.AsyncExitStack)
         _report(log, f"{type(error).__name__}: {error}", str(error))
         os._exit(_EXIT_FAILED)
 
-    replica = await Replica.start(_replica_settings(config), tls, log, fatal)
+    replica = await Replica.start(_replica_settings(config), tls, log, fatal, leads_at_once=False)
     stack.push_async_callback(replica.stop)
     pool = await WorkerPool.start(_workers(config), log)
     stack.push_async_callback(pool.stop)

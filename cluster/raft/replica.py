@@ -131,21 +131,24 @@ class Replica:
         log: Log,
         on_fatal: Callable[[BaseException], NoReturn],
         disk: Disk | None = None,
+        *,
+        leads_at_once: bool = True,
     ) -> "Replica":
-        """Open the files and the port.
+        """Open the files and the port. Unless `leads_at_once`, this node votes and follows, and does not lead before
+        `watch_owner`: the one that cannot be asked yet may never be.
 
         Raises: JournalDamaged, SnapshotDamaged, LedgerDamaged, OSError.
         """
         replica = cls(settings, tls, log, on_fatal, disk)
         replica._thread.start()
-        await replica._in_raft(replica._open())
+        await replica._in_raft(replica._open(leads_at_once))
         return replica
 
     def watch_owner(self) -> None:
-        """From now on this node leads only while the caller's loop turns. Called once, when the node has started: what
-        is done at the start may hold up the loop for longer.
+        """From now on this node leads while the caller's loop turns, and only then. Called once, when the node has
+        started: what is done at the start may hold up the loop for longer.
         """
-        self._raft_loop.call_soon_threadsafe(self._look_at_owner)
+        self._raft_loop.call_soon_threadsafe(self._begin_to_look)
 
     async def stop(self) -> None:
         """Leave in order: somebody else leads, nothing is half-written."""
@@ -174,7 +177,7 @@ class Replica:
         self._raft_loop.run_forever()
         self._raft_loop.close()
 
-    async def _open(self) -> None:
+    async def _open(self, leads_at_once: bool) -> None:
         settings = self._settings
         self._machine = ReplicatedMachine(
             f"{settings.data_dir}/ledger.db", self._changes.note, rows_per_commit=_LEDGER_ROWS
@@ -195,6 +198,7 @@ class Replica:
         self._node = RaftNode(
             settings.node_id, settings.initial_members, env, timing=settings.timing, compaction=settings.compaction
         )
+        self._node.is_stalled = not leads_at_once
         self._applied_index = self._node.core.applied_index
         if self._node.journal.cut_off_bytes:
             self._log("journal.torn_tail", cut_off_bytes=self._node.journal.cut_off_bytes)
@@ -475,6 +479,10 @@ class Replica:
             self.wake()
         else:
             self._set_timer(now)  # heartbeats have moved the deadline
+
+    def _begin_to_look(self) -> None:
+        self._node.is_stalled = False
+        self._look_at_owner()
 
     def _look_at_owner(self) -> None:
         if self._is_stopped:

@@ -155,6 +155,27 @@ async def test_stalled_node_that_is_asked_to_end_does(tmp_path: Path) -> None:
         await cluster.wait_same_digest()
 
 
+async def test_nodes_whose_start_does_not_come_to_an_end_do_not_lead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They wait for a key of the API, and would campaign long before the one that has started."""
+    async with LocalCluster(tmp_path, settings=_JSON_LOG) as cluster:
+        well, *waiting = cluster.nodes
+        for node in waiting:
+            cert, key = node.local.directory / "cert.pem", node.local.directory / "http.key"
+            os.mkfifo(key)
+            config = node.local.config
+            config.write_text(config.read_text().replace("[http]", f'[http]\ntls_cert = "{cert}"\ntls_key = "{key}"'))
+            cluster.start(node)
+        monkeypatch.setenv("QUORUMCA_RAFT__ELECTION_TIMEOUT_MIN_MS", "2000")
+        monkeypatch.setenv("QUORUMCA_RAFT__ELECTION_TIMEOUT_MAX_MS", "3000")
+        cluster.start(well)
+        await cluster.wait_ready(nodes=[well])
+        await assert_signs(cluster, [well], make_csr(await cluster.service_uri())[0])
+        for node in waiting:
+            assert await cluster.stop(node) == 1
+
+
 # -- in a terminal
 
 

@@ -15,6 +15,7 @@ import pytest
 from cluster.base.errors import CommitUnknown, NoLeader, NotLeader, Overloaded, Refused
 from cluster.raft import replica as replica_module
 from cluster.raft.codec import FRAME_HEADER, pack_frame
+from cluster.raft.core import RaftTiming
 from cluster.raft.journal import JournalDamaged
 from cluster.raft.membership import ChangeKind, Member, Members
 from cluster.raft.node import CompactionPolicy, Proposal
@@ -68,8 +69,10 @@ class Cluster:
         base = ReplicaSettings(name, address, address, str(data_dir), self.initial, compaction=compaction)
         return replace(base, **changes)
 
-    async def start(self, name: str) -> Replica:
-        self.running[name] = await Replica.start(self.settings(name), self.tls(name), self.log, self._on_fatal)
+    async def start(self, name: str, *, leads_at_once: bool = True, **changes: Any) -> Replica:
+        self.running[name] = await Replica.start(
+            self.settings(name, **changes), self.tls(name), self.log, self._on_fatal, leads_at_once=leads_at_once
+        )
         return self.running[name]
 
     def _on_fatal(self, error: BaseException) -> NoReturn:
@@ -271,6 +274,21 @@ async def test_leader_whose_owner_stands_still_gives_leadership_away(cluster: Cl
     # And it may lead again.
     await (await cluster.leader())[1].hand_over(DEADLINE_SECONDS, name)
     await until(lambda: leader.leadership.is_ready, "it leads again")
+
+
+async def test_replica_of_a_node_that_is_starting_votes_and_does_not_lead(tmp_path: Path) -> None:
+    """The only one that may lead is the last that would campaign."""
+    cluster = Cluster(tmp_path)
+    slow = RaftTiming(election_min=2.0, election_max=3.0)
+    await cluster.start("node-1", timing=slow)
+    starting = [await cluster.start(name, leads_at_once=False) for name in ("node-2", "node-3")]
+    name, leader = await cluster.leader()
+    assert name == "node-1"
+    for replica in starting:
+        replica.watch_owner()
+    assert await leader.hand_over(DEADLINE_SECONDS)
+    assert (await cluster.leader())[0] != "node-1"
+    await cluster.close()
 
 
 async def test_owner_that_is_busy_for_less_than_the_limit_leads_on(cluster: Cluster) -> None:
