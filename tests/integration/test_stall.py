@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.cluster_harness import LocalCluster, Node, eventually, make_csr
+from tests.integration.cluster_harness import LocalCluster, Node, make_csr
 from tests.integration.terminal import INTERRUPT, START_OUTPUT, STOP_OUTPUT, Terminal, started_in_terminal
+from tests.kit.wait import eventually
 from tests.unit.raft.tls_files import ENCRYPTED_FORMS, encrypted
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]
