@@ -30,8 +30,8 @@ from cluster.ca.roots import expires_soon
 from cluster.ca.uptake import Watchers
 from cluster.http.app import create_app, start_http
 from cluster.http.transfers import remove_leftovers
-from cluster.last_resort import last_resort
 from cluster.node.build import Ground, build_leaders_side
+from cluster.node.last_resort import last_resort
 from cluster.node.service import NodeService
 from cluster.node.upkeep import CertificateFiles, DiskSpace, Scrub, keep_scrubbing, look_after
 from cluster.raft.core import RaftTiming
