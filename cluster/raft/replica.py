@@ -414,6 +414,8 @@ class Replica:
         self._background.submit(run)
 
     def _background_done(self, done: Callable[[object], None], result: object) -> None:
+        if self._is_stopped:
+            return  # the files are closed, or about to be; the next start finds what it would find after a crash
         try:
             done(result)
         except BaseException as error:

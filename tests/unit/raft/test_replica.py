@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import ssl
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
@@ -20,6 +21,7 @@ from cluster.raft.journal import JournalDamaged
 from cluster.raft.membership import ChangeKind, Member, Members
 from cluster.raft.node import CompactionPolicy, Proposal
 from cluster.raft.replica import Replica, ReplicaSettings
+from cluster.raft.snapshot import Snapshot
 from cluster.tls.contexts import NodeTls, TlsFiles
 from fsm.ca import InitConfig, InitSeal
 from fsm.commands import Applied, Rejected
@@ -521,3 +523,31 @@ async def test_connections_notice_a_host_that_is_gone(cluster: Cluster) -> None:
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 1
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 2000
+
+
+async def test_compaction_that_ends_while_the_node_stops_is_left_alone(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its journal is closed by then: to shorten it would fail, and end an orderly stop as if a disk had failed."""
+    name, replica = await cluster.follower()
+    await cluster.record(100)
+    node = replica._node
+    save, close, closed = node._snapshot_file.save, node.close, threading.Event()
+
+    def save_once_closed(snapshot: Snapshot) -> None:
+        assert closed.wait(DEADLINE_SECONDS)
+        save(snapshot)
+
+    def close_and_let_it_end() -> None:
+        close()
+        closed.set()
+        replica._background.shutdown(wait=True)
+
+    monkeypatch.setattr(node._snapshot_file, "save", save_once_closed)
+    monkeypatch.setattr(node, "close", close_and_let_it_end)
+    await replica._call(node.compact)
+    await cluster.stop(name)
+    assert cluster.fatal == []
+    monkeypatch.undo()
+    await cluster.start(name)
+    await cluster.equal(name)
