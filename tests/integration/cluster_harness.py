@@ -132,18 +132,25 @@ class LocalCluster:
 
     def start_through(self, node: Node, launcher: str, argument: Path) -> None:
         """By `python -m launcher argument agent --config ...`, a module of the tests; output is added to its log."""
+        program = [sys.executable, "-P", "-m", launcher, str(argument)]
+        self._run(node, program, {**os.environ, "PYTHONPATH": str(_PROJECT)})
+
+    def start_by(self, node: Node, python: Path) -> None:
+        """By another interpreter: what is installed for it runs, and nothing of this checkout is on its path."""
+        self._run(node, [str(python), "-P", "-m", "cluster"], without_path())
+
+    def _run(self, node: Node, program: Sequence[str], environment: Mapping[str, str]) -> None:
         assert not node.is_running, f"{node.name} runs already"
         local = node.local
-        command = [sys.executable, "-P", "-m", launcher, str(argument), "agent", "--config", str(local.config)]
         with local.log.open("ab") as log:
             log_start = log.tell()
             process = subprocess.Popen(
-                command,
+                [*program, "agent", "--config", str(local.config)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                env={**os.environ, "PYTHONPATH": str(_PROJECT)},
+                env=environment,
             )
         node.started = NodeProcess(local, process, log_start)
 
@@ -268,6 +275,11 @@ class LocalCluster:
     def _made(self, local: LocalNode) -> Node:
         make_node(self.root, local, self.founders, self._settings)
         return Node(local)
+
+
+def without_path() -> dict[str, str]:
+    """The environment in which another interpreter takes its own code and nothing of this checkout."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
 
 
 def _kill_session(node: Node) -> None:

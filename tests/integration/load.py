@@ -10,7 +10,7 @@ import asyncio
 import json
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -32,6 +32,9 @@ _REST_SECONDS = 30.0
 #: No leader, or one that was lost on the way: both are part of losing a leader.
 _ALLOWED = {200, 503, 504}
 
+#: Given every certificate, as it was answered, and when it was asked for.
+Tell = Callable[[float, dict[str, Any]], None]
+
 
 @dataclass
 class Load:
@@ -40,7 +43,7 @@ class Load:
     acknowledged: list[tuple[float, str]] = field(default_factory=list)  # in order of time; the serial
     answers: Counter[int] = field(default_factory=Counter)  # by status
     refused: list[str] = field(default_factory=list)  # texts of answers that were not 200
-    broken_connections: int = 0
+    broken: Counter[str] = field(default_factory=Counter)  # connections, by node
 
     @property
     def serials(self) -> list[str]:
@@ -65,17 +68,19 @@ class Load:
 
     def __str__(self) -> str:
         statuses = ", ".join(f"{count} x {status}" for status, count in sorted(self.answers.items()))
-        return f"answers: {statuses}; {self.broken_connections} connections broke"
+        return f"answers: {statuses}; {self.broken.total()} connections broke"
 
 
 @asynccontextmanager
-async def signing_load(cluster: LocalCluster, clients: int = CLIENTS) -> AsyncIterator[Load]:
+async def signing_load(
+    cluster: LocalCluster, clients: int = CLIENTS, tell: Tell = lambda _asked, _issued: None
+) -> AsyncIterator[Load]:
     """Client k asks node k, and the next one when that cannot be reached; so they stay spread over all nodes, and no
     node that is lost takes all of them with it. They are ended at the end.
     """
     load = Load()
     uri = await cluster.service_uri()
-    tasks = [asyncio.create_task(_sign_on(cluster, load, number, make_csr(uri)[0])) for number in range(clients)]
+    tasks = [asyncio.create_task(_sign_on(cluster, load, number, make_csr(uri)[0], tell)) for number in range(clients)]
     try:
         yield load
     finally:
@@ -87,25 +92,28 @@ async def signing_load(cluster: LocalCluster, clients: int = CLIENTS) -> AsyncIt
                 raise AssertionError("a client has ended early") from outcome
 
 
-async def _sign_on(cluster: LocalCluster, load: Load, home: int, csr_pem: str) -> None:
+async def _sign_on(cluster: LocalCluster, load: Load, home: int, csr_pem: str, tell: Tell) -> None:
     body = json.dumps({"CSR": csr_pem}).encode()
     timeout = aiohttp.ClientTimeout(total=_ASK_SECONDS)
     async with aiohttp.ClientSession(timeout=timeout, trust_env=False) as session:
         number = home
         while True:
             node = cluster.nodes[number % len(cluster.nodes)]
+            asked = time.monotonic()
             try:
                 async with session.put(f"{node.url}/v1/connect/ca/sign", data=body) as response:
                     status, text = response.status, await response.text()
             except (aiohttp.ClientError, TimeoutError, OSError):
-                load.broken_connections += 1
+                load.broken[node.name] += 1
                 number += 1
                 await asyncio.sleep(_PAUSE_SECONDS)
                 continue
             number = home
             load.answers[status] += 1
             if status == 200:
-                load.acknowledged.append((time.monotonic(), json.loads(text)["SerialNumber"]))
+                issued = json.loads(text)
+                load.acknowledged.append((time.monotonic(), issued["SerialNumber"]))
+                tell(asked, issued)
                 await asyncio.sleep(_PAUSE_SECONDS)
             else:
                 load.refused.append(f"{status} {text:.200}")
