@@ -11,8 +11,9 @@ from typing import Final
 
 import psutil
 
-from tests.integration.cluster_harness import LocalCluster, Node, Settings, eventually, without_path
+from tests.integration.cluster_harness import LocalCluster, Node, Settings, without_path
 from tests.integration.peers import events
+from tests.kit.wait import eventually
 
 OLD, NEW = "old", "new"
 #: How the release before may end an orderly stop: a compaction that ended meanwhile wrote into the journal that was

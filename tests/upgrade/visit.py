@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives import serialization
 
 from cluster.backup import file as backup
 from providers.config.durations import SECOND, parse_duration
-from tests.integration.cluster_harness import LocalCluster, Node, eventually, make_csr
+from tests.integration.cluster_harness import LocalCluster, Node, make_csr
 from tests.integration.peers import PEER, voters
 from tests.integration.test_chains import KINDS, assert_is_issued, issue, verify
 from tests.integration.test_rotation import (
@@ -30,6 +30,7 @@ from tests.integration.test_rotation import (
     watching,
 )
 from tests.kit.ports import free_ports
+from tests.kit.wait import eventually
 from tests.unit.providers import pki
 
 SNAPSHOT: Final = "/v1/snapshot"
