@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
-from tests.seeded_bugs.bugs import Bug
+from tests.seeded_bugs.bug import Bug
 
 ROOT: Final = Path(__file__).parents[2]
 _COPIED: Final = ("cluster", "fsm", "providers", "tests", "pyproject.toml")

@@ -1,0 +1,14 @@
+"""All seeded bugs, one table for each area. The paths that a table changes and runs stand at its top."""
+
+from typing import Final
+
+from tests.seeded_bugs.bug import Bug
+from tests.seeded_bugs.bugs import consensus, fsm, ledger, requests, storage
+
+BUGS: Final[tuple[Bug, ...]] = (
+    *storage.BUGS,
+    *consensus.BUGS,
+    *ledger.BUGS,
+    *fsm.BUGS,
+    *requests.BUGS,
+)
