@@ -89,16 +89,27 @@ def send_tls(address: str, context: ssl.SSLContext, data: bytes) -> bytes:
             return b""
 
 
-def record_tls(address: str, context: ssl.SSLContext, data: bytes, seconds: float = 1.0) -> tuple[bytes, bytes]:
-    """A connection of a peer, as the wire sees it: every byte that the peer sent; and what it was answered in clear."""
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """A connection of a peer, as the wire sees it; and what the peer was answered, in clear."""
+
+    sent: tuple[bytes, ...]  # what the peer sent, each part after an answer to the one before
+    handshake: bytes  # what came back until its handshake was done
+    received: bytes  # what came back after that
+    answer: bytes
+
+
+def record_tls(address: str, context: ssl.SSLContext, data: bytes, seconds: float = 1.0) -> Recording:
+    """Raises: ssl.SSLError, ConnectionError when the handshake is refused."""
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     tls = context.wrap_bio(incoming, outgoing)
-    sent, answer = bytearray(), bytearray()
+    sent: list[bytes] = []
+    handshake, rest, answer = bytearray(), bytearray(), bytearray()
     with _connected(address) as sock:
 
         def flush() -> None:
             if waiting := outgoing.read():
-                sent.extend(waiting)
+                sent.append(waiting)
                 sock.sendall(waiting)
 
         while True:
@@ -107,7 +118,11 @@ def record_tls(address: str, context: ssl.SSLContext, data: bytes, seconds: floa
                 break
             except ssl.SSLWantReadError:
                 flush()
-                incoming.write(sock.recv(_READ_BYTES))
+                received = sock.recv(_READ_BYTES)
+                if not received:
+                    raise ConnectionError("closed in the middle of the handshake") from None
+                handshake.extend(received)
+                incoming.write(received)
         tls.write(data)
         flush()
         deadline = time.monotonic() + seconds
@@ -119,12 +134,63 @@ def record_tls(address: str, context: ssl.SSLContext, data: bytes, seconds: floa
                 break
             if not received:
                 break
+            rest.extend(received)
             incoming.write(received)
             try:
                 answer.extend(tls.read())
             except ssl.SSLWantReadError:
                 continue
-    return bytes(sent), bytes(answer)
+    return Recording(tuple(sent), bytes(handshake), bytes(rest), bytes(answer))
+
+
+def play_again(address: str, recording: Recording) -> bytes:
+    """What came back to the same bytes, sent at the same moments: the first, and once they are answered the others.
+
+    Raises: LeftOpen.
+    """
+    first, *others = recording.sent
+    with _connected(address) as sock:
+        sock.sendall(first)
+        return sock.recv(_READ_BYTES) + _exchange(sock, b"".join(others))
+
+
+# -- what the wire shows of TLS 1.3
+
+
+@dataclass(frozen=True, slots=True)
+class TlsRecord:
+    """RFC 8446 5.1. Whatever is encrypted has the type of application data; what it is, its body hides."""
+
+    type: int
+    body: bytes
+
+
+CHANGE_CIPHER_SPEC, ALERT, HANDSHAKE, ENCRYPTED = 20, 21, 22, 23
+SERVER_HELLO: Final = b"\x02"
+#: Level and description; encrypted also the true type, and the tag of the cipher.
+ALERT_BYTES: Final = {ALERT: 2, ENCRYPTED: 2 + 1 + 16}
+_RECORD_HEAD: Final = struct.Struct(">BHH")
+_RECORD_VERSION: Final = 0x0303
+_MAX_RECORD_BYTES: Final = (1 << 14) + 256
+
+
+def tls_records(data: bytes) -> list[TlsRecord]:
+    """Raises: ValueError when it is anything but a sequence of whole records."""
+    records, offset = [], 0
+    while offset < len(data):
+        if len(data) - offset < _RECORD_HEAD.size:
+            raise ValueError(f"no record: {data[offset:]!r}")
+        kind, version, length = _RECORD_HEAD.unpack_from(data, offset)
+        body = data[offset + _RECORD_HEAD.size :][:length]
+        if (
+            kind not in (CHANGE_CIPHER_SPEC, ALERT, HANDSHAKE, ENCRYPTED)
+            or version != _RECORD_VERSION
+            or not len(body) == length <= _MAX_RECORD_BYTES
+        ):
+            raise ValueError(f"no record: {data[offset:][:80]!r}")
+        records.append(TlsRecord(kind, body))
+        offset += _RECORD_HEAD.size + length
+    return records
 
 
 def _connected(address: str) -> socket.socket:

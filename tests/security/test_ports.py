@@ -29,6 +29,8 @@ RAFT, RPC = PORTS = ("raft", "rpc")
 _TERMS_AHEAD: Final = 1000
 _OLD_TERMS: Final = 5
 _MANY_BYTES: Final = 50 << 20
+#: By this much ECDSA signatures differ in length: each of their two numbers may be a few bytes shorter.
+_SIGNATURE_BYTES: Final = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +140,24 @@ def _is_alert(answer: bytes) -> bool:
     return not answer or (answer[:1] == b"\x15" and len(answer) == 7)
 
 
+def _assert_only_handshake(answer: bytes, handshake: bytes) -> None:
+    """Records of TLS 1.3 and nothing else: the server's half of a handshake, as a peer got it, and at most one alert.
+    Application data would come after that. What is encrypted looks all the same, so number and size must tell.
+    """
+    expected, found = attacker.tls_records(handshake), attacker.tls_records(answer)
+    half, rest = found[: len(expected)], found[len(expected) :]
+    assert [record.type for record in expected[:3]] == [
+        attacker.HANDSHAKE,
+        attacker.CHANGE_CIPHER_SPEC,
+        attacker.ENCRYPTED,
+    ]
+    assert expected[0].body[:1] == attacker.SERVER_HELLO
+    assert [record.type for record in half] == [record.type for record in expected]
+    for mine, peers in zip(half, expected, strict=True):
+        assert abs(len(mine.body) - len(peers.body)) <= _SIGNATURE_BYTES
+    assert [len(record.body) for record in rest] == [attacker.ALERT_BYTES[record.type] for record in rest][:1]
+
+
 @pytest.mark.parametrize("port", PORTS)
 async def test_pickle_is_never_loaded(target: Target, untouched: Facts, port: str) -> None:
     path = target.directory / f"loaded-{port}"
@@ -223,7 +243,7 @@ async def test_server_that_is_no_member_is_not_heard(target: Target, untouched: 
     context = attacker.client_context(target.issue(Identity("server", node="node-9")))
     for node in target.cluster.nodes:
         said = target.said(RAFT, max(untouched.terms) + _TERMS_AHEAD)
-        assert attacker.record_tls(node.local.raft, context, said, 2.0)[1] == b""
+        assert attacker.record_tls(node.local.raft, context, said, 2.0).answer == b""
         answer = attacker.send_tls(node.local.rpc, context, target.said(RPC, 0))
         assert answer.startswith(b"HTTP/1.1 403 ")
 
@@ -257,9 +277,8 @@ async def test_recorded_raft_connection_cannot_be_played_again(target: Target, u
     context = attacker.client_context(target.of_node(target.peer))
     term = max(untouched.terms)
     old = attacker.frame({"type": "term_notice", "ct": term, "term": term})
-    wire, _ = attacker.record_tls(target.node.local.raft, context, attacker.hello(target.peer.local.raft) + old)
-    answer = attacker.send_plain(target.node.local.raft, wire)
-    assert b"\x17\x03\x03" not in answer or answer[:1] == b"\x16"  # no more than the server's half of a handshake
+    peers = attacker.record_tls(target.node.local.raft, context, attacker.hello(target.peer.local.raft) + old)
+    _assert_only_handshake(attacker.play_again(target.node.local.raft, peers), peers.handshake)
 
 
 async def test_old_frames_of_a_peer_change_nothing(target: Target, untouched: Facts) -> None:
@@ -278,10 +297,12 @@ async def test_recorded_rpc_request_cannot_be_played_again(target: Target) -> No
     context = attacker.client_context(target.of_node(target.peer))
     csr_pem, _ = make_csr(await target.cluster.service_uri())
     said = attacker.rpc_request("sign", [[csr_pem, secrets.token_bytes(16), "peer"]])
-    wire, answer = attacker.record_tls(target.leader.local.rpc, context, said, 3.0)
-    assert answer.startswith(b"HTTP/1.1 200 ")
+    peers = attacker.record_tls(target.leader.local.rpc, context, said, 3.0)
+    assert peers.answer.startswith(b"HTTP/1.1 200 ")
+    with pytest.raises(AssertionError):  # an answer would show
+        _assert_only_handshake(peers.handshake + peers.received, peers.handshake)
     before = await target.rest()
-    attacker.send_plain(target.leader.local.rpc, wire)
+    _assert_only_handshake(attacker.play_again(target.leader.local.rpc, peers), peers.handshake)
     assert await target.rest() == before
 
 
