@@ -44,6 +44,7 @@ from tests.kit.log import EventLog
 from tests.kit.wait import until
 
 POLICY = DutyPolicy(keep_expired_seconds=10**9 * 3)  # no tidying unless a test wants it
+_MARK_SECONDS = 0.001
 
 
 class Fate(Enum):
@@ -338,6 +339,15 @@ async def running(*nodes: Node) -> AsyncIterator[None]:
         await asyncio.gather(*tasks, return_exceptions=True)
         for node in nodes:
             node.ledger.close()
+
+
+async def looked_again(node: Node) -> None:
+    """This node, which leads, has looked once more for something to do, and what it found is done: its next look has
+    begun. For tests in which nothing may happen. Time goes on by no more than marks a look.
+    """
+    for _ in range(2):
+        node.clock.advance(_MARK_SECONDS)
+        await eventually(lambda: node.leader.last_look == node.clock.monotonic())
 
 
 async def bootstrapped(node: Node) -> None:

@@ -31,6 +31,7 @@ from tests.unit.cluster_core.fake_cluster import (
     Fate,
     Node,
     bootstrapped,
+    looked_again,
     put,
     running,
     update,
@@ -135,7 +136,7 @@ async def test_signing_certificate_is_renewed_at_half_of_its_life_below_the_same
 ) -> None:
     before, old_leaf = active(node.cluster), await sign(node)
     later(182 * DAY)
-    await asyncio.sleep(0.1)
+    await looked_again(node)
     assert renewals(node.cluster) == []
     later(DAY)
     await until(lambda: renewals(node.cluster))
@@ -148,7 +149,7 @@ async def test_signing_certificate_is_renewed_at_half_of_its_life_below_the_same
     assert after.intermediates[0].cert_pem in new_leaf
     assert_trusted(node, new_leaf)
     verify.verify_leaf(old_leaf, {"all": [after.root_pem]}, now=int(time.time()))
-    await asyncio.sleep(0.1)
+    await looked_again(node)
     assert len(renewals(node.cluster)) == 1
     assert len(vault.mounts["int"].issuers) == 2  # the one before goes a minute later
     assert "renew_signing" in duties_done(node)
@@ -161,7 +162,7 @@ async def test_certificate_that_the_backend_dates_back_is_not_renewed_at_once(
     quick = {**CONFIG, "LeafCertTTL": "20s", "IntermediateCertTTL": "20s", "SkipValidate": True}
     await put(node, update({**quick, "IntermediatePKIPath": "other"}, provider="vault"))
     await until(lambda: renewals(node.cluster))
-    await asyncio.sleep(0.2)
+    await looked_again(node)
     assert len(renewals(node.cluster)) == 1
     later(15)
     await until(lambda: len(renewals(node.cluster)) == 2)
@@ -194,7 +195,7 @@ async def test_lost_mount_is_repaired_by_itself(node: Node, vault: FakeVault) ->
     await until(lambda: not node.authority.is_behind(node.cluster.state))
     assert active(node.cluster).root_id == before.root_id
     assert_trusted(node, await sign(node))
-    await asyncio.sleep(0.1)
+    await looked_again(node)
     assert len(renewals(node.cluster)) == 1
 
 
@@ -211,7 +212,7 @@ async def test_renewal_that_fails_is_said_tried_again_and_holds_up_nothing_else(
     node.leader._parts = replace(node.parts, policy=DutyPolicy(keep_expired_seconds=0))
     await until(lambda: "tidy_ledger" in duties_done(node))
     assert "renew_signing" not in duties_done(node)
-    await asyncio.sleep(0.2)
+    await looked_again(node)
     assert node.log.names().count("duty.failed") == 1  # its pause is not over
     later(2)
     await until(lambda: node.log.names().count("duty.failed") == 2)
@@ -274,7 +275,7 @@ async def test_renewal_that_is_committed_and_not_in_use_yet_is_not_made_again(no
     await until(lambda: node.health.now.trouble == "Vault is away")
     node.worker.failures.clear()
     await until(lambda: not node.authority.is_behind(node.cluster.state))
-    await asyncio.sleep(0.1)
+    await looked_again(node)
     assert len(renewals(node.cluster)) == 1
     assert_trusted(node, await sign(node))
 
@@ -309,6 +310,7 @@ async def test_what_the_provider_warns_of_is_said_once_shown_and_taken_back(
         node.worker.calls.clear()
         later(11)
         await until(lambda: "warnings" in node.worker.calls)
+    await looked_again(node)
     assert node.log.names().count("ca.warning") == 1
     await put(node, update(CONFIG, provider="vault"))
     later(11)
@@ -342,7 +344,7 @@ async def test_other_path_for_intermediates_is_taken_into_use_at_once(node: Node
     assert after.signing_key_id != before.signing_key_id
     assert "other" in vault.mounts
     assert_trusted(node, await sign(node))
-    await asyncio.sleep(0.1)
+    await looked_again(node)
     assert len(renewals(node.cluster)) == 1
 
 
