@@ -88,6 +88,7 @@ def test_damaged_byte_is_refused_found_or_harmless(tmp_path: Path) -> None:
                 counts.setdefault(Path(where.split()[0]).name, Counter())[outcome] += 1
     report = {name: dict(outcomes) for name, outcomes in sorted(counts.items())}
     write_evidence("damage", {"files": report, "cpu_seconds": round(time.process_time() - start, 1)})
+    assert {"manifest", "snapshot", "ledger.db"} < set(counts)
     for name, outcomes in counts.items():
         if not name.startswith("ledger"):
             assert set(outcomes) == {"refused at start"}, name  # all of it was synced: no torn write can explain it

@@ -93,7 +93,7 @@ def test_any_text_is_an_identity_with_one_spelling_or_refused(text: str) -> None
 def test_any_configuration_is_taken_or_refused(raw: dict[str, object]) -> None:
     with contextlib.suppress(ConfigInvalid):
         BuiltinConfig.parse(raw)
-    assert builtin_state.private_key_fits(raw) in (True, False)
+    assert builtin_state.private_key_fits(raw)  # none of these texts is a key of another kind
 
 
 @settings(deadline=None, max_examples=500)

@@ -191,10 +191,11 @@ async def test_headers_without_an_end_are_refused_while_they_arrive(api: Running
     writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n")
     refused = asyncio.create_task(read_to_end(reader))
     sent = 0
-    while not refused.done():
-        writer.write(f"x-{sent}: {'a' * 8000}\r\n".encode())
-        sent += 1
-        await asyncio.sleep(0.001)
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        while not refused.done():
+            writer.write(f"x-{sent}: {'a' * 8000}\r\n".encode())
+            sent += 1
+            await asyncio.sleep(0.001)
     status, _ = head_of(await refused)
     assert status == 431
     # Each line by itself, and their number, would be allowed.
@@ -331,11 +332,12 @@ async def test_an_answer_that_nobody_reads_ends_the_connection(start: Start) -> 
     api.raw_writers.append(writer)
     request = b"GET /v1/connect/ca/certs?limit=1000 HTTP/1.1\r\nHost: x\r\n\r\n"
     # Enough answers to fill the buffers of both kernels, whatever their size.
-    while api.server.open_connections or not api.service.calls:
-        if not writer.transport.is_closing():
-            writer.write(request)
-        await asyncio.sleep(0.002)
-        assert len(api.service.calls) < 2000
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        while api.server.open_connections or not api.service.calls:
+            if not writer.transport.is_closing():
+                writer.write(request)
+            await asyncio.sleep(0.002)
+            assert len(api.service.calls) < 2000
     assert api.service.calls
     assert not reader.at_eof()
 

@@ -11,6 +11,7 @@ import pytest
 from cluster.raft.codec import MessageInvalid
 from cluster.raft.core import LEADER
 from cluster.raft.guard import ProtocolBroken
+from cluster.raft.journal import JournalFailed
 from cluster.raft.membership import ChangeKind, MembershipChange
 from cluster.raft.node import Outcome
 from tests.sim.cluster import member, members_of
@@ -346,7 +347,7 @@ def test_one_vote_in_a_term_also_across_a_restart() -> None:
 def test_vote_is_durable_before_it_is_told() -> None:
     solo = follower(last=5, commit=5)
     solo.disk.sync_fails = True
-    with pytest.raises(Exception, match="wal"):
+    with pytest.raises(JournalFailed, match="wal"):
         solo.feed("c", "request_vote", term=2, last_log_index=9, last_log_term=1)
     assert solo.take("c", "response_vote") == []
 
