@@ -3,7 +3,7 @@
 from typing import Final
 
 from tests.seeded_bugs.bug import Bug
-from tests.seeded_bugs.bugs import consensus, fsm, ledger, requests, storage
+from tests.seeded_bugs.bugs import consensus, csr, fsm, ledger, requests, storage
 
 BUGS: Final[tuple[Bug, ...]] = (
     *storage.BUGS,
@@ -11,4 +11,5 @@ BUGS: Final[tuple[Bug, ...]] = (
     *ledger.BUGS,
     *fsm.BUGS,
     *requests.BUGS,
+    *csr.BUGS,
 )

@@ -82,6 +82,15 @@ def test_dsa_is_refused_by_name() -> None:
         keys.kind_of(dsa.generate_private_key(2048).public_key())
 
 
+def test_even_modulus_is_refused() -> None:
+    """It has the factor 2, which `cryptography` does not look at."""
+    private = pki.key("rsa", 2048)
+    assert isinstance(private, rsa.RSAPrivateKey)
+    even = rsa.RSAPublicNumbers(65537, private.public_key().public_numbers().n - 1).public_key()
+    with pytest.raises(KeyRefused, match="RSA modulus is not allowed: must be odd"):
+        keys.kind_of(even)
+
+
 def test_hash_fits_the_key() -> None:
     """The larger the curve, the longer the hash (consul-compat 10.3)."""
     assert {str(kind): keys.hash_for(kind).name for kind in KINDS} == {

@@ -79,14 +79,16 @@ def test_forms_of_pem_that_tools_write_are_accepted() -> None:
 
 
 def test_trust_domain_is_compared_without_case_and_written_in_ours() -> None:
-    csr = pki.csr_pem(uri=WEB.replace(TRUST_DOMAIN, TRUST_DOMAIN.upper()))
-    assert check_csr(csr, POLICY).spiffe_id == WEB
+    checked = check_csr(pki.csr_pem(uri=WEB.replace(TRUST_DOMAIN, TRUST_DOMAIN.upper())), POLICY)
+    assert checked.spiffe_id == WEB
+    assert list(checked.names) == pki.alt_names([WEB])
 
 
 def test_agent_of_any_trust_domain_and_datacenter_is_rewritten_to_ours() -> None:
     """Auto-encrypt CSRs are made before the trust domain is known (rule 10b); the datacenter is not compared."""
-    csr = pki.csr_pem(uri="spiffe://dummy.trustdomain/agent/client/dc/dc7/id/n1")
-    assert check_csr(csr, POLICY).spiffe_id == f"{ROOT_URI}/agent/client/dc/dc7/id/n1"
+    checked = check_csr(pki.csr_pem(uri="spiffe://dummy.trustdomain/agent/client/dc/dc7/id/n1"), POLICY)
+    assert checked.spiffe_id == f"{ROOT_URI}/agent/client/dc/dc7/id/n1"
+    assert list(checked.names) == pki.alt_names([checked.spiffe_id])
 
 
 def test_final_dot_of_a_dns_name_is_dropped() -> None:
