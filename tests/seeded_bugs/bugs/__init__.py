@@ -3,7 +3,7 @@
 from typing import Final
 
 from tests.seeded_bugs.bug import Bug
-from tests.seeded_bugs.bugs import consensus, csr, fsm, ledger, requests, storage
+from tests.seeded_bugs.bugs import certificates, consensus, csr, fsm, ledger, requests, storage
 
 BUGS: Final[tuple[Bug, ...]] = (
     *storage.BUGS,
@@ -12,4 +12,5 @@ BUGS: Final[tuple[Bug, ...]] = (
     *fsm.BUGS,
     *requests.BUGS,
     *csr.BUGS,
+    *certificates.BUGS,
 )

@@ -87,9 +87,14 @@ def test_root_is_not_served_when_it_does_not_verify(monkeypatch: pytest.MonkeyPa
     provider = BuiltinProvider()
     provider.configure(settings())
     provider.prepare_root(intent())
-    wrong = pki.pem(pki.root_certificate(pki.key(number=77), not_before=NOW + DAY))
-    monkeypatch.setattr(provider, "_self_signed", lambda *_: wrong.replace("A", "B", 1))
-    with pytest.raises(ChainInvalid):
+
+    def of_another_mesh(_: object, private: pki.PrivateKey) -> str:
+        public = private.public_key()
+        extensions = pki.ca_extensions(public, pki.key_id(public), uris=["spiffe://other.consul"])
+        return pki.pem(pki.certificate(public, private, extensions, subject="root"))
+
+    monkeypatch.setattr(provider, "_self_signed", of_another_mesh)
+    with pytest.raises(ChainInvalid, match=r"signing certificate has URIs \['spiffe://other.consul'\]"):
         provider.generate_root()
     assert provider.chain() is None
 
@@ -245,7 +250,7 @@ def test_intermediate_with_the_name_of_the_root_is_refused() -> None:
         parent.sign_intermediate(IntermediateRequest(_pem(csr), serial(50), NOW))
 
 
-def test_root_without_room_for_intermediates_refuses_them() -> None:
+def test_root_without_room_for_intermediates_refuses_them_and_does_not_cross_sign() -> None:
     private = pki.key()
     public = private.public_key()
     extensions = pki.ca_extensions(public, pki.key_id(public), path_length=0)
@@ -254,6 +259,8 @@ def test_root_without_room_for_intermediates_refuses_them() -> None:
     parent.sign_leaf(leaf_request())
     with pytest.raises(ChainInvalid, match="CN=mine allows 0 CAs below it, not 1"):
         parent.sign_intermediate(IntermediateRequest(_pem(pki.csr_of(pki.key(), [])), serial(50), NOW))
+    with pytest.raises(ChainInvalid, match="CN=mine allows 0 CAs below it, not 1"):
+        parent.cross_sign(CrossSignRequest(chain_of(primary(2)).root_pem, serial(60), NOW, NOW + DAY))
 
 
 def test_answer_to_an_older_csr_does_not_disturb_the_pending_one() -> None:
@@ -374,6 +381,17 @@ def test_cross_signing_something_self_made_that_is_no_proof_is_refused() -> None
     )
     with pytest.raises(ChainInvalid):
         primary().cross_sign(CrossSignRequest(pki.pem(forged), serial(60), NOW, NOW + DAY))
+
+
+def test_expired_roots_are_not_cross_signed_and_do_not_sign() -> None:
+    """Whichever it is, and whatever the other verifications would find, the reason says so."""
+    short = primary(LeafCertTTL="1h", IntermediateCertTTL="3h", RootCertTTL="3h")
+    long = primary(2)
+    later = NOW + DAY
+    with pytest.raises(ChainInvalid, match=r"^root certificate is expired$"):
+        short.cross_sign(CrossSignRequest(chain_of(long).root_pem, serial(60), later, later + DAY))
+    with pytest.raises(ChainInvalid, match=r"^certificate to cross-sign is expired$"):
+        long.cross_sign(CrossSignRequest(chain_of(short).root_pem, serial(60), later, later + DAY))
 
 
 def test_cross_signing_that_would_end_at_once_is_refused() -> None:
