@@ -3,7 +3,7 @@
 from typing import Final
 
 from tests.seeded_bugs.bug import Bug
-from tests.seeded_bugs.bugs import certificates, consensus, csr, fsm, ledger, requests, storage
+from tests.seeded_bugs.bugs import certificates, consensus, csr, fsm, ledger, requests, storage, verify
 
 BUGS: Final[tuple[Bug, ...]] = (
     *storage.BUGS,
@@ -13,4 +13,5 @@ BUGS: Final[tuple[Bug, ...]] = (
     *requests.BUGS,
     *csr.BUGS,
     *certificates.BUGS,
+    *verify.BUGS,
 )

@@ -210,6 +210,20 @@ def test_expired_root_is_refused() -> None:
         _verify_ca(_chain(), now=NOW + 11 * YEAR)
 
 
+def test_leaf_may_outlive_the_cross_signed_certificate_of_its_issuer() -> None:
+    """That one lasts as long as clients know the old root alone; the issuer's own root lasts longer (design 9.5)."""
+    old_key = pki.key(number=14)
+    old = pki.root_certificate(old_key, "old", not_after=NOW + 10 * YEAR)
+    public = MIDDLE_KEY.public_key()
+    extensions = pki.ca_extensions(public, pki.key_id(old_key.public_key()))
+    cross = pki.certificate(public, old_key, extensions, subject="middle", issuer="old", not_after=NOW + 3600)
+    new = pki.root_certificate(MIDDLE_KEY, "middle", not_after=NOW + 10 * YEAR)
+    chain = pki.pem(_leaf()) + pki.pem(cross)
+    verify.verify_leaf(chain, {"old": [pki.pem(old)], "new": [pki.pem(new)]}, now=NOW)
+    with pytest.raises(ChainInvalid, match=r"^trust store 'old': .* outlives its issuer"):
+        verify.verify_leaf(chain, {"old": [pki.pem(old)]}, now=NOW)
+
+
 def test_path_length_of_the_root_is_respected() -> None:
     public = ROOT_KEY.public_key()
     tight = pki.certificate(
