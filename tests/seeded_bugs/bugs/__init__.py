@@ -3,7 +3,7 @@
 from typing import Final
 
 from tests.seeded_bugs.bug import Bug
-from tests.seeded_bugs.bugs import certificates, consensus, csr, fsm, ledger, requests, storage, verify
+from tests.seeded_bugs.bugs import certificates, consensus, csr, fsm, ledger, requests, storage, vault, verify
 
 BUGS: Final[tuple[Bug, ...]] = (
     *storage.BUGS,
@@ -14,4 +14,5 @@ BUGS: Final[tuple[Bug, ...]] = (
     *csr.BUGS,
     *certificates.BUGS,
     *verify.BUGS,
+    *vault.BUGS,
 )

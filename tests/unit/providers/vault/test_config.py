@@ -1,5 +1,6 @@
 """Configuration: Consul's rules in Consul's order and words, then ours."""
 
+import ssl
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -129,9 +130,20 @@ def test_every_file_of_ca_path_is_trusted_whatever_its_name(tmp_path: Path) -> N
     assert len(tls_context(TLSOptions(ca_path=str(tmp_path))).get_ca_certs()) == 2
 
 
-def test_only_named_cas_are_trusted(tmp_path: Path) -> None:
-    (tmp_path / "ca.pem").write_text(pki.pem(pki.root_certificate(pki.key(), name="root")))
-    assert len(tls_context(TLSOptions(ca_file=str(tmp_path / "ca.pem"))).get_ca_certs()) == 1
+def test_only_named_cas_are_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number, name in enumerate(("ca.pem", "system.pem")):
+        (tmp_path / name).write_text(pki.pem(pki.root_certificate(pki.key(number=number), name=name)))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "system.pem"))
+    [trusted] = tls_context(TLSOptions(ca_file=str(tmp_path / "ca.pem"))).get_ca_certs()
+    assert trusted["subject"] == ((("commonName", "ca.pem"),),)
+    [trusted] = tls_context(TLSOptions()).get_ca_certs()
+    assert trusted["subject"] == ((("commonName", "system.pem"),),)
+
+
+def test_certificate_is_checked_unless_the_operator_says_otherwise() -> None:
+    strict, careless = tls_context(TLSOptions()), tls_context(TLSOptions(skip_verify=True))
+    assert (strict.verify_mode, strict.check_hostname) == (ssl.CERT_REQUIRED, True)
+    assert (careless.verify_mode, careless.check_hostname) == (ssl.CERT_NONE, False)
 
 
 @pytest.mark.parametrize("name", ["ca_file", "ca_path", "cert_file"])

@@ -1,11 +1,15 @@
 """The provider against a Vault in memory: what it asks for, crashes at any point, answers not to be trusted."""
 
+import gc
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from types import FunctionType, ModuleType
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 
 from providers.api import CAChain, CrossSignRequest, IntermediateRequest, IssuedLeaf
 from providers.errors import (
@@ -19,9 +23,10 @@ from providers.errors import (
 from providers.pki import verify
 from providers.vault.provider import VaultProvider
 from providers.vault.transport import Answer, TransportFailure
+from tests.kit.clock import FakeClock
 from tests.unit.providers import pki
 from tests.unit.providers.vault.conftest import Caller
-from tests.unit.providers.vault.fake_vault import TOKEN, Crash, FakeVault, common_name, data, failure
+from tests.unit.providers.vault.fake_vault import TOKEN, Crash, FakeVault, Mount, common_name, data, failure
 
 OTHER_URI = "spiffe://99999999-2222-3333-4444-555555555555.consul"
 
@@ -270,6 +275,14 @@ def test_other_path_or_kind_for_intermediates_counts_from_the_next_on(modern: Ca
     assert renewed.root_pem == chain.root_pem
 
 
+def test_mount_that_an_operator_has_made_stays(modern: Caller) -> None:
+    mount = modern.vault.mounts["int"] = Mount("theirs")
+    provider, _ = modern.primary()
+    provider.cleanup(None)
+    assert modern.vault.mounts["int"] is mount
+    assert not mount.keys
+
+
 def test_kind_that_was_asked_for_cannot_be_changed_without_another_root(modern: Caller) -> None:
     modern.primary(PrivateKeyBits=384)
     with pytest.raises(ConfigInvalid, match="cannot update the PrivateKeyBits field without changing RootPKIPath"):
@@ -342,6 +355,69 @@ def test_leaf_that_is_not_what_was_asked_for_is_not_returned(
         provider.sign_leaf(caller.request())
 
 
+def _signed_again(
+    cert: x509.Certificate,
+    private: pki.PrivateKey,
+    *,
+    subject: str | None = None,
+    constraints: x509.BasicConstraints | None = None,
+) -> x509.Certificate:
+    """The same certificate in all else, signed with this key."""
+    builder = x509.CertificateBuilder(
+        issuer_name=cert.issuer,
+        subject_name=cert.subject if subject is None else pki.name(subject),
+        public_key=cert.public_key(),
+        serial_number=cert.serial_number,
+        not_valid_before=cert.not_valid_before_utc,
+        not_valid_after=cert.not_valid_after_utc,
+    )
+    for extension in cert.extensions:
+        value = extension.value
+        if constraints is not None and isinstance(value, x509.BasicConstraints):
+            value = constraints
+        builder = builder.add_extension(value, extension.critical)
+    return builder.sign(private, hashes.SHA256())
+
+
+def _replaced(answer: Answer, private: pki.PrivateKey, **changes: Any) -> Answer:
+    cert = _signed_again(pki.load(answer.data["certificate"]), private, **changes)
+    return data({**answer.data, "certificate": pki.pem(cert)})
+
+
+def test_leaf_that_only_names_the_issuer_is_not_returned(caller: Caller) -> None:
+    provider, _ = caller.primary()
+    caller.vault.replace["sign/leaf"] = lambda answer: _replaced(answer, pki.key(number=3))
+    with pytest.raises(ChainInvalid, match="no valid path"):
+        provider.sign_leaf(caller.request())
+
+
+def test_leaf_with_a_subject_is_not_returned(caller: Caller) -> None:
+    provider, _ = caller.primary()
+    mount = caller.vault.mounts["int"]
+    private = mount.key_of(mount.default)
+    caller.vault.replace["sign/leaf"] = lambda answer: _replaced(answer, private, subject="www.example.com")
+    with pytest.raises(ChainInvalid, match=r"certificate from Vault has a subject: CN=www\.example\.com"):
+        provider.sign_leaf(caller.request())
+
+
+def test_leaf_asked_of_vault_ends_with_its_issuer_and_none_is_asked_after_it(modern: Caller) -> None:
+    config = {"RootCertTTL": "5h", "IntermediateCertTTL": "3h", "LeafCertTTL": "1h"}
+    provider, chain = modern.primary(**config)
+    end = pki.times(pki.load(chain.signing_cert_pem))[1]
+    _later(modern, end - 600 - modern.now)
+    assert provider.sign_leaf(modern.request()).not_after == end
+    _later(modern, 601)
+    asked = len(modern.vault.calls)
+    with pytest.raises(ChainInvalid, match="the signing certificate has expired"):
+        provider.sign_leaf(modern.request())
+    assert len(modern.vault.calls) == asked
+
+
+def _later(caller: Caller, seconds: float) -> None:
+    caller.clock.advance(seconds)
+    caller.vault.clock_ahead += timedelta(seconds=seconds)
+
+
 @pytest.mark.parametrize("field", ["certificate", "issuing_ca"])
 def test_blank_answer_is_refused_in_consuls_words(caller: Caller, field: str) -> None:
     provider, _ = caller.primary()
@@ -407,6 +483,24 @@ def test_intermediate_for_another_key_is_refused(caller: Caller) -> None:
     assert provider.chain() is None
 
 
+def test_intermediate_that_is_not_what_was_asked_for_is_refused(caller: Caller) -> None:
+    provider = caller.provider()
+    caller.state = provider.prepare_root(pki.intent(not_before=caller.now))
+
+    def with_room(answer: Answer) -> Answer:
+        mount = caller.vault.mounts["root"]
+        return _replaced(answer, mount.key_of(mount.default), constraints=x509.BasicConstraints(True, 1))
+
+    caller.vault.replace["sign-intermediate"] = with_room
+    with pytest.raises(ChainInvalid, match="must be a CA of path length 0"):
+        provider.generate_root()
+    caller.vault.replace["sign-intermediate"] = lambda answer: _replaced(answer, pki.key(number=3))
+    with pytest.raises(ChainInvalid, match="intermediate from Vault does not verify"):
+        provider.generate_root()
+    assert provider.chain() is None
+    assert not caller.vault.mounts["int"].issuers
+
+
 def test_clock_of_vault_that_is_ahead_is_noticed(caller: Caller) -> None:
     provider, _ = caller.primary()
     caller.vault.clock_ahead = timedelta(seconds=45)
@@ -420,8 +514,12 @@ def test_cross_signed_certificate_that_is_not_the_one_asked_for_is_refused(calle
     provider, _ = caller.primary()
     other = pki.pem(pki.root_certificate(pki.key(number=8), name="other", not_before=caller.now))
     caller.vault.replace["sign-self-issued"] = lambda _: data({"certificate": other})
+    request = CrossSignRequest(other, pki.serial(7), caller.now, caller.now + pki.DAY)
     with pytest.raises(ChainInvalid, match="is not what was asked for"):
-        provider.cross_sign(CrossSignRequest(other, pki.serial(7), caller.now, caller.now + pki.DAY))
+        provider.cross_sign(request)
+    caller.vault.replace["sign-self-issued"] = lambda answer: _replaced(answer, pki.key(number=3))
+    with pytest.raises(ChainInvalid, match="no valid path"):
+        provider.cross_sign(request)
 
 
 def test_cross_signing_is_not_offered_where_the_policy_forbids_it(caller: Caller) -> None:
@@ -758,12 +856,27 @@ def test_batch_goes_on_around_what_fails(caller: Caller) -> None:
 
 def test_closed_provider_has_let_go_of_its_secrets(caller: Caller) -> None:
     provider, _ = caller.primary()
+    assert _holds(provider, TOKEN)
     provider.close()
     calls = len(caller.vault.calls)
     provider._look_after()
     assert provider.chain() is None
     assert len(caller.vault.calls) == calls
-    assert TOKEN not in repr(vars(provider))
+    assert not _holds(provider, TOKEN)
+
+
+def _holds(provider: VaultProvider, secret: str) -> bool:
+    """Whether the text can be reached from the provider by any way that is not the test's own."""
+    waiting: list[object] = [vars(provider)]
+    seen: set[int] = set()
+    while waiting:
+        found = waiting.pop()
+        if isinstance(found, str) and found == secret:
+            return True
+        if id(found) not in seen and not isinstance(found, type | ModuleType | FunctionType | FakeVault | FakeClock):
+            seen.add(id(found))
+            waiting += gc.get_referents(found)
+    return False
 
 
 def test_names_of_root_and_intermediate_differ(caller: Caller) -> None:
