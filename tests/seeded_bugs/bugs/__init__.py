@@ -3,7 +3,7 @@
 from typing import Final
 
 from tests.seeded_bugs.bug import Bug
-from tests.seeded_bugs.bugs import certificates, consensus, csr, fsm, ledger, requests, storage, vault, verify
+from tests.seeded_bugs.bugs import certificates, consensus, csr, fsm, ledger, requests, seal, storage, vault, verify
 
 BUGS: Final[tuple[Bug, ...]] = (
     *storage.BUGS,
@@ -15,4 +15,5 @@ BUGS: Final[tuple[Bug, ...]] = (
     *certificates.BUGS,
     *verify.BUGS,
     *vault.BUGS,
+    *seal.BUGS,
 )

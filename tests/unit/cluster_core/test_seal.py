@@ -60,6 +60,16 @@ def test_other_node_with_the_same_key_opens_it(key_path: Path) -> None:
     assert second.open(first.seal(b"secret", "x"), "x") == b"secret"
 
 
+def test_each_cluster_has_a_data_key_of_its_own(key_path: Path) -> None:
+    """Also when their seal key is the same, and under a nonce that is not used twice."""
+    sealer = Sealer(FileKey(key_path))
+    ours, theirs = sealer.new_data_key(), sealer.new_data_key()
+    assert ours.wrapped_key[:12] != theirs.wrapped_key[:12]
+    sealed = sealer.opened(ours).seal(b"secret", "x")
+    with pytest.raises(SealError, match="does not open with this cluster's data key"):
+        sealer.opened(theirs).open(sealed, "x")
+
+
 def test_nothing_is_sealed_before_there_is_a_seal(key_path: Path) -> None:
     with pytest.raises(SealError, match="no seal yet"):
         Sealer(FileKey(key_path)).seal(b"secret", "x")
@@ -88,6 +98,14 @@ def test_passphrase_opens_with_the_clusters_salt() -> None:
     assert second.open(first.seal(b"secret", "x"), "x") == b"secret"
     with pytest.raises(SealError):
         Sealer(Passphrase(PASSPHRASE + "!")).unlock(seal)
+
+
+def test_passphrase_is_stretched_with_a_salt_of_each_cluster() -> None:
+    """The value is what version 0.1.0 makes: whatever else comes out, no sealed key of it opens any more."""
+    salt = bytes(range(16))
+    expected = "0544bf8d8dd15c894d51f54589bad74b59be66dc834b9ea4b286764a04a35254"
+    assert Passphrase(PASSPHRASE).key(salt).hex() == expected
+    assert len({Passphrase(PASSPHRASE).new_salt() for _ in range(10)}) == 10
 
 
 def test_short_passphrase_is_refused() -> None:
