@@ -3,7 +3,19 @@
 from typing import Final
 
 from tests.seeded_bugs.bug import Bug
-from tests.seeded_bugs.bugs import certificates, consensus, csr, fsm, ledger, requests, seal, storage, vault, verify
+from tests.seeded_bugs.bugs import (
+    certificates,
+    consensus,
+    csr,
+    fsm,
+    http,
+    ledger,
+    requests,
+    seal,
+    storage,
+    vault,
+    verify,
+)
 
 BUGS: Final[tuple[Bug, ...]] = (
     *storage.BUGS,
@@ -16,4 +28,5 @@ BUGS: Final[tuple[Bug, ...]] = (
     *verify.BUGS,
     *vault.BUGS,
     *seal.BUGS,
+    *http.BUGS,
 )

@@ -186,6 +186,13 @@ async def test_many_middling_headers_are_refused_by_their_sum(api: Running) -> N
     assert api.service.calls == []
 
 
+async def test_what_is_too_large_is_refused_before_it_is_looked_at(api: Running) -> None:
+    lines = "Connection: close\r\n" + "".join(f"x-{number}: {'a' * 1000}\r\n" for number in range(20))
+    for path in ("/v1/agent/connect/ca/leaf/%zz", f"{ROOTS}?a=%zz", f"{ROOTS}?dc=dc2", f"{ROOTS}?index=x"):
+        status, _ = head_of(await api.send(f"GET {path} HTTP/1.1\r\nHost: x\r\n{lines}\r\n".encode()))
+        assert status == 431, path
+
+
 async def test_headers_without_an_end_are_refused_while_they_arrive(api: Running) -> None:
     reader, writer = await api.connect()
     writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n")
