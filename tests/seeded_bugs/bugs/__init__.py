@@ -10,6 +10,7 @@ from tests.seeded_bugs.bugs import (
     fsm,
     http,
     ledger,
+    nodes,
     requests,
     seal,
     storage,
@@ -29,4 +30,5 @@ BUGS: Final[tuple[Bug, ...]] = (
     *vault.BUGS,
     *seal.BUGS,
     *http.BUGS,
+    *nodes.BUGS,
 )

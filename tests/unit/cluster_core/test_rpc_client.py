@@ -132,6 +132,7 @@ async def test_connections_are_bounded(server: Server, tls_directory: Path, monk
     "said",
     [
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nwell\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\nwell",
         b"HTTP/1.1 200 OK\r\n\r\nwell",
         b"HTTP/1.1 200 OK\r\nContent-Length: -4\r\n\r\nwell",
         b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\nwell",

@@ -1,5 +1,6 @@
 """Who a peer is, as its certificate says."""
 
+import contextlib
 import ssl
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,22 @@ def test_only_mutual_tls_1_3_is_spoken(tls_directory: Path) -> None:
         assert context.minimum_version is ssl.TLSVersion.TLSv1_3
         assert context.verify_mode is ssl.CERT_REQUIRED
     assert tls.client_context.check_hostname
+
+
+def test_no_connection_can_be_resumed(tls_directory: Path) -> None:
+    """A ticket would be good for longer than the certificate that it was given for."""
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    server = node_tls(tls_directory, "a").server_context.wrap_bio(to_server, to_client, server_side=True)
+    client = node_tls(tls_directory, "b").client_context.wrap_bio(
+        to_client, to_server, server_hostname="a.server.dc1.consul"
+    )
+    for end in (client, server, client, server):
+        with contextlib.suppress(ssl.SSLWantReadError):
+            end.do_handshake()
+    server.write(b"hello")  # comes after the tickets, if there are any
+    assert client.read() == b"hello"
+    assert client.session is not None
+    assert not client.session.has_ticket
 
 
 def test_files_that_cannot_be_used_are_errors(tls_directory: Path, tmp_path: Path) -> None:
