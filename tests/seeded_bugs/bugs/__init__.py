@@ -4,6 +4,7 @@ from typing import Final
 
 from tests.seeded_bugs.bug import Bug
 from tests.seeded_bugs.bugs import (
+    backup,
     certificates,
     consensus,
     csr,
@@ -29,6 +30,7 @@ BUGS: Final[tuple[Bug, ...]] = (
     *verify.BUGS,
     *vault.BUGS,
     *seal.BUGS,
+    *backup.BUGS,
     *http.BUGS,
     *nodes.BUGS,
 )
