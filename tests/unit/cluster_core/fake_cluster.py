@@ -347,7 +347,7 @@ async def looked_again(node: Node) -> None:
     """
     for _ in range(2):
         node.clock.advance(_MARK_SECONDS)
-        await eventually(lambda: node.leader.last_look == node.clock.monotonic())
+        await until(lambda: node.leader.last_look == node.clock.monotonic())
 
 
 async def bootstrapped(node: Node) -> None:

@@ -1,5 +1,6 @@
 """Changing the root: every step can be the leader's last, and no client that trusts a listed root is ever left out."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime

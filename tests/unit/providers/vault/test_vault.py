@@ -278,7 +278,7 @@ def test_other_path_or_kind_for_intermediates_counts_from_the_next_on(modern: Ca
 def test_mount_that_an_operator_has_made_stays(modern: Caller) -> None:
     mount = modern.vault.mounts["int"] = Mount("theirs")
     provider, _ = modern.primary()
-    provider.cleanup(None)
+    provider.cleanup()
     assert modern.vault.mounts["int"] is mount
     assert not mount.keys
 
