@@ -17,7 +17,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,8 +25,8 @@ from benchmarks.contact import Contact, watching
 from benchmarks.csrs import make_csrs
 from benchmarks.fill import fill_ledger
 from benchmarks.load import LoadResult, run_load, sign_plan
-from benchmarks.machine import describe_machine
 from benchmarks.nodes import BenchError, LocalCluster, Node, cpu_seconds, kill, process_tree, running_cluster
+from benchmarks.origin import describe_origin
 from benchmarks.stats import Spread
 from cluster.cli.dev.cluster_file import ClusterFile
 from cluster.cli.dev.local_cluster import HTTP_PORT, MAX_NODES, LocalNode, load_local, make_node, node_at
@@ -148,13 +148,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     with ExitStack() as stack:
         # Absolute: nodes that are added find each other by the paths in their files.
         data_dir = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="data-", dir=options.out.resolve())))
-        machine = describe_machine(data_dir)
+        origin = describe_origin(data_dir, seed=None)
         result = _measure(data_dir, options.records, options.log_bytes)
     failures = judge(result)
-    taken_at = datetime.now(UTC).isoformat(timespec="seconds")
-    values = {"taken_at": taken_at, "machine": asdict(machine), **asdict(result), "failures": failures}
+    values = {"origin": asdict(origin), **asdict(result), "failures": failures}
     (options.out / "catchup.json").write_text(json.dumps(values, indent=1) + "\n")
-    text = _markdown(taken_at, result, failures)
+    text = _markdown(origin.began_at, result, failures)
     (options.out / "catchup.md").write_text(text)
     print(text)
     return 1 if failures else 0
@@ -350,7 +349,7 @@ def _disturbances(catch_up: CatchUp) -> Iterator[str]:
         yield f"{catch_up.what}: clients were answered {catch_up.signing.failures}"
 
 
-def _markdown(taken_at: str, result: Result, failures: Sequence[str]) -> str:
+def _markdown(began_at: str, result: Result, failures: Sequence[str]) -> str:
     copies = "\n".join(
         f"| {one.what} | {one.had_records:,} of {one.records:,} | {one.seconds:.1f} | {one.rows:,} | {one.parts} |"
         f" {one.rows_per_second:,.0f} |"
@@ -374,7 +373,7 @@ def _markdown(taken_at: str, result: Result, failures: Sequence[str]) -> str:
     verdict = "All limits hold." if not failures else "Does not hold: " + "; ".join(failures) + "."
     return (
         "# Catching up with a large ledger\n\n"
-        f"{taken_at}; three nodes and their clients on one machine, about 150 signatures per second all the while; the"
+        f"{began_at}; three nodes and their clients on one machine, about 150 signatures per second all the while; the"
         f" log is compacted every {result.log_bytes / 1e6:.1f} MB.\n\n"
         "| node | records it had | seconds to a vote without lag | rows copied | parts | rows/s |\n"
         "|---|---|---|---|---|---|\n"

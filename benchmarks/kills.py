@@ -11,15 +11,14 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 from benchmarks.csrs import make_csrs
 from benchmarks.failover import measure_failover
 from benchmarks.fill import fill_ledger
-from benchmarks.machine import describe_machine
 from benchmarks.nodes import running_cluster
+from benchmarks.origin import describe_origin
 from benchmarks.stats import percentile
 
 _POOL: Final = 64
@@ -46,14 +45,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         data_dir = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="data-", dir=options.out)))
-        machine = describe_machine(data_dir)
+        origin = describe_origin(data_dir, seed=None)
         levels = _measure(data_dir, options.rounds, options.records)
     failures = judge(levels)
-    taken_at = datetime.now(UTC).isoformat(timespec="seconds")
-    result = {"taken_at": taken_at, "machine": asdict(machine), "levels": [asdict(level) for level in levels]}
+    result = {"origin": asdict(origin), "levels": [asdict(level) for level in levels]}
     (options.out / "kills.json").write_text(json.dumps(result | {"failures": failures}, indent=1) + "\n")
-    (options.out / "kills.md").write_text(_markdown(taken_at, levels, failures))
-    print(_markdown(taken_at, levels, failures))
+    (options.out / "kills.md").write_text(_markdown(origin.began_at, levels, failures))
+    print(_markdown(origin.began_at, levels, failures))
     return 1 if failures else 0
 
 
@@ -100,7 +98,7 @@ def judge(levels: Sequence[Level]) -> list[str]:
     return failures
 
 
-def _markdown(taken_at: str, levels: Sequence[Level], failures: Sequence[str]) -> str:
+def _markdown(began_at: str, levels: Sequence[Level], failures: Sequence[str]) -> str:
     rows = "\n".join(
         f"| {level.records:,} | {level.rounds} | {level.median_seconds:.3f} | {level.p90_seconds:.3f} |"
         f" {level.max_seconds:.3f} | {level.rejoin_median_seconds:.2f} |"
@@ -109,7 +107,7 @@ def _markdown(taken_at: str, levels: Sequence[Level], failures: Sequence[str]) -
     verdict = "All limits hold." if not failures else "Does not hold: " + "; ".join(failures) + "."
     return (
         "# kill -9 of the leader under load\n\n"
-        f"{taken_at}; about 150 signatures per second in the background; seconds from the kill to the first signature"
+        f"{began_at}; about 150 signatures per second in the background; seconds from the kill to the first signature"
         " that was asked for after it.\n\n"
         "| certificates on record | kills | median | p90 | max | rejoined, median |\n|---|---|---|---|---|---|\n"
         f"{rows}\n\n{verdict}\n"

@@ -3,10 +3,11 @@
 import os
 import platform
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
@@ -14,11 +15,22 @@ from typing import Final
 import psutil
 from cryptography.hazmat.backends.openssl import backend
 
-from benchmarks.results import Machine
-
 _PACKAGES: Final = ("quorumca", "pysyncobj", "cryptography", "aiohttp", "uvloop", "msgpack")
 _SYNCS: Final = 100
 _BLOCK: Final = bytes(4096)
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What the numbers were measured on."""
+
+    cpu: str
+    cores: int
+    memory_gb: float
+    kernel: str
+    filesystem: str
+    fsync_ms: float  # median of 4 KB appended and synced, as the log does it
+    versions: Mapping[str, str]
 
 
 def describe_machine(data_dir: Path) -> Machine:
@@ -30,7 +42,6 @@ def describe_machine(data_dir: Path) -> Machine:
         filesystem=_filesystem(data_dir),
         fsync_ms=round(_fsync_ms(data_dir), 3),
         versions=_versions(),
-        commit=_commit(),
     )
 
 
@@ -69,12 +80,6 @@ def _versions() -> dict[str, str]:
         except PackageNotFoundError:
             found[package] = "not installed"
     return found
-
-
-def _commit() -> str:
-    """Empty outside a checkout."""
-    done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    return done.stdout.strip()
 
 
 class StolenTime:

@@ -29,13 +29,13 @@ def draw(results: Results, path: Path) -> None:
 
 
 def _title(results: Results) -> str:
-    machine, versions = results.machine, results.machine.versions
+    machine, versions = results.origin.machine, results.origin.machine.versions
     return (
         f"Quorum CA {versions.get('quorumca', '')}: three nodes and the load on {machine.cores} cores of {machine.cpu},"
         f" {machine.filesystem}, fsync {machine.fsync_ms:.2f} ms; Python {versions.get('python', '')},"
         f" cryptography {versions.get('cryptography', '')}\n"
-        f"{results.taken_at}; medians of {results.rounds} rounds of {results.seconds:g} s, bars from lowest to highest;"
-        f" Y = {results.baseline.median:,.0f} leaves/s of one core in a plain loop"
+        f"{results.origin.began_at}; medians of {results.rounds} rounds of {results.seconds:g} s, bars from lowest to"
+        f" highest; Y = {results.baseline.median:,.0f} leaves/s of one core in a plain loop"
     )
 
 

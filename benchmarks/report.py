@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from benchmarks.origin import code_text
 from benchmarks.results import LEADER, PATHS, Point, Results, ThroughVault
 from benchmarks.targets import Verdict
 
@@ -38,13 +39,14 @@ def targets_table(verdicts: Sequence[Verdict]) -> str:
 
 
 def _introduction(results: Results) -> str:
-    machine = results.machine
+    origin, machine = results.origin, results.origin.machine
     versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
     return (
-        f"# Benchmark of {results.taken_at}\n\n"
+        f"# Benchmark of {origin.began_at}\n\n"
         f"Three nodes and the load generator on one machine: {machine.cores} cores of {machine.cpu},"
         f" {machine.memory_gb:g} GB, {machine.kernel}, {machine.filesystem} with {machine.fsync_ms:.2f} ms for a"
-        f" synced 4 KB append; {results.stolen_percent:g} % of the time was taken by the host. {versions}.\n\n"
+        f" synced 4 KB append; {results.stolen_percent:g} % of the time was taken by the host. {versions}."
+        f" Commit: {code_text(origin.commit, origin.tree_clean)}.\n\n"
         f"Medians (lowest–highest) of {results.rounds} rounds of {results.seconds:g} s. Every leaf was synced to disk"
         " on a majority before it was answered. Y, the rate of one core that only checks CSRs and signs leaves in a"
         f" loop: {results.baseline.text()} per second. The CPU time is that of all nodes together for one request;"

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from benchmarks.origin import Origin
 from benchmarks.stats import Spread
 
 LEADER, FOLLOWER, SPREAD = PATHS = ("leader", "follower", "spread")
@@ -101,25 +102,10 @@ class ThroughVault:
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
-    """Where the numbers come from."""
-
-    cpu: str
-    cores: int
-    memory_gb: float
-    kernel: str
-    filesystem: str
-    fsync_ms: float  # median of 4 KB appended and synced, as the log does it
-    versions: Mapping[str, str]
-    commit: str
-
-
-@dataclass(frozen=True, slots=True)
 class Results:
     """One run of the bench."""
 
-    taken_at: str
-    machine: Machine
+    origin: Origin
     rounds: int
     seconds: float  # of one measurement
     stolen_percent: float  # of the machine's time, taken by its host while the bench ran

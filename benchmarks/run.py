@@ -10,15 +10,15 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
-from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks.baseline import measure_baseline
 from benchmarks.csrs import make_csrs
 from benchmarks.fill import fill_ledger
-from benchmarks.machine import StolenTime, describe_machine
+from benchmarks.machine import StolenTime
 from benchmarks.measure import Bench, Effort
 from benchmarks.nodes import running_cluster
+from benchmarks.origin import describe_origin
 from benchmarks.plot import draw
 from benchmarks.report import targets_table, write_json, write_markdown
 from benchmarks.results import Level, Results, Sweep
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _measure(options: argparse.Namespace, data_dir: Path) -> Results:
     effort = _effort(options)
     stolen = StolenTime()
-    machine = describe_machine(data_dir)
+    origin = describe_origin(data_dir, seed=None)
     quiet = measure_baseline(effort.baseline_seconds, blocks=3)
     say(f"Y with nothing else running: {Spread.of(quiet).text()} per second")
     levels: list[Level] = []
@@ -71,8 +71,7 @@ def _measure(options: argparse.Namespace, data_dir: Path) -> Results:
     vault = measure_through_vault(data_dir / "vault", effort, _POOL, say)
     samples = [*quiet, *sweep.baseline.samples, *(sample for level in levels for sample in level.baseline.samples)]
     return Results(
-        taken_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        machine=machine,
+        origin=origin,
         rounds=effort.rounds,
         seconds=effort.seconds,
         stolen_percent=stolen.percent(),

@@ -14,7 +14,6 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -23,8 +22,8 @@ from matplotlib.figure import Figure
 
 from benchmarks.csrs import make_csrs
 from benchmarks.load import LoadResult, run_load, sign_plan
-from benchmarks.machine import describe_machine
 from benchmarks.nodes import LocalCluster, Node, kill, process_tree, running_cluster
+from benchmarks.origin import describe_origin
 
 _POOL: Final = 64
 _CLIENTS: Final = 6
@@ -53,16 +52,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         data_dir = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="data-", dir=options.out)))
-        machine = describe_machine(data_dir)
+        origin = describe_origin(data_dir, seed=None)
         samples, kills, load = _run(data_dir, options)
     failures = judge(samples)
-    taken_at = datetime.now(UTC).isoformat(timespec="seconds")
-    text = _markdown(taken_at, options, samples, kills, load, failures)
+    text = _markdown(origin.began_at, options, samples, kills, load, failures)
     (options.out / "soak.json").write_text(
         json.dumps(
             {
-                "taken_at": taken_at,
-                "machine": asdict(machine),
+                "origin": asdict(origin),
                 "seconds": options.seconds,
                 "kills_at_seconds": [round(at, 1) for at in kills],
                 "load": asdict(load),
@@ -178,7 +175,7 @@ def _draw(samples: Sequence[Sample], kills: Sequence[float], path: Path) -> None
 
 
 def _markdown(
-    taken_at: str,
+    began_at: str,
     options: argparse.Namespace,
     samples: Sequence[Sample],
     kills: Sequence[float],
@@ -197,7 +194,7 @@ def _markdown(
     verdict = "Memory, descriptors and disk stay flat." if not failures else "Not flat: " + "; ".join(failures) + "."
     return (
         "# Soak\n\n"
-        f"{taken_at}; {options.seconds / 60:.0f} minutes at about {options.rate} signatures per second through all"
+        f"{began_at}; {options.seconds / 60:.0f} minutes at about {options.rate} signatures per second through all"
         f" nodes, {len(kills)} kills of the leader; {load.requests:,} certificates signed,"
         f" p50 {load.p50_ms:.1f} ms, p99 {load.p99_ms:.1f} ms; other answers: {load.failures or 'none'}."
         f" {max(sample.records for sample in samples):,} on record on every node at the end, digests equal.\n\n"

@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.machine import describe_machine
+from benchmarks.origin import describe_origin
 from tests.chaos.campaign import Campaign, Round
 from tests.chaos.evidence import evidence_of, line_of, write_evidence
 from tests.chaos.faults import FAULTS
@@ -31,12 +31,13 @@ def main() -> int:
     arguments = parser.parse_args()
     print(f"seed {arguments.seed}, {arguments.rounds} rounds of: {', '.join(arguments.faults)}", flush=True)
     root = Path(tempfile.mkdtemp(prefix="chaos-"))
+    origin = describe_origin(root, arguments.seed)
     rounds: list[Round] = []
     with contextlib.suppress(KeyboardInterrupt):  # what was found so far counts
         asyncio.run(_rounds(root, arguments, rounds))
     has_failed = any(found.violations for found in rounds)
     if arguments.evidence is not None:
-        write_evidence(arguments.evidence, evidence_of(rounds, arguments.seed, describe_machine(root)))
+        write_evidence(arguments.evidence, evidence_of(rounds, origin))
     if has_failed:
         print(f"logs, data and histories of failed rounds: {root}")
     else:

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.results import Machine
+from benchmarks.origin import Origin
 from tests.chaos.campaign import Round
 
 
@@ -21,9 +21,10 @@ def line_of(found: Round) -> str:
     )
 
 
-def evidence_of(rounds: Sequence[Round], seed: int, machine: Machine) -> dict[str, Any]:
+def evidence_of(rounds: Sequence[Round], origin: Origin) -> dict[str, Any]:
     return {
-        "seed": seed,
+        "origin": asdict(origin),
+        "seed": origin.seed,
         "rounds": len(rounds),
         "seconds": round(sum(found.seconds for found in rounds), 1),
         "acknowledged_certificates": sum(found.acknowledged for found in rounds),
@@ -37,7 +38,6 @@ def evidence_of(rounds: Sequence[Round], seed: int, machine: Machine) -> dict[st
             for text in found.violations
         ],
         "faults": _by_fault(rounds),
-        "machine": asdict(machine),
     }
 
 

@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.machine import describe_machine
+from benchmarks.origin import describe_origin
 from tests.continuity.campaign import LAST_WITHOUT_KILL, PLAIN_GOALS, Outcome, Plan, run
 from tests.continuity.evidence import evidence_of, write_evidence
 from tests.continuity.places import BUILT_IN, VAULT_A, VAULT_GOALS, Goal
@@ -48,10 +48,11 @@ def main() -> int:
     )
     print(f"seed {plan.seed}, {plan.rotations} rotations, the leader killed in {plan.kills}", flush=True)
     root = Path(tempfile.mkdtemp(prefix="continuity-"))
+    origin = describe_origin(root, plan.seed)
     outcome = _played(root / "rotations", plan)
     forced = _played(root / "forced", _forced_plan(plan.seed)) if arguments.vault else None
     if arguments.evidence is not None:
-        write_evidence(arguments.evidence, evidence_of(outcome, describe_machine(root), forced))
+        write_evidence(arguments.evidence, evidence_of(outcome, origin, forced))
     if outcome.is_good and (forced is None or forced.is_good):
         shutil.rmtree(root)
         return 0

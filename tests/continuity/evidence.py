@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.results import Machine
+from benchmarks.origin import Origin, code_text
 from tests.continuity.campaign import Outcome
 from tests.continuity.rotations import Rotation, pairs_of
 from tests.continuity.service import Trust
@@ -19,12 +19,13 @@ _MOST_SHOWN: Final = 20
 _WIDTH: Final = 120
 
 
-def evidence_of(outcome: Outcome, machine: Machine, forced: Outcome | None = None) -> dict[str, Any]:
+def evidence_of(outcome: Outcome, origin: Origin, forced: Outcome | None = None) -> dict[str, Any]:
     """`forced`: what was run apart, without cross-signing."""
     plan, tally, rotations = outcome.plan, outcome.tally, outcome.rotations
     direct = [rotation for rotation in rotations if not rotation.is_staged]
     seconds = [rotation.seconds for rotation in direct or rotations]
     return {
+        "origin": asdict(origin),
         "vault": outcome.vault,
         "goals": [str(goal) for goal in plan.goals],
         "seed": plan.seed,
@@ -73,7 +74,6 @@ def evidence_of(outcome: Outcome, machine: Machine, forced: Outcome | None = Non
         "forced": None if forced is None else _forced(forced),
         "ssl": ssl.OPENSSL_VERSION,
         "go": outcome.go,
-        "machine": asdict(machine),
         "load_average": round(os.getloadavg()[2], 1),  # of the last 15 minutes
         "rotations_in_order": [asdict(rotation) for rotation in rotations],
     }
@@ -105,7 +105,8 @@ def write_evidence(path: Path, evidence: dict[str, Any]) -> None:
 
 
 def page_of(evidence: dict[str, Any], source: str) -> str:
-    rotations, handshakes, machine = evidence["rotations"], evidence["handshakes"], evidence["machine"]
+    rotations, handshakes, origin = evidence["rotations"], evidence["handshakes"], evidence["origin"]
+    machine = origin["machine"]
     kills, not_tried, leaves = evidence["leader_kills"], evidence["not_tried"], evidence["leaves"]
     facts = {
         "rotations": f"{rotations['total']} ({_counts(rotations['by_way'])})",
@@ -175,7 +176,8 @@ def page_of(evidence: dict[str, Any], source: str) -> str:
             f" {machine['cores']} cores, {machine['memory_gb']} GB, {machine['kernel']};"
             f" {evidence['load_average']} programs wanted a core at a time, these included."
             f" {versions}{_server(evidence['vault'])}; handshakes"
-            f" by {evidence['ssl']}; {evidence['go']}; commit {machine['commit']:.12}."
+            f" by {evidence['ssl']}; {evidence['go']}; commit"
+            f" {code_text(origin['commit'], origin['tree_clean'])}."
         ),
     ]
     if evidence["failures"]:

@@ -1,13 +1,15 @@
 """What counts against a campaign, and its page, from made-up outcomes."""
 
-from benchmarks.results import Machine
+from benchmarks.machine import Machine
+from benchmarks.origin import Origin
 from tests.continuity.campaign import Outcome, Plan
 from tests.continuity.evidence import evidence_of, page_of
 from tests.continuity.places import BUILT_IN, VAULT_A, VAULT_B, VAULT_GOALS, Goal, Places
 from tests.continuity.rotations import Rotation
 from tests.integration.vault_server import VaultServer
 
-_MACHINE = Machine("a processor", 2, 8.0, "Linux 6", "ext4", 0.4, {"python": "3.11.7"}, "")
+_MACHINE = Machine("a processor", 2, 8.0, "Linux 6", "ext4", 0.4, {"python": "3.11.7"})
+_ORIGIN = Origin("2030-01-01T00:00:00+00:00", "python -m tests.continuity", 1, "0" * 40, True, _MACHINE)
 _BEGAN, _UNTIL = 1000.0, 1060.0
 
 
@@ -48,7 +50,7 @@ def test_page_tells_of_vault_and_of_what_was_forced() -> None:
     forced = _outcome(is_forced=True)
     forced.tally.failed_at = [_BEGAN + 1, _UNTIL + 10]
     forced.tally.failures = ["one", "two"]
-    evidence = evidence_of(_outcome(), _MACHINE, forced)
+    evidence = evidence_of(_outcome(), _ORIGIN, forced)
     assert evidence["rotations"]["by_way"] == {"configuration, staged": 1, "configuration": 1}
     assert evidence["rotations"]["median_seconds"] == 0.5
     page = " ".join(page_of(evidence, "x.json").split())
@@ -61,7 +63,7 @@ def test_page_tells_of_vault_and_of_what_was_forced() -> None:
 
 def test_page_of_one_provider_is_silent_about_others() -> None:
     outcome = Outcome(Plan(1, 0, 1), [Rotation(1, "ec 256", "ec 384", "rotate", False, False, _BEGAN)])
-    page = page_of(evidence_of(outcome, _MACHINE), "x.json")
+    page = page_of(evidence_of(outcome, _ORIGIN), "x.json")
     assert page.startswith("# Trust continuity\n")
     assert "OpenBao" not in page
     assert "## Forced" not in page

@@ -16,10 +16,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
+from benchmarks.origin import Origin, describe_origin
 from tests.seeded_bugs.bug import Bug
+from tests.seeded_bugs.bugs import Bug
 
 ROOT: Final = Path(__file__).parents[2]
-_COPIED: Final = ("cluster", "fsm", "providers", "tests", "pyproject.toml")
+_COPIED: Final = ("cluster", "fsm", "providers", "tests", "benchmarks", "pyproject.toml")
 _LIMIT_SECONDS: Final = 600  # for one test
 _LIMIT_BYTES: Final = 4 << 30
 _TESTS_FAILED: Final = 1  # pytest's exit status
@@ -130,18 +132,25 @@ def _shortened(names: list[str]) -> str:
     return ", ".join(f"`{name}`" for name in names[:_SHOWN]) + more
 
 
-def run_all(bugs: tuple[Bug, ...], output: Path) -> bool:
-    """Whether all were caught; the results go to `output`, as Markdown and JSON. Raises: Unusable."""
+def run_all(bugs: tuple[Bug, ...], output: Path | None) -> bool:
+    """Whether all were caught; the results go to `output`, if there is one, as Markdown and JSON. Raises: Unusable."""
     check_all_apply(bugs)
     verdicts = []
     with tempfile.TemporaryDirectory() as directory:
         tree = Path(directory)
+        origin = describe_origin(tree, seed=None)
         copy_tree(tree)
         check_unchanged(tree, bugs)
         for bug in bugs:
             verdicts.append(verdict := seed(tree, bug))
             print(f"{'caught' if verdict.is_caught else 'NOT CAUGHT'} {bug.name} ({verdict.seconds} s)", flush=True)
+    if output is not None:
+        write_evidence(output, origin, verdicts)
+    return all(verdict.is_caught for verdict in verdicts)
+
+
+def write_evidence(output: Path, origin: Origin, verdicts: list[Verdict]) -> None:
     output.parent.mkdir(parents=True, exist_ok=True)
     output.with_suffix(".md").write_text(table(verdicts))
-    output.with_suffix(".json").write_text(json.dumps([asdict(verdict) for verdict in verdicts], indent=2) + "\n")
-    return all(verdict.is_caught for verdict in verdicts)
+    evidence = {"origin": asdict(origin), "bugs": [asdict(verdict) for verdict in verdicts]}
+    output.with_suffix(".json").write_text(json.dumps(evidence, indent=2) + "\n")

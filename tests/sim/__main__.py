@@ -9,7 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.machine import describe_machine
+from benchmarks.origin import describe_origin
 from tests.sim.campaign import Campaign, Tally, joined, run_seeds
 from tests.sim.evidence import evidence_of, write_evidence
 from tests.sim.script import Script, load_script, scenario_of, script_of
@@ -47,6 +47,8 @@ def _report(script: Script) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    with tempfile.TemporaryDirectory() as directory:
+        origin = describe_origin(Path(directory), arguments.first)
     campaign = Campaign(arguments.first, arguments.seeds, arguments.jobs, arguments.partial)
     tallies: list[Tally] = []
     started = written = time.monotonic()
@@ -59,9 +61,7 @@ def _run(arguments: argparse.Namespace) -> int:
         print(f"{done} of {arguments.seeds} seeds after {time.monotonic() - started:.0f} s", flush=True)
         if arguments.evidence is not None and (done == arguments.seeds or time.monotonic() - written > 60):
             written = time.monotonic()
-            with tempfile.TemporaryDirectory() as directory:
-                machine = describe_machine(Path(directory))
-            write_evidence(arguments.evidence, evidence_of(joined(tallies), arguments.seeds, arguments.jobs, machine))
+            write_evidence(arguments.evidence, evidence_of(joined(tallies), arguments.seeds, arguments.jobs, origin))
     return int(any(tally.failures for tally in tallies))
 
 

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.results import Machine
+from benchmarks.origin import Origin
 from tests.sim.campaign import Tally
 
 _INTRODUCTION: Final = """# Deterministic simulation
@@ -22,8 +22,9 @@ A seed can be repeated exactly: `python -m tests.sim --first SEED --seeds 1`. A 
 """
 
 
-def evidence_of(whole: Tally, seeds_wanted: int, jobs: int, machine: Machine) -> dict[str, Any]:
+def evidence_of(whole: Tally, seeds_wanted: int, jobs: int, origin: Origin) -> dict[str, Any]:
     return {
+        "origin": asdict(origin),
         "first_seed": whole.first,
         "seeds": whole.seeds,
         "seeds_wanted": seeds_wanted,
@@ -35,7 +36,6 @@ def evidence_of(whole: Tally, seeds_wanted: int, jobs: int, machine: Machine) ->
         "digest": whole.digest,
         "counts": dict(sorted(whole.counts.items())),
         "faults": dict(sorted(whole.faults.items())),
-        "machine": asdict(machine),
     }
 
 
@@ -47,7 +47,7 @@ def write_evidence(path: Path, evidence: dict[str, Any]) -> None:
 
 
 def _text(evidence: dict[str, Any]) -> str:
-    machine = evidence["machine"]
+    machine = evidence["origin"]["machine"]
     verdict = f"{len(evidence['failures'])} failed" if evidence["failures"] else "none failed"
     result = (
         f"Seeds {evidence['first_seed']} to {evidence['first_seed'] + evidence['seeds'] - 1}:"

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.machine import Machine
+from benchmarks.origin import Origin
 from benchmarks.plot import draw
 from benchmarks.report import write_json, write_markdown
 from benchmarks.results import (
@@ -13,7 +15,6 @@ from benchmarks.results import (
     CommitPoint,
     Failover,
     Level,
-    Machine,
     NodeUsage,
     Point,
     Results,
@@ -24,6 +25,7 @@ from benchmarks.results import (
 from benchmarks.stats import Spread
 from benchmarks.targets import Verdict, judge
 
+_MACHINE = Machine("a processor", 2, 8.0, "Linux 6", "ext4", 0.4, {"python": "3.11.7"})
 _Y = Spread.of([1000.0, 1100.0, 900.0])
 
 
@@ -53,8 +55,7 @@ def _results(*levels: Level, vault: ThroughVault | None = None) -> Results:
     signs = [_point("sign", path, clients, 300.0) for path in PATHS for clients in (1, 16, 64, 256)]
     commits = tuple(CommitPoint(n, Spread.of([1.0]), Spread.of([0.8]), Spread.of([3.0])) for n in (1, 16, 64, 256))
     return Results(
-        taken_at="2030-01-01T00:00:00+00:00",
-        machine=Machine("a processor", 2, 8.0, "Linux 6", "ext4", 0.4, {"python": "3.11.7"}, ""),
+        origin=Origin("2030-01-01T00:00:00+00:00", "python -m benchmarks.run", None, "0" * 40, True, _MACHINE),
         rounds=1,
         seconds=1.0,
         stolen_percent=0.0,
