@@ -11,7 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from benchmarks.origin import code_text
+
 DIRECTORY: Final = Path("docs/evidence")
+_NOT_RECORDED: Final = "not recorded"
 
 Document = Mapping[str, Any]
 
@@ -84,9 +87,13 @@ def _chaos_table(found: Document) -> str:
 
 
 def _fuzz(found: Document) -> str:
-    decoders = found["decoders"]
-    inputs = sum(decoder.get("inputs", 0) for decoder in decoders.values())
-    return f"{len(decoders)} decoders, {inputs:,} changed inputs, {len(found['findings'])} findings"
+    decoders = found["decoders"].values()
+    inputs = sum(decoder["inputs"] for decoder in decoders)
+    understood = sum(decoder["accepted"] for decoder in decoders)
+    return (
+        f"{len(decoders)} decoders, {inputs:,} changed inputs, of which {understood:,} were understood and the rest"
+        f" refused; {len(found['findings'])} findings"
+    )
 
 
 def _fuzz_table(found: Document) -> str:
@@ -95,17 +102,27 @@ def _fuzz_table(found: Document) -> str:
             name,
             f"{one['inputs']:,}",
             f"{one['accepted']:,}",
+            f"{sum(one['errors'].values()):,}",
+            f"{len(one.get('reasons', ())) or _NOT_RECORDED}",
             f"{one['seconds']:.0f}",
             f"{one['slowest_ms']:.1f}",
             f"{one['largest_kib']}",
         )
         for name, one in found["decoders"].items()
     )
-    return _table(("decoder", "inputs", "accepted", "seconds", "slowest ms", "most memory KiB"), rows)
+    return _table(
+        ("decoder", "inputs", "understood", "refused", "reasons", "seconds", "slowest ms", "most memory KiB"), rows
+    )
 
 
-def _seeded(found: list[Document]) -> str:
-    return f"{sum(bug['is_caught'] for bug in found)} of {len(found)} protections noticed when they are taken away"
+def _bugs(found: Document | list[Document]) -> list[Document]:
+    """A list alone is what was written before evidence named its origin."""
+    return found if isinstance(found, list) else found["bugs"]
+
+
+def _seeded(found: Document | list[Document]) -> str:
+    bugs = _bugs(found)
+    return f"{sum(bug['is_caught'] for bug in bugs)} of {len(bugs)} protections noticed when they are taken away"
 
 
 def _kills(found: Document) -> str:
@@ -157,16 +174,16 @@ def _count(key: str) -> Callable[[Document], int]:
 
 
 CAMPAIGNS: Final = (
-    Campaign("Crash points", "crash-points.json", "make test", _crash_points, lambda _: 0, _crash_table),
+    Campaign("Crash points", "crash-points.json", "make crash-points", _crash_points, lambda _: 0, _crash_table),
     Campaign("Simulation", "simulation.json", "make sim SEEDS=20000", _simulation, _count("failures")),
     Campaign(
         "Seeded bugs",
         "seeded-bugs.json",
         "make seed-bugs",
         _seeded,
-        lambda found: sum(not bug["is_caught"] for bug in found),
+        lambda found: sum(not bug["is_caught"] for bug in _bugs(found)),
     ),
-    Campaign("Fuzzing", "fuzz.json", "make fuzz", _fuzz, _count("findings"), _fuzz_table),
+    Campaign("Fuzzing", "fuzz.json", "make fuzz SECONDS=2400", _fuzz, _count("findings"), _fuzz_table),
     Campaign("Chaos", "chaos.json", "make chaos ROUNDS=50", _chaos, _count("violations"), _chaos_table),
     Campaign("Leader kills", "kills.json", "make kills", _kills, _count("failures")),
     Campaign("Soak", "soak.json", "make soak", _soak, _count("failures")),
@@ -194,12 +211,24 @@ CAMPAIGNS: Final = (
 
 _HEAD: Final = """# Evidence
 
-What the campaigns found, as their commands left it; the JSON beside each page has versions, machine, seeds and counts.
-`make evidence` runs those that have no results here and writes this page; with `FRESH=1` it runs all of them again.
+What the campaigns found, as their commands left it, each in one run. The JSON beside each page has the counts, and
+under `origin` the command, the seed, the machine, the versions, the commit, and whether the files were those of the
+commit (clean) or not (changed). What a campaign draws follows from its seed: `make` takes it as `SEED=`, and as
+`FIRST=` for the simulation. `make evidence` runs those that have no results here and writes this page; with `FRESH=1`
+it runs all of them again.
 
-| campaign | command | result |
-|---|---|---|
+| campaign | command | seed | commit, files | result |
+|---|---|---|---|---|
 """
+
+
+def _origin_cells(found: Any) -> tuple[str, str]:
+    """Seed and commit."""
+    origin = found.get("origin") if isinstance(found, dict) else None
+    if origin is None:
+        return _NOT_RECORDED, _NOT_RECORDED
+    seed = "" if origin["seed"] is None else str(origin["seed"])
+    return seed, code_text(origin["commit"], origin["tree_clean"])
 
 
 def main() -> int:
@@ -207,13 +236,14 @@ def main() -> int:
     for campaign in CAMPAIGNS:
         path = DIRECTORY / campaign.file
         if not path.exists():
-            lines.append(f"| {campaign.name} | `{campaign.command}` | not run yet |")
+            lines.append(f"| {campaign.name} | `{campaign.command}` | | | not run yet |")
             continue
         found = json.loads(path.read_text())
         violations += campaign.violations(found)
         page = path.with_suffix(".md")
         name = f"[{campaign.name}]({page.name if page.exists() else path.name})"
-        lines.append(f"| {name} | `{campaign.command}` | {campaign.say(found)} |")
+        seed, commit = _origin_cells(found)
+        lines.append(f"| {name} | `{campaign.command}` | {seed} | {commit} | {campaign.say(found)} |")
         if campaign.table is not None:
             tables.append(f"\n## {campaign.name}\n\n{campaign.table(found)}")
     page_text = _HEAD + "\n".join(lines) + "\n" + "".join(tables)
