@@ -86,7 +86,7 @@ anew: ;
 
 # A result that is there is kept: hours of campaigns go on where they were interrupted.
 $(EVIDENCE)/crash-points.json: $(ANEW)
-	QUORUMCA_EVIDENCE=$@ $(MAKE) crash-points
+	$(MAKE) crash-points
 $(EVIDENCE)/simulation.json: $(ANEW)
 	$(MAKE) sim SEEDS=20000
 $(EVIDENCE)/seeded-bugs.json: $(ANEW)
@@ -98,8 +98,8 @@ $(EVIDENCE)/chaos.json: $(ANEW)
 $(EVIDENCE)/%.json: $(ANEW)
 	$(MAKE) $*
 
-crash-points: $(VENV)/.dev ## cut the power everywhere in a workload, and damage every byte
-	$(PY) -m pytest -q tests/crash
+crash-points: $(VENV)/.dev ## cut the power everywhere, damage every byte; results in docs/evidence/crash-points.json
+	QUORUMCA_EVIDENCE=$(EVIDENCE)/crash-points.json $(PY) -m pytest -q tests/crash
 
 lock: $(VENV)/.dev ## resolve the lock files again
 	$(PIP) install uv

@@ -1,7 +1,4 @@
-"""A power cut at every operation of the standard workload, with everything that it may leave, loses no promise.
-
-QUORUMCA_EVIDENCE=FILE writes the counts there as JSON.
-"""
+"""A power cut at every operation of the standard workload, with everything that it may leave, loses no promise."""
 
 import time
 from collections import Counter
@@ -12,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.crash.judge import Broken, Files, Judge
-from tests.crash.recording import recording, write_evidence
+from tests.crash.recording import Evidence, recording
 from tests.crash.volume import Operation, Volume, Write
 from tests.crash.workload import LEDGER_FILES, LOG_FILES, Step
 
@@ -81,8 +78,8 @@ def brief(operation: Operation) -> str:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_power_cut_anywhere_loses_no_promise(tmp_path: Path) -> None:
+def test_power_cut_anywhere_loses_no_promise(tmp_path: Path, evidence: Evidence) -> None:
     with recording(tmp_path) as recorded:
         counts = judge_all(recorded.steps, recorded.judge)
-    write_evidence("crash_points", counts.report())
+    evidence.add("crash_points", counts.report())
     assert counts.images.total() > 10_000

@@ -16,7 +16,7 @@ from typing import Final
 import pytest
 
 from tests.crash.judge import Broken
-from tests.crash.recording import Recording, recording, write_evidence
+from tests.crash.recording import SEED, Evidence, Recording, recording
 from tests.crash.volume import Image, Volume
 from tests.crash.workload import LEDGER_FILES, LOG_FILES, Promises
 
@@ -60,7 +60,7 @@ def ledger_offsets(data: bytes, rng: random.Random) -> list[int]:
 
 def damages(log: Image, ledger: Image) -> Iterator[tuple[str, Image, Image]]:
     """Where and how, and the two images with that byte changed."""
-    rng = random.Random(1)
+    rng = random.Random(SEED)
     for name, change in CHANGES.items():
         for path, data in log.items():
             for offset in range(len(data)):
@@ -74,7 +74,7 @@ def damages(log: Image, ledger: Image) -> Iterator[tuple[str, Image, Image]]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_damaged_byte_is_refused_found_or_harmless(tmp_path: Path) -> None:
+def test_damaged_byte_is_refused_found_or_harmless(tmp_path: Path, evidence: Evidence) -> None:
     counts: dict[str, Counter[str]] = {}
     start = time.process_time()
     with recording(tmp_path) as recorded:
@@ -87,7 +87,7 @@ def test_damaged_byte_is_refused_found_or_harmless(tmp_path: Path) -> None:
                     raise Broken(f"behind {phase}, {where}: {error}") from error
                 counts.setdefault(Path(where.split()[0]).name, Counter())[outcome] += 1
     report = {name: dict(outcomes) for name, outcomes in sorted(counts.items())}
-    write_evidence("damage", {"files": report, "cpu_seconds": round(time.process_time() - start, 1)})
+    evidence.add("damage", {"files": report, "cpu_seconds": round(time.process_time() - start, 1)})
     assert {"manifest", "snapshot", "ledger.db"} < set(counts)
     for name, outcomes in counts.items():
         if not name.startswith("ledger"):

@@ -18,7 +18,6 @@ from typing import Final
 
 from benchmarks.origin import Origin, describe_origin
 from tests.seeded_bugs.bug import Bug
-from tests.seeded_bugs.bugs import Bug
 
 ROOT: Final = Path(__file__).parents[2]
 _COPIED: Final = ("cluster", "fsm", "providers", "tests", "benchmarks", "pyproject.toml")
