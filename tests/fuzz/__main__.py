@@ -45,7 +45,7 @@ def main() -> int:
     for name, target in chosen.items():
         try:
             run_corpus(target)
-            result = run(target, seed, arguments.seconds / len(chosen))
+            result = run(target, seed, seconds=arguments.seconds / len(chosen))
         except Finding as finding:
             findings.append(str(finding))
             keep(name, finding.data, "found")

@@ -79,11 +79,12 @@ _CHANGES: Final[tuple[Callable[[bytearray, random.Random], None], ...]] = (
 )
 
 
-def mutated(seeds: Sequence[bytes], rng: random.Random) -> bytes:
-    """One of the seeds, or two of them joined, with a few changes."""
-    data = bytearray(rng.choice(seeds))
+def mutated(seeds: Sequence[bytes], kept: Sequence[bytes], rng: random.Random) -> bytes:
+    """One of the inputs, or two of them joined, with a few changes."""
+    inputs = [*seeds, *kept]
+    data = bytearray(rng.choice(inputs))
     if rng.random() < 0.2:
-        other = rng.choice(seeds)
+        other = rng.choice(inputs)
         data = data[: rng.randrange(len(data) + 1)] + other[rng.randrange(len(other) + 1) :]
     for _ in range(rng.choice((1, 1, 1, 2, 3, 8))):
         if data:

@@ -1,10 +1,13 @@
 """The decoders of everything that comes from a disk, a peer or a client, each behind one function that takes bytes.
 
 A target returns what it understood (any value) or raises one of the errors that its decoder documents. What a checksum
-protects is fuzzed twice: as it is, and with the checksum made right behind the change, or nothing would get further.
+protects is fuzzed twice: as it is, and with the checksum made right after the change, or nothing would get further.
+A decoder that says no by something else than an error, such as a cut connection, has a target that raises `Refused`:
+what is accepted and what is refused is counted for all of them.
 """
 
 import asyncio
+import random
 import struct
 import tempfile
 import zlib
@@ -37,13 +40,26 @@ from fsm.codec import CodecError
 from providers.errors import CSRRejected
 from providers.pki.csr import check_csr, check_intermediate_csr
 from tests.crash.volume import MemoryDisk, Volume
+from tests.fuzz.mutate import mutated
+from tests.fuzz.reasons import csr_reason_of, reason_of
 from tests.sim.cluster import member, members_of
 from tests.unit.fsm import samples
 from tests.unit.providers import pki
 from tests.unit.raft.solo import batch
 
 _SEGMENT: Final = "data/wal/0000000000000001.wal"
+#: In the first record; every record's checksum is also over the number of its segment.
+_SEGMENT_NUMBER: Final = slice(15, 23)
+_MAX_SEGMENT_NUMBER: Final = 10**12
 _CHECK: Final = struct.Struct("<I")
+
+
+class Refused(Exception):
+    """The decoder said no, by cutting the connection or by a status; the text is its reason."""
+
+
+class Unfinished(Exception):
+    """The stream ended before anything could be understood or refused: the decoder waits for more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +69,10 @@ class Target:
     decode: Callable[[bytes], object]
     #: The only exceptions that may come out.
     errors: tuple[type[Exception], ...]
+    #: A new input from the seeds and from what the corpus has kept; the generator decides everything.
+    mutate: Callable[[Sequence[bytes], Sequence[bytes], random.Random], bytes] = mutated
+    #: By which refusals are counted.
+    reason: Callable[[Exception], str] = reason_of
 
 
 # -- frames between nodes
@@ -80,15 +100,19 @@ def _frame_seeds() -> list[bytes]:
 
 
 class _Links:
-    """What an accepted connection sees of the node: takes everything."""
+    """What an accepted connection sees of the node, which has dialled the peer and takes every message of it."""
 
     node_id = "a"
 
     def __init__(self) -> None:
         self.tls = self.owner = self
         self.messages: list[Message] = []
+        self.reason = ""
+        self._dialers = {"b": None}
 
-    def log(self, _event: str, /, **_fields: object) -> None: ...
+    def log(self, _event: str, /, **fields: object) -> None:
+        self.reason = str(fields.get("reason", ""))
+
     def peer_name(self, _certificate: object) -> str:
         return "b"
 
@@ -100,7 +124,10 @@ class _Links:
     def _introduced(self) -> dict[str, str]:
         return {}
 
-    def received(self, _peer: str, message: Message) -> None:
+    def received(self, peer: str, message: Message) -> None:
+        TlsLinks.received(cast(TlsLinks, self), peer, message)
+
+    def receive(self, _peer: str, message: Message) -> None:
         self.messages.append(message)
 
     def wake(self) -> None: ...
@@ -132,6 +159,11 @@ def _frames(data: bytes) -> object:
             break
     for message in links.messages:
         assert raft_codec.unpack_message(pack_frame(message)[FRAME_HEADER.size :]) == message
+    if transport.is_aborted:
+        assert links.reason, "cut without a reason"
+        raise Refused(links.reason)
+    if not inbound._is_greeted:
+        raise Unfinished("no whole frame")
     return links.messages
 
 
@@ -180,9 +212,10 @@ def _segment_seeds() -> list[bytes]:
 
 
 def _opened(segment: bytes) -> object:
-    """A journal of one segment; what it accepts is a log, and it stays one."""
-    manifest = b"QCAWAL1\n" + struct.pack("<Q", 1)
-    image = {_SEGMENT: segment, "data/wal/manifest": manifest + _CHECK.pack(zlib.crc32(manifest))}
+    """A journal of one segment, under the number that is in it; what it accepts is a log, and it stays one."""
+    number = max(1, min(int.from_bytes(segment[_SEGMENT_NUMBER], "little"), _MAX_SEGMENT_NUMBER))
+    manifest = b"QCAWAL1\n" + struct.pack("<Q", number)
+    image = {f"data/wal/{number:016d}.wal": segment, "data/wal/manifest": manifest + _CHECK.pack(zlib.crc32(manifest))}
     disk = MemoryDisk(Volume(image))
     journal = Journal(disk, "data/wal")
     indexes = [entry.log_index for entry in journal.entries]
@@ -308,14 +341,14 @@ class _Echo(RpcMessage, frozen=True):
 
 
 class _Rpc:
-    """Bodies of requests from other nodes; the operation echoes."""
+    """Bodies of requests from other nodes, for an operation that says what its argument is."""
 
     def __init__(self) -> None:
         async def echo(request: _Echo) -> _Echo:
             return request
 
+        operations = Operations(served(Operation(_Request.OPERATION, _Echo, _Echo), echo))
         self._loop = asyncio.new_event_loop()
-        operations = Operations(served(Operation("echo", _Echo, _Echo), echo))
         self._server = RpcServer(cast(Any, self), operations, cast(Any, self), self.log, Metrics())
         self.members = members_of("a", "b")
         self.leadership = Leadership(is_ready=True)
@@ -326,12 +359,27 @@ class _Rpc:
 
     def __call__(self, data: bytes) -> object:
         response = self._loop.run_until_complete(self._server._handle(cast(web.Request, _Request(data))))
-        assert response.status in (200, 400), response.status
-        return response.body
+        assert isinstance(response.body, bytes)
+        if response.status == 400:
+            raise Refused(response.body.decode())
+        assert response.status == 200, response.status
+        outcomes = msgpack.unpackb(response.body)
+        for error, result in outcomes:
+            if error is None:
+                text, numbers = result
+                assert type(text) is str
+                assert all(type(key) is str and type(value) is int for key, value in numbers.items())
+            elif error[0] == "InternalError":
+                assert "is not understood" in error[1]
+                raise Refused("a request that is not understood")
+            else:
+                assert error[0] == "CommitUnknown"  # the time that a message names may be over before its work is done
+        return outcomes
 
 
 class _Request:
-    match_info: Final = {"operation": "echo"}
+    OPERATION: Final = "echo"
+    match_info: Final = {"operation": OPERATION}
     headers: Final = {"Quorumca-Rpc": "2"}
 
     def __init__(self, body: bytes) -> None:
@@ -362,7 +410,7 @@ def _csr(data: bytes) -> object:
 def targets() -> dict[str, Target]:
     """By name. Each call makes new ones: some keep files or loops."""
     found = (
-        Target("frames", _frame_seeds, _frames, ()),
+        Target("frames", _frame_seeds, _frames, (Refused, Unfinished)),
         Target("message", lambda: [msgpack.packb(message) for message in _messages()], _message, (MessageInvalid,)),
         Target("entry", _entry_seeds, _entry, (MessageInvalid,)),
         Target("journal", _segment_seeds, _opened, (JournalDamaged,)),
@@ -372,7 +420,7 @@ def targets() -> dict[str, Target]:
         Target("command", _command_seeds, _command, (CodecError,)),
         Target("state", lambda: [fsm_codec.dump_state(samples.full_state())], _state, (CodecError,)),
         Target("ledger-rows", _rows_seeds, _Ledger(), (ValueError,)),
-        Target("rpc-body", _rpc_seeds, _Rpc(), ()),
-        Target("csr", _csr_seeds, _csr, (CSRRejected,)),
+        Target("rpc-body", _rpc_seeds, _Rpc(), (Refused,)),
+        Target("csr", _csr_seeds, _csr, (CSRRejected,), reason=csr_reason_of),
     )
     return {target.name: target for target in found}

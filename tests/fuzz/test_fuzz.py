@@ -8,7 +8,7 @@ from typing import Final
 
 import pytest
 
-from tests.fuzz.campaign import run, run_corpus
+from tests.fuzz.campaign import Finding, Result, run, run_corpus
 from tests.fuzz.targets import Target, targets
 
 SECONDS: Final = float(os.environ.get("FUZZ_SECONDS", "2.5"))
@@ -27,6 +27,12 @@ NAMES: Final = (
     "rpc-body",
     "csr",
 )
+#: Changed inputs that are enough to meet a refusal. A decoder that refuses none of them says nothing to anybody: its
+#: target has swallowed the verdict.
+_FEW: Final = 200
+#: Of the ways to refuse that a decoder has, the few meet this many. What a checksum protects has hardly another, and
+#: one that answers with a status has one text for all.
+_REASONS: Final = {"journal": 1, "snapshot": 2, "rpc-body": 1}
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +50,41 @@ def test_kept_inputs_are_understood_or_refused(found: dict[str, Target], name: s
     assert result.accepted > 0
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_target_gives_the_verdict_of_its_decoder(found: dict[str, Target], name: str) -> None:
+    """Seeds are understood, and a change that no decoder can miss is among a few hundred."""
+    target = found[name]
+    for seed in target.seeds():
+        target.decode(seed)
+    result = run(target, 1, inputs=_FEW)
+    assert result.accepted + result.refused == result.inputs == _FEW
+    assert result.refused > 0
+    assert len(result.reasons) >= _REASONS.get(name, 3)
+    assert sum(result.reasons.values()) == result.refused
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_changed_inputs_are_understood_or_refused(found: dict[str, Target], name: str) -> None:
-    result = run(found[name], SEED, SECONDS)
+    result = run(found[name], SEED, seconds=SECONDS)
     assert result.inputs > 20
+    assert result.refused > 0
+
+
+def test_broken_rule_ends_the_run_and_what_was_counted_until_then_stays() -> None:
+    def decode(data: bytes) -> None:
+        if data.startswith(b"\xff"):
+            raise KeyError("not documented")
+
+    result = Result()
+    with pytest.raises(Finding, match="KeyError"):
+        run(Target("fragile", lambda: [b"seed"], decode, ()), 1, inputs=10_000, into=result)
+    assert 0 < result.inputs == result.accepted < 10_000
+
+
+def test_reasons_are_bounded() -> None:
+    result = Result()
+    for number in range(1000):
+        result.count_refusal(ValueError(), f"reason {number}")
+    assert len(result.reasons) < 100
+    assert sum(result.reasons.values()) == result.refused == 1000
