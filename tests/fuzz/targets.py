@@ -12,14 +12,13 @@ import struct
 import tempfile
 import zlib
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
 
 import msgpack
 from aiohttp import web
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography import x509
 
 from cluster.base.telemetry import Metrics
 from cluster.raft import codec as raft_codec
@@ -37,9 +36,13 @@ from cluster.rpc.operations import Operations, served
 from cluster.rpc.server import RpcServer
 from fsm import codec as fsm_codec
 from fsm.codec import CodecError
+from providers.api import IntermediateRequest, LeafRequest
+from providers.builtin.provider import BuiltinProvider
 from providers.errors import CSRRejected
-from providers.pki.csr import check_csr, check_intermediate_csr
+from providers.pki import verify
 from tests.crash.volume import MemoryDisk, Volume
+from tests.fuzz.csr import mutants
+from tests.fuzz.csr.request import der_of
 from tests.fuzz.mutate import mutated
 from tests.fuzz.reasons import csr_reason_of, reason_of
 from tests.sim.cluster import member, members_of
@@ -394,21 +397,49 @@ def _rpc_seeds() -> list[bytes]:
     return [msgpack.packb([1000, [["argument", {"a": 1}], ["x", {}, "newer"]]]), msgpack.packb([0, []])]
 
 
-def _csr_seeds() -> list[bytes]:
-    names = pki.alt_names([pki.WEB], ["web.example.com"], ["10.0.0.1"])
-    requests = [pki.csr_of(pki.key(*kind), names) for kind in pki.LEAF_KINDS]
-    return [request.public_bytes(Encoding.PEM) for request in requests]
+class _Authority:
+    """A CA of its own, asked as strangers ask; what it signs is judged."""
+
+    def __init__(self) -> None:
+        self._provider = BuiltinProvider()
+        self._provider.configure(pki.settings())
+        self._provider.prepare_root(pki.intent())
+        chain, _ = self._provider.generate_root()
+        self._root_pem = chain.root_pem
+
+    def leaf(self, data: bytes) -> object:
+        request = LeafRequest(data.decode("latin-1"), pki.POLICY, pki.serial(1), pki.NOW)
+        leaf = self._provider.sign_leaf(request)
+        verify.verify_leaf(leaf.cert_pem, {"root": [self._root_pem]}, now=pki.NOW, spiffe_id=leaf.spiffe_id)
+        csr, cert = _self_signed(data), pki.load(leaf.cert_pem)
+        assert leaf.spiffe_id.startswith(f"{pki.ROOT_URI}/"), leaf.spiffe_id
+        assert leaf.kind == "agent" or "/dc/dc1" in leaf.spiffe_id, leaf.spiffe_id
+        assert pki.spki(cert.public_key()) == pki.spki(csr.public_key())
+        names = pki.value_of(cert, x509.SubjectAlternativeName)
+        assert {type(name) for name in names} <= {x509.UniformResourceIdentifier, x509.DNSName, x509.IPAddress}, names
+        return leaf
+
+    def intermediate(self, data: bytes) -> object:
+        request = IntermediateRequest(data.decode("latin-1"), pki.serial(1), pki.NOW)
+        cert = pki.load(self._provider.sign_intermediate(request))
+        assert pki.spki(cert.public_key()) == pki.spki(_self_signed(data).public_key())
+        assert pki.uris(cert) == [pki.ROOT_URI]
+        assert pki.value_of(cert, x509.BasicConstraints) == x509.BasicConstraints(ca=True, path_length=0)
+        assert cert.subject.rdns
+        assert cert.subject != cert.issuer
+        return cert
 
 
-def _csr(data: bytes) -> object:
-    text = data.decode("latin-1")
-    with suppress(CSRRejected):
-        check_intermediate_csr(text, pki.TRUST_DOMAIN)
-    return check_csr(text, pki.POLICY)
+def _self_signed(data: bytes) -> x509.CertificateSigningRequest:
+    """What was accepted, as another decoder of PEM sees it."""
+    csr = x509.load_der_x509_csr(der_of(data))
+    assert csr.is_signature_valid, "a key that nobody has proved to have"
+    return csr
 
 
 def targets() -> dict[str, Target]:
     """By name. Each call makes new ones: some keep files or loops."""
+    authority = _Authority()
     found = (
         Target("frames", _frame_seeds, _frames, (Refused, Unfinished)),
         Target("message", lambda: [msgpack.packb(message) for message in _messages()], _message, (MessageInvalid,)),
@@ -421,6 +452,14 @@ def targets() -> dict[str, Target]:
         Target("state", lambda: [fsm_codec.dump_state(samples.full_state())], _state, (CodecError,)),
         Target("ledger-rows", _rows_seeds, _Ledger(), (ValueError,)),
         Target("rpc-body", _rpc_seeds, _Rpc(), (Refused,)),
-        Target("csr", _csr_seeds, _csr, (CSRRejected,), reason=csr_reason_of),
+        Target("csr", mutants.leaf_seeds, authority.leaf, (CSRRejected,), mutants.mutated_csr, csr_reason_of),
+        Target(
+            "csr-intermediate",
+            mutants.intermediate_seeds,
+            authority.intermediate,
+            (CSRRejected,),
+            mutants.mutated_csr,
+            csr_reason_of,
+        ),
     )
     return {target.name: target for target in found}

@@ -3,16 +3,23 @@
 FUZZ_SECONDS is the time for each decoder, FUZZ_SEED another course. `make fuzz SECONDS=600` is the long campaign.
 """
 
+import hashlib
+import itertools
+import json
 import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Final
 
 import pytest
 
-from tests.fuzz.campaign import Finding, Result, run, run_corpus
+from tests.fuzz.campaign import Finding, Result, changed, run, run_corpus
 from tests.fuzz.targets import Target, targets
 
 SECONDS: Final = float(os.environ.get("FUZZ_SECONDS", "2.5"))
 SEED: Final = int(os.environ.get("FUZZ_SEED", "1"))
+ROOT: Final = Path(__file__).parents[2]
 NAMES: Final = (
     "frames",
     "message",
@@ -26,6 +33,7 @@ NAMES: Final = (
     "ledger-rows",
     "rpc-body",
     "csr",
+    "csr-intermediate",
 )
 #: Changed inputs that are enough to meet a refusal. A decoder that refuses none of them says nothing to anybody: its
 #: target has swallowed the verdict.
@@ -33,6 +41,8 @@ _FEW: Final = 200
 #: Of the ways to refuse that a decoder has, the few meet this many. What a checksum protects has hardly another, and
 #: one that answers with a status has one text for all.
 _REASONS: Final = {"journal": 1, "snapshot": 2, "rpc-body": 1}
+
+pytestmark = pytest.mark.filterwarnings("ignore:Attribute's length")
 
 
 @pytest.fixture(scope="module")
@@ -88,3 +98,20 @@ def test_reasons_are_bounded() -> None:
         result.count_refusal(ValueError(), f"reason {number}")
     assert len(result.reasons) < 100
     assert sum(result.reasons.values()) == result.refused == 1000
+
+
+def digests(count: int) -> dict[str, str]:
+    """Of the first changed inputs of every decoder."""
+    return {
+        name: hashlib.sha256(repr(list(itertools.islice(changed(target, 7), count))).encode()).hexdigest()
+        for name, target in targets().items()
+    }
+
+
+@pytest.mark.slow
+def test_seed_gives_the_same_inputs_in_every_process() -> None:
+    here = digests(300)
+    code = "import json; from tests.fuzz.test_fuzz import digests; print(json.dumps(digests(300)))"
+    environment = {**os.environ, "PYTHONHASHSEED": "77"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, check=True)
+    assert json.loads(done.stdout) == here
