@@ -12,6 +12,7 @@ ROTATIONS ?= 100
 KILLS ?= 30
 SECONDS ?= 600
 FIRST ?= 0
+SEED ?=
 DATA_DIR ?= .quorumca
 COMPILE = $(PY) -m uv pip compile --universal --python-version 3.11 --generate-hashes --upgrade \
 	--no-emit-index-url --custom-compile-command "make lock" --quiet
@@ -21,6 +22,7 @@ CODE := cluster fsm providers tests benchmarks
 EVIDENCE := docs/evidence
 RESULTS := $(patsubst %,$(EVIDENCE)/%.json,crash-points simulation seeded-bugs fuzz chaos continuity continuity-vault kills soak catchup)
 ANEW := $(if $(FRESH),anew)
+SEEDED := $(if $(SEED),--seed $(SEED))
 
 .DEFAULT_GOAL := help
 .PHONY: help cluster test quick sim chaos continuity continuity-vault fuzz seed-bugs crash-points kills soak catchup \
@@ -43,16 +45,18 @@ sim: $(VENV)/.dev ## run $(SEEDS) simulated clusters, from seed $(FIRST) on; res
 	$(PY) -m tests.sim --seeds $(SEEDS) --first $(FIRST) --jobs 2 --evidence docs/evidence/simulation.json
 
 chaos: $(VENV)/.dev ## hurt a real cluster in $(ROUNDS) rounds; results in docs/evidence/chaos.json
-	$(PY) -m tests.chaos --rounds $(ROUNDS) --evidence docs/evidence/chaos.json
+	$(PY) -m tests.chaos --rounds $(ROUNDS) $(SEEDED) --evidence docs/evidence/chaos.json
 
 continuity: $(VENV)/.dev ## rotate the root $(ROTATIONS) times under a mesh; results in docs/evidence/continuity.*
-	$(PY) -m tests.continuity --rotations $(ROTATIONS) --kills $(KILLS) --evidence docs/evidence/continuity.json
+	$(PY) -m tests.continuity --rotations $(ROTATIONS) --kills $(KILLS) $(SEEDED) \
+		--evidence docs/evidence/continuity.json
 
 continuity-vault: $(VENV)/.dev ## the same between the built-in provider and Vault; docs/evidence/continuity-vault.*
-	$(PY) -m tests.continuity --vault --rotations 36 --kills 10 --staged 5 --evidence docs/evidence/continuity-vault.json
+	$(PY) -m tests.continuity --vault --rotations 36 --kills 10 --staged 5 $(SEEDED) \
+		--evidence docs/evidence/continuity-vault.json
 
-fuzz: $(VENV)/.dev ## change inputs of every decoder for $(SECONDS) seconds; results in docs/evidence/fuzz.json
-	$(PY) -m tests.fuzz --seconds $(SECONDS)
+fuzz: $(VENV)/.dev ## change inputs of every decoder, in $(SECONDS) seconds for all; results in docs/evidence/fuzz.json
+	$(PY) -m tests.fuzz --seconds $(SECONDS) $(SEEDED)
 
 seed-bugs: $(VENV)/.dev ## take one protection away at a time, and see that a test notices
 	$(PY) -m tests.seeded_bugs

@@ -1,30 +1,36 @@
-"""The long campaign: `python -m tests.fuzz --seconds 600`. Writes JSON evidence; exit status 1 when a rule was broken.
+"""The long campaign: `python -m tests.fuzz --seconds 600`. Exit status 1 when a rule was broken, 2 for bad options.
 
-An input that broke a rule is kept in the corpus of its decoder, where the short run finds it again.
+All decoders run for the same time, one after the other, and one file of evidence is written from this one run. Runs of
+some decoders alone (--only) are for looking: they leave no evidence unless --output says where. An input that broke a
+rule is kept in the corpus of its decoder, where the short run finds it again.
 """
 
 import argparse
 import json
 import sys
+import tempfile
 import time
+import warnings
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+from benchmarks.origin import Origin, describe_origin
 from tests.fuzz.campaign import Finding, Result, collect, keep, run, run_corpus
-from tests.fuzz.targets import targets
+from tests.fuzz.targets import Target, targets
 
-_DEFAULT_EVIDENCE: Final = Path(__file__).parents[2] / "docs/evidence/fuzz.json"
+DEFAULT_EVIDENCE: Final = Path(__file__).parents[2] / "docs/evidence/fuzz.json"
 _COLLECT_FROM: Final = 3000
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description="Fuzz every decoder.")
-    parser.add_argument("--seconds", type=float, default=60.0, help="time for all decoders together")
+    parser.add_argument("--seconds", type=float, default=60.0, help="time for all decoders together, shared evenly")
     parser.add_argument("--seed", type=int, default=None, help="default: the time, so that every campaign is another")
     parser.add_argument("--only", action="append", help="a decoder's name; may be given more than once")
     parser.add_argument("--collect", type=int, metavar="N", help="instead: keep N inputs with different outcomes each")
-    parser.add_argument("--output", type=Path, default=_DEFAULT_EVIDENCE, help="where the results go, as JSON")
+    parser.add_argument("--output", type=Path, help="where the results go (default: docs/evidence, when all have run)")
     return parser.parse_args()
 
 
@@ -35,35 +41,53 @@ def main() -> int:
     if not chosen:
         print(f"no such decoder: {arguments.only}, there are {list(targets())}", file=sys.stderr)
         return 2
+    # `cryptography` warns of names that are too long; what it does about them is what is looked at here.
+    warnings.filterwarnings("ignore", "Attribute's length")
     if arguments.collect:
         for name, target in chosen.items():
             for data in collect(target, seed, _COLLECT_FROM, arguments.collect):
                 keep(name, data, "kept")
         return 0
-    results: dict[str, object] = {}
-    findings = []
+    with tempfile.TemporaryDirectory() as directory:
+        origin = describe_origin(Path(directory), seed)
+    print(f"seed {seed}, {arguments.seconds / len(chosen):g} s for each of {len(chosen)} decoders", flush=True)
+    results: dict[str, Result] = {}
+    findings: list[str] = []
     for name, target in chosen.items():
-        try:
-            run_corpus(target)
-            result = run(target, seed, seconds=arguments.seconds / len(chosen))
-        except Finding as finding:
-            findings.append(str(finding))
-            keep(name, finding.data, "found")
-            print(f"{name}: {finding}", file=sys.stderr)
-            continue
-        results[name] = asdict(result)
-        print(_line(name, result), flush=True)
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(
-        json.dumps({"seed": seed, "decoders": results, "findings": findings}, indent=2, sort_keys=True) + "\n"
-    )
+        results[name] = Result()
+        findings += _fuzzed(target, seed, arguments.seconds / len(chosen), results[name])
+        print(_line(name, results[name]), flush=True)
+    output = arguments.output or (None if arguments.only else DEFAULT_EVIDENCE)
+    if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(json.dumps(evidence_of(origin, results, findings), indent=1) + "\n")
     return 1 if findings else 0
+
+
+def _fuzzed(target: Target, seed: int, seconds: float, result: Result) -> list[str]:
+    """What was found: the first input that broke a rule, if one did."""
+    try:
+        run_corpus(target)
+        run(target, seed, seconds=seconds, into=result)
+    except Finding as finding:
+        keep(target.name, finding.data, "found")
+        print(f"{target.name}: {finding}", file=sys.stderr)
+        return [str(finding)]
+    return []
+
+
+def evidence_of(origin: Origin, results: Mapping[str, Result], findings: list[str]) -> dict[str, Any]:
+    decoders = {
+        name: asdict(result) | {"reasons": dict(sorted(result.reasons.items(), key=lambda item: (-item[1], item[0])))}
+        for name, result in results.items()
+    }
+    return {"origin": asdict(origin), "decoders": decoders, "findings": findings}
 
 
 def _line(name: str, result: Result) -> str:
     return (
-        f"{name:16} {result.inputs:9} inputs, {result.accepted} understood, slowest {result.slowest_ms} ms,"
-        f" at most {result.largest_kib} KiB"
+        f"{name:16} {result.inputs:9} inputs, {result.accepted} understood, refused for {len(result.reasons)} reasons,"
+        f" slowest {result.slowest_ms} ms, at most {result.largest_kib} KiB"
     )
 
 

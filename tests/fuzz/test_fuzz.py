@@ -14,6 +14,7 @@ from typing import Final
 
 import pytest
 
+from tests.fuzz.__main__ import main
 from tests.fuzz.campaign import Finding, Result, changed, run, run_corpus
 from tests.fuzz.targets import Target, targets
 
@@ -115,3 +116,25 @@ def test_seed_gives_the_same_inputs_in_every_process() -> None:
     environment = {**os.environ, "PYTHONHASHSEED": "77"}
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, check=True)
     assert json.loads(done.stdout) == here
+
+
+@pytest.mark.slow
+def test_one_run_of_all_decoders_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    output = tmp_path / "fuzz.json"
+    monkeypatch.setattr(sys, "argv", ["fuzz", "--seconds", "1.3", "--seed", "5", "--output", str(output)])
+    assert main() == 0
+    evidence = json.loads(output.read_text())
+    assert tuple(evidence["decoders"]) == NAMES
+    assert evidence["findings"] == []
+    assert evidence["origin"]["seed"] == 5
+    for name, decoder in evidence["decoders"].items():
+        assert decoder["seconds"] >= 0.1, name
+        assert decoder["accepted"] + sum(decoder["errors"].values()) == decoder["inputs"], name
+
+
+def test_some_decoders_alone_leave_no_evidence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    untouched = tmp_path / "fuzz.json"
+    monkeypatch.setattr("tests.fuzz.__main__.DEFAULT_EVIDENCE", untouched)
+    monkeypatch.setattr(sys, "argv", ["fuzz", "--seconds", "0.05", "--only", "message"])
+    assert main() == 0
+    assert not untouched.exists()
