@@ -32,7 +32,7 @@ from cluster.http.app import create_app, start_http
 from cluster.http.transfers import remove_leftovers
 from cluster.node.build import Ground, build_leaders_side
 from cluster.node.last_resort import last_resort
-from cluster.node.service import NodeService
+from cluster.node.service import node_service
 from cluster.node.upkeep import CertificateFiles, DiskSpace, Scrub, keep_scrubbing, look_after
 from cluster.raft.core import RaftTiming
 from cluster.raft.journal import JournalDamaged
@@ -176,20 +176,7 @@ async def _start(config: NodeConfig, log: Log, stack: contextlib.AsyncExitStack)
         config.datacenter,
         clock,
     )
-    service = NodeService(
-        config,
-        replica,
-        parts.authority,
-        parts.health,
-        forwarder,
-        side.membership,
-        ledger,
-        pool,
-        watchers,
-        snapshots,
-        clock,
-        metrics,
-    )
+    service = node_service(config, parts, forwarder, side.membership, watchers, snapshots)
     http = await start_http(create_app(service, log), config.http)
     stack.push_async_callback(http.stop)
     certificates = [_node_certificate(config, tls, clock, log, metrics)]

@@ -1,6 +1,10 @@
 """Snapshots for keeping."""
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from cluster.api.reads import ReadLevel
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,3 +23,22 @@ class Meta:
     certificates: int
     seal_source: str
     seal_key_id: str
+
+
+class Backups(Protocol):
+    """The CA and the record of certificates as a file."""
+
+    async def save_snapshot(self, path: Path, level: ReadLevel) -> Meta:
+        """Write the CA and the record of certificates to this file; what it holds.
+
+        Raises: Refused before there is a CA, NoLeader, OSError.
+        """
+        ...
+
+    async def restore_snapshot(self, path: Path) -> None:
+        """Put the CA of this file in the place of the present one.
+
+        Raises: Refused (422: no snapshot, damaged, sealed with another key; nothing was changed), OSError, NoLeader,
+        CommitUnknown, InternalError.
+        """
+        ...

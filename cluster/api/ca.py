@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,3 +73,36 @@ class Uptake:
         """Of the watchers; of the identities where nobody watches; 100 where there are no clients."""
         seen, of = (self.watchers_seen, self.watchers) if self.watchers else (self.identities_renewed, self.identities)
         return 100 if not of else min(100, 100 * seen // of)
+
+
+class CA(Protocol):
+    """What operators do to the CA."""
+
+    async def configure(self, update: ConfigUpdate) -> None:
+        """Raises: BadRequest (400), StaleIndex (409), Refused (422), InternalError (500, Consul's texts), NotReady,
+        NoLeader (503), CommitUnknown (504). All but the last had no effect.
+        """
+        ...
+
+    async def plan_rotation(self, request: RotateRequest) -> RotationPlan:
+        """Raises: as `rotate`, but changes nothing."""
+        ...
+
+    async def rotate(self, request: RotateRequest) -> None:
+        """Until the new root signs, or is published if it is staged.
+
+        Raises: BadRequest, Refused (422), InternalError (500), NotReady, NoLeader (503); CommitUnknown (504).
+        """
+        ...
+
+    async def steer_rotation(self, steering: Steering) -> None:
+        """Raises: Refused when there is no rotation that can be steered so; NoLeader, CommitUnknown."""
+        ...
+
+    async def rotation_uptake(self) -> Uptake | None:
+        """None unless a published root waits for its clients."""
+        ...
+
+    async def distrust_root(self, root_id: str) -> None:
+        """Stop trusting a retired root at once. Raises: NotFound, Refused (the active one), NoLeader, CommitUnknown."""
+        ...

@@ -1,6 +1,7 @@
 """Certificates for services, agents and gateways."""
 
 from dataclasses import dataclass, field
+from typing import Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,3 +26,23 @@ class LocalLeaf:
     private_key_pem: str = field(repr=False)
     is_hit: bool  # answered from what was there: X-Cache
     age_seconds: int  # since it was issued
+
+
+class Leaves(Protocol):
+    """Certificates for services, agents and gateways."""
+
+    async def sign(self, csr_pem: str, requested_by: str) -> IssuedCert:
+        """Signed, recorded on a majority, and only then returned.
+
+        Raises: CSRRejected (400), RateLimitReached (429), NotReady, NoLeader, Overloaded (503), CommitUnknown (504),
+        InternalError, ProviderError (500).
+        """
+        ...
+
+    async def leaf(self, service: str, requested_by: str, *, index: int = 0, timeout_seconds: float = 0.0) -> LocalLeaf:
+        """The leaf of a local service, made or renewed when it is due.
+
+        With `index` at or above the present leaf's: wait until it is renewed, or for the time-out.
+        Raises: as `sign`; CSRRejected for a name that cannot be one.
+        """
+        ...

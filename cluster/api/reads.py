@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Final
+from typing import Final, Protocol
 
 from fsm.state import Area, State
 
@@ -44,3 +44,15 @@ class ReadPoint:
     state: State
     has_leader: bool  # X-Consul-KnownLeader
     last_contact_ms: int  # since this node last heard from its leader; 0 on the leader
+
+
+class Reads(Protocol):
+    """The replicated state, as current as it has to be."""
+
+    async def read(self, level: ReadLevel) -> ReadPoint:
+        """Raises: NoLeader when no leader confirms in time (LINEARIZABLE only)."""
+        ...
+
+    async def watch(self, level: ReadLevel, index: int, what: Watch, timeout_seconds: float) -> ReadPoint:
+        """A blocking query: `read`, then wait until the index of `what` is above `index`, or for the time-out."""
+        ...

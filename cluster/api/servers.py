@@ -1,6 +1,9 @@
 """The servers of the Raft cluster."""
 
 from dataclasses import dataclass
+from typing import Protocol
+
+from cluster.api.reads import ReadLevel
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,3 +39,34 @@ class ClusterInfo:
     @property
     def is_healthy(self) -> bool:
         return all(server.is_healthy for server in self.servers) and any(server.is_leader for server in self.servers)
+
+
+class Servers(Protocol):
+    """The Raft cluster."""
+
+    def leader_address(self) -> str:
+        """Raft address of the leader as this node knows it, or ""."""
+        ...
+
+    def peer_addresses(self) -> list[str]:
+        """Raft addresses of all servers as this node knows them, in name order."""
+        ...
+
+    async def cluster(self, level: ReadLevel) -> ClusterInfo:
+        """As the leader sees it; STALE: as this node does. Raises: NoLeader."""
+        ...
+
+    async def transfer_leader(self, name: str | None) -> None:
+        """Raises: BadRequest for an unknown or non-voting server, Refused, NoLeader."""
+        ...
+
+    async def add_peer(self, name: str, raft_address: str, rpc_address: str) -> None:
+        """As a learner, which votes once it has caught up. Adding a server again as it is changes nothing.
+
+        Raises: BadRequest, Refused (422), NoLeader, CommitUnknown.
+        """
+        ...
+
+    async def remove_peer(self, name: str | None, raft_address: str | None) -> None:
+        """By one of the two. Raises: as `add_peer`; NotFound."""
+        ...

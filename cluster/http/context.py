@@ -54,9 +54,9 @@ API: Final = web.AppKey("api", Api)
 
 async def read_now(api: Api, options: QueryOptions) -> ReadPoint:
     """The state as it is: where a stale one is older than the query allows, the current one."""
-    point = await api.service.read(options.level)
+    point = await api.service.reads.read(options.level)
     if options.max_stale_ms and point.last_contact_ms > options.max_stale_ms:
-        return await api.service.read(ReadLevel.LINEARIZABLE)
+        return await api.service.reads.read(ReadLevel.LINEARIZABLE)
     return point
 
 
@@ -65,7 +65,7 @@ async def read_state(api: Api, request: web.Request, options: QueryOptions, what
     if not options.index:
         return await read_now(api, options)
     timeout = options.timeout(api.rng)
-    return await api.waiters.wait(request, lambda: api.service.watch(options.level, options.index, what, timeout))
+    return await api.waiters.wait(request, lambda: api.service.reads.watch(options.level, options.index, what, timeout))
 
 
 def requester(request: web.Request) -> str:

@@ -54,12 +54,12 @@ async def get_leaf(api: Api, request: web.Request, query: Query) -> web.Response
         timeout = options.timeout(api.rng, MAX_WAIT_SECONDS)
         leaf = await api.waiters.wait(
             request,
-            lambda: api.service.leaf(name, requester(request), index=options.index, timeout_seconds=timeout),
+            lambda: api.service.leaves.leaf(name, requester(request), index=options.index, timeout_seconds=timeout),
         )
     else:
-        leaf = await api.service.leaf(name, requester(request))
+        leaf = await api.service.leaves.leaf(name, requester(request))
     headers = query_headers(
-        leaf.cert.index, options.consistency, has_leader=bool(api.service.leader_address()), last_contact_ms=0
+        leaf.cert.index, options.consistency, has_leader=bool(api.service.servers.leader_address()), last_contact_ms=0
     )
     headers["X-Cache"] = "HIT" if leaf.is_hit else "MISS"
     if leaf.is_hit:
@@ -118,7 +118,7 @@ async def get_self(api: Api, _request: web.Request, query: Query) -> web.Respons
             "Tags": {"dc": config.datacenter, "role": "quorumca", "build": _VERSION},
             "Status": 1,  # alive
         },
-        "Stats": {group: dict(facts) for group, facts in api.service.stats().items()},
+        "Stats": {group: dict(facts) for group, facts in api.service.facts.stats().items()},
         "Meta": {},
         # There are no xDS ports; -1 is how Consul says so.
         "xDS": {"SupportedProxies": {}, "Port": -1, "Ports": {"Plaintext": -1, "TLS": -1}},
@@ -153,15 +153,15 @@ async def _roots_point(api: Api, request: web.Request, options: QueryOptions) ->
         timeout = options.timeout(api.rng)
         return await api.waiters.wait(
             request,
-            lambda: api.service.watch(ReadLevel.STALE, options.index, Watch.ROOTS, timeout),
+            lambda: api.service.reads.watch(ReadLevel.STALE, options.index, Watch.ROOTS, timeout),
         )
     if options.level is ReadLevel.LINEARIZABLE and not options.is_cached:
         try:
             async with asyncio.timeout(_FRESHNESS_SECONDS):
-                return await api.service.read(ReadLevel.LINEARIZABLE)
+                return await api.service.reads.read(ReadLevel.LINEARIZABLE)
         except (NoLeader, NotReady, TimeoutError):
             pass
-    return await api.service.read(ReadLevel.STALE)
+    return await api.service.reads.read(ReadLevel.STALE)
 
 
 def _metric_lists(registry: CollectorRegistry) -> dict[str, list[dict[str, Any]]]:

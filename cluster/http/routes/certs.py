@@ -34,7 +34,7 @@ _MAX_NUMBER: Final = (1 << 63) - 1
 async def get_cert(api: Api, request: web.Request, query: Query) -> web.Response:
     text = request.match_info["serial"]
     serial = _hex("serial number", text).lstrip(b"\0")
-    row = await api.service.find_cert(serial, query_options(query).level)
+    row = await api.service.record.find_cert(serial, query_options(query).level)
     if row is None:
         raise NotFound(f"no certificate with serial number {colon_hex(serial) or '00'} is on record")
     return json_response(_cert_object(row), query)
@@ -52,7 +52,7 @@ async def list_certs(api: Api, _request: web.Request, query: Query) -> web.Respo
         after=_number(query, "after", 0, 0, _MAX_NUMBER),
         limit=limit + 1,  # one more says whether there is a next page
     )
-    rows = await api.service.search_certs(wanted, query_options(query).level)
+    rows = await api.service.record.search_certs(wanted, query_options(query).level)
     page = rows[:limit]
     following = str(page[-1].index) if len(rows) > limit else None
     return json_response({"Certs": [_cert_object(row) for row in page], "Next": following}, query)

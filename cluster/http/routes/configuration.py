@@ -55,7 +55,7 @@ async def put_configuration(api: Api, request: web.Request, _query: Query) -> we
         wait_seconds=wait_seconds(fields, "RotationWait", is_staged=is_staged, staged_by=f"RotationMode {_STAGED}"),
     )
     index_field(fields, "CreateIndex")  # as read by GET; only its type is checked
-    await api.service.configure(update)
+    await api.service.ca.configure(update)
     return empty_response()
 
 

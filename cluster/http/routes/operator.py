@@ -22,7 +22,7 @@ _VERSION: Final = version("quorumca")
 
 
 async def get_configuration(api: Api, _request: web.Request, query: Query) -> web.Response:
-    info = await api.service.cluster(query_options(query).level)
+    info = await api.service.servers.cluster(query_options(query).level)
     servers = [
         {
             "ID": server.name,
@@ -41,7 +41,7 @@ async def get_configuration(api: Api, _request: web.Request, query: Query) -> we
 
 async def get_health(api: Api, _request: web.Request, query: Query) -> web.Response:
     """Consul answers 429 when the cluster is not healthy, with the same body."""
-    info = await api.service.cluster(query_options(query).level)
+    info = await api.service.servers.cluster(query_options(query).level)
     body = {
         "Healthy": info.is_healthy,
         "FailureTolerance": info.failure_tolerance,
@@ -51,7 +51,7 @@ async def get_health(api: Api, _request: web.Request, query: Query) -> web.Respo
 
 
 async def transfer_leader(api: Api, _request: web.Request, query: Query) -> web.Response:
-    await api.service.transfer_leader(query.get("id") or None)
+    await api.service.servers.transfer_leader(query.get("id") or None)
     return json_response({"Success": True}, query)
 
 
@@ -60,7 +60,7 @@ async def add_peer(api: Api, request: web.Request, _query: Query) -> web.Respons
     name = text_field(fields, "ID")
     if not is_node_name(name):
         raise BadRequest(f"ID = {shown(name)}: must be a node name: lower-case letters, digits and inner hyphens")
-    await api.service.add_peer(name, _address_field(fields, "Address"), _address_field(fields, "RPC"))
+    await api.service.servers.add_peer(name, _address_field(fields, "Address"), _address_field(fields, "RPC"))
     return empty_response()
 
 
@@ -70,12 +70,12 @@ async def remove_peer(api: Api, _request: web.Request, query: Query) -> web.Resp
         raise BadRequest("Must specify either ?id with the server's ID or ?address with IP:port of peer to remove")
     if name is not None and address is not None:
         raise BadRequest("Must specify only one of ?id or ?address")
-    await api.service.remove_peer(name, address)
+    await api.service.servers.remove_peer(name, address)
     return empty_response()
 
 
 async def get_digest(api: Api, _request: web.Request, query: Query) -> web.Response:
-    digest = await api.service.digest()
+    digest = await api.service.facts.digest()
     body = {
         "AppliedIndex": digest.applied_index,
         "StateDigest": digest.state_digest,

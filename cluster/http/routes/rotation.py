@@ -62,22 +62,22 @@ async def put_rotation(api: Api, request: web.Request, query: Query) -> web.Resp
     # Misspelt, what was meant for a careful rotation would begin a careless one.
     refuse_other_fields(fields, _FIELDS if action in (_ROTATE, _PLAN) else _FIELDS[:1], f"Action {action}")
     if action == _PLAN:
-        return json_response(_plan_object(await api.service.plan_rotation(_rotate_request(fields))), query)
+        return json_response(_plan_object(await api.service.ca.plan_rotation(_rotate_request(fields))), query)
     if action == _ROTATE:
-        await api.service.rotate(_rotate_request(fields))
+        await api.service.ca.rotate(_rotate_request(fields))
     else:
-        await api.service.steer_rotation(Steering(action))
+        await api.service.ca.steer_rotation(Steering(action))
     try:
-        point = await api.service.read(ReadLevel.LINEARIZABLE)
+        point = await api.service.reads.read(ReadLevel.LINEARIZABLE)
     except NoLeader:
         # It is done: an error would say that it is not.
-        point = await api.service.read(ReadLevel.STALE)
+        point = await api.service.reads.read(ReadLevel.STALE)
     return await _answer(api, query, point, query_options({}))
 
 
 async def distrust_root(api: Api, request: web.Request, _query: Query) -> web.Response:
     require_connect(api)
-    await api.service.distrust_root(request.match_info["id"])
+    await api.service.ca.distrust_root(request.match_info["id"])
     return empty_response()
 
 
@@ -133,7 +133,7 @@ async def _uptake(api: Api, rotation: Rotation, point: ReadPoint) -> Uptake | No
         return None
     try:
         async with asyncio.timeout(_UPTAKE_SECONDS):
-            return await api.service.rotation_uptake()
+            return await api.service.ca.rotation_uptake()
     except (ClusterError, TimeoutError):
         return None
 

@@ -20,7 +20,7 @@ async def sign(api: Api, request: web.Request, query: Query) -> web.Response:
         raise BadRequest("CSR is required")
     if len(csr_pem) > MAX_CSR_BYTES:
         raise BadRequest(f"CSR is larger than {MAX_CSR_BYTES} bytes")
-    return json_response(issued_cert(await api.service.sign(csr_pem, requester(request))), query)
+    return json_response(issued_cert(await api.service.leaves.sign(csr_pem, requester(request))), query)
 
 
 ROUTES: Final = (Route(("POST", "PUT"), "/v1/connect/ca/sign", sign, quiet_statuses=(429, 503)),)

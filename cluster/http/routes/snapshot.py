@@ -33,8 +33,8 @@ async def save(api: Api, request: web.Request, query: Query) -> web.StreamRespon
     options = query_options(query)
     with api.transfers.saving() as directory:
         path = directory / "saved.tgz"
-        meta = await api.service.save_snapshot(path, options.level)
-        point = await api.service.read(ReadLevel.STALE)
+        meta = await api.service.backups.save_snapshot(path, options.level)
+        point = await api.service.reads.read(ReadLevel.STALE)
         headers = query_headers(
             meta.index, options.consistency, has_leader=point.has_leader, last_contact_ms=point.last_contact_ms
         )
@@ -67,7 +67,7 @@ async def restore(api: Api, request: web.Request, _query: Query) -> web.StreamRe
     with api.transfers.restoring() as directory:
         path = directory / "uploaded.tgz"
         await _receive(request, path, api.transfers)
-        await api.service.restore_snapshot(path)
+        await api.service.backups.restore_snapshot(path)
     return empty_response()
 
 

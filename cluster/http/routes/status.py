@@ -10,11 +10,11 @@ from cluster.http.render import json_response
 
 
 async def get_leader(api: Api, _request: web.Request, query: Query) -> web.Response:
-    return json_response(api.service.leader_address(), query)
+    return json_response(api.service.servers.leader_address(), query)
 
 
 async def get_peers(api: Api, _request: web.Request, query: Query) -> web.Response:
-    return json_response(list(api.service.peer_addresses()), query)
+    return json_response(list(api.service.servers.peer_addresses()), query)
 
 
 ROUTES: Final = (

@@ -11,10 +11,11 @@ import pytest
 
 from cluster.api.ca import ConfigUpdate
 from cluster.api.reads import ReadLevel, Watch
+from cluster.api.service import Service
 from cluster.backup.restore import Snapshots
 from cluster.base.config import ConnectSection, parse_config
 from cluster.base.errors import CommitUnknown, InternalError, NoLeader, NotReady, StaleIndex
-from cluster.node.service import NodeService
+from cluster.node.service import node_service
 from fsm.ca import SetConfig
 from fsm.commands import Command
 from fsm.leaves import RecordLeaves
@@ -32,7 +33,7 @@ from tests.unit.cluster_core.test_config import minimal
 class Cluster:
     """Three whole nodes."""
 
-    def __init__(self, cluster: FakeCluster, nodes: dict[str, Node], services: dict[str, NodeService]) -> None:
+    def __init__(self, cluster: FakeCluster, nodes: dict[str, Node], services: dict[str, Service]) -> None:
         self.raft = cluster
         self.nodes = nodes
         self.services = services
@@ -55,28 +56,11 @@ async def _put_together(
     services = {}
     for name, node in nodes.items():
         config = parse_config(minimal(node_name=name, limits={"leader_wait_ms": 300}), source="t")
-        services[name] = NodeService(
-            config,
-            node.replica.real,
-            node.authority,
-            node.health,
-            rpc[name].forwarder,
-            node.membership,
-            node.ledger,
-            node.pool,
-            node.watchers,
-            Snapshots(
-                node.replica.real,
-                rpc[name].forwarder,
-                node.sealer,
-                rpc_cluster.ledger_path,
-                name,
-                "dc1",
-                node.clock,
-            ),
-            node.clock,
-            node.metrics,
+        forwarder = rpc[name].forwarder
+        snapshots = Snapshots(
+            node.replica.real, forwarder, node.sealer, rpc_cluster.ledger_path, name, "dc1", node.clock
         )
+        services[name] = node_service(config, node.parts, forwarder, node.membership, node.watchers, snapshots)
     return Cluster(rpc_cluster, nodes, services)
 
 
@@ -108,23 +92,23 @@ def update(config: dict[str, object], modify_index: int = 0) -> ConfigUpdate:
 
 @pytest.mark.parametrize("name", NAMES)
 async def test_any_node_signs_and_every_node_has_the_record(whole: Cluster, name: str) -> None:
-    cert = await whole.services[name].sign(whole.csr(), "me")
+    cert = await whole.services[name].leaves.sign(whole.csr(), "me")
     assert load_cert(cert.cert_pem).serial_number == cert.serial
     serial = cert.serial.to_bytes(16, "big")
     for service in whole.services.values():
-        row = await service.find_cert(serial, ReadLevel.LINEARIZABLE)
+        row = await service.record.find_cert(serial, ReadLevel.LINEARIZABLE)
         assert row is not None
         assert (row.index, row.record.requested_by) == (cert.index, "me")
-    rows = await whole.services["c"].search_certs(LedgerQuery(service="web"), ReadLevel.STALE)
+    rows = await whole.services["c"].record.search_certs(LedgerQuery(service="web"), ReadLevel.STALE)
     assert [row.record.serial for row in rows] == [serial]
 
 
 async def test_unknown_serial_is_nothing(whole: Cluster) -> None:
-    assert await whole.services["b"].find_cert(b"\x01", ReadLevel.LINEARIZABLE) is None
+    assert await whole.services["b"].record.find_cert(b"\x01", ReadLevel.LINEARIZABLE) is None
 
 
 async def test_serials_are_random_of_128_bits(whole: Cluster) -> None:
-    certs = await asyncio.gather(*(whole.services["b"].sign(whole.csr(), "me") for _ in range(20)))
+    certs = await asyncio.gather(*(whole.services["b"].leaves.sign(whole.csr(), "me") for _ in range(20)))
     assert len({cert.serial for cert in certs}) == 20
     assert {cert.serial.bit_length() for cert in certs} == {128}
 
@@ -132,12 +116,12 @@ async def test_serials_are_random_of_128_bits(whole: Cluster) -> None:
 async def test_bad_csr_is_refused_from_any_node(whole: Cluster) -> None:
     for service in whole.services.values():
         with pytest.raises(CSRRejected):
-            await service.sign("rubbish", "me")
+            await service.leaves.sign("rubbish", "me")
 
 
 async def test_long_requester_is_cut(whole: Cluster) -> None:
-    cert = await whole.services["b"].sign(whole.csr(), "x" * 500)
-    row = await whole.services["b"].find_cert(cert.serial.to_bytes(16, "big"), ReadLevel.STALE)
+    cert = await whole.services["b"].leaves.sign(whole.csr(), "x" * 500)
+    row = await whole.services["b"].record.find_cert(cert.serial.to_bytes(16, "big"), ReadLevel.STALE)
     assert row is not None
     assert row.record.requested_by == "x" * 128
 
@@ -152,10 +136,10 @@ async def test_leader_lost_while_it_signs_costs_the_client_nothing(whole: Cluste
         return fates.pop() if isinstance(command, RecordLeaves) and fates else Fate.COMMITTED
 
     whole.raft.on_propose = decide
-    cert = await whole.services[name].sign(whole.csr(), "me")
+    cert = await whole.services[name].leaves.sign(whole.csr(), "me")
     assert whole.raft.leader == "b"
     assert whole.raft.machine.ledger_summary.count == 1
-    row = await whole.services[name].find_cert(cert.serial.to_bytes(16, "big"), ReadLevel.LINEARIZABLE)
+    row = await whole.services[name].record.find_cert(cert.serial.to_bytes(16, "big"), ReadLevel.LINEARIZABLE)
     assert row is not None
     assert row.index == cert.index
 
@@ -163,7 +147,7 @@ async def test_leader_lost_while_it_signs_costs_the_client_nothing(whole: Cluste
 async def test_new_leader_that_cannot_sign_yet_is_waited_for(whole: Cluster) -> None:
     whole.nodes["b"].worker.held.add("configure")
     whole.raft.elect("b")
-    request = asyncio.ensure_future(whole.services["c"].sign(whole.csr(), "me"))
+    request = asyncio.ensure_future(whole.services["c"].leaves.sign(whole.csr(), "me"))
     await until(lambda: "configure" in whole.nodes["b"].worker.calls)
     assert not request.done()
     whole.nodes["b"].worker.gate.set()
@@ -173,9 +157,9 @@ async def test_new_leader_that_cannot_sign_yet_is_waited_for(whole: Cluster) -> 
 async def test_without_a_ca_the_reason_is_given(broken: Cluster) -> None:
     for service in broken.services.values():
         with pytest.raises(NotReady, match="leaf cert TTL must be greater or equal than 1h0m0s"):
-            await service.sign(service_csr("x.consul"), "me")
-    assert broken.services["a"].ca_trouble() != ""
-    assert broken.services["b"].ca_trouble() == ""
+            await service.leaves.sign(service_csr("x.consul"), "me")
+    assert broken.nodes["a"].health.now.trouble != ""
+    assert broken.nodes["b"].health.now.trouble == ""
 
 
 # -- configuration
@@ -185,7 +169,7 @@ async def test_without_a_ca_the_reason_is_given(broken: Cluster) -> None:
 async def test_change_is_seen_at_once_on_the_node_that_made_it(whole: Cluster, name: str) -> None:
     whole.nodes["b"].replica.fall_behind()
     whole.nodes["c"].replica.fall_behind()
-    await whole.services[name].configure(update({"LeafCertTTL": "24h", "Big": 1 << 80}))
+    await whole.services[name].ca.configure(update({"LeafCertTTL": "24h", "Big": 1 << 80}))
     state = whole.nodes[name].replica.state
     assert stored_config(state)["LeafCertTTL"] == "24h"
     assert stored_config(state)["Big"] == 1 << 80
@@ -202,7 +186,7 @@ async def test_leader_lost_while_it_changes_takes_effect_once(whole: Cluster, na
         return fates.pop() if isinstance(command, SetConfig) and fates else Fate.COMMITTED
 
     whole.raft.on_propose = decide
-    await whole.services[name].configure(update({"LeafCertTTL": "24h"}, config.modify_index))
+    await whole.services[name].ca.configure(update({"LeafCertTTL": "24h"}, config.modify_index))
     assert stored_config(whole.raft.state)["LeafCertTTL"] == "24h"
     assert sum(isinstance(command, SetConfig) for command in whole.raft.committed) == 1
 
@@ -221,7 +205,7 @@ async def test_answer_lost_behind_another_writers_change_is_unknown(whole: Clust
 
     whole.raft.on_propose = decide
     with pytest.raises(CommitUnknown, match="read it"):
-        await whole.services["c"].configure(update({"LeafCertTTL": "24h"}))
+        await whole.services["c"].ca.configure(update({"LeafCertTTL": "24h"}))
     assert stored_config(whole.raft.state)["LeafCertTTL"] == "72h"
 
 
@@ -234,7 +218,7 @@ async def test_change_is_done_even_if_the_leader_is_lost_behind_it(whole: Cluste
         return Fate.COMMITTED
 
     whole.raft.on_propose = decide
-    await whole.services["a"].configure(update({"LeafCertTTL": "24h"}))
+    await whole.services["a"].ca.configure(update({"LeafCertTTL": "24h"}))
     assert whole.raft.leader is None
     assert stored_config(whole.raft.state)["LeafCertTTL"] == "24h"
 
@@ -244,19 +228,19 @@ async def test_stale_index_names_the_current_one_from_any_node(whole: Cluster) -
     assert config is not None
     for service in whole.services.values():
         with pytest.raises(StaleIndex, match=rf"\b{config.modify_index}$"):
-            await service.configure(update({"LeafCertTTL": "24h"}, 10_000))
+            await service.ca.configure(update({"LeafCertTTL": "24h"}, 10_000))
 
 
 @pytest.mark.parametrize("name", ["a", "c"])
 async def test_repair_is_answered_once_the_ca_is_up(broken: Cluster, name: str) -> None:
-    await broken.services[name].configure(update({"LeafCertTTL": "24h"}))
+    await broken.services[name].ca.configure(update({"LeafCertTTL": "24h"}))
     assert broken.nodes[name].replica.state.active_root is not None
-    assert (await broken.services[name].sign(broken.csr(), "me")).name == "web"
+    assert (await broken.services[name].leaves.sign(broken.csr(), "me")).name == "web"
 
 
 async def test_repair_that_repairs_nothing_is_told_why(broken: Cluster) -> None:
     with pytest.raises(InternalError, match="leaf cert TTL must be greater or equal than 1h0m0s"):
-        await broken.services["c"].configure(update({"LeafCertTTL": "2m"}))
+        await broken.services["c"].ca.configure(update({"LeafCertTTL": "2m"}))
 
 
 # -- reading
@@ -265,29 +249,29 @@ async def test_repair_that_repairs_nothing_is_told_why(broken: Cluster) -> None:
 async def test_linearizable_read_catches_up_and_a_stale_one_does_not(whole: Cluster) -> None:
     follower = whole.services["c"]
     whole.nodes["c"].replica.fall_behind()
-    await whole.services["a"].sign(whole.csr(), "me")
-    stale, current = await follower.read(ReadLevel.STALE), await follower.read(ReadLevel.LINEARIZABLE)
+    await whole.services["a"].leaves.sign(whole.csr(), "me")
+    stale, current = await follower.reads.read(ReadLevel.STALE), await follower.reads.read(ReadLevel.LINEARIZABLE)
     assert stale.state.index < current.state.index == whole.raft.state.index
     assert current.has_leader
     assert current.last_contact_ms == 10
-    assert (await whole.services["a"].read(ReadLevel.STALE)).last_contact_ms == 0
+    assert (await whole.services["a"].reads.read(ReadLevel.STALE)).last_contact_ms == 0
 
 
 async def test_without_a_leader_only_stale_reads_are_answered(whole: Cluster) -> None:
     whole.raft.elect(None)
     with pytest.raises(NoLeader):
-        await whole.services["b"].read(ReadLevel.LINEARIZABLE)
-    assert not (await whole.services["b"].read(ReadLevel.STALE)).has_leader
-    assert whole.services["b"].leader_address() == ""
+        await whole.services["b"].reads.read(ReadLevel.LINEARIZABLE)
+    assert not (await whole.services["b"].reads.read(ReadLevel.STALE)).has_leader
+    assert whole.services["b"].servers.leader_address() == ""
 
 
 async def test_watch_ends_with_a_change_or_with_its_time(whole: Cluster) -> None:
     service, index = whole.services["c"], whole.raft.state.roots_watch_index
-    point = await service.watch(ReadLevel.STALE, index, Watch.ROOTS, 0.01)
+    point = await service.reads.watch(ReadLevel.STALE, index, Watch.ROOTS, 0.01)
     assert point.state.roots_watch_index == index
-    watching = asyncio.ensure_future(service.watch(ReadLevel.STALE, index, Watch.ROOTS, 30))
+    watching = asyncio.ensure_future(service.reads.watch(ReadLevel.STALE, index, Watch.ROOTS, 30))
     await asyncio.sleep(0)
-    await whole.services["a"].configure(update({"LeafCertTTL": "24h"}))
+    await whole.services["a"].ca.configure(update({"LeafCertTTL": "24h"}))
     async with asyncio.timeout(10):
         assert (await watching).state.roots_watch_index > index
 
@@ -306,9 +290,9 @@ async def test_only_who_waits_for_the_roots_is_counted_and_only_while_it_waits(
         return await wait(*arguments, **options)
 
     monkeypatch.setattr(node.replica, "wait_for_index", counting)
-    watching = asyncio.ensure_future(whole.services["c"].watch(ReadLevel.STALE, index, what, 30))
+    watching = asyncio.ensure_future(whole.services["c"].reads.watch(ReadLevel.STALE, index, what, 30))
     await until(lambda: found)
-    await whole.services["a"].configure(update({"LeafCertTTL": "24h"}))
+    await whole.services["a"].ca.configure(update({"LeafCertTTL": "24h"}))
     async with asyncio.timeout(10):
         assert (await watching).state.config_index > index
     assert found == [counted]
@@ -320,29 +304,29 @@ async def test_only_who_waits_for_the_roots_is_counted_and_only_while_it_waits(
 
 async def test_leaf_for_a_local_service_comes_with_its_key_and_from_the_cache(whole: Cluster) -> None:
     service = whole.services["c"]
-    leaf = await service.leaf("web", "me")
+    leaf = await service.leaves.leaf("web", "me")
     assert leaf.cert.name == "web"
     assert "PRIVATE KEY" in leaf.private_key_pem
-    assert (await service.leaf("web", "other")).cert == leaf.cert
+    assert (await service.leaves.leaf("web", "other")).cert == leaf.cert
     assert whole.raft.machine.ledger_summary.count == 1
 
 
 async def test_leaf_is_served_from_the_cache_while_there_is_no_leader(whole: Cluster) -> None:
-    leaf = await whole.services["c"].leaf("web", "me")
+    leaf = await whole.services["c"].leaves.leaf("web", "me")
     whole.raft.elect(None)
-    assert (await whole.services["c"].leaf("web", "me")).cert == leaf.cert
+    assert (await whole.services["c"].leaves.leaf("web", "me")).cert == leaf.cert
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "x" * 3000])
 async def test_name_that_no_service_can_have_is_refused(whole: Cluster, name: str) -> None:
     with pytest.raises(CSRRejected):
-        await whole.services["c"].leaf(name, "me")
+        await whole.services["c"].leaves.leaf(name, "me")
     assert whole.raft.machine.ledger_summary.count == 0
 
 
 async def test_leaf_without_a_ca_is_not_ready(broken: Cluster) -> None:
     with pytest.raises(NotReady, match="no root certificate: error configuring provider"):
-        await broken.services["a"].leaf("web", "me")
+        await broken.services["a"].leaves.leaf("web", "me")
 
 
 # -- the cluster
@@ -351,7 +335,7 @@ async def test_leaf_without_a_ca_is_not_ready(broken: Cluster) -> None:
 async def test_cluster_is_as_the_leader_sees_it_from_any_node(whole: Cluster) -> None:
     whole.nodes["a"].replica.contact_age_seconds = {"b": 0.02, "c": 5.0}
     for service in whole.services.values():
-        info = await service.cluster(ReadLevel.LINEARIZABLE)
+        info = await service.servers.cluster(ReadLevel.LINEARIZABLE)
         assert [(server.name, server.is_leader, server.is_healthy) for server in info.servers] == [
             ("a", True, True),
             ("b", False, True),
@@ -362,32 +346,32 @@ async def test_cluster_is_as_the_leader_sees_it_from_any_node(whole: Cluster) ->
 
 
 async def test_leadership_is_transferred_from_any_node(whole: Cluster) -> None:
-    await whole.services["c"].transfer_leader("b")
+    await whole.services["c"].servers.transfer_leader("b")
     assert whole.raft.leader == "b"
-    await whole.services["c"].transfer_leader(None)
+    await whole.services["c"].servers.transfer_leader(None)
     assert whole.raft.leader == "a"
-    assert whole.services["c"].leader_address() == whole.raft.members["a"].raft_address
+    assert whole.services["c"].servers.leader_address() == whole.raft.members["a"].raft_address
 
 
 async def test_servers_are_added_and_removed_from_any_node_and_the_leader_too(whole: Cluster) -> None:
-    await whole.services["c"].add_peer("d", "127.0.0.1:4", "127.0.0.1:5")
+    await whole.services["c"].servers.add_peer("d", "127.0.0.1:4", "127.0.0.1:5")
     assert not whole.raft.members["d"].is_voter
-    await whole.services["b"].remove_peer(None, "127.0.0.1:4")
-    await whole.services["c"].remove_peer("a", None)
+    await whole.services["b"].servers.remove_peer(None, "127.0.0.1:4")
+    await whole.services["c"].servers.remove_peer("a", None)
     assert sorted(whole.raft.members) == ["b", "c"]
     assert whole.raft.leader == "b"
-    assert whole.services["c"].peer_addresses() == [whole.raft.members[name].raft_address for name in "bc"]
+    assert whole.services["c"].servers.peer_addresses() == [whole.raft.members[name].raft_address for name in "bc"]
 
 
 async def test_digests_of_all_nodes_agree(whole: Cluster) -> None:
-    await whole.services["b"].sign(whole.csr(), "me")
-    digests = [await service.digest() for service in whole.services.values()]
+    await whole.services["b"].leaves.sign(whole.csr(), "me")
+    digests = [await service.facts.digest() for service in whole.services.values()]
     assert digests[0] == digests[1] == digests[2]
     assert digests[0].ledger_count == 1
 
 
 async def test_facts_are_all_text(whole: Cluster) -> None:
-    facts = whole.services["a"].stats()
+    facts = whole.services["a"].facts.stats()
     assert facts["ca"] == {
         "initialized": "true",
         "provider": "consul",

@@ -108,7 +108,7 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
         if section.address != f"127.0.0.1:{port}":
             section = msgspec.structs.replace(section, address=f"127.0.0.1:{port}")
         log = EventLog()
-        app = create_app(service, log, clock=FakeClock(), rng=random.Random(1), max_waiting=max_waiting)
+        app = create_app(service.service, log, clock=FakeClock(), rng=random.Random(1), max_waiting=max_waiting)
         server = await start_http(
             app, section, stop_seconds=stop_seconds, head_seconds=head_seconds, answer_seconds=answer_seconds
         )

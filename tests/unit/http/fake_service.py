@@ -13,6 +13,7 @@ from cluster.api.facts import Digest
 from cluster.api.leaves import IssuedCert, LocalLeaf
 from cluster.api.reads import WATCHED, ReadLevel, ReadPoint, Watch
 from cluster.api.servers import ClusterInfo, ServerInfo
+from cluster.api.service import Service
 from cluster.backup.file import SnapshotInvalid
 from cluster.base.config import NodeConfig, parse_config
 from cluster.base.errors import BadRequest, InternalError, NoLeader, NotFound, NotReady, Refused, StaleIndex
@@ -111,6 +112,10 @@ class FakeService:
         self.snapshot = b"snapshot"  # what is saved, and the only one that can be restored
         self.gate: asyncio.Event | None = None  # `sign` waits for it
         self._news = asyncio.Condition()
+
+    @property
+    def service(self) -> Service:
+        return Service(self.config, self.metrics, self, self, self, self, self, self, self)
 
     def _called(self, name: str, *args: object) -> None:
         self.calls.append((name, args))
@@ -290,9 +295,6 @@ class FakeService:
             await self.gate.wait()
         if path.read_bytes() != self.snapshot:
             raise SnapshotInvalid("the snapshot is damaged, or none: it is")
-
-    def ca_trouble(self) -> str:
-        return ""
 
     async def find_cert(self, serial: bytes, level: ReadLevel) -> LedgerRow | None:
         self._called("find_cert", serial, level)

@@ -1,0 +1,16 @@
+"""The record of issued certificates."""
+
+from typing import Protocol
+
+from cluster.api.reads import ReadLevel
+from fsm.ledger import LedgerQuery, LedgerRow
+
+
+class Record(Protocol):
+    """What was issued."""
+
+    async def find_cert(self, serial: bytes, level: ReadLevel) -> LedgerRow | None:
+        """`serial` is minimal big-endian."""
+        ...
+
+    async def search_certs(self, query: LedgerQuery, level: ReadLevel) -> list[LedgerRow]: ...

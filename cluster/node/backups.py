@@ -1,0 +1,23 @@
+"""The CA as a file, from any node."""
+
+from pathlib import Path
+
+from cluster.api.backups import Meta
+from cluster.api.reads import ReadLevel
+from cluster.backup.restore import Snapshots
+from cluster.node.reads import NodeReads
+
+
+class NodeBackups:
+    """Implements `cluster.api.backups.Backups`."""
+
+    def __init__(self, reads: NodeReads, snapshots: Snapshots) -> None:
+        self._reads = reads
+        self._snapshots = snapshots
+
+    async def save_snapshot(self, path: Path, level: ReadLevel) -> Meta:
+        await self._reads.read(level)
+        return await self._snapshots.save(path)
+
+    async def restore_snapshot(self, path: Path) -> None:
+        await self._snapshots.restore(path)

@@ -1,0 +1,82 @@
+"""What operators do to the CA, from any node."""
+
+import json
+import secrets
+from typing import Final
+
+from msgspec import structs
+
+from cluster.api.ca import ConfigUpdate, RotateRequest, RotationPlan, Steering, Uptake
+from cluster.api.reads import ReadLevel
+from cluster.node.reads import NodeReads
+from cluster.rpc.forward import Forwarder
+from cluster.rpc.messages import (
+    CONFIGURE,
+    DISTRUST_ROOT,
+    PLAN_ROTATION,
+    ROTATE,
+    ROTATION_UPTAKE,
+    STEER_ROTATION,
+    ConfigureRequest,
+    DistrustRequest,
+    Nothing,
+    PlanRequest,
+    RotationRequest,
+    SteerRequest,
+)
+
+_REQUEST_ID_BYTES: Final = 16
+
+
+class NodeCA:
+    """Implements `cluster.api.ca.CA`."""
+
+    def __init__(self, reads: NodeReads, forwarder: Forwarder) -> None:
+        self._reads = reads
+        self._forwarder = forwarder
+
+    async def configure(self, update: ConfigUpdate) -> None:
+        state = (await self._reads.read(ReadLevel.LINEARIZABLE)).state
+        request = ConfigureRequest(
+            provider=update.provider,
+            config=json.dumps(update.config),
+            state=None if update.state is None else dict(update.state),
+            force_without_cross_signing=update.force_without_cross_signing,
+            modify_index=update.modify_index,
+            is_staged=update.is_staged,
+            wait_seconds=update.wait_seconds,
+            request_id=secrets.token_bytes(_REQUEST_ID_BYTES),
+            ca_index=state.ca_index,
+            is_repeat=False,
+        )
+        await self._forwarder.call(CONFIGURE, request, structs.replace(request, is_repeat=True))
+        await self._reads.catch_up()
+
+    async def plan_rotation(self, request: RotateRequest) -> RotationPlan:
+        return (await self._forwarder.call(PLAN_ROTATION, PlanRequest.of(request))).value()
+
+    async def rotate(self, request: RotateRequest) -> None:
+        state = (await self._reads.read(ReadLevel.LINEARIZABLE)).state
+        wanted = RotationRequest(
+            key_type=request.key_type,
+            key_bits=request.key_bits,
+            is_forced=request.is_forced,
+            is_staged=request.is_staged,
+            wait_seconds=request.wait_seconds,
+            request_id=secrets.token_bytes(_REQUEST_ID_BYTES),
+            ca_index=state.ca_index,
+            is_repeat=False,
+        )
+        await self._forwarder.call(ROTATE, wanted, structs.replace(wanted, is_repeat=True))
+        await self._reads.catch_up()
+
+    async def steer_rotation(self, steering: Steering) -> None:
+        await self._forwarder.call(STEER_ROTATION, SteerRequest(steering))
+        await self._reads.catch_up()
+
+    async def rotation_uptake(self) -> Uptake | None:
+        return (await self._forwarder.call(ROTATION_UPTAKE, Nothing())).value()
+
+    async def distrust_root(self, root_id: str) -> None:
+        await self._forwarder.call(DISTRUST_ROOT, DistrustRequest(root_id))
+        await self._reads.catch_up()

@@ -1,0 +1,74 @@
+"""Certificates, from any node: signed CSRs, and leaves with keys for this host's services."""
+
+import random
+import secrets
+from typing import Final
+
+from cluster.agent.leaves import LeafCache, NewLeaf
+from cluster.api.leaves import IssuedCert, LocalLeaf
+from cluster.api.reads import ReadLevel
+from cluster.base.clock import Clock
+from cluster.base.errors import NotReady
+from cluster.base.telemetry import Metrics
+from cluster.ca.health import HealthBoard
+from cluster.node.reads import NodeReads
+from cluster.rpc.forward import Forwarder
+from cluster.rpc.messages import SIGN, SignRequest
+from cluster.signing.pool import WorkerPool
+from cluster.signing.serials import new_serial
+from providers.errors import CSRRejected
+from providers.pki.serials import serial_bytes
+from providers.pki.spiffe import Kind, SpiffeError, SpiffeId, parse
+
+_MAX_REQUESTER: Final = 128
+_NO_ROOT: Final = "CA is uninitialized and unable to sign certificates yet: no root certificate"
+
+
+class NodeLeaves:
+    """Implements `cluster.api.leaves.Leaves`."""
+
+    def __init__(
+        self,
+        reads: NodeReads,
+        forwarder: Forwarder,
+        pool: WorkerPool,
+        health: HealthBoard,
+        datacenter: str,
+        clock: Clock,
+        metrics: Metrics,
+    ) -> None:
+        self._reads = reads
+        self._forwarder = forwarder
+        self._pool = pool
+        self._health = health
+        self._datacenter = datacenter
+        rng = random.Random(secrets.randbits(64))  # noqa: S311 - spreads renewals, no secret
+        self._leaves = LeafCache(self._new_leaf, reads, clock, rng)
+        metrics.leaf_cache_entries.set_function(lambda: len(self._leaves))
+
+    async def sign(self, csr_pem: str, requested_by: str) -> IssuedCert:
+        # The serial names the request wherever it is sent: the ledger takes it once.
+        request = SignRequest(csr_pem, serial_bytes(new_serial()), requested_by[:_MAX_REQUESTER])
+        return (await self._forwarder.call(SIGN, request)).value()
+
+    async def leaf(self, service: str, requested_by: str, *, index: int = 0, timeout_seconds: float = 0.0) -> LocalLeaf:
+        self._check_service_name(service)
+        return await self._leaves.get(service, requested_by, index, timeout_seconds)
+
+    def _check_service_name(self, service: str) -> None:
+        try:
+            parse(self._service_id("quorumca.consul", service))
+        except SpiffeError as error:
+            raise CSRRejected(str(error)) from error
+
+    def _service_id(self, trust_domain: str, service: str) -> str:
+        return SpiffeId(Kind.SERVICE, trust_domain, self._datacenter, service).uri
+
+    async def _new_leaf(self, service: str, requested_by: str) -> NewLeaf:
+        state = (await self._reads.read(ReadLevel.STALE)).state
+        if state.active_root is None:
+            state = (await self._reads.read(ReadLevel.LINEARIZABLE)).state
+        if state.active_root is None:
+            raise NotReady(f"{_NO_ROOT}: {trouble}" if (trouble := self._health.now.trouble) else _NO_ROOT)
+        csr_pem, key_pem = await self._pool.make_csr(self._service_id(state.trust_domain, service), (), ())
+        return NewLeaf(await self.sign(csr_pem, requested_by), key_pem)
