@@ -126,7 +126,7 @@ async def quick(start: Start, monkeypatch: pytest.MonkeyPatch) -> Running:
         "body._DRAIN_SECONDS",
         "blocking.MAX_WAIT_SECONDS",
         "connection.IDLE_SECONDS",
-        "snapshot._SILENCE_SECONDS",
+        "routes.snapshot._SILENCE_SECONDS",
     ):
         monkeypatch.setattr(f"cluster.http.{bound}", _PATIENCE_SECONDS)
     api: Running = await start(head_seconds=_PATIENCE_SECONDS)
