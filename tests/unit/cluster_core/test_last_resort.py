@@ -16,7 +16,7 @@ DEADLINE_SECONDS = 20.0
 PROGRAM = """
 import asyncio, ctypes, os, signal, sys, threading, time
 import uvloop
-from cluster.last_resort import last_resort
+from cluster.node.last_resort import last_resort
 
 def block():
     reader, _ = os.pipe()

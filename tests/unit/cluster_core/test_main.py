@@ -7,7 +7,8 @@ from typing import Any, NoReturn
 import pytest
 
 from cluster.base.config import NodeConfig, parse_config
-from cluster.main import StartError, _checked_sealer, _data_dir, _replica_settings, _task, _watch_seal
+from cluster.main import _data_dir
+from cluster.node.start import StartError, _checked_sealer, _replica_settings, _task, _watch_seal
 from cluster.raft.membership import Member
 from cluster.raft.node import CompactionPolicy
 from cluster.seal.node_file import NodeFile

@@ -16,7 +16,7 @@ from cluster.ca.chain_limits import MAX_CHAIN_LINKS
 from cluster.ca.records import open_record
 from cluster.ca.roots import links_of
 from cluster.ca.rotation import NO_CROSS_SIGNING, retention_seconds
-from cluster.main import _publish
+from cluster.node.start import _publish
 from cluster.signing.serials import new_serial
 from fsm.ca import AbortRotation, AdvanceRotation, BeginRotation, CARoot, FinishRotation, SetRoots
 from fsm.commands import Command

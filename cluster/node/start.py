@@ -1,0 +1,256 @@
+"""From a node's configuration to a node that runs: what is opened and started, in which order, and stopped in reverse.
+
+node/build.py wires the objects; this module gives them files, processes and ports.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any, Final, NoReturn
+
+from cluster.backup.restore import Snapshots
+from cluster.base.clock import Clock, SystemClock
+from cluster.base.config import NodeConfig
+from cluster.base.log import Log
+from cluster.base.signals import wait_any
+from cluster.base.telemetry import Metrics
+from cluster.ca.authority import Authority
+from cluster.ca.leader import Leader
+from cluster.ca.roots import expires_soon
+from cluster.ca.uptake import Watchers
+from cluster.http.app import create_app, start_http
+from cluster.node.build import Ground, build_leaders_side
+from cluster.node.service import node_service
+from cluster.node.upkeep import CertificateFiles, DiskSpace, Scrub, keep_scrubbing, look_after
+from cluster.raft.core import RaftTiming
+from cluster.raft.membership import Member
+from cluster.raft.node import CompactionPolicy
+from cluster.raft.replica import Replica, ReplicaSettings
+from cluster.record.reads import LedgerReads
+from cluster.rpc.forward import Forwarder
+from cluster.rpc.peers import Peers
+from cluster.rpc.server import RpcServer
+from cluster.seal.node_file import NodeFile
+from cluster.seal.sealer import Sealer
+from cluster.seal.sources import key_source
+from cluster.signing.pool import WorkerPool
+from cluster.tls.contexts import NodeTls, TlsFiles
+from fsm.ca import SealKey
+from fsm.duties import DutyPolicy
+from fsm.state import Area
+
+_HAND_OVER_SECONDS: Final = 3.0
+_DAY_SECONDS: Final = 86_400
+
+
+class StartError(Exception):
+    """The node cannot run; the text says why and what to do."""
+
+
+async def start_node(
+    config: NodeConfig, log: Log, fatal: Callable[[BaseException], NoReturn], stack: contextlib.AsyncExitStack
+) -> None:
+    """Build and start every part; `stack` stops them, last first. `fatal` ends the process.
+
+    Raises: StartError, SealError, JournalDamaged, SnapshotDamaged, LedgerDamaged, OSError, ssl.SSLError.
+    """
+    clock, metrics = SystemClock(), Metrics()
+    node_file = NodeFile(config.data_dir)
+    sealer = _checked_sealer(config, node_file)
+    tls = NodeTls(
+        TlsFiles(str(config.tls.ca_file), str(config.tls.cert_file), str(config.tls.key_file)),
+        config.datacenter,
+        config.tls.domain,
+    )
+
+    replica = await Replica.start(_replica_settings(config), tls, log, fatal, leads_at_once=False)
+    stack.push_async_callback(replica.stop)
+    pool = await WorkerPool.start(_workers(config), log)
+    stack.push_async_callback(pool.stop)
+    ledger = LedgerReads(str(config.data_dir / "ledger.db"), replica.flush_ledger)
+    stack.callback(ledger.close)
+    ground = Ground(
+        node_name=config.node_name,
+        datacenter=config.datacenter,
+        replica=replica,
+        pool=pool,
+        sealer=sealer,
+        ledger=ledger,
+        connect=config.connect,
+        policy=DutyPolicy(keep_expired_seconds=config.ledger.keep_expired_days * _DAY_SECONDS),
+        signing_queue=config.limits.signing_queue,
+        clock=clock,
+        log=log,
+        metrics=metrics,
+    )
+    watchers = Watchers()
+
+    peers = Peers(replica, tls)
+    stack.push_async_callback(peers.close)
+    side = build_leaders_side(ground, watchers, peers)
+    parts, operations = side.parts, side.operations
+    forwarder = Forwarder(
+        replica, operations, peers, config.node_name, clock, metrics, config.limits.leader_wait_ms / 1000
+    )
+    stack.push_async_callback(forwarder.close)
+    await stack.enter_async_context(_task(_watch_seal(replica, sealer, node_file, config), fatal))
+    await stack.enter_async_context(_task(side.leader.run(), fatal))
+    _publish(metrics, replica, parts.authority, side.leader, clock)
+    rpc = RpcServer(replica, operations, tls, log, metrics)
+    await rpc.start(config.rpc.address)
+    stack.push_async_callback(rpc.stop)
+    snapshots = Snapshots(
+        replica,
+        forwarder,
+        sealer,
+        str(config.data_dir / "ledger.db"),
+        config.node_name,
+        config.datacenter,
+        clock,
+    )
+    service = node_service(config, parts, forwarder, side.membership, watchers, snapshots)
+    http = await start_http(create_app(service, log), config.http)
+    stack.push_async_callback(http.stop)
+    certificates = [_node_certificate(config, tls, clock, log, metrics)]
+    if config.http.tls_cert is not None and config.http.tls_key is not None:
+        files = (config.http.tls_cert, config.http.tls_key)
+        certificates.append(
+            CertificateFiles("http", files, config.http.tls_cert, http.reload_tls, clock.now, log, metrics)
+        )
+    await _start_upkeep(config, replica, ledger, certificates, log, metrics, stack, fatal)
+    # First of all when stopping: somebody else leads, and what still comes in here is forwarded.
+    stack.push_async_callback(replica.hand_over, _HAND_OVER_SECONDS)
+    replica.watch_owner()
+    log("node.started", http=config.http.address, rpc=config.rpc.address, raft=config.raft.address)
+
+
+async def _start_upkeep(
+    config: NodeConfig,
+    replica: Replica,
+    ledger: LedgerReads,
+    certificates: Sequence[CertificateFiles],
+    log: Log,
+    metrics: Metrics,
+    stack: contextlib.AsyncExitStack,
+    fatal: Any,
+) -> None:
+    hurry = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hurry.set)
+    space = DiskSpace(config.data_dir, config.limits.disk_alarm_mb << 20, log, metrics)
+    await stack.enter_async_context(_task(look_after(space, certificates, hurry), fatal))
+    if config.limits.scrub_minutes:
+        scrub = Scrub(replica, ledger, log, metrics)
+        await stack.enter_async_context(_task(keep_scrubbing(scrub, 60.0 * config.limits.scrub_minutes), fatal))
+
+
+def _node_certificate(
+    config: NodeConfig, tls: NodeTls, clock: SystemClock, log: Log, metrics: Metrics
+) -> CertificateFiles:
+    files = (config.tls.ca_file, config.tls.cert_file, config.tls.key_file)
+    return CertificateFiles("node", files, config.tls.cert_file, tls.reload, clock.now, log, metrics)
+
+
+def _checked_sealer(config: NodeConfig, node_file: NodeFile) -> Sealer:
+    """Raises: SealError, StartError."""
+    try:
+        facts = node_file.read()
+    except ValueError as error:
+        raise StartError(f"{config.data_dir}/node.json is damaged: {error}") from error
+    if facts is not None and (owner := (facts.get("node_name"), facts.get("datacenter"))) != (
+        config.node_name,
+        config.datacenter,
+    ):
+        raise StartError(
+            f"data_dir {config.data_dir} belongs to node {owner[0]} of {owner[1]}, not to {config.node_name} of"
+            f" {config.datacenter}"
+        )
+    sealer = Sealer(key_source(config))
+    sealer.check_node(facts.get("seal") if facts is not None else None)
+    return sealer
+
+
+async def _watch_seal(replica: Replica, sealer: Sealer, node_file: NodeFile, config: NodeConfig) -> None:
+    """Open the cluster's seal as soon as there is one, and another one if a snapshot is restored.
+
+    Raises: SealError, for which the node must stop.
+    """
+    known: SealKey | None = None
+    while True:
+        seal = await _other_seal(replica, known)
+        await asyncio.to_thread(sealer.unlock, seal)
+        facts = {"node_name": config.node_name, "datacenter": config.datacenter, "seal": sealer.node_facts()}
+        if node_file.read() != facts:
+            await asyncio.to_thread(node_file.write, facts)
+        known = seal
+
+
+async def _other_seal(replica: Replica, known: SealKey | None) -> SealKey:
+    """The cluster's, once there is one other than this."""
+    while (seal := replica.state.seal) is None or seal == known:
+        await wait_any((replica.changed[Area.CA],), lambda: replica.state.seal == known)
+    return seal
+
+
+@contextlib.asynccontextmanager
+async def _task(work: Any, fatal: Any) -> AsyncIterator[None]:
+    """Run in the background; an error there stops the node."""
+    task = asyncio.ensure_future(work)
+
+    def ended(done: "asyncio.Task[Any]") -> None:
+        if not done.cancelled() and (error := done.exception()) is not None:
+            fatal(error)
+
+    task.add_done_callback(ended)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def _replica_settings(config: NodeConfig) -> ReplicaSettings:
+    raft = config.raft
+    members = {server.name: Member(server.name, server.raft, server.rpc) for server in config.servers}
+    return ReplicaSettings(
+        node_id=config.node_name,
+        bind_address=raft.address,
+        raft_address=config.raft_address,
+        data_dir=str(config.data_dir),
+        initial_members=members,
+        timing=RaftTiming(
+            election_min=raft.election_timeout_min_ms / 1000,
+            election_max=raft.election_timeout_max_ms / 1000,
+            heartbeat=raft.heartbeat_ms / 1000,
+        ),
+        compaction=CompactionPolicy(trigger_bytes=raft.compact_bytes, keep_bytes=raft.keep_bytes),
+    )
+
+
+def _workers(config: NodeConfig) -> int:
+    return config.limits.signing_workers or max(1, (os.cpu_count() or 1) // 2)
+
+
+def _publish(metrics: Metrics, replica: Replica, authority: Authority, leader: Leader, clock: Clock) -> None:
+    """Gauges that are read when somebody looks."""
+    metrics.is_leader.set_function(lambda: replica.leadership.is_ready)
+    metrics.raft_term.set_function(lambda: replica.leadership.term)
+    metrics.raft_applied_index.set_function(lambda: replica.applied_index)
+    metrics.raft_pump_seconds_max.set_function(lambda: replica.longest_pump_seconds)
+    metrics.api_stalls.set_function(lambda: replica.stalls)
+    metrics.api_stall_seconds_max.set_function(lambda: replica.longest_stall_seconds)
+    metrics.state_index.set_function(lambda: replica.state.index)
+    metrics.ledger_records.set_function(lambda: replica.ledger_count)
+    metrics.journal_bytes.set_function(lambda: replica.journal_bytes)
+    metrics.compactions.set_function(lambda: replica.compactions)
+    metrics.ca_ready.set_function(lambda: authority.is_ready)
+    metrics.root_not_after_seconds.set_function(
+        lambda: root.not_after if (root := replica.state.active_root) is not None else 0
+    )
+    metrics.root_expires_soon.set_function(
+        lambda: (root := replica.state.active_root) is not None and expires_soon(root, clock.now())
+    )
+    metrics.tick_age_seconds.set_function(
+        lambda: clock.monotonic() - leader.last_look if replica.leadership.is_ready else 0
+    )
