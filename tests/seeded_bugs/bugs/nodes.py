@@ -6,6 +6,7 @@ from tests.seeded_bugs.bug import Bug
 
 _TLS: Final = "cluster/tls/contexts.py"
 _RPC: Final = "cluster/rpc/server.py"
+_ENVELOPE: Final = "cluster/rpc/envelope.py"
 _CLIENT: Final = "cluster/rpc/client.py"
 _TRANSPORT: Final = "cluster/raft/transport.py"
 
@@ -120,25 +121,25 @@ BUGS: Final = (
     Bug(
         "messages between nodes of any form",
         "a message that is half understood is carried out",
-        _RPC,
-        "            if type(milliseconds) is not int or type(arguments) is not list:\n",
-        "            if False:\n",
+        _ENVELOPE,
+        "    milliseconds: Annotated[int, Meta(ge=0, le=(1 << 53))]",
+        "    milliseconds: Any",
         (_T_RUBBISH,),
     ),
     Bug(
         "what is no message is an internal error",
         "a node of another version is answered as if the request had failed halfway",
         _RPC,
-        "        except (ValueError, TypeError, msgpack.UnpackException):\n",
-        "        except ZeroDivisionError:\n",
+        "        except NotUnderstood as error:\n            return web.Response(status=400",
+        "        except ZeroDivisionError as error:\n            return web.Response(status=400",
         (_T_RUBBISH,),
     ),
     Bug(
         "one error is that of the whole message",
         "a client's mistake fails the requests of all that came with it",
-        _RPC,
-        '    return [None, task.result()] if error is None else [pack_error(error, "on the leader"), None]\n',
-        "    return [None, task.result()]\n",
+        _ENVELOPE,
+        "    if isinstance(outcome, BaseException):\n        return refusal(outcome)\n",
+        "    if isinstance(outcome, BaseException):\n        raise outcome\n",
         (f"{_T_RPC}::test_each_argument_gets_its_own_outcome",),
     ),
     # -- answers

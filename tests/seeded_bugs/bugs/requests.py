@@ -31,7 +31,7 @@ BUGS: Final = (
         "a request whose outcome is unknown is sent again",
         "a change of the configuration is made twice, or over somebody else's",
         _FORWARD,
-        "                is_lost = True\n                if not call.is_repeatable:\n                    raise\n",
+        "                is_lost = True\n                if not operation.is_repeatable:\n                    raise\n",
         "                is_lost = True\n",
         (_T_FORWARD,),
     ),

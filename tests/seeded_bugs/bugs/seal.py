@@ -5,6 +5,7 @@ from typing import Final
 from tests.seeded_bugs.bug import Bug
 
 _SEAL: Final = "cluster/seal/sealer.py"
+_SOURCES: Final = "cluster/seal/sources.py"
 _CA_CONFIG: Final = "cluster/ca/settings.py"
 
 _T_SEAL: Final = "tests/unit/cluster_core/test_seal.py"
@@ -49,22 +50,22 @@ BUGS: Final = (
         "the same data key for all",
         "whoever has seen one cluster's opens the keys of every cluster, without a seal key",
         _SEAL,
-        "encrypt(nonce, secrets.token_bytes(_KEY_BYTES), _WRAP_CONTEXT)",
-        "encrypt(nonce, bytes(_KEY_BYTES), _WRAP_CONTEXT)",
+        "encrypt(nonce, secrets.token_bytes(KEY_BYTES), _WRAP_CONTEXT)",
+        "encrypt(nonce, bytes(KEY_BYTES), _WRAP_CONTEXT)",
         (f"{_T_SEAL}::test_each_cluster_has_a_data_key_of_its_own",),
     ),
     Bug(
         "seal keys that are no random numbers",
         "everybody can open what is sealed",
-        _SEAL,
-        "base64.b64encode(secrets.token_bytes(_KEY_BYTES))",
-        "base64.b64encode(bytes(_KEY_BYTES))",
+        _SOURCES,
+        "base64.b64encode(secrets.token_bytes(KEY_BYTES))",
+        "base64.b64encode(bytes(KEY_BYTES))",
         (f"{_T_SEAL}::test_wrong_key_does_not_unlock_and_names_both",),
     ),
     Bug(
         "the seal key is readable by everybody on the host",
         "any process of the host opens the CA's private keys",
-        _SEAL,
+        _SOURCES,
         "os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)",
         "os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)",
         (f"{_T_SEAL}::test_key_file_is_private_and_never_replaced",),
@@ -72,7 +73,7 @@ BUGS: Final = (
     Bug(
         "a seal key is replaced",
         "`quorumca seal init` in the wrong directory loses the CA's private keys for ever",
-        _SEAL,
+        _SOURCES,
         "os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)",
         "os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)",
         (f"{_T_SEAL}::test_key_file_is_private_and_never_replaced",),
@@ -80,23 +81,23 @@ BUGS: Final = (
     Bug(
         "any file is a seal key",
         "a node starts with a file of another purpose or version as its key",
-        _SEAL,
-        "            if header == _FILE_HEADER and len(key) == _KEY_BYTES:\n",
-        "            if len(key) == _KEY_BYTES:\n",
+        _SOURCES,
+        "            if header == _FILE_HEADER and len(key) == KEY_BYTES:\n",
+        "            if len(key) == KEY_BYTES:\n",
         (_T_FILE,),
     ),
     Bug(
         "seal keys of any length",
         "a key file that was cut off counts, and seals with less",
-        _SEAL,
-        "            if header == _FILE_HEADER and len(key) == _KEY_BYTES:\n",
+        _SOURCES,
+        "            if header == _FILE_HEADER and len(key) == KEY_BYTES:\n",
         "            if header == _FILE_HEADER:\n",
         (_T_FILE,),
     ),
     Bug(
         "short passphrases",
         "whoever has a copy of the disk tries all of them in an afternoon",
-        _SEAL,
+        _SOURCES,
         "        if len(passphrase) < _MIN_PASSPHRASE_LENGTH:\n",
         "        if False:\n",
         (f"{_T_SEAL}::test_short_passphrase_is_refused",),
@@ -104,7 +105,7 @@ BUGS: Final = (
     Bug(
         "one salt for all clusters",
         "one table of passphrases opens every cluster that uses one of them",
-        _SEAL,
+        _SOURCES,
         "        return secrets.token_bytes(16)\n",
         "        return bytes(16)\n",
         (_T_SALT,),
@@ -112,7 +113,7 @@ BUGS: Final = (
     Bug(
         "passphrases without the salt",
         "as above, although each cluster has a salt; and a new version opens nothing that is sealed already",
-        _SEAL,
+        _SOURCES,
         "hashlib.scrypt(self._passphrase, salt=salt,",
         'hashlib.scrypt(self._passphrase, salt=b"",',
         (_T_SALT,),
@@ -120,7 +121,7 @@ BUGS: Final = (
     Bug(
         "passphrases are hardly stretched",
         "whoever has a copy of the disk tries a thousand times as many; and nothing that is sealed already opens",
-        _SEAL,
+        _SOURCES,
         '{"n": 1 << 15, "r": 8, "p": 3, "maxmem": 64 << 20}',
         '{"n": 1 << 5, "r": 8, "p": 3, "maxmem": 64 << 20}',
         (_T_SALT,),
