@@ -12,7 +12,7 @@ from benchmarks.csrs import make_csrs
 from benchmarks.measure import Bench, Effort
 from benchmarks.nodes import running_cluster
 from benchmarks.results import ThroughVault
-from tests.integration.vault_server import VaultServer, bao_binary, running_vault
+from tests.kit.vault_server import VaultServer, bao_binary, running_vault
 
 
 def measure_through_vault(

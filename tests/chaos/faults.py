@@ -28,7 +28,7 @@ from cluster.tls.certificates import Identity, load_ca, new_cert
 from tests.chaos.launcher import Hurt
 from tests.chaos.stage import Stage
 from tests.chaos.workload import Workload
-from tests.integration.cluster_harness import Node, make_csr
+from tests.kit.real_cluster import Node, make_csr
 from tests.kit.wait import eventually
 
 #: Longer than an election takes, in which nobody may be elected, or somebody must be.

@@ -11,7 +11,7 @@ from typing import Final
 
 from tests.chaos.launcher import BOOK, Hurt
 from tests.chaos.network import Network
-from tests.integration.cluster_harness import Answer, LocalCluster, Node
+from tests.kit.real_cluster import Answer, LocalCluster, Node
 from tests.kit.wait import eventually, until
 
 _PAGE: Final = 1000

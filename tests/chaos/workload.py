@@ -18,7 +18,7 @@ import aiohttp
 from providers.config.durations import SECOND, parse_duration
 from tests.chaos.history import Kind, Operation, Outcome
 from tests.chaos.stage import Stage, plain_serial
-from tests.integration.cluster_harness import Answer, Node, make_csr
+from tests.kit.real_cluster import Answer, Node, make_csr
 from tests.kit.wait import eventually
 
 PATH: Final = "/v1/connect/ca/configuration"

@@ -17,7 +17,7 @@ from benchmarks.origin import describe_origin
 from tests.continuity.campaign import LAST_WITHOUT_KILL, PLAIN_GOALS, Outcome, Plan, run
 from tests.continuity.evidence import evidence_of, write_evidence
 from tests.continuity.places import BUILT_IN, VAULT_A, VAULT_GOALS, Goal
-from tests.integration.vault_server import bao_binary
+from tests.kit.vault_server import bao_binary
 
 _FORCED: tuple[Goal, ...] = (Goal("rsa 2048", VAULT_A), Goal("ec 256", BUILT_IN))
 

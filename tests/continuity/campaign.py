@@ -14,9 +14,9 @@ from tests.continuity.listing import Api, Listings
 from tests.continuity.mesh import Mesh, Tally, running_mesh
 from tests.continuity.places import Goal, Places
 from tests.continuity.rotations import KINDS, Rotation, Rotator, walk
-from tests.integration.cluster_harness import LocalCluster, Settings
 from tests.integration.load import Load, assert_all_on_record, signing_load
-from tests.integration.vault_server import VaultServer, running_vault
+from tests.kit.real_cluster import LocalCluster, Settings
+from tests.kit.vault_server import VaultServer, running_vault
 
 _LOAD_CLIENTS: Final = 3
 _PAUSE_SECONDS: Final = 2.0

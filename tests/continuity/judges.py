@@ -17,7 +17,7 @@ from cryptography import x509
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 
 from tests.continuity.listing import Root
-from tests.unit.providers import pki
+from tests.kit import pki
 
 OPENSSL, CRYPTOGRAPHY, GO = "openssl verify -x509_strict", "cryptography", "go"
 _MODULE: Final = Path(__file__).with_name("goverify")

@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Final
 
-from tests.integration.cluster_harness import Answer, LocalCluster, Node
+from tests.kit.real_cluster import Answer, LocalCluster, Node
 from tests.kit.wait import eventually
 
 ROOTS: Final = "/v1/connect/ca/roots"

@@ -22,9 +22,9 @@ from tests.continuity.judges import GO, ChainJudges, GoEnd
 from tests.continuity.listing import Api, Listings, is_promised
 from tests.continuity.service import Endpoint, Identity, Service, Trust
 from tests.continuity.tls import HandshakeError, shake_hands_by_socket, shake_hands_in_memory
-from tests.integration.cluster_harness import make_csr
+from tests.kit import pki
+from tests.kit.real_cluster import make_csr
 from tests.kit.wait import eventually
-from tests.unit.providers import pki
 
 SIGN: Final = "/v1/connect/ca/sign"
 LEAF: Final = "/v1/agent/connect/ca/leaf"

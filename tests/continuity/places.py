@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Final
 
-from tests.integration.vault_server import VaultServer
+from tests.kit.vault_server import VaultServer
 
 BUILT_IN, VAULT_A, VAULT_B = PLACES = ("built-in", "vault a", "vault b")
 

@@ -16,7 +16,7 @@ import aiohttp
 
 from tests.continuity.listing import NO_LEADER, Api, Listings, Root
 from tests.continuity.places import Goal, Places
-from tests.integration.cluster_harness import LocalCluster, Node
+from tests.kit.real_cluster import LocalCluster, Node
 from tests.kit.wait import eventually
 
 T = TypeVar("T")

@@ -11,7 +11,7 @@ from tests.continuity.campaign import Plan, run
 from tests.continuity.listing import Listing, Root, is_promised
 from tests.continuity.places import BUILT_IN, VAULT_A, VAULT_B, VAULT_GOALS, Goal
 from tests.continuity.rotations import KINDS, walk
-from tests.unit.providers import pki
+from tests.kit import pki
 
 ROOTS = [Root(str(order), "", order, "", "ec 256") for order in range(4)]
 

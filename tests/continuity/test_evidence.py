@@ -6,7 +6,7 @@ from tests.continuity.campaign import Outcome, Plan
 from tests.continuity.evidence import evidence_of, page_of
 from tests.continuity.places import BUILT_IN, VAULT_A, VAULT_B, VAULT_GOALS, Goal, Places
 from tests.continuity.rotations import Rotation
-from tests.integration.vault_server import VaultServer
+from tests.kit.vault_server import VaultServer
 
 _MACHINE = Machine("a processor", 2, 8.0, "Linux 6", "ext4", 0.4, {"python": "3.11.7"})
 _ORIGIN = Origin("2030-01-01T00:00:00+00:00", "python -m tests.continuity", 1, "0" * 40, True, _MACHINE)

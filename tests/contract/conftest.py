@@ -26,8 +26,8 @@ from providers.api import (
 from providers.builtin.provider import BuiltinProvider
 from providers.errors import ProviderError
 from providers.vault.provider import VaultProvider
-from tests.integration.vault_server import VaultServer, any_vault
-from tests.unit.providers import pki
+from tests.kit import pki
+from tests.kit.vault_server import VaultServer, any_vault
 
 
 def _no_config() -> Mapping[str, object]:

@@ -13,7 +13,7 @@ from providers.api import CAChain, CrossSignRequest, IntermediateRequest, Issued
 from providers.errors import ChainInvalid, ConfigInvalid, CSRRejected, NotInitialized, NotSupported
 from providers.pki import verify
 from tests.contract.conftest import CA, Bench
-from tests.unit.providers import pki
+from tests.kit import pki
 
 Act = Callable[[Provider], object]
 

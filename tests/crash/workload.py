@@ -30,11 +30,11 @@ from fsm.commands import Command
 from fsm.leaves import RecordLeaves, TidyLedger
 from fsm.state import State
 from tests.crash.volume import MemoryDisk, Operation, Sync, Unlink, Volume
+from tests.kit import samples
 from tests.kit.clock import FakeClock
 from tests.kit.log import EventLog
+from tests.kit.solo import NO_COMPACTION, TIMING, batch, no_op
 from tests.sim.cluster import members_of
-from tests.unit.fsm import samples
-from tests.unit.raft.solo import NO_COMPACTION, TIMING, batch, no_op
 
 DIRECTORY: Final = "data"
 LOG_FILES: Final = ("data/wal", "data/snapshot")

@@ -45,10 +45,9 @@ from tests.fuzz.csr import mutants
 from tests.fuzz.csr.request import der_of
 from tests.fuzz.mutate import mutated
 from tests.fuzz.reasons import csr_reason_of, reason_of
+from tests.kit import pki, samples
+from tests.kit.solo import batch
 from tests.sim.cluster import member, members_of
-from tests.unit.fsm import samples
-from tests.unit.providers import pki
-from tests.unit.raft.solo import batch
 
 _SEGMENT: Final = "data/wal/0000000000000001.wal"
 #: In the first record; every record's checksum is also over the number of its segment.

@@ -36,11 +36,11 @@ from fsm.ca import (
 from fsm.commands import RestoreCA
 from fsm.duties import Duty
 from fsm.leaves import RecordLeaves, TidyLedger
-from tests.integration.cluster_harness import Answer, LocalCluster, Node, Settings, make_csr
 from tests.integration.killer import Desk, Moment, Order, Step
-from tests.integration.vault_server import Refused, VaultServer
+from tests.kit import pki
+from tests.kit.real_cluster import Answer, LocalCluster, Node, Settings, make_csr
+from tests.kit.vault_server import Refused, VaultServer
 from tests.kit.wait import eventually
-from tests.unit.providers import pki
 
 #: Set, every step of every procedure is tried, also where it is the same in several: twice as many.
 ALL_STEPS: Final = "QUORUMCA_ALL_STEPS" in os.environ

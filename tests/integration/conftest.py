@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from tests.integration.cluster_harness import LocalCluster, cluster
+from tests.kit.real_cluster import LocalCluster, cluster
 
 __all__ = ["cluster", "shared_cluster"]
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import aiohttp
 
-from tests.integration.cluster_harness import LocalCluster, Node, make_csr
+from tests.kit.real_cluster import LocalCluster, Node, make_csr
 from tests.kit.wait import eventually
 
 CLIENTS = 8

@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from tests.integration.cluster_harness import Answer, LocalCluster, Node
+from tests.kit.real_cluster import Answer, LocalCluster, Node
 from tests.kit.wait import eventually
 
 PEER = "/v1/operator/raft/peer"

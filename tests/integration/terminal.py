@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from cluster.cli.dev.supervisor import NodeProcess, agent_command
-from tests.integration.cluster_harness import Node
+from tests.kit.real_cluster import Node
 
 _IN_TERMINAL = 'terminal=$1; shift; exec "$@" <>"$terminal"'
 #: Output waits from here on, and whoever writes waits with it.

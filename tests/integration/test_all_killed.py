@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.cluster_harness import LocalCluster
 from tests.integration.load import assert_all_on_record, signing_load
+from tests.kit.real_cluster import LocalCluster
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]
 

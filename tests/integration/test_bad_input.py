@@ -17,9 +17,9 @@ import pytest
 import pytest_asyncio
 from cryptography.hazmat.primitives import serialization
 
-from tests.integration.cluster_harness import LocalCluster, Node, make_csr
 from tests.integration.raw_http import RawAnswer, exchange, request, send_without_end
-from tests.unit.providers import pki
+from tests.kit import pki
+from tests.kit.real_cluster import LocalCluster, Node, make_csr
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 

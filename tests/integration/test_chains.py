@@ -10,8 +10,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.x509.verification import PolicyBuilder, Store
 
-from tests.integration.cluster_harness import LocalCluster, Node
-from tests.unit.providers import pki
+from tests.kit import pki
+from tests.kit.real_cluster import LocalCluster, Node
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 

@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.integration.cluster_harness import Answer, LocalCluster, Node, make_csr
+from tests.kit.real_cluster import Answer, LocalCluster, Node, make_csr
 from tests.kit.wait import eventually
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]

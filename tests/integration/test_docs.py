@@ -19,8 +19,8 @@ from types import MappingProxyType
 import pytest
 
 from tests.integration.test_dev import dev
-from tests.integration.vault_server import bao_binary, running_vault
 from tests.kit.ports import free_port_offset
+from tests.kit.vault_server import bao_binary, running_vault
 
 PROJECT = Path(__file__).parents[2]
 DOCUMENTS = ["README.md", *sorted(str(path.relative_to(PROJECT)) for path in PROJECT.glob("docs/*.md"))]

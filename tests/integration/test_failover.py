@@ -9,8 +9,8 @@ from statistics import median
 
 import pytest
 
-from tests.integration.cluster_harness import LocalCluster, Node
 from tests.integration.load import Load, assert_all_on_record, signing_load
+from tests.kit.real_cluster import LocalCluster, Node
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]
 

@@ -8,7 +8,7 @@ import pytest
 from cryptography import x509
 
 from cluster.client.errors import CommandError
-from tests.integration.cluster_harness import LocalCluster, make_csr
+from tests.kit.real_cluster import LocalCluster, make_csr
 
 pytestmark = pytest.mark.slow
 

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives import serialization
 
 from providers.pki import keys
 from tests.integration.key_search import KeySearch
-from tests.unit.providers import pki
+from tests.kit import pki
 
 KINDS = [("ec", 256), ("ec", 384), ("ec", 521), ("rsa", 2048)]
 

@@ -27,7 +27,7 @@ from tests.integration.ca_procedures import (
     Stage,
 )
 from tests.integration.killer import Moment, Order
-from tests.unit.providers import pki
+from tests.kit import pki
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module"), pki.needs_openssl]
 

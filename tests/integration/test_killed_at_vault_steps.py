@@ -12,8 +12,8 @@ import pytest_asyncio
 from tests.integration.ca_procedures import VAULT, VAULT_BOOTSTRAP, VAULT_PROCEDURES, Procedure, Stage
 from tests.integration.killer import Order
 from tests.integration.test_killed_at_steps import cases
-from tests.integration.vault_server import VaultServer, running_vault
-from tests.unit.providers import pki
+from tests.kit import pki
+from tests.kit.vault_server import VaultServer, running_vault
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module"), pki.needs_openssl]
 

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from benchmarks.load import run_load, sign_plan
-from tests.integration.cluster_harness import LocalCluster, Node, Settings, make_csr
 from tests.integration.load import assert_all_on_record, signing_load
 from tests.integration.peers import (
     JOIN_SECONDS,
@@ -30,6 +29,7 @@ from tests.integration.peers import (
     wait_until_voting,
     wipe,
 )
+from tests.kit.real_cluster import LocalCluster, Node, Settings, make_csr
 from tests.kit.wait import eventually, wait_until
 
 pytestmark = pytest.mark.slow

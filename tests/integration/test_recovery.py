@@ -20,9 +20,9 @@ import pytest
 import pytest_asyncio
 
 from cluster.tls.certificates import Identity, load_ca, new_cert
-from tests.integration.cluster_harness import LocalCluster, Node, make_csr
+from tests.kit import pki
+from tests.kit.real_cluster import LocalCluster, Node, make_csr
 from tests.kit.wait import eventually
-from tests.unit.providers import pki
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module"), pki.needs_openssl]
 

@@ -15,10 +15,10 @@ import pytest
 import pytest_asyncio
 from cryptography import x509
 
-from tests.integration.cluster_harness import Answer, LocalCluster, Node, make_csr
 from tests.integration.raw_http import request as raw_request
+from tests.kit import pki
+from tests.kit.real_cluster import Answer, LocalCluster, Node, make_csr
 from tests.kit.wait import eventually
-from tests.unit.providers import pki
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module"), pki.needs_openssl]
 

@@ -15,10 +15,10 @@ import pytest
 
 from cluster.seal.sources import write_key_file
 from providers.pki import keys
-from tests.integration.cluster_harness import LocalCluster, Node, make_csr
 from tests.integration.key_search import KeySearch, stored_keys
+from tests.kit import pki
+from tests.kit.real_cluster import LocalCluster, Node, make_csr
 from tests.kit.wait import eventually
-from tests.unit.providers import pki
 
 pytestmark = pytest.mark.slow
 

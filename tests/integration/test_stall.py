@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.cluster_harness import LocalCluster, Node, make_csr
 from tests.integration.terminal import INTERRUPT, START_OUTPUT, STOP_OUTPUT, Terminal, started_in_terminal
+from tests.kit.real_cluster import LocalCluster, Node, make_csr
+from tests.kit.tls_files import ENCRYPTED_FORMS, encrypted
 from tests.kit.wait import eventually
-from tests.unit.raft.tls_files import ENCRYPTED_FORMS, encrypted
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]
 

@@ -29,17 +29,9 @@ from providers.errors import ConfigInvalid, ProviderError, ProviderUnavailable, 
 from providers.pki import verify
 from providers.vault.provider import VaultProvider
 from tests.contract.conftest import CA, Bench, Subject
-from tests.integration.vault_server import (
-    Refused,
-    VaultServer,
-    any_vault,
-    named_vault,
-    running_vault,
-    standby_of,
-    write_tls,
-)
+from tests.kit import pki
+from tests.kit.vault_server import Refused, VaultServer, any_vault, named_vault, running_vault, standby_of, write_tls
 from tests.kit.wait import wait_until
-from tests.unit.providers import pki
 
 pytestmark = pytest.mark.slow
 

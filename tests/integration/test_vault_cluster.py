@@ -12,10 +12,10 @@ import aiohttp
 import pytest
 
 from providers.pki import verify
-from tests.integration.cluster_harness import Answer, LocalCluster, Node, make_csr
-from tests.integration.vault_server import Refused, VaultServer, running_vault
+from tests.kit import pki
+from tests.kit.real_cluster import Answer, LocalCluster, Node, make_csr
+from tests.kit.vault_server import Refused, VaultServer, running_vault
 from tests.kit.wait import eventually, until
-from tests.unit.providers import pki
 
 pytestmark = [pytest.mark.slow, pki.needs_openssl]
 

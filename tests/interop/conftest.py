@@ -1,6 +1,6 @@
 """Fixtures for tests with other people's clients."""
 
-from tests.integration.cluster_harness import cluster
 from tests.integration.conftest import shared_cluster
+from tests.kit.real_cluster import cluster
 
 __all__ = ["cluster", "shared_cluster"]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.cluster_harness import LocalCluster
+from tests.kit.real_cluster import LocalCluster
 
 pytestmark = [
     pytest.mark.slow,

@@ -9,7 +9,7 @@ import consul
 import pytest
 from cryptography import x509
 
-from tests.integration.cluster_harness import LocalCluster, Node
+from tests.kit.real_cluster import LocalCluster, Node
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 

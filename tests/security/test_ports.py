@@ -18,7 +18,7 @@ import pytest
 import pytest_asyncio
 
 from cluster.tls.certificates import Identity
-from tests.integration.cluster_harness import LocalCluster, Node, make_csr
+from tests.kit.real_cluster import LocalCluster, Node, make_csr
 from tests.kit.wait import eventually
 from tests.security import attacker
 from tests.security.attacker import Credentials

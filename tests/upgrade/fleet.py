@@ -11,8 +11,8 @@ from typing import Final
 
 import psutil
 
-from tests.integration.cluster_harness import LocalCluster, Node, Settings, without_path
 from tests.integration.peers import events
+from tests.kit.real_cluster import LocalCluster, Node, Settings, without_path
 from tests.kit.wait import eventually
 
 OLD, NEW = "old", "new"

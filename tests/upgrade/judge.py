@@ -14,8 +14,8 @@ from cryptography import x509
 from cryptography.x509.verification import ClientVerifier, PolicyBuilder, Store, VerificationError
 
 from tests.continuity.listing import Api, Listing, Listings, Root
-from tests.integration.cluster_harness import LocalCluster
-from tests.unit.providers import pki
+from tests.kit import pki
+from tests.kit.real_cluster import LocalCluster
 
 _PAUSE_SECONDS: Final = 0.25
 

@@ -7,8 +7,8 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from tests.integration.cluster_harness import LocalCluster, make_csr
 from tests.integration.test_rotation import rotate
+from tests.kit.real_cluster import LocalCluster, make_csr
 from tests.upgrade.judge import Judge
 
 pytestmark = pytest.mark.slow

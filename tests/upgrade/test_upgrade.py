@@ -15,9 +15,9 @@ from typing import Final
 import aiohttp
 import pytest
 
-from tests.integration.cluster_harness import Node
 from tests.integration.load import assert_all_on_record, signing_load
-from tests.unit.providers import pki
+from tests.kit import pki
+from tests.kit.real_cluster import Node
 from tests.upgrade.fleet import Fleet, Release, releases
 from tests.upgrade.judge import Judge
 from tests.upgrade.previous import BUILD_SECONDS, Unavailable, previous_python

@@ -14,7 +14,6 @@ from cryptography.hazmat.primitives import serialization
 
 from cluster.backup import file as backup
 from providers.config.durations import SECOND, parse_duration
-from tests.integration.cluster_harness import LocalCluster, Node, make_csr
 from tests.integration.peers import PEER, voters
 from tests.integration.test_chains import KINDS, assert_is_issued, issue, verify
 from tests.integration.test_rotation import (
@@ -29,9 +28,10 @@ from tests.integration.test_rotation import (
     steer,
     watching,
 )
+from tests.kit import pki
 from tests.kit.ports import free_ports
+from tests.kit.real_cluster import LocalCluster, Node, make_csr
 from tests.kit.wait import eventually
-from tests.unit.providers import pki
 
 SNAPSHOT: Final = "/v1/snapshot"
 SERVERS: Final = "/v1/operator/raft/configuration"

@@ -25,7 +25,7 @@ from tests.fuzz.csr.keys import PrivateKey
 from tests.fuzz.csr.names import LEAF_URIS
 from tests.fuzz.csr.request import Request, read_request, sign
 from tests.fuzz.mutate import mutated
-from tests.unit.providers import pki
+from tests.kit import pki
 
 #: Of all mutants: changed as text.
 _AS_TEXT: Final = 0.1

@@ -6,7 +6,7 @@ from typing import Final
 from tests.fuzz.csr.der import NULL, UTF8, Node, children_of, oid, sequence
 from tests.fuzz.csr.request import Request
 from tests.fuzz.csr.subject import distinguished_name
-from tests.unit.providers import pki
+from tests.kit import pki
 
 _OTHER_NAME, _EMAIL, DNS, _X400, _DIRECTORY, _EDI, _URI, _ADDRESS, _REGISTERED = (
     *(0xA0, 0x81, 0x82, 0xA3, 0xA4, 0xA5),

@@ -31,7 +31,7 @@ from fsm.ca import (
 from fsm.commands import Command, RestoreCA
 from fsm.leaves import LeafKind, LeafRecord, RecordLeaves, TidyLedger
 from fsm.state import Area, State
-from tests.unit.fsm import samples
+from tests.kit import samples
 
 #: A command made from the state that its author sees.
 Author = Callable[[State], Command]

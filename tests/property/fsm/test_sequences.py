@@ -19,8 +19,8 @@ from fsm.ca_rules import broken_invariant
 from fsm.commands import Applied, Command, Rejected
 from fsm.ledger import LedgerQuery, LedgerReader, LedgerRow, LedgerSummary
 from fsm.state import Area, State
+from tests.kit import samples
 from tests.property.fsm.strategies import Author, authors, commands, made_from
-from tests.unit.fsm import samples
 
 INITIAL: list[Command] = [InitSeal(samples.SEAL), InitConfig(samples.config(), samples.provider_state())]
 #: Kinds of commands that are refused unless they were made from the present index.

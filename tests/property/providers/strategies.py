@@ -3,7 +3,7 @@
 from hypothesis import strategies as st
 
 from providers.pki.spiffe import Kind, SpiffeId
-from tests.unit.providers import pki
+from tests.kit import pki
 
 LABEL = st.from_regex(r"[a-z0-9_]([a-z0-9_-]{0,20}[a-z0-9_])?", fullmatch=True)
 DNS_NAMES = st.builds(

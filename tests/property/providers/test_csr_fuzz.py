@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from providers.errors import CSRRejected
 from providers.pki.csr import CheckedCSR, check_csr, check_intermediate_csr
-from tests.unit.providers import pki
+from tests.kit import pki
 
 SEED = 20270115
 MUTATIONS = 6000

@@ -15,8 +15,8 @@ from providers.pki import verify
 from providers.pki.leaf import LeafSigner
 from providers.pki.spiffe import Kind, SpiffeId
 from providers.pki.x509 import Issuer
+from tests.kit import pki
 from tests.property.providers.strategies import ADDRESSES, DNS_NAMES, identities
-from tests.unit.providers import pki
 
 # 2049/2050 is where the form of a time changes (RFC 5280 4.1.2.5).
 YEAR_2050 = 2_524_608_000

@@ -7,7 +7,7 @@ from tests.seeded_bugs.bug import Bug
 _BACKUP: Final = "cluster/backup/file.py"
 _SNAPSHOTS: Final = "cluster/backup/restore.py"
 
-_T_SNAPSHOTS: Final = "tests/unit/cluster_core/test_snapshots.py"
+_T_SNAPSHOTS: Final = "tests/parts/backup/test_restore.py"
 _T_MISSING: Final = f"{_T_SNAPSHOTS}::test_file_with_a_part_missing_is_refused"
 _T_MORE: Final = f"{_T_SNAPSHOTS}::test_file_with_a_part_twice_or_one_more_is_refused"
 _T_LARGE: Final = f"{_T_SNAPSHOTS}::test_parts_that_are_too_large_and_what_follows_the_end_are_refused"

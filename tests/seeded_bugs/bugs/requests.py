@@ -7,8 +7,8 @@ from tests.seeded_bugs.bug import Bug
 _SIGNING: Final = "cluster/signing/pipeline.py"
 _FORWARD: Final = "cluster/rpc/forward.py"
 
-_T_SIGNING: Final = "tests/unit/cluster_core/test_signing.py"
-_T_FORWARD: Final = "tests/unit/cluster_core/test_forward.py"
+_T_SIGNING: Final = "tests/parts/signing/test_pipeline.py"
+_T_FORWARD: Final = "tests/parts/rpc/test_forward.py"
 
 BUGS: Final = (
     Bug(

@@ -6,7 +6,7 @@ from tests.seeded_bugs.bug import Bug
 
 _VERIFY: Final = "providers/pki/verify.py"
 
-_T_VERIFY: Final = "tests/unit/providers/test_verify.py"
+_T_VERIFY: Final = "tests/parts/providers/test_verify.py"
 _T_LEAF: Final = f"{_T_VERIFY}::test_broken_leaf_is_refused"
 _T_CA: Final = f"{_T_VERIFY}::test_broken_intermediate_is_refused"
 _T_ALONE: Final = f"{_T_VERIFY}::test_own_rules_find_an_issuer_that_is_no_ca_without_the_library"

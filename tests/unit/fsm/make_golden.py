@@ -2,7 +2,7 @@
 
 Run it once when a new FORMAT_VERSION is introduced (or a new kind of command), and never to make a failing test pass:
 a golden file stands for the logs and snapshots of clusters that exist. So existing files are never overwritten.
-The files hold what tests/unit/fsm/samples.py had when they were made; what they must load as is kept in
+The files hold what tests/kit/samples.py had when they were made; what they must load as is kept in
 tests/unit/fsm/test_golden.py, version by version.
 """
 
@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from fsm.codec import FORMAT_VERSION, dump_command, dump_state
-from tests.unit.fsm import samples
+from tests.kit import samples
 
 DIRECTORY = Path(__file__).parent / "golden"
 

@@ -10,8 +10,8 @@ from fsm.ca_rules import broken_invariant
 from fsm.commands import Applied, Command, Rejected
 from fsm.leaves import RecordLeaves, TidyLedger
 from fsm.state import State
-from tests.unit.fsm import samples
-from tests.unit.fsm.samples import applied, config, intermediate, provider_state, root, set_roots
+from tests.kit import samples
+from tests.kit.samples import applied, config, intermediate, provider_state, root, set_roots
 
 
 def assert_refused(state: State, command: Command, code: str, text: str = "") -> None:

@@ -11,7 +11,7 @@ from fsm.codec import CodecError
 from fsm.commands import Command
 from fsm.leaves import RecordLeaves
 from fsm.state import State
-from tests.unit.fsm import samples
+from tests.kit import samples
 
 NAMES = sorted(samples.COMMANDS)
 

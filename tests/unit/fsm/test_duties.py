@@ -8,8 +8,8 @@ from fsm.ca import InitSeal, SetProviderState
 from fsm.duties import TIDY_INTERVAL_SECONDS, Duty, DutyPolicy, next_duty, tidy_time
 from fsm.leaves import TidyLedger
 from fsm.state import State
-from tests.unit.fsm import samples
-from tests.unit.fsm.samples import applied, provider_state
+from tests.kit import samples
+from tests.kit.samples import applied, provider_state
 
 POLICY = DutyPolicy(keep_expired_seconds=1000)
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from fsm.codec import dump_command, dump_state, load_command, load_state
-from tests.unit.fsm import make_golden, samples
+from tests.kit import samples
+from tests.unit.fsm import make_golden
 
 V1_COMMANDS = samples.COMMANDS
 V1_STATE = samples.full_state()

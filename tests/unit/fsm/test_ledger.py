@@ -11,8 +11,8 @@ import pytest
 
 from fsm.leaves import LeafKind, LeafRecord
 from fsm.ledger import Ledger, LedgerDamaged, LedgerQuery, LedgerReader, LedgerRow, checkpoint
-from tests.unit.fsm import samples
-from tests.unit.fsm.samples import ISSUER, NOW, OTHER_ISSUER, record
+from tests.kit import samples
+from tests.kit.samples import ISSUER, NOW, OTHER_ISSUER, record
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from fsm.codec import dump_state, load_state
 from fsm.commands import Rejected
 from fsm.duties import Duty, DutyPolicy, Renewal, next_duty, next_time, renewal_time
 from fsm.state import State
-from tests.unit.fsm.samples import DAY, NOW, applied, provider_state, ready, root, rotation
+from tests.kit.samples import DAY, NOW, applied, provider_state, ready, root, rotation
 
 POLICY = DutyPolicy(keep_expired_seconds=10**10)
 

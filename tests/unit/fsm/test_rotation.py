@@ -11,8 +11,8 @@ from fsm.commands import Command, Rejected, RestoreCA
 from fsm.duties import Duty, DutyPolicy, next_duty, prunable
 from fsm.leaves import RecordLeaves
 from fsm.state import State
-from tests.unit.fsm import samples
-from tests.unit.fsm.samples import DAY, NOW, applied, config, outcome, provider_state, ready, root, rotation
+from tests.kit import samples
+from tests.kit.samples import DAY, NOW, applied, config, outcome, provider_state, ready, root, rotation
 
 POLICY = DutyPolicy(keep_expired_seconds=DAY)
 

@@ -10,7 +10,7 @@ from fsm.apply import RULES, apply
 from fsm.commands import Applied, Command
 from fsm.leaves import RecordLeaves, TidyLedger
 from fsm.state import Area, State
-from tests.unit.fsm import samples
+from tests.kit import samples
 
 COMMANDS = set(Command.__args__)
 

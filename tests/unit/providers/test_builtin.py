@@ -12,8 +12,8 @@ from providers.builtin import state as builtin_state
 from providers.builtin.provider import BuiltinProvider
 from providers.errors import ChainInvalid, CSRRejected, NotInitialized, NotSupported
 from providers.pki import verify
-from tests.unit.providers import pki
-from tests.unit.providers.pki import DAY, NOW, YEAR, intent, leaf_request, serial, settings
+from tests.kit import pki
+from tests.kit.pki import DAY, NOW, YEAR, intent, leaf_request, serial, settings
 
 
 def primary(number: int = 1, **config: object) -> BuiltinProvider:

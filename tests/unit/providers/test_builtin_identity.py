@@ -8,8 +8,8 @@ from providers.api import CAChain, ProviderSettings
 from providers.builtin.provider import BuiltinProvider
 from providers.builtin.state import private_key_fits
 from providers.errors import ConfigInvalid
-from tests.unit.providers import pki
-from tests.unit.providers.pki import DAY, NOW, YEAR, intent, settings
+from tests.kit import pki
+from tests.kit.pki import DAY, NOW, YEAR, intent, settings
 
 K1, K2, RSA = pki.key(number=21), pki.key(number=22), pki.key("rsa", 2048, 23)
 R1 = pki.pem(pki.root_certificate(K1, "R1", not_after=NOW + 10 * YEAR))

@@ -17,7 +17,7 @@ from providers.builtin.provider import BuiltinProvider
 from providers.builtin.state import PrimaryState, SecondaryState
 from providers.errors import ConfigInvalid
 from providers.pki.keys import KeyKind
-from tests.unit.providers import pki
+from tests.kit import pki
 
 GOLDEN = json.loads((Path(__file__).parent / "data" / "builtin_state_v1.json").read_text())
 

@@ -6,7 +6,7 @@ from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa
 
 from providers.pki import keys
 from providers.pki.keys import KeyKind, KeyRefused
-from tests.unit.providers import pki
+from tests.kit import pki
 
 KINDS = [KeyKind(*kind) for kind in pki.LEAF_KINDS]
 

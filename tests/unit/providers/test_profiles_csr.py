@@ -14,8 +14,8 @@ from providers.pki import csr as profiles
 from providers.pki.csr import CheckedCSR, check_csr, check_intermediate_csr
 from providers.pki.keys import KeyKind
 from providers.pki.spiffe import Kind, SpiffeId
-from tests.unit.providers import pki
-from tests.unit.providers.pki import POLICY, ROOT_URI, TRUST_DOMAIN, WEB
+from tests.kit import pki
+from tests.kit.pki import POLICY, ROOT_URI, TRUST_DOMAIN, WEB
 
 
 def _refusal(csr: str) -> str:

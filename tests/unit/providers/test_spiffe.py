@@ -4,7 +4,7 @@ import pytest
 
 from providers.pki import spiffe
 from providers.pki.spiffe import Kind, SpiffeError, SpiffeId
-from tests.unit.providers.pki import CLUSTER_ID, ROOT_URI, TRUST_DOMAIN
+from tests.kit.pki import CLUSTER_ID, ROOT_URI, TRUST_DOMAIN
 
 FORMS = [
     (ROOT_URI, SpiffeId(Kind.SIGNING, TRUST_DOMAIN)),

@@ -7,7 +7,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from providers.pki import keys, x509
 from providers.pki.csr import check_csr
 from providers.pki.x509 import Issuer, Validity, at
-from tests.unit.providers import pki
+from tests.kit import pki
 
 
 @pytest.mark.parametrize("text", ["01:2f", "012f", "12F", "01:2F"])

@@ -14,9 +14,9 @@ from cluster.raft.guard import ProtocolBroken
 from cluster.raft.journal import JournalFailed
 from cluster.raft.membership import ChangeKind, MembershipChange
 from cluster.raft.node import Outcome
+from tests.kit.solo import TIMING, Solo, batch, no_op
 from tests.sim.cluster import member, members_of
 from tests.sim.disk import Crash
-from tests.unit.raft.solo import TIMING, Solo, batch, no_op
 
 
 def follower(last: int = 5, commit: int = 1) -> Solo:

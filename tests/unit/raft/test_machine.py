@@ -20,8 +20,8 @@ from fsm.commands import Applied, Command, Rejected
 from fsm.leaves import RecordLeaves, TidyLedger
 from fsm.ledger import LedgerDamaged, LedgerReader, LedgerSummary
 from fsm.state import State
-from tests.unit.fsm import samples
-from tests.unit.fsm.samples import ISSUER, NOW, record
+from tests.kit import samples
+from tests.kit.samples import ISSUER, NOW, record
 
 
 class Machines:

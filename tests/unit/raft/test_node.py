@@ -20,10 +20,10 @@ from cluster.raft.node import (
     Proposal,
 )
 from cluster.raft.snapshot import Snapshot, SnapshotDamaged, SnapshotFile
+from tests.kit.solo import NO_COMPACTION, TIMING, Solo, batch, no_op
 from tests.sim.cluster import member, members_of
 from tests.sim.disk import Crash, SimDisk
 from tests.sim.machine import ListState, encoded
-from tests.unit.raft.solo import NO_COMPACTION, TIMING, Solo, batch, no_op
 
 
 def state_of(*commands: bytes) -> bytes:

@@ -2,8 +2,8 @@
 
 import pytest
 
+from tests.kit.solo import Solo, no_op
 from tests.sim.cluster import members_of
-from tests.unit.raft.solo import Solo, no_op
 
 
 def ask(solo: Solo) -> list[int | None]:

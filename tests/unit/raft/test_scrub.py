@@ -4,8 +4,8 @@ import pytest
 
 from cluster.raft.journal import JournalDamaged, SegmentPart, check_part
 from cluster.raft.membership import Members
+from tests.kit.solo import Solo
 from tests.sim.cluster import members_of
-from tests.unit.raft.solo import Solo
 
 ALONE: Members = members_of("a")
 

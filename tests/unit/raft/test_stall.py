@@ -6,8 +6,8 @@ import pytest
 
 from cluster.raft.stall import LoopWatch, stall_limit
 from tests.kit.clock import FakeClock
+from tests.kit.solo import TIMING, Solo
 from tests.sim.cluster import members_of
-from tests.unit.raft.solo import TIMING, Solo
 
 LIMIT = 1.0
 

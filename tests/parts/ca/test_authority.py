@@ -1,0 +1,144 @@
+"""What a leading node signs with: taken into use, limited, and gone with its leadership."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import pytest
+
+from cluster.base.errors import InternalError, NotLeader, NotReady, RateLimitReached
+from cluster.ca.health import CAHealth
+from cluster.ca.records import ProviderRecord, open_record, seal_record
+from cluster.seal.sources import SealError
+from providers.errors import CSRRejected
+from tests.kit.csrs import serial, service_csr
+from tests.kit.fake_cluster import FakeCluster, Node, bootstrapped, put, running, update
+from tests.kit.wait import until
+
+
+@pytest.fixture
+async def node(cluster: FakeCluster) -> AsyncIterator[Node]:
+    node = Node(cluster, "a")
+    async with running(node):
+        await bootstrapped(node)
+        yield node
+
+
+async def test_provider_record_opens_under_its_own_id_only(node: Node) -> None:
+    record = ProviderRecord({"Token": "s"}, b"state", "{}")
+    sealed = seal_record(node.sealer, "one", "consul", record, is_prepared=True)
+    assert open_record(node.sealer, sealed) == record
+    with pytest.raises(SealError):
+        open_record(node.sealer, replace(sealed, provider_id="two"))
+
+
+async def test_signed_certificate_is_whole(node: Node) -> None:
+    csr = service_csr(node.cluster.state.trust_domain)
+    cert = await node.authority.sign(csr, serial(1), "me")
+    assert cert.serial == int.from_bytes(serial(1), "big")
+    assert (cert.kind, cert.name, cert.index) == ("service", "web", node.cluster.state.index)
+    assert cert.cert_pem.count("BEGIN CERTIFICATE") == 1  # the built-in root signs leaves itself
+    assert cert.not_before < node.clock.now() < cert.not_after
+
+
+async def test_before_the_ca_is_up_the_reason_is_given(cluster: FakeCluster) -> None:
+    node = Node(cluster, "a")
+    cluster.elect("a")
+    with pytest.raises(NotReady, match="unable to sign certificates yet: no root certificate"):
+        await node.authority.sign("x", serial(1), "me")
+    node.health.show(CAHealth(trouble="backend is down"))
+    with pytest.raises(NotReady, match="yet: backend is down"):
+        await node.authority.sign("x", serial(1), "me")
+    node.ledger.close()
+
+
+async def test_rate_limit_holds_and_a_bad_csr_takes_no_token(node: Node) -> None:
+    await put(node, update({"CSRMaxPerSecond": 1}))
+    csr = service_csr(node.cluster.state.trust_domain)
+    with pytest.raises(CSRRejected):
+        await node.authority.sign("rubbish", serial(1), "me")
+    await node.authority.sign(csr, serial(2), "me")
+    with pytest.raises(RateLimitReached):
+        await node.authority.sign(csr, serial(3), "me")
+    with pytest.raises(CSRRejected):
+        await node.authority.sign("rubbish", serial(4), "me")
+
+
+async def test_change_of_something_else_hands_out_no_fresh_tokens(node: Node) -> None:
+    await put(node, update({"CSRMaxPerSecond": 1}))
+    csr = service_csr(node.cluster.state.trust_domain)
+    await node.authority.sign(csr, serial(1), "me")
+    await put(node, update({"CSRMaxPerSecond": 1, "LeafCertTTL": "24h"}))
+    with pytest.raises(RateLimitReached):
+        await node.authority.sign(csr, serial(2), "me")
+    await put(node, update({"CSRMaxPerSecond": 2}))
+    await node.authority.sign(csr, serial(3), "me")
+
+
+async def test_new_leaf_ttl_holds_from_the_next_leaf_on(node: Node) -> None:
+    csr = service_csr(node.cluster.state.trust_domain)
+    await put(node, update({"LeafCertTTL": "1h", "CSRMaxPerSecond": 0}))
+    cert = await node.authority.sign(csr, serial(1), "me")
+    assert cert.not_after - cert.not_before <= 3600
+
+
+async def test_expired_root_signs_nothing(node: Node) -> None:
+    csr = service_csr(node.cluster.state.trust_domain)
+    root = node.cluster.state.active_root
+    assert root is not None
+    node.clock.advance(root.not_after - node.clock.now() + 1)
+    with pytest.raises(InternalError, match=r"^root expired: certificate expired, expiration date: 20\d\d-\d\d-\d\d "):
+        await node.authority.sign(csr, serial(1), "me")
+
+
+async def test_taking_the_same_state_into_use_again_costs_nothing(node: Node) -> None:
+    before = len(node.worker.calls)
+    await node.authority.adopt(node.cluster.state)
+    assert len(node.worker.calls) == before
+
+
+async def test_request_that_waits_while_leadership_ends_is_for_the_next_leader(node: Node) -> None:
+    """The keys are gone from the workers then: not a fault of ours, but "not done, not leader"."""
+    csr = service_csr(node.cluster.state.trust_domain)
+    await put(node, update({"CSRMaxPerSecond": 0}))
+    node.worker.held.add("sign_leaves")
+    requests = [asyncio.ensure_future(node.authority.sign(csr, serial(n), "me")) for n in range(4)]
+    await until(lambda: node.worker.calls.count("sign_leaves") == 2)
+    node.cluster.elect("b")
+    await until(lambda: not node.worker.keys)
+    node.worker.gate.set()
+    outcomes = await asyncio.gather(*requests, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [NotLeader] * 4
+
+
+async def test_new_leader_is_waited_for_until_it_can_sign_or_says_why_not(cluster: FakeCluster) -> None:
+    node = Node(cluster, "a")
+    waiting = asyncio.ensure_future(node.authority.settled(10))
+    async with running(node):
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        await bootstrapped(node)
+        await waiting
+    other = Node(cluster, "b")
+    waiting = asyncio.ensure_future(other.authority.settled(10))
+    await asyncio.sleep(0)
+    other.health.show(CAHealth(trouble="backend is down"))
+    await waiting
+    other.ledger.close()
+
+
+async def test_wait_for_a_new_leader_ends_when_its_leadership_does(cluster: FakeCluster) -> None:
+    node = Node(cluster, "a")
+    waiting = asyncio.ensure_future(node.authority.settled(30))
+    await asyncio.sleep(0)
+    await node.authority.drop()
+    async with asyncio.timeout(5):
+        await waiting
+    node.ledger.close()
+
+
+async def test_wait_for_a_new_leader_is_bounded(cluster: FakeCluster) -> None:
+    node = Node(cluster, "a")
+    async with asyncio.timeout(5):
+        await node.authority.settled(0.01)
+    node.ledger.close()

@@ -1,0 +1,306 @@
+"""What is found wrong with a node's files, one broken thing at a time; and that looking changes nothing."""
+
+import fcntl
+import hashlib
+import os
+import shutil
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.cli.dev.local_cluster import LocalNode, make_node, make_shared
+from cluster.doctor.data_dir import is_in_use
+from cluster.doctor.findings import Finding, Severity, ranked
+from cluster.doctor.node import check_node
+from cluster.raft.disk import RealDisk
+from cluster.raft.journal import Journal
+from cluster.raft.snapshot import Snapshot, SnapshotFile
+from cluster.seal.node_file import NodeFile
+from cluster.seal.sealer import Sealer
+from cluster.seal.sources import FileKey, write_key_file
+from cluster.tls.certificates import Identity, load_ca, new_ca, new_cert
+from fsm.codec import dump_state
+from fsm.ledger import Ledger
+from fsm.state import State
+from tests.kit import samples, tls_files
+from tests.kit.ports import free_ports
+
+NOW = datetime.now(UTC).replace(microsecond=0)
+DAY = timedelta(days=1)
+HOUR = timedelta(hours=1)  # the files are made while the test runs
+
+Break = Callable[["NodeFiles"], object]
+
+
+class NodeFiles:
+    """One node as it stopped, with everything that a data directory can hold."""
+
+    def __init__(self, root: Path) -> None:
+        make_shared(root)
+        http, rpc, raft = (f"127.0.0.1:{port}" for port in free_ports(3))
+        self.root = root
+        self.local = LocalNode("ca-1", root / "ca-1", http, rpc, raft)
+        make_node(root, self.local, [self.local], {"limits": {"disk_alarm_mb": 1}})
+        self.data = self.local.data_dir
+        sealer = Sealer(FileKey(self.data / "seal.key"))
+        seal = sealer.new_data_key()
+        sealer.unlock(seal)
+        NodeFile(self.data).write({"node_name": "ca-1", "datacenter": "dc1", "seal": sealer.node_facts()})
+        self._write_log(seal)
+        self._write_ledger()
+
+    def _write_log(self, seal: Any) -> None:
+        disk = RealDisk(sync=lambda _fd: None)
+        journal = Journal(disk, str(self.data / "wal"))
+        for index in range(1, 30):
+            journal.append(bytes(100), index, 1)
+        journal.sync()
+        journal.compact_to(10)
+        journal.close()
+        state = dump_state(State(seal=seal))
+        SnapshotFile(disk, str(self.data / "snapshot")).save(Snapshot(12, 1, (), state))
+
+    def _write_ledger(self) -> None:
+        ledger = Ledger(str(self.data / "ledger.db"))
+        ledger.add(12, 1, samples.ISSUER, [samples.record(number) for number in range(1, 50)])
+        ledger.commit(12)
+        ledger.close()
+
+    @property
+    def cert(self) -> Path:
+        return self.local.directory / "cert.pem"
+
+    @property
+    def key(self) -> Path:
+        return self.local.directory / "key.pem"
+
+    @property
+    def ca(self) -> Path:
+        return self.root / "tls" / "consul-agent-ca.pem"
+
+    def edit_config(self, old: str, new: str) -> None:
+        text = self.local.config.read_text()
+        assert old in text
+        self.local.config.write_text(text.replace(old, new))
+
+    def new_certificate(self, start: datetime = NOW, days: int = 100, node: str = "ca-1", role: str = "server") -> None:
+        ca_key = self.ca.with_name("consul-agent-ca-key.pem").read_text()
+        issuer = load_ca(self.ca.read_text(), ca_key, NOW)
+        pair = new_cert(issuer, Identity(role, node=node), start, days)
+        self.cert.write_text(pair.cert_pem)
+        self.key.write_text(pair.key_pem)
+
+    def new_ca(self, start: datetime = NOW, days: int = 100) -> None:
+        self.ca.write_text(new_ca(start, days).cert_pem)
+
+    def flip(self, path: Path, offset: int) -> None:
+        data = bytearray(path.read_bytes())
+        data[offset] ^= 0xFF
+        path.write_bytes(data)
+
+    @property
+    def segment(self) -> Path:
+        return sorted((self.data / "wal").glob("*.wal"))[0]
+
+    def found(self) -> list[Finding]:
+        return ranked(check_node(self.local.config, NOW + HOUR))
+
+    def content(self) -> dict[str, tuple[str, int]]:
+        """Every file below, by digest and time of its last change."""
+        return {
+            str(path): (hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_mtime_ns)
+            for path in sorted(self.root.rglob("*"))
+            if path.is_file()
+        }
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> NodeFiles:
+    return NodeFiles(tmp_path)
+
+
+@contextmanager
+def running(node: NodeFiles) -> Iterator[None]:
+    fd = os.open(node.data / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        os.close(fd)
+
+
+def test_nothing_is_wrong_with_a_sound_node(node: NodeFiles) -> None:
+    assert node.found() == []
+
+
+def with_expired_ca(node: NodeFiles) -> None:
+    """And a certificate of it that has not."""
+    pair = new_ca(NOW - 100 * DAY, 99)
+    issuer = load_ca(pair.cert_pem, pair.key_pem, NOW - 50 * DAY)
+    node.ca.write_text(pair.cert_pem)
+    made = new_cert(issuer, Identity("server", node="ca-1"), NOW - 50 * DAY, 40)
+    node.cert.write_text(made.cert_pem)
+    node.key.write_text(made.key_pem)
+
+
+def wrong_seal_key(node: NodeFiles) -> None:
+    (node.data / "seal.key").unlink()
+    write_key_file(node.data / "seal.key")
+
+
+def foreign_seal_in_the_snapshot(node: NodeFiles) -> None:
+    """The one of node.json is right."""
+    write_key_file(node.root / "other.key")
+    other = Sealer(FileKey(node.root / "other.key")).new_data_key()
+    disk = RealDisk(sync=lambda _fd: None)
+    SnapshotFile(disk, str(node.data / "snapshot")).save(Snapshot(12, 1, (), dump_state(State(seal=other))))
+
+
+def log_that_begins_too_late(node: NodeFiles) -> None:
+    (node.data / "snapshot").unlink()
+
+
+def one_row_of_the_ledger(node: NodeFiles) -> None:
+    path = node.data / "ledger.db"
+    node.flip(path, path.read_bytes().rindex(samples.record(20).public_key_sha256))
+
+
+BROKEN: dict[str, tuple[Break, set[str]]] = {
+    "config": (lambda n: n.edit_config("[http]", "[htp]"), {"config"}),
+    "config-file": (lambda n: n.local.config.unlink(), {"config"}),
+    "no-certificate": (lambda n: n.cert.unlink(), {"tls-missing"}),
+    "no-key": (lambda n: n.key.unlink(), {"tls-missing"}),
+    "no-ca": (lambda n: n.ca.unlink(), {"tls-missing"}),
+    "certificate-no-pem": (lambda n: n.cert.write_text("text"), {"tls-unreadable"}),
+    "key-no-pem": (lambda n: n.key.write_text("text"), {"tls-unreadable"}),
+    "key-encrypted": (
+        lambda n: n.key.write_bytes(tls_files.encrypted(n.key.read_bytes(), "pkcs8")),
+        {"tls-key-encrypted"},
+    ),
+    "ca-no-pem": (lambda n: n.ca.write_text("text"), {"tls-unreadable"}),
+    "other-key": (
+        lambda n: shutil.copy(n.ca.with_name("consul-agent-ca-key.pem"), n.key),
+        {"tls-key-mismatch"},
+    ),
+    "open-key": (lambda n: n.key.chmod(0o604), {"key-exposed"}),
+    "other-name": (lambda n: n.new_certificate(node="ca-2"), {"tls-name"}),
+    "client-certificate": (lambda n: n.new_certificate(role="cli", node=""), {"tls-name"}),
+    "expired": (lambda n: n.new_certificate(NOW - 100 * DAY, 99), {"tls-expired"}),
+    "soon": (lambda n: n.new_certificate(NOW - 81 * DAY, 100), {"tls-expires-soon"}),
+    "future": (lambda n: n.new_certificate(NOW + DAY), {"tls-not-valid-yet"}),
+    "other-ca": (lambda n: n.new_ca(), {"tls-untrusted"}),
+    "expired-ca": (with_expired_ca, {"tls-ca-expired", "tls-expired"}),
+    "no-seal": (lambda n: (n.data / "seal.key").unlink(), {"seal"}),
+    "wrong-seal": (wrong_seal_key, {"seal"}),
+    "foreign-seal": (foreign_seal_in_the_snapshot, {"seal"}),
+    "open-seal": (lambda n: (n.data / "seal.key").chmod(0o640), {"key-exposed"}),
+    "node-file": (lambda n: (n.data / "node.json").write_text("{"), {"node-file-damaged"}),
+    "other-node": (lambda n: n.edit_config('node_name = "ca-1"', 'node_name = "ca-2"'), {"other-nodes-data"}),
+    "journal": (lambda n: n.flip(n.segment, 400), {"journal-damaged"}),
+    "manifest": (lambda n: (n.data / "wal" / "manifest").unlink(), {"journal-damaged"}),
+    "no-journal": (lambda n: shutil.rmtree(n.data / "wal"), {"log-missing"}),
+    "snapshot": (lambda n: n.flip(n.data / "snapshot", 30), {"snapshot-damaged"}),
+    "no-snapshot": (log_that_begins_too_late, {"journal-damaged"}),
+    "ledger": (one_row_of_the_ledger, {"ledger-damaged"}),
+    "ledger-head": (lambda n: n.flip(n.data / "ledger.db", 3), {"ledger-damaged"}),
+    "no-ledger": (lambda n: (n.data / "ledger.db").unlink(), {"ledger-missing"}),
+    "disk": (lambda n: n.edit_config("disk_alarm_mb = 1", "disk_alarm_mb = 1000000"), {"disk-low"}),
+    "address": (
+        lambda n: n.edit_config(f'[raft]\naddress = "{n.local.raft}"', '[raft]\naddress = "203.0.113.1:8300"'),
+        {"port-in-use", "address-differs"},
+    ),
+    "name": (
+        lambda n: n.edit_config(f'[rpc]\naddress = "{n.local.rpc}"', '[rpc]\naddress = "no.such.host.invalid:8400"'),
+        {"port-in-use", "address-differs"},
+    ),
+    "http-tls": (
+        lambda n: n.edit_config("[http]", '[http]\ntls_cert = "/no/cert"\ntls_key = "/no/key"'),
+        {"tls-missing"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_each_broken_thing_is_named_and_nothing_is_changed(node: NodeFiles, name: str) -> None:
+    do, expected = BROKEN[name]
+    do(node)
+    before = node.content()
+    findings = node.found()
+    codes = {finding.code for finding in findings if finding.severity is not Severity.NOTE}
+    if name == "other-node":  # of another name than its certificate and the list of servers
+        codes -= {"tls-name"}
+    assert expected <= codes <= expected | ({"tls-untrusted"} if name == "ca-no-pem" else set()), findings
+    assert all(all((finding.what, finding.why, finding.next)) for finding in findings)
+    assert node.content() == before
+
+
+@pytest.mark.parametrize("key", ["http", "rpc", "raft"])
+def test_port_that_something_else_has(node: NodeFiles, key: str) -> None:
+    host, _, port = getattr(node.local, key).rpartition(":")
+    with socket.create_server((host, int(port))):
+        (finding,) = node.found()
+    assert (finding.code, finding.subject) == ("port-in-use", getattr(node.local, key))
+    assert f"sport = :{port}" in finding.next
+
+
+def test_node_that_runs_has_its_ports_for_itself(node: NodeFiles) -> None:
+    host, _, port = node.local.http.rpartition(":")
+    one_row_of_the_ledger(node)  # its own look-out: read from outside, it would seem damaged when it is not
+    with running(node), socket.create_server((host, int(port))):
+        assert is_in_use(node.data)
+        (finding,) = node.found()
+    assert (finding.severity, finding.code) == (Severity.NOTE, "node-runs")
+    assert not is_in_use(node.data)
+
+
+def test_log_that_is_being_written_is_not_damaged(node: NodeFiles) -> None:
+    """What a torn write, or one under way, leaves at the end."""
+    newest = sorted((node.data / "wal").glob("*.wal"))[-1]
+    with newest.open("ab") as file:
+        file.write(newest.read_bytes()[:7])
+    before = node.content()
+    assert node.found() == []
+    assert node.content() == before
+
+
+def test_ledger_with_a_write_ahead_log_is_read_with_it(node: NodeFiles) -> None:
+    """As a node that was killed leaves it."""
+    ledger = Ledger(str(node.data / "ledger.db"))
+    ledger.add(13, 50, samples.ISSUER, [samples.record(50)])
+    ledger.commit(13)
+    saved = {name: (node.data / name).read_bytes() for name in ("ledger.db", "ledger.db-wal")}
+    ledger.close()
+    for name, data in saved.items():
+        (node.data / name).write_bytes(data)
+    before = node.content()
+    assert node.found() == []
+    assert node.content() == before
+    node.flip(node.data / "ledger.db", 3)
+    assert [finding.code for finding in node.found()] == ["ledger-damaged"]
+
+
+def test_data_that_cannot_be_read_is_said_once(node: NodeFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cluster.doctor.data_dir.os.access", lambda *_: False)
+    (finding,) = node.found()
+    assert (finding.severity, finding.code) == (Severity.CRITICAL, "data-dir-closed")
+
+
+def test_new_node_has_only_notes(node: NodeFiles) -> None:
+    shutil.rmtree(node.data)
+    codes = [(finding.severity, finding.code) for finding in node.found()]
+    assert codes == [(Severity.CRITICAL, "seal"), (Severity.NOTE, "data-dir-new")]
+    node.data.mkdir()
+    shutil.copy(node.root / "seal.key", node.data)
+    assert node.found() == []
+
+
+def test_node_that_is_no_founder_is_told_how_to_join(node: NodeFiles) -> None:
+    node.edit_config('name = "ca-1"\nraft', 'name = "ca-9"\nraft')
+    (finding,) = node.found()
+    assert (finding.severity, finding.code) == (Severity.NOTE, "not-a-founder")
+    assert f"add-peer -id ca-1 -address {node.local.raft} -rpc {node.local.rpc}" in finding.next

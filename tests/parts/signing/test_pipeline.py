@@ -1,0 +1,319 @@
+"""The signing pipeline on a leader whose CA is up: batches, records before answers, repetitions, limits."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from cluster.base.errors import AnswerLost, CommitUnknown, InternalError, NotLeader, Overloaded, RateLimitReached
+from cluster.signing.limits import SigningLimiter
+from cluster.signing.pipeline import MAX_BATCH, SignedLeaf, SigningContext, SigningPipeline
+from fsm.commands import Rejected
+from fsm.leaves import RecordLeaves
+from fsm.ledger import LedgerRow
+from providers.errors import CSRRejected, ProviderUnavailable
+from providers.pki.x509 import load_cert
+from tests.kit.clock import FakeClock
+from tests.kit.csrs import serial, service_csr
+from tests.kit.fake_cluster import FakeCluster, Fate, Node, bootstrapped, put, running, update
+from tests.kit.wait import until
+
+
+@pytest.fixture
+async def node(cluster: FakeCluster) -> AsyncIterator[Node]:
+    node = Node(cluster, "a")
+    async with running(node):
+        await bootstrapped(node)
+        yield node
+
+
+def context_of(node: Node) -> SigningContext:
+    assert node.authority._signing is not None
+    return node.authority._signing.context
+
+
+async def sign(node: Node, number: int, csr_pem: str | None = None) -> SignedLeaf:
+    csr_pem = csr_pem or service_csr(node.cluster.state.trust_domain)
+    return await node.parts.pipeline.sign(context_of(node), csr_pem, serial(number), "token:web")
+
+
+def records(node: Node) -> list[RecordLeaves]:
+    return [command for command in node.cluster.committed if isinstance(command, RecordLeaves)]
+
+
+async def find(node: Node, number: int) -> LedgerRow:
+    row = await node.ledger.call(lambda reader: reader.find(serial(number)))
+    assert row is not None
+    return row
+
+
+async def test_certificate_is_the_one_on_record(node: Node) -> None:
+    signed = await sign(node, 1)
+    row = await find(node, 1)
+    cert = load_cert(signed.leaf.cert_pem)
+    assert cert.serial_number == signed.leaf.serial == int.from_bytes(serial(1), "big")
+    assert row.index == signed.index == node.cluster.state.index
+    assert (row.record.name, row.record.requested_by, row.record.request_id) == ("web", "token:web", b"")
+    assert row.record.spiffe_id == signed.leaf.spiffe_id
+    assert row.record.not_after == signed.leaf.not_after
+    assert row.issuer_key_id == signed.leaf.issuer_key_id
+
+
+async def test_nothing_leaves_before_its_record_is_committed(node: Node) -> None:
+    node.cluster.held.add(RecordLeaves)
+    request = asyncio.ensure_future(sign(node, 1))
+    await until(lambda: isinstance(node.cluster.proposed[-1], RecordLeaves))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert not request.done()
+    node.cluster.gate.set()
+    assert (await request).index == node.cluster.state.index
+
+
+async def test_next_batch_is_signed_while_the_one_before_is_committed(node: Node) -> None:
+    node.cluster.held.add(RecordLeaves)
+    first = asyncio.ensure_future(sign(node, 1))
+    await until(lambda: isinstance(node.cluster.proposed[-1], RecordLeaves))
+    second = asyncio.ensure_future(sign(node, 2))
+    await until(lambda: len([c for c in node.cluster.proposed if isinstance(c, RecordLeaves)]) == 2)
+    assert not first.done()
+    node.cluster.gate.set()
+    await asyncio.gather(first, second)
+
+
+async def test_requests_that_wait_go_together_and_each_gets_its_own(node: Node) -> None:
+    node.worker.held.add("sign_leaves")
+    csrs = {number: service_csr(node.cluster.state.trust_domain, f"s{number}") for number in range(80)}
+    requests = [asyncio.ensure_future(sign(node, number, csr)) for number, csr in csrs.items()]
+    await until(lambda: node.worker.calls.count("sign_leaves") == 2)
+    node.worker.gate.set()
+    signed = await asyncio.gather(*requests)
+    assert [answer.leaf.name for answer in signed] == [f"s{number}" for number in csrs]
+    assert len({answer.index for answer in signed}) == len(csrs)
+    sizes = [len(command.records) for command in records(node)]
+    assert sum(sizes) == len(csrs)
+    # One batch for each that could begin at once, and the rest as large as may be.
+    assert sizes == [1, 1, MAX_BATCH, MAX_BATCH, 80 - 2 - 2 * MAX_BATCH]
+    for number, answer in enumerate(signed):
+        assert (await find(node, number)).index == answer.index
+
+
+async def test_bad_csr_spoils_no_other_of_its_batch(node: Node) -> None:
+    node.worker.held.add("sign_leaves")
+    fillers = [asyncio.ensure_future(sign(node, number)) for number in (1, 2)]
+    bad = asyncio.ensure_future(sign(node, 3, "no CSR"))
+    good = asyncio.ensure_future(sign(node, 4))
+    await until(lambda: node.worker.calls.count("sign_leaves") == 2)
+    node.worker.gate.set()
+    with pytest.raises(CSRRejected):
+        await bad
+    await asyncio.gather(good, *fillers)
+    assert [len(command.records) for command in records(node)] == [1, 1, 1]
+
+
+async def test_batches_never_mix_what_is_signed_with(node: Node) -> None:
+    node.worker.held.add("sign_leaves")
+    fillers = [asyncio.ensure_future(sign(node, number)) for number in (1, 2)]
+    old = context_of(node)
+    new = SigningContext(old.provider_key, old.provider, old.trust_domain, old.datacenter)
+    csr = service_csr(old.trust_domain)
+    others = [
+        asyncio.ensure_future(node.parts.pipeline.sign(context, csr, serial(number), ""))
+        for number, context in ((3, old), (4, new), (5, new))
+    ]
+    await until(lambda: node.worker.calls.count("sign_leaves") == 2)
+    node.worker.gate.set()
+    await asyncio.gather(*fillers, *others)
+    assert [len(command.records) for command in records(node)] == [1, 1, 1, 2]
+
+
+async def test_full_queue_refuses_at_once_and_recovers(node: Node) -> None:
+    pipeline = SigningPipeline(
+        node.pool, node.replica.real, lambda _: _nothing(), node.clock, node.log, node.metrics, queue_length=2
+    )
+    node.worker.held.add("sign_leaves")
+    csr = service_csr(node.cluster.state.trust_domain)
+    requests = [asyncio.ensure_future(pipeline.sign(context_of(node), csr, serial(n), "")) for n in (1, 2)]
+    await until(lambda: node.worker.calls.count("sign_leaves") == 2)
+    with pytest.raises(Overloaded):
+        await pipeline.sign(context_of(node), csr, serial(3), "")
+    node.worker.gate.set()
+    await asyncio.gather(*requests)
+    assert (await pipeline.sign(context_of(node), csr, serial(3), "")).leaf.name == "web"
+
+
+async def _nothing() -> None:
+    return None
+
+
+async def test_worker_that_fails_fails_the_batch_and_records_nothing(node: Node) -> None:
+    node.worker.failures["sign_leaves"] = ProviderUnavailable("the signing process ended")
+    with pytest.raises(ProviderUnavailable):
+        await sign(node, 1)
+    assert records(node) == []
+    node.worker.failures.clear()
+    await sign(node, 1)
+
+
+async def test_lost_leadership_is_told_apart_from_an_unknown_outcome(node: Node) -> None:
+    csr, context = service_csr(node.cluster.state.trust_domain), context_of(node)
+    node.cluster.on_propose = lambda _: Fate.UNKNOWN
+    with pytest.raises(CommitUnknown):
+        await sign(node, 1, csr)
+    node.worker.held.add("sign_leaves")
+    request = asyncio.ensure_future(node.parts.pipeline.sign(context, csr, serial(2), ""))
+    await until(lambda: node.worker.calls.count("sign_leaves") == 2)
+    node.replica.leadership = node.cluster.replicas["b"].leadership
+    node.worker.gate.set()
+    with pytest.raises(NotLeader):
+        await request
+
+
+# -- the same request again
+
+
+async def test_repeated_request_is_answered_with_the_certificate_on_record(node: Node) -> None:
+    csr = service_csr(node.cluster.state.trust_domain)
+    first = await sign(node, 1, csr)
+    node.clock.advance(90)
+    again = await sign(node, 1, csr)
+    assert again.index == first.index
+    assert node.cluster.machine.ledger_summary.count == 1
+    one, other = load_cert(first.leaf.cert_pem), load_cert(again.leaf.cert_pem)
+    assert one.tbs_certificate_bytes == other.tbs_certificate_bytes
+
+
+async def test_request_sent_twice_at_the_same_time_gets_one_certificate(node: Node) -> None:
+    csr = service_csr(node.cluster.state.trust_domain)
+    node.worker.held.add("sign_leaves")
+    requests = [asyncio.ensure_future(sign(node, number, csr)) for number in (1, 1, 1, 1, 2)]
+    await until(lambda: node.worker.calls.count("sign_leaves") == 2)
+    node.worker.gate.set()
+    answers = await asyncio.gather(*requests)
+    assert len({answer.index for answer in answers[:4]}) == 1
+    assert answers[4].index != answers[0].index
+    assert node.cluster.machine.ledger_summary.count == 2
+
+
+async def test_repetition_with_another_csr_is_not_answered(node: Node) -> None:
+    await sign(node, 1)
+    with pytest.raises(AnswerLost, match=f"recorded with serial {serial(1).hex()}"):
+        await sign(node, 1)
+    assert node.cluster.machine.ledger_summary.count == 1
+
+
+async def test_repetition_under_another_configuration_is_not_answered(node: Node) -> None:
+    csr = service_csr(node.cluster.state.trust_domain)
+    await sign(node, 1, csr)
+    await put(node, update({"LeafCertTTL": "24h"}))
+    with pytest.raises(AnswerLost):
+        await sign(node, 1, csr)
+
+
+async def test_repetition_that_cannot_be_signed_again_is_lost_not_failed(node: Node) -> None:
+    """It is on record: an error that means "not done" would be wrong."""
+    csr = service_csr(node.cluster.state.trust_domain)
+    await sign(node, 1, csr)
+    node.cluster.held.add(RecordLeaves)
+    request = asyncio.ensure_future(sign(node, 1, csr))
+    await until(lambda: len([c for c in node.cluster.proposed if isinstance(c, RecordLeaves)]) == 2)
+    node.worker.failures["sign_leaves"] = ProviderUnavailable("the signing process ended")
+    node.cluster.gate.set()
+    with pytest.raises(AnswerLost):
+        await request
+
+
+async def test_every_signature_is_in_the_log_before_and_behind(node: Node) -> None:
+    await sign(node, 1)
+    audit = [(event, fields) for event, fields in node.log.events if fields.get("serial") == serial(1).hex()]
+    assert [event for event, _ in audit] == ["ca.signing", "ca.signed"]
+    assert audit[1][1]["by"] == "token:web"
+    assert audit[1][1]["profile"] == "service"
+
+
+async def test_rejected_record_is_an_error_of_ours(node: Node) -> None:
+    context, csr = context_of(node), service_csr(node.cluster.state.trust_domain)
+
+    class Refusing:
+        async def propose(self, command: object, *, timeout: float) -> object:
+            return Rejected("invariant", "no")
+
+    pipeline = SigningPipeline(
+        node.pool,
+        Refusing(),  # type: ignore[arg-type]
+        lambda _: _nothing(),
+        node.clock,
+        node.log,
+        node.metrics,
+        10,
+    )
+    with pytest.raises(InternalError, match="could not be recorded: no"):
+        await pipeline.sign(context, csr, serial(1), "")
+
+
+# -- limits
+
+
+async def test_rate_limit_lets_one_through_and_the_rest_wait_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cluster.signing.limits._LIMIT_WAIT_SECONDS", 0.05)
+    limiter = SigningLimiter(40, 0, FakeClock())
+    async with limiter:
+        pass
+    async with limiter:  # in 25 ms
+        pass
+    async with limiter:  # in 50 ms
+        pass
+    with pytest.raises(RateLimitReached, match=r"^Rate limit reached, try again later$") as refused:
+        await limiter.__aenter__()
+    assert refused.value.retry_after_seconds == pytest.approx(0.075)
+
+
+async def test_refused_requests_take_no_token_and_time_brings_new_ones() -> None:
+    clock = FakeClock()
+    limiter = SigningLimiter(1, 0, clock)
+    async with limiter:
+        pass
+    for _ in range(3):
+        with pytest.raises(RateLimitReached):
+            await limiter.__aenter__()
+    clock.advance(1)
+    async with limiter:
+        pass
+    clock.advance(100)  # burst 1: an idle time saves nothing up
+    async with limiter:
+        pass
+    with pytest.raises(RateLimitReached):
+        await limiter.__aenter__()
+
+
+async def test_concurrency_limit_counts_only_without_a_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cluster.signing.limits._LIMIT_WAIT_SECONDS", 0.01)
+    limiter = SigningLimiter(0, 2, FakeClock())
+    async with limiter, limiter:
+        with pytest.raises(RateLimitReached):
+            await limiter.__aenter__()
+    async with limiter:
+        pass
+    assert SigningLimiter(1000, 2, FakeClock()).concurrent == 0
+
+
+async def test_slot_is_free_again_behind_an_error() -> None:
+    limiter = SigningLimiter(0, 1, FakeClock())
+    with pytest.raises(ZeroDivisionError):
+        async with limiter:
+            raise ZeroDivisionError
+    async with limiter:
+        pass
+
+
+def test_zero_and_zero_is_no_limit() -> None:
+    assert SigningLimiter(0, 0, FakeClock()).is_off
+    assert not SigningLimiter(50, 0, FakeClock()).is_off
+    assert not SigningLimiter(0, 1, FakeClock()).is_off
+
+
+def test_limits_are_compared_as_they_count() -> None:
+    assert SigningLimiter(50, 3, FakeClock()).has(50, 9)
+    assert SigningLimiter(0, 3, FakeClock()).has(0, 3)
+    assert not SigningLimiter(0, 3, FakeClock()).has(0, 4)
+    assert not SigningLimiter(50, 0, FakeClock()).has(51, 0)

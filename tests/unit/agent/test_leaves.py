@@ -1,0 +1,329 @@
+"""The leaf cache: one request per service, renewal in its window, and what a change of root does."""
+
+import asyncio
+import itertools
+import random
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from cluster.agent.leaves import LeafCache, NewLeaf
+from cluster.api.leaves import IssuedCert, LocalLeaf
+from cluster.base.errors import NoLeader, Overloaded, RateLimitReached
+from fsm.ca import CARoot
+from fsm.state import State
+from providers.errors import CSRRejected
+from providers.pki.x509 import colon_hex, load_cert, subject_key_id
+from tests.kit import pki
+from tests.kit.clock import FakeClock
+from tests.kit.pki import leaf_request
+from tests.unit.providers.test_builtin import chain_of, primary
+
+HOUR = 3600
+TTL = 10 * HOUR
+PROVIDERS = {1: primary(1), 2: primary(2)}
+
+
+def state_with_root(number: int, ca_index: int) -> State:
+    pem = chain_of(PROVIDERS[number]).root_pem
+    key_id = colon_hex(subject_key_id(load_cert(pem)))
+    root = CARoot("id", "n", 1, key_id, key_id, pki.CLUSTER_ID, 0, 1 << 40, pem, (), True, "ec", 256)
+    return State(index=ca_index, ca_index=ca_index, roots=(root,))
+
+
+class Backend:
+    """Roots and signatures; waiting for a change of the roots moves the clock instead."""
+
+    def __init__(self) -> None:
+        self.clock = FakeClock()
+        self.root = 1
+        self.ca_index = 10
+        self.state: State | None = None
+        self.indexes = itertools.count(100)
+        self.issued: list[str] = []
+        self.error: Exception | None = None
+        self.gate: asyncio.Event | None = None
+        self.seconds_a_wait = 1.0
+        self.on_wait: Callable[[], None] = lambda: None
+        self.cache = LeafCache(self.issue, self, self.clock, random.Random(7))
+
+    async def issue(self, service: str, requested_by: str) -> NewLeaf:
+        self.issued.append(service)
+        await asyncio.sleep(0)
+        if self.gate is not None:
+            await self.gate.wait()
+        if self.error is not None:
+            raise self.error
+        number = len(self.issued)
+        signed = PROVIDERS[self.root].sign_leaf(leaf_request(number=number))
+        now = int(self.clock.now())
+        cert = IssuedCert(
+            signed.serial, signed.cert_pem, "service", service, "spiffe://x", now, now + TTL, next(self.indexes)
+        )
+        return NewLeaf(cert, f"key {number}")
+
+    async def current(self) -> State:
+        await asyncio.sleep(0)
+        if self.state is None:
+            self.state = state_with_root(self.root, self.ca_index)
+        return self.state
+
+    async def changed(self, ca_index: int) -> State:
+        await asyncio.sleep(0)
+        self.on_wait()
+        if self.ca_index == ca_index:
+            self.clock.advance(self.seconds_a_wait)
+            raise TimeoutError  # as the cache's own time-out does
+        return await self.current()
+
+    def rotate(self) -> None:
+        self.root = 3 - self.root
+        self.ca_index += 1
+        self.state = None
+
+    async def get(self, service: str = "web", index: int = 0, timeout_seconds: float = 0.0) -> LocalLeaf:
+        return await self.cache.get(service, "me", index, timeout_seconds)
+
+
+@pytest.fixture
+def backend() -> Backend:
+    return Backend()
+
+
+async def test_first_request_is_a_miss_and_the_next_a_hit_with_its_age(backend: Backend) -> None:
+    first = await backend.get()
+    backend.clock.advance(90)
+    second = await backend.get()
+    assert (first.is_hit, first.age_seconds) == (False, 0)
+    assert second == replace(first, is_hit=True, age_seconds=90)
+    assert backend.issued == ["web"]
+
+
+async def test_each_service_has_its_own_leaf(backend: Backend) -> None:
+    web, db = await backend.get("web"), await backend.get("db")
+    assert web.private_key_pem != db.private_key_pem
+    assert len(backend.cache) == 2
+
+
+async def test_requests_at_the_same_time_are_one(backend: Backend) -> None:
+    backend.gate = asyncio.Event()
+    requests = [asyncio.ensure_future(backend.get()) for _ in range(50)]
+    while not backend.issued:
+        await asyncio.sleep(0)
+    backend.gate.set()
+    leaves = await asyncio.gather(*requests)
+    assert backend.issued == ["web"]
+    assert len({leaf.cert.index for leaf in leaves}) == 1
+
+
+async def test_failure_is_shared_by_all_that_waited_for_it(backend: Backend) -> None:
+    """One after the other, each with its own wait for a leader, would keep the last one waiting for minutes."""
+    backend.gate, backend.error = asyncio.Event(), NoLeader("No cluster leader")
+    requests = [asyncio.ensure_future(backend.get()) for _ in range(50)]
+    while not backend.issued:
+        await asyncio.sleep(0)
+    for _ in range(10):
+        await asyncio.sleep(0)
+    backend.gate.set()
+    outcomes = await asyncio.gather(*requests, return_exceptions=True)
+    assert {type(outcome) for outcome in outcomes} == {NoLeader}
+    assert backend.issued == ["web"]
+    backend.error = None
+    assert (await backend.get()).cert.name == "web"
+
+
+async def test_client_that_goes_away_takes_no_other_along(backend: Backend) -> None:
+    backend.gate = asyncio.Event()
+    first, second = asyncio.ensure_future(backend.get()), asyncio.ensure_future(backend.get())
+    while not backend.issued:
+        await asyncio.sleep(0)
+    first.cancel()
+    backend.gate.set()
+    assert (await second).cert.name == "web"
+    assert backend.issued == ["web"]
+
+
+async def test_leaf_is_renewed_at_random_within_its_window() -> None:
+    dues = []
+    for seed in range(40):
+        backend = Backend()
+        backend.cache = LeafCache(backend.issue, backend, backend.clock, random.Random(seed))
+        await backend.get()
+        start = backend.clock.now()
+        while len(backend.issued) == 1:
+            backend.clock.advance(TTL / 100)
+            await backend.get()
+        dues.append((backend.clock.now() - start) / TTL)
+    assert min(dues) >= 0.6
+    assert max(dues) <= 0.91  # found by the hundredth
+    assert max(dues) - min(dues) > 0.2
+
+
+async def test_renewal_brings_a_new_key(backend: Backend) -> None:
+    first = await backend.get()
+    backend.clock.advance(0.95 * TTL)
+    second = await backend.get()
+    assert not second.is_hit
+    assert second.private_key_pem != first.private_key_pem
+    assert second.cert.index > first.cert.index
+
+
+async def test_plain_get_behind_a_change_of_root_is_from_the_new_root_at_once(backend: Backend) -> None:
+    await backend.get()
+    backend.rotate()
+    leaf = await backend.get()
+    assert not leaf.is_hit
+    assert load_cert(leaf.cert.cert_pem).issuer == load_cert(chain_of(PROVIDERS[2]).root_pem).subject
+
+
+@pytest.mark.parametrize("error", [NoLeader("n"), RateLimitReached("r"), CSRRejected("c")], ids=lambda e: str(e))
+async def test_valid_leaf_is_served_while_no_other_can_be_had(backend: Backend, error: Exception) -> None:
+    first = await backend.get()
+    backend.error = error
+    backend.clock.advance(0.95 * TTL)
+    assert (await backend.get()).cert == first.cert
+    backend.clock.advance(0.05 * TTL)  # expired now
+    with pytest.raises(type(error)):
+        await backend.get()
+
+
+async def test_first_request_gets_the_error(backend: Backend) -> None:
+    backend.error = RateLimitReached("Rate limit reached, try again later")
+    with pytest.raises(RateLimitReached):
+        await backend.get()
+
+
+# -- watching
+
+
+async def test_watcher_gets_the_same_leaf_when_its_time_is_over(backend: Backend) -> None:
+    first = await backend.get()
+    start = backend.clock.now()
+    leaf = await backend.get(index=first.cert.index, timeout_seconds=60)
+    assert leaf.cert == first.cert
+    assert leaf.is_hit
+    assert backend.clock.now() - start == pytest.approx(60, abs=1)
+
+
+async def test_watcher_of_an_older_leaf_is_answered_at_once(backend: Backend) -> None:
+    first = await backend.get()
+    start = backend.clock.now()
+    assert (await backend.get(index=first.cert.index - 1, timeout_seconds=60)).cert == first.cert
+    assert backend.clock.now() == start
+
+
+async def test_watcher_gets_the_renewed_leaf_when_it_is_due(backend: Backend) -> None:
+    first = await backend.get()
+    backend.seconds_a_wait = 600.0
+    start = backend.clock.now()
+    leaf = await backend.get(index=first.cert.index, timeout_seconds=TTL)
+    assert leaf.cert.index > first.cert.index
+    assert 0.6 * TTL <= backend.clock.now() - start <= 0.9 * TTL + 600
+
+
+async def test_watchers_are_spread_over_half_a_minute_behind_a_change_of_root() -> None:
+    delays = []
+    for seed in range(40):
+        backend = Backend()
+        backend.cache = LeafCache(backend.issue, backend, backend.clock, random.Random(seed))
+        first = await backend.get()
+        backend.rotate()
+        start = backend.clock.now()
+        leaf = await backend.get(index=first.cert.index, timeout_seconds=300)
+        assert leaf.cert.index > first.cert.index
+        delays.append(backend.clock.now() - start)
+    assert max(delays) <= 31
+    assert max(delays) - min(delays) > 20
+
+
+async def test_shorter_watches_in_turn_do_not_put_the_renewal_off(backend: Backend) -> None:
+    first = await backend.get()
+    backend.rotate()
+    start = backend.clock.now()
+    while (leaf := await backend.get(index=first.cert.index, timeout_seconds=2)).cert == first.cert:
+        assert backend.clock.now() - start <= 34
+    assert not leaf.is_hit
+
+
+async def test_watcher_notices_a_change_of_root_while_it_waits(backend: Backend) -> None:
+    first = await backend.get()
+    waits = itertools.count()
+    backend.on_wait = lambda: backend.rotate() if next(waits) == 5 else None
+    start = backend.clock.now()
+    leaf = await backend.get(index=first.cert.index, timeout_seconds=300)
+    assert leaf.cert.index > first.cert.index
+    assert backend.clock.now() - start <= 5 + 31
+
+
+async def test_watcher_that_meets_the_rate_limit_waits_and_tries_again(backend: Backend) -> None:
+    first = await backend.get()
+    backend.rotate()
+    backend.error = RateLimitReached("Rate limit reached, try again later")
+
+    def recover() -> None:
+        if len(backend.issued) == 3:
+            backend.error = None
+
+    backend.on_wait = recover
+    leaf = await backend.get(index=first.cert.index, timeout_seconds=300)
+    assert leaf.cert.index > first.cert.index
+    assert len(backend.issued) == 4
+
+
+async def test_other_errors_end_a_watch_at_once(backend: Backend) -> None:
+    first = await backend.get()
+    backend.rotate()
+    backend.error = NoLeader("No cluster leader")
+    start = backend.clock.now()
+    with pytest.raises(NoLeader):
+        await backend.get(index=first.cert.index, timeout_seconds=300)
+    assert backend.clock.now() - start <= 31
+
+
+async def test_watcher_gets_what_a_plain_get_has_renewed(backend: Backend) -> None:
+    first = await backend.get()
+    backend.rotate()
+    second = await backend.get()
+    third = await backend.get(index=first.cert.index, timeout_seconds=300)
+    assert third.cert == second.cert
+    assert len(backend.issued) == 2
+
+
+async def test_watch_with_an_index_of_nothing_yet_gets_the_first_leaf(backend: Backend) -> None:
+    assert not (await backend.get(index=5000, timeout_seconds=60)).is_hit
+
+
+# -- bounds
+
+
+async def test_cache_is_bounded_and_drops_what_was_used_longest_ago(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cluster.agent.leaves._MAX_SERVICES", 3)
+    for service in ("a", "b", "c", "a", "d"):
+        await backend.get(service)
+    assert len(backend.cache) == 3
+    assert (await backend.get("a")).is_hit
+    assert not (await backend.get("b")).is_hit
+
+
+async def test_leaf_nobody_asked_for_in_three_days_is_dropped(backend: Backend) -> None:
+    await backend.get("old")
+    backend.clock.advance(72 * HOUR + 1)
+    await backend.get("new")
+    assert len(backend.cache) == 1
+
+
+async def test_cache_full_of_requests_under_way_refuses_one_more(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cluster.agent.leaves._MAX_SERVICES", 2)
+    backend.gate = asyncio.Event()
+    requests = [asyncio.ensure_future(backend.get(service)) for service in "ab"]
+    while len(backend.issued) < 2:
+        await asyncio.sleep(0)
+    with pytest.raises(Overloaded, match="holds as many leaves as it can"):
+        await backend.get("c")
+    backend.gate.set()
+    await asyncio.gather(*requests)

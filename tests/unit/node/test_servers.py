@@ -1,0 +1,171 @@
+"""Adding, removing, handing over: what is refused, and in which words."""
+
+import asyncio
+import re
+from collections.abc import Awaitable
+
+import pytest
+
+from cluster.base.errors import BadRequest, ClusterError, NotFound, NotLeader, Refused
+from cluster.node.servers import Membership
+from cluster.raft.membership import Member
+from tests.kit.clock import FakeClock
+from tests.kit.fake_cluster import FakeCluster
+from tests.kit.log import EventLog
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def membership(cluster: FakeCluster, clock: FakeClock) -> Membership:
+    """Of a, which leads."""
+    cluster.elect("a")
+    return Membership(cluster.replicas["a"].real, "a", clock, EventLog())
+
+
+async def assert_refused(work: Awaitable[None], error: type[ClusterError], text: str) -> None:
+    with pytest.raises(error, match=f"^{re.escape(text)}$"):
+        await work
+
+
+async def test_only_the_leader_changes_anything(cluster: FakeCluster, membership: Membership) -> None:
+    cluster.elect("b")
+    for work in (
+        membership.transfer(None),
+        membership.add("d", "h:1", "h:2"),
+        membership.remove("b", None),
+    ):
+        with pytest.raises(NotLeader):
+            await work
+
+
+async def test_new_server_learns_first(cluster: FakeCluster, membership: Membership) -> None:
+    await membership.add("d", "h:1", "h:2")
+    assert cluster.members["d"] == Member("d", "h:1", "h:2", is_voter=False)
+    before = cluster.members
+    await membership.add("d", "h:1", "h:2")  # again, as it is
+    assert cluster.members is before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "text"),
+    [
+        (("D", "h:1", "h:2"), BadRequest, "ID 'D' is not allowed: must be a DNS label: lower-case letters, digits"),
+        (("d", "h", "h:2"), BadRequest, "Address 'h' is not allowed: must be host:port"),
+        (("d", "h:1", ""), BadRequest, "RPC '' is not allowed: must be host:port"),
+        (("d", "h:1", "h:1"), BadRequest, "RPC 'h:1' is not allowed: must be another than Address"),
+        (("b", "h:1", "h:2"), Refused, "ID 'b' is a server already, at 127.0.0.1:2: remove it first"),
+        (("d", "127.0.0.1:2", "h:2"), Refused, "Address '127.0.0.1:2' is an address of the server b: remove it first"),
+        (("d", "h:1", "127.0.0.1:3"), Refused, "RPC '127.0.0.1:3' is an address of the server c: remove it first"),
+    ],
+)
+async def test_server_that_cannot_be_added_is_refused_with_the_reason(
+    cluster: FakeCluster, membership: Membership, arguments: tuple[str, str, str], error: type[ClusterError], text: str
+) -> None:
+    before = cluster.members
+    with pytest.raises(error, match=f"^{re.escape(text)}"):
+        await membership.add(*arguments)
+    assert cluster.members is before
+
+
+async def test_removal_by_name_or_address(cluster: FakeCluster, membership: Membership) -> None:
+    await membership.remove("b", None)
+    await membership.remove(None, "127.0.0.1:3")
+    assert sorted(cluster.members) == ["a"]
+
+
+async def test_of_two_servers_added_at_once_the_later_is_looked_at_behind_the_earlier(
+    cluster: FakeCluster, membership: Membership, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was looked at once, before it waited: two servers could have one address."""
+    monkeypatch.setattr("cluster.node.servers._PAUSE_SECONDS", 0.0)
+    cluster.replicas["a"].membership_refusals = 1  # e's comes first
+    later = asyncio.create_task(membership.add("d", "h:1", "h:2"))
+    await asyncio.sleep(0)
+    await membership.add("e", "h:1", "h:3")
+    await assert_refused(later, Refused, "Address 'h:1' is an address of the server e: remove it first")
+    assert sorted(cluster.members) == ["a", "b", "c", "e"]
+
+
+async def test_server_without_which_there_is_no_quorum_stays(cluster: FakeCluster, membership: Membership) -> None:
+    cluster.replicas["a"].contact_age_seconds = {"c": 5.0}
+    text = "without b the cluster would have no quorum: c cannot be reached; bring it back, or remove it first"
+    await assert_refused(membership.remove("b", None), Refused, text)
+    await membership.remove("c", None)
+    await membership.remove("b", None)
+    assert sorted(cluster.members) == ["a"]
+
+
+async def test_removal_that_cannot_be_is_refused(cluster: FakeCluster, membership: Membership) -> None:
+    await assert_refused(
+        membership.remove("x", None), NotFound, "'x' is no server of this cluster: must be one of a, b, c"
+    )
+    await assert_refused(
+        membership.remove(None, "h:9"), NotFound, "'h:9' is no server of this cluster: must be one of a, b, c"
+    )
+    cluster.members = {"a": cluster.members["a"]}
+    await assert_refused(membership.remove("a", None), Refused, "the only server cannot be removed")
+
+
+async def test_leader_hands_over_before_it_is_removed(cluster: FakeCluster, membership: Membership) -> None:
+    cluster.replicas["a"].can_hand_over = False
+    with pytest.raises(Refused, match="no other voter has caught up"):
+        await membership.remove("a", None)
+    cluster.replicas["a"].can_hand_over = True
+    with pytest.raises(NotLeader):  # the request goes on at the next leader
+        await membership.remove("a", None)
+    assert cluster.leader == "b"
+    assert "a" in cluster.members
+
+
+async def test_change_under_way_is_waited_for_but_not_for_ever(
+    cluster: FakeCluster, clock: FakeClock, membership: Membership, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cluster.node.servers._PAUSE_SECONDS", 0.0)
+    cluster.replicas["a"].membership_refusals = 3
+    await membership.remove("b", None)
+    assert "b" not in cluster.members
+    monkeypatch.setattr("cluster.node.servers._PATIENCE_SECONDS", 0.0)
+    cluster.replicas["a"].membership_refusals = 1
+    with pytest.raises(Refused, match="another change of membership is under way"):
+        await membership.remove("c", None)
+
+
+async def test_transfer_names_what_is_wrong(cluster: FakeCluster, membership: Membership) -> None:
+    await assert_refused(
+        membership.transfer("x"), BadRequest, "id 'x' is no server of this cluster: must be one of a, b, c"
+    )
+    await assert_refused(membership.transfer("a"), Refused, "a leads already")
+    await membership.add("d", "h:1", "h:2")
+    await assert_refused(membership.transfer("d"), Refused, "d does not vote yet: it has not caught up")
+    cluster.replicas["a"].can_hand_over = False
+    await assert_refused(membership.transfer(None), Refused, "no other voter has caught up, so leadership stays here")
+    assert cluster.leader == "a"
+
+
+async def test_health_follows_the_last_contact_and_since_when(
+    cluster: FakeCluster, clock: FakeClock, membership: Membership
+) -> None:
+    replica = cluster.replicas["a"]
+    replica.contact_age_seconds = {"b": 0.05, "c": float("inf")}
+    started = int(clock.now())
+    first = (await membership.info()).servers
+    assert [(server.is_healthy, server.last_contact_ms) for server in first] == [(True, 0), (True, 50), (False, None)]
+    clock.advance(100)
+    replica.contact_age_seconds = {"b": 1.5, "c": float("inf")}
+    second = (await membership.info()).servers
+    assert [server.stable_since - started for server in second] == [0, 100, 0]
+    assert [server.is_healthy for server in second] == [True, False, False]
+
+
+async def test_follower_knows_itself_and_its_leader_only(cluster: FakeCluster, clock: FakeClock) -> None:
+    cluster.elect("a")
+    info = await Membership(cluster.replicas["b"].real, "b", clock, EventLog()).info()
+    assert [(server.is_leader, server.last_contact_ms) for server in info.servers] == [
+        (True, 10),
+        (False, 0),
+        (False, None),
+    ]

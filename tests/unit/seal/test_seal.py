@@ -1,0 +1,242 @@
+"""Sealed keys: what opens where, and that a wrong or missing key stops a node with words that help."""
+
+import base64
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cluster.base.config import NodeConfig, parse_config
+from cluster.seal.node_file import NodeFile
+from cluster.seal.sealer import Sealer
+from cluster.seal.sources import FileKey, Passphrase, SealError, key_source, write_key_file
+from tests.unit.base.test_config import minimal
+
+PASSPHRASE = "correct horse battery"
+
+
+@pytest.fixture
+def key_path(tmp_path: Path) -> Path:
+    write_key_file(tmp_path / "seal.key")
+    return tmp_path / "seal.key"
+
+
+def unlocked(path: Path) -> Sealer:
+    sealer = Sealer(FileKey(path))
+    sealer.unlock(sealer.new_data_key())
+    return sealer
+
+
+def test_secret_opens_under_its_own_name_only(key_path: Path) -> None:
+    sealer = unlocked(key_path)
+    sealed = sealer.seal(b"secret", "provider state 1")
+    assert b"secret" not in sealed
+    assert sealer.open(sealed, "provider state 1") == b"secret"
+    with pytest.raises(SealError, match="the sealed provider state 2 does not open"):
+        sealer.open(sealed, "provider state 2")
+
+
+def test_changed_byte_is_noticed(key_path: Path) -> None:
+    sealer = unlocked(key_path)
+    sealed = bytearray(sealer.seal(b"secret", "x"))
+    sealed[-1] ^= 1
+    with pytest.raises(SealError):
+        sealer.open(bytes(sealed), "x")
+
+
+def test_same_secret_never_seals_to_the_same_bytes(key_path: Path) -> None:
+    sealer = unlocked(key_path)
+    assert sealer.seal(b"secret", "x") != sealer.seal(b"secret", "x")
+
+
+def test_other_node_with_the_same_key_opens_it(key_path: Path) -> None:
+    first, second = Sealer(FileKey(key_path)), Sealer(FileKey(key_path))
+    seal = first.new_data_key()
+    with pytest.raises(SealError, match="no seal yet"):
+        first.seal(b"secret", "x")  # in use only once it has been committed
+    first.unlock(seal)
+    second.unlock(seal)
+    assert second.open(first.seal(b"secret", "x"), "x") == b"secret"
+
+
+def test_each_cluster_has_a_data_key_of_its_own(key_path: Path) -> None:
+    """Also when their seal key is the same, and under a nonce that is not used twice."""
+    sealer = Sealer(FileKey(key_path))
+    ours, theirs = sealer.new_data_key(), sealer.new_data_key()
+    assert ours.wrapped_key[:12] != theirs.wrapped_key[:12]
+    sealed = sealer.opened(ours).seal(b"secret", "x")
+    with pytest.raises(SealError, match="does not open with this cluster's data key"):
+        sealer.opened(theirs).open(sealed, "x")
+
+
+def test_nothing_is_sealed_before_there_is_a_seal(key_path: Path) -> None:
+    with pytest.raises(SealError, match="no seal yet"):
+        Sealer(FileKey(key_path)).seal(b"secret", "x")
+
+
+def test_wrong_key_does_not_unlock_and_names_both(key_path: Path, tmp_path: Path) -> None:
+    seal = Sealer(FileKey(key_path)).new_data_key()
+    write_key_file(tmp_path / "other.key")
+    with pytest.raises(SealError, match=rf"is not the one of this cluster \({seal.kek_id}\).*install"):
+        Sealer(FileKey(tmp_path / "other.key")).unlock(seal)
+
+
+def test_other_source_does_not_unlock_and_says_what_to_set(key_path: Path) -> None:
+    seal = Sealer(FileKey(key_path)).new_data_key()
+    with pytest.raises(SealError, match=r'set seal\.source = "file"'):
+        Sealer(Passphrase(PASSPHRASE)).unlock(seal)
+
+
+def test_passphrase_opens_with_the_clusters_salt() -> None:
+    first = Sealer(Passphrase(PASSPHRASE))
+    seal = first.new_data_key()
+    assert len(seal.salt) == 16
+    first.unlock(seal)
+    second = Sealer(Passphrase(PASSPHRASE))
+    second.unlock(seal)
+    assert second.open(first.seal(b"secret", "x"), "x") == b"secret"
+    with pytest.raises(SealError):
+        Sealer(Passphrase(PASSPHRASE + "!")).unlock(seal)
+
+
+def test_passphrase_is_stretched_with_a_salt_of_each_cluster() -> None:
+    """The value is what version 0.1.0 makes: whatever else comes out, no sealed key of it opens any more."""
+    salt = bytes(range(16))
+    expected = "0544bf8d8dd15c894d51f54589bad74b59be66dc834b9ea4b286764a04a35254"
+    assert Passphrase(PASSPHRASE).key(salt).hex() == expected
+    assert len({Passphrase(PASSPHRASE).new_salt() for _ in range(10)}) == 10
+
+
+def test_short_passphrase_is_refused() -> None:
+    with pytest.raises(SealError, match="at least 12 characters"):
+        Passphrase("too short")
+
+
+def test_key_file_is_private_and_never_replaced(key_path: Path) -> None:
+    assert key_path.stat().st_mode & 0o777 == 0o600
+    before = key_path.read_text()
+    with pytest.raises(FileExistsError):
+        write_key_file(key_path)
+    assert key_path.read_text() == before
+
+
+def test_missing_key_file_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(SealError, match=r"seal key .* is missing: copy it .* `quorumca seal init`"):
+        FileKey(tmp_path / "none").key(b"")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"quorumca-seal-key-1:",
+        b"quorumca-seal-key-1:????",
+        b"quorumca-seal-key-2:" + base64.b64encode(bytes(32)),
+        b"quorumca-seal-key-1:" + base64.b64encode(bytes(31)),
+        b"\xff\xfe",
+    ],
+)
+def test_damaged_key_file_is_told_apart_from_a_key(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "seal.key").write_bytes(content)
+    with pytest.raises(SealError, match="seal key"):
+        FileKey(tmp_path / "seal.key").key(b"")
+
+
+# -- at start
+
+
+def test_node_with_the_key_of_before_starts(key_path: Path) -> None:
+    sealer = unlocked(key_path)
+    Sealer(FileKey(key_path)).check_node(sealer.node_facts())
+
+
+def test_new_node_needs_a_key_too(tmp_path: Path) -> None:
+    with pytest.raises(SealError, match="missing"):
+        Sealer(FileKey(tmp_path / "none")).check_node(None)
+
+
+def test_node_with_another_key_does_not_start(key_path: Path, tmp_path: Path) -> None:
+    facts = unlocked(key_path).node_facts()
+    write_key_file(tmp_path / "other.key")
+    with pytest.raises(SealError, match=r"wrong seal key.*restore the right seal key"):
+        Sealer(FileKey(tmp_path / "other.key")).check_node(facts)
+    with pytest.raises(SealError, match="sealed with source 'file'"):
+        Sealer(Passphrase(PASSPHRASE)).check_node(facts)
+
+
+@pytest.mark.parametrize("facts", [{}, {"source": "file"}, {"source": "file", "kek_id": "x", "salt": "zz"}], ids=str)
+def test_damaged_facts_are_an_error_with_words(key_path: Path, facts: dict[str, str]) -> None:
+    with pytest.raises(SealError, match=r"node\.json"):
+        Sealer(FileKey(key_path)).check_node(facts)
+
+
+def test_facts_hold_no_key(key_path: Path) -> None:
+    sealer = Sealer(FileKey(key_path))
+    assert sealer.node_facts() is None
+    seal = sealer.new_data_key()
+    sealer.unlock(seal)
+    assert sealer.node_facts() == {"source": "file", "kek_id": seal.kek_id, "salt": ""}
+
+
+def test_unlocking_with_the_same_seal_again_reads_no_key(key_path: Path) -> None:
+    sealer = Sealer(FileKey(key_path))
+    seal = sealer.new_data_key()
+    sealer.unlock(seal)
+    os.unlink(key_path)
+    sealer.unlock(replace(seal))
+
+
+# -- node.json
+
+
+def test_node_file_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    file = NodeFile(tmp_path)
+    assert file.read() is None
+    file.write({"node_name": "a", "seal": {"source": "file"}})
+    file.write({"node_name": "b"})
+    assert file.read() == {"node_name": "b"}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["node.json"]
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1]", "7", '["ab"]'])
+def test_damaged_node_file_is_a_value_error(tmp_path: Path, content: str) -> None:
+    (tmp_path / "node.json").write_text(content)
+    with pytest.raises(ValueError):  # noqa: PT011 - json's own, and ours
+        NodeFile(tmp_path).read()
+
+
+# -- where the key comes from
+
+
+def _config(tmp_path: Path, **seal: str) -> NodeConfig:
+    return parse_config(minimal(seal=seal, data_dir=str(tmp_path)), source="t")
+
+
+def test_file_is_in_the_data_directory_unless_told_otherwise(tmp_path: Path, key_path: Path) -> None:
+    expected = FileKey(key_path).key(b"")
+    assert key_source(_config(tmp_path), {}).key(b"") == expected
+    moved = tmp_path / "elsewhere"
+    key_path.rename(moved)
+    assert key_source(_config(tmp_path, key_file=str(moved)), {}).key(b"") == expected
+
+
+def test_passphrase_comes_from_its_file_or_the_environment(tmp_path: Path) -> None:
+    (tmp_path / "pass").write_text(PASSPHRASE + "\n")
+    expected = Passphrase(PASSPHRASE).key(bytes(16))
+    from_file = key_source(_config(tmp_path, source="passphrase", passphrase_file=str(tmp_path / "pass")), {})
+    from_environment = key_source(_config(tmp_path, source="passphrase"), {"QUORUMCA_SEAL_PASSPHRASE": PASSPHRASE})
+    assert from_file.key(bytes(16)) == from_environment.key(bytes(16)) == expected
+
+
+def test_missing_passphrase_says_what_to_set(tmp_path: Path) -> None:
+    with pytest.raises(SealError, match=r"set QUORUMCA_SEAL_PASSPHRASE or seal\.passphrase_file"):
+        key_source(_config(tmp_path, source="passphrase"), {})
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe"])
+def test_passphrase_file_that_cannot_be_read_is_named(tmp_path: Path, content: bytes | None) -> None:
+    if content is not None:
+        (tmp_path / "pass").write_bytes(content)
+    with pytest.raises(SealError, match="passphrase file"):
+        key_source(_config(tmp_path, source="passphrase", passphrase_file=str(tmp_path / "pass")), {})
