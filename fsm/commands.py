@@ -28,7 +28,7 @@ Command = CACommand | LeafCommand | RestoreCA
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """The command took effect. `index` is the state's index behind it.
+    """The command took effect. `index` is the state's index after it.
 
     A `RecordLeaves` of n records takes n indexes; the i-th record has `index - n + 1 + i`. `duplicates` are the
     positions of records that were refused because their serial or request is in the ledger already.

@@ -13,7 +13,7 @@ from fsm.ca import CARoot, Intermediate, Rotation, RotationPhase
 from fsm.state import State
 
 TIDY_INTERVAL_SECONDS: Final = 3600
-AUTO_ROTATE_AGAIN_SECONDS: Final = 3600  # behind a rotation that was given up
+AUTO_ROTATE_AGAIN_SECONDS: Final = 3600  # after a rotation that was given up
 
 
 class Duty(Enum):

@@ -2,5 +2,5 @@
 
 from typing import Final
 
-#: `field(metadata=ADDED)`: came behind the first release of its format, and is not written while it has its default.
+#: `field(metadata=ADDED)`: came after the first release of its format, and is not written while it has its default.
 ADDED: Final = {"added": True}

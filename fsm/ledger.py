@@ -233,7 +233,7 @@ class Ledger:
     # -- copying from another node
 
     def import_rows(self, rows: Iterable[Sequence[Any]]) -> None:
-        """Add rows that another node's `LedgerReader.export_rows` gave, behind `last_id`. Then `commit`.
+        """Add rows that another node's `LedgerReader.export_rows` gave, after `last_id`. Then `commit`.
 
         Raises: ValueError when they do not follow what is here: nothing may be committed then.
         """
@@ -296,7 +296,7 @@ class LedgerReader:
         return LedgerSummary(int(meta["applied_log_index"]), int(meta["count"]), str(meta["digest"]))
 
     def identities(self, valid_at: int, since: int) -> tuple[int, int]:
-        """SPIFFE IDs with a certificate valid at this time, and how many of them got one behind the index `since`."""
+        """SPIFFE IDs with a certificate valid at this time, and how many of them got one after the index `since`."""
         sql = "SELECT count(DISTINCT identity) FROM cert WHERE not_after >= ?"
         (held,) = self._db.execute(sql, (valid_at,)).fetchone()
         (renewed,) = self._db.execute(f"{sql} AND id > ?", (valid_at, since)).fetchone()
@@ -348,7 +348,7 @@ class LedgerReader:
         return _ledger_row(row) if row else None
 
     def search(self, query: LedgerQuery) -> list[LedgerRow]:
-        """At most `limit` rows behind `after`."""
+        """At most `limit` rows after `after`."""
         conditions = ["cert.id > ?"]
         parameters: list[object] = [query.after]
         for condition, value in (

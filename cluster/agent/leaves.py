@@ -63,7 +63,7 @@ class _Entry:
 
 
 class LeafCache:
-    """One for each node."""
+    """Leaves and keys that local services have asked for, in memory only."""
 
     def __init__(
         self, issue: Callable[[str, str], Awaitable[NewLeaf]], roots: RootFeed, clock: Clock, rng: random.Random
@@ -103,7 +103,7 @@ class LeafCache:
         return self._answer(held, is_hit=False)
 
     async def _renew(self, entry: _Entry, service: str, requested_by: str, seen: _Held | None) -> _Held:
-        """At most one request under way for each service: who waits shares what comes of it, errors too."""
+        """At most one request under way for each service: whoever waits shares what comes of it, errors too."""
         if entry.held is not None and entry.held is not seen:
             return entry.held
         if entry.renewal is None:
@@ -128,7 +128,7 @@ class LeafCache:
     async def _watch(
         self, entry: _Entry, service: str, requested_by: str, index: int, timeout_seconds: float
     ) -> LocalLeaf:
-        """Until there is a leaf behind `index`, or the time is over."""
+        """Until there is a leaf newer than `index`, or the time is over."""
         deadline = self._clock.monotonic() + timeout_seconds
         while True:
             held, state = entry.held, await self._roots.current()

@@ -15,7 +15,7 @@ class ConfigUpdate:
     state: Mapping[str, str] | None
     force_without_cross_signing: bool
     modify_index: int  # 0: no check-and-set
-    #: If the root changes: let clients learn the new one before it signs, and wait at most so long for them.
+    #: If the root changes: let clients learn the new one before it signs, and wait at most this long for them.
     is_staged: bool = False
     wait_seconds: int = 0
 
@@ -64,7 +64,7 @@ class Uptake:
     """How far clients have taken up the published root of a staged rotation."""
 
     watchers: int  # blocking queries on the roots, the most that were seen waiting
-    watchers_seen: int  # of these, how many wait behind the publication
+    watchers_seen: int  # of these, how many have seen the publication
     identities: int  # SPIFFE IDs with a valid leaf
     identities_renewed: int  # of these, how many got one since the publication
 

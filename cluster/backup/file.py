@@ -49,7 +49,7 @@ class Row:
     record: LeafRecord
 
 
-Pages = Callable[[int], list[tuple[Any, ...]]]  # ledger rows behind an id, oldest first; empty at the end
+Pages = Callable[[int], list[tuple[Any, ...]]]  # ledger rows after an id, oldest first; empty at the end
 
 
 def write(path: Path, meta: Meta, state: State, pages: Pages) -> Meta:
@@ -163,7 +163,7 @@ def _members(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
                 raise SnapshotInvalid(f"the snapshot's {member.name} is too large: {member.size} bytes")
             seen.add(member.name)
             yield member.name, content
-        # What follows is padding, but gzip's own checksum is behind it.
+        # What follows is padding, but gzip's own checksum comes after it.
         rest = sum(len(data) for data in iter(lambda: zipped.read(_READ_BYTES), b""))
         if rest > _MAX_META_BYTES:
             raise SnapshotInvalid("the snapshot is damaged: there is more behind its end")

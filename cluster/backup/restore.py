@@ -1,4 +1,4 @@
-"""Saving this cluster's CA to a file, and putting a saved one in its place. The file's form is in backup.py."""
+"""Saving this cluster's CA to a file, and putting a saved one in its place. The file's form is in file.py."""
 
 import asyncio
 import itertools

@@ -212,7 +212,7 @@ class Authority:
         now = self._clock.now()
         if now > signing.root.not_after:
             raise InternalError(f"root expired: certificate expired, {_expiration(signing.root.not_after)}")
-        # Not the cross-signed ones behind them: those are for clients that know older roots alone.
+        # Not the cross-signed ones after them: those are for clients that know older roots alone.
         if signing.path and now > (end := min(found.not_after for found in signing.path)):
             raise InternalError(f"intermediate expired: certificate expired, {_expiration(end)}")
 

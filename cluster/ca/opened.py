@@ -1,7 +1,7 @@
 """The CA of a state with what is sealed of it open: the only place that opens, and seals, a provider's record.
 
-Everything here is for the leader. Invariants of the state (fsm/apply.py) say what is there: who has a root has a
-configuration, and whatever is configured has a record.
+Everything here is for the leader. Invariants of the state (fsm/apply.py) say what is there: where there is a root there
+is a configuration, and whatever is configured has a record.
 """
 
 from dataclasses import dataclass, replace

@@ -1,8 +1,8 @@
 """Another certificate that signs leaves, below the same root: made by the provider, proved, and committed as one.
 
 Whoever is cut off before the commit has changed nothing: the provider finds what it has made when it is asked again
-from the same state. A failure does not hold up the leader's other duties; it is said, and tried again with growing
-pauses.
+from the same state. A failure does not hold up the leader's other duties; it is reported, and tried again with
+growing pauses.
 """
 
 from dataclasses import replace
@@ -52,7 +52,7 @@ class Renewer:
         return (self._trouble,) if self._trouble else ()
 
     def known(self, state: State) -> Renewal:
-        """For `next_duty`. A change of the CA ends the pause behind a failure."""
+        """For `next_duty`. A change of the CA ends the pause after a failure."""
         is_wanted = self._authority.wants_renewal and not self._authority.is_behind(state)
         return Renewal(is_wanted, is_put_off=self.seconds_put_off(state) > 0)
 

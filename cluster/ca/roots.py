@@ -60,7 +60,7 @@ def links_of(root: CARoot) -> tuple[Intermediate, ...]:
 
 
 def needed_links(links: Iterable[Intermediate], trusted: Iterable[CARoot], own_key_id: str) -> tuple[Intermediate, ...]:
-    """Of the links behind a root with this key, those that still lead to a trusted root other than itself."""
+    """Of the links of a root with this key, those that still lead to a trusted root other than itself."""
     keys = {root.key_id for root in trusted} - {own_key_id}
     kept: list[Intermediate] = []
     needed = 0

@@ -5,7 +5,7 @@ stop anywhere. Whoever leads next finds the same duty and goes on; nothing is st
 changes for clients, and a step that fails for good leaves everything as it was.
 
 The rule that holds at every moment: a client that trusts any one listed root accepts every leaf issued from now on. So
-the new root carries a chain of cross-signed certificates, one behind the other, back to each root that is listed.
+the new root carries a chain of cross-signed certificates, one after the other, back to each root that is listed.
 """
 
 import json
@@ -45,7 +45,7 @@ from providers.pki import verify
 from providers.pki.serials import serial_bytes
 from providers.pki.x509 import load_cert, split_bundle
 
-#: A provider that does not answer is asked again for so long; then the rotation is given up.
+#: A provider that does not answer is asked again for this long; then the rotation is given up.
 _PATIENCE_SECONDS: Final = 60
 _MIN_RETENTION_SECONDS: Final = 60
 #: Consul's: a retired root is trusted for twice the leaf TTL.
@@ -337,7 +337,7 @@ class Rotator:
         self._log("rotation.verified", rotation=rotation.rotation_id, trust_stores=len(stores), ms=elapsed_ms)
 
     async def _clean_up(self, state: State, sealed: ProviderState) -> None:
-        """Best effort: what stays behind in a backend is said, and hurts nobody."""
+        """Best effort: what stays in a backend is reported, and hurts nobody."""
         config = state.config
         assert config is not None  # an invariant of the state
         record = self._opener.record(sealed)

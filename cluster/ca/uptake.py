@@ -1,7 +1,8 @@
 """How far clients have taken up a root that is published and does not sign yet (staged rotation).
 
-A client that watches the roots says in its next blocking query which index it has seen: who waits behind the index of
-the publication has the new root. Where nobody watches, renewed leaves count: whoever fetches a leaf fetches the roots.
+A client that watches the roots says in its next blocking query which index it has seen: whoever waits at or after the
+index of the publication has the new root. Where nobody watches, renewed leaves count: whoever fetches a leaf fetches
+the roots.
 """
 
 import asyncio

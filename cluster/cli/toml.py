@@ -14,7 +14,7 @@ def dump_toml(values: Mapping[str, Any]) -> str:
 
 
 def _lines(values: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[str]:
-    # Plain values first: behind a table's header they would belong to that table.
+    # Plain values first: after a table's header they would belong to that table.
     for key, value in values.items():
         if not isinstance(value, Mapping) and not _is_tables(value):
             yield f"{_key(key)} = {_value(value)}"

@@ -100,7 +100,7 @@ def read_status(error: ClusterError | ProviderError) -> int:
 
 
 def leaf_status(error: ClusterError | ProviderError) -> int:
-    """Consul's statuses of the leaf endpoint: 429 for the rate limit, 500 for everything that goes wrong behind it."""
+    """Consul's statuses of the leaf endpoint: 429 for the rate limit, 500 for everything else that goes wrong."""
     match error:
         case RateLimitReached() | RateLimited():
             return 429

@@ -1,6 +1,6 @@
 """Whole snapshots on their way in or out: where they lie meanwhile, how many at a time, and how much of the disk.
 
-They lie in the node's data directory: it is private, and it has room. What a node that was killed leaves behind is
+They lie in the node's data directory: it is private, and it has room. What a node that was killed has left there is
 removed at its next start.
 """
 

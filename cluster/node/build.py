@@ -1,4 +1,4 @@
-"""Wires a node: every object, and what it is given. Nothing else does; tests build nodes by it, too."""
+"""Wires what a node does while it leads: every object of it, and what it is given. Tests build nodes by it, too."""
 
 from dataclasses import dataclass
 

@@ -19,7 +19,7 @@ from typing import Final, NoReturn
 
 from cluster.raft.stall import LoopWatch
 
-#: Nothing that stops in order blocks the loop for so long, and whoever sends SIGKILL next waits longer: ten seconds is
+#: Nothing that stops in order blocks the loop for as long, and whoever sends SIGKILL next waits longer: ten seconds is
 #: what container engines give.
 _PATIENCE_SECONDS: Final = 5.0
 _REPORT_SECONDS: Final = 1.0

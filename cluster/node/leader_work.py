@@ -53,7 +53,7 @@ _SETTLE_SECONDS: Final = 5.0
 
 
 class LeaderWork:
-    """What only the leader can do, as operations that take and give msgpack values."""
+    """Each method takes the request of an operation and gives its answer."""
 
     def __init__(
         self,

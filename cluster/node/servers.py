@@ -23,7 +23,7 @@ _HAND_OVER_SECONDS: Final = 5.0
 
 
 class Membership:
-    """One for each node; what changes something is for the leader."""
+    """As this node sees them; what changes something is for the leader."""
 
     def __init__(self, replica: Replica, node_name: str, clock: Clock, log: Log) -> None:
         self._replica = replica

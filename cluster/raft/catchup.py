@@ -25,7 +25,7 @@ class BulkData(Protocol):
         ...
 
     def bulk_read(self, after: int, state: bytes) -> tuple[bytes, bool]:
-        """The next part behind `after` of what `state` stands on, and whether it is the last. In any thread."""
+        """The part that follows `after` of what `state` stands on, and whether it is the last. In any thread."""
         ...
 
     def bulk_write(self, part: bytes) -> None:

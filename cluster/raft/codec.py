@@ -58,7 +58,7 @@ def unpack_batch(command: bytes) -> tuple[int, int, list[bytes]]:
 
 
 def pack_change(change: MembershipChange) -> bytes:
-    """The command of a membership entry, behind PySyncObj's type byte."""
+    """The command of a membership entry, after PySyncObj's type byte."""
     member = change.member
     body: bytes = msgpack.packb(
         [_ENTRY_VERSION, change.kind.value, member.id, member.raft_address, member.rpc_address, member.is_voter]

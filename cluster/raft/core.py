@@ -163,7 +163,7 @@ class RaftTiming:
 
     @property
     def quorum_loss(self) -> float:
-        """A leader that has not heard from a majority for so long steps down: before followers may elect another."""
+        """A leader that has not heard from a majority for this long steps down: before followers may elect another."""
         return self.election_min
 
 

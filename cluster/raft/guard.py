@@ -163,7 +163,7 @@ class Guard:
     def _heartbeat(
         self, message: Message, commit: int, next_index: int, *, success: bool = False, reset: bool = False
     ) -> Message:
-        """What the core sees instead of an append that it must not look into; the answer is sent behind it."""
+        """What the core sees instead of an append that it must not look into; the answer is sent after it."""
         self._answer_behind = {
             "type": "next_node_idx",
             "next_node_idx": next_index,

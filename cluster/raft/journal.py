@@ -8,7 +8,7 @@ On disk: `manifest` names the newest segment; `<seq>.wal` are the segments. A se
     length u32 | type u8 | crc32(payload) u32 | crc32(seq, offset, the 9 bytes before) u32 | payload   (little endian)
 
 The header check is keyed by segment and offset, so that a record which turns up at another place is refused too.
-Every synced group ends in a SYNC record. What recovery finds behind the last SYNC was never acknowledged; if it is
+Every synced group ends in a SYNC record. What recovery finds after the last SYNC was never acknowledged; if it is
 incomplete it is cut off as a torn write, but only if a torn write can explain the bytes: the file ends early, or a
 sector was never written and reads as zeros. Anything else is damage, and the node refuses to start: a silently
 shortened log could forget a vote or an acknowledged entry.
@@ -107,8 +107,8 @@ class _Segment:
 
 
 class _Replayed(NamedTuple):
-    good_end: int  # behind the last sound record
-    synced_end: int  # behind the last SYNC record
+    good_end: int  # after the last sound record
+    synced_end: int  # after the last SYNC record
     groups: int  # number of SYNC records
 
 
@@ -131,7 +131,7 @@ class Journal:
         self._vote: str | None = None
         self._segments: list[_Segment] = []
         self._pending: list[bytes] = []
-        self._end = 0  # offset in the newest segment behind everything written or pending
+        self._end = 0  # offset in the newest segment after everything written or pending
         self.cut_off_bytes = 0  # of a torn tail, at start
         self.syncs = 0
         disk.make_directory(directory)
@@ -180,13 +180,13 @@ class Journal:
         self._add(_Kind.ENTRY, _INDEX_TERM.pack(log_index, term) + command)
 
     def truncate_from(self, log_index: int) -> None:
-        """Drop entry `log_index` and all behind it (Raft 5.3: conflicting entries of a deposed leader)."""
+        """Drop entry `log_index` and all after it (Raft 5.3: conflicting entries of a deposed leader)."""
         if self._entries and log_index <= self._entries[-1].log_index:
             self._drop_from(log_index)
             self._add(_Kind.TRUNCATE, _U64.pack(log_index))
 
     def reset(self, base: Entry) -> None:
-        """Forget every entry; the log goes on behind `base`, which a durable snapshot covers."""
+        """Forget every entry; the log goes on after `base`, which a durable snapshot covers."""
         self._entries = [base]
         self._retained_bytes = len(base.command)
         self._add(_Kind.RESET, _INDEX_TERM.pack(base.log_index, base.term) + base.command)
@@ -359,7 +359,7 @@ class Journal:
             self._end = replayed.good_end
             file = self._disk.append(segment.path)
             if replayed.good_end != replayed.synced_end:
-                # Whole records behind the last SYNC: written, never acknowledged, good to keep. Close the group.
+                # Whole records after the last SYNC: written, never acknowledged, good to keep. Close the group.
                 self._write_group(file)
         # What was read may be in the page cache only: the process before may have been killed between write and sync.
         file.sync()

@@ -21,7 +21,7 @@ from fsm.ledger import Ledger, LedgerDamaged, LedgerReader, LedgerSummary, check
 from fsm.state import State
 
 _BULK_ROWS: Final = 1000
-#: While rows arrive in bulk, the write-ahead log is copied into the ledger's file behind so many parts.
+#: While rows arrive in bulk, the write-ahead log is copied into the ledger's file after this many parts.
 _PARTS_PER_CHECKPOINT: Final = 16
 #: Few enough to be copied on the Raft thread; and how often the other thread tries to get there.
 _FEW_PAGES: Final = 2000

@@ -135,7 +135,7 @@ class NodeStatus:
 class CompactionPolicy:
     """When the journal is compacted, and how many bytes of commands stay for nodes that lag a little.
 
-    By entries too: each may leave 20 KB or more in the ledger's write-ahead log, which starts again behind a snapshot.
+    By entries too: each may leave 20 KB or more in the ledger's write-ahead log, which starts again after a snapshot.
     """
 
     trigger_bytes: int = 4 << 20
@@ -363,7 +363,7 @@ class RaftNode:
         return self._visible_index
 
     def flush(self) -> None:
-        """Send what is queued, what depends on this node's disk only behind one sync."""
+        """Send what is queued, what depends on this node's disk only after one sync."""
         if not self._outbox and not self.journal.is_dirty:
             return
         outbox, self._outbox = self._outbox, {}
@@ -606,7 +606,7 @@ class RaftNode:
         self._env.in_background(work, finished)
 
     def _members_at(self, log_index: int) -> tuple[Member, ...]:
-        """The members as of an applied entry: the present ones less the changes behind it."""
+        """The members as of an applied entry: the present ones less the changes after it."""
         members: Members = self.core.members
         for entry in reversed(self.journal.entries):
             if entry.log_index <= log_index:
@@ -634,7 +634,7 @@ class RaftNode:
         entries = self.journal.entries
         position = snapshot.log_index - entries[0].log_index
         if 0 <= position < len(entries) and entries[position].term == snapshot.term:
-            # The log has got there by itself, and what is behind may be acknowledged: it stays (Raft 7). What a
+            # The log has got there by itself, and what comes after may be acknowledged: it stays (Raft 7). What a
             # snapshot stands for is committed, so this log is, up to there. The leader must hear it: it would offer for
             # ever.
             self.core.learn_committed(snapshot.log_index)

@@ -1,4 +1,4 @@
-"""ReadIndex (Raft thesis 6.4): a log index at or behind which a read is linearizable, without writing anything.
+"""ReadIndex (Raft thesis 6.4): a log index from which on a read is linearizable, without writing anything.
 
 The leader confirms with a majority that it still leads; a follower asks the leader. A lease would be cheaper and is not
 used: nothing here bounds how far clocks or schedulers of different nodes drift apart.

@@ -71,7 +71,7 @@ class RpcClient:
         """
         async with self._slots:
             connection = self._kept(peer, address) or await self._connect(peer, address)
-            if not connection.is_open:  # TLS 1.3: a refusal of our certificate comes behind the handshake
+            if not connection.is_open:  # TLS 1.3: a refusal of our certificate comes after the handshake
                 raise Unreached(f"{peer} at {address}: the connection ended at once")
             try:
                 answer = await connection.ask(operation, body_of(connection.version), connection.version)

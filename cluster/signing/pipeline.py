@@ -57,7 +57,7 @@ class _Request:
 
 
 class SigningPipeline:
-    """One for each node; what it proposes is refused while the node does not lead."""
+    """Every node has one; what it proposes is refused while the node does not lead."""
 
     def __init__(
         self,

@@ -6,7 +6,7 @@ from providers.api import RootIntent
 
 
 def new_serial() -> int:
-    """Positive, 127 random bits behind a one: of one length, and within 20 octets (RFC 5280 4.1.2.2)."""
+    """Positive, 127 random bits after a one: of one length, and within 20 octets (RFC 5280 4.1.2.2)."""
     return secrets.randbits(127) | 1 << 127
 
 

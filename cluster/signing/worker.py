@@ -1,7 +1,7 @@
 """A worker process: holds configured providers and does the CPU-heavy part of a CA, away from the Raft thread's
 interpreter.
 
-Started by `workers.WorkerPool` with one socket, its standard input. Reads requests, answers them (those for one
+Started by `WorkerPool` (pool.py) with one socket, its standard input. Reads requests, answers them (those for one
 provider in order), and ends when the socket closes, which the death of its parent does too. It writes nothing else.
 
 Frame: length u32 little endian, then msgpack: `[id, operation, arguments]`, answered by `[id, error or nil, result]`
@@ -170,7 +170,7 @@ def _pack_leaf(leaf: Any) -> list[Any]:
 
 
 class _Lane:
-    """Calls for one provider, one behind the other, beside those for other providers: a backend that does not answer
+    """Calls for one provider, one after the other, beside those for other providers: a backend that does not answer
     while a change to it is tried must not hold up the CA that signs.
     """
 
@@ -188,7 +188,7 @@ class _Lane:
         self._requests.put(request)
 
     def end(self) -> None:
-        """Behind what is waiting."""
+        """After what is waiting."""
         self._requests.put(None)
 
     def _work(self) -> None:

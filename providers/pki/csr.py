@@ -190,7 +190,7 @@ def _load(csr_pem: str) -> x509.CertificateSigningRequest:
     # Characters are at least one byte each; the exact size is checked when they are bytes.
     if len(csr_pem) > MAX_CSR_BYTES or len(data := csr_pem.encode("utf-8", "replace")) > MAX_CSR_BYTES:
         raise CSRRejected(f"CSR is larger than {MAX_CSR_BYTES} bytes")
-    # Text before the block is allowed (RFC 7468 5.2; `openssl req -text` writes it), text behind it is not.
+    # Text before the block is allowed (RFC 7468 5.2; `openssl req -text` writes it), text after it is not.
     _, _, block = data.partition(b"-----BEGIN ")
     label, _, rest = block.partition(b"-----")
     body, end, behind = rest.partition(b"-----END CERTIFICATE REQUEST-----")

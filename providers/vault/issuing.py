@@ -197,7 +197,7 @@ class Issuing:
         return True
 
     def request_from_primary(self, generation: int) -> Pending:
-        """A secondary's CSR. A key that an attempt has left behind is used, unless it is in use already."""
+        """A secondary's CSR. A key that an earlier attempt has left is used, unless it is in use already."""
         self._ensure_intermediate_mount()
         used = {issuer.key_id for issuer in self._intermediate.issuers()}
         while True:

@@ -271,7 +271,7 @@ class Mount:
         return self._client.call("put", self._path(path), body, namespace=self.place.namespace).data
 
     def _list(self, path: str) -> dict[str, Mapping[str, Any]]:
-        """Ids, and what is said about each; nothing for an empty list, and for Vault before 1.11."""
+        """Ids, and what Vault tells about each; nothing for an empty list, and for Vault before 1.11."""
         try:
             answer = self._client.call("list", self._path(path), namespace=self.place.namespace).data
         except VaultRefused as refusal:

@@ -85,7 +85,7 @@ def _hex(name: str, text: str) -> bytes:
     digits = text.replace(":", "")
     if len(digits) > _MAX_HEX or not _HEX.fullmatch(text):
         raise BadRequest(f"Invalid {name} {shown(text)}: must be at most {_MAX_HEX} hex digits, with or without colons")
-    # A single digit between colons would shift everything behind it.
+    # A single digit between colons would shift everything after it.
     if ":" in text:
         digits = "".join(part.zfill(2) if len(part) == 1 else part for part in text.split(":"))
     return bytes.fromhex(digits.zfill(len(digits) + len(digits) % 2))
