@@ -211,7 +211,7 @@ def test_expired_root_is_refused() -> None:
 
 
 def test_leaf_may_outlive_the_cross_signed_certificate_of_its_issuer() -> None:
-    """That one lasts as long as clients know the old root alone; the issuer's own root lasts longer (design 9.5)."""
+    """That one lasts as long as clients know the old root alone; the issuer's own root lasts longer."""
     old_key = pki.key(number=14)
     old = pki.root_certificate(old_key, "old", not_after=NOW + 10 * YEAR)
     public = MIDDLE_KEY.public_key()
