@@ -1,4 +1,4 @@
-"""Tests of this folder are functions: what starts a process or a thread, or opens a connection, stands in tests/parts."""
+"""Tests of this folder are functions: what starts a process or a thread, or opens a connection, is in tests/parts."""
 
 import asyncio
 import socket
