@@ -210,7 +210,7 @@ def test_agent_command_runs_the_installed_program_from_anywhere(tmp_path: Path) 
 
 DEV = """
 import sys
-from cluster.cli import dev_supervisor
+from cluster.cli.dev import supervisor as dev_supervisor
 from cluster.cli.main import main
 dev_supervisor.agent_command = lambda config: [sys.executable, {fake!r}, "agent", "--config", str(config)]
 sys.exit(main())
