@@ -59,7 +59,7 @@ fuzz: $(VENV)/.dev ## change inputs of every decoder, in $(SECONDS) seconds for 
 	$(PY) -m tests.fuzz --seconds $(SECONDS) $(SEEDED)
 
 seed-bugs: $(VENV)/.dev ## take one protection away at a time, and see that a test notices
-	$(PY) -m tests.seeded_bugs
+	$(PY) -m tests.seeded_bugs --jobs $(WORKERS)
 
 check: $(VENV)/.dev ## lint, format, types, layers
 	$(PY) -m ruff check $(CODE)

@@ -12,8 +12,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Final
 
 from benchmarks.origin import Origin, describe_origin
@@ -131,18 +133,32 @@ def _shortened(names: list[str]) -> str:
     return ", ".join(f"`{name}`" for name in names[:_SHOWN]) + more
 
 
-def run_all(bugs: tuple[Bug, ...], output: Path | None) -> bool:
-    """Whether all were caught; the results go to `output`, if there is one, as Markdown and JSON. Raises: Unusable."""
+def run_all(bugs: tuple[Bug, ...], output: Path | None, jobs: int) -> bool:
+    """Whether all were caught; `jobs` bugs at a time, each in a copy of the tree that nobody else has meanwhile.
+
+    The results go to `output`, if there is one, as Markdown and JSON. Raises: Unusable.
+    """
     check_all_apply(bugs)
-    verdicts = []
-    with tempfile.TemporaryDirectory() as directory:
-        tree = Path(directory)
-        origin = describe_origin(tree, seed=None)
-        copy_tree(tree)
+    with tempfile.TemporaryDirectory() as directory, ThreadPoolExecutor(jobs) as pool:
+        origin = describe_origin(Path(directory), seed=None)
+        trees: SimpleQueue[Path] = SimpleQueue()
+        for number in range(jobs):
+            tree = Path(directory) / str(number)
+            tree.mkdir()
+            copy_tree(tree)
+            trees.put(tree)
         check_unchanged(tree, bugs)
-        for bug in bugs:
-            verdicts.append(verdict := seed(tree, bug))
+
+        def seeded(bug: Bug) -> Verdict:
+            own = trees.get()
+            try:
+                verdict = seed(own, bug)
+            finally:
+                trees.put(own)
             print(f"{'caught' if verdict.is_caught else 'NOT CAUGHT'} {bug.name} ({verdict.seconds} s)", flush=True)
+            return verdict
+
+        verdicts = list(pool.map(seeded, bugs))
     if output is not None:
         write_evidence(output, origin, verdicts)
     return all(verdict.is_caught for verdict in verdicts)
