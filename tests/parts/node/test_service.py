@@ -11,11 +11,8 @@ import pytest
 
 from cluster.api.ca import ConfigUpdate
 from cluster.api.reads import ReadLevel, Watch
-from cluster.api.service import Service
-from cluster.backup.restore import Snapshots
-from cluster.base.config import ConnectSection, parse_config
+from cluster.base.config import ConnectSection
 from cluster.base.errors import CommitUnknown, InternalError, NoLeader, NotReady, StaleIndex
-from cluster.node.service import node_service
 from fsm.ca import SetConfig
 from fsm.commands import Command
 from fsm.leaves import RecordLeaves
@@ -24,50 +21,16 @@ from fsm.state import State
 from providers.errors import CSRRejected
 from providers.pki.x509 import load_cert
 from tests.kit.csrs import service_csr
-from tests.kit.fake_cluster import FakeCluster, Fate, Node, running, stored_config
-from tests.kit.rpc_nodes import NAMES, rpc_nodes
+from tests.kit.fake_cluster import FakeCluster, Fate, stored_config
+from tests.kit.rpc_nodes import NAMES
 from tests.kit.wait import until
-from tests.unit.base.test_config import minimal
-
-
-class Cluster:
-    """Three whole nodes."""
-
-    def __init__(self, cluster: FakeCluster, nodes: dict[str, Node], services: dict[str, Service]) -> None:
-        self.raft = cluster
-        self.nodes = nodes
-        self.services = services
-
-    async def lead(self, name: str) -> None:
-        self.raft.elect(name)
-        await until(lambda: self.nodes[name].authority.is_ready)
-
-    def csr(self, service: str = "web") -> str:
-        return service_csr(self.raft.state.trust_domain, service)
-
-
-async def _put_together(
-    rpc_cluster: FakeCluster, tls_directory: Path, stack: AsyncExitStack, connect: ConnectSection
-) -> Cluster:
-    nodes = {name: Node(rpc_cluster, name, connect=connect) for name in NAMES}
-    await stack.enter_async_context(running(*nodes.values()))
-    tables = {name: node.operations for name, node in nodes.items()}
-    rpc = await stack.enter_async_context(rpc_nodes(rpc_cluster, tls_directory, tables, wait_seconds=20))
-    services = {}
-    for name, node in nodes.items():
-        config = parse_config(minimal(node_name=name, limits={"leader_wait_ms": 300}), source="t")
-        forwarder = rpc[name].forwarder
-        snapshots = Snapshots(
-            node.replica.real, forwarder, node.sealer, rpc_cluster.ledger_path, name, "dc1", node.clock
-        )
-        services[name] = node_service(config, node.parts, forwarder, node.membership, node.watchers, snapshots)
-    return Cluster(rpc_cluster, nodes, services)
+from tests.kit.whole_nodes import Cluster, put_together
 
 
 @pytest.fixture
 async def whole(rpc_cluster: FakeCluster, tls_directory: Path) -> AsyncIterator[Cluster]:
     async with AsyncExitStack() as stack:
-        cluster = await _put_together(rpc_cluster, tls_directory, stack, ConnectSection())
+        cluster = await put_together(rpc_cluster, tls_directory, stack, ConnectSection())
         await cluster.lead("a")
         yield cluster
 
@@ -77,7 +40,7 @@ async def broken(rpc_cluster: FakeCluster, tls_directory: Path) -> AsyncIterator
     """Its CA cannot come up with what the nodes' files say."""
     async with AsyncExitStack() as stack:
         connect = ConnectSection(ca_config={"leaf_cert_ttl": "1m"})
-        cluster = await _put_together(rpc_cluster, tls_directory, stack, connect)
+        cluster = await put_together(rpc_cluster, tls_directory, stack, connect)
         rpc_cluster.elect("a")
         await until(lambda: cluster.nodes["a"].health.now.trouble)
         yield cluster

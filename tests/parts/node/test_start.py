@@ -16,8 +16,8 @@ from cluster.seal.sealer import Sealer
 from cluster.seal.sources import SealError, write_key_file
 from fsm.ca import InitSeal
 from tests.kit.fake_cluster import FakeCluster
+from tests.kit.node_config import minimal
 from tests.kit.wait import until
-from tests.unit.base.test_config import minimal
 
 
 def config_in(directory: Path, **changes: Any) -> NodeConfig:

@@ -8,16 +8,7 @@ import pytest
 from cluster.base.config import load_config, parse_config
 from cluster.base.errors import ConfigError
 from cluster.base.names import is_address, is_loopback
-
-
-def minimal(**changes: Any) -> dict[str, Any]:
-    values: dict[str, Any] = {
-        "node_name": "a",
-        "data_dir": "/data",
-        "servers": [{"name": "a", "raft": "127.0.0.1:8300", "rpc": "127.0.0.1:8400"}],
-        "tls": {"ca_file": "ca.pem", "cert_file": "a.pem", "key_file": "a.key"},
-    }
-    return values | changes
+from tests.kit.node_config import minimal
 
 
 def mistakes(**changes: Any) -> list[str]:

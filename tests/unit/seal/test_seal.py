@@ -11,7 +11,7 @@ from cluster.base.config import NodeConfig, parse_config
 from cluster.seal.node_file import NodeFile
 from cluster.seal.sealer import Sealer
 from cluster.seal.sources import FileKey, Passphrase, SealError, key_source, write_key_file
-from tests.unit.base.test_config import minimal
+from tests.kit.node_config import minimal
 
 PASSPHRASE = "correct horse battery"
 
