@@ -1,4 +1,4 @@
-"""What `cluster.api` promises of each resource, held against real nodes and against the fake behind the API's own tests:
+"""What `cluster.api` promises of each resource, held against real nodes and against the fake behind its own tests:
 a test of the API that passes over the fake must mean something for a node.
 """
 
