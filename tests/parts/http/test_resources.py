@@ -285,7 +285,7 @@ async def test_an_unexpected_error_shows_nothing_and_is_logged_without_a_traceba
     assert (reply.status, reply.text) == (500, "internal error")
     ((event, fields), (request_event, _)) = api.log.events
     assert (event, fields["route"], request_event) == ("http.failed", SIGN, "http.request")
-    assert fields["reason"].startswith("KeyError at tests.unit.http.fake_service:")
+    assert fields["reason"].startswith("KeyError at tests.kit.fake_service:")
     assert "\n" not in fields["reason"]
 
 

@@ -5,6 +5,7 @@ from typing import Final
 from tests.seeded_bugs.bug import Bug
 from tests.seeded_bugs.bugs import (
     backup,
+    ca,
     certificates,
     consensus,
     csr,
@@ -24,6 +25,7 @@ BUGS: Final[tuple[Bug, ...]] = (
     *consensus.BUGS,
     *ledger.BUGS,
     *fsm.BUGS,
+    *ca.BUGS,
     *requests.BUGS,
     *csr.BUGS,
     *certificates.BUGS,
