@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from cluster.base.clock import rfc3339
-from cluster.base.errors import InternalError, NotLeader, Refused
+from cluster.base.errors import ClusterError, InternalError, NotLeader, Refused
 from cluster.ca.chain_limits import UNLINKED, PlannedChain, planned_chain
 from cluster.ca.commit import commit
 from cluster.ca.opened import OpenedRotation
@@ -216,6 +216,7 @@ class Rotator:
 
     async def drop_roots(self, state: State, dropped: tuple[CARoot, ...], ca_index: int) -> None:
         """Roots, their providers, and the links that only led to them. Raises: InternalError, Refused."""
+        self._require_leadership()
         kept = [root for root in state.roots if root not in dropped]
         roots = tuple(
             replace(root, intermediates=(*local_chain(root), *needed_links(links_of(root), kept, root.key_id)))
@@ -346,9 +347,10 @@ class Rotator:
         try:
             await self._pool.configure(sealed.provider_id, setup)
             await self._pool.cleanup(sealed.provider_id)
-        except ProviderError as error:
+        except (ProviderError, ClusterError) as error:
             self._log("provider.cleanup_failed", provider=sealed.provider, reason=str(error))
-        await self._pool.forget(sealed.provider_id)
+        finally:
+            await self._pool.forget(sealed.provider_id)
 
 
 def retention_seconds(root: CARoot, config: CAConfig) -> int:

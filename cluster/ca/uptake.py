@@ -18,6 +18,7 @@ from cluster.raft.membership import Member
 from cluster.rpc.messages import WATCHERS, WatchersRequest
 from cluster.rpc.operation import A, Operation, Q
 from fsm.ca import Rotation, RotationPhase
+from providers.errors import ProviderError
 
 #: A server that does not answer in time is left out of this look.
 _ASK_SECONDS: Final = 1.0
@@ -87,6 +88,6 @@ class UptakeMeter:
                 request = WatchersRequest(rotation.published_index)
                 answer = await self._peers.ask(member, WATCHERS, request, _ASK_SECONDS)
                 return answer.waiting, answer.seen
-        except ClusterError:
+        except (ClusterError, ProviderError):  # of whatever kind it says
             pass
         return 0, 0

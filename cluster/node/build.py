@@ -21,7 +21,7 @@ from cluster.ca.renewal import Renewer
 from cluster.ca.rotation import Rotator
 from cluster.ca.uptake import Peers, UptakeMeter, Watchers
 from cluster.node.leader_work import LeaderWork
-from cluster.node.servers import Membership
+from cluster.node.membership import Membership
 from cluster.raft.replica import Replica
 from cluster.record.reads import LedgerReads
 from cluster.rpc.operations import Operations

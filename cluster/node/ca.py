@@ -39,7 +39,7 @@ class NodeCA:
         state = (await self._reads.read(ReadLevel.LINEARIZABLE)).state
         request = ConfigureRequest(
             provider=update.provider,
-            config=json.dumps(update.config),
+            config=json.dumps(update.config, ensure_ascii=False),
             state=None if update.state is None else dict(update.state),
             force_without_cross_signing=update.force_without_cross_signing,
             modify_index=update.modify_index,

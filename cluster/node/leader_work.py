@@ -11,7 +11,7 @@ from cluster.ca.operators import OperatorRotation
 from cluster.ca.parts import Parts
 from cluster.ca.reconfigure import Reconfigurer
 from cluster.ca.uptake import Watchers
-from cluster.node.servers import Membership
+from cluster.node.membership import Membership
 from cluster.rpc.messages import (
     ADD_PEER,
     CLUSTER,

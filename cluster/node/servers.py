@@ -1,168 +1,47 @@
-"""The servers of the Raft cluster, on the leader: their health, adding, removing, handing over."""
+"""The Raft cluster, from any node."""
 
-import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Final
-
-from cluster.api.servers import ClusterInfo, ServerInfo
-from cluster.base.clock import Clock
-from cluster.base.errors import BadRequest, NotFound, NotLeader, Refused
-from cluster.base.log import Log
-from cluster.base.names import is_address, is_node_name
-from cluster.raft.membership import ChangeKind, Member
-from cluster.raft.node import NodeStatus
+from cluster.api.reads import ReadLevel
+from cluster.api.servers import ClusterInfo
+from cluster.node.membership import Membership
 from cluster.raft.replica import Replica
+from cluster.rpc.forward import Forwarder
+from cluster.rpc.messages import (
+    ADD_PEER,
+    CLUSTER,
+    REMOVE_PEER,
+    TRANSFER,
+    AddPeerRequest,
+    Nothing,
+    RemovePeerRequest,
+    TransferRequest,
+)
 
-#: A server that has been silent for longer is not healthy. A follower answers every heartbeat, 20 a second.
-_HEALTHY_CONTACT_SECONDS: Final = 1.0
-_CHANGE_SECONDS: Final = 10.0
-#: How long another change under way is waited for: adding a server ends with its promotion.
-_PATIENCE_SECONDS: Final = 5.0
-_PAUSE_SECONDS: Final = 0.05
-_HAND_OVER_SECONDS: Final = 5.0
 
+class NodeServers:
+    """Implements `cluster.api.servers.Servers`."""
 
-class Membership:
-    """As this node sees them; what changes something is for the leader."""
-
-    def __init__(self, replica: Replica, node_name: str, clock: Clock, log: Log) -> None:
+    def __init__(self, replica: Replica, forwarder: Forwarder, membership: Membership) -> None:
         self._replica = replica
-        self._node_name = node_name
-        self._clock = clock
-        self._log = log
-        self._stable_since: dict[str, tuple[bool, int]] = {}
+        self._forwarder = forwarder
+        self._membership = membership
 
-    async def info(self) -> ClusterInfo:
-        """As this node sees it; whole only on the leader."""
-        status = await self._replica.status()
-        servers = tuple(self._server(member, status) for _, member in sorted(status.members.items()))
-        return ClusterInfo(servers, status.commit_index)
+    def leader_address(self) -> str:
+        leader = self._replica.members.get(self._replica.leadership.leader_id or "")
+        return leader.raft_address if leader else ""
 
-    def _server(self, member: Member, status: NodeStatus) -> ServerInfo:
-        is_self = member.id == status.node_id
-        contact = 0.0 if is_self else status.contact_age_seconds.get(member.id)
-        if contact is None and member.id == status.leader_id:
-            contact = self._replica.leader_contact_seconds
-        is_healthy = contact is not None and contact < _HEALTHY_CONTACT_SECONDS
-        return ServerInfo(
-            name=member.id,
-            raft_address=member.raft_address,
-            rpc_address=member.rpc_address,
-            is_leader=member.id == status.leader_id,
-            is_voter=member.is_voter,
-            is_healthy=is_healthy,
-            last_contact_ms=None if contact is None or contact == float("inf") else int(1000 * contact),
-            last_term=status.term,
-            last_index=status.last_index if is_self else status.match_index.get(member.id, 0),
-            stable_since=self._since(member.id, is_healthy),
-        )
+    def peer_addresses(self) -> list[str]:
+        return [member.raft_address for _, member in sorted(self._replica.members.items())]
 
-    def _since(self, name: str, is_healthy: bool) -> int:
-        known = self._stable_since.get(name)
-        if known is None or known[0] != is_healthy:
-            known = self._stable_since[name] = (is_healthy, int(self._clock.now()))
-        return known[1]
+    async def cluster(self, level: ReadLevel) -> ClusterInfo:
+        if level is ReadLevel.STALE:
+            return await self._membership.info()
+        return (await self._forwarder.call(CLUSTER, Nothing())).value()
 
-    async def transfer(self, name: str | None) -> None:
-        """Raises: BadRequest, Refused, NotLeader."""
-        self._require_leader()
-        member = self._replica.members.get(name) if name is not None else None
-        if name is not None and member is None:
-            raise BadRequest(f"id {name!r:.100} is no server of this cluster: must be one of {self._names()}")
-        if name == self._node_name:
-            raise Refused(f"{name} leads already")
-        if member is not None and not member.is_voter:
-            raise Refused(f"{name} does not vote yet: it has not caught up")
-        if not await self._replica.hand_over(_HAND_OVER_SECONDS, name):
-            raise Refused("no other voter has caught up, so leadership stays here")
-        self._log("leader.handed_over", to=name or "any")
+    async def transfer_leader(self, name: str | None) -> None:
+        await self._forwarder.call(TRANSFER, TransferRequest(name))
 
-    async def add(self, name: str, raft_address: str, rpc_address: str) -> None:
-        """Raises: BadRequest, Refused, NotLeader, CommitUnknown."""
-        self._require_leader()
-        if not is_node_name(name):
-            raise BadRequest(
-                f"ID {name!r:.100} is not allowed: must be a DNS label: lower-case letters, digits and inner hyphens"
-            )
-        for field, address in (("Address", raft_address), ("RPC", rpc_address)):
-            if not is_address(address):
-                raise BadRequest(f"{field} {address!r:.100} is not allowed: must be host:port")
-        if raft_address == rpc_address:
-            raise BadRequest(f"RPC {rpc_address!r:.100} is not allowed: must be another than Address")
-        new = Member(name, raft_address, rpc_address, is_voter=False)
+    async def add_peer(self, name: str, raft_address: str, rpc_address: str) -> None:
+        await self._forwarder.call(ADD_PEER, AddPeerRequest(name, raft_address, rpc_address))
 
-        async def next_change() -> Member | None:
-            return new if self._is_unknown(new) else None
-
-        if await self._change(ChangeKind.LEARN, next_change):
-            self._log("member.added", member=name, raft=raft_address, rpc=rpc_address)
-
-    def _is_unknown(self, new: Member) -> bool:
-        """Whether it is to be added; False if it is a server already, just so. Raises: Refused."""
-        known = self._replica.members.get(new.id)
-        if known is not None:
-            if (known.raft_address, known.rpc_address) == (new.raft_address, new.rpc_address):
-                return False
-            raise Refused(f"ID {new.id!r} is a server already, at {known.raft_address}: remove it first")
-        for other in self._replica.members.values():
-            for field, address in (("Address", new.raft_address), ("RPC", new.rpc_address)):
-                if address in (other.raft_address, other.rpc_address):
-                    raise Refused(f"{field} {address!r} is an address of the server {other.id}: remove it first")
-        return True
-
-    async def remove(self, name: str | None, raft_address: str | None) -> None:
-        """Raises: NotFound, Refused, NotLeader, CommitUnknown."""
-        self._require_leader()
-
-        async def next_change() -> Member:
-            member = self._found(name, raft_address)
-            if len(self._replica.members) == 1:
-                raise Refused("the only server cannot be removed")
-            if member.id == self._node_name:
-                # Whoever leads next removes this node; the request goes on there.
-                if not await self._replica.hand_over(_HAND_OVER_SECONDS):
-                    raise Refused("the leader cannot be removed while no other voter has caught up")
-                raise NotLeader("leadership was handed over first")
-            await self._require_quorum_without(member)
-            return member
-
-        if member := await self._change(ChangeKind.REMOVE, next_change):
-            self._log("member.removed", member=member.id)
-
-    def _found(self, name: str | None, raft_address: str | None) -> Member:
-        for member in self._replica.members.values():
-            if (name is not None and member.id == name) or (
-                raft_address is not None and member.raft_address == raft_address
-            ):
-                return member
-        raise NotFound(f"{name or raft_address!r:.100} is no server of this cluster: must be one of {self._names()}")
-
-    async def _require_quorum_without(self, leaving: Member) -> None:
-        """Once removed it cannot be had back when those who stay are too few to agree on anything. Raises: Refused."""
-        servers = [server for server in (await self.info()).servers if server.is_voter and server.name != leaving.id]
-        silent = [server.name for server in servers if not server.is_healthy]
-        if leaving.is_voter and len(servers) - len(silent) <= len(servers) // 2:
-            raise Refused(
-                f"without {leaving.id} the cluster would have no quorum: {', '.join(silent)} cannot be reached;"
-                " bring it back, or remove it first"
-            )
-
-    async def _change(self, kind: ChangeKind, next_change: Callable[[], Awaitable[Member | None]]) -> Member | None:
-        """What is asked for each time is looked at as of then: another change may have been made meanwhile."""
-        deadline = self._clock.monotonic() + _PATIENCE_SECONDS
-        while (member := await next_change()) is not None:
-            try:
-                await self._replica.change_membership(kind, member, timeout=_CHANGE_SECONDS)
-                return member
-            except Refused:
-                if self._clock.monotonic() >= deadline:
-                    raise
-                await asyncio.sleep(_PAUSE_SECONDS)
-        return None
-
-    def _require_leader(self) -> None:
-        if not self._replica.leadership.is_ready:
-            raise NotLeader("this node does not lead")
-
-    def _names(self) -> str:
-        return ", ".join(sorted(self._replica.members))
+    async def remove_peer(self, name: str | None, raft_address: str | None) -> None:
+        await self._forwarder.call(REMOVE_PEER, RemovePeerRequest(name, raft_address))

@@ -7,12 +7,12 @@ from cluster.ca.parts import Parts
 from cluster.ca.uptake import Watchers
 from cluster.node.backups import NodeBackups
 from cluster.node.ca import NodeCA
-from cluster.node.cluster import NodeServers
 from cluster.node.facts import NodeFacts
 from cluster.node.leaves import NodeLeaves
+from cluster.node.membership import Membership
 from cluster.node.reads import NodeReads
 from cluster.node.record import NodeRecord
-from cluster.node.servers import Membership
+from cluster.node.servers import NodeServers
 from cluster.rpc.forward import Forwarder
 
 

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Final
 
 from msgspec import Meta, Raw, msgpack
 
+from cluster.base.errors import AnswerLost
 from cluster.base.wire import pack_error, unpack_error
 from cluster.rpc.operation import A, Message, NotUnderstood, Operation, Q, decoded
 
@@ -11,6 +12,7 @@ MAX_RPC_BYTES: Final = 4 << 20
 #: Requests in one message.
 MAX_REQUESTS: Final = 1024
 _MAX_ERROR_TEXT: Final = 64 << 10
+_MAX_PAUSE_SECONDS: Final = 86_400.0
 
 
 class Envelope(Message, frozen=True):
@@ -23,7 +25,7 @@ class ErrorMessage(Message, frozen=True):
 
     kind: str
     text: str
-    retry_after_seconds: float
+    retry_after_seconds: Annotated[float, Meta(ge=0, le=_MAX_PAUSE_SECONDS)]
 
 
 class Outcome(Message, frozen=True):
@@ -36,7 +38,7 @@ class Outcome(Message, frozen=True):
 _NIL: Final = Raw(b"\xc0")
 _ENCODER: Final = msgpack.Encoder()
 _ENVELOPES: Final = msgpack.Decoder(Envelope)
-_OUTCOMES: Final = msgpack.Decoder(list[Outcome])
+_OUTCOMES: Final = msgpack.Decoder(Annotated[list[Outcome], Meta(max_length=MAX_REQUESTS)])
 
 
 def pack_requests(operation: Operation[Q, Any], requests: list[Q], seconds: float, version: int) -> bytes:
@@ -57,7 +59,7 @@ def pack_outcome(operation: Operation[Any, A], outcome: A | BaseException, versi
 
 def refusal(error: BaseException) -> Outcome:
     kind, text, pause = pack_error(error, "on the leader")
-    return Outcome(ErrorMessage(kind, text[:_MAX_ERROR_TEXT], pause), _NIL)
+    return Outcome(ErrorMessage(kind, text[:_MAX_ERROR_TEXT], min(pause, _MAX_PAUSE_SECONDS)), _NIL)
 
 
 def pack_outcomes(outcomes: list[Outcome]) -> bytes:
@@ -69,9 +71,15 @@ def unpack_outcomes(operation: Operation[Any, A], body: bytes, count: int, versi
     outcomes = decoded(_OUTCOMES, body)
     if len(outcomes) != count:
         raise NotUnderstood(f"{len(outcomes)} outcomes for {count} requests")
-    return [
-        operation.answer.unpack(outcome.result, version)
-        if outcome.error is None
-        else unpack_error([outcome.error.kind, outcome.error.text, outcome.error.retry_after_seconds])
-        for outcome in outcomes
-    ]
+    return [_outcome(operation, outcome, version) for outcome in outcomes]
+
+
+def _outcome(operation: Operation[Any, A], outcome: Outcome, version: int) -> A | Exception:
+    if outcome.error is not None:
+        error = outcome.error
+        return unpack_error([error.kind, error.text[:_MAX_ERROR_TEXT], error.retry_after_seconds])
+    try:
+        return operation.answer.unpack(outcome.result, version)
+    except NotUnderstood as error:
+        # It was done, and would be answered so again: no reason to ask once more, nor to lose the answers beside it.
+        return AnswerLost(f"the answer to operation {operation.name!r} is not understood: {error}")

@@ -21,9 +21,10 @@ _CONFIGURE_SECONDS: Final = 60.0
 _RESTORE_SECONDS: Final = 10.0
 
 Count = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
-Name = Annotated[str, Meta(max_length=512)]
+#: No shorter than what a CSR may hold: a name is part of a URI of 2048 bytes, whose trust domain may be replaced.
+Name = Annotated[str, Meta(max_length=4096)]
 Address = Annotated[str, Meta(max_length=512)]
-Uri = Annotated[str, Meta(max_length=2048)]
+Uri = Annotated[str, Meta(max_length=4096)]
 Pem = Annotated[str, Meta(max_length=1 << 19)]
 Json = Annotated[str, Meta(max_length=1 << 20)]
 #: Big-endian. Serials are 127 bits or more, and msgpack's integers end at 64.

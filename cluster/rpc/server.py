@@ -21,6 +21,7 @@ from cluster.tls.contexts import NodeTls
 
 _MAX_WAIT_SECONDS: Final = 120.0
 _STOP_SECONDS: Final = 5.0
+_SPEAKS: Final = {VERSION_HEADER: str(VERSION)}
 _VERSIONS: Final = frozenset(str(version) for version in range(OLDEST, VERSION + 1))
 
 
@@ -55,14 +56,14 @@ class RpcServer:
         operation = request.match_info["operation"]
         if peer is None or peer not in self._replica.members:
             self._log("rpc.refused", peer=peer, operation=operation, reason="no server of this cluster")
-            return web.Response(status=403, text="no server of this cluster")
+            return _refused(403, "no server of this cluster")
         version = _version_of(request)
         if version is None:
-            return web.Response(status=400, text=f"{VERSION_HEADER} must be a number from {OLDEST} to {VERSION}")
+            return _refused(400, f"{VERSION_HEADER} must be a number from {OLDEST} to {VERSION}")
         try:
             envelope = unpack_envelope(await request.read())
         except NotUnderstood as error:
-            return web.Response(status=400, text=f"not a request of this protocol: {error}")
+            return _refused(400, f"not a request of this protocol: {error}")
         try:
             served = self._operations.named(operation)
         except InternalError as error:
@@ -72,7 +73,7 @@ class RpcServer:
 
     def _answer(self, operation: str, outcomes: list[Outcome]) -> web.Response:
         self._metrics.rpc_requests.labels(operation, "ok").inc(len(outcomes))
-        return web.Response(body=pack_outcomes(outcomes), headers={VERSION_HEADER: str(VERSION)})
+        return web.Response(body=pack_outcomes(outcomes), headers=_SPEAKS)
 
     async def _run(self, served: Served, requests: list[Any], seconds: float, version: int) -> list[Outcome]:
         operation = served.operation
@@ -82,6 +83,11 @@ class RpcServer:
         if tasks:
             await asyncio.wait(tasks, timeout=seconds)
         return [pack_outcome(operation, _outcome(task), version) for task in tasks]
+
+
+def _refused(status: int, text: str) -> web.Response:
+    """With the version that this node speaks: whoever asked in one that is too old asks again in a newer one."""
+    return web.Response(status=status, text=text, headers=_SPEAKS)
 
 
 def _version_of(request: web.Request) -> int | None:

@@ -149,6 +149,7 @@ class WorkerPool:
         self._log = log
         self._workers: list[_Worker] = []
         self._setups: dict[str, ProviderSetup] = {}
+        self._sent: set[str] = set()  # what any worker may have, whether all of them took it or not
         self._keepers: list[asyncio.Task[None]] = []
         self._configuring = asyncio.Lock()
 
@@ -222,6 +223,8 @@ class WorkerPool:
             workers = [worker for worker in self._workers if not worker.is_gone]
             if not workers:
                 raise ProviderUnavailable(_ENDED)
+            # Before anything is sent: whoever is cancelled, or fails in one worker, may have left it in the others.
+            self._sent.add(key)
             answers = await asyncio.gather(*(worker.call("configure", key, *setup.arguments()) for worker in workers))
             self._setups[key] = setup
             for worker in workers:
@@ -233,9 +236,10 @@ class WorkerPool:
         async with self._configuring:
             self._setups.pop(key, None)
             await asyncio.gather(*(worker.call("forget", key) for worker in self._workers), return_exceptions=True)
+            self._sent.discard(key)
 
     async def forget_all(self) -> None:
-        for key in list(self._setups):
+        for key in {*self._setups, *self._sent}:
             await self.forget(key)
 
     async def prepare_root(self, key: str, intent: RootIntent) -> bytes:

@@ -6,11 +6,17 @@ from dataclasses import replace
 
 import pytest
 
+from cluster.api.ca import RotateRequest
 from cluster.base.errors import InternalError, NotLeader, NotReady, RateLimitReached
+from cluster.ca.attempts import Attempt
 from cluster.ca.health import CAHealth
 from cluster.ca.records import ProviderRecord, open_record, seal_record
+from cluster.ca.uptake import UptakeMeter
+from cluster.raft.membership import Member
+from cluster.rpc.operation import A, Operation, Q
 from cluster.seal.sources import SealError
-from providers.errors import CSRRejected
+from fsm.ca import RotationPhase
+from providers.errors import CSRRejected, ProviderUnavailable
 from tests.kit.csrs import serial, service_csr
 from tests.kit.fake_cluster import FakeCluster, Node, bootstrapped, put, running, update
 from tests.kit.wait import until
@@ -142,3 +148,56 @@ async def test_wait_for_a_new_leader_is_bounded(cluster: FakeCluster) -> None:
     async with asyncio.timeout(5):
         await node.authority.settled(0.01)
     node.ledger.close()
+
+
+@pytest.mark.parametrize(
+    "failure", [InternalError("lost under way"), asyncio.CancelledError()], ids=["failed", "cancelled"]
+)
+async def test_provider_that_only_some_workers_took_is_forgotten_with_leadership(
+    cluster: FakeCluster, failure: BaseException
+) -> None:
+    """Its key must not stay in the workers of a node that does not lead."""
+    node = Node(cluster, "a")
+    async with running(node):
+        await bootstrapped(node)
+        await node.authority.drop()
+        assert not node.worker.keys
+        node.authority.lead()
+        node.worker.failures_behind["configure"] = failure
+        with pytest.raises(type(failure)):
+            await node.authority.adopt(cluster.state)
+        assert node.worker.keys
+        await node.authority.drop()
+        assert not node.worker.keys
+
+
+async def test_node_that_does_not_lead_adopts_nothing(cluster: FakeCluster) -> None:
+    node = Node(cluster, "a")
+    async with running(node):
+        await bootstrapped(node)
+        await node.authority.drop()
+        with pytest.raises(NotLeader):
+            await node.authority.adopt(cluster.state)
+        assert not node.worker.keys
+
+
+class RudePeers:
+    """A member that answers with an error of a provider, which no member has any business with."""
+
+    async def ask(self, member: Member, operation: Operation[Q, A], request: Q, seconds: float) -> A:
+        raise ProviderUnavailable(f"{member.id} says so to {request} of {operation} within {seconds} s")
+
+
+async def test_whatever_a_member_answers_it_is_left_out_of_the_count(cluster: FakeCluster) -> None:
+    node = Node(cluster, "a")
+    async with running(node):
+        await bootstrapped(node)
+        await node.operator_rotation.rotate(
+            RotateRequest(is_staged=True, wait_seconds=3600), Attempt(b"1", cluster.state.ca_index, False)
+        )
+        await until(lambda: cluster.state.rotation and cluster.state.rotation.phase is RotationPhase.WAIT)
+        rotation = cluster.state.rotation
+        assert rotation is not None
+        meter = UptakeMeter(node.parts, RudePeers(), node.watchers, node.name)
+        uptake = await meter.measure(rotation)
+        assert (uptake.watchers, uptake.watchers_seen) == (0, 0)

@@ -147,3 +147,15 @@ async def test_oversized_message_is_refused(leader: RpcNode, tls_directory: Path
     body = msgpack.packb([1000, [b"x" * MAX_RPC_BYTES]])
     status, _ = await _post(leader, node_tls(tls_directory, "b").client_context, body)
     assert status == 413
+
+
+async def test_every_answer_says_which_version_the_node_speaks(leader: RpcNode, tls_directory: Path) -> None:
+    """A refusal, too: a node of the release before begins with a version that this one may not speak any more."""
+    context = node_tls(tls_directory, "b").client_context
+    connector = aiohttp.TCPConnector(ssl=context, force_close=True)
+    async with aiohttp.ClientSession(connector=connector) as session:
+        for headers, body in (({VERSION_HEADER: "9"}, b""), ({}, b"rubbish"), ({}, msgpack.packb([1000, []]))):
+            async with session.post(
+                _url(leader), data=body, headers=headers, server_hostname="a.server.dc1.consul"
+            ) as response:
+                assert response.headers[VERSION_HEADER] == "2"

@@ -1,4 +1,4 @@
-"""How the CA changes: the steps of a rotation, an operator's change of the configuration, and what a leader signs with."""
+"""How the CA changes: the steps of a rotation, a change of the configuration, and what a leader signs with."""
 
 from typing import Final
 
@@ -273,7 +273,8 @@ BUGS: Final = (
         "links to pruned roots stay",
         "every handshake carries them for ever, and no root is ever pruned: its chain would lead nowhere",
         _ROTATION,
-        "            replace(root, intermediates=(*local_chain(root), *needed_links(links_of(root), kept, root.key_id)))\n",
+        "            replace(root, intermediates=(*local_chain(root),"
+        " *needed_links(links_of(root), kept, root.key_id)))\n",
         "            root\n",
         (_T_RETIRED,),
     ),
@@ -281,7 +282,8 @@ BUGS: Final = (
         "links to roots that stay are pruned",
         "clients of an older root that is still listed refuse every leaf",
         _ROTATION,
-        "            replace(root, intermediates=(*local_chain(root), *needed_links(links_of(root), kept, root.key_id)))\n",
+        "            replace(root, intermediates=(*local_chain(root),"
+        " *needed_links(links_of(root), kept, root.key_id)))\n",
         "            replace(root, intermediates=local_chain(root))\n",
         (_T_MIDDLE,),
     ),

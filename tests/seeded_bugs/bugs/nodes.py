@@ -130,8 +130,8 @@ BUGS: Final = (
         "what is no message is an internal error",
         "a node of another version is answered as if the request had failed halfway",
         _RPC,
-        "        except NotUnderstood as error:\n            return web.Response(status=400",
-        "        except ZeroDivisionError as error:\n            return web.Response(status=400",
+        "        except NotUnderstood as error:\n            return _refused(400",
+        "        except ZeroDivisionError as error:\n            return _refused(400",
         (_T_RUBBISH,),
     ),
     Bug(

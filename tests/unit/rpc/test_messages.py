@@ -15,10 +15,11 @@ from msgspec import Raw, structs
 from cluster.api.ca import RotateRequest, RotationPlan, Steering, Uptake
 from cluster.api.leaves import IssuedCert
 from cluster.api.servers import ClusterInfo, ServerInfo
-from cluster.base.errors import RateLimitReached
+from cluster.base.errors import AnswerLost, RateLimitReached
 from cluster.rpc import messages
 from cluster.rpc.envelope import (
     MAX_REQUESTS,
+    Outcome,
     pack_outcome,
     pack_outcomes,
     pack_requests,
@@ -172,7 +173,7 @@ def test_each_field_has_its_type_and_no_other(name: str, version: int) -> None:
         SignRequest("x" * ((1 << 19) + 1), b"1", ""),
         SignRequest("", b"", ""),
         SignRequest("", b"x" * 21, ""),
-        SignRequest("", b"1", "x" * 513),
+        SignRequest("", b"1", "x" * 4097),
     ],
     ids=["csr", "no serial", "long serial", "requester"],
 )
@@ -209,6 +210,34 @@ def test_no_bytes_raise_anything_else(data: bytes) -> None:
                     form.unpack(Raw(data) if data else data, version)
                 except NotUnderstood:
                     continue
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_what_a_csr_may_hold_fits_into_the_answer(version: int) -> None:
+    """The longest SPIFFE ID of a CSR, and an agent's, whose trust domain is replaced by a longer one."""
+    longest = structs.replace(SignAnswer.of(CERT), name="a" * 2048, spiffe_id="spiffe://" + "x" * 2100)
+    assert SIGN.answer.unpack(SIGN.answer.pack(longest, version), version) == longest
+
+
+def test_answer_that_is_not_understood_costs_no_other_and_is_not_asked_for_again() -> None:
+    good = pack_outcome(WATCHERS, WatchersAnswer(4, 3), VERSION)
+    newer = Outcome(None, Raw(msgpack.packb(["four", 3])))
+    answer, lost = unpack_outcomes(WATCHERS, pack_outcomes([good, newer]), 2, VERSION)
+    assert answer == WatchersAnswer(4, 3)
+    assert type(lost) is AnswerLost
+    assert "'watchers' is not understood" in str(lost)
+
+
+def test_errors_of_a_peer_are_bounded() -> None:
+    text, pause = "x" * (1 << 20), 0.0
+    packed = msgpack.packb([[["ProviderUnavailable", text, pause], None]])
+    [error] = unpack_outcomes(WATCHERS, packed, 1, VERSION)
+    assert len(str(error)) == 64 << 10
+    for pause in (float("inf"), float("nan"), -1.0):
+        with pytest.raises(NotUnderstood):
+            unpack_outcomes(WATCHERS, msgpack.packb([[["RateLimited", "", pause], None]]), 1, VERSION)
+    with pytest.raises(NotUnderstood):
+        unpack_outcomes(WATCHERS, msgpack.packb([[None, None]] * (MAX_REQUESTS + 1)), MAX_REQUESTS + 1, VERSION)
 
 
 def test_values_arrive_whole() -> None:

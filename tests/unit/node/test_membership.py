@@ -7,7 +7,7 @@ from collections.abc import Awaitable
 import pytest
 
 from cluster.base.errors import BadRequest, ClusterError, NotFound, NotLeader, Refused
-from cluster.node.servers import Membership
+from cluster.node.membership import Membership
 from cluster.raft.membership import Member
 from tests.kit.clock import FakeClock
 from tests.kit.fake_cluster import FakeCluster
@@ -81,7 +81,7 @@ async def test_of_two_servers_added_at_once_the_later_is_looked_at_behind_the_ea
     cluster: FakeCluster, membership: Membership, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It was looked at once, before it waited: two servers could have one address."""
-    monkeypatch.setattr("cluster.node.servers._PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr("cluster.node.membership._PAUSE_SECONDS", 0.0)
     cluster.replicas["a"].membership_refusals = 1  # e's comes first
     later = asyncio.create_task(membership.add("d", "h:1", "h:2"))
     await asyncio.sleep(0)
@@ -124,11 +124,11 @@ async def test_leader_hands_over_before_it_is_removed(cluster: FakeCluster, memb
 async def test_change_under_way_is_waited_for_but_not_for_ever(
     cluster: FakeCluster, clock: FakeClock, membership: Membership, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cluster.node.servers._PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr("cluster.node.membership._PAUSE_SECONDS", 0.0)
     cluster.replicas["a"].membership_refusals = 3
     await membership.remove("b", None)
     assert "b" not in cluster.members
-    monkeypatch.setattr("cluster.node.servers._PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr("cluster.node.membership._PATIENCE_SECONDS", 0.0)
     cluster.replicas["a"].membership_refusals = 1
     with pytest.raises(Refused, match="another change of membership is under way"):
         await membership.remove("c", None)
