@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Final
 
 from cluster.api.ca import RotateRequest, RotationPlan, Steering, Uptake
-from cluster.base.errors import InternalError, NotFound, NotReady, Refused
+from cluster.base.errors import InternalError, NotFound, NotLeader, NotReady, Refused
 from cluster.ca.attempts import Attempt, base_index, done_before
 from cluster.ca.candidate import Candidate
 from cluster.ca.chain_limits import MAX_CHAIN_BYTES
@@ -75,6 +75,9 @@ class OperatorRotation:
         """Begin; the rotation's id. Raises: Refused, InternalError, NotReady (no effect); CommitUnknown."""
         async with self._parts.changes.turn("RECONFIGURING", is_duty=False):
             state = self._replica.state
+            if state.ca_index < attempt.ca_index:
+                # Another leader's write has been seen: nothing may be judged from here.
+                raise NotLeader("this node does not lead any more")
             if attempt.is_repeat and (done := done_before(state, attempt.request_id)) is not None:
                 return done
             ca_index = base_index(state, attempt)

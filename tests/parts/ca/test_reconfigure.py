@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from cluster.api.ca import ConfigUpdate
+from cluster.api.ca import ConfigUpdate, RotateRequest
 from cluster.base.config import ConnectSection
 from cluster.base.errors import (
     AnswerLost,
@@ -358,6 +358,8 @@ async def test_leader_behind_the_state_that_the_request_has_seen_judges_nothing(
     for wanted in (update(stored_config(node.cluster.state)), update(modify_index=1), update(provider="nope")):  # type: ignore[arg-type]
         with pytest.raises(NotLeader):
             await node.reconfigurer.apply(wanted, attempt)
+    with pytest.raises(NotLeader):
+        await node.operator_rotation.rotate(RotateRequest(), attempt)
 
 
 async def test_leader_lost_behind_the_commit_leaves_no_keys_on_the_old_one(node: Node) -> None:

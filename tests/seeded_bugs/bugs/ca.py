@@ -99,7 +99,7 @@ BUGS: Final = (
         (_T_UNCROSSED,),
     ),
     Bug(
-        "an expired root cross-signs",
+        "a rotation asks an expired root to cross-sign",
         "a CA whose root has expired can never be rotated",
         _ROTATION,
         "        if self._is_expired(old):\n",
