@@ -11,9 +11,8 @@ from dataclasses import replace
 
 from cluster.base.errors import InternalError
 from cluster.ca.commit import commit
-from cluster.ca.opened import Stored
+from cluster.ca.opened import ProviderRecord, Stored
 from cluster.ca.parts import Parts
-from cluster.ca.records import ProviderRecord
 from cluster.ca.roots import root_of
 from cluster.ca.settings import first_cluster_id, first_settings, policies_of
 from cluster.signing.serials import new_intent

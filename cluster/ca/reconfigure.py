@@ -27,9 +27,8 @@ from cluster.base.signals import wait_any
 from cluster.ca.attempts import Attempt, base_index, done_before
 from cluster.ca.candidate import Candidate
 from cluster.ca.commit import commit
-from cluster.ca.opened import Opened, Stored
+from cluster.ca.opened import Opened, ProviderRecord, Stored
 from cluster.ca.parts import Parts
-from cluster.ca.records import ProviderRecord
 from cluster.ca.rotation import SAME_ROOT, RotationRequest, Rotator
 from cluster.ca.settings import CASettings, keep_secrets, policies_of, settings_of
 from fsm.ca import CAConfig, RotationPhase, SetConfig

@@ -17,10 +17,9 @@ from cluster.base.clock import rfc3339
 from cluster.base.errors import ClusterError, InternalError, NotLeader, Refused
 from cluster.ca.chain_limits import UNLINKED, PlannedChain, planned_chain
 from cluster.ca.commit import commit
-from cluster.ca.opened import OpenedRotation
+from cluster.ca.opened import OpenedRotation, ProviderRecord
 from cluster.ca.parts import Parts
 from cluster.ca.proof import prove
-from cluster.ca.records import ProviderRecord
 from cluster.ca.roots import intermediates_of, links_of, local_chain, needed_links, root_of
 from cluster.ca.settings import CASettings
 from cluster.signing.serials import new_serial

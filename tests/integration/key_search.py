@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cluster.ca.records import open_record
+from cluster.ca.opened import open_record
 from cluster.raft import codec as raft_codec
 from cluster.raft import snapshot
 from cluster.raft.disk import RealDisk

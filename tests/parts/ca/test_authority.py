@@ -10,7 +10,7 @@ from cluster.api.ca import RotateRequest
 from cluster.base.errors import InternalError, NotLeader, NotReady, RateLimitReached
 from cluster.ca.attempts import Attempt
 from cluster.ca.health import CAHealth
-from cluster.ca.records import ProviderRecord, open_record, seal_record
+from cluster.ca.opened import ProviderRecord, open_record, seal_record
 from cluster.ca.uptake import UptakeMeter
 from cluster.raft.membership import Member
 from cluster.rpc.operation import A, Operation, Q

@@ -8,7 +8,7 @@ import pytest
 from cluster.api.ca import ConfigUpdate
 from cluster.base.config import ConnectSection
 from cluster.ca.attempts import Attempt
-from cluster.ca.records import open_record
+from cluster.ca.opened import open_record
 from fsm.ca import InitConfig, InitSeal, SetProviderState, SetRootsConfig
 from fsm.commands import Command
 from fsm.duties import DutyPolicy

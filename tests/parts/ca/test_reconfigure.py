@@ -21,7 +21,7 @@ from cluster.base.errors import (
     StaleIndex,
 )
 from cluster.ca.attempts import Attempt
-from cluster.ca.records import open_record
+from cluster.ca.opened import open_record
 from fsm.ca import SetConfig, SetRoots
 from fsm.commands import Command
 from fsm.state import State

@@ -13,7 +13,7 @@ from cluster.api.ca import RotateRequest
 from cluster.base.errors import AnswerLost, CommitUnknown, InternalError, NotLeader, Refused
 from cluster.base.telemetry import Metrics
 from cluster.ca.chain_limits import MAX_CHAIN_LINKS
-from cluster.ca.records import open_record
+from cluster.ca.opened import open_record
 from cluster.ca.roots import links_of
 from cluster.ca.rotation import NO_CROSS_SIGNING, retention_seconds
 from cluster.node.start import _publish

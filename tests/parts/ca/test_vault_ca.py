@@ -13,7 +13,7 @@ from cluster.api.ca import RotateRequest
 from cluster.base.config import ConnectSection
 from cluster.base.errors import InternalError, Refused
 from cluster.ca.chain_limits import MAX_CHAIN_LINKS
-from cluster.ca.records import open_record
+from cluster.ca.opened import open_record
 from cluster.ca.roots import links_of, local_chain
 from cluster.signing.serials import new_serial
 from fsm.ca import CARoot, FinishRotation, RenewSigning
