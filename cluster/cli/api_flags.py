@@ -22,7 +22,7 @@ def add_api_flags(parser: Parser, *, is_read: bool = True, asks_many: bool = Fal
     """The flags that `api_from` reads, and `--format`. `asks_many`: for `apis_from`."""
     flags = parser.add_argument_group(
         "API",
-        "Where one is absent, the variable QUORUMCA_NAME counts, else CONSUL_NAME, with the NAME in brackets.",
+        "A flag that is not given is read from QUORUMCA_X, else CONSUL_X, where X is the name in brackets.",
     )
     flags.add_argument(
         "--http-addr",

@@ -30,16 +30,16 @@ _STATUS_FIELDS: Final = (
     *("Staged", "Forced", "Paused", "WaitUntil", "WaitingFor"),
 )
 _PLAN_FIELDS: Final = (
-    ("ActiveRootID", "Root now"),
+    ("ActiveRootID", "Current root"),
     ("Provider", "Provider"),
     ("Forced", "Without cross-signing"),
     ("Staged", "Staged"),
     ("TrustedRoots", "Trusted roots afterwards"),
-    ("RetiredUntil", "Root of now is trusted until"),
+    ("RetiredUntil", "Current root is trusted until"),
     ("Links", "Cross-signed certificates in a chain"),
     ("ChainBytes", "Bytes of a chain, at most"),
     ("MaxChainBytes", "Bytes allowed"),
-    ("AffectedLeaves", "Valid leaves of the root of now"),
+    ("AffectedLeaves", "Valid leaves of the current root"),
 )
 
 

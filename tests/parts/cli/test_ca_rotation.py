@@ -155,17 +155,17 @@ def test_dry_run_shows_the_plan(run: Run, api: FakeApi) -> None:
     assert result.out == (
         "Nothing was changed. A rotation now would be:\n"
         "What                                  Value\n"
-        "Root now                              01:aa\n"
+        "Current root                          01:aa\n"
         "Provider                              consul\n"
         "Key of the new root                   ec 384\n"
         "Without cross-signing                 false\n"
         "Staged                                false\n"
         "Trusted roots afterwards              2\n"
-        "Root of now is trusted until          2027-01-15T10:00:00Z\n"
+        "Current root is trusted until         2027-01-15T10:00:00Z\n"
         "Cross-signed certificates in a chain  1\n"
         "Bytes of a chain, at most             5000\n"
         "Bytes allowed                         32768\n"
-        "Valid leaves of the root of now       7\n"
+        "Valid leaves of the current root      7\n"
         "Risk                                  leaves change\n"
     )
     assert [request.body for request in api.requests] == [
