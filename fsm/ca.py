@@ -52,7 +52,8 @@ class Intermediate:
     key_id: str
     issuer_key_id: str
     not_after: int
-    #: Its life is counted from here, and not from what it says: a backend may date it back by more than that.
+    #: When we received it. Half-life is counted from here, not from notBefore, which a backend may date back by any
+    #: amount.
     made_at: int = field(default=0, metadata=ADDED)
 
 

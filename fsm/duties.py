@@ -1,4 +1,5 @@
-"""What the leader should do next, from the state alone.
+"""What the leader should do next: from the state, the time, and what the leader knows of its signing certificate
+(`Renewal`).
 
 Level-triggered: a duty is found again as long as the state asks for it, so a crash anywhere is repaired by the next
 leader's first look, and no progress lives in a process.
@@ -17,7 +18,7 @@ AUTO_ROTATE_AGAIN_SECONDS: Final = 3600  # after a rotation that was given up
 
 
 class Duty(Enum):
-    """In the order in which a new CA meets them."""
+    """Which is done first is decided in `next_duty`."""
 
     INIT_SEAL = auto()  # make and wrap the data key
     INIT_CONFIG = auto()  # choose the trust domain; take the first configuration from the node's file

@@ -1,4 +1,4 @@
-"""The ledger: every issued certificate, in this node's own SQLite file. Imports sqlite3 only.
+"""The ledger: every issued certificate, in this node's own SQLite file. The only I/O in fsm is sqlite3.
 
 Part of the state machine: written only by applying log entries, and by copying from another node what a snapshot stands
 for. The Raft log is the source of durability, so a commit here need not be durable; SQLite keeps the file consistent

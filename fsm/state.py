@@ -28,7 +28,8 @@ class State:
     """Everything the cluster has agreed on."""
 
     index: int = 0
-    ca_index: int = 0  # index of the last change to seal, config, roots or providers: what CA writes are guarded by
+    #: Index of the last change to seal, config, roots, rotation or providers: what CA writes are guarded by.
+    ca_index: int = 0
     roots_index: int = 0
     leaf_index: int = 0
     seal: SealKey | None = None
