@@ -13,7 +13,7 @@ KILLS ?= 30
 SECONDS ?= 600
 FIRST ?= 0
 SEED ?=
-PORT_OFFSET ?= 0
+PORT_OFFSET ?=
 DATA_DIR ?= .quorumca
 COMPILE = $(PY) -m uv pip compile --universal --python-version 3.11 --generate-hashes --upgrade \
 	--no-emit-index-url --custom-compile-command "make lock" --quiet
@@ -33,7 +33,7 @@ help: ## show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' Makefile
 
 cluster: $(VENV)/.runtime ## run a local cluster of $(NODES) nodes until Ctrl-C; data under .quorumca/
-	@exec $(PY) -m cluster dev --nodes $(NODES) --port-offset $(PORT_OFFSET) --data-dir "$(DATA_DIR)"
+	@exec $(PY) -m cluster dev --nodes $(NODES) $(if $(PORT_OFFSET),--port-offset $(PORT_OFFSET)) --data-dir "$(DATA_DIR)"
 
 test: $(VENV)/.dev ## run every test that a release must pass
 	$(PY) -m pytest -n $(WORKERS) --dist loadfile -m "not alone"

@@ -97,13 +97,14 @@ class LeaderWork:
             await self._authority.settled(_SETTLE_SECONDS)
         try:
             if self._authority.is_behind(state := self._replica.state) and state.active_root is not None:
-                # The CA has changed a moment ago: whoever has seen that must not get a leaf of before.
+                # The CA has changed a moment ago: whoever has seen that must not get a leaf of the CA before the
+                # change.
                 await self._authority.adopt(state)
             cert = await self._authority.sign(request.csr_pem, request.serial, request.requested_by)
         except (NotReady, NotInitialized):
             if self._replica.leadership.is_ready:
                 raise
-            # Leadership has ended, and with it what was signed with: the next leader has it.
+            # The keys were dropped with leadership; the next leader has them.
             raise NotLeader("this node does not lead") from None
         return SignAnswer.of(cert)
 

@@ -138,7 +138,7 @@ class Membership:
         raise NotFound(f"{name or raft_address!r:.100} is no server of this cluster: must be one of {self._names()}")
 
     async def _require_quorum_without(self, leaving: Member) -> None:
-        """Once removed it cannot be had back when those who stay are too few to agree on anything. Raises: Refused."""
+        """A removal that leaves no quorum cannot be undone: refuse it. Raises: Refused."""
         servers = [server for server in (await self.info()).servers if server.is_voter and server.name != leaving.id]
         silent = [server.name for server in servers if not server.is_healthy]
         if leaving.is_voter and len(servers) - len(silent) <= len(servers) // 2:
@@ -148,7 +148,7 @@ class Membership:
             )
 
     async def _change(self, kind: ChangeKind, next_change: Callable[[], Awaitable[Member | None]]) -> Member | None:
-        """What is asked for each time is looked at as of then: another change may have been made meanwhile."""
+        """`next_change` is called before every try, because another change may have been made meanwhile."""
         deadline = self._clock.monotonic() + _PATIENCE_SECONDS
         while (member := await next_change()) is not None:
             try:

@@ -31,8 +31,8 @@ class NodeReads:
         return self._point()
 
     async def catch_up(self) -> None:
-        """Read your writes, on whatever node they were made. But what is done is done, even if the leader is lost now:
-        an error would say that it had no effect.
+        """Read your writes, on whatever node they were made. If the leader is lost now, that is passed over: an error
+        here would tell the client that its write had no effect, which is false.
         """
         with contextlib.suppress(NoLeader):
             await self.read(ReadLevel.LINEARIZABLE)

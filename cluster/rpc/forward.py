@@ -22,7 +22,7 @@ _RETRY_SECONDS: Final = 0.02
 
 
 class Forwarder:
-    """Of one node."""
+    """Brings a request from this node to the leader, and sends it again while that is safe and there is time."""
 
     def __init__(
         self,

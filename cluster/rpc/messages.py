@@ -27,7 +27,7 @@ Address = Annotated[str, Meta(max_length=512)]
 Uri = Annotated[str, Meta(max_length=4096)]
 Pem = Annotated[str, Meta(max_length=1 << 19)]
 Json = Annotated[str, Meta(max_length=1 << 20)]
-#: Big-endian. Serials are 127 bits or more, and msgpack's integers end at 64.
+#: Big-endian. Serials are 127 bits or more, and msgpack's integers end at 64 bits.
 Serial = Annotated[bytes, Meta(min_length=1, max_length=20)]
 #: Tells one write from another.
 RequestId = Annotated[bytes, Meta(max_length=64)]
@@ -192,7 +192,7 @@ class DistrustRequest(Message, frozen=True):
 
 
 class WatchersRequest(Message, frozen=True):
-    """How many blocking queries on the roots wait on the node that is asked, and have seen this publication?"""
+    """Asks how many blocking queries on the roots wait on this node, and how many have seen this publication."""
 
     published_index: Count
 

@@ -15,7 +15,7 @@ from cluster.tls.contexts import NodeTls
 
 #: A server needs a moment to answer after its own deadline.
 _ANSWER_SLACK_SECONDS: Final = 0.5
-#: And this long to send the answers it has, once somebody else leads. One that is stopped or cut off never answers.
+#: How long a deposed leader may still send the answers that it has. One that is stopped or cut off never answers.
 _OLD_LEADER_SECONDS: Final = 0.1
 
 
@@ -60,13 +60,14 @@ class Peers:
         *,
         is_repeatable: bool = True,
     ) -> list[A | Exception]:
-        """What is repeatable is given up, and then asked for again, soon after somebody else leads; the rest is not:
-        its answer may be what takes time, as that of a transfer of leadership.
+        """With `is_repeatable`, waiting ends shortly after another node leads, and the caller asks again. Without it,
+        waiting goes on: the answer may be what takes time, as that of a transfer of leadership.
 
         Raises: Unsent, Lost.
         """
         if is_repeatable and self._replica.leadership.leader_id not in (None, member.id):
-            raise Unsent  # it has waited too long behind others
+            # Somebody else leads by now: this request waited in the queue for a leader that is gone.
+            raise Unsent
         if self._watch is None:
             self._watch = asyncio.get_running_loop().create_task(self._watch_leadership())
         try:

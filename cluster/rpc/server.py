@@ -37,7 +37,7 @@ class RpcServer:
         self._runner: web.AppRunner | None = None
 
     async def start(self, address: str) -> None:
-        """Raises: OSError when the address cannot be had."""
+        """Raises: OSError when the address cannot be bound."""
         app = web.Application(client_max_size=MAX_RPC_BYTES)
         app.router.add_post(RPC_PATH + "{operation}", self._handle)
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=_STOP_SECONDS)
@@ -97,7 +97,7 @@ def _version_of(request: web.Request) -> int | None:
 
 
 async def _understood(served: Served, data: Any, version: int) -> Any:
-    """Raises: as the operation; InternalError for a request that is none of its."""
+    """Raises: as the operation; InternalError for a request that does not fit the operation."""
     try:
         request = served.operation.request.unpack(data, version)
     except NotUnderstood as error:
