@@ -17,7 +17,8 @@ class Attempt:
 
 def base_index(state: State, attempt: Attempt) -> int:
     """The index that a write is made from: the present one, if nothing but the leader's own work (pruned roots, a
-    renewed certificate) came after the one its author has seen. Else that one, and the write will be refused.
+    renewed certificate) came after the one its author has seen. Otherwise the index that its author has seen, so that
+    the write is refused as stale.
 
     Raises: AnswerLost when it is a repetition, and its first sending may have been part of what came.
     """

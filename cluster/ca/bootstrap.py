@@ -23,7 +23,7 @@ from providers.pki import verify
 
 
 class Bootstrap:
-    """The leader's side."""
+    """Does the duties that bring up a new CA, on the leader: one method for each."""
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts

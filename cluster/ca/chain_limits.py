@@ -59,7 +59,7 @@ def planned_chain(opened: Opened, roots: Iterable[CARoot], provider: str, root_b
 
 
 def _fits_from(old: CARoot, roots: tuple[CARoot, ...], own_bytes: int, own_links: int) -> int:
-    """When enough roots have been pruned."""
+    """The Unix time from which on the chain fits, because enough roots are pruned."""
     retired = sorted((root for root in roots if root.is_retired), key=lambda root: root.prune_at)
     for position, root in enumerate(retired):
         left = [other for other in roots if other not in retired[: position + 1]]

@@ -21,7 +21,7 @@ class Changes:
 
     @contextlib.asynccontextmanager
     async def turn(self, name: str, *, is_duty: bool) -> AsyncIterator[None]:
-        """`name` is Consul's for what the CA does meanwhile.
+        """`name`: Consul's name for the CA's state during this turn, e.g. RECONFIGURING.
 
         Raises: ChangeUnderWay, in Consul's words, when another operator's change is under way, or a duty takes long.
         """

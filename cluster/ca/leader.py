@@ -1,8 +1,8 @@
 """What the elected leader does on its own: look at the state, do the next duty, look again.
 
-Level-triggered: nothing is remembered between two looks but when to look next, so a crash anywhere is repaired by the
-next leader's first look. CA trouble never costs leadership: it is reported, and tried again with growing pauses, or at
-once when an operator changes the configuration.
+Level-triggered: no progress is kept here: only pauses, counters and what has been logged. So a crash anywhere is
+repaired by the next leader's first look. CA trouble never costs leadership: it is reported, and tried again with
+growing pauses, or at once when an operator changes the configuration.
 """
 
 import asyncio

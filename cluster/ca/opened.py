@@ -1,7 +1,7 @@
 """The CA of a state with what is sealed of it open: the only place that opens, and seals, a provider's record.
 
-Everything here is for the leader. Invariants of the state (fsm/apply.py) say what is there: where there is a root there
-is a configuration, and whatever is configured has a record.
+Everything here is for the leader. Invariants of the state (fsm/ca_rules.py) say what is there: where there is a root
+there is a configuration, and whatever is configured has a record.
 """
 
 import json
@@ -101,7 +101,10 @@ class OpenedRotation:
 
 
 class Opener:
-    """Opens with the data key that a state names; a passphrase is stretched when that is another than before."""
+    """Opens with the data key that a state names.
+
+    The key is derived from a passphrase (slow) only when the state's seal has changed.
+    """
 
     def __init__(self, sealer: Sealer) -> None:
         self._sealer = sealer

@@ -30,7 +30,7 @@ _STAGED_RISK: Final = "clients that have not fetched the new root when it is act
 
 
 class OperatorRotation:
-    """Everything here is for the leader."""
+    """Plans, begins and steers rotations that an operator asks for, and distrusts retired roots; on the leader."""
 
     def __init__(self, parts: Parts, rotator: Rotator, meter: UptakeMeter) -> None:
         self._parts = parts
@@ -39,7 +39,10 @@ class OperatorRotation:
         self._meter = meter
 
     async def plan(self, request: RotateRequest) -> RotationPlan:
-        """Raises: Refused, InternalError, NotReady, as `rotate` would."""
+        """Works out what `rotate` would do, and changes nothing.
+
+        Raises: Refused, InternalError, NotReady, as `rotate` would.
+        """
         state = self._replica.state
         opened, settings = self._wanted(state, request)
         config, root = opened.config, opened.root
@@ -144,7 +147,10 @@ class OperatorRotation:
         return await self._meter.measure(rotation)
 
     def _wanted(self, state: State, request: RotateRequest) -> tuple[Opened, CASettings]:
-        """The CA, and what is configured now, but for the key. Raises: NotReady, InternalError."""
+        """The CA, and the present settings without the operator's own key, with the type and size asked for.
+
+        Raises: NotReady, InternalError.
+        """
         if state.active_root is None:
             raise NotReady("CA has not finished initializing: there is no root to rotate yet")
         if state.rotation is not None:
@@ -156,7 +162,7 @@ class OperatorRotation:
             changes["PrivateKeyType"] = request.key_type
         bits = request.key_bits
         if bits is None and request.key_type in _DEFAULT_BITS:
-            bits = _DEFAULT_BITS[request.key_type]  # what is configured goes with another type, perhaps
+            bits = _DEFAULT_BITS[request.key_type]  # the configured size may belong to another key type
         if bits is not None:
             changes["PrivateKeyBits"] = bits
         names = {name.lower() for name in changes}

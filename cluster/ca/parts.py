@@ -20,7 +20,7 @@ from fsm.duties import DutyPolicy
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """Of one node."""
+    """What one node has for the CA, for the classes that need many of these."""
 
     replica: Replica
     pool: WorkerPool

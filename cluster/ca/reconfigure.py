@@ -72,8 +72,8 @@ class Reconfigurer:
             try:
                 return await self._apply_now(update, attempt)
             except LostRace:
-                # A duty whose outcome was not known yet has been done after all: that is nothing to trouble anybody
-                # with. Another operator's write is found out now.
+                # A duty whose outcome was not known yet has been done after all, which is no operator's concern. Try
+                # once more from the new state; if it was another operator's write, this second try says so.
                 return await self._apply_now(update, attempt)
 
     async def _apply_now(self, update: ConfigUpdate, attempt: Attempt) -> str:

@@ -27,11 +27,11 @@ _LONGEST_PAUSE_SECONDS: Final = 256.0
 
 
 class PutOff(ClusterError):
-    """It has failed, that has been said, and it will be tried again."""
+    """A renewal failed; this has been logged, and the loop tries it again later."""
 
 
 class Renewer:
-    """The leader's side."""
+    """Renews the certificate that signs leaves, on the leader, and puts off the next try after a failure."""
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts

@@ -76,7 +76,7 @@ class RotationRequest:
 
 
 class Rotator:
-    """The leader's side."""
+    """Takes the steps of a rotation, on the leader, and drops retired roots when they are no longer needed."""
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts

@@ -73,7 +73,7 @@ class UptakeMeter:
             self._rotation_id, self._most = rotation.rotation_id, 0
         counts = await asyncio.gather(*(self._count(name, rotation) for name in self._replica.members))
         total, seen = (sum(column) for column in zip(*counts, strict=True))
-        # While they are woken and come back, fewer wait than there are.
+        # Between being woken and asking again a client is not counted; so keep the largest total seen.
         self._most = max(self._most, total)
         now = self._parts.unix_now
         held, renewed = await self._parts.ledger.call(lambda reader: reader.identities(now, rotation.published_index))
