@@ -103,6 +103,14 @@ async def test_taking_the_same_state_into_use_again_costs_nothing(node: Node) ->
     assert len(node.worker.calls) == before
 
 
+async def test_node_that_does_not_lead_takes_no_keys(node: Node) -> None:
+    await node.authority.drop()
+    with pytest.raises(NotLeader):
+        await node.authority.adopt(node.cluster.state)
+    assert not node.worker.keys
+    assert not node.authority.is_ready
+
+
 async def test_request_that_waits_while_leadership_ends_is_for_the_next_leader(node: Node) -> None:
     """The keys are gone from the workers then: not a fault of ours, but "not done, not leader"."""
     csr = service_csr(node.cluster.state.trust_domain)

@@ -1,6 +1,7 @@
 """Changing the root: every step can be the leader's last, and no client that trusts a listed root is ever left out."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -187,6 +188,45 @@ async def test_step_that_fails_for_good_leaves_everything_as_it_was(node: Node, 
     assert rotation_id not in node.worker.keys
     node.worker.failures.clear()
     await rotate(node, {"PrivateKeyBits": 384})
+
+
+def other_root(node: Node, cluster_id: str) -> Any:
+    """Of a provider that is no part of the cluster, as the workers pack what it generates."""
+    host = node.worker.host
+    host.configure("other", "consul", cluster_id, "dc1", True, json.dumps({"PrivateKeyBits": 384}), b"")
+    host.prepare_root("other", serial_bytes(new_serial()), "other", int(node.clock.now()))
+    return host.generate_root("other")
+
+
+async def test_root_of_another_mesh_is_not_taken(node: Node) -> None:
+    before, first = node.cluster.state, len(node.cluster.committed)
+    generated = other_root(node, "11111111-2222-3333-4444-555555555555")
+    node.worker.host.operations["generate_root"] = lambda _key: generated
+    rotation_id = await put(node, update({"PrivateKeyBits": 384}))
+    with pytest.raises(InternalError):
+        await node.reconfigurer.wait_for_rotation(rotation_id)
+    assert kinds(node.cluster.committed[first:]) == [BeginRotation, AbortRotation]
+    assert node.cluster.state.roots == before.roots
+
+
+async def test_link_that_does_not_verify_ends_the_rotation(node: Node) -> None:
+    before = node.cluster.state
+    assert before.config is not None
+    [wrong, *_], _ = other_root(node, before.config.cluster_id)
+    host = node.worker.host
+    host.operations["cross_sign"] = lambda key, _pem, *others: host.cross_sign(key, wrong, *others)
+    rotation_id = await put(node, update({"PrivateKeyBits": 384}))
+    with pytest.raises(InternalError):
+        await node.reconfigurer.wait_for_rotation(rotation_id)
+    assert node.cluster.state.roots == before.roots
+    assert node.cluster.state.config == before.config
+
+
+async def test_expired_root_need_not_be_able_to_cross_sign(node: Node) -> None:
+    await put(node, update({"DisableCrossSigning": True}))
+    node.clock.advance(3651 * 86_400)
+    new = await rotate(node, {"DisableCrossSigning": True, "PrivateKeyBits": 384})
+    assert new.intermediates == ()
 
 
 async def test_provider_that_does_not_answer_is_asked_again_and_then_given_up(node: Node) -> None:

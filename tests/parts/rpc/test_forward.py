@@ -21,6 +21,7 @@ from cluster.rpc.batches import Batches
 from cluster.rpc.operation import Operation
 from cluster.rpc.peers import Lost, Unsent
 from providers.errors import CSRRejected
+from tests.kit.clock import FakeClock
 from tests.kit.fake_cluster import FakeCluster
 from tests.kit.rpc_nodes import Ask, Told, asked, operation, rpc_nodes
 from tests.kit.wait import until
@@ -129,7 +130,9 @@ async def test_election_is_waited_for(
     work = Recorder(NotLeader("not here"), NoLeader("No cluster leader"), "done")
     async with rpc_nodes(rpc_cluster, tls_directory, {"a": {"do": work}, "b": {}}, wait_seconds=60) as nodes:
         request = asyncio.ensure_future(asked(nodes["b"].forwarder, call))
-        await asyncio.sleep(0)
+        clock = nodes["b"].clock
+        later = FakeClock.monotonic(clock) + 0.1
+        await until(lambda: request.done() or FakeClock.monotonic(clock) > later)  # it has looked several times
         assert not request.done()
         rpc_cluster.elect("a")
         assert await request == "done"
@@ -331,12 +334,14 @@ async def test_requests_for_two_leaders_never_share_a_message() -> None:
 async def test_request_given_up_while_it_waits_disturbs_nobody() -> None:
     wire = Wire()
     batches = Batches(wire)
-    tasks = await _added(batches, range(1, 7))
+    tasks = await _added(batches, range(1, 8))
     tasks[0].cancel()
     tasks[5].cancel()
     wire.gate.set()
-    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    async with asyncio.timeout(5):
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
     assert outcomes[1:5] == [-n for n in range(2, 6)]
+    assert outcomes[6] == -7  # in the same message, after the one that was given up
 
 
 async def test_end_of_the_node_ends_its_messages() -> None:

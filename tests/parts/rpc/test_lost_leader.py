@@ -29,12 +29,18 @@ class Client:
 
     def __init__(self) -> None:
         self.answering: set[str] = set()
+        self.late = asyncio.Event()  # once it is set, the silent ones answer too
         self.sent: list[str] = []
+        self.given_up: list[str] = []
 
     async def post(self, peer: str, _address: str, _operation: str, body_of: Callable[[int], bytes]) -> Answer:
         self.sent.append(peer)
         if peer not in self.answering:
-            await asyncio.Event().wait()  # as a process that is stopped: connected, and silent
+            try:
+                await self.late.wait()  # as a process that is stopped: connected, and silent
+            except asyncio.CancelledError:
+                self.given_up.append(peer)
+                raise
         _, arguments = msgpack.unpackb(body_of(2))
         return Answer(200, msgpack.packb([[None, [f"{peer}: {argument}"]] for [argument] in arguments]), 2)
 
@@ -71,13 +77,22 @@ async def ask(forwarder: Forwarder, *, is_repeatable: bool = True, is_batched: b
 @pytest.mark.parametrize("is_batched", [True, False])
 @pytest.mark.parametrize("successor", ["b", "c"])
 async def test_silent_leader_is_given_up_once_another_leads(
-    cluster: FakeCluster, forwarder: Forwarder, peers: Client, successor: str, is_batched: bool
+    cluster: FakeCluster,
+    forwarder: Forwarder,
+    peers: Client,
+    successor: str,
+    is_batched: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("cluster.rpc.peers._OLD_LEADER_SECONDS", 0.0)
+    changes = cluster.replicas["c"].leadership_changed
     cluster.elect("a")
     peers.answering = {"b"}
     asked = [asyncio.ensure_future(ask(forwarder, is_batched=is_batched)) for _ in range(300)]
     await until(lambda: peers.sent)
     cluster.elect(None)  # nobody knows of a better leader yet
+    await until(lambda: changes._future)  # that has been seen: the next change is waited for
+    assert peers.given_up == []
     assert not [request for request in asked if request.done()]
     cluster.elect(successor)
     async with asyncio.timeout(5.0):
@@ -108,6 +123,22 @@ async def test_what_cannot_be_repeated_waits_for_its_answer(
     with pytest.raises(CommitUnknown):
         await asked
     assert peers.sent == ["a"]
+
+
+async def test_what_cannot_be_repeated_is_not_given_up_when_another_leads(
+    cluster: FakeCluster, forwarder: Forwarder, peers: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The old leader's answer may come after the election: a repeatable request beside it is given up by then."""
+    monkeypatch.setattr("cluster.rpc.peers._OLD_LEADER_SECONDS", 0.0)
+    cluster.elect("a")
+    peers.answering = {"b"}
+    once = asyncio.ensure_future(ask(forwarder, is_repeatable=False))
+    repeatable = asyncio.ensure_future(ask(forwarder))
+    await until(lambda: len(peers.sent) == 2)
+    cluster.elect("b")
+    assert await repeatable == "b: again"
+    peers.late.set()
+    assert await once == "a: first"
 
 
 async def test_provider_that_was_forgotten_is_not_initialized(cluster: FakeCluster) -> None:

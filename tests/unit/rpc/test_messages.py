@@ -182,8 +182,8 @@ def test_fields_are_bounded(request_: SignRequest) -> None:
         SIGN.request.unpack(SIGN.request.pack(request_, VERSION), VERSION)
 
 
-@pytest.mark.parametrize("index", [-1, True, 1 << 63])
-def test_index_is_a_count(index: int) -> None:
+@pytest.mark.parametrize("index", [-1, True, 1 << 63, "5"])
+def test_index_is_a_count(index: object) -> None:
     request, _ = MESSAGES["configure"]
     assert isinstance(request, ConfigureRequest)
     plain = msgpack.unpackb(CONFIGURE.request.pack(request, VERSION))
