@@ -71,7 +71,7 @@ async def leaf_chain(node: Node) -> str:
     csr_pem, _ = await node.pool.make_csr(
         f"spiffe://{node.cluster.state.trust_domain}/ns/default/dc/dc1/svc/web", (), ()
     )
-    await until(lambda: not node.authority.is_behind(node.cluster.state))
+    await until(lambda: node.authority.is_ready and not node.authority.is_behind(node.cluster.state))
     return (await node.authority.sign(csr_pem, serial_bytes(new_serial()), "test")).cert_pem
 
 

@@ -135,7 +135,7 @@ async def test_signing_certificate_is_renewed_at_half_of_its_life_below_the_same
     assert after.root_id == before.root_id
     assert after.signing_key_id != before.signing_key_id
     assert len(after.intermediates) == 1
-    await until(lambda: not node.authority.is_behind(node.cluster.state))
+    await until(lambda: node.authority.is_ready and not node.authority.is_behind(node.cluster.state))
     new_leaf = await sign(node)
     assert after.intermediates[0].cert_pem in new_leaf
     assert_trusted(node, new_leaf)
@@ -169,7 +169,7 @@ async def test_leader_lost_at_the_renewal_is_continued_by_the_next(
     await until(lambda: renewals(cluster))
     await until(lambda: leader_of(nodes).authority.is_ready)
     leader = leader_of(nodes)
-    await until(lambda: not leader.authority.is_behind(cluster.state))
+    await until(lambda: leader.authority.is_ready and not leader.authority.is_behind(cluster.state))
     assert_trusted(leader, await sign(leader))
     assert len(renewals(cluster)) == 1
     tried = [command for command in cluster.proposed if isinstance(command, RenewSigning)]
@@ -183,7 +183,7 @@ async def test_lost_mount_is_repaired_by_itself(node: Node, vault: FakeVault) ->
     with pytest.raises(SigningKeyGone, match="has been removed"):
         await sign(node)
     await until(lambda: renewals(node.cluster))
-    await until(lambda: not node.authority.is_behind(node.cluster.state))
+    await until(lambda: node.authority.is_ready and not node.authority.is_behind(node.cluster.state))
     assert active(node.cluster).root_id == before.root_id
     assert_trusted(node, await sign(node))
     await looked_again(node)
@@ -228,7 +228,7 @@ async def test_leaf_signed_while_the_certificate_is_renewed_goes_with_its_own_ch
     node.worker.held.clear()
     await put(node, update({**CONFIG, "IntermediatePKIPath": "other"}, provider="vault"))
     await until(lambda: renewals(node.cluster))
-    await until(lambda: not node.authority.is_behind(node.cluster.state))
+    await until(lambda: node.authority.is_ready and not node.authority.is_behind(node.cluster.state))
     node.worker.gate.set()
     assert_trusted(node, (await waiting).cert_pem)
 
@@ -265,7 +265,7 @@ async def test_renewal_that_is_committed_and_not_in_use_yet_is_not_made_again(no
         await sign(node)
     await until(lambda: node.health.now.trouble == "Vault is away")
     node.worker.failures.clear()
-    await until(lambda: not node.authority.is_behind(node.cluster.state))
+    await until(lambda: node.authority.is_ready and not node.authority.is_behind(node.cluster.state))
     await looked_again(node)
     assert len(renewals(node.cluster)) == 1
     assert_trusted(node, await sign(node))
@@ -329,7 +329,7 @@ async def test_other_path_for_intermediates_is_taken_into_use_at_once(node: Node
     before = active(node.cluster)
     assert await put(node, update({**CONFIG, "IntermediatePKIPath": "other"}, provider="vault")) == ""
     await until(lambda: renewals(node.cluster))
-    await until(lambda: not node.authority.is_behind(node.cluster.state))
+    await until(lambda: node.authority.is_ready and not node.authority.is_behind(node.cluster.state))
     after = active(node.cluster)
     assert after.root_id == before.root_id
     assert after.signing_key_id != before.signing_key_id
@@ -350,7 +350,7 @@ async def test_migration_to_vault_and_back_leads_back_to_every_root(
         for config, provider in ((CONFIG, "vault"), ({"CSRMaxPerSecond": 0}, "consul")):
             rotation_id = await put(node, update(dict(config), provider=provider))
             await node.reconfigurer.wait_for_rotation(rotation_id)
-            await until(lambda: not node.authority.is_behind(cluster.state))
+            await until(lambda: node.authority.is_ready and not node.authority.is_behind(cluster.state))
             assert_trusted(node, await sign(node))
         root = active(cluster)
         assert len(cluster.state.roots) == 3
@@ -380,7 +380,7 @@ async def test_staged_migration_publishes_the_root_with_what_leads_from_it_to_le
         later(600)
         await until(lambda: cluster.state.rotation is None)
         assert active(cluster).root_id == published.root_id
-        await until(lambda: not node.authority.is_behind(cluster.state))
+        await until(lambda: node.authority.is_ready and not node.authority.is_behind(cluster.state))
         assert_trusted(node, await sign(node))
         await node.pool.forget_all()
 
@@ -400,7 +400,7 @@ async def test_intermediate_of_the_new_provider_counts_before_anything_begins(
             await put(node, update(dict(CONFIG), provider="vault"))
         assert cluster.state is before
         await node.reconfigurer.wait_for_rotation(await put(node, update({"PrivateKeyBits": 256})))
-        await until(lambda: not node.authority.is_behind(cluster.state))
+        await until(lambda: node.authority.is_ready and not node.authority.is_behind(cluster.state))
         assert_trusted(node, await sign(node))
         await node.pool.forget_all()
 
