@@ -65,6 +65,10 @@ class Refused(Exception):
         self.status = status
 
 
+class _Removed(Exception):
+    """What was listed was removed before it was read."""
+
+
 @dataclass
 class VaultServer:
     """Where it is, and what a test may do to it. Calls here use nothing of the code under test."""
@@ -131,10 +135,20 @@ class VaultServer:
 
     def _keys(self, path: str) -> list[str]:
         try:
-            return list(self.call("LIST", path)["data"]["keys"])
+            listed = wait_until("a list that no removal has met", lambda: self._listed(path), trouble=(_Removed,))
+            return list(listed["data"]["keys"])
         except Refused as refused:
             if refused.status == 404:
                 return []
+            raise
+
+    def _listed(self, path: str) -> Any:
+        """OpenBao lists ids and then reads each of them; one may be removed in between. Raises: _Removed; Refused."""
+        try:
+            return self.call("LIST", path)
+        except Refused as refused:
+            if refused.status == 500 and "does not exist" in str(refused):
+                raise _Removed(str(refused)) from refused
             raise
 
     # --- doing something to it ------------------------------------------------------------------------------------

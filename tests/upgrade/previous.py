@@ -38,7 +38,8 @@ def build(tree: Path) -> None:
 
     Then its code is copied into the environment, as where it is deployed: nothing in it refers to the tree any more.
     """
-    _run(tree, "make", f"PYTHON={sys.executable}", ".venv/.runtime")
+    # The interpreter below this environment: that Makefile does not quote the path, and ours may have a space in it.
+    _run(tree, "make", f"PYTHON={Path(sys.executable).resolve()}", ".venv/.runtime")
     _run(
         tree,
         *(".venv/bin/python", "-m", "pip", "--disable-pip-version-check", "install", "--force-reinstall"),
