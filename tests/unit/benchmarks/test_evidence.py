@@ -24,11 +24,8 @@ STILL_TO_RUN: Final = frozenset(
         "chaos.json",
         "continuity-vault.json",
         "continuity.json",
-        "crash-points.json",
-        "fuzz.json",
         "kills.json",
         "seeded-bugs.json",
-        "simulation.json",
         "soak.json",
     }
 )

@@ -140,6 +140,8 @@ GOOD = pki.csr_pem()
         ("-----BEGIN CERTIFICATE REQUEST-----", "no PEM-encoded data found"),
         (GOOD.replace("-----END CERTIFICATE REQUEST-----", ""), "no PEM-encoded data found"),
         (GOOD.replace("M", "!", 1), "no PEM-encoded data found"),
+        # Nothing is missing: who passes over what is no Base64 would take it.
+        (GOOD.replace("REQUEST-----\n", "REQUEST-----\n!", 1), "no PEM-encoded data found"),
         (_wrap(b""), "no PEM-encoded data found"),
         (
             GOOD.replace("REQUEST-----\n", "REQUEST-----\nProc-Type: 4,ENCRYPTED\n\n", 1),
