@@ -50,9 +50,10 @@ _JOIN: Final = "cert JOIN identity ON identity.id = cert.identity JOIN issuer ON
 _DIGEST_MODULUS: Final = 1 << 256
 _CACHED_IDS: Final = 4096
 _KEPT_LOG_BYTES: Final = 64 << 20
-#: Serials are random: each new one changes a page of its own, all of which is written. Smaller ones cost more CPU.
-_PAGE_BYTES: Final = 2048
-_WRITER_CACHE_KIB: Final = 3072
+#: Serials are random: each new one changes a page of its own, all of which is written, so small pages write less.
+_PAGE_BYTES: Final = 1024
+#: As random, what is read comes from the system's cache anyway: more here costs memory and saves no CPU.
+_WRITER_CACHE_KIB: Final = 1024
 _READER_CACHE_KIB: Final = 512
 
 #: What reading a damaged file may raise: SQLite's own, and ours for a value in `meta` that is none of what we wrote.
