@@ -17,11 +17,11 @@ from cluster.base.errors import InternalError, NotLeader, NotReady
 from cluster.base.signals import Signal, wait_any
 from cluster.ca.health import HealthBoard
 from cluster.ca.opened import Opener, Stored
-from cluster.ca.roots import local_chain
 from cluster.signing.limits import SigningLimiter
 from cluster.signing.pipeline import SigningContext, SigningPipeline
 from cluster.signing.pool import Configured, WorkerPool
 from fsm.ca import CAConfig, CARoot, Intermediate
+from fsm.links import local_chain
 from fsm.state import State
 from providers.config.common import CommonConfig
 from providers.errors import ProviderError, SigningKeyGone

@@ -10,8 +10,8 @@ from typing import Final
 from cluster.base.clock import rfc3339
 from cluster.base.errors import Refused
 from cluster.ca.opened import Opened
-from cluster.ca.roots import links_of, local_chain, needed_links
 from fsm.ca import CARoot, Intermediate
+from fsm.links import live_links, local_chain, must_stay_trusted, needed_links
 
 #: Leaf and CAs together, PEM: TLS stacks refuse longer chains, and every handshake carries them.
 MAX_CHAIN_BYTES: Final = 32 << 10
@@ -36,20 +36,21 @@ class PlannedChain:
 UNLINKED: Final = PlannedChain(_LEAF_BYTES, 0)
 
 
-def planned_chain(opened: Opened, roots: Iterable[CARoot], provider: str, root_bytes: int) -> PlannedChain:
-    """Of a rotation to a root of this provider and size (PEM; 0: not known).
+def planned_chain(opened: Opened, roots: Iterable[CARoot], provider: str, root_bytes: int, now: float) -> PlannedChain:
+    """Of a rotation to a root of this provider and size (PEM; 0: not known) that keeps the trust that there is.
 
     Raises: Refused, with the date from which on it is possible, when the chain would be too long.
     """
-    old, listed = opened.root, tuple(roots)
-    links = needed_links(links_of(old), listed, "")
+    old = opened.root
+    trusted = must_stay_trusted(old, roots, now)
+    links = needed_links(live_links(old, now), trusted, "")
     above = local_chain(old)[1:]  # CAs between the one that signs and its trust anchor go with what it signs
     own_bytes = _LEAF_BYTES + (root_bytes or _ROOT_BYTES) + _CROSS_SIGNED_EXTRA_BYTES + _size(above)
     # Another provider may sign leaves with an intermediate where this one does not: known once it has a root.
     own_links = 1 + max(len(local_chain(old)), provider != opened.config.provider) + len(above)
     size, count = own_bytes + _size(links), own_links + len(links)
     if not _fits(size, count):
-        possible_from = rfc3339(_fits_from(old, listed, own_bytes, own_links))
+        possible_from = rfc3339(_fits_from(trusted, links, own_bytes, own_links))
         raise Refused(
             f"the chain back to every trusted root would have about {size} bytes and {count} certificates between"
             f" leaf and root, more than {MAX_CHAIN_BYTES} or {MAX_CHAIN_LINKS}: possible from {possible_from} on,"
@@ -58,12 +59,12 @@ def planned_chain(opened: Opened, roots: Iterable[CARoot], provider: str, root_b
     return PlannedChain(size, 1 + len(above) + len(links))
 
 
-def _fits_from(old: CARoot, roots: tuple[CARoot, ...], own_bytes: int, own_links: int) -> int:
+def _fits_from(roots: tuple[CARoot, ...], all_links: tuple[Intermediate, ...], own_bytes: int, own_links: int) -> int:
     """The Unix time from which on the chain fits, because enough roots are pruned."""
     retired = sorted((root for root in roots if root.is_retired), key=lambda root: root.prune_at)
     for position, root in enumerate(retired):
         left = [other for other in roots if other not in retired[: position + 1]]
-        links = needed_links(links_of(old), left, "")
+        links = needed_links(all_links, left, "")
         if _fits(own_bytes + _size(links), own_links + len(links)):
             return root.prune_at
     return retired[-1].prune_at if retired else 0

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Final, NoReturn
 
-from cluster.base.errors import ClusterError
+from cluster.base.errors import ClusterError, NotLeader
 from cluster.base.signals import wait_any
 from cluster.ca.bootstrap import Bootstrap
 from cluster.ca.candidate import Candidate
@@ -41,6 +41,9 @@ _SHORTEST_PAUSE_SECONDS: Final = 0.05
 _UPTAKE_SECONDS: Final = 2.0
 _FULL_UPTAKES: Final = 3
 _WARN_AGAIN_SECONDS: Final = 3600.0
+_OF_THE_NEXT_ROOT: Final = frozenset(
+    {Duty.ROTATE_GENERATE, Duty.ROTATE_CROSS_SIGN, Duty.ROTATE_PUBLISH, Duty.ROTATE_ACTIVATE}
+)
 #: Dropped at a time, so that no entry takes long to apply.
 _TIDY_AT_MOST: Final = 5000
 
@@ -140,7 +143,7 @@ class Leader:
         """One duty; whether there may be more to do at once."""
         self._parts.opener.unlock(state)
         if state.active_root is not None and self._is_enabled:
-            await self._authority.adopt(state)
+            await self._adopt(state, duty)
         if duty is None:
             return await self._clients_are_ready(state)
         started = time.monotonic()
@@ -155,6 +158,19 @@ class Leader:
         elapsed_ms = round(1000 * (time.monotonic() - started))
         self._log("duty.done", duty=duty.name.lower(), ms=elapsed_ms, index=self._replica.state.index)
         return True
+
+    async def _adopt(self, state: State, duty: Duty | None) -> None:
+        """A rotation goes on without the active root's provider, which may be why it was begun: a step that needs it
+        fails by itself.
+        """
+        try:
+            await self._authority.adopt(state)
+        except NotLeader:
+            raise
+        except (ProviderError, ClusterError) as error:
+            if duty not in _OF_THE_NEXT_ROOT:
+                raise
+            self._log("ca.not_adopted", reason=str(error), duty=duty.name.lower())
 
     async def _clients_are_ready(self, state: State) -> bool:
         """Staged rotation: once all clients have the published root, there is no reason to wait longer."""

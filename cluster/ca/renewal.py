@@ -14,9 +14,10 @@ from cluster.ca.commit import commit
 from cluster.ca.opened import Opened
 from cluster.ca.parts import Parts
 from cluster.ca.proof import prove
-from cluster.ca.roots import intermediates_of, links_of, trusted_through
+from cluster.ca.roots import intermediates_of
 from fsm.ca import CARoot, Intermediate, RenewSigning
 from fsm.duties import Duty, Renewal
+from fsm.links import links_of, trusted_through
 from fsm.state import State
 from providers.api import CAChain
 from providers.errors import ChainInvalid, ProviderError

@@ -42,47 +42,6 @@ def expires_soon(root: CARoot, now: float) -> bool:
     return root.not_after - now < _WARN_FROM * (root.not_after - root.not_before)
 
 
-def local_chain(root: CARoot) -> tuple[Intermediate, ...]:
-    """The intermediates between the root and the leaves it signs."""
-    links = links_of(root)
-    return tuple(found for found in root.intermediates if found not in links)
-
-
-def links_of(root: CARoot) -> tuple[Intermediate, ...]:
-    """The cross-signed certificates that lead from this root to the roots before it, nearest first."""
-    by_key = {found.key_id: found for found in root.intermediates if found.key_id != found.issuer_key_id}
-    links: list[Intermediate] = []
-    key = root.key_id
-    while (link := by_key.pop(key, None)) is not None:
-        links.append(link)
-        key = link.issuer_key_id
-    return tuple(links)
-
-
-def needed_links(links: Iterable[Intermediate], trusted: Iterable[CARoot], own_key_id: str) -> tuple[Intermediate, ...]:
-    """Of the links of a root with this key, those that still lead to a trusted root other than itself."""
-    keys = {root.key_id for root in trusted} - {own_key_id}
-    kept: list[Intermediate] = []
-    needed = 0
-    for link in links:
-        if kept and link.key_id == own_key_id:
-            break  # the way back to where it began: that root was active before
-        kept.append(link)
-        if link.issuer_key_id in keys:
-            needed = len(kept)
-    return tuple(kept[:needed])
-
-
-def trusted_through(root: CARoot, roots: Iterable[CARoot], now: float) -> tuple[CARoot, ...]:
-    """Of these roots, those that leaves of this one lead to: itself, and each that its links reach while they last."""
-    keys = {root.key_id}
-    for link in links_of(root):
-        if now > link.not_after:
-            break
-        keys.add(link.issuer_key_id)
-    return tuple(listed for listed in roots if listed.key_id in keys and now <= listed.not_after)
-
-
 def intermediates_of(pems: Iterable[str], made_at: int) -> tuple[Intermediate, ...]:
     """One for each certificate in these texts, of which each may hold several, in their order."""
     return tuple(intermediate_of(pem, made_at) for text in pems for pem in x509.split_bundle(text))

@@ -4,8 +4,9 @@ Every step is a duty of the leader: it does the work, commits what came of it to
 stop anywhere. Whoever leads next finds the same duty and goes on; nothing is started twice. Until the last step nothing
 changes for clients, and a step that fails for good leaves everything as it was.
 
-The rule that holds at every moment: a client that trusts any one listed root accepts every leaf issued from now on. So
-the new root carries a chain of cross-signed certificates, one after the other, back to each root that is listed.
+The rule that holds at every moment: a client that accepts leaves now, because it trusts one of the listed roots,
+accepts every leaf issued from now on. So the new root carries a chain of cross-signed certificates, one after the
+other, back to each root that leaves lead to now. Listed roots that they do not lead to any more hold nothing up.
 """
 
 import json
@@ -20,7 +21,7 @@ from cluster.ca.commit import commit
 from cluster.ca.opened import OpenedRotation, ProviderRecord
 from cluster.ca.parts import Parts
 from cluster.ca.proof import prove
-from cluster.ca.roots import intermediates_of, links_of, local_chain, needed_links, root_of
+from cluster.ca.roots import intermediates_of, root_of
 from cluster.ca.settings import CASettings
 from cluster.signing.serials import new_serial
 from fsm.ca import (
@@ -38,6 +39,7 @@ from fsm.ca import (
     SetRoots,
 )
 from fsm.duties import prunable
+from fsm.links import links_of, live_links, local_chain, must_stay_trusted, needed_links
 from fsm.state import State
 from providers.errors import NotInitialized, ProviderError
 from providers.pki import verify
@@ -106,7 +108,7 @@ class Rotator:
             raise
         if not can_cross_sign:
             raise InternalError(NO_CROSS_SIGNING)
-        return planned_chain(opened, state.roots, provider, root_bytes)
+        return planned_chain(opened, state.roots, provider, root_bytes, self._clock.now())
 
     async def begin(self, request: RotationRequest) -> str:
         """Commit the intent; returns the rotation's id. Raises: InternalError, Refused (no effect)."""
@@ -157,7 +159,7 @@ class Rotator:
             await self._configure(opened)
             links = await self._links(state, opened, root)
             root = replace(root, intermediates=(*local_chain(root), *links))
-            await self._verify(state, opened.rotation, root)
+            await self._verify(state, opened, root)
         except (ProviderError, InternalError) as error:
             await self._failed(state, opened.rotation, error)
             return
@@ -295,7 +297,7 @@ class Rotator:
         return self._clock.now() > root.not_after
 
     async def _links(self, state: State, opened: OpenedRotation, root: CARoot) -> tuple[Intermediate, ...]:
-        """From the new root back to every listed one."""
+        """From the new root back to every one that must stay trusted."""
         config, old = opened.config, opened.old
         if opened.rotation.is_forced:
             return ()
@@ -305,10 +307,12 @@ class Rotator:
             return ()
         if not await self._pool.supports_cross_signing(config.provider_id):
             raise InternalError(NO_CROSS_SIGNING)
+        trusted = must_stay_trusted(old, state.roots, self._clock.now())
+        old_links = live_links(old, self._clock.now())
         if old.key_id == root.key_id:
             if load_cert(old.root_pem).subject != load_cert(root.root_pem).subject:
                 raise InternalError("the new root has the key of the old one under another name: use a new key")
-            return needed_links(links_of(old), state.roots, root.key_id)
+            return needed_links(old_links, trusted, root.key_id)
         now = self._parts.unix_now
         anchor = split_bundle(root.root_pem)[-1]
         self._log("ca.signing", profile="cross-signed", provider=config.provider, by="leader")
@@ -316,20 +320,22 @@ class Rotator:
             config.provider_id, anchor, serial_bytes(new_serial()), now, _trusted_until(state, opened, now)
         )
         self._log("ca.signed", profile="cross-signed", provider=config.provider, root=root.root_id, by="leader")
-        links = (*intermediates_of([cross_pem], now), *links_of(old))
-        return needed_links(links, state.roots, root.key_id)
+        return needed_links((*intermediates_of([cross_pem], now), *old_links), trusted, root.key_id)
 
-    async def _verify(self, state: State, rotation: Rotation, root: CARoot) -> None:
-        """A leaf of the new root against each listed root alone, the new one, and all. Raises: ProviderError."""
+    async def _verify(self, state: State, opened: OpenedRotation, root: CARoot) -> None:
+        """A leaf of the new root against each root alone that must stay trusted, the new one, and all listed ones.
+
+        Raises: ProviderError.
+        """
+        rotation = opened.rotation
         stores = {"new only": [root.root_pem]}
         if not rotation.is_forced:
             # By the same clock as in `_links`: a root that had just expired there has no link to be asked for.
             moment = self._clock.now()
-            trusted = [
-                listed for listed in state.roots if listed.root_id != root.root_id and moment <= listed.not_after
-            ]
+            others = [listed for listed in state.roots if listed.root_id != root.root_id and moment <= listed.not_after]
+            trusted = must_stay_trusted(opened.old, others, moment)
             stores |= {f"only {listed.root_id}": [listed.root_pem] for listed in trusted}
-            stores["all"] = [root.root_pem, *(listed.root_pem for listed in trusted)]
+            stores["all"] = [root.root_pem, *(listed.root_pem for listed in others)]
         started = time.monotonic()
         now = self._parts.unix_now
         await prove(self._parts, rotation.config.provider_id, state, root, stores, now)

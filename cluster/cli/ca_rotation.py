@@ -219,6 +219,10 @@ def _print_status(status: Mapping[str, Any]) -> None:
         print(_last_text(last))
     columns = ("ID", "Active", "RotatedOutAt", "PruneAt", "NotAfter")
     print_table(None, columns, [[root.get(name) for name in columns] for root in objects(status, "Roots")])
+    if lost := _listed(status, "CutOffRoots"):
+        note(
+            f"New certificates do not lead to {', '.join(map(str, lost))}: clients that know no other root refuse them"
+        )
     if last and last.get("ClientsMayFailUntil"):
         note(
             "It was forced: clients that have not fetched the new root refuse new certificates; those of the old root"
@@ -243,9 +247,15 @@ def _print_plan(plan: Mapping[str, Any]) -> None:
     key = ("Key of the new root", f"{plan.get('PrivateKeyType')} {plan.get('PrivateKeyBits')}")
     rows: list[tuple[object, object]] = [(label, plan.get(name)) for name, label in _PLAN_FIELDS]
     rows.insert(2, key)
-    risks = plan.get("Risks")
-    rows += [("Risk", risk) for risk in (risks if isinstance(risks, list) else [])]
+    rows += [("Cut off", root) for root in _listed(plan, "CutOffRoots")]
+    rows += [("Risk", risk) for risk in _listed(plan, "Risks")]
     print_table("Nothing was changed. A rotation now would be:", ("What", "Value"), rows)
+
+
+def _listed(answer: Mapping[str, Any], key: str) -> list[Any]:
+    """A list in an answer; what a server of before does not know is empty."""
+    found = answer.get(key)
+    return found if isinstance(found, list) else []
 
 
 def _member(answer: Mapping[str, Any], key: str) -> Mapping[str, Any]:

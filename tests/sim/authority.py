@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
-from cluster.ca.roots import links_of, local_chain, needed_links
 from cluster.ca.rotation import retention_seconds
 from fsm.ca import (
     AbortRotation,
@@ -33,6 +32,7 @@ from fsm.ca import (
 from fsm.commands import Command
 from fsm.duties import Duty, DutyPolicy, prunable, tidy_time
 from fsm.leaves import TidyLedger
+from fsm.links import links_of, local_chain, needed_links
 from fsm.state import State
 
 POLICY: Final = DutyPolicy(keep_expired_seconds=600)

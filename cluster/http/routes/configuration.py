@@ -6,7 +6,7 @@ from typing import Final
 from aiohttp import web
 
 from cluster.api.ca import ConfigUpdate
-from cluster.api.reads import Watch
+from cluster.api.reads import ReadLevel, Watch
 from cluster.base.errors import BadRequest, InternalError
 from cluster.http.blocking import point_headers, query_options
 from cluster.http.body import (
@@ -24,10 +24,12 @@ from cluster.http.errors import read_status
 from cluster.http.query import Query, shown
 from cluster.http.render import empty_response, json_response, sorted_maps
 from cluster.http.routes.roots import require_connect
-from cluster.http.routes.rotation import wait_seconds
+from cluster.http.routes.rotation import cut_off_roots, wait_seconds
 from fsm.ca import CAConfig
 
 _ALIASES: Final = {"force_without_cross_signing": "forcewithoutcrosssigning"}
+#: Listed roots that new leaves do not lead to; Consul's answer to a PUT has no body to say it in.
+CUT_OFF_HEADER: Final = "X-Quorumca-Cut-Off-Roots"
 _DIRECT, _STAGED = "direct", "staged"
 
 
@@ -56,7 +58,9 @@ async def put_configuration(api: Api, request: web.Request, _query: Query) -> we
     )
     index_field(fields, "CreateIndex")  # as read by GET; only its type is checked
     await api.service.ca.configure(update)
-    return empty_response()
+    state = (await api.service.reads.read(ReadLevel.STALE)).state
+    lost = cut_off_roots(api, state)
+    return empty_response({CUT_OFF_HEADER: ", ".join(lost)} if lost else None)
 
 
 ROUTES: Final = (

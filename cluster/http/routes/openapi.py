@@ -205,6 +205,7 @@ _SCHEMAS: Final[_Json] = {
                 NotAfter=_TIME,
             )
         ),
+        CutOffRoots=_list(_text("listed, but new leaves do not lead to it: clients that know no other refuse them")),
     ),
     "RotationPlan": _object(
         ActiveRootID=_text(),
@@ -220,6 +221,7 @@ _SCHEMAS: Final[_Json] = {
         AffectedLeaves=_number("valid, and signed by a key that will no longer sign"),
         RetiredUntil={**_TIME, "description": "when the active root would no longer be trusted"},
         Risks=_list(_text()),
+        CutOffRoots=_list(_text("listed afterwards, but new leaves will not lead to it")),
     ),
     "RotationRequest": {
         **_object(

@@ -27,6 +27,7 @@ from cluster.http.query import Query, shown
 from cluster.http.render import empty_response, json_response
 from cluster.http.routes.roots import require_connect
 from fsm.ca import CARoot, Rotation, RotationOutcome, RotationPhase
+from fsm.links import cut_off
 from fsm.state import State
 from providers.config.durations import HOUR, to_seconds
 from providers.pki.keys import EC_BITS, RSA_BITS
@@ -62,7 +63,7 @@ async def put_rotation(api: Api, request: web.Request, query: Query) -> web.Resp
     # Misspelt, what was meant for a careful rotation would begin a careless one.
     refuse_other_fields(fields, _FIELDS if action in (_ROTATE, _PLAN) else _FIELDS[:1], f"Action {action}")
     if action == _PLAN:
-        return json_response(_plan_object(await api.service.ca.plan_rotation(_rotate_request(fields))), query)
+        return await _plan(api, query, _rotate_request(fields))
     if action == _ROTATE:
         await api.service.ca.rotate(_rotate_request(fields))
     else:
@@ -98,6 +99,11 @@ def wait_seconds(fields: Fields, name: str, *, is_staged: bool, staged_by: str) 
     return to_seconds(ns)
 
 
+def cut_off_roots(api: Api, state: State, *, by_force: bool = False) -> list[str]:
+    """Ids of the listed roots whose clients refuse new leaves until they have fetched the roots."""
+    return [root.root_id for root in cut_off(state.roots, api.clock.now(), by_force=by_force)]
+
+
 def _rotate_request(fields: Fields) -> RotateRequest:
     key_type = text_field(fields, "PrivateKeyType") or None
     key_bits = optional_index_field(fields, "PrivateKeyBits")
@@ -116,6 +122,14 @@ def _rotate_request(fields: Fields) -> RotateRequest:
     )
 
 
+async def _plan(api: Api, query: Query, request: RotateRequest) -> web.Response:
+    plan = await api.service.ca.plan_rotation(request)
+    state = (await api.service.reads.read(ReadLevel.STALE)).state
+    return json_response(
+        {**_plan_object(plan), "CutOffRoots": cut_off_roots(api, state, by_force=plan.is_forced)}, query
+    )
+
+
 async def _answer(api: Api, query: Query, point: ReadPoint, options: QueryOptions) -> web.Response:
     state = point.state
     rotation, last = state.rotation, state.last_rotation
@@ -123,6 +137,7 @@ async def _answer(api: Api, query: Query, point: ReadPoint, options: QueryOption
         "Rotation": None if rotation is None else _rotation_object(rotation, await _uptake(api, rotation, point)),
         "Last": None if last is None else _last_object(last, state),
         "Roots": [_root_object(root) for root in state.roots],
+        "CutOffRoots": cut_off_roots(api, state),
     }
     return json_response(body, query, point_headers(point, state.ca_index, options))
 

@@ -15,12 +15,12 @@ from cluster.base.errors import AnswerLost, CommitUnknown, InternalError, NotLea
 from cluster.base.telemetry import Metrics
 from cluster.ca.chain_limits import MAX_CHAIN_LINKS
 from cluster.ca.opened import open_record
-from cluster.ca.roots import links_of
 from cluster.ca.rotation import NO_CROSS_SIGNING, retention_seconds
 from cluster.node.start import _publish
 from cluster.signing.serials import new_serial
 from fsm.ca import AbortRotation, AdvanceRotation, BeginRotation, CARoot, FinishRotation, SetRoots
 from fsm.commands import Command
+from fsm.links import links_of
 from providers.errors import ChainInvalid, NotInitialized, ProviderUnavailable
 from providers.pki import keys, verify
 from providers.pki.serials import serial_bytes

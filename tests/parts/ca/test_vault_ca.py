@@ -14,11 +14,11 @@ from cluster.base.config import ConnectSection
 from cluster.base.errors import InternalError, Refused
 from cluster.ca.chain_limits import MAX_CHAIN_LINKS
 from cluster.ca.opened import open_record
-from cluster.ca.roots import links_of, local_chain
 from cluster.signing.serials import new_serial
 from fsm.ca import CARoot, FinishRotation, RenewSigning
 from fsm.commands import Command
 from fsm.duties import DutyPolicy
+from fsm.links import links_of, local_chain
 from providers import registry
 from providers.errors import ProviderUnavailable, SigningKeyGone
 from providers.pki import verify

@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -222,6 +223,13 @@ def test_usage_errors(run: Run, api: FakeApi, argv: str, text: str) -> None:
     result = run(f"ca {argv}")
     assert (result.code, api.requests) == (2, [])
     assert text in result.err
+
+
+def test_roots_that_are_cut_off_are_named(run: Run, api: FakeApi) -> None:
+    api.answer("GET", ROTATION, {**status(None, last()), "CutOffRoots": ["01:aa"]})
+    assert "do not lead to 01:aa" in run("ca rotation").err
+    api.answer("PUT", ROTATION, {**PLAN, "CutOffRoots": ["01:aa"]})
+    assert re.search(r"Cut off +01:aa", run("ca rotate -dry-run").out)
 
 
 # -- waiting

@@ -35,7 +35,12 @@ def root_object(name: str, *, is_active: bool, retired: bool = False) -> dict[st
 
 async def test_without_any_rotation_only_the_roots_are_there(api: Running) -> None:
     reply = await api.get(ROTATION)
-    assert reply.json() == {"Rotation": None, "Last": None, "Roots": [root_object("aa:r1", is_active=True)]}
+    assert reply.json() == {
+        "Rotation": None,
+        "Last": None,
+        "Roots": [root_object("aa:r1", is_active=True)],
+        "CutOffRoots": [],
+    }
     assert (reply.headers["X-Consul-Index"], reply.headers["X-Consul-KnownLeader"]) == ("1", "true")
     assert "rotation_uptake" not in [name for name, _ in api.service.calls]
 
@@ -120,6 +125,18 @@ async def test_cross_signed_rotation_fails_no_client(api: Running) -> None:
     assert reply.json()["Roots"] == roots
 
 
+async def test_roots_that_new_leaves_do_not_lead_to_are_named_in_every_answer(api: Running) -> None:
+    plan = await api.put(ROTATION, {"Action": "plan", "ForceWithoutCrossSigning": True})
+    assert plan.json()["CutOffRoots"] == ["aa:r1"]
+    assert "X-Quorumca-Cut-Off-Roots" not in (await api.put(CONFIGURATION, {"Provider": "consul"})).headers
+    reply = await api.put(ROTATION, {"Action": "rotate", "ForceWithoutCrossSigning": True})
+    assert reply.json()["CutOffRoots"] == ["aa:r1"]
+    assert (await api.get(ROTATION)).json()["CutOffRoots"] == ["aa:r1"]
+    assert (await api.put(ROTATION, {"Action": "plan"})).json()["CutOffRoots"] == ["aa:r1"]
+    reply = await api.put(CONFIGURATION, {"Provider": "consul"})
+    assert reply.headers["X-Quorumca-Cut-Off-Roots"] == "aa:r1"
+
+
 # -- rotate and plan
 
 
@@ -140,6 +157,7 @@ async def test_plan_changes_nothing_and_says_all(api: Running) -> None:
         "AffectedLeaves": 0,
         "RetiredUntil": "2027-01-15T10:00:00Z",
         "Risks": ["leaves change"],
+        "CutOffRoots": [],
     }
     assert api.service.state is before
     assert called(api, "plan_rotation") == [RotateRequest("rsa", 4096, is_staged=True, wait_seconds=600)]

@@ -10,6 +10,7 @@ from tests.seeded_bugs.bugs import (
     consensus,
     csr,
     fsm,
+    hardening_trust,
     http,
     ledger,
     nodes,
@@ -35,4 +36,5 @@ BUGS: Final[tuple[Bug, ...]] = (
     *backup.BUGS,
     *http.BUGS,
     *nodes.BUGS,
+    *hardening_trust.BUGS,
 )
