@@ -38,7 +38,7 @@ class RootIntent:
 
     serial: int  # positive, 127 bits or more of randomness, at most 20 octets (RFC 5280 4.1.2.2)
     uid: str  # up to 8 characters [a-z0-9]; makes the common name unique (consul-compat 2.1)
-    not_before: int  # Unix seconds
+    not_before: int  # Unix seconds; the root itself is backdated from here
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from cluster.ca.health import CAHealth
 from cluster.ca.parts import Parts
 from cluster.ca.provider_watch import ProviderWatch
 from cluster.ca.renewal import PutOff, Renewer
-from cluster.ca.roots import expires_soon
+from cluster.ca.roots import begins_just_now, expires_soon
 from cluster.ca.rotation import RotationRequest, Rotator
 from cluster.ca.settings import without_key
 from cluster.ca.uptake import UptakeMeter
@@ -125,7 +125,7 @@ class Leader:
                     pause = _FIRST_PAUSE_SECONDS
                     continue
                 self._health.show(replace(self._health.now, trouble=""))
-                warnings = await self._watch.look(state, self._renewer.warnings)
+                warnings = await self._watch.look(state, (*self._renewer.warnings, *self._begins_just_now(state)))
                 self._health.show(CAHealth(warnings=warnings))
                 wait = self._until_next_look(state, known)
             except PutOff:
@@ -194,6 +194,10 @@ class Leader:
         if known.is_put_off:
             longest = min(longest, self._renewer.seconds_put_off(state))
         return max(_SHORTEST_PAUSE_SECONDS, min(longest, next_time(state, known) - self._clock.now()))
+
+    def _begins_just_now(self, state: State) -> tuple[str, ...]:
+        text = begins_just_now(state.active_root, self._clock.now()) if state.active_root is not None else ""
+        return (text,) if text else ()
 
     def _warn_of_expiry(self, state: State) -> None:
         """Loudly, and in good time: a root that ends unnoticed ends the mesh."""

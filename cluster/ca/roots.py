@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import Final
 
+from cluster.base.clock import rfc3339
 from fsm.ca import CAConfig, CARoot, Intermediate
 from providers.api import CAChain
 from providers.pki import x509
@@ -40,6 +41,18 @@ def root_of(chain: CAChain, config: CAConfig, *, is_active: bool, made_at: int) 
 def expires_soon(root: CARoot, now: float) -> bool:
     """Time to replace it, or too late."""
     return root.not_after - now < _WARN_FROM * (root.not_after - root.not_before)
+
+
+def begins_just_now(root: CARoot, now: float) -> str:
+    """What to warn of while clients whose clocks are late by less than certificates are backdated refuse this root;
+    empty otherwise. Roots that are made here begin in time: this is about an operator's, or a backend's.
+    """
+    if now >= root.not_before + x509.BACKDATE_SECONDS:
+        return ""
+    return (
+        f"the active root {root.root_id} begins at {rfc3339(root.not_before)}: until a minute after that, clients whose"
+        " clocks are late refuse every certificate below it"
+    )
 
 
 def intermediates_of(pems: Iterable[str], made_at: int) -> tuple[Intermediate, ...]:

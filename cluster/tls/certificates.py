@@ -16,7 +16,16 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from providers.pki import keys
 from providers.pki.keys import KeyKind, SigningKey
-from providers.pki.x509 import CA_KEY_USAGE, Issuer, cert_pem, is_ca, load_cert, public_key, subject_key_id
+from providers.pki.x509 import (
+    BACKDATE_SECONDS,
+    CA_KEY_USAGE,
+    Issuer,
+    cert_pem,
+    is_ca,
+    load_cert,
+    public_key,
+    subject_key_id,
+)
 
 _KEY: Final = KeyKind("ec", 256)
 _SERIAL_BITS: Final = 128
@@ -88,11 +97,12 @@ def new_ca(
 ) -> Pair:
     """A self-signed CA; with `permitted_dns` good for these domains only (RFC 5280 4.2.1.10)."""
     key, serial = keys.generate(_KEY), _serial()
+    begin = now - timedelta(seconds=BACKDATE_SECONDS)
     name = x509.NameAttribute(NameOID.COMMON_NAME, common_name or f"Consul Agent CA {serial}")
     subject = x509.Name([*(x509.NameAttribute(oid, value) for oid, value in _SUBJECT), name])
     key_id = keys.key_id(key.public_key())
     builder = (
-        _builder(key, serial, now, now + timedelta(days=days), issuer_key_id=key_id)
+        _builder(key, serial, begin, begin + timedelta(days=days), issuer_key_id=key_id)
         .subject_name(subject)
         .issuer_name(subject)
         .add_extension(CA_KEY_USAGE, critical=True)
@@ -124,11 +134,12 @@ def new_cert(issuer: Issuer, identity: Identity, now: datetime, days: int) -> Pa
     """
     _check_permitted(issuer.cert, identity.dns_names)
     key = keys.generate(_KEY)
-    not_after = min(now + timedelta(days=days), issuer.cert.not_valid_after_utc)
+    begin = max(now - timedelta(seconds=BACKDATE_SECONDS), issuer.cert.not_valid_before_utc)
+    not_after = min(begin + timedelta(days=days), issuer.cert.not_valid_after_utc)
     names: list[x509.GeneralName] = [x509.DNSName(name) for name in identity.dns_names]
     names += [x509.IPAddress(ip_address(text)) for text in identity.addresses]
     builder = (
-        _builder(key, _serial(), now, not_after, issuer_key_id=subject_key_id(issuer.cert))
+        _builder(key, _serial(), begin, not_after, issuer_key_id=subject_key_id(issuer.cert))
         .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, identity.name)]))
         .issuer_name(issuer.cert.subject)
         .add_extension(_LEAF_KEY_USAGE, critical=True)

@@ -124,12 +124,13 @@ class BuiltinProvider:
 
     def _self_signed(self, state: PrimaryState, key: SigningKey) -> str:
         intent = state.intent
+        begin = intent.not_before - x509.backdate_seconds(state.root_ttl_seconds)
         root = x509.build_root(
             key,
             x509.common_name("pri", intent.uid, self.name, self._cluster_id),
             spiffe.signing_id(self._trust_domain).uri,
             intent.serial,
-            Validity(at(intent.not_before), at(intent.not_before + state.root_ttl_seconds)),
+            Validity(at(begin), at(intent.not_before + state.root_ttl_seconds)),
         )
         return x509.cert_pem(root)
 

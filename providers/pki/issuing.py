@@ -63,7 +63,9 @@ def cross_terms(request: CrossSignRequest, signer: cx509.Certificate) -> CrossTe
     verify.verify_below(other, [], other, now=request.now)
     not_after = min(request.not_after, unix(signer.not_valid_after_utc), unix(other.not_valid_after_utc))
     require_future(not_after, request.now, "cross-signed certificate would end before it is issued")
-    return CrossTerms(other, Validity(at(request.now - x509.BACKDATE_SECONDS), at(not_after)))
+    # Not before the one that signs: whose clock does not know that one yet has no use for this.
+    not_before = max(request.now - x509.BACKDATE_SECONDS, unix(signer.not_valid_before_utc))
+    return CrossTerms(other, Validity(at(not_before), at(not_after)))
 
 
 def require_future(end: int, now: int, refusal: str) -> None:

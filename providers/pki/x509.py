@@ -81,7 +81,8 @@ def unix(moment: datetime) -> int:
 
 
 def backdate_seconds(ttl_seconds: int) -> int:
-    """How far before now a certificate of this lifetime begins.
+    """How far before now a certificate of this lifetime begins, whichever kind it is: clients whose clocks are late see
+    a chain through its last certificate only, and refuse it at its youngest CA as well as at the leaf.
 
     A minute, which is counted inside the lifetime; but never more than a tenth of it, else a TTL of seconds, which
     SkipValidate permits, would have run out before the certificate is issued (consul-compat 2 and 11.10).

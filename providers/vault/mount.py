@@ -14,7 +14,7 @@ from typing import Any, Final
 from providers.errors import ProviderUnavailable
 from providers.pki.csr import MAX_DETAIL
 from providers.pki.keys import KeyKind
-from providers.pki.x509 import at
+from providers.pki.x509 import at, backdate_seconds
 from providers.vault.client import QUICK_SECONDS, VaultClient, VaultRefused
 from providers.vault.config import Place
 
@@ -129,6 +129,7 @@ class Mount:
                 "key_type": kind.type,
                 "key_bits": kind.bits,
                 "ttl": f"{ttl_seconds}s",
+                "not_before_duration": f"{backdate_seconds(ttl_seconds)}s",
             },
         )
         return _text(answer, "certificate")
@@ -207,9 +208,10 @@ class Mount:
 
     def sign_intermediate(self, wanted: Wanted) -> str:
         body = {"use_csr_values": False, "format": "pem", "max_path_length": 0}
-        return _text(
-            self._put("root/sign-intermediate", {**wanted.body(is_legacy=self._is_legacy()), **body}), "certificate"
-        )
+        # Vault's own is half a minute; releases that do not know the parameter pass over it.
+        begin = {"not_before_duration": f"{backdate_seconds(wanted.ttl_seconds)}s"}
+        asked = {**wanted.body(is_legacy=self._is_legacy()), **body, **begin}
+        return _text(self._put("root/sign-intermediate", asked), "certificate")
 
     def sign_self_issued(self, cert_pem: str) -> str:
         return _text(self._put("root/sign-self-issued", {"certificate": cert_pem}), "certificate")

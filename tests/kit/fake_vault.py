@@ -229,7 +229,8 @@ class FakeVault:
         private = mount.keys[key_id].private
         name = pki.name(body["common_name"])
         end = self._now() + timedelta(seconds=int(body["ttl"].removesuffix("s")))
-        cert = self._signed(name, name, private.public_key(), private, None, end, [body["uri_sans"]], None)
+        begin = self._begin(body)
+        cert = self._signed(name, name, private.public_key(), private, None, end, [body["uri_sans"]], None, begin)
         mount.default = self._id("issuer")
         mount.issuers[mount.default] = (key_id, cert)
         return data({"certificate": pki.pem(cert), "issuer_id": mount.default, "key_id": key_id})
@@ -247,7 +248,8 @@ class FakeVault:
         name = pki.name(body["common_name"])
         key = csr.public_key()
         private = mount.key_of(mount.default)
-        return self._signed(name, issuer.subject, key, private, issuer, self._end(body), body["uri_sans"], 0)
+        end, begin = self._end(body), self._begin(body)
+        return self._signed(name, issuer.subject, key, private, issuer, end, body["uri_sans"], 0, begin)
 
     def _set_signed(self, mount: Mount, pem: str) -> Answer:
         cert = pki.load(pem)
@@ -319,10 +321,11 @@ class FakeVault:
         end: datetime,
         uris: list[str],
         path_length: int | None,
+        begin: datetime | None = None,
     ) -> x509.Certificate:
         own_id = x509.SubjectKeyIdentifier.from_public_key(key)
         above = _authority(issuer) if issuer else x509.AuthorityKeyIdentifier(own_id.digest, None, None)
-        begin = self._now() - timedelta(seconds=30)
+        begin = begin or self._begin({})
         builder = (
             x509.CertificateBuilder(issuer_name, subject, key, x509.random_serial_number(), begin, end)
             .add_extension(CA_USAGE, critical=True)
@@ -353,6 +356,10 @@ class FakeVault:
 
     def _now(self) -> datetime:
         return datetime.now(UTC).replace(microsecond=0) + self.clock_ahead
+
+    def _begin(self, body: Mapping[str, Any]) -> datetime:
+        """Half a minute back, where nothing else is asked for."""
+        return self._now() - timedelta(seconds=int(body.get("not_before_duration", "30s").removesuffix("s")))
 
     def _end(self, body: Mapping[str, Any]) -> datetime:
         if "not_after" in body and not self.is_legacy:

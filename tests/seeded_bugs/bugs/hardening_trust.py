@@ -10,6 +10,7 @@ _LEADER: Final = "cluster/ca/leader.py"
 _VERIFY: Final = "providers/pki/verify.py"
 
 _T_BROKEN: Final = "tests/parts/ca/test_broken_trust.py"
+_T_LATE: Final = "tests/parts/ca/test_late_clocks.py"
 _T_FORCED: Final = f"{_T_BROKEN}::test_normal_rotation_after_a_forced_one_leaves_cut_off_roots_listed"
 _T_EXPIRED: Final = f"{_T_BROKEN}::test_expired_root_is_replaced_while_an_older_one_is_still_listed"
 
@@ -53,5 +54,40 @@ BUGS: Final = (
         "            is_link or cert.not_valid_after_utc <= last,\n",
         "            cert.not_valid_after_utc <= last,\n",
         (f"{_T_BROKEN}::test_distrusted_root_in_the_middle_holds_no_rotation_up",),
+    ),
+    # -- clients whose clocks are late
+    Bug(
+        "a root begins now",
+        "right after a rotation clients whose clocks are seconds late refuse every new leaf",
+        "providers/builtin/provider.py",
+        "        begin = intent.not_before - x509.backdate_seconds(state.root_ttl_seconds)\n",
+        "        begin = intent.not_before\n",
+        (f"{_T_LATE}::test_openssl_with_a_late_clock_accepts_it_with_each_root",),
+    ),
+    Bug(
+        "Vault's root begins half a minute ago",
+        "as above, for clients that are late by more than that",
+        "providers/vault/mount.py",
+        '                "not_before_duration": f"{backdate_seconds(ttl_seconds)}s",\n',
+        "",
+        (f"{_T_LATE}::test_openssl_with_a_late_clock_accepts_it_with_each_root",),
+    ),
+    Bug(
+        "Vault's intermediate begins half a minute ago",
+        "as above",
+        "providers/vault/mount.py",
+        ", **body, **begin}",
+        ", **body}",
+        (f"{_T_LATE}::test_openssl_with_a_late_clock_accepts_it_with_each_root",),
+    ),
+    Bug(
+        "nobody is told of a root that begins just now",
+        "handshakes of some clients fail for a minute, and nothing says why",
+        "cluster/ca/roots.py",
+        "    if now >= root.not_before + x509.BACKDATE_SECONDS:\n",
+        "    if True:\n",
+        (
+            f"{_T_LATE}::test_operators_root_that_begins_in_the_future_is_refused_and_one_that_begins_just_now_warned_of",
+        ),
     ),
 )
