@@ -23,10 +23,12 @@ if not _HAS_RICH:
 #: Events that are more, or less, than a change of state worth INFO.
 _LEVELS: Final[Mapping[str, str]] = {
     "api.stalled": "error",
+    "background.failed": "error",
     "ca.signing": "info",
     "ca.warning": "warning",
     "disk.low": "error",
     "duty.failed": "error",
+    "entry.refused": "error",
     "http.failed": "error",
     "http.request": "info",
     "journal.damaged": "error",
@@ -52,6 +54,7 @@ _LEVELS: Final[Mapping[str, str]] = {
     "tls.reload_failed": "error",
     "worker.lost": "error",
     "worker.unconfigured": "error",
+    "worker.unreplaced": "error",
 }
 
 
@@ -122,6 +125,9 @@ class Metrics:
         self.ledger_records = gauge("ledger_records", "Issued certificates on record")
         self.ca_ready = gauge("ca_ready", "1 while this node leads and can sign")
         self.ca_duty_failures = counter("ca_duty_failures", "Leader duties that failed", "duty")
+        self.background_failures = counter(
+            "background_failures", "Exceptions in what the node does by itself; it goes on", "work"
+        )
         self.ca_warnings = gauge("ca_warnings", "What an operator should do something about although the CA works")
         self.root_not_after_seconds = gauge("root_not_after_seconds", "Expiry of the active root, Unix seconds")
         self.root_expires_soon = gauge("root_expires_soon", "1 from a fifth of the active root's lifetime on")

@@ -6,7 +6,6 @@ leadership ends.
 
 import asyncio
 import contextlib
-import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -16,7 +15,7 @@ from cluster.base.clock import Clock
 from cluster.base.errors import InternalError, NotLeader, NotReady
 from cluster.base.signals import Signal, wait_any
 from cluster.ca.health import HealthBoard
-from cluster.ca.opened import Opener, Stored
+from cluster.ca.opened import Opener, Stored, config_map
 from cluster.signing.limits import SigningLimiter
 from cluster.signing.pipeline import SigningContext, SigningPipeline
 from cluster.signing.pool import Configured, WorkerPool
@@ -160,7 +159,7 @@ class Authority:
 
     def _limiter(self, config: CAConfig) -> SigningLimiter:
         """The one in force if its limits stay: a change of something else must not hand out fresh tokens."""
-        common = CommonConfig.parse(json.loads(config.config_json))
+        common = CommonConfig.parse(config_map(config.config_json))
         if self._signing is not None and self._signing.limiter.has(
             common.csr_max_per_second, common.csr_max_concurrent
         ):

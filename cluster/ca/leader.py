@@ -2,7 +2,7 @@
 
 Level-triggered: no progress is kept here: only pauses, counters and what has been logged. So a crash anywhere is
 repaired by the next leader's first look. CA trouble never costs leadership: it is reported, and tried again with
-growing pauses, or at once when an operator changes the configuration.
+growing pauses, or at once when an operator changes the configuration. So is whatever else goes wrong in a duty.
 """
 
 import asyncio
@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Final, NoReturn
 
+from cluster.base.background import describe
 from cluster.base.errors import ClusterError, NotLeader
 from cluster.base.signals import wait_any
 from cluster.ca.bootstrap import Bootstrap
@@ -26,6 +27,7 @@ from cluster.ca.roots import begins_just_now, expires_soon
 from cluster.ca.rotation import RotationRequest, Rotator
 from cluster.ca.settings import without_key
 from cluster.ca.uptake import UptakeMeter
+from cluster.seal.sources import SealError
 from fsm.ca import RotationPhase
 from fsm.duties import Duty, Renewal, next_duty, next_time, tidy_time
 from fsm.leaves import TidyLedger
@@ -117,10 +119,11 @@ class Leader:
             state = self._replica.state
             self.last_look = self._clock.monotonic()
             known = self._renewer.known(state)
-            duty = next_duty(state, int(self._clock.now()), self._parts.policy, known) if self._is_enabled else None
-            name = duty.name.lower() if duty else "adopt"
-            self._warn_of_expiry(state)
+            name = "look"
             try:
+                self._warn_of_expiry(state)
+                duty = next_duty(state, int(self._clock.now()), self._parts.policy, known) if self._is_enabled else None
+                name = duty.name.lower() if duty else "adopt"
                 if await self._step(state, duty):
                     pause = _FIRST_PAUSE_SECONDS
                     continue
@@ -130,12 +133,17 @@ class Leader:
                 wait = self._until_next_look(state, known)
             except PutOff:
                 continue
-            except (ProviderError, ClusterError) as error:
+            except Exception as error:
+                # Also what nobody foresaw: a leader that ends at what is in the state takes every node with it, one
+                # after the other. The next change of the CA may be the cure, and is waited for.
                 if not self._leads(term):
                     return
-                self._health.show(replace(self._health.now, trouble=str(error), ca_index=state.ca_index))
+                is_foreseen = isinstance(error, ProviderError | ClusterError | SealError)
+                shown = str(error) if is_foreseen else f"internal error ({type(error).__name__}): see the leader's log"
+                self._health.show(replace(self._health.now, trouble=shown, ca_index=state.ca_index))
                 self._parts.metrics.ca_duty_failures.labels(name).inc()
-                self._log("duty.failed", duty=name, reason=str(error), again_in_seconds=pause)
+                reason = shown if is_foreseen else describe(error)
+                self._log("duty.failed", duty=name, reason=reason, again_in_seconds=pause)
                 wait, pause = pause, min(2 * pause, _LONGEST_PAUSE_SECONDS)
             await self._changed(term, state, known, wait)
 

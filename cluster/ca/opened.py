@@ -11,13 +11,17 @@ from typing import Final
 
 import msgpack
 
-from cluster.base.errors import NotReady
+from cluster.base.errors import InternalError, NotReady
 from cluster.ca.settings import CASettings
 from cluster.seal.sealer import Sealer
 from fsm.ca import CAConfig, CARoot, ProviderState, Rotation
 from fsm.state import State
 
 NO_ROOT: Final = "CA has not finished initializing: there is no root yet"
+
+
+class ConfigUnreadable(InternalError):
+    """What is stored as configuration is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +51,19 @@ def _purpose(provider_id: str) -> str:
 
 
 def settings_in(config: CAConfig, record: ProviderRecord) -> CASettings:
-    """The stored configuration, whole again."""
-    return CASettings(config.provider, json.loads(config.config_json), record.secrets)
+    """The stored configuration, whole again. Raises: ConfigUnreadable."""
+    return CASettings(config.provider, config_map(config.config_json), record.secrets)
+
+
+def config_map(config_json: str) -> Mapping[str, object]:
+    """Raises: ConfigUnreadable for what is no JSON object. No release writes that, but one has restored it."""
+    try:
+        value = json.loads(config_json)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise ConfigUnreadable("the stored configuration cannot be read: PUT one, or restore a good snapshot")
+    return value
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ from cluster.base.signals import wait_any
 from cluster.ca.attempts import Attempt, base_index, done_before
 from cluster.ca.candidate import Candidate
 from cluster.ca.commit import commit
-from cluster.ca.opened import Opened, ProviderRecord, Stored
+from cluster.ca.opened import ConfigUnreadable, Opened, ProviderRecord, Stored
 from cluster.ca.parts import Parts
 from cluster.ca.rotation import SAME_ROOT, RotationRequest, Rotator
 from cluster.ca.settings import CASettings, keep_secrets, policies_of, settings_of
@@ -117,8 +117,9 @@ class Reconfigurer:
             raise InternalError(str(error)) from error
         if is_same_provider:
             settings = keep_secrets(settings, record.secrets)
-            if _are_same(settings, stored.settings):
-                return ""
+            with contextlib.suppress(ConfigUnreadable):  # this write is the cure
+                if _are_same(settings, stored.settings):
+                    return ""
         kept = record.state if is_same_provider else b""
         async with Candidate(self._parts, config.cluster_id, settings, kept) as candidate:
             root = state.active_root

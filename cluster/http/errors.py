@@ -9,13 +9,13 @@ from typing import Final
 
 from aiohttp import web
 
+from cluster.base.background import describe
 from cluster.base.errors import BadRequest, ClusterError, InternalError, NoLeader, Overloaded, RateLimitReached
 from cluster.base.log import Log
 from cluster.http.render import text_response
 from providers.errors import CSRRejected, NotInitialized, ProviderError, ProviderUnavailable, RateLimited
 
 _MAX_TEXT: Final = 4096
-_MAX_REASON: Final = 300
 _RETRY_SECONDS: Final = 1
 
 StatusOf = Callable[[ClusterError | ProviderError], int]
@@ -113,7 +113,7 @@ def leaf_status(error: ClusterError | ProviderError) -> int:
 def error_response(error: Exception, route: str, log: Log, status_of: StatusOf = standard_status) -> web.Response:
     """The answer to a request that failed with `error`."""
     if not isinstance(error, ClusterError | ProviderError):
-        log("http.failed", route=route, reason=_reason(error))
+        log("http.failed", route=route, reason=describe(error))
         return text_response("internal error", 500)
     status = status_of(error)
     headers = {}
@@ -135,12 +135,3 @@ def _retry_after(error: Exception) -> int:
     if isinstance(error, RateLimitReached | RateLimited | ProviderUnavailable):
         return max(_RETRY_SECONDS, math.ceil(error.retry_after_seconds))
     return _RETRY_SECONDS
-
-
-def _reason(error: Exception) -> str:
-    """What failed and where, on one line: enough to find it, without the values a traceback might show."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    place = f" at {trace.tb_frame.f_globals.get('__name__', '?')}:{trace.tb_lineno}" if trace is not None else ""
-    return f"{type(error).__name__}{place}: {error}"[:_MAX_REASON]

@@ -5,12 +5,14 @@ node/build.py wires the objects; this module gives them files, processes and por
 
 import asyncio
 import contextlib
+import functools
 import os
 import signal
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Final, NoReturn
 
 from cluster.backup.restore import Snapshots
+from cluster.base.background import keep_running
 from cluster.base.clock import Clock, SystemClock
 from cluster.base.config import NodeConfig
 from cluster.base.log import Log
@@ -34,7 +36,7 @@ from cluster.rpc.peers import Peers
 from cluster.rpc.server import RpcServer
 from cluster.seal.node_file import NodeFile
 from cluster.seal.sealer import Sealer
-from cluster.seal.sources import key_source
+from cluster.seal.sources import SealError, key_source
 from cluster.signing.pool import WorkerPool
 from cluster.tls.contexts import NodeTls, TlsFiles
 from fsm.ca import SealKey
@@ -95,8 +97,11 @@ async def start_node(
         replica, operations, peers, config.node_name, clock, metrics, config.limits.leader_wait_ms / 1000
     )
     stack.push_async_callback(forwarder.close)
-    await stack.enter_async_context(_task(_watch_seal(replica, sealer, node_file, config), fatal))
-    await stack.enter_async_context(_task(side.leader.run(), fatal))
+    watch = functools.partial(_watch_seal, replica, sealer, node_file, config)
+    # A node that cannot open the cluster's seal must not run; nothing else that goes wrong by the way ends it.
+    ends_with = (SealError,)
+    await stack.enter_async_context(_task(keep_running("seal", watch, log, metrics, ends_with=ends_with), fatal))
+    await stack.enter_async_context(_task(keep_running("leader", side.leader.run, log, metrics), fatal))
     _publish(metrics, replica, parts.authority, side.leader, clock)
     rpc = RpcServer(replica, operations, tls, log, metrics)
     await rpc.start(config.rpc.address)
@@ -139,10 +144,12 @@ async def _start_upkeep(
     hurry = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hurry.set)
     space = DiskSpace(config.data_dir, config.limits.disk_alarm_mb << 20, log, metrics)
-    await stack.enter_async_context(_task(look_after(space, certificates, hurry), fatal))
+    look = functools.partial(look_after, space, certificates, hurry, log, metrics)
+    await stack.enter_async_context(_task(keep_running("upkeep", look, log, metrics), fatal))
     if config.limits.scrub_minutes:
         scrub = Scrub(replica, ledger, log, metrics)
-        await stack.enter_async_context(_task(keep_scrubbing(scrub, 60.0 * config.limits.scrub_minutes), fatal))
+        keep = functools.partial(keep_scrubbing, scrub, 60.0 * config.limits.scrub_minutes)
+        await stack.enter_async_context(_task(keep_running("scrub", keep, log, metrics), fatal))
 
 
 def _node_certificate(
@@ -195,7 +202,7 @@ async def _other_seal(replica: Replica, known: SealKey | None) -> SealKey:
 
 @contextlib.asynccontextmanager
 async def _task(work: Any, fatal: Any) -> AsyncIterator[None]:
-    """Run in the background; an error there stops the node."""
+    """Run in the background; an error that comes out of it stops the node."""
     task = asyncio.ensure_future(work)
 
     def ended(done: "asyncio.Task[Any]") -> None:

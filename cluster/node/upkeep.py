@@ -11,6 +11,7 @@ from typing import Final, NoReturn
 from cryptography import x509
 
 from cluster.base.allocator import return_free_memory
+from cluster.base.background import attempt
 from cluster.base.log import Log
 from cluster.base.telemetry import Metrics
 from cluster.raft.replica import Replica
@@ -135,14 +136,16 @@ class Scrub:
         self._metrics.scrubs.inc()
 
 
-async def look_after(space: DiskSpace, certificates: Iterable[CertificateFiles], hurry: asyncio.Event) -> NoReturn:
+async def look_after(
+    space: DiskSpace, certificates: Iterable[CertificateFiles], hurry: asyncio.Event, log: Log, metrics: Metrics
+) -> NoReturn:
     """For ever; `hurry` (SIGHUP) makes the next look now."""
     watched = tuple(certificates)
     while True:
-        space.look()
-        return_free_memory()
+        attempt("disk space", space.look, log, metrics)
+        attempt("memory", return_free_memory, log, metrics)
         for certificate in watched:
-            certificate.look()
+            attempt("certificates", certificate.look, log, metrics)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_LOOK_SECONDS):
                 await hurry.wait()

@@ -219,7 +219,7 @@ class TlsLinks:
                         )
                 except ssl.SSLError as error:
                     self._refused(peer, str(error))
-                except (OSError, ValueError, TimeoutError):
+                except (OSError, ValueError, OverflowError, TimeoutError):
                     pass  # not there; tried again below
             await asyncio.sleep(_REDIAL_SECONDS * (0.5 + random.random()))  # noqa: S311 - spreads redials, no secret
 

@@ -68,7 +68,7 @@ class Peers:
         if is_repeatable and self._replica.leadership.leader_id not in (None, member.id):
             # Somebody else leads by now: this request waited in the queue for a leader that is gone.
             raise Unsent
-        if self._watch is None:
+        if self._watch is None or self._watch.done():
             self._watch = asyncio.get_running_loop().create_task(self._watch_leadership())
         try:
             async with asyncio.timeout(seconds + _ANSWER_SLACK_SECONDS) as limit:

@@ -5,6 +5,7 @@ unavailable, which is safe to repeat because nothing counts before it is recorde
 """
 
 import asyncio
+import contextlib
 import json
 import socket
 import sys
@@ -14,6 +15,7 @@ from typing import Any, Final
 
 import msgpack
 
+from cluster.base.background import describe
 from cluster.base.errors import ClusterError
 from cluster.base.log import Log
 from cluster.base.wire import unpack_error
@@ -127,6 +129,12 @@ class _Worker:
                 else:
                     future.set_exception(unpack_error(error))
         except (asyncio.IncompleteReadError, ConnectionError):
+            pass  # it has ended
+        except Exception:
+            # It writes what no worker does: nothing of it can be believed any more.
+            with contextlib.suppress(ProcessLookupError):
+                self.process.kill()
+        finally:
             for future in self._pending.values():
                 if not future.done():
                     future.set_exception(ProviderUnavailable(_ENDED))
@@ -175,17 +183,27 @@ class WorkerPool:
         return len(self._workers)
 
     async def _keep(self, position: int) -> None:
-        """Replace the worker at this position whenever it dies."""
+        """Replace the worker at this position whenever it dies, however often it takes to start another one."""
+        pause = _RESTART_PAUSE_SECONDS
         while True:
-            worker = self._workers[position]
-            status = await self._watch(worker)
-            self._log("worker.lost", pid=worker.process.pid, status=status)
-            await asyncio.sleep(_RESTART_PAUSE_SECONDS)
-            async with self._configuring:
-                fresh = await _Worker.start()
-                fresh.lacking = set(self._setups)
-                await self._complete(fresh)
-                self._workers[position] = fresh
+            try:
+                await self._replace(position)
+                pause = _RESTART_PAUSE_SECONDS
+            except Exception as error:  # no process can be started just now, perhaps
+                self._log("worker.unreplaced", reason=describe(error), again_in_seconds=pause)
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+
+    async def _replace(self, position: int) -> None:
+        worker = self._workers[position]
+        status = await self._watch(worker)
+        self._log("worker.lost", pid=worker.process.pid, status=status)
+        await asyncio.sleep(_RESTART_PAUSE_SECONDS)
+        async with self._configuring:
+            fresh = await _Worker.start()
+            fresh.lacking = set(self._setups)
+            await self._complete(fresh)
+            self._workers[position] = fresh
 
     async def _watch(self, worker: _Worker) -> int:
         """Until it ends; its status. What it lacks, because a backend was away perhaps, is tried again meanwhile."""
@@ -213,6 +231,8 @@ class WorkerPool:
                 worker.lacking.discard(key)
             except (ProviderError, ClusterError) as error:
                 self._log("worker.unconfigured", key=key, reason=str(error))
+            except Exception as error:
+                self._log("worker.unconfigured", key=key, reason=describe(error))
 
     # -- providers
 

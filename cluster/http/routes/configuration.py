@@ -77,10 +77,19 @@ def _is_staged(fields: Fields) -> bool:
     return mode == _STAGED
 
 
+def _config_map(config_json: str) -> object:
+    """Empty for what is no JSON object: whoever looks can put another one in its place."""
+    try:
+        value = json.loads(config_json)
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
 def _config_object(config: CAConfig) -> dict[str, object]:
     return {
         "Provider": config.provider,
-        "Config": sorted_maps(json.loads(config.config_json)),
+        "Config": sorted_maps(_config_map(config.config_json)),
         "State": dict(sorted(config.public_state)) or None,
         "ForceWithoutCrossSigning": config.force_without_cross_signing,
         "CreateIndex": config.create_index,

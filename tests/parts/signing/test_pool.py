@@ -5,9 +5,11 @@ import json
 import os
 import signal
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
+from cluster.signing import pool as pool_module
 from cluster.signing.pool import ProviderSetup, WorkerPool
 from providers.api import IssuedLeaf, RootIntent
 from providers.errors import ConfigInvalid, CSRRejected, NotInitialized, NotSupported, ProviderUnavailable
@@ -220,3 +222,24 @@ def test_setup_shows_no_secret() -> None:
     text = repr(setup(state=b"very-secret", PrivateKey="very-secret"))
     assert "very-secret" not in text
     assert json.loads(setup(PrivateKey="k").arguments()[4]) == {"PrivateKey": "k"}
+
+
+async def test_worker_that_cannot_be_replaced_now_is_replaced_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No process can be started, for want of descriptors perhaps: whoever keeps the workers must not give up."""
+    log = EventLog()
+    pool = await WorkerPool.start(1, log)
+    try:
+        real, left = pool_module._Worker.start, [OSError(24, "too many files"), RuntimeError("no thread")]
+
+        async def start() -> Any:
+            if left:
+                raise left.pop()
+            return await real()
+
+        monkeypatch.setattr(pool_module._Worker, "start", start)
+        [old] = pool.pids
+        os.kill(old, signal.SIGKILL)
+        await until(lambda: pool.pids != [old])
+    finally:
+        await pool.stop()
+    assert log.names().count("worker.unreplaced") == 2

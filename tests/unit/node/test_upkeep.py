@@ -1,5 +1,6 @@
 """Disk alarm, certificate reload, scrubbing."""
 
+import asyncio
 import os
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -13,9 +14,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from cluster.base.telemetry import Metrics
-from cluster.node.upkeep import CertificateFiles, DiskSpace, Scrub
+from cluster.node.upkeep import CertificateFiles, DiskSpace, Scrub, look_after
 from tests.kit.clock import FakeClock
 from tests.kit.log import EventLog
+from tests.kit.wait import until
 
 _BLOCK = 4096
 
@@ -142,3 +144,23 @@ async def test_scrub_reports_what_is_damaged(journal: list[str], ledger: str, ev
     assert metrics.registry.get_sample_value("quorumca_scrubs_total") == 1
     assert metrics.registry.get_sample_value("quorumca_scrub_damage_total", {"file": "journal"}) == len(journal)
     assert metrics.registry.get_sample_value("quorumca_scrub_damage_total", {"file": "ledger"}) == bool(ledger)
+
+
+async def test_one_look_that_fails_takes_none_of_the_others_along(tmp_path: Path) -> None:
+    """A certificate that is gone, a disk that cannot be asked: nothing of it ends the node."""
+    log, metrics, looks = EventLog(), Metrics(), 0
+
+    class Failing:
+        def look(self) -> None:
+            nonlocal looks
+            looks += 1
+            raise RuntimeError("no more descriptors")
+
+    failing: Any = Failing()
+    hurry = asyncio.Event()
+    hurry.set()
+    task = asyncio.ensure_future(look_after(failing, [failing, failing], hurry, log, metrics))
+    await until(lambda: looks >= 6 or task.done())
+    assert not task.done()
+    task.cancel()
+    assert {fields["work"] for _, fields in log.events} == {"disk space", "certificates"}

@@ -1,0 +1,70 @@
+"""Work that a node does for as long as it lives.
+
+An exception in it is said and counted, and ends nothing else: it begins again after a pause. What must end the process
+says so by its kind.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final, NoReturn
+
+from cluster.base.log import Log
+from cluster.base.telemetry import Metrics
+
+_FIRST_PAUSE_SECONDS: Final = 0.5
+_LONGEST_PAUSE_SECONDS: Final = 60.0
+#: Work that went well for so long has got over what was wrong.
+_WELL_SECONDS: Final = 120.0
+_MAX_REASON: Final = 300
+
+
+def describe(error: BaseException) -> str:
+    """What failed and where, on one line of bounded length: enough to find it, without the values that a traceback
+    would show.
+    """
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    place = f" at {trace.tb_frame.f_globals.get('__name__', '?')}:{trace.tb_lineno}" if trace is not None else ""
+    return f"{type(error).__name__}{place}: {error}"[:_MAX_REASON]
+
+
+async def keep_running(
+    name: str,
+    work: Callable[[], Awaitable[object]],
+    log: Log,
+    metrics: Metrics,
+    *,
+    ends_with: tuple[type[Exception], ...] = (),
+) -> NoReturn:
+    """For ever, whatever `work` raises; pauses get longer while it keeps failing.
+
+    Raises: what is listed in `ends_with`, for which the process has to end.
+    """
+    pause = _FIRST_PAUSE_SECONDS
+    while True:
+        started = time.monotonic()
+        try:
+            await work()
+        except ends_with:
+            raise
+        except Exception as error:
+            if time.monotonic() - started > _WELL_SECONDS:
+                pause = _FIRST_PAUSE_SECONDS
+            say_failed(name, error, log, metrics, again_in_seconds=pause)
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+
+
+def attempt(name: str, work: Callable[[], object], log: Log, metrics: Metrics) -> None:
+    """One of several things that are looked at in turn: that it fails is no reason to leave out the others."""
+    try:
+        work()
+    except Exception as error:
+        say_failed(name, error, log, metrics)
+
+
+def say_failed(name: str, error: Exception, log: Log, metrics: Metrics, **fields: object) -> None:
+    metrics.background_failures.labels(name).inc()
+    log("background.failed", work=name, reason=describe(error), **fields)

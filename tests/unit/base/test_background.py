@@ -1,0 +1,88 @@
+"""What a node does by itself outlives every exception, with pauses, a log line and a count."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from cluster.base import background
+from cluster.base.background import attempt, describe, keep_running
+from cluster.base.telemetry import Metrics
+from tests.kit.log import EventLog
+
+_ERRORS = [
+    ValueError("x" * 10_000),
+    KeyError("k"),
+    AssertionError(),
+    RecursionError(),
+    MemoryError(),
+    OSError(24, "files"),
+]
+
+
+class _Enough(Exception):
+    """Ends a test."""
+
+
+def _work(*errors: Exception | None) -> Callable[[], Awaitable[None]]:
+    """Raises them in turn, and then what the test waits for."""
+    left = list(errors)
+
+    async def work() -> None:
+        error = left.pop(0) if left else _Enough()
+        if error is not None:
+            raise error
+
+    return work
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    found: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        found.append(seconds)
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    return found
+
+
+async def test_work_begins_again_whatever_it_raises(pauses: list[float]) -> None:
+    log, metrics = EventLog(), Metrics()
+    with pytest.raises(_Enough):
+        await keep_running("watch", _work(*_ERRORS, None), log, metrics, ends_with=(_Enough,))
+    assert [name for name, _ in log.events] == ["background.failed"] * len(_ERRORS)
+    assert metrics.registry.get_sample_value("quorumca_background_failures_total", {"work": "watch"}) == len(_ERRORS)
+    assert all(len(str(fields["reason"])) <= 300 for _, fields in log.events)
+
+
+async def test_pauses_grow_and_are_bounded(pauses: list[float]) -> None:
+    with pytest.raises(_Enough):
+        await keep_running("w", _work(*[ValueError()] * 12), EventLog(), Metrics(), ends_with=(_Enough,))
+    assert pauses == sorted(pauses)
+    assert (pauses[0], pauses[-1]) == (background._FIRST_PAUSE_SECONDS, background._LONGEST_PAUSE_SECONDS)
+
+
+async def test_being_cancelled_ends_it() -> None:
+    task = asyncio.ensure_future(keep_running("w", asyncio.Event().wait, EventLog(), Metrics()))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+def test_one_of_several_that_fails_is_said_and_passed_over() -> None:
+    log, metrics = EventLog(), Metrics()
+
+    def fails() -> None:
+        raise OSError(5, "disk")
+
+    attempt("disk space", fails, log, metrics)
+    [(name, fields)] = log.events
+    assert (name, fields["work"]) == ("background.failed", "disk space")
+
+
+def test_description_says_kind_and_place() -> None:
+    with pytest.raises(ValueError, match="invalid literal") as found:
+        int("not a number")
+    assert describe(found.value).startswith(f"ValueError at {__name__}:")
