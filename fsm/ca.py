@@ -2,84 +2,107 @@
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Annotated
 
-from fsm.fields import ADDED
+from fsm.fields import (
+    ADDED,
+    ClusterId,
+    Index,
+    Json,
+    KeyBits,
+    KeyText,
+    Length,
+    Name,
+    Pem,
+    Percent,
+    Reason,
+    RequestId,
+    Salt,
+    Sealed,
+    Seconds,
+    Serial64,
+    Time,
+    Value,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class SealKey:
     """The data key that seals private keys, itself wrapped by a key-encryption key that is never in the log."""
 
-    source: str  # "file" or "passphrase": where the key-encryption key comes from
-    kek_id: str  # identifies the key-encryption key without revealing it
-    salt: bytes  # of the passphrase's key derivation; empty for "file"
-    wrapped_key: bytes
+    source: Name  # "file" or "passphrase": where the key-encryption key comes from
+    kek_id: Name  # identifies the key-encryption key without revealing it
+    salt: Salt  # of the passphrase's key derivation; empty for "file"
+    wrapped_key: Salt
 
 
 @dataclass(frozen=True, slots=True)
 class CAConfig:
     """The CA configuration as operators see it; secrets are in the provider's sealed state instead."""
 
-    cluster_id: str  # bare UUID; the trust domain is "<cluster_id>.consul"
-    provider: str
-    provider_id: str  # the ProviderState in use
-    config_json: str  # the operator's map, canonical JSON, without secrets
-    public_state: tuple[tuple[str, str], ...] = ()
+    cluster_id: ClusterId  # bare UUID; the trust domain is "<cluster_id>.consul"
+    provider: Name
+    provider_id: Name  # the ProviderState in use
+    config_json: Json  # the operator's map, canonical JSON, without secrets
+    public_state: Annotated[tuple[tuple[Value, Value], ...], Length(0, 256)] = ()
     force_without_cross_signing: bool = False
-    request_id: bytes = b""  # of the write that made it: tells a repeated request from a lost race
-    create_index: int = 0
-    modify_index: int = 0
-    leaf_ttl_seconds: int = 0  # what LeafCertTTL in `config_json` means
-    auto_rotate_percent: int = 0  # the root is rotated when so much of its lifetime is left; 0: never by itself
+    request_id: RequestId = b""  # of the write that made it: tells a repeated request from a lost race
+    create_index: Index = 0
+    modify_index: Index = 0
+    leaf_ttl_seconds: Seconds = 0  # what LeafCertTTL in `config_json` means
+    auto_rotate_percent: Percent = 0  # the root is rotated when so much of its lifetime is left; 0: never by itself
 
 
 @dataclass(frozen=True, slots=True)
 class ProviderState:
     """What one configured provider must find again: opaque, and sealed because it holds keys and tokens."""
 
-    provider_id: str
-    provider: str
-    sealed: bytes
+    provider_id: Name
+    provider: Name
+    sealed: Sealed
     is_prepared: bool  # its key exists and the choices for its root are made
-    modify_index: int = 0
+    modify_index: Index = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Intermediate:
     """A CA certificate that accompanies leaves. Key ids let the state machine check links without parsing X.509."""
 
-    cert_pem: str
-    key_id: str
-    issuer_key_id: str
-    not_after: int
+    cert_pem: Pem
+    key_id: KeyText
+    issuer_key_id: KeyText
+    not_after: Time
     #: When we received it. Half-life is counted from here, not from notBefore, which a backend may date back by any
     #: amount.
-    made_at: int = field(default=0, metadata=ADDED)
+    made_at: Time = field(default=0, metadata=ADDED)
+
+
+Intermediates = Annotated[tuple[Intermediate, ...], Length(0, 64)]
 
 
 @dataclass(frozen=True, slots=True)
 class CARoot:
     """One trusted root. Field meanings are Consul's (CARoot); `key_id` is the root's own subject key identifier."""
 
-    root_id: str
-    name: str
-    serial_number: int
-    key_id: str
-    signing_key_id: str
-    external_trust_domain: str
-    not_before: int
-    not_after: int
-    root_pem: str
-    intermediates: tuple[Intermediate, ...]
+    root_id: Name
+    name: Name
+    serial_number: Serial64
+    key_id: KeyText
+    signing_key_id: KeyText
+    external_trust_domain: Name
+    not_before: Time
+    not_after: Time
+    root_pem: Pem
+    intermediates: Intermediates
     is_active: bool
-    private_key_type: str
-    private_key_bits: int
-    create_index: int = 0
-    modify_index: int = 0
-    provider_id: str = ""  # the ProviderState that holds its key
-    leaf_ttl_max_seconds: int = 0  # the largest leaf TTL that was in force while it was active
-    rotated_out_at: int = 0  # 0 while it is active, or published and not active yet
-    prune_at: int = 0  # when it is no longer trusted; fixed when it is rotated out
+    private_key_type: Name
+    private_key_bits: KeyBits
+    create_index: Index = 0
+    modify_index: Index = 0
+    provider_id: Name = ""  # the ProviderState that holds its key
+    leaf_ttl_max_seconds: Seconds = 0  # the largest leaf TTL that was in force while it was active
+    rotated_out_at: Time = 0  # 0 while it is active, or published and not active yet
+    prune_at: Time = 0  # when it is no longer trusted; fixed when it is rotated out
 
     @property
     def signing_cert(self) -> Intermediate | None:
@@ -91,6 +114,10 @@ class CARoot:
     @property
     def is_retired(self) -> bool:
         return self.rotated_out_at != 0
+
+
+Roots = Annotated[tuple[CARoot, ...], Length(0, 256)]
+Providers = Annotated[tuple[ProviderState, ...], Length(0, 512)]
 
 
 class RotationPhase(StrEnum):
@@ -107,28 +134,28 @@ class RotationPhase(StrEnum):
 class Rotation:
     """A change of root under way. Its every step is in the log, so whoever leads next goes on where it stands."""
 
-    rotation_id: str
+    rotation_id: Name
     phase: RotationPhase
-    started_at: int
-    phase_since: int
+    started_at: Time
+    phase_since: Time
     config: CAConfig  # in force once the new root is active; the indexes inside are ignored
     is_forced: bool = False  # without cross-signing
     is_staged: bool = False
     is_paused: bool = False  # staged: not activated until it is resumed
-    wait_seconds: int = 0  # staged: activated this long after publication even if clients lag
+    wait_seconds: Seconds = 0  # staged: activated this long after publication even if clients lag
     root: CARoot | None = None  # from CROSS_SIGN on; its intermediates lead to the roots before it
-    published_index: int = 0  # roots_index that clients must have seen
+    published_index: Index = 0  # roots_index that clients must have seen
 
 
 @dataclass(frozen=True, slots=True)
 class RotationOutcome:
     """How the last rotation ended."""
 
-    rotation_id: str
-    request_id: bytes
-    ended_at: int
-    root_id: str  # "" when it was given up
-    reason: str = ""  # why it was given up
+    rotation_id: Name
+    request_id: RequestId
+    ended_at: Time
+    root_id: Name  # "" when it was given up
+    reason: Reason = ""  # why it was given up
     is_forced: bool = False
 
 
@@ -154,7 +181,7 @@ class InitConfig:
 class SetProviderState:
     """Progress of a provider that has no root yet: its key and its intent, before anything is signed."""
 
-    expected_index: int
+    expected_index: Index
     state: ProviderState
 
 
@@ -162,17 +189,17 @@ class SetProviderState:
 class SetRootsConfig:
     """Roots, configuration and provider states, changed as one. The indexes inside are ignored and set here."""
 
-    expected_index: int
-    roots: tuple[CARoot, ...]
+    expected_index: Index
+    roots: Roots
     config: CAConfig
-    providers: tuple[ProviderState, ...]
+    providers: Providers
 
 
 @dataclass(frozen=True, slots=True)
 class SetConfig:
     """A change of configuration that keeps every root. The indexes inside are ignored and set here."""
 
-    expected_index: int
+    expected_index: Index
     config: CAConfig
     provider_state: ProviderState
 
@@ -181,19 +208,19 @@ class SetConfig:
 class SetRoots:
     """Roots that are no longer trusted go, with the providers that only they needed; nothing else changes."""
 
-    expected_index: int
-    roots: tuple[CARoot, ...]
-    providers: tuple[ProviderState, ...]
+    expected_index: Index
+    roots: Roots
+    providers: Providers
 
 
 @dataclass(frozen=True, slots=True)
 class RenewSigning:
     """Another certificate signs leaves below the same active root, with what the provider must find again for it."""
 
-    expected_index: int
-    root_id: str  # the active one
-    signing_key_id: str
-    intermediates: tuple[Intermediate, ...]  # of the root, all of them
+    expected_index: Index
+    root_id: Name  # the active one
+    signing_key_id: KeyText
+    intermediates: Intermediates  # of the root, all of them
     provider_state: ProviderState
 
 
@@ -201,7 +228,7 @@ class RenewSigning:
 class BeginRotation:
     """The intent to change the root: target configuration and prepared provider, before anything is signed."""
 
-    expected_index: int
+    expected_index: Index
     rotation: Rotation
     provider_state: ProviderState
 
@@ -210,20 +237,20 @@ class BeginRotation:
 class AdvanceRotation:
     """A step of the rotation under way is done. `roots` are replaced only when the new root is published."""
 
-    expected_index: int
+    expected_index: Index
     rotation: Rotation
     provider_state: ProviderState
-    roots: tuple[CARoot, ...] | None = None
+    roots: Roots | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class FinishRotation:
     """The new root signs from here on: roots, configuration and providers in one command."""
 
-    expected_index: int
-    roots: tuple[CARoot, ...]
+    expected_index: Index
+    roots: Roots
     config: CAConfig
-    providers: tuple[ProviderState, ...]
+    providers: Providers
     outcome: RotationOutcome
 
 
@@ -231,7 +258,7 @@ class FinishRotation:
 class AbortRotation:
     """The rotation under way is given up, and everything is as it was before it."""
 
-    expected_index: int
+    expected_index: Index
     outcome: RotationOutcome
 
 

@@ -13,6 +13,7 @@ from fsm.ca import (
     FinishRotation,
     InitConfig,
     InitSeal,
+    Intermediate,
     ProviderState,
     RenewSigning,
     Rotation,
@@ -154,8 +155,9 @@ def _with_roots(state: State, roots: Iterable[CARoot], providers: Iterable[Provi
 
 
 def _changed(state: State, providers: Iterable[ProviderState]) -> Iterator[ProviderState]:
+    known = {record.provider_id: record for record in reversed(state.providers)}
     for record in providers:
-        old = state.provider_state(record.provider_id)
+        old = known.get(record.provider_id)
         if old is not None and replace(record, modify_index=old.modify_index) == old:
             yield old
         else:
@@ -212,16 +214,29 @@ def _broken_chain(roots: tuple[CARoot, ...]) -> str | None:
     root_keys = {root.key_id for root in roots}
     for root in roots:
         keys = {intermediate.key_id for intermediate in root.intermediates}
-        # Grown from the roots, link by link: certificates that lead to each other only never get in.
-        linked = set(root_keys)
-        while new := {link.key_id for link in root.intermediates if link.issuer_key_id in linked} - linked:
-            linked |= new
+        linked = _linked(root_keys, root.intermediates)
         for intermediate in root.intermediates:
             if intermediate.issuer_key_id not in linked:
                 return f"intermediate {intermediate.key_id} of root {root.root_id} does not lead to a listed root"
         if root.signing_key_id != root.key_id and root.signing_key_id not in keys:
             return f"signing key {root.signing_key_id} of root {root.root_id} has no certificate"
     return None
+
+
+def _linked(root_keys: set[str], intermediates: tuple[Intermediate, ...]) -> set[str]:
+    """The keys that lead to a root. Grown from the roots, link by link: certificates that lead to each other only
+    never get in. Each is looked at once, however many a command brings.
+    """
+    below: dict[str, list[str]] = {}
+    for link in intermediates:
+        below.setdefault(link.issuer_key_id, []).append(link.key_id)
+    linked, fresh = set(root_keys), list(root_keys)
+    while fresh:
+        for key in below.pop(fresh.pop(), ()):
+            if key not in linked:
+                linked.add(key)
+                fresh.append(key)
+    return linked
 
 
 def _broken_transition(before: State, after: State) -> str | None:

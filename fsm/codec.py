@@ -4,14 +4,17 @@ A dataclass is a list of its fields in order. Formats grow at the end only: a fi
 then data of older versions still loads. While such fields (fields.ADDED) have their defaults they are left out, so what
 does not need them is written as ever. Anything else is a new FORMAT_VERSION with its own reader.
 tests/unit/fsm/golden holds files of every version; they must load for ever.
+
+Each field has bounds (fsm/fields.py), which `check_command` holds a command to before it is proposed. Reading looks at
+types alone: what is in a log is applied.
 """
 
 import dataclasses
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgpack
 
@@ -29,8 +32,9 @@ from fsm.ca import (
     SetRootsConfig,
 )
 from fsm.commands import Command, RestoreCA
-from fsm.leaves import RecordLeaves, TidyLedger
-from fsm.state import State
+from fsm.fields import MAX_INDEX, Bound
+from fsm.leaves import LeafRecord, RecordLeaves, TidyLedger
+from fsm.state import Area, State
 
 FORMAT_VERSION: Final = 1
 
@@ -54,65 +58,129 @@ _COMMAND_CODES: Final[dict[type, int]] = {
 
 
 class CodecError(ValueError):
-    """The bytes are not a command or state of a version that this node knows."""
+    """The bytes are not a command or state that this node knows: of a newer release perhaps."""
+
+
+class Malformed(CodecError):
+    """They are of a format that this node knows, and no release has ever written or would apply them."""
+
+
+class OutOfBounds(ValueError):
+    """A value that may not be proposed. The text names the field, the value and what is allowed."""
 
 
 _Encoder = Callable[[Any], Any]
 _Decoder = Callable[[Any], Any]
+#: Whether the value may be proposed; the text says where it is, for the error. Raises: OutOfBounds.
+_Checker = Callable[[Any, str], None]
 
 
-def _scalar(kind: type) -> tuple[_Encoder, _Decoder]:
+class _Form(NamedTuple):
+    """What one type of value is like."""
+
+    encode: _Encoder
+    decode: _Decoder
+    check: _Checker
+
+
+def _scalar(kind: type) -> _Form:
     def decode(value: Any) -> Any:
         if type(value) is not kind:  # exactly: a bool is no int here, and bytes are no str
-            raise CodecError(f"expected {kind.__name__}, found {type(value).__name__}")
+            raise Malformed(f"expected {kind.__name__}, found {type(value).__name__}")
         return value
 
-    return lambda value: value, decode
+    def check(value: Any, where: str) -> None:
+        # An IntEnum is an int, and written as one; a bool is not.
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            raise OutOfBounds(f"{where} is of type {type(value).__name__}: must be {kind.__name__}")
+
+    return _Form(lambda value: value, decode, check)
 
 
-def _named(kind: type[StrEnum]) -> tuple[_Encoder, _Decoder]:
+def _named(kind: type[StrEnum]) -> _Form:
     def decode(value: Any) -> Any:
-        if type(value) is not str or value not in set(kind):
+        if type(value) is not str:
+            raise Malformed(f"expected {kind.__name__}, found {type(value).__name__}")
+        if value not in set(kind):
             raise CodecError(f"{value!r:.50} is no {kind.__name__}")
         return kind(value)
 
-    return lambda value: value.value, decode
+    def check(value: Any, where: str) -> None:
+        if not isinstance(value, kind):
+            raise OutOfBounds(f"{where} is {value!r:.50}: must be {', '.join(kind)}")
+
+    return _Form(lambda value: value.value, decode, check)
 
 
-def _optional(inner: tuple[_Encoder, _Decoder]) -> tuple[_Encoder, _Decoder]:
-    encode, decode = inner
-    return (
+def _optional(inner: _Form) -> _Form:
+    encode, decode, check = inner
+
+    def check_given(value: Any, where: str) -> None:
+        if value is not None:
+            check(value, where)
+
+    return _Form(
         lambda value: None if value is None else encode(value),
         lambda value: None if value is None else decode(value),
+        check_given,
     )
 
 
-def _sequence(inner: tuple[_Encoder, _Decoder]) -> tuple[_Encoder, _Decoder]:
-    encode, decode_item = inner
+def _sequence(inner: _Form) -> _Form:
+    encode, decode_item, check_item = inner
 
     def decode(value: Any) -> Any:
         if type(value) is not list:
-            raise CodecError(f"expected a list, found {type(value).__name__}")
+            raise Malformed(f"expected a list, found {type(value).__name__}")
         return tuple([decode_item(item) for item in value])
 
-    return lambda value: [encode(item) for item in value], decode
+    def check(value: Any, where: str) -> None:
+        if type(value) is not tuple:
+            raise OutOfBounds(f"{where} is of type {type(value).__name__}: must be a tuple")
+        for position, item in enumerate(value):
+            check_item(item, f"{where}[{position}]")
+
+    return _Form(lambda value: [encode(item) for item in value], decode, check)
 
 
-def _pair(inner: list[tuple[_Encoder, _Decoder]]) -> tuple[_Encoder, _Decoder]:
+def _pair(inner: list[_Form]) -> _Form:
     def decode(value: Any) -> Any:
         if type(value) is not list or len(value) != len(inner):
-            raise CodecError(f"expected a list of {len(inner)}")
-        return tuple([decode_item(item) for (_, decode_item), item in zip(inner, value, strict=True)])
+            raise Malformed(f"expected a list of {len(inner)}")
+        return tuple([form.decode(item) for form, item in zip(inner, value, strict=True)])
 
-    return lambda value: [encode(item) for (encode, _), item in zip(inner, value, strict=True)], decode
+    def check(value: Any, where: str) -> None:
+        if type(value) is not tuple or len(value) != len(inner):
+            raise OutOfBounds(f"{where} must be {len(inner)} values")
+        for position, (form, item) in enumerate(zip(inner, value, strict=True)):
+            form.check(item, f"{where}[{position}]")
+
+    return _Form(lambda value: [form.encode(item) for form, item in zip(inner, value, strict=True)], decode, check)
 
 
-def _record(kind: type) -> tuple[_Encoder, _Decoder]:
-    hints = typing.get_type_hints(kind)
+def _bounded(inner: _Form, bounds: Sequence[Bound]) -> _Form:
+    def check(value: Any, where: str) -> None:
+        # Lengths first: what is too long is not looked at in detail.
+        inner_first = not isinstance(value, tuple)
+        if inner_first:
+            inner.check(value, where)
+        for bound in bounds:
+            if wrong := bound.wrong(value):
+                raise OutOfBounds(f"{where} {wrong}")
+        if not inner_first:
+            inner.check(value, where)
+
+    return _Form(inner.encode, inner.decode, check)
+
+
+def _record(kind: type) -> _Form:
+    hints = typing.get_type_hints(kind, include_extras=True)
     fields = dataclasses.fields(kind)
     names = [field.name for field in fields]
-    encoders = [(field.name, _codec(hints[field.name])[0]) for field in fields]
-    decoders = [_codec(hints[field.name])[1] for field in fields]
+    forms = [_codec(hints[field.name], f"{kind.__name__}.{field.name}") for field in fields]
+    encoders = [(name, form.encode) for name, form in zip(names, forms, strict=True)]
+    decoders = [form.decode for form in forms]
+    checkers = [(name, form.check) for name, form in zip(names, forms, strict=True)]
     required = sum(field.default is dataclasses.MISSING for field in fields)
     added = [(field.name, field.default) for field in fields if field.metadata.get("added")]
     if [field.name for field in fields[len(fields) - len(added) :]] != [name for name, _ in added]:
@@ -127,14 +195,32 @@ def _record(kind: type) -> tuple[_Encoder, _Decoder]:
         return encoded
 
     def decode(value: Any) -> Any:
-        if type(value) is not list or not required <= len(value) <= len(names):
-            raise CodecError(f"expected the {len(names)} fields of {kind.__name__}")
+        if type(value) is not list or len(value) < required:
+            raise Malformed(f"expected the {len(names)} fields of {kind.__name__}")
+        if len(value) > len(names):
+            raise CodecError(f"expected the {len(names)} fields of {kind.__name__}, found more")
         return kind(*[decode_field(item) for decode_field, item in zip(decoders, value, strict=False)])
 
-    return encode, decode
+    def check(value: Any, where: str) -> None:
+        if type(value) is not kind:
+            raise OutOfBounds(f"{where} is of type {type(value).__name__}: must be {kind.__name__}")
+        for name, check_field in checkers:
+            check_field(getattr(value, name), f"{where}.{name}")
+
+    return _Form(encode, decode, check)
 
 
-def _codec(hint: Any) -> tuple[_Encoder, _Decoder]:
+def _codec(hint: Any, where: str) -> _Form:
+    """Raises: TypeError for a field whose values would have no bounds."""
+    if typing.get_origin(hint) is typing.Annotated:
+        kind, *bounds = typing.get_args(hint)
+        return _bounded(_unbounded(kind, where), bounds)
+    if hint in (int, str, bytes):
+        raise TypeError(f"{where} has no bounds")
+    return _unbounded(hint, where)
+
+
+def _unbounded(hint: Any, where: str) -> _Form:
     if hint in (int, str, bytes, bool):
         return _scalar(hint)
     if isinstance(hint, type) and issubclass(hint, StrEnum):
@@ -144,52 +230,90 @@ def _codec(hint: Any) -> tuple[_Encoder, _Decoder]:
     arguments = typing.get_args(hint)
     if typing.get_origin(hint) is tuple:
         if len(arguments) == 2 and arguments[1] is Ellipsis:
-            return _sequence(_codec(arguments[0]))
-        return _pair([_codec(argument) for argument in arguments])
+            return _sequence(_codec(arguments[0], where))
+        return _pair([_codec(argument, where) for argument in arguments])
     if typing.get_origin(hint) in (typing.Union, types.UnionType) and types.NoneType in arguments:
-        return _optional(_codec(next(argument for argument in arguments if argument is not types.NoneType)))
-    raise TypeError(f"no wire form for {hint!r}")
+        return _optional(_codec(next(argument for argument in arguments if argument is not types.NoneType), where))
+    raise TypeError(f"{where}: no wire form for {hint!r}")
 
 
-_COMMANDS: Final = {kind: (code, *_record(kind)) for kind, code in _COMMAND_CODES.items()}
-_COMMAND_DECODERS: Final = {code: decode for code, _, decode in _COMMANDS.values()}
-_ENCODE_STATE, _DECODE_STATE = _record(State)
+_COMMANDS: Final = {kind: (code, _record(kind)) for kind, code in _COMMAND_CODES.items()}
+_COMMAND_DECODERS: Final = {code: form.decode for code, form in _COMMANDS.values()}
+_STATE: Final = _record(State)
+_LEAF: Final = _record(LeafRecord)
+
+
+# -- what may be proposed
+
+
+def check_command(command: Command) -> None:
+    """Raises: OutOfBounds for what must not get into the log: every node would have to apply it, for ever."""
+    _, form = _COMMANDS[type(command)]
+    form.check(command, type(command).__name__)
+
+
+def check_state(state: State) -> None:
+    """The same of a state that comes from outside, to take the place of this one. Raises: OutOfBounds."""
+    _STATE.check(state, "State")
+
+
+def check_leaf(record: LeafRecord) -> None:
+    """The same of a record that comes from outside. Raises: OutOfBounds."""
+    _LEAF.check(record, "record")
+
+
+# -- bytes
 
 
 def dump_command(command: Command) -> bytes:
-    code, encode, _ = _COMMANDS[type(command)]
-    data: bytes = msgpack.packb([FORMAT_VERSION, code, encode(command)])
+    code, form = _COMMANDS[type(command)]
+    data: bytes = msgpack.packb([FORMAT_VERSION, code, form.encode(command)])
     return data
 
 
 def load_command(data: bytes) -> Command:
-    """Raises: CodecError."""
+    """Its types are right; bounds are not looked at, for older releases had none.
+
+    Raises: Malformed for what no release has ever written; CodecError for what a newer one may have.
+    """
     version, code, fields = _unpack(data, 3)
+    _check_version(version, "command")
     decode = _COMMAND_DECODERS.get(code) if type(code) is int else None
-    if version != FORMAT_VERSION or decode is None:
-        raise CodecError(f"command {code!r} of format {version!r} is not known")
+    if decode is None:
+        kind = CodecError if type(code) is int and code > max(_COMMAND_DECODERS) else Malformed
+        raise kind(f"command {code!r:.50} of format {version} is not known")
     return typing.cast(Command, decode(fields))
 
 
 def dump_state(state: State) -> bytes:
     """The same bytes for equal states on every node: what the state digest is taken over."""
-    data: bytes = msgpack.packb([FORMAT_VERSION, _ENCODE_STATE(state)])
+    data: bytes = msgpack.packb([FORMAT_VERSION, _STATE.encode(state)])
     return data
 
 
 def load_state(data: bytes) -> State:
-    """Raises: CodecError."""
+    """As `load_command`; but what counts must be countable. Raises: Malformed, CodecError."""
     version, fields = _unpack(data, 2)
-    if version != FORMAT_VERSION:
-        raise CodecError(f"state of format {version!r} is not known")
-    return typing.cast(State, _DECODE_STATE(fields))
+    _check_version(version, "state")
+    state = typing.cast(State, _STATE.decode(fields))
+    for name in ("index", *(area.value for area in Area), "roots_index"):
+        if not 0 <= getattr(state, name) <= MAX_INDEX:
+            raise Malformed(f"State.{name} is {getattr(state, name)}: must be from 0 to {MAX_INDEX}")
+    return state
+
+
+def _check_version(version: Any, what: str) -> None:
+    if type(version) is not int or version < FORMAT_VERSION:
+        raise Malformed(f"{what} of format {version!r:.50} is not known")
+    if version > FORMAT_VERSION:
+        raise CodecError(f"{what} of format {version} is not known: it is of a newer release")
 
 
 def _unpack(data: bytes, length: int) -> list[Any]:
     try:
         value = msgpack.unpackb(data)
-    except (ValueError, msgpack.UnpackException) as error:
-        raise CodecError(f"not msgpack: {error}") from error
+    except (ValueError, TypeError, ArithmeticError, RecursionError, msgpack.UnpackException) as error:
+        raise Malformed(f"not msgpack: {error}") from error
     if type(value) is not list or len(value) != length:
-        raise CodecError(f"expected a list of {length}")
+        raise Malformed(f"expected a list of {length}")
     return value

@@ -8,6 +8,7 @@ commands that commute leave it out, or they would refuse each other under load.
 from dataclasses import dataclass
 
 from fsm.ca import CACommand
+from fsm.fields import Index
 from fsm.leaves import LeafCommand
 from fsm.state import State
 
@@ -19,7 +20,7 @@ class RestoreCA:
     What counts entries and certificates of this cluster stays; issued certificates are restored by RecordLeaves.
     """
 
-    expected_index: int
+    expected_index: Index
     saved: State
 
 

@@ -4,12 +4,19 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
+from fsm.commands import Rejected
+from fsm.fields import MAX_INT64, MIN_INT64
 from fsm.leaves import RecordLeaves, TidyLedger
 from fsm.rule import Rule
 from fsm.state import Area, State
 
 
-def _record_leaves(state: State, _cmd: RecordLeaves) -> State:
+def _record_leaves(state: State, cmd: RecordLeaves) -> State | Rejected:
+    for record in cmd.records:
+        for number in (record.kind, record.not_before, record.not_after):
+            # The ledger could not hold it. An older release ended at such an entry, so none has gone on behind one.
+            if not MIN_INT64 <= number <= MAX_INT64:
+                return Rejected("out_of_range", f"the ledger cannot hold {number}")
     return state
 
 
@@ -18,7 +25,9 @@ def _one_for_each_record(cmd: RecordLeaves) -> int:
     return len(cmd.records)
 
 
-def _tidy_ledger(state: State, cmd: TidyLedger) -> State:
+def _tidy_ledger(state: State, cmd: TidyLedger) -> State | Rejected:
+    if not MIN_INT64 <= cmd.expired_before <= MAX_INT64:
+        return Rejected("out_of_range", f"the ledger cannot hold {cmd.expired_before}")
     return replace(state, tidied_before=max(state.tidied_before, cmd.expired_before))
 
 

@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final
+from typing import Annotated, Final
+
+from fsm.fields import Digest, KeyId, Length, OneOf, RequestId, Serial, Text, Time, Uri
 
 
 class LeafKind(IntEnum):
@@ -20,6 +22,19 @@ class LeafKind(IntEnum):
         return self.name.lower().replace("_", "-")
 
 
+def kind_label(number: int) -> str:
+    """Of a record, whatever number it holds: what an earlier release took into its log cannot be taken back."""
+    try:
+        return LeafKind(number).label
+    except ValueError:
+        return f"unknown-{number}"
+
+
+#: What is recorded of who asked.
+MAX_REQUESTER: Final = 256
+#: In one command.
+MAX_RECORDS: Final = 1024
+
 #: By the label that clients use.
 LEAF_KINDS: Final[Mapping[str, LeafKind]] = {kind.label: kind for kind in LeafKind}
 
@@ -28,31 +43,31 @@ LEAF_KINDS: Final[Mapping[str, LeafKind]] = {kind.label: kind for kind in LeafKi
 class LeafRecord:
     """One issued certificate."""
 
-    serial: bytes  # minimal big-endian
-    kind: int  # LeafKind
-    name: str  # service or node name
-    spiffe_id: str
-    public_key_sha256: bytes
-    not_before: int
-    not_after: int
-    requested_by: str
+    serial: Serial
+    kind: Annotated[int, OneOf(frozenset(LeafKind), f"one of {', '.join(map(str, map(int, LeafKind)))}")]
+    name: Uri  # service or node name
+    spiffe_id: Uri
+    public_key_sha256: Digest
+    not_before: Time
+    not_after: Time
+    requested_by: Annotated[str, Text(0, MAX_REQUESTER)]
     # Identifies the request where the serial does not: a provider whose backend picks serials. Empty otherwise.
-    request_id: bytes = b""
+    request_id: RequestId = b""
 
 
 @dataclass(frozen=True, slots=True)
 class RecordLeaves:
     """Certificates signed by one key, recorded before they leave the cluster."""
 
-    issuer_key_id: bytes
-    records: tuple[LeafRecord, ...]
+    issuer_key_id: KeyId
+    records: Annotated[tuple[LeafRecord, ...], Length(0, MAX_RECORDS)]
 
 
 @dataclass(frozen=True, slots=True)
 class TidyLedger:
     """Drop the records of certificates that expired before this time."""
 
-    expired_before: int
+    expired_before: Time
 
 
 LeafCommand = RecordLeaves | TidyLedger

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import msgpack
 
+from fsm.fields import MAX_INT64, MIN_INT64
 from fsm.leaves import LeafKind, LeafRecord
 
 FORMAT_VERSION: Final = 1
@@ -162,8 +163,12 @@ class Ledger:
         return tuple(duplicates)
 
     def tidy(self, expired_before: int) -> int:
-        """Drop records of certificates that expired before this time; returns how many."""
+        """Drop records of certificates that expired before this time; returns how many.
+
+        Any time: that of a restored state was not always looked at.
+        """
         self._begin()
+        expired_before = max(MIN_INT64, min(expired_before, MAX_INT64))
         rows = self._db.execute(f"SELECT {_COLUMNS} FROM {_JOIN} WHERE not_after < ?", (expired_before,)).fetchall()
         for row in rows:
             self._digest = (self._digest - _row_hash(row)) % _DIGEST_MODULUS

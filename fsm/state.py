@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
-from fsm.ca import CAConfig, CARoot, ProviderState, Rotation, RotationOutcome, SealKey
+from fsm.ca import CAConfig, CARoot, Providers, ProviderState, Roots, Rotation, RotationOutcome, SealKey
+from fsm.fields import Index, Time
 
 
 class Area(Enum):
@@ -27,16 +28,16 @@ class Area(Enum):
 class State:
     """Everything the cluster has agreed on."""
 
-    index: int = 0
+    index: Index = 0
     #: Index of the last change to seal, config, roots, rotation or providers: what CA writes are guarded by.
-    ca_index: int = 0
-    roots_index: int = 0
-    leaf_index: int = 0
+    ca_index: Index = 0
+    roots_index: Index = 0
+    leaf_index: Index = 0
     seal: SealKey | None = None
     config: CAConfig | None = None
-    roots: tuple[CARoot, ...] = ()  # in id order, as Consul lists them
-    providers: tuple[ProviderState, ...] = ()
-    tidied_before: int = 0  # certificates that expired before this time have been dropped from the ledger
+    roots: Roots = ()  # in id order, as Consul lists them
+    providers: Providers = ()
+    tidied_before: Time = 0  # certificates that expired before this time have been dropped from the ledger
     rotation: Rotation | None = None
     last_rotation: RotationOutcome | None = None
 

@@ -30,6 +30,7 @@ from cluster.ca.uptake import UptakeMeter
 from cluster.seal.sources import SealError
 from fsm.ca import RotationPhase
 from fsm.duties import Duty, Renewal, next_duty, next_time, tidy_time
+from fsm.fields import as_reason
 from fsm.leaves import TidyLedger
 from fsm.state import Area, State
 from providers.errors import ProviderError
@@ -139,7 +140,11 @@ class Leader:
                 if not self._leads(term):
                     return
                 is_foreseen = isinstance(error, ProviderError | ClusterError | SealError)
-                shown = str(error) if is_foreseen else f"internal error ({type(error).__name__}): see the leader's log"
+                shown = (
+                    as_reason(str(error))
+                    if is_foreseen
+                    else f"internal error ({type(error).__name__}): see the leader's log"
+                )
                 self._health.show(replace(self._health.now, trouble=shown, ca_index=state.ca_index))
                 self._parts.metrics.ca_duty_failures.labels(name).inc()
                 reason = shown if is_foreseen else describe(error)

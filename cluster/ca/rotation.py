@@ -39,6 +39,7 @@ from fsm.ca import (
     SetRoots,
 )
 from fsm.duties import prunable
+from fsm.fields import as_reason
 from fsm.links import links_of, live_links, local_chain, must_stay_trusted, needed_links
 from fsm.state import State
 from providers.errors import NotInitialized, ProviderError
@@ -242,6 +243,8 @@ class Rotator:
         sealed = state.provider_state(rotation.config.provider_id)
         assert sealed is not None  # invariants of the state
         await self._clean_up(state, sealed)
+        # However long the text is: a rotation that cannot be ended would be one for ever.
+        reason = as_reason(reason)
         outcome = RotationOutcome(rotation.rotation_id, rotation.config.request_id, self._parts.unix_now, "", reason)
         await commit(self._replica, AbortRotation(state.ca_index, outcome))
         self._log("rotation.given_up", rotation=rotation.rotation_id, phase=rotation.phase.value, reason=reason)

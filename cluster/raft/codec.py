@@ -32,6 +32,10 @@ class MessageInvalid(ValueError):
     """A frame or entry that no correct peer sends."""
 
 
+class EntryUnknown(MessageInvalid):
+    """An entry of a newer format: a node that has it in its log must stop rather than skip it."""
+
+
 # -- log entries
 
 
@@ -44,8 +48,9 @@ def pack_batch(origin: int, sequence: int, commands: list[bytes]) -> bytes:
 def unpack_batch(command: bytes) -> tuple[int, int, list[bytes]]:
     """Origin, sequence and commands of a regular entry. Raises: MessageInvalid."""
     value = _unpack(memoryview(command)[1:])
-    if not (isinstance(value, list) and len(value) == 4 and value[0] == _ENTRY_VERSION):
-        raise MessageInvalid("entry of an unknown format")
+    _check_version(value)
+    if len(value) != 4:
+        raise MessageInvalid("entry of a wrong length")
     _, origin, sequence, commands = value
     if not (
         type(origin) is int
@@ -55,6 +60,27 @@ def unpack_batch(command: bytes) -> tuple[int, int, list[bytes]]:
     ):
         raise MessageInvalid("entry with fields of a wrong type")
     return origin, sequence, commands
+
+
+def _check_version(value: Any) -> None:
+    """Raises: MessageInvalid, EntryUnknown."""
+    if not (isinstance(value, list) and value and type(value[0]) is int and value[0] >= _ENTRY_VERSION):
+        raise MessageInvalid("entry of an unknown format")
+    if value[0] > _ENTRY_VERSION:
+        raise EntryUnknown(f"entry of format {value[0]}, which a newer release has written")
+
+
+def check_entry(command: bytes) -> None:
+    """An entry that may be taken into the log: one that can be read when its turn comes. Raises: MessageInvalid."""
+    match command[0]:
+        case 0:  # REGULAR
+            unpack_batch(command)
+        case 2:  # MEMBERSHIP
+            unpack_change(command)
+        case 1:  # NO_OP
+            pass
+        case kind:
+            raise MessageInvalid(f"entry of unknown kind {kind}")
 
 
 def pack_change(change: MembershipChange) -> bytes:
@@ -71,8 +97,9 @@ def unpack_change(command: bytes) -> MembershipChange | None:
     if command[:1] != bytes([MEMBERSHIP]):
         return None
     value = _unpack(memoryview(command)[1:])
-    if not (isinstance(value, list) and len(value) == 6 and value[0] == _ENTRY_VERSION):
-        raise MessageInvalid("membership entry of an unknown format")
+    _check_version(value)
+    if len(value) != 6:
+        raise MessageInvalid("membership entry of a wrong length")
     _, kind, member_id, raft_address, rpc_address, is_voter = value
     is_named = type(member_id) is str and 0 < len(member_id) <= MAX_NAME_LENGTH
     if not (is_named and _is_address(raft_address) and _is_address(rpc_address) and _is_bool(is_voter)):
@@ -176,7 +203,7 @@ def _unpack(data: bytes | memoryview, *, use_list: bool = True) -> Any:
     try:
         # Lengths are bounded by the input's own length, which the caller has bounded.
         return msgpack.unpackb(data, use_list=use_list)
-    except (ValueError, msgpack.UnpackException, RecursionError) as error:
+    except (ValueError, TypeError, ArithmeticError, msgpack.UnpackException, RecursionError) as error:
         raise MessageInvalid(f"not msgpack: {error}") from error
 
 

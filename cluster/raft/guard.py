@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Final
 
 from cluster.base.log import Log
-from cluster.raft.codec import Message, MessageInvalid
+from cluster.raft.codec import Message, MessageInvalid, check_entry
 from cluster.raft.core import FOLLOWER, RaftCore, RaftTiming
 from cluster.raft.journal import Journal
 
@@ -178,6 +178,8 @@ class Guard:
         previous, new = message["prevLogIdx"], message["entries"]
         if any(entry[1] != index for index, entry in enumerate(new, previous + 1)):
             raise MessageInvalid(f"{peer} sent entries that do not follow entry {previous}")
+        for command, _, _ in new:
+            check_entry(command)  # what is in the log once is there for ever
         if previous > last or previous < first:
             return self._heartbeat(message, commit, last + 1, reset=True)
         if entries[previous - first].term != message["prevLogTerm"]:

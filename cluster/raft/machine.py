@@ -15,12 +15,14 @@ import msgpack
 
 from fsm import codec
 from fsm.apply import apply
+from fsm.codec import Malformed
 from fsm.commands import Applied, Rejected
 from fsm.leaves import RecordLeaves, TidyLedger
 from fsm.ledger import Ledger, LedgerDamaged, LedgerReader, LedgerSummary, checkpoint
 from fsm.state import State
 
 _BULK_ROWS: Final = 1000
+_MAX_DETAIL: Final = 200
 #: While rows arrive in bulk, the write-ahead log is copied into the ledger's file after this many parts.
 _PARTS_PER_CHECKPOINT: Final = 16
 #: Few enough to be copied on the Raft thread; and how often the other thread tries to get there.
@@ -28,6 +30,13 @@ _FEW_PAGES: Final = 2000
 _CHECKPOINT_PASSES: Final = 4
 #: A write-ahead log of this size is copied into the ledger's file, to start again from its beginning.
 _LONG_LOG_BYTES: Final = 64 << 20
+#: What is lacking for the moment, and not damaged. SQLite says the same of a file that it has no descriptor for as of
+#: one that is not there; this one is there.
+_SHORTAGES: Final = {
+    sqlite3.SQLITE_FULL: errno.ENOSPC,
+    sqlite3.SQLITE_CANTOPEN: errno.EMFILE,
+    sqlite3.SQLITE_NOMEM: errno.ENOMEM,
+}
 _INT, _BYTES, _TEXT, _MAYBE_BYTES = (int,), (bytes,), (str,), (bytes, type(None))
 _ROW_TYPES: Final[tuple[tuple[type, ...], ...]] = (
     *(_INT, _BYTES, _INT, _TEXT, _TEXT, _BYTES, _BYTES),
@@ -54,10 +63,15 @@ class ReplicatedMachine:
         self._log_index = self._ledger.applied_log_index
 
     def apply(self, log_index: int, commands: list[bytes]) -> list[Applied | Rejected]:
-        """Raises: CodecError for an entry of a newer version: this node must stop rather than skip it."""
-        return [self._apply(log_index, codec.load_command(command)) for command in commands]
+        """Raises: CodecError for a command of a newer version: this node must stop rather than skip it."""
+        return [self._apply(log_index, command) for command in commands]
 
-    def _apply(self, log_index: int, command: Any) -> Applied | Rejected:
+    def _apply(self, log_index: int, data: bytes) -> Applied | Rejected:
+        try:
+            command = codec.load_command(data)
+        except Malformed as error:
+            # No release would apply it, so all of them agree, and no node need end.
+            return Rejected("malformed", str(error)[:_MAX_DETAIL])
         first_id = self._state.index + 1
         self._state, result = apply(self._state, command)
         match command:
@@ -70,7 +84,7 @@ class ReplicatedMachine:
                 if any(record.not_after < self._state.tidied_before for record in command.records):
                     self._ledger.tidy(self._state.tidied_before)
                 return Applied(result.index, duplicates)
-            case TidyLedger():
+            case TidyLedger() if isinstance(result, Applied):
                 self._ledger.tidy(command.expired_before)
                 self._waiting_rows += self._rows_per_commit
         return result
@@ -201,8 +215,8 @@ def _make_durable(ledger_path: str) -> int:
         _sync_log(ledger_path)
         return checkpoint(ledger_path)
     except sqlite3.Error as error:
-        is_full = error.sqlite_errorcode == sqlite3.SQLITE_FULL
-        raise OSError(errno.ENOSPC if is_full else errno.EIO, f"{ledger_path}: {error}") from error
+        code = _SHORTAGES.get(error.sqlite_errorcode & 0xFF, errno.EIO)
+        raise OSError(code, f"{ledger_path}: {error}") from error
 
 
 def _sync_log(ledger_path: str) -> None:
@@ -214,7 +228,7 @@ def _sync_log(ledger_path: str) -> None:
 def _checked_rows(part: bytes) -> list[list[Any]]:
     try:
         rows = msgpack.unpackb(part)
-    except (ValueError, msgpack.UnpackException) as error:
+    except (ValueError, TypeError, ArithmeticError, RecursionError, msgpack.UnpackException) as error:
         raise ValueError(f"ledger rows are not msgpack: {error}") from error
     if not isinstance(rows, list):
         raise ValueError("ledger rows are not a list")

@@ -22,7 +22,7 @@ from pysyncobj import FAIL_REASON
 from cluster.base.log import Log
 from cluster.raft import codec
 from cluster.raft.catchup import BulkData, CatchUp, SnapshotSource
-from cluster.raft.codec import Message
+from cluster.raft.codec import EntryUnknown, Message, MessageInvalid
 from cluster.raft.core import RaftCore, RaftTiming
 from cluster.raft.disk import Disk
 from cluster.raft.guard import Guard
@@ -42,7 +42,8 @@ MAX_QUEUED_COMMANDS: Final = 8192
 _LEARNER_MAX_LAG: Final = 64
 _LEARNER_CONTACT_SECONDS: Final = 1.0
 
-#: After a compaction found the disk full.
+_SHORTAGES: Final = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM))
+#: After a compaction that lacked something.
 _COMPACTION_PAUSE_SECONDS: Final = 5.0
 
 #: Leave before this node's own sync: what they carry is counted only once the follower has synced it.
@@ -69,7 +70,10 @@ class Machine(BulkData, Protocol):
         ...
 
     def install(self, state: bytes) -> None:
-        """While running: take over a received state, whose bulk data has arrived; durable on return."""
+        """While running: take over a received state, whose bulk data has arrived; durable on return.
+
+        Raises: ValueError for what is no state, before anything is changed.
+        """
         ...
 
 
@@ -291,7 +295,14 @@ class RaftNode:
     def apply(self, entry: Entry) -> None:
         if entry.command[0] != codec.REGULAR:
             return
-        origin, sequence, commands = codec.unpack_batch(entry.command)
+        try:
+            origin, sequence, commands = codec.unpack_batch(entry.command)
+        except EntryUnknown:
+            raise
+        except MessageInvalid as error:
+            # No release has written it or would apply it, so all nodes agree about it.
+            self._env.log("entry.refused", log_index=entry.log_index, reason=str(error))
+            return
         results = self._env.machine.apply(entry.log_index, commands)
         if origin == self._env.incarnation:
             waiting = self._in_flight.pop(sequence, None)
@@ -597,7 +608,7 @@ class RaftNode:
                 self._source.use(result)
                 self.journal.compact_to(self._first_kept(result.log_index))
                 self._env.log("journal.compacted", log_index=result.log_index, state_bytes=len(result.state))
-            elif isinstance(result, OSError) and result.errno in (errno.ENOSPC, errno.EDQUOT):
+            elif is_shortage(result):
                 self._no_compaction_before = self._env.clock() + _COMPACTION_PAUSE_SECONDS
             else:
                 # What a failed sync left on disk is unknown, and the next one would not tell.
@@ -640,7 +651,12 @@ class RaftNode:
             self.core.learn_committed(snapshot.log_index)
             self._answer_snapshot(snapshot.log_index)
             return
-        self._env.machine.install(snapshot.state)
+        try:
+            self._env.machine.install(snapshot.state)
+        except ValueError as error:
+            # Its state is of no release that this one knows. It may follow a leader of its own release again.
+            self._env.log("snapshot.refused", reason=str(error))
+            return
         self._snapshot_file.save(snapshot)
         self.journal.reset(Entry(codec.NO_OP_COMMAND, snapshot.log_index, snapshot.term))
         self.journal.sync()
@@ -663,6 +679,11 @@ class RaftNode:
 
     def close(self) -> None:
         self.journal.close()
+
+
+def is_shortage(result: object) -> bool:
+    """Whether something failed for lack of room, descriptors or memory: before anything was written that counts."""
+    return isinstance(result, MemoryError) or (isinstance(result, OSError) and result.errno in _SHORTAGES)
 
 
 def _damage(check: Callable[..., object], *arguments: object) -> str:

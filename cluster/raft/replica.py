@@ -18,6 +18,7 @@ from typing import Any, Final, NoReturn, TypeVar
 
 import uvloop
 
+from cluster.base.background import describe
 from cluster.base.errors import CommitUnknown, NoLeader, NotLeader, Overloaded, Refused
 from cluster.base.log import Log
 from cluster.base.signals import Signal
@@ -27,11 +28,19 @@ from cluster.raft.core import RaftTiming
 from cluster.raft.disk import Disk, RealDisk
 from cluster.raft.machine import ReplicatedMachine
 from cluster.raft.membership import ChangeKind, Member, Members, MembershipChange
-from cluster.raft.node import CompactionPolicy, NodeEnvironment, NodeStatus, Outcome, Proposal, RaftNode
+from cluster.raft.node import (
+    CompactionPolicy,
+    NodeEnvironment,
+    NodeStatus,
+    Outcome,
+    Proposal,
+    RaftNode,
+    is_shortage,
+)
 from cluster.raft.stall import LoopWatch, stall_limit
 from cluster.raft.transport import TlsLinks
 from cluster.tls.contexts import NodeTls
-from fsm.codec import dump_command
+from fsm.codec import OutOfBounds, check_command, dump_command
 from fsm.commands import Applied, Command, Rejected
 from fsm.ledger import LedgerSummary
 from fsm.state import Area, State
@@ -259,10 +268,12 @@ class Replica:
     async def propose(self, command: Command, *, timeout: float) -> Applied | Rejected:
         """Commit a command, on the leader.
 
-        Raises: NotLeader, NoLeader, Overloaded, Refused (definitely not done), CommitUnknown.
+        Raises: NotLeader, NoLeader, Overloaded, Refused (definitely not done: too large, or out of bounds, for which
+        see fsm/fields.py), CommitUnknown.
         """
+        packed = packed_command(command)
         future: asyncio.Future[Any] = self._owner_loop.create_future()
-        proposal = Proposal(dump_command(command), lambda result: self._to_owner(_resolve, future, result))
+        proposal = Proposal(packed, lambda result: self._to_owner(_resolve, future, result))
         self._to_raft(self._propose, proposal)
         try:
             async with asyncio.timeout(timeout):
@@ -374,8 +385,7 @@ class Replica:
 
     def _drain_inbox(self) -> None:
         self._is_inbox_scheduled = False
-        while self._inbox:
-            self._inbox.popleft()()
+        self._run_all(self._inbox)
         self.wake()
 
     def _propose(self, proposal: Proposal) -> None:
@@ -389,8 +399,15 @@ class Replica:
 
     def _drain_outbox(self) -> None:
         self._is_outbox_scheduled = False
-        while self._outbox:
-            self._outbox.popleft()()
+        self._run_all(self._outbox)
+
+    def _run_all(self, calls: "deque[Callable[[], None]]") -> None:
+        """What one of them raises is that one's own: those behind it must not wait for the next call, or for ever."""
+        while calls:
+            try:
+                calls.popleft()()
+            except Exception as error:
+                self._log("background.failed", work="raft call", reason=describe(error))
 
     async def _call(self, function: Callable[[], T]) -> T:
         async def run() -> T:
@@ -527,8 +544,8 @@ class Replica:
 
     def _ledger_synced(self, result: object) -> None:
         self._is_syncing_ledger = False
-        if isinstance(result, Exception):
-            raise result  # a disk that fails: the node must stop
+        if isinstance(result, Exception) and not is_shortage(result):
+            raise result  # a disk that fails: the node must stop. What is lacking for the moment is tried again.
 
     def _note_leadership(self) -> None:
         core = self._node.core
@@ -548,6 +565,15 @@ class Replica:
 
     def _tell_changed(self, area: Area) -> None:
         self._to_owner(self.changed[area].fire)
+
+
+def packed_command(command: Command) -> bytes:
+    """Raises: Refused for what no node should have to apply."""
+    try:
+        check_command(command)
+    except OutOfBounds as error:
+        raise Refused(f"the write cannot be made: {error}") from None
+    return dump_command(command)
 
 
 def _resolve(future: "asyncio.Future[Any]", result: Any) -> None:

@@ -60,15 +60,15 @@ def decode(data: bytes) -> Snapshot:
         if version != _FORMAT_VERSION:
             raise SnapshotDamaged(f"format {version!r} is not supported")
         return Snapshot(
-            log_index=_checked(log_index, int),
-            term=_checked(term, int),
+            log_index=_count(log_index),
+            term=_count(term),
             members=tuple(
                 Member(_checked(a, str), _checked(b, str), _checked(c, str), is_voter=_checked(d, bool))
                 for a, b, c, d in members
             ),
             state=data[start + head_length : -_CHECK.size],
         )
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, ArithmeticError, RecursionError, msgpack.UnpackException) as error:
         raise SnapshotDamaged(f"bad head: {error}") from error
 
 
@@ -76,6 +76,13 @@ def _checked(value: Any, kind: type[T]) -> T:
     if type(value) is not kind:
         raise TypeError(f"{value!r} is not {kind.__name__}")
     return value
+
+
+def _count(value: Any) -> int:
+    """As in messages between nodes."""
+    if not 0 <= _checked(value, int) < 1 << 63:
+        raise ValueError(f"{value} is out of range")
+    return int(value)
 
 
 class SnapshotFile:

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from cluster.base.clock import Clock
-from cluster.base.errors import AnswerLost, ClusterError, InternalError, Overloaded
+from cluster.base.errors import AnswerLost, ClusterError, InternalError, Overloaded, Refused
 from cluster.base.log import Log
 from cluster.base.telemetry import Metrics
 from cluster.signing.pool import WorkerPool
+from fsm.codec import OutOfBounds, check_leaf
 from fsm.commands import Applied, Command, Rejected
 from fsm.leaves import LEAF_KINDS, LeafRecord, RecordLeaves
 from fsm.ledger import LedgerRow
@@ -152,7 +153,15 @@ class SigningPipeline:
         issuer_key_id = signed[0][1].issuer_key_id
         records = tuple(_record(request, leaf) for request, leaf in signed)
         started = self._clock.monotonic()
-        result = await self._proposer.propose(RecordLeaves(issuer_key_id, records), timeout=_COMMIT_SECONDS)
+        try:
+            result = await self._proposer.propose(RecordLeaves(issuer_key_id, records), timeout=_COMMIT_SECONDS)
+        except Refused:
+            fit = [(request, leaf) for request, leaf in signed if _may_be_recorded(request, leaf)]
+            if len(fit) == len(signed):
+                raise
+            # What one certificate holds is no reason to refuse those beside it.
+            await self._record(context, fit, now)
+            return
         self._metrics.commit_seconds.observe(self._clock.monotonic() - started)
         if isinstance(result, Rejected):
             raise InternalError(f"certificates could not be recorded: {result.detail}")
@@ -205,6 +214,17 @@ class SigningPipeline:
             if isinstance(again, IssuedLeaf) and _record(request, again) == row.record:
                 return SignedLeaf(again, row.index)
         raise AnswerLost(_DUPLICATE.format(serial=request.serial.hex()))
+
+
+def _may_be_recorded(request: _Request, leaf: IssuedLeaf) -> bool:
+    """If not, whoever asked is told why."""
+    try:
+        check_leaf(_record(request, leaf))
+    except OutOfBounds as error:
+        if not request.done.done():
+            request.done.set_exception(InternalError(f"the certificate cannot be recorded: {error}"))
+        return False
+    return True
 
 
 _DUPLICATE: Final = (

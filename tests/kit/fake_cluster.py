@@ -27,7 +27,7 @@ from cluster.node.build import Ground, build_leaders_side
 from cluster.raft.machine import ReplicatedMachine
 from cluster.raft.membership import ChangeKind, Member, Members, MembershipChange, changed
 from cluster.raft.node import NodeStatus
-from cluster.raft.replica import Leadership, Replica
+from cluster.raft.replica import Leadership, Replica, packed_command
 from cluster.record.reads import LedgerReads
 from cluster.rpc.operation import A, Operation, Q
 from cluster.seal.sealer import Sealer
@@ -156,6 +156,7 @@ class FakeReplica:
 
     async def propose(self, command: Command, *, timeout: float) -> Applied | Rejected:
         assert timeout > 0
+        packed_command(command)
         await asyncio.sleep(0)
         if not self.leadership.is_ready:
             raise NotLeader("this node does not lead")

@@ -241,6 +241,17 @@ async def test_provider_that_does_not_answer_is_asked_again_and_then_given_up(no
     await until(lambda: node.health.now.trouble == "")
 
 
+async def test_rotation_is_given_up_however_much_its_provider_has_to_say(node: Node) -> None:
+    """Text that no log entry could hold, and characters that none may."""
+    node.worker.failures["generate_root"] = ProviderUnavailable("nul \0 and \ud800 " + "garbage " * 100_000)
+    await put(node, update({"PrivateKeyBits": 384}))
+    await until(lambda: node.health.now.trouble)
+    node.clock.advance(61)
+    await until(lambda: node.cluster.state.rotation is None)
+    assert node.cluster.state.last_rotation is not None
+    assert node.cluster.state.last_rotation.reason.startswith("nul  and ? garbage ")
+
+
 async def test_provider_without_cross_signing_is_refused_in_consuls_words_unless_forced(node: Node) -> None:
     rotation_id = await put(node, update({"DisableCrossSigning": True}))
     assert rotation_id == ""

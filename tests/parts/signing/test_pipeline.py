@@ -317,3 +317,20 @@ def test_limits_are_compared_as_they_count() -> None:
     assert SigningLimiter(0, 3, FakeClock()).has(0, 3)
     assert not SigningLimiter(0, 3, FakeClock()).has(0, 4)
     assert not SigningLimiter(50, 0, FakeClock()).has(51, 0)
+
+
+async def test_one_certificate_that_cannot_be_recorded_is_no_reason_to_refuse_those_beside_it(node: Node) -> None:
+    requester = "x" * 300_000
+    csr_pem = service_csr(node.cluster.state.trust_domain)
+    many = node.parts.pipeline
+    answers = await asyncio.gather(
+        *(many.sign(context_of(node), csr_pem, serial(number), "token:web") for number in range(1, 4)),
+        many.sign(context_of(node), csr_pem, serial(4), requester),
+        *(many.sign(context_of(node), csr_pem, serial(number), "token:web") for number in range(5, 8)),
+        return_exceptions=True,
+    )
+    refused = answers.pop(3)
+    assert isinstance(refused, InternalError)
+    assert "requested_by has 300000 characters: must have from 0 to 256" in str(refused)
+    assert all(isinstance(answer, SignedLeaf) for answer in answers)
+    assert len({(await find(node, number)).index for number in (1, 2, 3, 5, 6, 7)}) == 6

@@ -6,12 +6,13 @@ S1 to S13 are the failures that were reproduced with the stock library (cluster/
 import contextlib
 import random
 
+import msgpack
 import pytest
 
 from cluster.raft.codec import MessageInvalid
 from cluster.raft.core import LEADER
 from cluster.raft.guard import ProtocolBroken
-from cluster.raft.journal import JournalFailed
+from cluster.raft.journal import Entry, JournalFailed
 from cluster.raft.membership import ChangeKind, MembershipChange
 from cluster.raft.node import Outcome
 from tests.kit.solo import TIMING, Solo, batch, no_op
@@ -45,6 +46,30 @@ def test_commit_index_covers_only_what_the_message_proves() -> None:
     solo.append("c", 2, (2, 1), batch(3, 1), commit=90)
     assert solo.commit == 3
     assert solo.commands == [b"2@1", b"3@1"]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        b"\x00",  # a batch that is none
+        b"\x00garbage",
+        b"\x00" + msgpack.packb([1, 1, 1, ["text"]]),
+        b"\x00" + msgpack.packb([9, 1, 1, []]),  # of a newer format
+        b"\x02" + msgpack.packb([1, "learn", "", "a:1", "a:2", False]),
+        b"\x02" + b"\x91" * 3000,
+        b"\x03",
+        b"\xff",
+    ],
+)
+def test_entry_that_cannot_be_read_never_gets_into_the_log(command: bytes) -> None:
+    """It would be read again at each start, and end the node each time."""
+    solo = follower(last=5)
+    before = list(solo.entries)
+    with pytest.raises(MessageInvalid):
+        solo.append("b", 1, (5, 1), Entry(command, 6, 1), commit=6)
+    assert list(solo.entries) == before
+    solo.append("b", 1, (5, 1), batch(6, 1), commit=6)
+    assert solo.commit == 6
 
 
 def test_repeated_append_does_not_shorten_the_log() -> None:

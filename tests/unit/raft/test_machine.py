@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import msgpack
 import pytest
@@ -15,8 +16,8 @@ import pytest
 from cluster.raft import machine as machine_module
 from cluster.raft.machine import ReplicatedMachine
 from fsm.ca import InitSeal
-from fsm.codec import CodecError, dump_command
-from fsm.commands import Applied, Command, Rejected
+from fsm.codec import CodecError, dump_command, dump_state
+from fsm.commands import Applied, Command, Rejected, RestoreCA
 from fsm.leaves import RecordLeaves, TidyLedger
 from fsm.ledger import LedgerDamaged, LedgerReader, LedgerSummary
 from fsm.state import State
@@ -113,6 +114,55 @@ def test_nothing_is_visible_before_the_commit(machines: Machines) -> None:
 def test_command_of_a_newer_version_stops_rather_than_being_skipped(machines: Machines) -> None:
     with pytest.raises(CodecError):
         machines.open("a").apply(2, [msgpack.packb([2, 1, []])])
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"\xc1", b"garbage", msgpack.packb([1, 6, [b"k", [["serial"]]]]), msgpack.packb([1, 6, 7]), b"\x91" * 3000],
+)
+def test_command_that_no_release_has_written_is_rejected_and_the_next_one_applied(
+    machines: Machines, data: bytes
+) -> None:
+    """Raft would have it applied again after each restart, on every node, and none would ever run again."""
+    machine = machines.open("a")
+    [refused, done] = machine.apply(2, [data, dump_command(leaves(1))])
+    machine.commit(2)
+    assert isinstance(refused, Rejected)
+    assert refused.code == "malformed"
+    assert done == Applied(1)
+    assert machines.summary("a").count == 1
+
+
+@pytest.mark.parametrize("number", [1 << 63, (1 << 64) - 1])
+@pytest.mark.parametrize("field", ["kind", "not_before", "not_after"])
+def test_number_that_sqlite_cannot_hold_is_rejected_alike_on_every_node(
+    machines: Machines, field: str, number: int
+) -> None:
+    changes: dict[str, Any] = {field: number}
+    bad = RecordLeaves(ISSUER, (record(1), record(2, **changes)))
+    for name in "ab":
+        results = feed(machines.open(name), [bad, TidyLedger(number), leaves(3)])
+        assert [type(result) for result in results] == [Rejected, Rejected, Applied]
+    assert machines.summary("a") == machines.summary("b")
+    assert machines.summary("a").count == 1
+
+
+def test_restored_time_that_sqlite_cannot_hold_does_not_end_the_next_node_that_records(machines: Machines) -> None:
+    machine = machines.open("a")
+    saved = replace(samples.ready(), tidied_before=(1 << 64) - 1)
+    assert [type(result) for result in feed(machine, [RestoreCA(0, saved), leaves(1)])] == [Applied, Applied]
+
+
+@pytest.mark.parametrize(
+    "state", [b"", b"garbage", msgpack.packb([2, []]), dump_state(replace(State(), index=1 << 63))]
+)
+def test_snapshot_whose_state_cannot_be_read_changes_nothing(machines: Machines, state: bytes) -> None:
+    machine = machines.open("a")
+    feed(machine, [leaves(1)])
+    before = machine.state, machines.summary("a")
+    with pytest.raises(CodecError):
+        machine.install(state)
+    assert (machine.state, machines.summary("a")) == before
 
 
 def test_replay_over_a_ledger_that_is_ahead_gives_the_same(machines: Machines) -> None:

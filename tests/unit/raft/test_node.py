@@ -379,12 +379,17 @@ def test_compaction_is_due_behind_so_many_entries_too() -> None:
     assert solo.background == []
 
 
-def test_compaction_on_a_full_disk_drops_nothing_and_is_tried_again_later() -> None:
+@pytest.mark.parametrize(
+    "shortage",
+    [OSError(number, "") for number in (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM)]
+    + [MemoryError()],
+)
+def test_compaction_that_lacks_something_drops_nothing_and_is_tried_again_later(shortage: Exception) -> None:
     solo = leader_with(b"one", b"two", compaction=CompactionPolicy(trigger_entries=2))
     entries = solo.entries
     solo.node.pump()
     _, done = solo.background.pop()
-    done(OSError(errno.ENOSPC, "no space"))
+    done(shortage)
     assert solo.entries == entries
     solo.node.pump()
     assert solo.background == []
