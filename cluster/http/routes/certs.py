@@ -14,7 +14,7 @@ from cluster.http.context import Api, Route
 from cluster.http.errors import read_status
 from cluster.http.query import Query, refuse_unknown, shown
 from cluster.http.render import json_response
-from fsm.leaves import LEAF_KINDS, LeafKind
+from fsm.leaves import LEAF_KINDS, LeafKind, kind_label
 from fsm.ledger import LedgerQuery, LedgerRow
 from providers.pki.x509 import colon_hex
 
@@ -68,7 +68,7 @@ def _cert_object(row: LedgerRow) -> dict[str, object]:
     record = row.record
     return {
         "SerialNumber": colon_hex(record.serial),
-        "Kind": LeafKind(record.kind).label,
+        "Kind": kind_label(record.kind),
         "Service": record.name,
         "SpiffeID": record.spiffe_id,
         "IssuerKeyID": colon_hex(row.issuer_key_id),
