@@ -20,11 +20,16 @@ def pack_error(error: BaseException, where: str) -> list[Any]:
     """Type, text, seconds to wait. Of an unexpected error only the type goes out: its text may hold anything."""
     match error:
         case RateLimited() | RateLimitReached() | ProviderUnavailable():
-            return [_kind(error), str(error), error.retry_after_seconds]
+            return [_kind(error), _text(error), error.retry_after_seconds]
         case ClusterError() | ProviderError():
-            return [_kind(error), str(error), 0.0]
+            return [_kind(error), _text(error), 0.0]
         case _:
             return ["InternalError", f"{type(error).__name__} {where}", 0.0]
+
+
+def _text(error: BaseException) -> str:
+    """It may quote what no encoding can carry: half of a surrogate pair, which JSON can hold."""
+    return str(error).encode("utf-8", "replace").decode()
 
 
 def _kind(error: BaseException) -> str:

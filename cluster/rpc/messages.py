@@ -14,7 +14,8 @@ from cluster.api.ca import RotateRequest, RotationPlan, Steering, Uptake
 from cluster.api.leaves import IssuedCert
 from cluster.api.servers import ClusterInfo, ServerInfo
 from cluster.rpc.operation import Message, Operation
-from fsm.leaves import LeafRecord
+from fsm.fields import FIRST_SECOND, LAST_SECOND
+from fsm.leaves import MAX_RECORDS, MAX_REQUESTER, LeafRecord
 
 #: Keys of RSA 4096 take seconds, and a rotation is waited for.
 _CONFIGURE_SECONDS: Final = 60.0
@@ -29,9 +30,23 @@ Pem = Annotated[str, Meta(max_length=1 << 19)]
 Json = Annotated[str, Meta(max_length=1 << 20)]
 #: Big-endian. Serials are 127 bits or more, and msgpack's integers end at 64 bits.
 Serial = Annotated[bytes, Meta(min_length=1, max_length=20)]
+#: Of a certificate to be made: 127 random bits and the one before them (signing/serials.py). A shorter one may be
+#: guessed, or be that of another certificate.
+NewSerial = Annotated[bytes, Meta(min_length=16, max_length=20)]
 #: Tells one write from another.
 RequestId = Annotated[bytes, Meta(max_length=64)]
+#: Who asked, in the words of the node that was asked.
+Requester = Annotated[str, Meta(max_length=MAX_REQUESTER)]
+#: Unix seconds that can be shown as a date.
+Moment = Annotated[int, Meta(ge=FIRST_SECOND, le=LAST_SECOND)]
+KeyId = Annotated[bytes, Meta(max_length=256)]
+Digest = Annotated[bytes, Meta(max_length=64)]
+Text = Annotated[str, Meta(max_length=1 << 16)]
+#: Members of the state map, servers, risks: far more than there are.
+_MANY: Final = 1024
 _SERIAL_BYTES: Final = 20
+#: No more fits into a message (envelope.py), nor into a log entry.
+MAX_STATE_BYTES: Final = 4 << 20
 
 
 class Nothing(Message, frozen=True):
@@ -46,8 +61,8 @@ DONE: Final = Nothing()
 
 class SignRequest(Message, frozen=True):
     csr_pem: Pem
-    serial: Serial  # chosen before the request leaves its node: it names the request too
-    requested_by: Name
+    serial: NewSerial  # chosen before the request leaves its node: it names the request too
+    requested_by: Requester
 
 
 class SignAnswer(Message, frozen=True):
@@ -58,8 +73,8 @@ class SignAnswer(Message, frozen=True):
     kind: Name
     name: Name
     spiffe_id: Uri
-    not_before: Count
-    not_after: Count
+    not_before: Moment
+    not_after: Moment
     index: Count
 
     @classmethod
@@ -87,7 +102,7 @@ class ConfigureRequest(Message, frozen=True):
 
     provider: Name
     config: Json  # as text: JSON's numbers have no bounds, msgpack's do
-    state: Mapping[str, str] | None
+    state: Annotated[Mapping[Name, Text], Meta(max_length=_MANY)] | None
     force_without_cross_signing: bool
     modify_index: Annotated[int, Meta(ge=0)]
     is_staged: bool
@@ -135,7 +150,7 @@ class PlanAnswer(Message, frozen=True):
     trusted_roots: Count
     affected_leaves: Count
     retired_until: Count
-    risks: tuple[str, ...]
+    risks: Annotated[tuple[Text, ...], Meta(max_length=_MANY)]
 
     @classmethod
     def of(cls, plan: RotationPlan) -> "PlanAnswer":
@@ -212,11 +227,11 @@ class RowMessage(Message, frozen=True):
     kind: Count
     name: Name
     spiffe_id: Uri
-    public_key_sha256: bytes
-    not_before: Count
-    not_after: Count
-    requested_by: str
-    request_id: bytes
+    public_key_sha256: Digest
+    not_before: Moment
+    not_after: Moment
+    requested_by: Requester
+    request_id: RequestId
 
     @classmethod
     def of(cls, record: LeafRecord) -> "RowMessage":
@@ -227,12 +242,12 @@ class RowMessage(Message, frozen=True):
 
 
 class RestoreRowsRequest(Message, frozen=True):
-    issuer_key_id: bytes
-    rows: list[RowMessage]
+    issuer_key_id: KeyId
+    rows: Annotated[list[RowMessage], Meta(max_length=MAX_RECORDS)]
 
 
 class RestoreRequest(Message, frozen=True):
-    state: bytes  # as fsm.codec writes it
+    state: Annotated[bytes, Meta(max_length=MAX_STATE_BYTES)]  # as fsm.codec writes it
 
 
 # -- servers
@@ -263,7 +278,7 @@ class ServerMessage(Message, frozen=True):
 class ClusterAnswer(Message, frozen=True):
     """A ClusterInfo."""
 
-    servers: list[ServerMessage]
+    servers: Annotated[list[ServerMessage], Meta(max_length=_MANY)]
     log_index: Count
 
     @classmethod

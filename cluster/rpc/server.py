@@ -9,13 +9,13 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from cluster.base.errors import CommitUnknown, InternalError, NotLeader
+from cluster.base.errors import AnswerLost, CommitUnknown, InternalError, NotLeader
 from cluster.base.log import Log
 from cluster.base.telemetry import Metrics
 from cluster.raft.replica import Replica
 from cluster.rpc.client import RPC_PATH
 from cluster.rpc.envelope import MAX_RPC_BYTES, Outcome, pack_outcome, pack_outcomes, refusal, unpack_envelope
-from cluster.rpc.operation import OLDEST, VERSION, VERSION_HEADER, NotUnderstood
+from cluster.rpc.operation import OLDEST, VERSION, VERSION_HEADER, NotUnderstood, Operation
 from cluster.rpc.operations import Operations, Served
 from cluster.tls.contexts import NodeTls
 
@@ -82,7 +82,7 @@ class RpcServer:
         tasks = [asyncio.ensure_future(_understood(served, request, version)) for request in requests]
         if tasks:
             await asyncio.wait(tasks, timeout=seconds)
-        return [pack_outcome(operation, _outcome(task), version) for task in tasks]
+        return [_packed(operation, _outcome(task), version) for task in tasks]
 
 
 def _refused(status: int, text: str) -> web.Response:
@@ -105,8 +105,16 @@ async def _understood(served: Served, data: Any, version: int) -> Any:
     return await served.handler(request)
 
 
+def _packed(operation: Operation[Any, Any], outcome: Any, version: int) -> Outcome:
+    """An answer that has no form on the wire takes none of those beside it along."""
+    try:
+        return pack_outcome(operation, outcome, version)
+    except (TypeError, ValueError, OverflowError) as error:
+        return refusal(AnswerLost(f"the answer to operation {operation.name!r} cannot be sent: {type(error).__name__}"))
+
+
 def _outcome(task: "asyncio.Future[Any]") -> Any:
-    if not task.done():
+    if not task.done() or task.cancelled():
         task.cancel()
         return CommitUnknown("the leader did not finish in time; it may have taken effect")
     error = task.exception()
