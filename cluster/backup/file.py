@@ -20,8 +20,8 @@ import msgpack
 
 from cluster.api.backups import Meta
 from cluster.base.errors import Refused
-from fsm.codec import CodecError, dump_state, load_state
-from fsm.leaves import LeafRecord
+from fsm.codec import CodecError, check_command, check_leaf, dump_state, load_state
+from fsm.leaves import MAX_REQUESTER, LeafRecord, RecordLeaves
 from fsm.state import State
 
 FORMAT: Final = 1
@@ -235,7 +235,11 @@ def _row(row: Any) -> Row:
         and (request_id is None or type(request_id) is bytes)
     ):
         raise ValueError("fields of a wrong type")
+    # Cut short: an older release has recorded requesters of any length, and lost with them no restore should be.
+    by = by[:MAX_REQUESTER]
     record = LeafRecord(serial, kind, name, spiffe_id, fingerprint, not_before, not_after, by, request_id or b"")
+    check_leaf(record)
+    check_command(RecordLeaves(issuer, ()))
     return Row(issuer, record)
 
 

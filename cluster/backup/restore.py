@@ -8,9 +8,11 @@ from typing import Final
 
 from cluster.api.backups import Meta
 from cluster.backup import file as backup
+from cluster.backup.content import ContentRefused, check_content
 from cluster.backup.file import Row
 from cluster.base.clock import Clock
 from cluster.base.errors import InternalError, LostRace, Refused
+from cluster.ca.candidate import Candidate
 from cluster.ca.commit import commit
 from cluster.ca.opened import Opener
 from cluster.ca.parts import Parts
@@ -19,11 +21,12 @@ from cluster.rpc.forward import Forwarder
 from cluster.rpc.messages import DONE, RESTORE_CA, RESTORE_ROWS, Nothing, RestoreRequest, RestoreRowsRequest, RowMessage
 from cluster.seal.sealer import Sealer
 from cluster.seal.sources import SealError
-from fsm.codec import dump_state, load_state
+from fsm.codec import CodecError, dump_state, load_state
 from fsm.commands import RestoreCA
 from fsm.leaves import RecordLeaves
 from fsm.ledger import LedgerReader
 from fsm.state import State
+from providers.pki import x509
 
 _COMMIT_SECONDS: Final = 10.0
 #: Records in one log entry: well below what an entry may hold.
@@ -90,7 +93,8 @@ class Snapshots:
         Raises: Refused (SnapshotInvalid, another seal key), OSError; NoLeader, CommitUnknown, InternalError.
         """
         meta, state, pages = await asyncio.to_thread(backup.read, path)
-        await asyncio.to_thread(check_seal, self._sealer, state)
+        opener = await asyncio.to_thread(check_seal, self._sealer, state)
+        await asyncio.to_thread(check_content, state, opener, int(self._clock.now()))
         while page := await asyncio.to_thread(next, pages, None):
             for issuer, rows in _entries(page):
                 request = RestoreRowsRequest(issuer, [RowMessage.of(row.record) for row in rows])
@@ -108,14 +112,21 @@ class SnapshotWork:
 
     async def rows(self, request: RestoreRowsRequest) -> Nothing:
         """Records that are there already are left alone. Raises: Refused, NotLeader, CommitUnknown."""
+        if not request.rows:
+            return DONE
         records = tuple(row.value() for row in request.rows)
         await commit(self._parts.replica, RecordLeaves(request.issuer_key_id, records))
         return DONE
 
     async def ca(self, request: RestoreRequest) -> Nothing:
         """Raises: Refused, InternalError, NotLeader, CommitUnknown."""
-        saved = load_state(request.state)
-        await asyncio.to_thread(check_seal, self._parts.sealer, saved)
+        try:
+            saved = load_state(request.state)
+        except CodecError as error:
+            raise Refused(f"the saved state cannot be read: {error}") from error
+        opener = await asyncio.to_thread(check_seal, self._parts.sealer, saved)
+        await asyncio.to_thread(check_content, saved, opener, self._parts.unix_now)
+        await self._check_provider(saved, opener)
         async with self._parts.changes.turn("RECONFIGURING", is_duty=False):
             state = self._parts.replica.state
             try:
@@ -125,9 +136,31 @@ class SnapshotWork:
         self._parts.log("ca.restored", trust_domain=saved.trust_domain, roots=len(saved.roots), index=applied.index)
         return DONE
 
+    async def _check_provider(self, saved: State, opener: Opener) -> None:
+        """Configured in the workers, the provider must hold the active root, as after every election.
 
-def check_seal(sealer: Sealer, saved: State) -> None:
-    """Can this node open what is sealed in the saved state? Raises: Refused, which says what to do."""
+        Raises: Refused.
+        """
+        root = saved.active_root
+        if root is None:
+            return
+        stored = opener.stored(saved)
+        try:
+            async with Candidate(
+                self._parts, stored.config.cluster_id, stored.settings, stored.record.state
+            ) as candidate:
+                chain = candidate.configured.chain
+        except InternalError as error:
+            raise ContentRefused(f"the snapshot cannot be restored: {error}") from error
+        found = x509.root_id(chain.root_pem) if chain else "none"
+        if found != root.root_id:
+            raise ContentRefused(
+                f"the snapshot cannot be restored: its active root is {root.root_id}, but its provider has {found}"
+            )
+
+
+def check_seal(sealer: Sealer, saved: State) -> Opener:
+    """What opens what is sealed in the saved state. Raises: Refused, which says what to do."""
     if saved.seal is None:
         raise Refused("the snapshot holds no CA")
     try:
@@ -136,6 +169,9 @@ def check_seal(sealer: Sealer, saved: State) -> None:
             opener.record(sealed)
     except SealError as error:
         raise Refused(f"the snapshot was sealed with another seal key than this cluster has: {error}") from error
+    except (ValueError, TypeError) as error:
+        raise Refused(f"what is sealed in the snapshot is of no release's making: {type(error).__name__}") from error
+    return opener
 
 
 def _entries(page: Iterable[Row]) -> Iterator[tuple[bytes, list[Row]]]:

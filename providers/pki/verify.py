@@ -105,6 +105,23 @@ def verify_below(
     _check_path(path, [cert, *helpers, anchor])
 
 
+def is_usable_ca(cert: x509.Certificate) -> bool:
+    """Whether it may sign certificates, and names what it signs with."""
+    try:
+        _check_ca(cert)
+    except ChainInvalid:
+        return False
+    return True
+
+
+def is_signed_by(cert: x509.Certificate, issuer: x509.Certificate) -> bool:
+    try:
+        _check_signed_by(cert, issuer)
+    except ChainInvalid:
+        return False
+    return True
+
+
 # --- an operator's own root ---------------------------------------------------------------------------------------
 
 

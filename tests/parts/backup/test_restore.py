@@ -217,7 +217,7 @@ def _is_padding(plain: bytes, offset: int) -> bool:
 # -- files that are packed well, and hold something else
 
 META = Meta(1, 5, 9, samples.NOW, "dc1", "a", "x.consul", "aa", 1, 0, "file", "0123456789abcdef")
-ROW = (7, b"\x01", 1, "web", "spiffe://x", b"k" * 20, b"h" * 32, 1 << 40, 1 << 41, "me", b"r" * 16, 7)
+ROW = (7, b"\x01", 1, "web", "spiffe://x", b"k" * 20, b"h" * 32, 1 << 30, 1 << 31, "me", b"r" * 16, 7)
 
 
 def written(path: Path, *rows: tuple[Any, ...]) -> dict[str, bytes]:
