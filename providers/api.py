@@ -61,6 +61,7 @@ class CSRPolicy:
 
     trust_domain: str  # "<cluster id>.consul", lower case
     datacenter: str
+    domain: str = "consul"  # of the names by which servers are known, `server.<datacenter>.<domain>`
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +76,8 @@ class LeafRequest:
 class IssuedLeaf:
     cert_pem: str  # the leaf alone, newline-terminated
     serial: int
-    kind: str  # "service" | "agent" | "mesh-gateway" | "server"
-    name: str  # service or node name; "" for a mesh gateway or server
+    kind: str  # "service" | "agent" | "mesh-gateway"
+    name: str  # service or node name; "" for a mesh gateway
     spiffe_id: str
     not_before: int  # Unix seconds
     not_after: int  # Unix seconds, inclusive (RFC 5280 4.1.2.5)

@@ -70,16 +70,16 @@ def _check_flags(args: argparse.Namespace) -> None:
 
 def _new_csr(api: Api, args: argparse.Namespace) -> tuple[str, str]:
     """(CSR, key), both PEM, for the service in the cluster's trust domain and datacenter."""
-    from providers.pki.spiffe import Kind, SpiffeError, SpiffeId, parse
+    from providers.pki.spiffe import Kind, SpiffeError, SpiffeId, check_name
     from providers.pki.x509 import new_leaf_csr
 
+    try:
+        check_name("service", args.service)
+    except SpiffeError as error:
+        raise CommandError(f"--service is not allowed: {error}", Exit.USAGE) from error
     trust_domain = _text(api.json("GET", "/v1/connect/ca/roots"), "TrustDomain")
     datacenter = args.datacenter or _text(api.json("GET", "/v1/agent/self").get("Config"), "Datacenter")
     uri = SpiffeId(Kind.SERVICE, trust_domain, datacenter, args.service).uri
-    try:
-        parse(uri)
-    except SpiffeError as error:
-        raise CommandError(f"--service {args.service!r:.200} is not allowed: {error}", Exit.USAGE) from error
     return new_leaf_csr(uri, args.dns_san, args.ip_san)
 
 

@@ -8,7 +8,7 @@ from cluster.agent.leaves import LeafCache, NewLeaf
 from cluster.api.leaves import IssuedCert, LocalLeaf
 from cluster.api.reads import ReadLevel
 from cluster.base.clock import Clock
-from cluster.base.errors import NotReady
+from cluster.base.errors import BadRequest, NotReady
 from cluster.base.telemetry import Metrics
 from cluster.ca.health import HealthBoard
 from cluster.node.reads import NodeReads
@@ -16,9 +16,8 @@ from cluster.rpc.forward import Forwarder
 from cluster.rpc.messages import SIGN, SignRequest
 from cluster.signing.pool import WorkerPool
 from cluster.signing.serials import new_serial
-from providers.errors import CSRRejected
 from providers.pki.serials import serial_bytes
-from providers.pki.spiffe import Kind, SpiffeError, SpiffeId, parse
+from providers.pki.spiffe import Kind, SpiffeError, SpiffeId, check_name
 
 _MAX_REQUESTER: Final = 128
 _NO_ROOT: Final = "CA is uninitialized and unable to sign certificates yet: no root certificate"
@@ -52,14 +51,11 @@ class NodeLeaves:
         return (await self._forwarder.call(SIGN, request)).value()
 
     async def leaf(self, service: str, requested_by: str, *, index: int = 0, timeout_seconds: float = 0.0) -> LocalLeaf:
-        self._check_service_name(service)
-        return await self._leaves.get(service, requested_by, index, timeout_seconds)
-
-    def _check_service_name(self, service: str) -> None:
         try:
-            parse(self._service_id("quorumca.consul", service))
+            check_name("service", service)
         except SpiffeError as error:
-            raise CSRRejected(str(error)) from error
+            raise BadRequest(str(error)) from error
+        return await self._leaves.get(service, requested_by, index, timeout_seconds)
 
     def _service_id(self, trust_domain: str, service: str) -> str:
         return SpiffeId(Kind.SERVICE, trust_domain, self._datacenter, service).uri

@@ -69,7 +69,7 @@ async def start_node(
 
     replica = await Replica.start(_replica_settings(config), tls, log, fatal, leads_at_once=False)
     stack.push_async_callback(replica.stop)
-    pool = await WorkerPool.start(_workers(config), log)
+    pool = await WorkerPool.start(_workers(config), log, config.tls.domain)
     stack.push_async_callback(pool.stop)
     ledger = LedgerReads(str(config.data_dir / "ledger.db"), replica.flush_ledger)
     stack.callback(ledger.close)

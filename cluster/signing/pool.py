@@ -153,8 +153,10 @@ class _Worker:
 class WorkerPool:
     """Made by `start`."""
 
-    def __init__(self, log: Log) -> None:
+    def __init__(self, log: Log, domain: str = "consul") -> None:
+        """`domain` is that of the servers' names, which no leaf may have."""
         self._log = log
+        self._domain = domain
         self._workers: list[_Worker] = []
         self._setups: dict[str, ProviderSetup] = {}
         self._sent: set[str] = set()  # what any worker may have, whether all of them took it or not
@@ -162,8 +164,8 @@ class WorkerPool:
         self._configuring = asyncio.Lock()
 
     @classmethod
-    async def start(cls, size: int, log: Log) -> "WorkerPool":
-        pool = cls(log)
+    async def start(cls, size: int, log: Log, domain: str = "consul") -> "WorkerPool":
+        pool = cls(log, domain)
         pool._workers = list(await asyncio.gather(*(_Worker.start() for _ in range(size))))
         pool._keepers = [asyncio.create_task(pool._keep(position)) for position in range(size)]
         return pool
@@ -325,12 +327,14 @@ class WorkerPool:
         self, key: str, trust_domain: str, datacenter: str, now: int, requests: Sequence[tuple[str, bytes]]
     ) -> list[IssuedLeaf | ProviderError | ClusterError]:
         """One result for each (CSR PEM, serial), in order. Raises: ProviderError when nothing was signed."""
-        results = await self._idlest(key).call("sign_leaves", key, trust_domain, datacenter, now, requests)
+        policy = (trust_domain, datacenter, self._domain)
+        results = await self._idlest(key).call("sign_leaves", key, policy, now, requests)
         return [unpack_error(error) if error else _unpack_leaf(leaf) for error, leaf in results]
 
     async def check_csr(self, trust_domain: str, datacenter: str, csr_pem: str) -> tuple[str, str, str]:
         """Kind, name and SPIFFE ID. Raises: CSRRejected."""
-        kind, name, spiffe_id = await self._idlest().call("check_csr", trust_domain, datacenter, csr_pem)
+        policy = (trust_domain, datacenter, self._domain)
+        kind, name, spiffe_id = await self._idlest().call("check_csr", policy, csr_pem)
         return kind, name, spiffe_id
 
     async def make_csr(self, spiffe_id: str, dns_names: Sequence[str], addresses: Sequence[str]) -> tuple[str, str]:

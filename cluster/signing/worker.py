@@ -106,26 +106,24 @@ class Host:
     def cleanup(self, key: str) -> None:
         self._provider(key).cleanup()
 
-    def sign_leaves(
-        self, key: str, trust_domain: str, datacenter: str, now: int, requests: list[tuple[str, bytes]]
-    ) -> list[Any]:
+    def sign_leaves(self, key: str, policy: list[str], now: int, requests: list[tuple[str, bytes]]) -> list[Any]:
         """Each result is a list of the IssuedLeaf's fields, or an error as in the frame."""
         from providers.api import LeafRequest
 
-        policy = CSRPolicy(trust_domain, datacenter)
+        rules = CSRPolicy(*policy)
         leaves = self._provider(key).sign_leaves(
-            [LeafRequest(csr_pem, policy, int.from_bytes(serial, "big"), now) for csr_pem, serial in requests]
+            [LeafRequest(csr_pem, rules, int.from_bytes(serial, "big"), now) for csr_pem, serial in requests]
         )
         return [
             [pack_error(leaf, "in a worker"), None] if isinstance(leaf, ProviderError) else [None, _pack_leaf(leaf)]
             for leaf in leaves
         ]
 
-    def check_csr(self, trust_domain: str, datacenter: str, csr_pem: str) -> list[Any]:
+    def check_csr(self, policy: list[str], csr_pem: str) -> list[Any]:
         """Kind, name and SPIFFE ID of an acceptable CSR."""
         from providers.pki.csr import check_csr
 
-        checked = check_csr(csr_pem, CSRPolicy(trust_domain, datacenter))
+        checked = check_csr(csr_pem, CSRPolicy(*policy))
         return [checked.kind, checked.name, checked.spiffe_id]
 
     def make_csr(self, spiffe_id: str, dns_names: list[str], addresses: list[str]) -> list[str]:

@@ -10,13 +10,13 @@ which are rules 2, 6, 9 and 11 to 13, are the caller's):
     0b, 1               not empty; one PEM block of the right type; ASN.1
     count of SANs       before rules that walk over them
     3, 4, 5, 7, 8, 10   Consul's rules in Consul's order; 10b, an agent's trust domain is replaced, not compared
-    names               DNS and IP SANs that a certificate may carry, nothing of another type
+    identity            a name that every SPIFFE library reads, in the one namespace and partition
+    names               DNS and IP SANs that a certificate may carry (hosts.py), nothing of another type
     key                 type, size, exponent
     proof               the CSR's signature by its own key: the only costly step, so it comes last
 """
 
 import binascii
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
@@ -26,11 +26,13 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import SignatureAlgorithmOID
 
 from providers.api import CSRPolicy
 from providers.errors import CSRRejected
 from providers.pki import keys, spiffe
+from providers.pki.hosts import check_host
 from providers.pki.keys import KeyKind, VerifyKey
 from providers.pki.spiffe import Kind, SpiffeId
 from providers.pki.x509 import public_key_and_kind, subject_alt_names
@@ -39,7 +41,7 @@ T = TypeVar("T")
 
 MAX_CSR_BYTES = 16 * 1024
 MAX_SANS = 100
-# A shorter text for what a client sees; `cryptography` puts whole values into some of its messages.
+# As much of what somebody else has written as a text of ours repeats.
 MAX_DETAIL = 200
 
 _ECDSA = {
@@ -52,13 +54,17 @@ _RSA: dict[x509.ObjectIdentifier, keys.Hash] = {
     SignatureAlgorithmOID.RSA_WITH_SHA384: hashes.SHA384(),
     SignatureAlgorithmOID.RSA_WITH_SHA512: hashes.SHA512(),
 }
-# RFC 1034 3.5 and RFC 1123 2.1, plus "_" as DNS-SD uses it, plus one leading wildcard label as ingress gateways ask
-# for (RFC 6125 6.4.3). Labels of 1 to 63, in all 253.
-_DNS_NAME = re.compile(
-    r"(?:\*\.)?(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.)*"
-    r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+# RFC 7468 section 7: the second is what Java's keytool, GnuTLS' certtool and NSS' certutil write.
+_LABELS = (b"CERTIFICATE REQUEST", b"NEW CERTIFICATE REQUEST")
+_KEY = "must be RSA (rsaEncryption) or EC (a named curve)"
+_DER = "it must be one PKCS#10 request (RFC 2986) in DER"
+# What to say of what `cryptography` finds, whose own texts are about its parser.
+_FAULTS: tuple[tuple[type[Exception], str], ...] = (
+    (x509.DuplicateExtension, "an extension occurs twice"),
+    (x509.InvalidVersion, "its version is unknown: must be v1"),
+    (x509.UnsupportedGeneralNameType, "a SAN of an unknown type: must be URI, DNS name or IP address"),
+    (UnicodeError, "a name is not ASCII: must be as RFC 5280 4.2.1.6 has it"),
 )
-_MAX_DNS_NAME = 253
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +84,7 @@ class CheckedCSR:
 
     @property
     def name(self) -> str:
-        """The service's or node's; empty for a mesh gateway or server."""
+        """The service's or node's; empty for a mesh gateway."""
         return self.identity.name
 
 
@@ -123,11 +129,15 @@ def _guarded(check: Callable[[str, P], T], csr_pem: str, policy: P) -> T:
     except CSRRejected:
         raise
     except Exception as error:
-        raise CSRRejected(f"malformed CSR: {str(error)[:MAX_DETAIL] or type(error).__name__}") from error
+        raise CSRRejected(f"malformed CSR: {_fault(error)}") from error
     except BaseException as error:
         if type(error).__name__ != "PanicException":
             raise
-        raise CSRRejected("malformed CSR: it cannot be decoded") from error
+        raise CSRRejected(f"malformed CSR: {_DER}") from error
+
+
+def _fault(error: Exception) -> str:
+    return next((text for kind, text in _FAULTS if isinstance(error, kind)), _DER)
 
 
 def _check_csr(csr_pem: str, policy: CSRPolicy) -> CheckedCSR:
@@ -151,7 +161,8 @@ def _check_csr(csr_pem: str, policy: CSRPolicy) -> CheckedCSR:
     identity = _identity(uris[0].value, policy)
     if others:
         raise CSRRejected(f"CSR SAN holds a name that is neither URI, DNS name nor IP address: {others[0]}")
-    checked_hosts = sorted(map(_host, hosts), key=lambda name: type(name) is x509.IPAddress) if hosts else ()
+    checked_hosts = [check_host(name, identity, policy) for name in hosts]
+    checked_hosts.sort(key=lambda name: type(name) is x509.IPAddress)
     key, key_kind = _key(csr)
     _prove_possession(csr, key)
     uri = identity.uri
@@ -193,8 +204,8 @@ def _load(csr_pem: str) -> x509.CertificateSigningRequest:
     # Text before the block is allowed (RFC 7468 5.2; `openssl req -text` writes it), text after it is not.
     _, _, block = data.partition(b"-----BEGIN ")
     label, _, rest = block.partition(b"-----")
-    body, end, behind = rest.partition(b"-----END CERTIFICATE REQUEST-----")
-    if label and label != b"CERTIFICATE REQUEST":
+    body, end, behind = rest.partition(b"-----END %b-----" % label)
+    if label and label not in _LABELS:
         raise CSRRejected("first PEM-block should be CERTIFICATE REQUEST type")
     try:
         der = binascii.a2b_base64(b"".join(body.split()), strict_mode=True)
@@ -205,6 +216,11 @@ def _load(csr_pem: str) -> x509.CertificateSigningRequest:
     if behind and not behind.isspace():
         raise CSRRejected("CSR must be one PEM block with nothing behind it")
     return x509.load_der_x509_csr(der)
+
+
+def plain_pem(csr_pem: str) -> str:
+    """An accepted CSR in the one form of PEM that everybody reads: no text before it, and the usual label."""
+    return csr_pem[csr_pem.index("-----BEGIN ") :].replace("NEW CERTIFICATE REQUEST", "CERTIFICATE REQUEST")
 
 
 def _alt_names(csr: x509.CertificateSigningRequest) -> list[x509.GeneralName]:
@@ -222,38 +238,53 @@ def _parse_id(uri: str) -> SpiffeId:
 
 
 def _identity(uri: str, policy: CSRPolicy) -> SpiffeId:
-    """Rules 5, 7, 8, 10 and 10b."""
+    """Rules 5, 7, 8, 10 and 10b, and what every SPIFFE library reads.
+
+    Consul signs for servers, too, and for agents of any datacenter. Here nobody gets the identity of a server, and a
+    name is good where it was given.
+    """
     spiffe_id = _parse_id(uri)
-    if spiffe_id.kind is Kind.SIGNING:
+    if spiffe_id.kind in (Kind.SIGNING, Kind.SERVER):
         raise CSRRejected("SPIFFE ID in CSR must be a service, mesh-gateway, or agent ID")
-    if spiffe_id.kind is not Kind.AGENT:
-        if spiffe_id.datacenter != policy.datacenter:
-            raise CSRRejected(
-                f"SPIFFE ID in CSR from a different datacenter: {spiffe_id.datacenter}, we are {policy.datacenter}"
-            )
-        if not spiffe.same_trust_domain(spiffe_id.trust_domain, policy.trust_domain):
-            raise CSRRejected(
-                "SPIFFE ID in CSR from a different trust domain: "
-                f"{spiffe_id.trust_domain}, we are {policy.trust_domain}"
-            )
+    if spiffe_id.datacenter != policy.datacenter:
+        raise CSRRejected(
+            f"SPIFFE ID in CSR from a different datacenter: {spiffe_id.datacenter}, we are {policy.datacenter}"
+        )
+    if spiffe_id.kind is not Kind.AGENT and not spiffe.same_trust_domain(spiffe_id.trust_domain, policy.trust_domain):
+        raise CSRRejected(
+            f"SPIFFE ID in CSR from a different trust domain: {spiffe_id.trust_domain}, we are {policy.trust_domain}"
+        )
+    try:
+        spiffe.check_issuable(spiffe_id, uri)
+    except spiffe.SpiffeError as error:
+        raise CSRRejected(f"SPIFFE ID in CSR is not allowed: {error}") from error
     return spiffe_id.in_trust_domain(policy.trust_domain)
-
-
-def _host(name: x509.GeneralName) -> x509.GeneralName:
-    """The name as the certificate carries it: Consul's agents ask with a final dot, RFC 5280 4.2.1.6 has none."""
-    if not isinstance(name, x509.DNSName):
-        return name
-    bare = name.value.removesuffix(".")
-    if len(bare) > _MAX_DNS_NAME or not _DNS_NAME.fullmatch(bare):
-        raise CSRRejected(f"CSR SAN holds a DNS name that is not valid: {name.value[:MAX_DETAIL]!r}")
-    return name if bare == name.value else x509.DNSName(bare)
 
 
 def _key(csr: x509.CertificateSigningRequest) -> tuple[VerifyKey, KeyKind]:
     try:
-        return public_key_and_kind(csr)
+        key, kind = public_key_and_kind(csr)
     except keys.KeyRefused as error:
         raise CSRRejected(f"CSR key: {error}") from error
+    except ValueError as error:
+        raise CSRRejected(f"malformed CSR: its public key cannot be decoded: {_KEY}") from error
+    # `cryptography` reads a key that is for RSASSA-PSS alone (RFC 4055 1.2) as one for all of RSA, and a curve given by
+    # its parameters as the curve of that name: the certificate would be for another type of key than was asked for.
+    spki = keys.spki_der(key)
+    if spki not in csr.tbs_certrequest_bytes and not _is_compressed(key, spki, csr.tbs_certrequest_bytes):
+        other = "id-RSASSA-PSS" if kind.type == "rsa" else "explicit curve parameters"
+        raise CSRRejected(f"CSR key: {kind.type.upper()} in another form, such as {other}, is not allowed: {_KEY}")
+    return key, kind
+
+
+def _is_compressed(key: VerifyKey, spki: bytes, request: bytes) -> bool:
+    """A point in compressed form (RFC 5480 2.2), on a curve that is named."""
+    if not isinstance(key, ec.EllipticCurvePublicKey):
+        return False
+    short = key.public_bytes(Encoding.X962, PublicFormat.CompressedPoint)
+    start = 2 if spki[1] < 0x80 else 3  # behind the tag and length of the whole, both of known sizes
+    algorithm = spki[start : start + 2 + spki[start + 1]]
+    return algorithm + bytes([3, len(short) + 1, 0]) + short in request
 
 
 def _prove_possession(csr: x509.CertificateSigningRequest, key: VerifyKey) -> None:

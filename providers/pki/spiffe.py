@@ -17,6 +17,10 @@ from urllib.parse import quote, unquote_to_bytes
 MAX_URI_BYTES = 2048
 MAX_TRUST_DOMAIN_BYTES = 255
 
+# What certificates are issued for.
+MAX_NAME = 128
+NAME_RULE = f"1 to {MAX_NAME} of the characters A-Z a-z 0-9 . _ -, and neither . nor .."
+
 DEFAULT = "default"  # name of the only partition and namespace of the community edition
 
 
@@ -83,6 +87,28 @@ def same_trust_domain(one: str, other: str) -> bool:
     return one.lower() == other.lower()
 
 
+def check_issuable(identity: SpiffeId, uri: str = "") -> None:
+    """Whether certificates are issued for this identity, and for this spelling of it.
+
+    What `parse` reads is more: as Consul does, and as the record of former releases holds it. But a name is good only
+    where all who compare it read the same, and libraries such as go-spiffe refuse other characters and escapes (SPIFFE
+    ID standard, section 2.2). Raises: SpiffeError.
+    """
+    for field in ("namespace", "partition"):
+        if (value := getattr(identity, field)) != DEFAULT:
+            raise SpiffeError(f"{field} {value[:MAX_NAME]!r}: must be {DEFAULT!r}")
+    if identity.kind in (Kind.SERVICE, Kind.AGENT):
+        check_name("service" if identity.kind is Kind.SERVICE else "node", identity.name)
+    if "%" in uri:
+        raise SpiffeError(f"{uri[:MAX_URI_BYTES]!r}: must have no percent-escapes")
+
+
+def check_name(what: str, name: str) -> None:
+    """The name of a service or node for which a certificate is asked for. Raises: SpiffeError."""
+    if not _ISSUED_NAME.fullmatch(name) or name in _DOTS:
+        raise SpiffeError(f"{what} name {name[:MAX_NAME]!r}: must be {NAME_RULE}")
+
+
 def can_sign(signer: SpiffeId, subject: SpiffeId) -> bool:
     """Whether the CA `signer` may sign for `subject` (consul-compat 2.2).
 
@@ -132,6 +158,7 @@ _FORMS = (
     (Kind.SERVER, re.compile(rf"/agent/server{_DATACENTER}")),
 )
 _DOTS = (".", "..")
+_ISSUED_NAME = re.compile(rf"[A-Za-z0-9._-]{{1,{MAX_NAME}}}")
 _PLAIN = re.compile(r"[A-Za-z0-9._~-]+")
 _SEGMENT = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})+")
 

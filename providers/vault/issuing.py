@@ -13,7 +13,7 @@ from cryptography import x509 as cx509
 from providers.api import CAChain, CrossSignRequest, IntermediateRequest, RootIntent
 from providers.errors import ChainInvalid, ConfigInvalid, CSRRejected, ProviderUnavailable
 from providers.pki import keys, spiffe, verify, x509
-from providers.pki.csr import check_intermediate_csr
+from providers.pki.csr import check_intermediate_csr, plain_pem
 from providers.pki.issuing import cross_terms, require_future
 from providers.pki.x509 import unix
 from providers.vault.config import VaultConfig
@@ -114,7 +114,7 @@ class Issuing:
         )
         if x509.distinguished_name(name) in [cert.subject for cert in root.certs]:
             raise CSRRejected("CSR subject must not be the name of the root that signs it")
-        pem = self._signed(root, request.csr_pem, name, request.now)
+        pem = self._signed(root, plain_pem(request.csr_pem), name, request.now)
         return "".join((pem, *root.above))
 
     def cross_sign(self, root: MountedRoot, request: CrossSignRequest) -> str:

@@ -8,7 +8,7 @@ from typing import Final
 from providers.api import CAChain, IssuedLeaf, LeafRequest, result_of
 from providers.errors import CSRRejected, ProviderError, ProviderUnavailable, SigningKeyGone
 from providers.pki import spiffe
-from providers.pki.csr import check_csr
+from providers.pki.csr import check_csr, plain_pem
 from providers.pki.x509 import load_cert, unix
 from providers.vault import roles as vault_roles
 from providers.vault.client import VaultRefused
@@ -38,7 +38,7 @@ class VaultLeaves:
     def sign(self, request: LeafRequest) -> IssuedLeaf:
         """Raises: as Provider.sign_leaf; SigningKeyGone when the issuer is not there any more."""
         csr = check_csr(request.csr_pem, request.policy)
-        asked = vault_roles.wanted(csr, request.csr_pem, self._ttl_seconds, request.now, self._not_after)
+        asked = vault_roles.wanted(csr, plain_pem(request.csr_pem), self._ttl_seconds, request.now, self._not_after)
         try:
             leaf_pem = self._signed(csr.key_kind.type, asked)
         except VaultRefused as refusal:

@@ -9,7 +9,6 @@ from typing import Final
 _LENGTH: Final = 80
 #: Numbers, and what stands in quotes; an apostrophe inside a word is none, and a text that is cut off may not end.
 _OWN_VALUES: Final = re.compile(r"""(?<![A-Za-z])b?'[^']*(?:'|$)|"[^"]*(?:"|$)|0x[0-9a-f]+|[0-9]+""")
-_ASN_1: Final = re.compile(r"error parsing asn1 value: ParseError \{ kind: (\w+)")
 #: Of these the rule stands after the first colon; of all others the rule stands before it, and the value after.
 _GENERAL: Final = ("malformed CSR", "CSR key")
 
@@ -20,8 +19,6 @@ def reason_of(error: Exception) -> str:
 
 def csr_reason_of(error: Exception) -> str:
     text = str(error)[:300]
-    if found := _ASN_1.search(text):
-        return f"malformed CSR: ASN.1, {found[1]}"
     head, _, rest = text.partition(": ")
     return _without_values(f"{head}: {rest.partition(': ')[0]}" if head in _GENERAL else head)
 

@@ -19,7 +19,6 @@ KINDS = {
     "service": "/ns/default/dc/dc1/svc/web",
     "agent": "/agent/client/dc/dc1/id/host-1",
     "mesh-gateway": "/gateway/mesh/dc/dc1",
-    "server": "/agent/server/dc/dc1",
 }
 KEYS = [("ec", 256), ("ec", 384), ("ec", 521), ("rsa", 2048)]
 #: Where IssuedCert says whose certificate it is, and for whom.
@@ -27,12 +26,11 @@ FIELDS = {
     "service": {"Service": "web", "ServiceURI": ""},
     "agent": {"Agent": "host-1", "AgentURI": ""},
     "mesh-gateway": {"Kind": "mesh-gateway", "KindURI": ""},
-    "server": {"ServerURI": ""},
 }
 
 
 async def issue(cluster: LocalCluster, node: Node, kind: str, key: pki.PrivateKey, uri: str) -> dict[str, Any]:
-    names = pki.alt_names(uris=[uri], dns=["localhost"] if kind in ("agent", "server") else [])
+    names = pki.alt_names(uris=[uri], dns=["localhost"] if kind == "agent" else [])
     csr = pki.csr_of(key, names).public_bytes(serialization.Encoding.PEM).decode()
     return await cluster.sign(node, csr)
 

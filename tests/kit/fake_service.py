@@ -318,7 +318,7 @@ class FakeService:
     async def leaf(self, service: str, requested_by: str, *, index: int = 0, timeout_seconds: float = 0.0) -> LocalLeaf:
         self._called("leaf", service, requested_by, index, timeout_seconds)
         if len(service) > 200 or not service.isprintable():
-            raise CSRRejected("Invalid service")
+            raise BadRequest("Invalid service")
         answer = self.leaf_answer or LocalLeaf(self.issued(name=service), "-----key-----\n", False, 0)
         if index >= answer.cert.index:
             await asyncio.sleep(timeout_seconds)

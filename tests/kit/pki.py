@@ -41,7 +41,6 @@ IDENTITIES = {
     "service": (WEB, "web"),
     "agent": (f"{ROOT_URI}/agent/client/dc/dc1/id/node-1", "node-1"),
     "mesh-gateway": (f"{ROOT_URI}/gateway/mesh/dc/dc1", ""),
-    "server": (f"{ROOT_URI}/agent/server/dc/dc1", ""),
 }
 
 E = TypeVar("E", bound=x509.ExtensionType)
@@ -174,6 +173,7 @@ def certificate(
     *,
     subject: str = "",
     issuer: str = "root",
+    issuer_name: x509.Name | None = None,
     not_before: int = NOW,
     not_after: int = NOW + YEAR,
     algorithm: hashes.HashAlgorithm | None = None,
@@ -181,7 +181,7 @@ def certificate(
     """A certificate made by hand, right or wrong."""
     builder = x509.CertificateBuilder(
         subject_name=name(subject),
-        issuer_name=name(issuer),
+        issuer_name=issuer_name or name(issuer),
         public_key=public,  # type: ignore[arg-type]  # any public key, also ones a CA refuses
         serial_number=x509.random_serial_number(),
         not_valid_before=datetime.fromtimestamp(not_before, UTC),

@@ -38,7 +38,7 @@ _MAX_BYTES: Final = 1 << 16
 
 def leaf_seeds() -> list[bytes]:
     """Every kind of key, and every kind of identity."""
-    full = pki.alt_names([pki.WEB], ["web.example.com", "*.x"], ["10.0.0.1", "::1"])
+    full = pki.alt_names([pki.WEB], ["web.example.com", "*.x.example"], ["10.0.0.1", "::1"])
     kinds = dict.fromkeys(owner.private for owner in keys.allowed())
     return [
         *(_made(private, full) for private in kinds),
@@ -142,7 +142,8 @@ def _pem(der: bytes, rng: random.Random) -> bytes:
         text = rng.choice(
             (text.replace(b"\n", b""), text.replace(b"\n", b"\r\n"), text + text, b"Proc-Type: 4\n\n" + text)
         )
-    label = b"CERTIFICATE REQUEST" if rng.random() > 0.01 else b"NEW CERTIFICATE REQUEST"
+    others = (b"NEW CERTIFICATE REQUEST", b"OLD CERTIFICATE REQUEST", b"CERTIFICATE")
+    label = b"CERTIFICATE REQUEST" if rng.random() > 0.02 else rng.choice(others)
     pem = b"-----BEGIN %s-----\n%s-----END %s-----\n" % (label, text, label)
     if rng.random() < 0.03:
         return rng.choice((b"a comment\n" + pem, pem + b"more", pem + pem, pem[:-2], b" ", b"\n" + pem + b"\n "))

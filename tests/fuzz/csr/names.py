@@ -15,16 +15,20 @@ _OTHER_NAME, _EMAIL, DNS, _X400, _DIRECTORY, _EDI, _URI, _ADDRESS, _REGISTERED =
 LEAF_URIS: Final = tuple(uri for uri, _ in pki.IDENTITIES.values())
 _GOOD_URIS: Final = (
     *(pki.WEB, pki.WEB, pki.ROOT_URI, *LEAF_URIS),
+    f"{pki.ROOT_URI}/ap/default/gateway/mesh/dc/dc1",
+    pki.WEB.replace("spiffe", "SPIFFE"),
+    pki.WEB.replace(".consul", ".CONSUL"),
+    pki.WEB.replace("/web", f"/{'w' * 128}"),
+    "spiffe://other.consul/agent/client/dc/dc1/id/node-1",
+)
+_BAD_URIS: Final = (
     f"{pki.ROOT_URI}/ap/part/ns/other/dc/dc1/svc/web%2Fapi",
     f"{pki.ROOT_URI}/ns/default/dc/dc1/svc/%E2%82%AC",
     f"{pki.ROOT_URI}/ap/part/agent/client/dc/dc1/id/node-1",
     f"{pki.ROOT_URI}/ap/part/gateway/mesh/dc/dc1",
-    pki.WEB.replace("spiffe", "SPIFFE"),
-    pki.WEB.replace(".consul", ".CONSUL"),
-    pki.WEB.replace("/web", f"/{'w' * 1900}"),
+    f"{pki.ROOT_URI}/agent/server/dc/dc1",
+    pki.WEB.replace("/web", f"/{'w' * 129}"),
     "spiffe://other.consul/agent/client/dc/dc9/id/node-1",
-)
-_BAD_URIS: Final = (
     *(pki.WEB.replace("dc1", "dc2"), pki.WEB.replace("1111", "2222"), pki.ROOT_URI.replace("1111", "2222")),
     *(pki.WEB.replace("spiffe:", "https:"), pki.WEB + "/", pki.WEB + "/more", pki.WEB + "?a=b", pki.WEB + "#a"),
     *(pki.WEB.replace("web", name) for name in ("", ".", "..", "%2e%2E", "%", "%zz", "%00", "%FF", "a%0Ab", "ü", "[")),
@@ -36,15 +40,26 @@ _BAD_URIS: Final = (
     *("", "spiffe://", "spiffe:///", "spiffe", pki.WEB.replace("/web", f"/{'w' * 2100}"), "spiffe://consul"),
 )
 _GOOD_HOSTS: Final = (
-    *("web.example.com", "*.x", "web", "a.b.", "_dns-sd._tcp.x", "x" * 63, "1.2.3.4", "xn--bcher-kva.example"),
+    *("web.example.com", "*.x.y", "web", "a.b.", "_dns-sd._tcp.x", "x" * 63, "1.2.3.4.x", "xn--bcher-kva.example"),
     ".".join(["x" * 60] * 4),
 )
 _BAD_HOSTS: Final = (
+    *("*.x", "*.co.uk", "1.2.3.4", "localhost", "server.dc1.consul", "node-1.server.dc1.consul", "*.dc1.consul"),
     *("", ".", "*", "*.*.x", "a..b", "-x", "x-", "bücher", "a b", "a\0b", "a_.b", "x.."),
     *("x" * 64, "y" * 300, ".".join(["x" * 60] * 5)),
 )
-_ADDRESSES: Final = (bytes([10, 0, 0, 1]), bytes(4), bytes(15) + b"\1", bytes([255]) * 16)
-_BAD_ADDRESSES: Final = (b"", bytes(3), bytes(5), bytes(8), bytes(32))
+_ADDRESSES: Final = (bytes([10, 0, 0, 1]), bytes(15) + b"\1", bytes([0xFE, 0x80, *bytes(14)]))
+_BAD_ADDRESSES: Final = (
+    bytes(4),
+    bytes(16),
+    bytes([255]) * 4,
+    bytes([255]) * 16,
+    b"",
+    bytes(3),
+    bytes(5),
+    bytes(8),
+    bytes(32),
+)
 
 
 def add_name(request: Request, rng: random.Random) -> None:

@@ -88,7 +88,7 @@ def read_request(pem: bytes, donors: Sequence[bytes]) -> Request:
 
 
 def der_of(pem: bytes) -> bytes:
-    _, begin, rest = pem.partition(b"-----BEGIN CERTIFICATE REQUEST-----")
+    _, begin, rest = pem.replace(b"NEW CERT", b"CERT").partition(b"-----BEGIN CERTIFICATE REQUEST-----")
     body, end, _ = rest.partition(b"-----END")
     if not begin or not end:
         raise ValueError("no PEM")

@@ -100,7 +100,7 @@ def test_no_file_is_left_when_signing_fails(
         ("-csr a -dns-san b", "--dns-san requires --service"),
         ("-service web -key-out k -ip-san web", "argument --ip-san: 'web' is not allowed: must be an IP address"),
         ("-service web -key-out k -dns-san a..b", "argument --dns-san: 'a..b' is not allowed: must be a DNS name"),
-        ("-service .. -key-out k", "--service '..' is not allowed"),
+        ("-service .. -key-out k", "--service is not allowed: service name '..': must be 1 to 128 of the characters"),
     ],
 )
 def test_usage_errors(run: Run, cluster: FakeApi, tmp_path: Path, argv: str, text: str) -> None:

@@ -196,7 +196,7 @@ async def test_leaf_of_a_local_service_has_its_key(service: Service) -> None:
 
 
 async def test_name_that_no_service_has_is_rejected(service: Service) -> None:
-    with pytest.raises(CSRRejected):
+    with pytest.raises(BadRequest):
         await service.leaves.leaf("we\x00b", "me")
 
 

@@ -6,16 +6,35 @@ from providers.pki.spiffe import Kind, SpiffeId
 from tests.kit import pki
 
 LABEL = st.from_regex(r"[a-z0-9_]([a-z0-9_-]{0,20}[a-z0-9_])?", fullmatch=True)
+# Such as leaves may carry (providers/pki/hosts.py).
 DNS_NAMES = st.builds(
-    lambda wild, labels: ("*." if wild else "") + ".".join(labels),
+    lambda wild, labels, last: ("*.example." if wild else "") + ".".join([*labels, last]),
     st.booleans(),
-    st.lists(LABEL, min_size=1, max_size=6),
+    st.lists(LABEL, max_size=5),
+    st.from_regex(r"[a-z_]([a-z0-9_-]{0,20}[a-z_])?", fullmatch=True),
 )
-ADDRESSES = st.ip_addresses()
+ADDRESSES = st.ip_addresses().filter(
+    lambda address: not (address.is_multicast or address.is_unspecified or str(address) == "255.255.255.255")
+)
 # Any printable name but the dot segments, also such that need escapes.
 NAMES = st.text(
     st.characters(categories=["L", "N", "P", "S", "Zs"]).filter(str.isprintable), min_size=1, max_size=40
 ).filter(lambda text: text not in (".", ".."))
+
+
+# What certificates are issued for (providers/pki/spiffe.py, `check_issuable`).
+ISSUED_NAMES = st.from_regex(r"[A-Za-z0-9._-]{1,128}", fullmatch=True).filter(lambda text: text not in (".", ".."))
+
+
+@st.composite
+def issued_identities(draw: st.DrawFn) -> SpiffeId:
+    kind = draw(st.sampled_from([Kind.SERVICE, Kind.AGENT, Kind.MESH_GATEWAY]))
+    return SpiffeId(
+        kind,
+        pki.TRUST_DOMAIN,
+        datacenter=draw(LABEL),
+        name="" if kind is Kind.MESH_GATEWAY else draw(ISSUED_NAMES),
+    )
 
 
 @st.composite

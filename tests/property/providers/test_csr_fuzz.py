@@ -23,7 +23,7 @@ from tests.kit import pki
 
 SEED = 20270115
 MUTATIONS = 6000
-NAMES = tuple(pki.alt_names([pki.WEB], ["web.example.com", "*.x"], ["10.0.0.1", "::1"]))
+NAMES = tuple(pki.alt_names([pki.WEB], ["web.example.com", "*.x.example"], ["10.0.0.1", "::1"]))
 
 
 def _wrap(der: bytes) -> str:

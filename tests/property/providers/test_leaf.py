@@ -16,7 +16,7 @@ from providers.pki.leaf import LeafSigner
 from providers.pki.spiffe import Kind, SpiffeId
 from providers.pki.x509 import Issuer
 from tests.kit import pki
-from tests.property.providers.strategies import ADDRESSES, DNS_NAMES, identities
+from tests.property.providers.strategies import ADDRESSES, DNS_NAMES, issued_identities
 
 # 2049/2050 is where the form of a time changes (RFC 5280 4.1.2.5).
 YEAR_2050 = 2_524_608_000
@@ -60,15 +60,15 @@ def _signer(kind: tuple[str, int]) -> tuple[LeafSigner, x509.Certificate]:
 @given(
     ca_kind=st.sampled_from(pki.CA_KINDS[:4]),
     key_kind=st.sampled_from(pki.LEAF_KINDS),
-    identity=identities(),
+    identity=issued_identities(),
     dns_names=st.lists(DNS_NAMES, max_size=12, unique=True),
     addresses=st.lists(ADDRESSES, max_size=12, unique=True),
     serial=st.integers(1 << 127, (1 << 159) - 1),
     now=st.integers(pki.NOW, END - pki.DAY),
 )
-@example(("ec", 256), ("ec", 256), SpiffeId(Kind.SERVER, "x", "dc1"), [], [], 1 << 127, YEAR_2050 + 59)
-@example(("ec", 256), ("ec", 256), SpiffeId(Kind.SERVER, "x", "dc1"), [], [], 1 << 158, YEAR_2050 + 60)
-@example(("ec", 256), ("ec", 256), SpiffeId(Kind.SERVER, "x", "dc1"), [], [], 1 << 158, YEAR_2050 + 60 - pki.DAY)
+@example(("ec", 256), ("ec", 256), SpiffeId(Kind.MESH_GATEWAY, "x", "dc1"), [], [], 1 << 127, YEAR_2050 + 59)
+@example(("ec", 256), ("ec", 256), SpiffeId(Kind.MESH_GATEWAY, "x", "dc1"), [], [], 1 << 158, YEAR_2050 + 60)
+@example(("ec", 256), ("ec", 256), SpiffeId(Kind.MESH_GATEWAY, "x", "dc1"), [], [], 1 << 158, YEAR_2050 + 60 - pki.DAY)
 def test_leaf_has_the_csrs_names_and_key_and_for_the_rest_the_profile(
     ca_kind: tuple[str, int],
     key_kind: tuple[str, int],

@@ -5,6 +5,7 @@ from typing import Final
 from tests.seeded_bugs.bug import Bug
 
 _CSR: Final = "providers/pki/csr.py"
+_HOSTS: Final = "providers/pki/hosts.py"
 _KEYS: Final = "providers/pki/keys.py"
 _SPIFFE: Final = "providers/pki/spiffe.py"
 
@@ -46,7 +47,7 @@ BUGS: Final = (
         "the type of the PEM block is not looked at",
         "whoever sends a private key by mistake is told that nothing was sent",
         _CSR,
-        '    if label and label != b"CERTIFICATE REQUEST":\n',
+        "    if label and label not in _LABELS:\n",
         "    if False:\n",
         (_T_FORM,),
     ),
@@ -149,7 +150,7 @@ BUGS: Final = (
         "the identity of the CA itself",
         "only the rule about datacenters keeps a service from calling itself the CA",
         _CSR,
-        "    if spiffe_id.kind is Kind.SIGNING:\n",
+        "    if spiffe_id.kind in (Kind.SIGNING, Kind.SERVER):\n",
         "    if False:\n",
         (_T_IDENTITY,),
     ),
@@ -157,16 +158,17 @@ BUGS: Final = (
         "identities of another datacenter",
         "a certificate for services that this datacenter does not answer for",
         _CSR,
-        "        if spiffe_id.datacenter != policy.datacenter:\n",
-        "        if False:\n",
+        "    if spiffe_id.datacenter != policy.datacenter:\n",
+        "    if False:\n",
         (_T_IDENTITY,),
     ),
     Bug(
         "identities of another trust domain",
         "a service of another mesh becomes one of ours",
         _CSR,
-        "        if not spiffe.same_trust_domain(spiffe_id.trust_domain, policy.trust_domain):\n",
-        "        if False:\n",
+        "    if spiffe_id.kind is not Kind.AGENT and not spiffe.same_trust_domain(spiffe_id.trust_domain,"
+        " policy.trust_domain):\n",
+        "    if False:\n",
         (_T_IDENTITY,),
     ),
     Bug(
@@ -175,7 +177,7 @@ BUGS: Final = (
         _CSR,
         "    return spiffe_id.in_trust_domain(policy.trust_domain)\n",
         "    return spiffe_id\n",
-        (f"{_T_CSR}::test_agent_of_any_trust_domain_and_datacenter_is_rewritten_to_ours",),
+        (f"{_T_CSR}::test_agent_of_any_trust_domain_is_rewritten_to_ours",),
     ),
     Bug(
         "the certificate carries the spelling of the CSR",
@@ -213,7 +215,7 @@ BUGS: Final = (
     Bug(
         "DNS names of any form",
         "a certificate for a wildcard over everything, or with a name that ends early for C programs",
-        _CSR,
+        _HOSTS,
         "    if len(bare) > _MAX_DNS_NAME or not _DNS_NAME.fullmatch(bare):\n",
         "    if len(bare) > _MAX_DNS_NAME:\n",
         (_T_DNS,),
@@ -221,7 +223,7 @@ BUGS: Final = (
     Bug(
         "DNS names of any length",
         "a certificate with a name that no host can have",
-        _CSR,
+        _HOSTS,
         "    if len(bare) > _MAX_DNS_NAME or not _DNS_NAME.fullmatch(bare):\n",
         "    if not _DNS_NAME.fullmatch(bare):\n",
         (_T_DNS,),
@@ -229,7 +231,7 @@ BUGS: Final = (
     Bug(
         "a final dot stays",
         "the names of Consul's ingress gateways match no host",
-        _CSR,
+        _HOSTS,
         "    return name if bare == name.value else x509.DNSName(bare)\n",
         "    return name\n",
         (f"{_T_CSR}::test_final_dot_of_a_dns_name_is_dropped",),

@@ -133,10 +133,11 @@ def test_cross_signing_keeps_what_is_the_roots_and_drops_what_was_its_issuers() 
 
 def test_agents_csr_is_one_that_the_ca_accepts_with_a_new_key_each_time() -> None:
     dns = ["localhost", "web.example.com:8443", "localhost", "", ":80"]
-    csr, key_pem = x509.new_leaf_csr(pki.WEB, dns, ["127.0.0.1", "::1", "127.0.0.1"])
+    uri, name = pki.IDENTITIES["agent"]
+    csr, key_pem = x509.new_leaf_csr(uri, dns, ["127.0.0.1", "::1", "127.0.0.1"])
     checked = check_csr(csr, pki.POLICY)
-    assert list(checked.names) == pki.alt_names([pki.WEB], ["localhost", "web.example.com"], ["127.0.0.1", "::1"])
-    assert (checked.kind, checked.name, checked.spiffe_id) == ("service", "web", pki.WEB)
+    assert list(checked.names) == pki.alt_names([uri], ["localhost", "web.example.com"], ["127.0.0.1", "::1"])
+    assert (checked.kind, checked.name, checked.spiffe_id) == ("agent", name, uri)
     assert key_pem.startswith("-----BEGIN EC PRIVATE KEY-----\n")
     assert keys.key_id(keys.load_pem(key_pem).public_key()) == checked.key_id
     assert checked.key_kind == keys.KeyKind("ec", 256)

@@ -17,7 +17,7 @@ WITH_PROVIDER: dict[str, tuple[Any, ...]] = {
     "generate_root": (),
     "renew_signing_cert": (),
     "warnings": (),
-    "sign_leaves": (pki.TRUST_DOMAIN, "dc1", pki.NOW, []),
+    "sign_leaves": ((pki.TRUST_DOMAIN, "dc1", "consul"), pki.NOW, []),
     "supports_cross_signing": (),
     "cross_sign": ("", b"\1", pki.NOW, pki.NOW),
     "cleanup": (),
