@@ -29,6 +29,7 @@ _LEVELS: Final[Mapping[str, str]] = {
     "disk.low": "error",
     "duty.failed": "error",
     "entry.refused": "error",
+    "entry.skipped": "error",
     "http.failed": "error",
     "http.request": "info",
     "journal.damaged": "error",

@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Mapping
 from typing import Any, Final
 
+from cluster.cli import skip_entry
 from cluster.cli.api_flags import add_api_flags, api_from
 from cluster.cli.arguments import Subcommands
 from cluster.cli.output import print_json, print_success, print_table
@@ -41,6 +42,8 @@ def add_parser(subcommands: Subcommands) -> None:
     remove.add_argument("--address", metavar="HOST:PORT", help="its Raft address")
     add_api_flags(remove, is_read=False)
     remove.set_defaults(run=run_remove_peer)
+
+    skip_entry.add_parser(commands)
 
 
 def run_list_peers(args: argparse.Namespace) -> int:

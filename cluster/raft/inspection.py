@@ -1,9 +1,10 @@
 """Looks at a node's Raft files without changing them: what the node would find wrong with them when it starts."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from cluster.raft.disk import AppendFile, RealDisk
-from cluster.raft.journal import Journal, JournalDamaged
+from cluster.raft.journal import Entry, Journal, JournalDamaged
 from cluster.raft.snapshot import Snapshot, SnapshotDamaged, decode
 
 
@@ -66,6 +67,11 @@ def read_snapshot(data_dir: Path) -> Snapshot | None:
         return None
     except SnapshotDamaged as error:
         raise SnapshotDamaged(f"{path}: {error}") from error
+
+
+def read_entries(data_dir: Path) -> Sequence[Entry]:
+    """The log as recovery finds it. Raises: JournalDamaged, naming file and offset; OSError."""
+    return Journal(ReadOnlyDisk(), str(data_dir / "wal")).entries
 
 
 def check_journal(data_dir: Path, start: int | None) -> None:

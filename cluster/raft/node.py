@@ -29,6 +29,7 @@ from cluster.raft.guard import Guard
 from cluster.raft.journal import Entry, Journal, JournalDamaged, JournalFailed, check_part
 from cluster.raft.membership import ChangeKind, Member, Members, MembershipChange, changed
 from cluster.raft.reads import ReadCallback, ReadIndex
+from cluster.raft.skips import Skip, load_skips
 from cluster.raft.snapshot import Snapshot, SnapshotDamaged, SnapshotFile
 
 MAX_BATCH_COMMANDS: Final = 512
@@ -203,6 +204,7 @@ class RaftNode:
             env.disk.sync_directory(os.path.dirname(env.directory))
         self._snapshot_file = SnapshotFile(env.disk, f"{env.directory}/snapshot")
         self.journal = Journal(env.disk, f"{env.directory}/wal")
+        self._skipped = load_skips(env.disk, env.directory)
         snapshot = self._snapshot_file.load()
         self._is_marked_fresh = is_fresh = self._note_fresh(snapshot)
         self._leader_seen: tuple[int, str | None, bool] | None = None
@@ -294,6 +296,9 @@ class RaftNode:
 
     def apply(self, entry: Entry) -> None:
         if entry.command[0] != codec.REGULAR:
+            return
+        if self._skipped and Skip.of(entry) in self._skipped:
+            self._env.log("entry.skipped", log_index=entry.log_index, term=entry.term)
             return
         try:
             origin, sequence, commands = codec.unpack_batch(entry.command)
