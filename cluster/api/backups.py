@@ -35,10 +35,11 @@ class Backups(Protocol):
         """
         ...
 
-    async def restore_snapshot(self, path: Path) -> None:
-        """Put the CA of this file in the place of the present one.
+    async def restore_snapshot(self, path: Path, *, is_forced: bool) -> tuple[str, ...]:
+        """Put the CA of this file in the place of the present one; what an operator must be told of it, line by line:
+        roots that are trusted now and were not before.
 
-        Raises: Refused (422: no snapshot, damaged, sealed with another key; nothing was changed), OSError, NoLeader,
-        CommitUnknown, InternalError.
+        Raises: Refused (422: no snapshot, damaged, changed, sealed with another key, or something that only an operator
+        can know to be meant, unless `is_forced`; nothing was changed), OSError, NoLeader, CommitUnknown, InternalError.
         """
         ...

@@ -1,25 +1,34 @@
 """A snapshot for keeping: one file that holds the CA and the record of issued certificates, and can be restored into a
 new cluster. Private keys in it are sealed: without the seal key it opens nothing.
 
-A gzip tar of `meta.json` (for people and `inspect`), `state.bin` (the data) and `SHA256SUMS` over both. `state.bin`
-is a sequence of msgpack values: the format, the state (as in Raft's own snapshots), then lists of ledger rows.
+A gzip tar (archive.py) of `meta.json` (for people and `inspect`), `state.bin` (the data) and `SHA256SUMS` over both.
+`state.bin` is a sequence of msgpack values: the format, the state (as in Raft's own snapshots), then lists of ledger
+rows.
+
+`SHA256SUMS` ends in a line with a MAC over the lines before it, and so over both members. Its key is derived from the
+data key that the state holds wrapped: only who has the cluster's seal key can make one, and so nobody who merely gets
+hold of a backup can put a root into it. The line is a comment to `sha256sum -c` and to releases that know no MAC.
+Nothing of a file is trusted before its MAC has been compared but what it takes to do that.
 """
 
-import gzip
 import hashlib
-import io
+import hmac
 import json
-import tarfile
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from io import BytesIO
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import Any, Final
 
 import msgpack
+import msgspec
 
 from cluster.api.backups import Meta
-from cluster.base.errors import Refused
+from cluster.backup import archive
+from cluster.backup.archive import Member, Rule, SnapshotInvalid
+from cluster.backup.bounds import check_value
 from fsm.codec import CodecError, check_command, check_leaf, dump_state, load_state
 from fsm.leaves import MAX_REQUESTER, LeafRecord, RecordLeaves
 from fsm.state import State
@@ -30,15 +39,25 @@ MAX_FILE_BYTES: Final = 1 << 30
 _META: Final = "meta.json"
 _STATE: Final = "state.bin"
 _SUMS: Final = "SHA256SUMS"
-_MAX_META_BYTES: Final = 64 << 10
-_MAX_DATA_BYTES: Final = 4 << 30
-_MAX_VALUE_BYTES: Final = 32 << 20
-_COMPRESSION: Final = 1  # certificates' records are mostly hashes: more effort saves little
-_READ_BYTES: Final = 256 << 10
+_MEMBERS: Final = (Rule(_META, 64 << 10), Rule(_STATE, 4 << 30), Rule(_SUMS, 1 << 10))
+#: The state is restored by one command, which may be half as large (cluster/raft/node.py).
+_MAX_STATE_BYTES: Final = 1 << 20
+_MAX_STATE_VALUES: Final = 100_000
+_MAX_DEPTH: Final = 16
+_MAX_TEXT_BYTES: Final = 1 << 20
+#: How many times larger than the file its content may be.
+_MAX_RATIO: Final = 64
+#: Of rows, kept at a time; their number is PAGE_ROWS at most.
+_MAX_PAGE_BYTES: Final = 4 << 20
+_ROW_FIELDS: Final = 12
+_MAX_SECONDS: Final = 253_402_300_799  # the end of year 9999, the last that a date can show
+_SUM_LINES: Final = re.compile(
+    rf"([0-9a-f]{{64}}  {re.escape(_META)}\n[0-9a-f]{{64}}  {re.escape(_STATE)}\n)"
+    r"(?:# HMAC-SHA256 quorumca-snapshot-1 ([0-9a-f]{64})\n)?"
+)
+_MAC_LINE: Final = "# HMAC-SHA256 quorumca-snapshot-1 {}\n"
 
-
-class SnapshotInvalid(Refused):
-    """The file is no snapshot, or a damaged one; nothing was changed."""
+__all__ = ["FORMAT", "MAX_FILE_BYTES", "PAGE_ROWS", "Row", "Saved", "SnapshotInvalid", "read", "write"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,31 +68,69 @@ class Row:
     record: LeafRecord
 
 
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """What a file holds. It is sound; whether it is what a cluster has saved, only `is_authentic` says."""
+
+    meta: Meta
+    state: State
+    has_mac: bool
+    _sums: bytes
+    _mac: str
+    _path: Path
+
+    def is_authentic(self, mac_key: bytes) -> bool:
+        """Whether who wrote the file had this key (`Sealer.mac_key`); never without a MAC."""
+        return self.has_mac and hmac.compare_digest(_mac(mac_key, self._sums), self._mac)
+
+    def check_rows(self) -> None:
+        """Read the record of certificates to its end. Raises: SnapshotInvalid, OSError."""
+        count = sum(len(page) for page in self.pages())
+        if count != self.meta.certificates:
+            raise SnapshotInvalid(
+                f"the snapshot holds {count} certificates, its description says {self.meta.certificates}"
+            )
+
+    def pages(self) -> Iterator[list[Row]]:
+        """The record of certificates, read from the file again. Raises: SnapshotInvalid, OSError."""
+        with _as_invalid():
+            for name, member in archive.members(self._path, _rules(self._path)):
+                if name == _STATE:
+                    values = _values(member)
+                    _state(values)
+                    yield from _pages(values, member.size)
+
+
 Pages = Callable[[int], list[tuple[Any, ...]]]  # ledger rows after an id, oldest first; empty at the end
 
 
-def write(path: Path, meta: Meta, state: State, pages: Pages) -> Meta:
+def write(path: Path, meta: Meta, state: State, mac_key: bytes, pages: Pages) -> Meta:
     """Write the file; returns its description, with the certificates counted. Raises: OSError."""
     data_path = path.with_suffix(".data")
     try:
         digest, size, count = _write_data(data_path, state, pages)
         meta = replace(meta, certificates=count)
         meta_bytes = json.dumps(asdict(meta), indent=2).encode()
-        sums = f"{hashlib.sha256(meta_bytes).hexdigest()}  {_META}\n{digest}  {_STATE}\n".encode()
-        with (
-            path.open("wb") as raw,
-            gzip.GzipFile(
-                fileobj=raw, mode="wb", compresslevel=_COMPRESSION, mtime=meta.created_at, filename=""
-            ) as zipped,
-            tarfile.open(fileobj=zipped, mode="w", format=tarfile.USTAR_FORMAT) as tar,
-        ):
-            _add(tar, _META, len(meta_bytes), io.BytesIO(meta_bytes), meta.created_at)
-            with data_path.open("rb") as data:
-                _add(tar, _STATE, size, data, meta.created_at)
-            _add(tar, _SUMS, len(sums), io.BytesIO(sums), meta.created_at)
+        sums = _sums_of(meta_bytes, digest)
+        sums += _MAC_LINE.format(_mac(mac_key, sums)).encode()
+        with data_path.open("rb") as data:
+            parts = (
+                (_META, len(meta_bytes), BytesIO(meta_bytes)),
+                (_STATE, size, data),
+                (_SUMS, len(sums), BytesIO(sums)),
+            )
+            archive.write(path, parts, meta.created_at)
     finally:
         data_path.unlink(missing_ok=True)
     return meta
+
+
+def _sums_of(meta: bytes, state_digest: str) -> bytes:
+    return f"{hashlib.sha256(meta).hexdigest()}  {_META}\n{state_digest}  {_STATE}\n".encode()
+
+
+def _mac(mac_key: bytes, sums: bytes) -> str:
+    return hmac.new(mac_key, sums, hashlib.sha256).hexdigest()
 
 
 def _write_data(path: Path, state: State, pages: Pages) -> tuple[str, int, int]:
@@ -99,134 +156,128 @@ def _write_data(path: Path, state: State, pages: Pages) -> tuple[str, int, int]:
     return digest.hexdigest(), size, count
 
 
-def _add(tar: tarfile.TarFile, name: str, size: int, content: IO[bytes], mtime: int) -> None:
-    member = tarfile.TarInfo(name)
-    member.size, member.mtime, member.mode = size, mtime, 0o600
-    tar.addfile(member, content)
+# -- reading
 
 
-def read(path: Path) -> tuple[Meta, State, Iterator[list[Row]]]:
-    """What the file holds; everything is checked before this returns. Raises: SnapshotInvalid, OSError."""
+def read(path: Path) -> Saved:
+    """What the file holds. Sums and all but the rows are checked before this returns; `Saved.check_rows` does the rest,
+    once the MAC has been compared: there may be millions of them. Raises: SnapshotInvalid, OSError.
+    """
     with _as_invalid():
-        meta, state, count = _read_through(path)
-    if count != meta.certificates:
-        raise SnapshotInvalid(f"the snapshot holds {count} certificates, its description says {meta.certificates}")
-    return meta, state, _rows(path)
-
-
-def _read_through(path: Path) -> tuple[Meta, State, int]:
-    """Checks sums and every value on the way."""
-    sums: dict[str, str] = {}
-    written: dict[str, str] = {}
-    meta: Meta | None = None
-    state: State | None = None
-    count = 0
-    for name, content in _members(path):
-        if name == _META:
-            data = content.read(_MAX_META_BYTES + 1)
-            sums[name] = hashlib.sha256(data).hexdigest()
-            meta = _meta(data)
-        elif name == _STATE:
-            hashing = _Hashing(content)
-            values = _values(hashing)
-            state = _state(values)
-            count = sum(len(_page(page)) for page in values)
-            sums[name] = hashing.hexdigest()
-        else:
-            written = _parsed_sums(content.read(_MAX_META_BYTES + 1))
-    if meta is None or state is None or not written:
-        raise SnapshotInvalid(f"this is no snapshot: it must hold {_META}, {_STATE} and {_SUMS}")
-    for name, digest in sums.items():
-        if written.get(name) != digest:
+        contents = archive.members(path, _rules(path))
+        meta_bytes = next(contents)[1].whole()
+        meta = _meta(meta_bytes)
+        hashing = _Hashing(next(contents)[1])
+        state = _state(_values(hashing))
+        found = _sums_of(meta_bytes, hashing.hexdigest())
+        sums, mac = _parsed_sums(next(contents)[1].whole())
+        if next(contents, None) is not None:
+            raise AssertionError("the archive has the members that were asked for")
+    for name, own, written in zip((_META, _STATE), found.splitlines(), sums.splitlines(), strict=True):
+        if own != written:
             raise SnapshotInvalid(f"the snapshot is damaged: {name} does not have the checksum in {_SUMS}")
-    return meta, state, count
+    return Saved(meta, state, mac is not None, sums, mac or "", path)
 
 
-def _rows(path: Path) -> Iterator[list[Row]]:
-    with _as_invalid():
-        for name, content in _members(path):
-            if name == _STATE:
-                values = _values(content)
-                _state(values)
-                for page in values:
-                    yield _page(page)
-
-
-def _members(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
-    with gzip.open(path) as zipped, tarfile.open(fileobj=zipped, mode="r|") as tar:
-        seen: set[str] = set()
-        for member in tar:
-            content = tar.extractfile(member)
-            if content is None or member.name not in (_META, _STATE, _SUMS) or member.name in seen:
-                raise SnapshotInvalid(f"this is no snapshot: it holds {member.name!r:.100}")
-            if member.size > (_MAX_DATA_BYTES if member.name == _STATE else _MAX_META_BYTES):
-                raise SnapshotInvalid(f"the snapshot's {member.name} is too large: {member.size} bytes")
-            seen.add(member.name)
-            yield member.name, content
-        # What follows is padding, but gzip's own checksum comes after it.
-        rest = sum(len(data) for data in iter(lambda: zipped.read(_READ_BYTES), b""))
-        if rest > _MAX_META_BYTES:
-            raise SnapshotInvalid("the snapshot is damaged: there is more behind its end")
+def _rules(path: Path) -> tuple[Rule, ...]:
+    """Records of certificates are mostly hashes and never shrink by much: what does is a bomb."""
+    room = _MAX_RATIO * path.stat().st_size + _MAX_STATE_BYTES
+    return tuple(Rule(rule.name, min(rule.max_bytes, room)) for rule in _MEMBERS)
 
 
 @contextmanager
 def _as_invalid() -> Iterator[None]:
-    """What the decoders make of damaged bytes: errors of tarfile, gzip, zlib and msgpack, which have no common base."""
+    """What the decoders make of damaged bytes: errors of msgpack and of what is built from its values."""
     try:
         yield
-    except (OSError, Refused) as error:
-        if isinstance(error, gzip.BadGzipFile):
-            raise SnapshotInvalid(f"the snapshot is damaged, or none: {error}") from error
+    except (OSError, SnapshotInvalid):
         raise
     except Exception as error:
         raise SnapshotInvalid(f"the snapshot is damaged, or none: {error}") from error
 
 
 class _Hashing:
-    """A stream that is hashed as it is read."""
+    """A member that is hashed as it is read."""
 
-    def __init__(self, content: IO[bytes]) -> None:
-        self._content = content
+    def __init__(self, member: Member) -> None:
+        self._member = member
         self._digest = hashlib.sha256()
 
     def read(self, size: int) -> bytes:
-        data = self._content.read(size)
+        data = self._member.read(size)
         self._digest.update(data)
         return data
 
     def hexdigest(self) -> str:
-        while self.read(_READ_BYTES):
+        """Of all of it."""
+        while self.read(archive.READ_BYTES):
             pass
         return self._digest.hexdigest()
 
 
-def _values(content: Any) -> Iterator[Any]:
-    unpacker = msgpack.Unpacker(max_buffer_size=_MAX_VALUE_BYTES)
-    while data := content.read(_READ_BYTES):
-        unpacker.feed(data)
-        yield from unpacker
+def _values(content: Any) -> msgpack.Unpacker:
+    """A reader of single values, none of which is a list: those are read as their length, then one by one."""
+    return msgpack.Unpacker(
+        content,
+        read_size=archive.READ_BYTES,
+        max_buffer_size=2 * _MAX_STATE_BYTES,
+        max_bin_len=_MAX_STATE_BYTES,
+        max_str_len=_MAX_TEXT_BYTES,
+        max_array_len=0,
+        max_map_len=0,
+        max_ext_len=0,
+    )
 
 
-def _state(values: Iterator[Any]) -> State:
-    found = next(values, None)
-    if found != FORMAT:
+def _state(values: msgpack.Unpacker) -> State:
+    found = _next(values)
+    if type(found) is not int or found != FORMAT:
         raise SnapshotInvalid(f"the snapshot has format {found!r:.20}, this version knows {FORMAT}")
+    data = _next(values)
     try:
-        return load_state(next(values, b""))
-    except (CodecError, TypeError) as error:
+        if type(data) is not bytes:
+            raise TypeError(f"it is {type(data).__name__}, not bytes")
+        check_value(data, max_items=_MAX_STATE_VALUES, max_depth=_MAX_DEPTH)
+        return load_state(data)
+    except (CodecError, TypeError, ValueError) as error:
         raise SnapshotInvalid(f"the snapshot's state cannot be read: {error}") from error
 
 
-def _page(page: Any) -> list[Row]:
+def _next(values: msgpack.Unpacker) -> Any:
     try:
-        return [_row(row) for row in page]
-    except (TypeError, ValueError, IndexError) as error:
-        raise SnapshotInvalid(f"the snapshot's record of certificates cannot be read: {error}") from error
+        return values.unpack()
+    except msgpack.OutOfData:
+        raise SnapshotInvalid(f"the snapshot is damaged: its {_STATE} ends early") from None
 
 
-def _row(row: Any) -> Row:
+def _pages(values: msgpack.Unpacker, size: int) -> Iterator[list[Row]]:
+    """Rows, in pieces of a bounded number of rows and bytes."""
+    try:
+        page: list[Row] = []
+        began = values.tell()
+        while values.tell() < size:
+            count = values.read_array_header()
+            if not count:
+                raise ValueError("a list of no rows")
+            for _ in range(count):
+                page.append(_row(values))
+                if len(page) >= PAGE_ROWS or values.tell() - began >= _MAX_PAGE_BYTES:
+                    yield page
+                    page, began = [], values.tell()
+        if page:
+            yield page
+    except (msgpack.OutOfData, msgpack.UnpackException, TypeError, ValueError) as error:
+        reason = "it ends early" if isinstance(error, msgpack.OutOfData) else error
+        raise SnapshotInvalid(f"the snapshot's record of certificates cannot be read: {reason}") from error
+
+
+def _row(values: msgpack.Unpacker) -> Row:
     """In the order of `fsm.ledger.LedgerReader.export_rows`."""
-    _, serial, kind, name, spiffe_id, issuer, fingerprint, not_before, not_after, by, request_id, _ = row
+    if (found := values.read_array_header()) != _ROW_FIELDS:
+        raise ValueError(f"a row of {found} fields")
+    _, serial, kind, name, spiffe_id, issuer, fingerprint, not_before, not_after, by, request_id, _ = [
+        values.unpack() for _ in range(_ROW_FIELDS)
+    ]
     texts, blobs, numbers = (name, spiffe_id, by), (serial, issuer, fingerprint), (kind, not_before, not_after)
     if not (
         all(type(text) is str for text in texts)
@@ -245,11 +296,23 @@ def _row(row: Any) -> Row:
 
 def _meta(data: bytes) -> Meta:
     try:
-        return Meta(**json.loads(data))
-    except (ValueError, TypeError) as error:
+        meta = msgspec.json.decode(data, type=Meta)
+        for name, value in asdict(meta).items():
+            if not value.isprintable() if isinstance(value, str) else not 0 <= value < 1 << 63:
+                raise ValueError(f"{name} is {value!r:.60}")
+        if meta.created_at > _MAX_SECONDS:
+            raise ValueError(f"created_at is {meta.created_at}, and no date")
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise SnapshotInvalid(f"the snapshot's {_META} cannot be read: {error}") from error
+    return meta
 
 
-def _parsed_sums(data: bytes) -> dict[str, str]:
-    lines = [line.split() for line in data.decode("ascii", errors="replace").splitlines()]
-    return {line[1]: line[0] for line in lines if len(line) == 2}
+def _parsed_sums(data: bytes) -> tuple[bytes, str | None]:
+    """The lines that the MAC is over, and the MAC if there is one. Raises: SnapshotInvalid."""
+    found = _SUM_LINES.fullmatch(data.decode("ascii", errors="replace"))
+    if found is None:
+        raise SnapshotInvalid(
+            f"the snapshot is damaged: {_SUMS} must hold a line for {_META}, one for {_STATE}, and perhaps one with a"
+            " MAC"
+        )
+    return found[1].encode(), found[2]

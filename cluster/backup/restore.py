@@ -9,9 +9,11 @@ from typing import Final
 from cluster.api.backups import Meta
 from cluster.backup import file as backup
 from cluster.backup.content import ContentRefused, check_content
-from cluster.backup.file import Row
+from cluster.backup.file import Row, Saved, SnapshotInvalid
+from cluster.backup.trust import TrustChange, trust_change
 from cluster.base.clock import Clock
 from cluster.base.errors import InternalError, LostRace, Refused
+from cluster.base.log import Log
 from cluster.ca.candidate import Candidate
 from cluster.ca.commit import commit
 from cluster.ca.opened import Opener
@@ -21,6 +23,7 @@ from cluster.rpc.forward import Forwarder
 from cluster.rpc.messages import DONE, RESTORE_CA, RESTORE_ROWS, Nothing, RestoreRequest, RestoreRowsRequest, RowMessage
 from cluster.seal.sealer import Sealer
 from cluster.seal.sources import SealError
+from fsm.ca import SealKey
 from fsm.codec import CodecError, dump_state, load_state
 from fsm.commands import RestoreCA
 from fsm.leaves import RecordLeaves
@@ -46,6 +49,7 @@ class Snapshots:
         node_name: str,
         datacenter: str,
         clock: Clock,
+        log: Log,
     ) -> None:
         self._replica = replica
         self._forwarder = forwarder
@@ -54,6 +58,7 @@ class Snapshots:
         self._node_name = node_name
         self._datacenter = datacenter
         self._clock = clock
+        self._log = log
 
     async def save(self, path: Path) -> Meta:
         """Of what this node has applied: whole, and as of one moment. Raises: Refused before there is a CA, OSError."""
@@ -76,32 +81,55 @@ class Snapshots:
             seal_source=state.seal.source,
             seal_key_id=state.seal.kek_id,
         )
-        return await asyncio.to_thread(self._write, path, meta, state)
+        return await asyncio.to_thread(self._write, path, meta, state, state.seal)
 
-    def _write(self, path: Path, meta: Meta, state: State) -> Meta:
+    def _write(self, path: Path, meta: Meta, state: State, seal: SealKey) -> Meta:
+        mac_key = self._sealer.opened(seal).mac_key()
         reader = LedgerReader(self._ledger_path)
         try:
             return backup.write(
-                path, meta, state, lambda after: reader.export_rows(after, state.leaf_index, backup.PAGE_ROWS)
+                path, meta, state, mac_key, lambda after: reader.export_rows(after, state.leaf_index, backup.PAGE_ROWS)
             )
         finally:
             reader.close()
 
-    async def restore(self, path: Path) -> Meta:
-        """Everything is checked before anything is changed; the CA changes in one command, at the end.
+    async def restore(self, path: Path, *, is_forced: bool) -> tuple[str, ...]:
+        """Everything is checked before anything is changed; the CA changes in one command, at the end. Returns what an
+        operator must be told. `is_forced`: trust that comes back, and a file without a MAC, are meant.
 
-        Raises: Refused (SnapshotInvalid, another seal key), OSError; NoLeader, CommitUnknown, InternalError.
+        Raises: Refused (SnapshotInvalid, another seal key, not forced), OSError; NoLeader, CommitUnknown,
+        InternalError.
         """
-        meta, state, pages = await asyncio.to_thread(backup.read, path)
-        opener = await asyncio.to_thread(check_seal, self._sealer, state)
-        await asyncio.to_thread(check_content, state, opener, int(self._clock.now()))
+        saved = await asyncio.to_thread(backup.read, path)
+        sealer = await asyncio.to_thread(check_seal, self._sealer, saved.state)
+        is_authentic = _is_authentic(saved, sealer)
+        await self._replica.read_barrier(timeout=_BARRIER_SECONDS)
+        change = trust_change(self._replica.state, saved.state, is_authentic=is_authentic)
+        if change.refusal is not None and not is_forced:
+            raise Refused(change.refusal)
+        await asyncio.to_thread(check_content, saved.state, Opener(sealer), int(self._clock.now()))
+        await asyncio.to_thread(saved.check_rows)
+        pages = saved.pages()
         while page := await asyncio.to_thread(next, pages, None):
             for issuer, rows in _entries(page):
                 request = RestoreRowsRequest(issuer, [RowMessage.of(row.record) for row in rows])
                 await self._forwarder.call(RESTORE_ROWS, request)
-        await self._forwarder.call(RESTORE_CA, RestoreRequest(dump_state(state)))
+        await self._forwarder.call(RESTORE_CA, RestoreRequest(dump_state(saved.state)))
+        self._log_restored(saved.meta, change, is_forced=is_forced)
         await self._replica.read_barrier(timeout=_BARRIER_SECONDS)
-        return meta
+        return change.notes()
+
+    def _log_restored(self, meta: Meta, change: TrustChange, *, is_forced: bool) -> None:
+        self._log(
+            "snapshot.restored",
+            trust_domain=meta.trust_domain,
+            saved_by=meta.node,
+            created_at=meta.created_at,
+            is_authentic=change.is_authentic,
+            is_forced=is_forced,
+            is_same_trust_domain=change.is_same_trust_domain,
+            added_roots=[root.root_id for root in change.roots],
+        )
 
 
 class SnapshotWork:
@@ -124,7 +152,7 @@ class SnapshotWork:
             saved = load_state(request.state)
         except CodecError as error:
             raise Refused(f"the saved state cannot be read: {error}") from error
-        opener = await asyncio.to_thread(check_seal, self._parts.sealer, saved)
+        opener = Opener(await asyncio.to_thread(check_seal, self._parts.sealer, saved))
         await asyncio.to_thread(check_content, saved, opener, self._parts.unix_now)
         await self._check_provider(saved, opener)
         async with self._parts.changes.turn("RECONFIGURING", is_duty=False):
@@ -159,19 +187,32 @@ class SnapshotWork:
             )
 
 
-def check_seal(sealer: Sealer, saved: State) -> Opener:
-    """What opens what is sealed in the saved state. Raises: Refused, which says what to do."""
+def _is_authentic(saved: Saved, sealer: Sealer) -> bool:
+    """False for a file without a MAC. Raises: SnapshotInvalid for one whose MAC is wrong, which nothing excuses."""
+    is_authentic = saved.is_authentic(sealer.mac_key())
+    if saved.has_mac and not is_authentic:
+        raise SnapshotInvalid(
+            "the snapshot's MAC is wrong: it was changed after it was saved, or put together from several"
+        )
+    return is_authentic
+
+
+def check_seal(sealer: Sealer, saved: State) -> Sealer:
+    """One that opens what is sealed in the saved state, all of which was tried. Raises: Refused, which says what to
+    do.
+    """
     if saved.seal is None:
         raise Refused("the snapshot holds no CA")
     try:
-        opener = Opener(sealer.opened(saved.seal))
+        opened = sealer.opened(saved.seal)
+        opener = Opener(opened)
         for sealed in saved.providers:
             opener.record(sealed)
+        return opened
     except SealError as error:
         raise Refused(f"the snapshot was sealed with another seal key than this cluster has: {error}") from error
     except (ValueError, TypeError) as error:
         raise Refused(f"what is sealed in the snapshot is of no release's making: {type(error).__name__}") from error
-    return opener
 
 
 def _entries(page: Iterable[Row]) -> Iterator[tuple[bytes, list[Row]]]:

@@ -50,6 +50,7 @@ _LEVELS: Final[Mapping[str, str]] = {
     "rotation.old_root_expired": "warning",
     "rpc.refused": "warning",
     "snapshot.refused": "warning",
+    "snapshot.restored": "warning",
     "tls.expired": "error",
     "tls.expires_soon": "warning",
     "tls.reload_failed": "error",

@@ -11,11 +11,18 @@ from cluster.cli.arguments import Subcommands
 from cluster.cli.files import new_file_at_end
 from cluster.cli.output import print_json, print_success, print_table
 from cluster.client.errors import CommandError, Exit, failing_as
+from cluster.client.texts import printable
 
 if TYPE_CHECKING:
-    from cluster.api.backups import Meta
+    from cluster.backup.file import Saved
 
 _SNAPSHOT: Final = "/v1/snapshot"
+_AUTHENTICATED: Final = {
+    True: "yes, by a cluster with this seal key",
+    False: "NO: it was changed after it was saved, or put together from several",
+    None: "not checked: give --seal-key",
+}
+_NO_MAC: Final = "NO: it has no MAC (saved by a release before MACs, or changed)"
 
 
 def add_parser(subcommands: Subcommands) -> None:
@@ -37,11 +44,19 @@ def add_parser(subcommands: Subcommands) -> None:
         description="The cluster must have the seal key of the one that was saved.",
     )
     restore.add_argument("file", metavar="FILE", type=Path)
+    restore.add_argument(
+        "--force",
+        action="store_true",
+        help="take a file without a MAC, and trust in roots that are no longer listed there",
+    )
     add_api_flags(restore, is_read=False)
     restore.set_defaults(run=run_restore)
 
     inspect = commands.add_parser("inspect", help="check a file and say what it holds; asks no server")
     inspect.add_argument("file", metavar="FILE", type=Path)
+    keys = inspect.add_mutually_exclusive_group()
+    keys.add_argument("--seal-key", metavar="FILE", type=Path, help="seal key to check the MAC with")
+    keys.add_argument("--seal-passphrase-file", metavar="FILE", type=Path, help="the same where a passphrase seals")
     inspect.add_argument("--format", choices=("pretty", "json"), default="pretty", help="pretty (default) or json")
     inspect.set_defaults(run=run_inspect)
 
@@ -54,7 +69,7 @@ def run_save(args: argparse.Namespace) -> int:
         api.download(_SNAPSHOT, file, MAX_FILE_BYTES)
         file.flush()
         with failing_as("it was received, but is not good"):
-            meta = _checked(Path(file.name))
+            meta = _checked(Path(file.name)).meta
     print_success(f"Saved and verified snapshot to index {meta.index}", as_json=args.format == "json")
     return Exit.OK
 
@@ -64,18 +79,27 @@ def run_restore(args: argparse.Namespace) -> int:
     with failing_as("Error restoring snapshot"):
         _checked(args.file)
         with args.file.open("rb") as file:
-            api.upload(_SNAPSHOT, file, args.file.stat().st_size)
-    print_success("Restored snapshot", as_json=args.format == "json")
+            query = {"force": "true"} if args.force else {}
+            notes = api.upload(_SNAPSHOT, file, args.file.stat().st_size, query=query).splitlines()
+    if args.format == "json":
+        print_json({"Success": True, **({"Notes": notes} if notes else {})})
+        return Exit.OK
+    print_success("Restored snapshot", as_json=False)
+    for text in notes:
+        print(printable(text))
     return Exit.OK
 
 
 def run_inspect(args: argparse.Namespace) -> int:
     with failing_as("Error inspecting snapshot"):
-        meta = _checked(args.file)
+        saved = _checked(args.file)
+        is_authentic = _is_authentic(saved, args)
         size = args.file.stat().st_size
+    meta, code = saved.meta, Exit.FAILED if is_authentic is False else Exit.OK
     if args.format == "json":
-        print_json({**asdict(meta), "size_bytes": size})
-        return Exit.OK
+        facts = {"size_bytes": size, "has_mac": saved.has_mac, "is_authenticated": is_authentic}
+        print_json({**asdict(meta), **facts})
+        return code
     print_table(
         None,
         ("Field", "Value"),
@@ -89,19 +113,38 @@ def run_inspect(args: argparse.Namespace) -> int:
             ("Certificates on record", meta.certificates),
             ("Seal key needed", f"{meta.seal_key_id} (source {meta.seal_source})"),
             ("Raft log index", meta.log_index),
+            ("Authenticated", _AUTHENTICATED[is_authentic] if saved.has_mac else _NO_MAC),
             ("Format", meta.format),
             ("Bytes", size),
         ],
     )
-    return Exit.OK
+    return code
 
 
-def _checked(path: Path) -> "Meta":
-    """All of the file is read and checked. Raises: CommandError."""
+def _is_authentic(saved: "Saved", args: argparse.Namespace) -> bool | None:
+    """None when no seal key was given. Raises: CommandError."""
+    from cluster.seal.sealer import Sealer
+    from cluster.seal.sources import FileKey, KeySource, SealError, passphrase_in
+
+    if args.seal_key is None and args.seal_passphrase_file is None:
+        return None
+    try:
+        source: KeySource = FileKey(args.seal_key) if args.seal_key else passphrase_in(args.seal_passphrase_file)
+        if saved.state.seal is None:
+            return False
+        return saved.is_authentic(Sealer(source).opened(saved.state.seal).mac_key())
+    except SealError as error:
+        raise CommandError(f"{args.file}: {error}") from error
+
+
+def _checked(path: Path) -> "Saved":
+    """All of the file is read and checked, but for its MAC. Raises: CommandError."""
     from cluster.backup import file as backup
 
     try:
-        return backup.read(path)[0]
+        saved = backup.read(path)
+        saved.check_rows()
+        return saved
     except backup.SnapshotInvalid as error:
         raise CommandError(f"{path}: {error}") from error
     except OSError as error:

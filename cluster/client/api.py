@@ -153,8 +153,8 @@ class Api:
                 with _own_errors():
                     to.write(data)
 
-    def upload(self, path: str, source: BinaryIO, size_bytes: int) -> None:
-        """PUT a file, never whole in memory. Raises: CommandError."""
+    def upload(self, path: str, source: BinaryIO, size_bytes: int, *, query: Mapping[str, str] | None = None) -> str:
+        """PUT a file, never whole in memory; the answer's body. Raises: CommandError."""
         headers = {**self._headers("application/octet-stream"), "Content-Length": str(size_bytes)}
         with (
             self.waiting(f"Sending to {self.origin}"),
@@ -163,11 +163,12 @@ class Api:
         ):
             # It may refuse before it has read all, and close: its answer says why.
             with suppress(BrokenPipeError, ConnectionResetError):
-                connection.request("PUT", _target(path, self.query), source, headers)
+                connection.request("PUT", _target(path, {**self.query, **(query or {})}), source, headers)
             response = connection.getresponse()
             text = self._answer_text(response)
         if response.status != 200:
             raise _unexpected(response.status, text)
+        return text
 
     def _exchange(self, method: str, target: str, body: Any) -> tuple[int, str]:
         hint = "" if method == "GET" else _MAYBE_DONE

@@ -19,5 +19,5 @@ class NodeBackups:
         await self._reads.read(level)
         return await self._snapshots.save(path)
 
-    async def restore_snapshot(self, path: Path) -> None:
-        await self._snapshots.restore(path)
+    async def restore_snapshot(self, path: Path, *, is_forced: bool) -> tuple[str, ...]:
+        return await self._snapshots.restore(path, is_forced=is_forced)

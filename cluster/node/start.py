@@ -114,6 +114,7 @@ async def start_node(
         config.node_name,
         config.datacenter,
         clock,
+        log,
     )
     service = node_service(config, parts, forwarder, side.membership, watchers, snapshots)
     http = await start_http(create_app(service, log), config.http)

@@ -11,13 +11,16 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from cluster.seal.sources import KEY_BYTES, KeySource, SealError
 from fsm.ca import SealKey
 
 _NONCE_BYTES: Final = 12
 _WRAP_CONTEXT: Final = b"quorumca data key 1"
+_MAC_PURPOSE: Final = b"quorumca snapshot mac 1"
 
 
 def _key_id(key: bytes) -> str:
@@ -35,6 +38,7 @@ class Sealer:
         self._source = source
         self._aead: AESGCM | None = None
         self._unlocked: SealKey | None = None
+        self._mac_key: bytes | None = None
 
     def new_data_key(self) -> SealKey:
         """A fresh data key, wrapped. It is in use only once it has been committed and `unlock` was called."""
@@ -64,6 +68,7 @@ class Sealer:
                 " install the cluster's seal key or passphrase on this node and start it again"
             ) from None
         self._aead = AESGCM(data_key)
+        self._mac_key = HKDF(hashes.SHA256(), KEY_BYTES, salt=None, info=_MAC_PURPOSE).derive(data_key)
         self._unlocked = seal
 
     def opened(self, seal: SealKey) -> "Sealer":
@@ -83,6 +88,15 @@ class Sealer:
             return self._cipher().decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], context.encode())
         except InvalidTag:
             raise SealError(f"the sealed {context} does not open with this cluster's data key") from None
+
+    def mac_key(self) -> bytes:
+        """For the MAC of snapshots for keeping: derived from the data key (RFC 5869), and good for nothing else.
+
+        Raises: SealError before `unlock`.
+        """
+        if self._mac_key is None:
+            raise SealError("the cluster has no seal yet")
+        return self._mac_key
 
     def _cipher(self) -> AESGCM:
         if self._aead is None:

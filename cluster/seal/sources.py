@@ -93,15 +93,20 @@ def write_key_file(path: Path) -> None:
         os.fsync(file.fileno())
 
 
+def passphrase_in(path: Path) -> Passphrase:
+    """Raises: SealError."""
+    try:
+        return Passphrase(path.read_text(encoding="utf-8").rstrip("\r\n"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise SealError(f"the seal passphrase file cannot be read: {error}") from error
+
+
 def key_source(config: NodeConfig, environment: Mapping[str, str] = os.environ) -> KeySource:
     """The source that the node's configuration names. Raises: SealError."""
     if config.seal.source == "file":
         return FileKey(config.seal.key_file or config.data_dir / "seal.key")
     if config.seal.passphrase_file is not None:
-        try:
-            return Passphrase(config.seal.passphrase_file.read_text(encoding="utf-8").rstrip("\r\n"))
-        except (OSError, UnicodeDecodeError) as error:
-            raise SealError(f"the seal passphrase file cannot be read: {error}") from error
+        return passphrase_in(config.seal.passphrase_file)
     if _PASSPHRASE_VARIABLE not in environment:
         raise SealError(f"the seal passphrase is missing: set {_PASSPHRASE_VARIABLE} or seal.passphrase_file")
     return Passphrase(environment[_PASSPHRASE_VARIABLE])

@@ -95,7 +95,7 @@ async def _is_well(cluster: LocalCluster, pids: dict[str, int], leader: Node) ->
 
 def _snapshot(path: Path, state: State, *rows: tuple[Any, ...]) -> bytes:
     meta = Meta(1, 5, 9, samples.NOW, "dc1", "a", "x.consul", "aa", 1, 0, "file", "0123456789abcdef")
-    backup.write(path, meta, state, lambda after: [row for row in rows if row[0] > after])
+    backup.write(path, meta, state, b"m" * 32, lambda after: [row for row in rows if row[0] > after])
     return path.read_bytes()
 
 

@@ -110,6 +110,7 @@ class FakeService:
         self.uptake = Uptake(watchers=4, watchers_seen=3, identities=10, identities_renewed=2)
         self.is_healthy = True
         self.snapshot = b"snapshot"  # what is saved, and the only one that can be restored
+        self.restore_notes: tuple[str, ...] = ()
         self.gate: asyncio.Event | None = None  # `sign` waits for it
         self._news = asyncio.Condition()
 
@@ -289,12 +290,13 @@ class FakeService:
         path.write_bytes(self.snapshot)
         return Meta(1, 7, 99, NOW, "dc1", "n1", TRUST_DOMAIN, "aa:r1", 1, 0, "file", "0123456789abcdef")
 
-    async def restore_snapshot(self, path: Path) -> None:
-        self._called("restore_snapshot", path)
+    async def restore_snapshot(self, path: Path, *, is_forced: bool) -> tuple[str, ...]:
+        self._called("restore_snapshot", path, is_forced)
         if self.gate is not None:
             await self.gate.wait()
         if path.read_bytes() != self.snapshot:
             raise SnapshotInvalid("the snapshot is damaged, or none: it is")
+        return self.restore_notes
 
     async def find_cert(self, serial: bytes, level: ReadLevel) -> LedgerRow | None:
         self._called("find_cert", serial, level)

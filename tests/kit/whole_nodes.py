@@ -42,7 +42,7 @@ async def put_together(
         config = parse_config(minimal(node_name=name, limits={"leader_wait_ms": 300}), source="t")
         forwarder = rpc[name].forwarder
         snapshots = Snapshots(
-            node.replica.real, forwarder, node.sealer, rpc_cluster.ledger_path, name, "dc1", node.clock
+            node.replica.real, forwarder, node.sealer, rpc_cluster.ledger_path, name, "dc1", node.clock, node.log
         )
         services[name] = node_service(config, node.parts, forwarder, node.membership, node.watchers, snapshots)
     return Cluster(rpc_cluster, nodes, services)

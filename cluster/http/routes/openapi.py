@@ -491,8 +491,12 @@ _PATHS: Final[_Json] = {
         ),
         "put": {
             **_operation(
-                "Put a saved CA in the place of the present one; a damaged file changes nothing",
-                None,
+                "Put a saved CA in the place of the present one; a file that is refused changes nothing. The answer"
+                " names the roots that are trusted now and were not before",
+                {"text/plain": {"schema": _text()}},
+                _parameter(
+                    "force", "take a file without a MAC, and trust in roots that are no longer listed here", _FLAG
+                ),
                 errors=(400, 413, 422, 500, 503, 504),
             ),
             "requestBody": {

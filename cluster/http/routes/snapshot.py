@@ -17,8 +17,8 @@ from cluster.http.blocking import query_headers, query_options
 from cluster.http.body import BROKEN
 from cluster.http.context import Api, Route
 from cluster.http.errors import BodyTooLarge, TooSlow, read_status
-from cluster.http.query import Query
-from cluster.http.render import SERVER, empty_response
+from cluster.http.query import Query, parse_bool, refuse_unknown, shown
+from cluster.http.render import SERVER, empty_response, text_response
 from cluster.http.transfers import Transfers
 
 #: Of the whole file, either way: at 300 KB/s the largest one gets there in time.
@@ -63,12 +63,24 @@ async def _send(request: web.Request, response: web.StreamResponse, path: Path) 
             raise
 
 
-async def restore(api: Api, request: web.Request, _query: Query) -> web.StreamResponse:
+async def restore(api: Api, request: web.Request, query: Query) -> web.StreamResponse:
+    is_forced = _is_forced(query)
     with api.transfers.restoring() as directory:
         path = directory / "uploaded.tgz"
         await _receive(request, path, api.transfers)
-        await api.service.backups.restore_snapshot(path)
-    return empty_response()
+        notes = await api.service.backups.restore_snapshot(path, is_forced=is_forced)
+    return text_response("".join(f"{note}\n" for note in notes)) if notes else empty_response()
+
+
+def _is_forced(query: Query) -> bool:
+    """Raises: BadRequest, also for what is misspelt: it must not be taken for less, or more, than it says."""
+    refuse_unknown(query, ("force",))
+    if "force" not in query:
+        return False
+    value = parse_bool(query["force"] or "true")
+    if value is None:
+        raise BadRequest(f"force is {shown(query['force'])}: allowed are true and false")
+    return value
 
 
 async def _receive(request: web.Request, path: Path, transfers: Transfers) -> None:

@@ -2,12 +2,17 @@
 
 import json
 import stat
+from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 import pytest
 
 from cluster.api.backups import Meta
 from cluster.backup import file as backup
+from cluster.seal.sealer import Sealer
+from cluster.seal.sources import FileKey, write_key_file
+from fsm.state import State
 from tests.kit import samples
 from tests.kit.fake_api import FakeApi
 from tests.parts.cli.conftest import Run
@@ -16,12 +21,14 @@ SNAPSHOT = "/v1/snapshot"
 META = Meta(
     backup.FORMAT, 7, 99, samples.NOW, "dc1", "ca-1", f"{samples.CLUSTER_ID}.consul", "aa:bb", 1, 0, "file", "0123abcd"
 )
+MAC_KEY: Final = b"m" * 32
+PREVIOUS: Final = Path(__file__).parents[1] / "backup" / "golden" / "previous.snapshot"
 
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     path = tmp_path_factory.mktemp("saved") / "a.tgz"
-    backup.write(path, META, samples.full_state(), lambda _after: [])
+    backup.write(path, META, samples.full_state(), MAC_KEY, lambda _after: [])
     return path.read_bytes()
 
 
@@ -129,6 +136,23 @@ def test_restore_without_an_answer_may_have_been_done(run: Run, api: FakeApi, sa
     assert "it may or may not have been done" in result.err
 
 
+def test_restore_with_force_says_so_and_shows_what_the_server_says(run: Run, api: FakeApi, saved: bytes) -> None:
+    Path("backup.tgz").write_bytes(saved)
+    api.answer("PUT", SNAPSHOT)
+    run("snapshot restore backup.tgz")
+    assert api.last.query == {}
+    api.answer("PUT", SNAPSHOT, "Root aa:bb (Old) is trusted again\nRoot cc:dd (New\x1b[2J) is trusted again\n")
+    result = run("snapshot restore -force backup.tgz")
+    assert api.last.query == {"force": "true"}
+    assert result.code == 0
+    first, *notes = result.out.splitlines()
+    assert (first, notes[0]) == ("Restored snapshot", "Root aa:bb (Old) is trusted again")
+    assert "\x1b" not in notes[1]
+    shown = json.loads(run("snapshot restore -force backup.tgz -format json").out)
+    assert shown["Success"] is True
+    assert shown["Notes"][0] == "Root aa:bb (Old) is trusted again"
+
+
 # -- inspect
 
 
@@ -147,11 +171,13 @@ def test_inspect(run: Run, saved: bytes) -> None:
         "Certificates on record  0",
         "Seal key needed         0123abcd (source file)",
         "Raft log index          99",
+        "Authenticated           not checked: give --seal-key",
         "Format                  1",
         f"Bytes                   {len(saved)}",
     ]
     shown = json.loads(run("snapshot inspect backup.tgz -format json").out)
     assert (shown["index"], shown["seal_key_id"], shown["size_bytes"]) == (7, "0123abcd", len(saved))
+    assert (shown["has_mac"], shown["is_authenticated"]) == (True, None)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"text"])
@@ -161,3 +187,41 @@ def test_inspect_of_what_is_no_snapshot(run: Run, content: bytes | None) -> None
     result = run("snapshot inspect backup.tgz")
     assert (result.code, result.out) == (1, "")
     assert result.err.startswith("Error inspecting snapshot: backup.tgz: ")
+
+
+@pytest.fixture
+def sealed() -> tuple[State, bytes]:
+    """A state whose data key `seal.key` wraps, and the key of its MACs."""
+    write_key_file(Path("seal.key"))
+    sealer = Sealer(FileKey(Path("seal.key")))
+    seal = sealer.new_data_key()
+    return replace(samples.full_state(), seal=seal), sealer.opened(seal).mac_key()
+
+
+def test_inspect_with_the_seal_key_says_whether_it_is_authentic(run: Run, sealed: tuple[State, bytes]) -> None:
+    state, mac_key = sealed
+    for key, code, verdict, text in (
+        (mac_key, 0, True, "yes, by a cluster with this seal key"),
+        (MAC_KEY, 1, False, "NO: it was changed after it was saved, or put together from several"),
+    ):
+        backup.write(Path("backup.tgz"), META, state, key, lambda _after: [])
+        result = run("snapshot inspect -seal-key seal.key backup.tgz")
+        assert (result.code, f"Authenticated           {text}" in result.out.splitlines()) == (code, True)
+        result = run("snapshot inspect -seal-key seal.key backup.tgz -format json")
+        assert (result.code, json.loads(result.out)["is_authenticated"]) == (code, verdict)
+
+
+def test_inspect_with_another_seal_key_says_that_it_is_another(run: Run, sealed: tuple[State, bytes]) -> None:
+    backup.write(Path("backup.tgz"), META, sealed[0], sealed[1], lambda _after: [])
+    write_key_file(Path("other.key"))
+    result = run("snapshot inspect -seal-key other.key backup.tgz")
+    assert (result.code, result.out) == (1, "")
+    assert "this node's seal key" in result.err
+
+
+def test_inspect_of_a_file_without_a_mac_says_so(run: Run) -> None:
+    Path("backup.tgz").write_bytes(PREVIOUS.read_bytes())
+    result = run("snapshot inspect backup.tgz")
+    assert result.code == 0
+    line = "Authenticated           NO: it has no MAC (saved by a release before MACs, or changed)"
+    assert line in result.out.splitlines()

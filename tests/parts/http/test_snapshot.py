@@ -135,6 +135,31 @@ async def test_restored_is_empty_200_and_nothing_is_left(node: Running) -> None:
     assert left_over(node) == []
 
 
+@pytest.mark.parametrize(
+    ("query", "is_forced"), [("", False), ("?force", True), ("?force=true", True), ("?force=0", False)]
+)
+async def test_restore_is_forced_only_when_that_is_said(node: Running, query: str, is_forced: bool) -> None:
+    reply = await node.ask("PUT", SNAPSHOT + query, data=node.service.snapshot)
+    assert (reply.status, reply.text) == (200, "")
+    [(_, was_forced)] = calls(node, "restore_snapshot")
+    assert was_forced is is_forced
+
+
+@pytest.mark.parametrize("query", ["force=yes", "forced", "Force=true"])
+async def test_force_that_is_misspelt_is_refused_before_anything_is_read(node: Running, query: str) -> None:
+    reply = await node.ask("PUT", f"{SNAPSHOT}?{query}", data=node.service.snapshot)
+    assert reply.status == 400
+    assert "force" in reply.text.lower()
+    assert calls(node, "restore_snapshot") == left_over(node) == []
+
+
+async def test_answer_names_trust_that_is_added(node: Running) -> None:
+    node.service.restore_notes = ("Root aa:bb (Old) is trusted again", "Root cc:dd (New) is trusted again")
+    reply = await put(node, node.service.snapshot)
+    assert (reply.status, reply.headers["Content-Type"]) == (200, "text/plain; charset=utf-8")
+    assert reply.text == "Root aa:bb (Old) is trusted again\nRoot cc:dd (New) is trusted again\n"
+
+
 async def test_body_without_a_length_is_taken_too(node: Running) -> None:
     async def parts() -> Any:
         for start in range(0, len(node.service.snapshot), 100_000):

@@ -235,12 +235,12 @@ async def test_snapshot_is_saved_and_restored_and_a_damaged_one_refused(service:
     path = tmp_path / "ca.snapshot"
     meta = await service.backups.save_snapshot(path, ReadLevel.LINEARIZABLE)
     assert meta.trust_domain == (await state_of(service)).trust_domain
-    await service.backups.restore_snapshot(path)
+    await service.backups.restore_snapshot(path, is_forced=False)
     damaged = bytearray(path.read_bytes())
     damaged[len(damaged) // 2] ^= 1
     path.write_bytes(damaged)
     with pytest.raises(Refused):
-        await service.backups.restore_snapshot(path)
+        await service.backups.restore_snapshot(path, is_forced=False)
 
 
 # -- facts

@@ -10,6 +10,7 @@ from tests.seeded_bugs.bugs import (
     consensus,
     csr,
     fsm,
+    hardening_archive,
     hardening_trust,
     http,
     ledger,
@@ -36,5 +37,6 @@ BUGS: Final[tuple[Bug, ...]] = (
     *backup.BUGS,
     *http.BUGS,
     *nodes.BUGS,
+    *hardening_archive.BUGS,
     *hardening_trust.BUGS,
 )

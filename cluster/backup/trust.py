@@ -1,0 +1,62 @@
+"""What restoring a snapshot would do to whom the mesh trusts, and whether an operator must say that it is meant.
+
+A snapshot whose MAC is right was saved by a cluster with this seal key, so its roots were trusted once. That is enough
+on new machines, which trust nothing yet that anybody uses. On the cluster itself it is not: a root which is no longer
+listed was taken away, perhaps because its key is in the wrong hands, and an old backup must not bring it back
+unnoticed.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from fsm.ca import CARoot
+from fsm.state import State
+
+_FORCE: Final = "; if you know where it comes from, restore it with ?force (quorumca snapshot restore -force)"
+
+
+@dataclass(frozen=True, slots=True)
+class TrustChange:
+    """Of a snapshot that is sound, against the state that it would replace."""
+
+    is_authentic: bool
+    is_same_trust_domain: bool
+    roots: tuple[CARoot, ...]  # of the snapshot, and not listed now
+
+    @property
+    def refusal(self) -> str | None:
+        """Why this needs an operator's word; None when it does not."""
+        if not self.is_authentic:
+            return (
+                "the snapshot is not authenticated: it has no MAC, because a release before MACs has saved it or"
+                f" because somebody has changed it. It {self._roots()}{_FORCE}"
+            )
+        if self.is_same_trust_domain and self.roots:
+            return f"the snapshot brings back trust that was taken away here: it {self._roots()}{_FORCE}"
+        return None
+
+    def notes(self) -> tuple[str, ...]:
+        """What is to be said when it was done."""
+        verb = "is trusted again" if self.is_same_trust_domain else "is trusted from now on"
+        warning = () if self.is_authentic else ("The snapshot is not authenticated: it has no MAC",)
+        return (*warning, *(f"Root {_shown(root)} {verb}" for root in self.roots))
+
+    def _roots(self) -> str:
+        if not self.roots:
+            return "adds no root to those that are listed"
+        return f"adds {', '.join(map(_shown, self.roots))} to the roots that are listed"
+
+
+def trust_change(now: State, saved: State, *, is_authentic: bool) -> TrustChange:
+    # By the certificate itself: two roots may be given the same id, and then one would hide behind the other.
+    listed = {root.root_pem for root in now.roots}
+    return TrustChange(
+        is_authentic=is_authentic,
+        is_same_trust_domain=bool(now.roots) and now.trust_domain == saved.trust_domain,
+        roots=tuple(root for root in saved.roots if root.root_pem not in listed),
+    )
+
+
+def _shown(root: CARoot) -> str:
+    """Names are whatever a snapshot says: on one line, and bounded."""
+    return f"{ascii(root.root_id)[1:-1]:.80} ({ascii(root.name)[1:-1]:.80})"

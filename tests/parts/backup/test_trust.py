@@ -1,0 +1,237 @@
+"""Who can put a root into a snapshot: nobody without the seal key; and which roots come back only when that is said."""
+
+import hashlib
+import io
+import itertools
+import tarfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import msgpack
+import pytest
+
+from cluster.backup import archive
+from cluster.backup import file as backup
+from cluster.base.errors import Refused
+from cluster.rpc.messages import DISTRUST_ROOT, DistrustRequest
+from fsm.codec import dump_state, load_state
+from tests.kit.backups import restore, sign, snapshots
+from tests.kit.fake_cluster import Node, put, update
+from tests.kit.log import EventLog
+from tests.kit.wait import until
+
+Two = tuple[Node, Node]
+#: As the release before wrote it (make_golden.py beside it), with the seal key of its cluster.
+GOLDEN: Final = Path(__file__).parent / "golden"
+
+
+def parts_of(path: Path) -> dict[str, bytes]:
+    with tarfile.open(path) as tar:
+        return {member.name: _content(tar, member) for member in tar}
+
+
+def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    file = tar.extractfile(member)
+    assert file is not None
+    return file.read()
+
+
+def packed(path: Path, parts: Mapping[str, bytes]) -> None:
+    archive.write(path, [(name, len(data), io.BytesIO(data)) for name, data in parts.items()], 1 << 30)
+
+
+def with_new_sums(parts: Mapping[str, bytes], *, mac: str | None = None) -> dict[str, bytes]:
+    """What anybody can do who has the file: checksums that fit, beside the MAC that was there, or another, or none."""
+    *_, old = parts["SHA256SUMS"].decode().splitlines()
+    sums = "".join(f"{hashlib.sha256(parts[name]).hexdigest()}  {name}\n" for name in ("meta.json", "state.bin"))
+    return {**parts, "SHA256SUMS": (sums + (f"{old}\n" if mac is None else mac)).encode()}
+
+
+def with_a_root(parts: Mapping[str, bytes]) -> dict[str, bytes]:
+    """One more root, as its key's owner would like it."""
+    unpacker = msgpack.Unpacker(io.BytesIO(parts["state.bin"]))
+    form, state, *rows = list(unpacker)
+    saved = load_state(state)
+    root = saved.roots[0]
+    foreign = replace(root, root_id="66:6f", name="Foreign", root_pem=root.root_pem + "\n", is_active=False)
+    changed = dump_state(replace(saved, roots=(*saved.roots, foreign)))
+    return {**parts, "state.bin": b"".join(map(msgpack.packb, (form, changed, *rows)))}
+
+
+async def assert_refused(node: Node, path: Path, match: str, *, is_forced: bool = False) -> str:
+    """And nothing has changed."""
+    before, log_index = node.cluster.state, node.cluster.log_index
+    count = node.cluster.machine.ledger_summary.count
+    with pytest.raises(Refused, match=match) as refused:
+        await restore(node, path, is_forced=is_forced)
+    assert (node.cluster.state, node.cluster.log_index) == (before, log_index)
+    assert node.cluster.machine.ledger_summary.count == count
+    return str(refused.value)
+
+
+# -- what the MAC protects
+
+
+@pytest.mark.parametrize("is_forced", [False, True])
+async def test_root_added_with_sums_made_anew_is_refused_even_by_force(two: Two, saved: Path, is_forced: bool) -> None:
+    packed(saved, with_new_sums(with_a_root(parts_of(saved))))
+    await assert_refused(two[1], saved, "MAC is wrong", is_forced=is_forced)
+
+
+@pytest.mark.parametrize("mac", ["0" * 64, "f" * 64])
+async def test_mac_of_another_key_is_refused(two: Two, saved: Path, mac: str) -> None:
+    line = f"# HMAC-SHA256 quorumca-snapshot-1 {mac}\n"
+    packed(saved, with_new_sums(with_a_root(parts_of(saved)), mac=line))
+    await assert_refused(two[1], saved, "MAC is wrong")
+
+
+async def test_file_whose_mac_was_taken_away_is_refused_and_says_what_it_would_add(two: Two, saved: Path) -> None:
+    packed(saved, with_new_sums(with_a_root(parts_of(saved)), mac=""))
+    text = await assert_refused(two[1], saved, "the snapshot is not authenticated: it has no MAC")
+    assert "66:6f (Foreign)" in text
+    assert "?force" in text
+
+
+async def test_any_byte_of_either_member_changed_is_refused(two: Two, saved: Path, tmp_path: Path) -> None:
+    """With sums that fit. What is changed may not even be readable any more: that is no way around it."""
+    _, target = two
+    parts = parts_of(saved)
+    for name in ("meta.json", "state.bin"):
+        step = max(1, len(parts[name]) // 40)
+        for offset in range(0, len(parts[name]), step):
+            changed = bytearray(parts[name])
+            changed[offset] ^= 0x01
+            packed(tmp_path / "changed", with_new_sums({**parts, name: bytes(changed)}))
+            await assert_refused(target, tmp_path / "changed", "snapshot", is_forced=True)
+
+
+@pytest.mark.parametrize("line", range(3))
+async def test_any_byte_of_the_sums_changed_is_refused(two: Two, saved: Path, tmp_path: Path, line: int) -> None:
+    parts = parts_of(saved)
+    lines = parts["SHA256SUMS"].splitlines(keepends=True)
+    for offset in range(0, len(lines[line]), 5):
+        changed = bytearray(lines[line])
+        changed[offset] ^= 0x01
+        sums = b"".join((*lines[:line], bytes(changed), *lines[line + 1 :]))
+        packed(tmp_path / "changed", {**parts, "SHA256SUMS": sums})
+        await assert_refused(two[1], tmp_path / "changed", "snapshot", is_forced=True)
+
+
+async def test_members_of_two_good_snapshots_cannot_be_put_together(two: Two, saved: Path, tmp_path: Path) -> None:
+    source, target = two
+    await sign(source, "later")
+    await snapshots(source).save(tmp_path / "later")
+    one, other = parts_of(saved), parts_of(tmp_path / "later")
+    for chosen in itertools.product((one, other), repeat=3):
+        if len({id(parts) for parts in chosen}) == 1:
+            continue
+        mixed = {name: parts[name] for name, parts in zip(one, chosen, strict=True)}
+        for anew in (dict(mixed), with_new_sums(mixed)):
+            packed(tmp_path / "mixed", anew)
+            await assert_refused(target, tmp_path / "mixed", "snapshot", is_forced=True)
+
+
+async def test_records_left_out_are_refused(two: Two, saved: Path, tmp_path: Path) -> None:
+    """With a description that fits: a certificate that was never on record cannot be revoked, or found."""
+    parts = parts_of(saved)
+    form, state, *_ = list(msgpack.Unpacker(io.BytesIO(parts["state.bin"])))
+    fewer = {
+        **parts,
+        "state.bin": msgpack.packb(form) + msgpack.packb(state),
+        "meta.json": parts["meta.json"].replace(b'"certificates": 1', b'"certificates": 0'),
+    }
+    packed(tmp_path / "fewer", with_new_sums(fewer))
+    assert backup.read(tmp_path / "fewer").meta.certificates == 0
+    await assert_refused(two[1], tmp_path / "fewer", "MAC is wrong", is_forced=True)
+
+
+def test_mac_does_not_keep_the_release_before_from_reading_the_sums(saved: Path) -> None:
+    """It takes lines of two words: a checksum and a name."""
+    lines = [line.split() for line in parts_of(saved)["SHA256SUMS"].decode().splitlines()]
+    assert [(len(line), line[-1]) for line in lines[:2]] == [(2, "meta.json"), (2, "state.bin")]
+    assert len(lines[2]) > 2
+    assert lines[2][0] == "#"
+
+
+# -- trust that is added, and trust that comes back
+
+
+async def test_on_new_machines_nothing_is_asked_and_the_roots_are_named(two: Two, saved: Path) -> None:
+    source, target = two
+    root = source.cluster.state.roots[0]
+    log = EventLog()
+    notes = await snapshots(target, log=log).restore(saved, is_forced=False)
+    assert notes == (f"Root {root.root_id} ({root.name}) is trusted from now on",)
+    [(event, fields)] = log.events
+    assert event == "snapshot.restored"
+    assert (fields["is_authentic"], fields["is_forced"]) == (True, False)
+    assert fields["added_roots"] == [root.root_id]
+
+
+async def test_where_its_roots_are_listed_a_snapshot_adds_nothing(two: Two, saved: Path) -> None:
+    source, _ = two
+    assert await restore(source, saved) == ()
+
+
+async def test_root_that_was_taken_away_comes_back_only_by_force(two: Two, saved: Path) -> None:
+    source, _ = two
+    old = source.cluster.state.roots[0]
+    await put(source, update({"LeafCertTTL": "72h", "PrivateKeyType": "ec", "PrivateKeyBits": 384}))
+    await until(lambda: len(source.cluster.state.roots) == 2 and source.cluster.state.rotation is None)
+    await source.operations.run(DISTRUST_ROOT, DistrustRequest(old.root_id))
+    assert old.root_id not in {root.root_id for root in source.cluster.state.roots}
+
+    text = await assert_refused(source, saved, "brings back trust that was taken away here")
+    assert f"{old.root_id} ({old.name})" in text
+    assert "?force" in text
+
+    log = EventLog()
+    notes = await snapshots(source, log=log).restore(saved, is_forced=True)
+    assert notes == (f"Root {old.root_id} ({old.name}) is trusted again",)
+    assert [root.root_id for root in source.cluster.state.roots] == [old.root_id]
+    [(_, fields)] = log.events
+    assert (fields["is_forced"], fields["added_roots"]) == (True, [old.root_id])
+
+
+async def test_another_certificate_under_a_listed_id_is_a_root_that_is_added(two: Two, saved: Path) -> None:
+    source, _ = two
+    read = backup.read(saved)
+    assert read.state.seal is not None
+    changed = replace(read.state.roots[0], root_pem=read.state.roots[0].root_pem.replace("\n", "\n\n", 1))
+    state = replace(read.state, roots=(changed,))
+    backup.write(saved, read.meta, state, source.sealer.opened(read.state.seal).mac_key(), lambda _: [])
+    await assert_refused(source, saved, "brings back trust")
+
+
+# -- snapshots of the release before
+
+
+async def test_snapshot_of_the_release_before_is_restored_by_force_and_saved_anew_with_a_mac(
+    heir: Node, tmp_path: Path
+) -> None:
+    previous = GOLDEN / "previous.snapshot"
+    text = await assert_refused(heir, previous, "the snapshot is not authenticated: it has no MAC")
+    wanted = backup.read(previous).state
+    assert wanted.roots[0].root_id in text
+    log = EventLog()
+    warning, *notes = await snapshots(heir, log=log).restore(previous, is_forced=True)
+    assert warning == "The snapshot is not authenticated: it has no MAC"
+    assert notes == [f"Root {root.root_id} ({root.name}) is trusted from now on" for root in wanted.roots]
+    assert [fields["is_authentic"] for _, fields in log.events] == [False]
+    assert [root.root_pem for root in heir.cluster.state.roots] == [root.root_pem for root in wanted.roots]
+    await until(lambda: heir.authority.is_ready and not heir.authority.is_behind(heir.cluster.state))
+    await sign(heir, "web")
+    await snapshots(heir).save(tmp_path / "anew")
+    assert backup.read(tmp_path / "anew").has_mac
+    assert await restore(heir, tmp_path / "anew") == ()
+
+
+async def test_root_added_to_a_snapshot_of_the_release_before_is_named_before_it_is_trusted(
+    heir: Node, tmp_path: Path
+) -> None:
+    """Nothing protects such a file: the operator is told what it would add, and decides."""
+    packed(tmp_path / "forged", with_new_sums(with_a_root(parts_of(GOLDEN / "previous.snapshot")), mac=""))
+    text = await assert_refused(heir, tmp_path / "forged", "not authenticated")
+    assert "66:6f (Foreign)" in text
