@@ -17,6 +17,7 @@ from typing import Final, NoReturn
 
 import uvloop
 
+from cluster.base import process
 from cluster.base.allocator import limit_arenas
 from cluster.base.config import NodeConfig
 from cluster.base.log import Log
@@ -39,8 +40,11 @@ _GC_THRESHOLDS: Final = (20_000, 20, 20)
 
 def run(config: NodeConfig) -> int:
     """One node, in the foreground, until SIGTERM or SIGINT; the exit code."""
+    refused = process.protect()
     configure_logging(config.log.level, config.log.format)
     log = EventLog(node=config.node_name)
+    for reason in refused:
+        log("node.unprotected", reason=reason)
     sys.setswitchinterval(_SWITCH_SECONDS)
     limit_arenas(2)
     try:

@@ -37,6 +37,7 @@ _LEVELS: Final[Mapping[str, str]] = {
     "leader.gives_way": "warning",
     "ledger.damaged": "error",
     "node.failed": "critical",
+    "node.unprotected": "warning",
     "provider.cleanup_failed": "warning",
     "raft.background_failed": "error",
     "raft.dial_refused": "warning",
@@ -56,6 +57,7 @@ _LEVELS: Final[Mapping[str, str]] = {
     "tls.reload_failed": "error",
     "worker.lost": "error",
     "worker.unconfigured": "error",
+    "worker.unprotected": "warning",
     "worker.unreplaced": "error",
 }
 
@@ -143,5 +145,6 @@ class Metrics:
         self.node_cert_not_after_seconds = gauge(
             "node_cert_not_after_seconds", "Expiry of the node's own TLS certificates, Unix seconds", "certificate"
         )
+        self.workers_lost = gauge("workers_lost", "Signing processes that died since the start")
         self.blocking_queries = gauge("blocking_queries", "Blocking queries that wait now")
         self.leaf_cache_entries = gauge("leaf_cache_entries", "Leaves held for local services")

@@ -102,16 +102,17 @@ class Authority:
     def lead(self) -> None:
         """This node leads from now on: it may adopt."""
         self._is_leading = True
+        self._pool.admit()
 
     async def drop(self) -> None:
-        """This node no longer leads: forget keys and what would be signed with."""
+        """This node no longer leads: the processes with the keys end, and what would be signed with is forgotten."""
         self._is_leading = False
         self._ended_terms += 1
+        self._pool.renew()  # whoever is just adopting fails, and lets go of the lock
         async with self._adopting:
             self._signing = None
             self._key_lost_in = None
             self._changed.fire()
-            await self._pool.forget_all()
 
     # -- the CA in force
 

@@ -70,6 +70,7 @@ async def start_node(
     replica = await Replica.start(_replica_settings(config), tls, log, fatal, leads_at_once=False)
     stack.push_async_callback(replica.stop)
     pool = await WorkerPool.start(_workers(config), log, config.tls.domain)
+    metrics.workers_lost.set_function(lambda: pool.lost)
     stack.push_async_callback(pool.stop)
     ledger = LedgerReads(str(config.data_dir / "ledger.db"), replica.flush_ledger)
     stack.callback(ledger.close)

@@ -1,37 +1,37 @@
 """The parent's side of the worker processes: a small pool, each with every provider in use configured in it.
 
 A worker that dies is replaced and configured again, as often as it takes; what was under way in it fails as
-unavailable, which is safe to repeat because nothing counts before it is recorded in the log.
+unavailable, which is safe to repeat because nothing counts before it is recorded in the log. Those of a node that led
+end with its leadership, and with them the keys; fresh ones, ready for the next election, take their places.
 """
 
 import asyncio
 import contextlib
 import json
-import socket
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import msgpack
-
 from cluster.base.background import describe
-from cluster.base.errors import ClusterError
+from cluster.base.errors import ClusterError, NotLeader
 from cluster.base.log import Log
+from cluster.base.signals import Signal
 from cluster.base.wire import unpack_error
-from cluster.signing.worker import FRAME_HEADER
+from cluster.signing.process import ENDED, NOT_LEADING, Worker
 from providers.api import CAChain, IssuedLeaf, RootIntent
 from providers.errors import ProviderError, ProviderUnavailable
 from providers.pki.serials import serial_bytes
 
+#: Before a worker is replaced that has died. One that died soon after its start has a cause that is still there,
+#: perhaps: then the pause doubles.
 _RESTART_PAUSE_SECONDS: Final = 0.1
+_LONGEST_RESTART_PAUSE_SECONDS: Final = 30.0
+_SOON_SECONDS: Final = 10.0
 #: How long until a replaced worker is given again what could not be configured in it, at first and at most.
 _FIRST_PAUSE_SECONDS: Final = 0.5
 _LONGEST_PAUSE_SECONDS: Final = 15.0
-_STOP_SECONDS: Final = 2.0
-#: Leaf signing is milliseconds; a provider's backend may be slow, and has time-outs of its own below this.
-_CALL_SECONDS: Final = 60.0
-_ENDED: Final = "the signing process ended"
+#: A process starts in a fraction of this, also on a busy machine.
+_START_SECONDS: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,97 +59,6 @@ class Configured:
     wants_renewal: bool = False  # of the certificate that signs leaves
 
 
-class _Worker:
-    """One process and the connection to it."""
-
-    def __init__(
-        self, process: asyncio.subprocess.Process, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        self.process = process
-        self._reader = reader
-        self._writer = writer
-        self.lacking: set[str] = set()  # what should be configured in it and is not
-        self._pending: dict[int, asyncio.Future[Any]] = {}
-        self._last_id = 0
-        self.reading = asyncio.get_running_loop().create_task(self._read())
-
-    @classmethod
-    async def start(cls) -> "_Worker":
-        ours, theirs = socket.socketpair()
-        with theirs:
-            # -P: nothing is imported from the directory the node happens to be started in.
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-P",
-                "-m",
-                "cluster.signing.worker",
-                stdin=theirs.fileno(),
-                stdout=asyncio.subprocess.DEVNULL,
-            )
-        reader, writer = await asyncio.open_connection(sock=ours, limit=1 << 24)
-        return cls(process, reader, writer)
-
-    @property
-    def load(self) -> int:
-        return len(self._pending)
-
-    @property
-    def is_gone(self) -> bool:
-        return self.reading.done()
-
-    async def call(self, operation: str, *arguments: Any) -> Any:
-        """Raises: ProviderError as the operation did; ProviderUnavailable when the process is gone or hangs."""
-        if self.is_gone:
-            raise ProviderUnavailable(_ENDED)
-        self._last_id += 1
-        identifier = self._last_id
-        body = msgpack.packb([identifier, operation, arguments])
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._pending[identifier] = future
-        self._writer.write(FRAME_HEADER.pack(len(body)) + body)
-        try:
-            async with asyncio.timeout(_CALL_SECONDS):
-                return await future
-        except TimeoutError:
-            self.process.kill()
-            raise ProviderUnavailable("the signing process does not answer") from None
-        finally:
-            self._pending.pop(identifier, None)
-
-    async def _read(self) -> None:
-        try:
-            while True:
-                (length,) = FRAME_HEADER.unpack(await self._reader.readexactly(FRAME_HEADER.size))
-                identifier, error, result = msgpack.unpackb(await self._reader.readexactly(length))
-                future = self._pending.get(identifier)
-                if future is None or future.done():
-                    continue
-                if error is None:
-                    future.set_result(result)
-                else:
-                    future.set_exception(unpack_error(error))
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass  # it has ended
-        except Exception:
-            # It writes what no worker does: nothing of it can be believed any more.
-            with contextlib.suppress(ProcessLookupError):
-                self.process.kill()
-        finally:
-            for future in self._pending.values():
-                if not future.done():
-                    future.set_exception(ProviderUnavailable(_ENDED))
-
-    async def stop(self) -> None:
-        self._writer.close()
-        try:
-            async with asyncio.timeout(_STOP_SECONDS):
-                await self.process.wait()
-        except TimeoutError:
-            self.process.kill()
-            await self.process.wait()
-        await self.reading
-
-
 class WorkerPool:
     """Made by `start`."""
 
@@ -157,16 +66,22 @@ class WorkerPool:
         """`domain` is that of the servers' names, which no leaf may have."""
         self._log = log
         self._domain = domain
-        self._workers: list[_Worker] = []
+        self._workers: list[Worker] = []
         self._setups: dict[str, ProviderSetup] = {}
         self._sent: set[str] = set()  # what any worker may have, whether all of them took it or not
         self._keepers: list[asyncio.Task[None]] = []
         self._configuring = asyncio.Lock()
+        self._joining: set[Worker] = set()  # started, and not placed yet
+        self._placed = Signal()  # a worker takes another's place
+        self._terms = 0  # that have ended
+        self._is_admitted = True
+        self._refusals: set[str] = set()
+        self.lost = 0  # workers that died, since the start
 
     @classmethod
     async def start(cls, size: int, log: Log, domain: str = "consul") -> "WorkerPool":
         pool = cls(log, domain)
-        pool._workers = list(await asyncio.gather(*(_Worker.start() for _ in range(size))))
+        pool._workers = list(await asyncio.gather(*(Worker.start(pool._note_refusals) for _ in range(size))))
         pool._keepers = [asyncio.create_task(pool._keep(position)) for position in range(size)]
         return pool
 
@@ -184,30 +99,51 @@ class WorkerPool:
     def size(self) -> int:
         return len(self._workers)
 
+    def _note_refusals(self, refused: Sequence[str]) -> None:
+        """What the system refuses to one worker it refuses to all: it is said once."""
+        for text in refused:
+            if text not in self._refusals:
+                self._refusals.add(text)
+                self._log("worker.unprotected", reason=text)
+
     async def _keep(self, position: int) -> None:
-        """Replace the worker at this position whenever it dies, however often it takes to start another one."""
+        """Replace the worker at this position whenever it has ended."""
         pause = _RESTART_PAUSE_SECONDS
         while True:
-            try:
-                await self._replace(position)
-                pause = _RESTART_PAUSE_SECONDS
-            except Exception as error:  # no process can be started just now, perhaps
-                self._log("worker.unreplaced", reason=describe(error), again_in_seconds=pause)
+            worker = self._workers[position]
+            status = await self._watch(worker)
+            if not worker.is_retired:
+                self.lost += 1
+                self._log("worker.lost", pid=worker.process.pid, status=status)
+                pause = _next_pause(pause, worker.age_seconds)
                 await asyncio.sleep(pause)
-                pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+            while not await self._replace(position, was_retired=worker.is_retired):
+                pause = _next_pause(pause, 0.0)
+                await asyncio.sleep(pause)
 
-    async def _replace(self, position: int) -> None:
-        worker = self._workers[position]
-        status = await self._watch(worker)
-        self._log("worker.lost", pid=worker.process.pid, status=status)
-        await asyncio.sleep(_RESTART_PAUSE_SECONDS)
+    async def _replace(self, position: int, *, was_retired: bool) -> bool:
+        """Whether there is another worker in its place now."""
         async with self._configuring:
-            fresh = await _Worker.start()
+            try:
+                fresh = await Worker.start(self._note_refusals)
+            except Exception as error:  # no process can be started just now, for want of memory or descriptors perhaps
+                self._log("worker.unreplaced", reason=describe(error))
+                return False
             fresh.lacking = set(self._setups)
-            await self._complete(fresh)
+            self._joining.add(fresh)
+            try:
+                await self._complete(fresh)
+            finally:
+                self._joining.discard(fresh)
             self._workers[position] = fresh
+            self._placed.fire()
+        if was_retired and not fresh.is_retired:
+            # As warm as the one before, which has led.
+            with contextlib.suppress(ProviderError, ClusterError):
+                await fresh.call("warm_up")
+        return True
 
-    async def _watch(self, worker: _Worker) -> int:
+    async def _watch(self, worker: Worker) -> int:
         """Until it ends; its status. What it lacks, because a backend was away perhaps, is tried again meanwhile."""
         ended = asyncio.ensure_future(worker.process.wait())
         pause = _FIRST_PAUSE_SECONDS
@@ -223,7 +159,7 @@ class WorkerPool:
         finally:
             ended.cancel()
 
-    async def _complete(self, worker: _Worker) -> None:
+    async def _complete(self, worker: Worker) -> None:
         """Configure in it what it lacks. Only while `_configuring` is held."""
         for key in sorted(worker.lacking):
             setup = self._setups.get(key)
@@ -239,15 +175,19 @@ class WorkerPool:
     # -- providers
 
     async def configure(self, key: str, setup: ProviderSetup) -> Configured:
-        """Have the provider in every worker, replacing the one that had this key. Raises: ProviderError."""
+        """Have the provider in every worker, replacing the one that had this key. Raises: ProviderError, NotLeader."""
+        await self._staffed()
         async with self._configuring:
+            term = self._require_admission()
             # One that has just died is replaced in a moment, by one with all that is in `_setups`.
             workers = [worker for worker in self._workers if not worker.is_gone]
             if not workers:
-                raise ProviderUnavailable(_ENDED)
+                raise ProviderUnavailable(ENDED)
             # Before anything is sent: whoever is cancelled, or fails in one worker, may have left it in the others.
             self._sent.add(key)
             answers = await asyncio.gather(*(worker.call("configure", key, *setup.arguments()) for worker in workers))
+            if self._require_admission() != term:
+                raise NotLeader(NOT_LEADING)  # and led again since: what was configured has ended
             self._setups[key] = setup
             for worker in workers:
                 worker.lacking.discard(key)
@@ -260,9 +200,41 @@ class WorkerPool:
             await asyncio.gather(*(worker.call("forget", key) for worker in self._workers), return_exceptions=True)
             self._sent.discard(key)
 
-    async def forget_all(self) -> None:
-        for key in {*self._setups, *self._sent}:
-            await self.forget(key)
+    # -- leadership
+
+    def admit(self) -> None:
+        """This node leads: providers may be configured from now on."""
+        self._is_admitted = True
+
+    def renew(self) -> None:
+        """This node leads no more: every process that may hold a key ends, and what is under way in it is for the next
+        leader. Until `admit` nothing is configured.
+        """
+        self._is_admitted = False
+        if not self._setups and not self._sent:
+            return
+        self._terms += 1
+        self._setups.clear()
+        self._sent.clear()
+        for worker in (*self._workers, *self._joining):
+            worker.retire()
+
+    def _require_admission(self) -> int:
+        """What changes when leadership ends."""
+        if not self._is_admitted:
+            raise NotLeader(NOT_LEADING)
+        return self._terms
+
+    async def _staffed(self) -> None:
+        """A moment after `renew` the fresh processes are on their way."""
+
+        def is_renewing() -> bool:
+            return all(worker.is_retired for worker in self._workers)
+
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_START_SECONDS):
+                while is_renewing():
+                    await self._placed.wait()
 
     async def prepare_root(self, key: str, intent: RootIntent) -> bytes:
         serial = serial_bytes(intent.serial)
@@ -313,14 +285,14 @@ class WorkerPool:
 
     # -- work that any worker can do
 
-    def _has(self, worker: _Worker, key: str) -> bool:
+    def _has(self, worker: Worker, key: str) -> bool:
         return not worker.is_gone and key not in worker.lacking
 
-    def _first(self, key: str) -> _Worker:
+    def _first(self, key: str) -> Worker:
         """Always the same one for a key, as long as it lives: some calls build on the one before."""
         return next((worker for worker in self._workers if self._has(worker, key)), self._workers[0])
 
-    def _idlest(self, key: str = "") -> _Worker:
+    def _idlest(self, key: str = "") -> Worker:
         return min(self._workers, key=lambda worker: (not self._has(worker, key), worker.load))
 
     async def sign_leaves(
@@ -333,14 +305,23 @@ class WorkerPool:
 
     async def check_csr(self, trust_domain: str, datacenter: str, csr_pem: str) -> tuple[str, str, str]:
         """Kind, name and SPIFFE ID. Raises: CSRRejected."""
+        await self._staffed()
         policy = (trust_domain, datacenter, self._domain)
         kind, name, spiffe_id = await self._idlest().call("check_csr", policy, csr_pem)
         return kind, name, spiffe_id
 
     async def make_csr(self, spiffe_id: str, dns_names: Sequence[str], addresses: Sequence[str]) -> tuple[str, str]:
         """A CSR and its new private key, PEM."""
+        await self._staffed()
         csr_pem, key_pem = await self._idlest().call("make_csr", spiffe_id, dns_names, addresses)
         return csr_pem, key_pem
+
+
+def _next_pause(pause: float, age_seconds: float) -> float:
+    """After a worker that got so old."""
+    if age_seconds >= _SOON_SECONDS:
+        return _RESTART_PAUSE_SECONDS
+    return min(2 * pause, _LONGEST_RESTART_PAUSE_SECONDS)
 
 
 def _unpack_chain(chain: Sequence[Any] | None) -> CAChain | None:

@@ -5,24 +5,24 @@ Started by `WorkerPool` (pool.py) with one socket, its standard input. Reads req
 provider in order), and ends when the socket closes, which the death of its parent does too. It writes nothing else.
 
 Frame: length u32 little endian, then msgpack: `[id, operation, arguments]`, answered by `[id, error or nil, result]`
-with an error of `[type, text, retry_after_seconds]`.
+with an error of `[type, text, retry_after_seconds]`. The first frame is an answer that nobody asked for, with the id
+HELLO: a list of what the system refused to this process.
 """
 
-import ctypes
 import json
 import os
 import queue
-import resource
 import signal
 import socket
 import struct
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, BinaryIO, Final
 
 import msgpack
 
+from cluster.base import process
 from cluster.base.allocator import limit_arenas
 from cluster.base.wire import pack_error
 from providers.api import (
@@ -36,10 +36,10 @@ from providers.errors import NotInitialized, ProviderError
 from providers.pki.serials import serial_bytes
 
 FRAME_HEADER: Final = struct.Struct("<I")
-_PR_SET_PDEATHSIG: Final = 1
+HELLO: Final = 0
 _NICENESS: Final = 5
 _SIGN: Final = "sign_leaves"
-_WITHOUT_PROVIDER: Final = frozenset({"check_csr", "make_csr"})
+_WITHOUT_PROVIDER: Final = frozenset({"check_csr", "make_csr", "warm_up"})
 
 
 class Host:
@@ -60,6 +60,7 @@ class Host:
             "cleanup": self.cleanup,
             "check_csr": self.check_csr,
             "make_csr": self.make_csr,
+            "warm_up": self.warm_up,
             "forget": self.forget,
         }
 
@@ -132,6 +133,11 @@ class Host:
 
         csr_pem, key_pem = new_leaf_csr(spiffe_id, dns_names, addresses)
         return [csr_pem, key_pem]
+
+    def warm_up(self) -> None:
+        """Import now what the first provider would wait for."""
+        import providers.pki.leaf
+        import providers.registry  # noqa: F401 - for what it leaves behind
 
     def forget(self, key: str) -> None:
         provider = self._providers.pop(key, None)
@@ -239,31 +245,35 @@ class _Server:
             answer = [identifier, None, self._host.operations[operation](*arguments)]
         except Exception as error:
             answer = [identifier, pack_error(error, "in a worker"), None]
+        self.send(answer)
+
+    def send(self, answer: list[Any]) -> None:
         body = msgpack.packb(answer)
         with self._writing:
             self._outgoing.write(FRAME_HEADER.pack(len(body)) + body)
             self._outgoing.flush()
 
 
-def serve(connection: socket.socket) -> None:
+def serve(connection: socket.socket, refused: Sequence[str] = ()) -> None:
     """Until the other side closes."""
     with connection.makefile("rb") as incoming, connection.makefile("wb") as outgoing:
-        _Server(Host(), incoming, outgoing).serve()
+        server = _Server(Host(), incoming, outgoing)
+        server.send([HELLO, None, list(refused)])
+        server.serve()
 
 
 def main() -> int:
-    # Keys live here: no core dumps, no debugger of the same user, and never longer than the parent.
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    # Keys live here, and never longer than the parent.
+    refused = [*process.protect(), *process.end_with_parent(signal.SIGKILL)]
     # Ctrl-C at a terminal goes to the whole group, a service manager's SIGTERM to all of the service's processes; the
     # parent decides when work ends.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     limit_arenas(1)
-    # Where there is less CPU than work, heartbeats come before signatures.
-    os.nice(_NICENESS)
+    # Heartbeats come before signatures.
+    refused += process.be_nicer(_NICENESS)
     connection = socket.socket(fileno=os.dup(0))
-    serve(connection)
+    serve(connection, refused)
     return 0
 
 

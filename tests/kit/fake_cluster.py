@@ -232,6 +232,8 @@ class InProcessWorker:
 
     load = 0
     is_gone = False
+    is_retired = False
+    generation = 0
 
     def __init__(self) -> None:
         self.lacking: set[str] = set()
@@ -250,10 +252,13 @@ class InProcessWorker:
             await self.gate.wait()
         if (failure := self.failures.get(operation)) is not None:
             raise failure
+        generation = self.generation
         try:
             result = self.host.operations[operation](*msgpack.unpackb(msgpack.packb(arguments)))
         except Exception as error:
             raise unpack_error(pack_error(error, "in a worker")) from None
+        if generation != self.generation:
+            raise NotLeader("this node does not lead any more")
         if operation == "configure":
             self.keys.add(arguments[0])
         elif operation == "forget":
@@ -261,6 +266,13 @@ class InProcessWorker:
         if (failure := self.failures_behind.get(operation)) is not None:
             raise failure
         return msgpack.unpackb(msgpack.packb(result))
+
+    def retire(self) -> None:
+        """Another one is in its place at once, which knows nothing."""
+        for key in list(self.host._providers):
+            self.host.forget(key)
+        self.keys.clear()
+        self.generation += 1
 
 
 def in_process_pool(log: EventLog) -> tuple[WorkerPool, InProcessWorker]:

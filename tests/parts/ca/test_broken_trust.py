@@ -174,7 +174,8 @@ async def mesh(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> AsyncIt
     async with running(node):
         await bootstrapped(node)
         yield Mesh(node, vault)
-        await node.pool.forget_all()
+        node.pool.renew()
+        node.pool.admit()
 
 
 async def settled(mesh: Mesh) -> None:

@@ -55,7 +55,8 @@ async def node(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> AsyncIt
     async with running(node):
         await bootstrapped(node)
         yield node
-        await node.pool.forget_all()
+        node.pool.renew()
+        node.pool.admit()
 
 
 def vault_at(number: int) -> dict[str, object]:

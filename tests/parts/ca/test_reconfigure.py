@@ -380,6 +380,7 @@ async def test_node_that_has_lost_leadership_behind_its_commit_takes_nothing_int
         return Fate.COMMITTED
 
     node.cluster.elect("a")
+    node.pool.admit()
     node.sealer.unlock(cluster.state.seal)  # type: ignore[arg-type]
     await node.authority.configure(node.parts.opener.stored(cluster.state))
     cluster.on_propose = decide

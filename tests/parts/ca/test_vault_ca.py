@@ -72,7 +72,7 @@ async def nodes(cluster: FakeCluster, vault: FakeVault, clock: FakeClock) -> Asy
         await bootstrapped(nodes[0])
         yield nodes
         for node in nodes:
-            await node.pool.forget_all()
+            node.pool.renew()
 
 
 @pytest.fixture
@@ -359,7 +359,7 @@ async def test_migration_to_vault_and_back_leads_back_to_every_root(
         assert len(links) == 3  # by the mounted CA, that by its anchor, and the anchor by the first root
         assert [link.issuer_key_id for link in links[:-1]] == [link.key_id for link in links[1:]]
         assert [type(command) for command in cluster.committed].count(FinishRotation) == 2
-        await node.pool.forget_all()
+        node.pool.renew()
 
 
 @pytest.mark.parametrize("is_below", [False, True])
@@ -382,7 +382,7 @@ async def test_staged_migration_publishes_the_root_with_what_leads_from_it_to_le
         assert active(cluster).root_id == published.root_id
         await until(lambda: node.authority.is_ready and not node.authority.is_behind(cluster.state))
         assert_trusted(node, await sign(node))
-        await node.pool.forget_all()
+        node.pool.renew()
 
 
 async def test_intermediate_of_the_new_provider_counts_before_anything_begins(
@@ -402,7 +402,7 @@ async def test_intermediate_of_the_new_provider_counts_before_anything_begins(
         await node.reconfigurer.wait_for_rotation(await put(node, update({"PrivateKeyBits": 256})))
         await until(lambda: node.authority.is_ready and not node.authority.is_behind(cluster.state))
         assert_trusted(node, await sign(node))
-        await node.pool.forget_all()
+        node.pool.renew()
 
 
 async def test_root_that_the_mount_has_already_is_refused_before_anything_begins(node: Node) -> None:
@@ -449,7 +449,7 @@ async def test_leader_that_was_deposed_in_a_step_removes_nothing_that_the_next_o
     await until(lambda: "cross_sign" in old.worker.calls)
     old.cluster.elect(new.name)
     await new.reconfigurer.wait_for_rotation(rotation_id)
-    await old.pool.forget_all()
+    old.pool.renew()
     old.worker.gate.set()
     await until(lambda: "leader.lost" in old.log.names())
     assert "cleanup" not in old.worker.calls

@@ -145,7 +145,7 @@ async def test_provider_that_was_forgotten_is_not_initialized(cluster: FakeClust
     node = Node(cluster, "a")
     async with running(node):
         await bootstrapped(node)
-        await node.pool.forget_all()
+        node.pool.renew()
         with pytest.raises(NotInitialized):
             await node.pool.sign_leaves("gone", cluster.state.trust_domain, "dc1", 0, [])
 

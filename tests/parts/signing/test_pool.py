@@ -3,14 +3,17 @@
 import asyncio
 import json
 import os
+import shutil
 import signal
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from cluster.signing import pool as pool_module
-from cluster.signing.pool import ProviderSetup, WorkerPool
+from cluster.base.errors import NotLeader
+from cluster.signing.pool import ProviderSetup, WorkerPool, _next_pause
+from cluster.signing.process import Notes, Worker
 from providers.api import IssuedLeaf, RootIntent
 from providers.errors import ConfigInvalid, CSRRejected, NotInitialized, NotSupported, ProviderUnavailable
 from providers.pki.serials import serial_bytes
@@ -204,10 +207,126 @@ async def test_work_in_a_worker_that_dies_fails_as_unavailable(pool: WorkerPool)
 
 async def test_forgotten_provider_is_forgotten_everywhere(pool: WorkerPool) -> None:
     await with_root(pool)
-    await pool.forget_all()
+    await pool.forget("k")
     for number in range(4):
         with pytest.raises(NotInitialized):
             await sign(pool, number)
+
+
+# -- the end of leadership
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+async def test_processes_end_with_the_leadership_and_fresh_ones_are_ready_for_the_next(
+    pool: WorkerPool, log: EventLog
+) -> None:
+    await with_root(pool)
+    old = pool.pids
+    pool.renew()
+    with pytest.raises(NotLeader):
+        await sign(pool, 1)
+    await until(lambda: not any(map(is_alive, old)), "the processes with the keys have ended")
+    # What any node does for its local services goes on meanwhile.
+    assert (await pool.check_csr(DOMAIN, "dc1", service_csr(DOMAIN)))[1] == "web"
+    await until(lambda: not set(old) & set(pool.pids))
+    with pytest.raises(NotLeader):
+        await pool.configure("k", setup())
+    pool.admit()
+    await with_root(pool)
+    for number in range(4):
+        await sign(pool, number)
+    assert "worker.lost" not in log.names()
+    assert pool.lost == 0
+
+
+async def test_leadership_that_held_no_key_ends_no_process(pool: WorkerPool) -> None:
+    old = pool.pids
+    pool.renew()
+    pool.admit()
+    await with_root(pool)
+    assert pool.pids == old
+
+
+async def test_call_under_way_at_the_end_of_leadership_is_for_the_next_leader(pool: WorkerPool) -> None:
+    """One that takes a moment is waited for; one that hangs is not."""
+    await with_root(pool)
+    for pid in pool.pids:
+        os.kill(pid, signal.SIGSTOP)
+    request = asyncio.ensure_future(sign(pool, 1))
+    await until(lambda: any(worker.load for worker in pool._workers))
+    old = pool.pids
+    pool.renew()
+    with pytest.raises(NotLeader):
+        await request
+    await until(lambda: not any(map(is_alive, old)))
+
+
+async def test_configuration_that_ends_with_the_leadership_is_in_no_process(
+    pool: WorkerPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was on its way, and waits in the next processes for nobody."""
+    await with_root(pool)
+    for pid in pool.pids:
+        os.kill(pid, signal.SIGSTOP)
+    configuring = asyncio.ensure_future(pool.configure("other", setup()))
+    await until(lambda: all(worker.load for worker in pool._workers))
+    old = pool.pids
+    pool.renew()
+    for pid in old:
+        os.kill(pid, signal.SIGCONT)  # it succeeds, in processes that are about to end
+    with pytest.raises(NotLeader):
+        await configuring
+    await until(lambda: not set(old) & set(pool.pids))
+    pool.admit()
+    for key in ("k", "other"):
+        for worker in pool._workers:
+            with pytest.raises(NotInitialized):
+                await worker.call("warnings", key)
+
+
+# -- the sandbox
+
+
+async def test_worker_that_dies_at_once_is_started_again_with_growing_pauses(
+    log: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when something that a process needs is refused to it: it would be started ten times in a second, for ever."""
+    monkeypatch.setattr("cluster.signing.process.sys", SimpleNamespace(executable=shutil.which("false")))
+    pauses: list[float] = []
+
+    def note(pause: float, age_seconds: float) -> float:
+        pauses.append(_next_pause(pause, age_seconds))
+        return pauses[-1]
+
+    monkeypatch.setattr("cluster.signing.pool._RESTART_PAUSE_SECONDS", 0.005)
+    monkeypatch.setattr("cluster.signing.pool._next_pause", note)
+    pool = await WorkerPool.start(1, log)
+    await until(lambda: pool.lost >= 5)
+    await pool.stop()
+    assert pauses[:4] == [0.01, 0.02, 0.04, 0.08]
+
+
+def test_pause_is_bounded_and_over_once_a_worker_has_lived() -> None:
+    pause = 0.1
+    for _ in range(20):
+        pause = _next_pause(pause, 0.0)
+    assert pause == 30.0
+    assert _next_pause(pause, 11.0) == 0.1
+
+
+async def test_what_the_system_refuses_is_said_once(log: EventLog) -> None:
+    pool = await WorkerPool.start(1, log)
+    for worker in pool._workers * 3:
+        worker._refused(["the priority cannot be lowered: no"])
+    await pool.stop()
+    assert log.events.count(("worker.unprotected", {"reason": "the priority cannot be lowered: no"})) == 1
 
 
 async def test_workers_end_with_the_pool() -> None:
@@ -229,14 +348,14 @@ async def test_worker_that_cannot_be_replaced_now_is_replaced_later(monkeypatch:
     log = EventLog()
     pool = await WorkerPool.start(1, log)
     try:
-        real, left = pool_module._Worker.start, [OSError(24, "too many files"), RuntimeError("no thread")]
+        real, left = Worker.start, [OSError(24, "too many files"), RuntimeError("no thread")]
 
-        async def start() -> Any:
+        async def start(refused: Notes) -> Any:
             if left:
                 raise left.pop()
-            return await real()
+            return await real(refused)
 
-        monkeypatch.setattr(pool_module._Worker, "start", start)
+        monkeypatch.setattr(Worker, "start", start)
         [old] = pool.pids
         os.kill(old, signal.SIGKILL)
         await until(lambda: pool.pids != [old])

@@ -11,6 +11,7 @@ from tests.seeded_bugs.bugs import (
     csr,
     fsm,
     hardening_archive,
+    hardening_keys,
     hardening_trust,
     http,
     ledger,
@@ -39,4 +40,5 @@ BUGS: Final[tuple[Bug, ...]] = (
     *nodes.BUGS,
     *hardening_archive.BUGS,
     *hardening_trust.BUGS,
+    *hardening_keys.BUGS,
 )

@@ -22,7 +22,7 @@ WITH_PROVIDER: dict[str, tuple[Any, ...]] = {
     "cross_sign": ("", b"\1", pki.NOW, pki.NOW),
     "cleanup": (),
 }
-WITHOUT_PROVIDER = {"configure", "forget", "check_csr", "make_csr"}
+WITHOUT_PROVIDER = {"configure", "forget", "check_csr", "make_csr", "warm_up"}
 
 
 def test_every_operation_is_in_one_of_the_tables() -> None:

@@ -1,0 +1,86 @@
+"""What a process does to be left alone: tried on real processes, which tell what has come of it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SECRET = "correct horse battery staple"
+VARIABLE = "QUORUMCA_SEAL_PASSPHRASE"
+
+
+def told_by(code: str, **environment: str) -> Any:
+    """What a new process prints as JSON."""
+    program = f"import json, os, sys\nfrom cluster.base import process\n{code}"
+    environment = {**os.environ, **environment, "PYTHONPATH": str(Path(__file__).parents[3])}
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", program], env=environment, check=True, capture_output=True, text=True, timeout=60
+    )
+    return json.loads(done.stdout)
+
+
+def test_files_are_private_and_nothing_of_the_memory_is_left_to_others(tmp_path: Path) -> None:
+    code = f"""
+import ctypes, resource
+os.umask(0)
+refused = process.protect()
+open({str(tmp_path / "file")!r}, "w").close()
+os.mkdir({str(tmp_path / "directory")!r})
+print(json.dumps([refused, ctypes.CDLL(None).prctl(3, 0, 0, 0, 0), resource.getrlimit(resource.RLIMIT_CORE)]))
+"""
+    assert told_by(code) == [[], 0, [0, 0]]
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "directory").stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become the user that looks")
+def test_another_process_of_the_same_user_cannot_read_its_memory() -> None:
+    code = """
+import ctypes, subprocess
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)  # as a program that was started by that user
+def look():
+    def reading(name):
+        return subprocess.run(["cat", f"/proc/{os.getpid()}/{name}"], capture_output=True).returncode == 0
+    return [reading("environ"), reading("auxv"), reading("maps")]
+before = look()
+process.protect()
+print(json.dumps([before, look()]))
+"""
+    assert told_by(code) == [[True, True, True], [False, False, False]]
+
+
+def test_variable_that_is_taken_is_nowhere_any_more() -> None:
+    """Neither for a process that is started afterwards nor where others read what this one was started with."""
+    code = f"""
+import subprocess
+value = process.take_from_environment({VARIABLE!r})
+child = subprocess.run([sys.executable, "-c", "import os; print(sorted(os.environ))"], capture_output=True, text=True)
+shown = open(f"/proc/{{os.getpid()}}/environ", "rb").read()
+other = os.environ["KEPT"]
+print(json.dumps([value, {VARIABLE!r} in child.stdout, "horse" in shown.decode(), b"KEPT=kept" in shown, other]))
+"""
+    assert told_by(code, **{VARIABLE: SECRET, "KEPT": "kept"}) == [SECRET, False, False, True, "kept"]
+
+
+def test_variable_that_is_not_there_is_none() -> None:
+    assert told_by("print(json.dumps(process.take_from_environment('NO_SUCH_THING')))") is None
+
+
+def test_what_the_system_refuses_is_told_and_costs_nothing_else() -> None:
+    code = """
+def refuse(*_):
+    raise PermissionError(1, "Operation not permitted")
+os.nice = process._prctl = process.resource.setrlimit = refuse
+print(json.dumps([process.protect(), process.be_nicer(5), process.end_with_parent(9)]))
+"""
+    refused = "[Errno 1] Operation not permitted"
+    assert told_by(code) == [
+        [f"core dumps cannot be switched off: {refused}", f"debuggers of the same user cannot be refused: {refused}"],
+        [f"the priority cannot be lowered: {refused}"],
+        [f"the parent's death would not be noticed: {refused}"],
+    ]
