@@ -118,6 +118,10 @@ class SealSection(_Section, frozen=True):
     key_file: Path | None = None
     #: source = "passphrase": read from this file, else from QUORUMCA_SEAL_PASSPHRASE
     passphrase_file: Path | None = None
+    #: The key that `quorumca seal rotate` changes to; default: seal.next.key in the data directory
+    next_key_file: Path | None = None
+    #: The same as a passphrase; default: seal.next.passphrase in the data directory
+    next_passphrase_file: Path | None = None
 
 
 class ConnectSection(_Section, frozen=True):

@@ -18,7 +18,9 @@ def run(args: argparse.Namespace) -> int:
     from cluster.base.config import load_config
     from cluster.base.errors import ConfigError
     from cluster.cli.dev.cluster_file import note_pid
+    from cluster.cli.files import keep_private
 
+    keep_private()
     try:
         config = load_config(args.config)
     except ConfigError as error:

@@ -15,7 +15,13 @@ from cluster.client.errors import CommandError
 
 PRIVATE: Final = 0o600
 #: What the umask leaves of it.
-PUBLIC: Final = 0o666
+PUBLIC: Final = 0o644
+_UMASK: Final = 0o077
+
+
+def keep_private() -> None:
+    """Nothing that this process writes from now on is for anybody but its user, whatever the caller's umask is."""
+    os.umask(_UMASK)
 
 
 def read_text(name: str, limit_bytes: int) -> str:

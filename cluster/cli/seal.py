@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Final
 
 from cluster.cli.arguments import Subcommands
+from cluster.cli.files import keep_private
 from cluster.client.errors import CommandError, Exit
 
 _NEXT: Final = """\
@@ -26,6 +27,7 @@ def run_init(args: argparse.Namespace) -> int:
     from cluster.seal.sources import write_key_file
 
     path: Path = args.key_file
+    keep_private()
     try:
         write_key_file(path)
     except FileExistsError:

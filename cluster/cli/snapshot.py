@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from cluster.base.clock import rfc3339
 from cluster.cli.api_flags import add_api_flags, api_from
 from cluster.cli.arguments import Subcommands
-from cluster.cli.files import new_file_at_end
+from cluster.cli.files import keep_private, new_file_at_end
 from cluster.cli.output import print_json, print_success, print_table
 from cluster.client.errors import CommandError, Exit, failing_as
 from cluster.client.texts import printable
@@ -64,6 +64,7 @@ def add_parser(subcommands: Subcommands) -> None:
 def run_save(args: argparse.Namespace) -> int:
     from cluster.backup.file import MAX_FILE_BYTES
 
+    keep_private()
     api = api_from(args)
     with failing_as("Error saving snapshot"), new_file_at_end(args.file) as file:
         api.download(_SNAPSHOT, file, MAX_FILE_BYTES)

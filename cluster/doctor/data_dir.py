@@ -4,19 +4,20 @@ import fcntl
 import os
 import shutil
 import sqlite3
-import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from cluster.base.config import NodeConfig
+from cluster.base.names import is_loopback
 from cluster.doctor.findings import Finding, critical, note, warning
 from cluster.raft.inspection import check_journal, read_snapshot
 from cluster.raft.journal import JournalDamaged
 from cluster.raft.snapshot import SnapshotDamaged
 from cluster.seal.node_file import NodeFile
 from cluster.seal.sealer import Sealer
+from cluster.seal.secret_files import exposure
 from cluster.seal.sources import SealError, key_source
 from fsm.codec import CodecError, load_state
 from fsm.ledger import LedgerReader
@@ -158,12 +159,25 @@ def _check_exposed(config: NodeConfig) -> Iterator[Finding]:
     else:
         path = config.seal.passphrase_file
     try:
-        mode = stat.S_IMODE(path.stat().st_mode) if path is not None else 0
+        problem = exposure(path, path.stat()) if path is not None else ""
     except OSError:
         return
-    if mode & 0o077:
-        why = "Who has it and a copy of a data directory, or of a snapshot, has the CA."
-        yield warning("key-exposed", path, f"can be read by others (mode {mode:04o})", why, f"chmod 600 {path}")
+    if problem:
+        why = "Who has it and a copy of a data directory, or of a snapshot, has the CA: the node does not start."
+        yield critical("key-exposed", path, problem, why, f"chmod 600 {path}")
+    elif path is not None and _is_within(path, config.data_dir) and not is_loopback(config.raft_address):
+        # Where all servers are on one machine nothing is gained by another place.
+        yield warning(
+            "key-beside-data",
+            path,
+            "the seal key is kept beside what it opens",
+            "A copy of the data directory, a backup of the disk, has the CA.",
+            "keep it elsewhere and name the place in seal.key_file, as deploy/quorumca.service does (LoadCredential)",
+        )
+
+
+def _is_within(path: Path, directory: Path) -> bool:
+    return Path(os.path.realpath(directory)) in Path(os.path.realpath(path)).parents
 
 
 # -- Raft's files and the ledger

@@ -16,6 +16,7 @@ from cluster.base.background import keep_running
 from cluster.base.clock import Clock, SystemClock
 from cluster.base.config import NodeConfig
 from cluster.base.log import Log
+from cluster.base.process import take_from_environment
 from cluster.base.signals import wait_any
 from cluster.base.telemetry import Metrics
 from cluster.ca.authority import Authority
@@ -36,7 +37,7 @@ from cluster.rpc.peers import Peers
 from cluster.rpc.server import RpcServer
 from cluster.seal.node_file import NodeFile
 from cluster.seal.sealer import Sealer
-from cluster.seal.sources import SealError, key_source
+from cluster.seal.sources import PASSPHRASE_VARIABLE, SealError, key_source
 from cluster.signing.pool import WorkerPool
 from cluster.tls.contexts import NodeTls, TlsFiles
 from fsm.ca import SealKey
@@ -176,6 +177,8 @@ def _checked_sealer(config: NodeConfig, node_file: NodeFile) -> Sealer:
             f" {config.datacenter}"
         )
     sealer = Sealer(key_source(config))
+    # It has been read: no process that is started from here on needs it, nor whoever may look at this one.
+    take_from_environment(PASSPHRASE_VARIABLE)
     sealer.check_node(facts.get("seal") if facts is not None else None)
     return sealer
 

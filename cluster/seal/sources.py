@@ -11,17 +11,26 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from cluster.base.config import NodeConfig
+from cluster.seal.secret_files import SecretFileError, read_secret
 
 KEY_BYTES: Final = 32
 _MIN_PASSPHRASE_LENGTH: Final = 12
-_PASSPHRASE_VARIABLE: Final = "QUORUMCA_SEAL_PASSPHRASE"  # noqa: S105 - a name, no secret
+PASSPHRASE_VARIABLE: Final = "QUORUMCA_SEAL_PASSPHRASE"  # noqa: S105 - a name, no secret
 #: OWASP's recommendation for scrypt at 32 MiB; derived once per start.
 _SCRYPT: Final = {"n": 1 << 15, "r": 8, "p": 3, "maxmem": 64 << 20}
 _FILE_HEADER: Final = "quorumca-seal-key-1"
+#: In the data directory, unless the configuration says otherwise.
+KEY: Final = "seal.key"
+NEXT_KEY: Final = "seal.next.key"
+NEXT_PASSPHRASE: Final = "seal.next.passphrase"  # noqa: S105 - a name, no secret
 
 
 class SealError(Exception):
     """The key-encryption key is missing or wrong. The text says which, and what to do."""
+
+
+class KeyMissing(SealError):
+    """There is no key where it should be."""
 
 
 class KeySource(Protocol):
@@ -48,12 +57,14 @@ class FileKey:
 
     def key(self, salt: bytes) -> bytes:
         try:
-            text = self._path.read_text(encoding="ascii")
+            text = read_secret(self._path).decode("ascii")
         except FileNotFoundError:
-            raise SealError(
+            raise KeyMissing(
                 f"the seal key {self._path} is missing: copy it from another node of this cluster or from your backup;"
                 " for a new cluster make one with `quorumca seal init` and copy it to every node"
             ) from None
+        except SecretFileError as error:
+            raise SealError(f"the seal key {self._path} is not used: {error}") from error
         except (OSError, UnicodeDecodeError) as error:
             raise SealError(f"the seal key {self._path} cannot be read: {error}") from error
         header, _, encoded = text.strip().partition(":")
@@ -83,6 +94,23 @@ class Passphrase:
         return hashlib.scrypt(self._passphrase, salt=salt, dklen=KEY_BYTES, **_SCRYPT)
 
 
+class PassphraseFile:
+    """A passphrase that is read when it is needed: it may come while the node runs."""
+
+    name = "passphrase"
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def new_salt(self) -> bytes:
+        return secrets.token_bytes(16)
+
+    def key(self, salt: bytes) -> bytes:
+        if not self._path.exists():
+            raise KeyMissing(f"the seal passphrase file {self._path} is missing")
+        return passphrase_in(self._path).key(salt)
+
+
 def write_key_file(path: Path) -> None:
     """A new seal key, mode 0600. Raises: FileExistsError rather than replace one."""
     text = f"{_FILE_HEADER}:{base64.b64encode(secrets.token_bytes(KEY_BYTES)).decode()}\n"
@@ -93,20 +121,54 @@ def write_key_file(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def passphrase_in(path: Path) -> Passphrase:
-    """Raises: SealError."""
-    try:
-        return Passphrase(path.read_text(encoding="utf-8").rstrip("\r\n"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise SealError(f"the seal passphrase file cannot be read: {error}") from error
-
-
 def key_source(config: NodeConfig, environment: Mapping[str, str] = os.environ) -> KeySource:
     """The source that the node's configuration names. Raises: SealError."""
     if config.seal.source == "file":
-        return FileKey(config.seal.key_file or config.data_dir / "seal.key")
+        return FileKey(config.seal.key_file or config.data_dir / KEY)
     if config.seal.passphrase_file is not None:
         return passphrase_in(config.seal.passphrase_file)
-    if _PASSPHRASE_VARIABLE not in environment:
-        raise SealError(f"the seal passphrase is missing: set {_PASSPHRASE_VARIABLE} or seal.passphrase_file")
-    return Passphrase(environment[_PASSPHRASE_VARIABLE])
+    if PASSPHRASE_VARIABLE not in environment:
+        raise SealError(f"the seal passphrase is missing: set {PASSPHRASE_VARIABLE} or seal.passphrase_file")
+    return Passphrase(environment[PASSPHRASE_VARIABLE])
+
+
+def next_sources(config: NodeConfig) -> tuple[KeySource, ...]:
+    """Where the key is looked for that a change of key brings (`quorumca seal rotate`); usually there is none."""
+    return (
+        FileKey(config.seal.next_key_file or config.data_dir / NEXT_KEY),
+        PassphraseFile(config.seal.next_passphrase_file or config.data_dir / NEXT_PASSPHRASE),
+    )
+
+
+def move_next_key(config: NodeConfig) -> str:
+    """The next key is the one in force: have it where the key is looked for first, if both are in the data directory.
+
+    What the configuration names is the operator's to move. Returns what there is for an operator to do, or nothing.
+    Raises: OSError.
+    """
+    given = config.seal
+    following = given.next_key_file or config.data_dir / NEXT_KEY
+    if given.source == "file" and given.key_file is None and given.next_key_file is None and following.exists():
+        os.replace(following, config.data_dir / KEY)
+        _sync_directory(config.data_dir)
+        return ""
+    present = str(given.key_file or config.data_dir / KEY) if given.source == "file" else "the passphrase"
+    return f"the key in force is one of the next ones: put it in the place of {present}, then remove it there"
+
+
+def _sync_directory(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def passphrase_in(path: Path) -> Passphrase:
+    """Raises: SealError."""
+    try:
+        return Passphrase(read_secret(path).decode("utf-8").rstrip("\r\n"))
+    except SecretFileError as error:
+        raise SealError(f"the seal passphrase file {path} is not used: {error}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise SealError(f"the seal passphrase file cannot be read: {error}") from error

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from cluster.cli.arguments import Subcommands, whole_number
+from cluster.cli.files import keep_private
 from cluster.cli.locks import LockHeld, locked
 from cluster.cli.output import note, print_table, waiting
 from cluster.client.errors import CommandError, Exit
@@ -68,6 +69,7 @@ def run(args: argparse.Namespace) -> int:
     from cluster.cli.dev import local_cluster as files
     from cluster.cli.dev.cluster_file import ClusterFile
 
+    keep_private()
     root = _root(args)
     files.make_directory(root)
     with _sole_owner(root):
@@ -245,6 +247,7 @@ def _short(path: Path) -> Path:
 def run_add_node(args: argparse.Namespace) -> int:
     from cluster.cli.dev.add_node import add_node
 
+    keep_private()
     if args.nodes is not None or args.port_offset is not None:
         raise CommandError("--nodes and --port-offset are of no use to add-node: DIR has its own", Exit.USAGE)
     root = _root(args)

@@ -26,6 +26,7 @@ async def two(tmp_path: Path) -> AsyncIterator[tuple[Node, Node]]:
     (tmp_path / "one").mkdir()
     (tmp_path / "two").mkdir()
     one = FakeCluster(tmp_path / "one")
+    (tmp_path / "two" / "seal.key").touch(0o600)
     (tmp_path / "two" / "seal.key").write_bytes((tmp_path / "one" / "seal.key").read_bytes())
     two = FakeCluster(tmp_path / "two")
     nodes = Node(one, "a"), Node(two, "a")

@@ -19,6 +19,8 @@ WITHOUT_DEFAULT = {
     "raft.advertise",
     "seal.key_file",
     "seal.passphrase_file",
+    "seal.next_key_file",
+    "seal.next_passphrase_file",
     "connect.ca_config.leaf_cert_ttl",
 }
 

@@ -198,7 +198,7 @@ BROKEN: dict[str, tuple[Break, set[str]]] = {
     "no-seal": (lambda n: (n.data / "seal.key").unlink(), {"seal"}),
     "wrong-seal": (wrong_seal_key, {"seal"}),
     "foreign-seal": (foreign_seal_in_the_snapshot, {"seal"}),
-    "open-seal": (lambda n: (n.data / "seal.key").chmod(0o640), {"key-exposed"}),
+    "open-seal": (lambda n: (n.data / "seal.key").chmod(0o640), {"key-exposed", "seal"}),
     "node-file": (lambda n: (n.data / "node.json").write_text("{"), {"node-file-damaged"}),
     "other-node": (lambda n: n.edit_config('node_name = "ca-1"', 'node_name = "ca-2"'), {"other-nodes-data"}),
     "journal": (lambda n: n.flip(n.segment, 400), {"journal-damaged"}),
@@ -212,7 +212,7 @@ BROKEN: dict[str, tuple[Break, set[str]]] = {
     "disk": (lambda n: n.edit_config("disk_alarm_mb = 1", "disk_alarm_mb = 1000000"), {"disk-low"}),
     "address": (
         lambda n: n.edit_config(f'[raft]\naddress = "{n.local.raft}"', '[raft]\naddress = "203.0.113.1:8300"'),
-        {"port-in-use", "address-differs"},
+        {"port-in-use", "address-differs", "key-beside-data"},
     ),
     "name": (
         lambda n: n.edit_config(f'[rpc]\naddress = "{n.local.rpc}"', '[rpc]\naddress = "no.such.host.invalid:8400"'),

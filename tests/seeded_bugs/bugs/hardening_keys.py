@@ -5,9 +5,11 @@ from typing import Final
 from tests.seeded_bugs.bug import Bug
 
 _PROCESS: Final = "cluster/base/process.py"
+_SECRET_FILES: Final = "cluster/seal/secret_files.py"
 _POOL: Final = "cluster/signing/pool.py"
 
 _T_PROCESS: Final = "tests/parts/base/test_process.py"
+_T_SEAL: Final = "tests/unit/seal/test_seal.py"
 _T_POOL: Final = "tests/parts/signing/test_pool.py"
 
 BUGS: Final = (
@@ -66,5 +68,38 @@ BUGS: Final = (
         "    return min(2 * pause, _LONGEST_RESTART_PAUSE_SECONDS)\n",
         "    return _RESTART_PAUSE_SECONDS\n",
         (f"{_T_POOL}::test_pause_is_bounded_and_over_once_a_worker_has_lived",),
+    ),
+    # -- the seal key
+    Bug(
+        "a seal key that others can read",
+        "any user of the host opens the CA's keys in every copy of the data",
+        _SECRET_FILES,
+        "    if mode & (stat.S_IRWXG | stat.S_IRWXO) & ~allowed:\n",
+        "    if False:\n",
+        (f"{_T_SEAL}::test_file_that_others_can_get_at_is_refused_with_its_mode",),
+    ),
+    Bug(
+        "a seal key of another user",
+        "its owner reads it, whatever its mode, and can put another in its place",
+        _SECRET_FILES,
+        "    if status.st_uid not in (0, user) and user != 0:",
+        "    if False:",
+        (f"{_T_SEAL}::test_owner_is_the_nodes_user_or_root",),
+    ),
+    Bug(
+        "any file with a group's right passes for a credential",
+        "the group of a file anywhere opens the CA's keys",
+        _SECRET_FILES,
+        "if _is_credential(path) and status.st_uid == 0 else 0",
+        "if status.st_uid == 0 else 0",
+        (f"{_T_SEAL}::test_credential_of_the_service_manager_may_show_a_groups_right",),
+    ),
+    Bug(
+        "a pipe in the place of the seal key is waited for",
+        "a node does not start and does not say why",
+        _SECRET_FILES,
+        "os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK",
+        "os.O_RDWR | os.O_CLOEXEC",
+        (f"{_T_SEAL}::test_what_is_no_file_is_refused_at_once",),
     ),
 )

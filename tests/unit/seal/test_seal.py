@@ -2,6 +2,7 @@
 
 import base64
 import os
+import stat
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import pytest
 from cluster.base.config import NodeConfig, parse_config
 from cluster.seal.node_file import NodeFile
 from cluster.seal.sealer import Sealer
-from cluster.seal.sources import FileKey, Passphrase, SealError, key_source, write_key_file
+from cluster.seal.secret_files import exposure
+from cluster.seal.sources import FileKey, Passphrase, PassphraseFile, SealError, key_source, write_key_file
 from tests.kit.node_config import minimal
 
 PASSPHRASE = "correct horse battery"
@@ -138,6 +140,7 @@ def test_missing_key_file_says_what_to_do(tmp_path: Path) -> None:
     ],
 )
 def test_damaged_key_file_is_told_apart_from_a_key(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "seal.key").touch(0o600)
     (tmp_path / "seal.key").write_bytes(content)
     with pytest.raises(SealError, match="seal key"):
         FileKey(tmp_path / "seal.key").key(b"")
@@ -222,6 +225,7 @@ def test_file_is_in_the_data_directory_unless_told_otherwise(tmp_path: Path, key
 
 
 def test_passphrase_comes_from_its_file_or_the_environment(tmp_path: Path) -> None:
+    (tmp_path / "pass").touch(0o600)
     (tmp_path / "pass").write_text(PASSPHRASE + "\n")
     expected = Passphrase(PASSPHRASE).key(bytes(16))
     from_file = key_source(_config(tmp_path, source="passphrase", passphrase_file=str(tmp_path / "pass")), {})
@@ -237,6 +241,90 @@ def test_missing_passphrase_says_what_to_set(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [None, b"\xff\xfe"])
 def test_passphrase_file_that_cannot_be_read_is_named(tmp_path: Path, content: bytes | None) -> None:
     if content is not None:
+        (tmp_path / "pass").touch(0o600)
         (tmp_path / "pass").write_bytes(content)
     with pytest.raises(SealError, match="passphrase file"):
         key_source(_config(tmp_path, source="passphrase", passphrase_file=str(tmp_path / "pass")), {})
+
+
+# -- who else can read it
+
+
+EXPOSED = (0o604, 0o640, 0o644, 0o660, 0o666, 0o620, 0o602, 0o610, 0o601, 0o777, 0o444, 0o440)
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o400, 0o700])
+def test_file_of_its_user_alone_is_read(tmp_path: Path, key_path: Path, mode: int) -> None:
+    key_path.chmod(mode)
+    assert len(FileKey(key_path).key(b"")) == 32
+
+
+@pytest.mark.parametrize("mode", EXPOSED, ids=oct)
+def test_file_that_others_can_get_at_is_refused_with_its_mode(tmp_path: Path, key_path: Path, mode: int) -> None:
+    (tmp_path / "pass").write_text(PASSPHRASE)
+    for path, source in ((key_path, FileKey(key_path)), (tmp_path / "pass", PassphraseFile(tmp_path / "pass"))):
+        path.chmod(mode)
+        with pytest.raises(SealError, match=rf"{path} is not used: .* \(mode {mode:04o}, .*chmod 600 {path}"):
+            source.key(bytes(16))
+    with pytest.raises(SealError, match=f"mode {mode:04o}"):
+        key_source(_config(tmp_path, source="passphrase", passphrase_file=str(tmp_path / "pass")), {})
+
+
+def test_link_is_judged_by_what_it_leads_to(tmp_path: Path, key_path: Path) -> None:
+    (tmp_path / "link").symlink_to(key_path)
+    assert FileKey(tmp_path / "link").key(b"") == FileKey(key_path).key(b"")
+    key_path.chmod(0o644)
+    with pytest.raises(SealError, match="mode 0644"):
+        FileKey(tmp_path / "link").key(b"")
+
+
+def test_what_is_no_file_is_refused_at_once(tmp_path: Path) -> None:
+    """A pipe in its place would hold the node up for as long as nobody writes to it."""
+    os.mkfifo(tmp_path / "pipe", 0o600)
+    (tmp_path / "directory").mkdir(mode=0o700)
+    for name in ("pipe", "directory"):
+        with pytest.raises(SealError, match="no regular file"):
+            FileKey(tmp_path / name).key(b"")
+
+
+def test_file_of_any_size_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "seal.key").touch(0o600)
+    (tmp_path / "seal.key").write_bytes(b"x" * (1 << 20))
+    with pytest.raises(SealError, match="larger than 65536 bytes"):
+        FileKey(tmp_path / "seal.key").key(b"")
+
+
+def _status(mode: int, owner: int) -> os.stat_result:
+    return os.stat_result((stat.S_IFREG | mode, 1, 1, 1, owner, 0, 10, 0, 0, 0))
+
+
+@pytest.mark.parametrize(
+    ("owner", "user", "is_fine"), [(7, 7, True), (0, 7, True), (8, 7, False), (0, 0, True), (8, 0, True)]
+)
+def test_owner_is_the_nodes_user_or_root(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: int, user: int, *, is_fine: bool
+) -> None:
+    """Whoever owns a file can read it, and change it. Root reads what it is given, as `quorumca doctor` does."""
+    monkeypatch.setattr("os.geteuid", lambda: user)
+    problem = exposure(tmp_path / "seal.key", _status(0o600, owner))
+    assert (problem == "") is is_fine
+    assert is_fine or f"belongs to user {owner}, not to user {user}" in problem
+
+
+def test_credential_of_the_service_manager_may_show_a_groups_right(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """systemd lets the service's user in by an access list, whose mask is where the group's rights are shown."""
+    monkeypatch.setattr("os.geteuid", lambda: 7)
+    credentials, elsewhere = tmp_path / "credentials", tmp_path / "elsewhere"
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(credentials))
+    assert exposure(credentials / "seal.key", _status(0o440, 0)) == ""
+    for path, status in (
+        (elsewhere / "seal.key", _status(0o440, 0)),
+        (credentials / "seal.key", _status(0o440, 7)),
+        (credentials / "seal.key", _status(0o444, 0)),
+        (credentials / "seal.key", _status(0o460, 0)),
+    ):
+        assert "can get at it" in exposure(path, status)
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY")
+    assert "can get at it" in exposure(credentials / "seal.key", _status(0o440, 0))
