@@ -170,6 +170,15 @@ class InitSeal:
 
 
 @dataclass(frozen=True, slots=True)
+class Reseal:
+    """Another data key, and everything that is sealed with it instead of the one before; nothing else changes."""
+
+    expected_index: Index
+    seal: SealKey
+    providers: Providers  # all of them
+
+
+@dataclass(frozen=True, slots=True)
 class InitConfig:
     """The configuration a new CA starts from; there are no roots yet. The indexes inside are ignored."""
 
@@ -264,5 +273,13 @@ class AbortRotation:
 
 RotationCommand = BeginRotation | AdvanceRotation | FinishRotation | AbortRotation
 CACommand = (
-    InitSeal | InitConfig | SetProviderState | SetRootsConfig | SetConfig | SetRoots | RenewSigning | RotationCommand
+    InitSeal
+    | Reseal
+    | InitConfig
+    | SetProviderState
+    | SetRootsConfig
+    | SetConfig
+    | SetRoots
+    | RenewSigning
+    | RotationCommand
 )

@@ -16,6 +16,7 @@ from fsm.ca import (
     Intermediate,
     ProviderState,
     RenewSigning,
+    Reseal,
     Rotation,
     RotationPhase,
     SetConfig,
@@ -32,6 +33,22 @@ def _init_seal(state: State, cmd: InitSeal) -> State | Rejected:
     if state.seal is not None:
         return Rejected("already_initialised", "the data key exists already")
     return replace(state, seal=cmd.seal)
+
+
+def _reseal(state: State, cmd: Reseal) -> State | Rejected:
+    if state.seal is None:
+        return Rejected("not_initialised", "there is no data key yet")
+    if cmd.seal == state.seal:
+        return Rejected("same_seal", "the data key is the one in force")
+
+    def identity(record: ProviderState) -> tuple[str, str, bool]:
+        return record.provider_id, record.provider, record.is_prepared
+
+    # What would be left out could never be opened again.
+    if [identity(record) for record in cmd.providers] != [identity(record) for record in state.providers]:
+        return Rejected("providers_differ", "not every provider is sealed again, or others are")
+    providers = tuple(replace(record, modify_index=state.index + 1) for record in cmd.providers)
+    return replace(state, seal=cmd.seal, providers=providers)
 
 
 def _init_config(state: State, cmd: InitConfig) -> State | Rejected:
@@ -249,6 +266,7 @@ def _broken_transition(before: State, after: State) -> str | None:
 
 RULES: Final[Mapping[type, Rule]] = {
     InitSeal: Rule(_init_seal, Area.CA),
+    Reseal: Rule(_reseal, Area.CA),
     InitConfig: Rule(_init_config, Area.CA),
     SetProviderState: Rule(_set_provider_state, Area.CA),
     SetRootsConfig: Rule(_set_roots_config, Area.CA),

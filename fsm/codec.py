@@ -26,6 +26,7 @@ from fsm.ca import (
     InitConfig,
     InitSeal,
     RenewSigning,
+    Reseal,
     SetConfig,
     SetProviderState,
     SetRoots,
@@ -54,6 +55,7 @@ _COMMAND_CODES: Final[dict[type, int]] = {
     AbortRotation: 12,
     RestoreCA: 13,
     RenewSigning: 14,
+    Reseal: 20,
 }
 
 

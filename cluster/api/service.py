@@ -12,6 +12,7 @@ from cluster.api.facts import Facts
 from cluster.api.leaves import Leaves
 from cluster.api.reads import Reads
 from cluster.api.record import Record
+from cluster.api.seals import Seals
 from cluster.api.servers import Servers
 from cluster.base.config import NodeConfig
 from cluster.base.telemetry import Metrics
@@ -28,5 +29,6 @@ class Service:
     leaves: Leaves
     record: Record
     servers: Servers
+    seals: Seals
     backups: Backups
     facts: Facts

@@ -21,7 +21,7 @@ GROUPS: Final = {
     "doctor": ("cluster.cli.doctor", "say what is wrong with a cluster or a node, and what to do"),
     "members": ("cluster.cli.members", "list the servers and their health"),
     "operator": ("cluster.cli.operators", "change the Raft cluster"),
-    "seal": ("cluster.cli.seal", "make the key that seals the CA's private keys"),
+    "seal": ("cluster.cli.seal", "make, change and look at the key that seals the CA's private keys"),
     "snapshot": ("cluster.cli.snapshot", "save the CA to a file, restore or look at one"),
     "tls": ("cluster.cli.tls", "make the certificates that nodes know each other by"),
     "version": ("cluster.cli.version", "print the version"),

@@ -18,7 +18,7 @@ from cluster.raft.snapshot import SnapshotDamaged
 from cluster.seal.node_file import NodeFile
 from cluster.seal.sealer import Sealer
 from cluster.seal.secret_files import exposure
-from cluster.seal.sources import SealError, key_source
+from cluster.seal.sources import SealError, key_source, next_sources
 from fsm.codec import CodecError, load_state
 from fsm.ledger import LedgerReader
 
@@ -141,7 +141,7 @@ def _check_seal(config: NodeConfig) -> Iterator[Finding]:
             "put the right data_dir into the configuration",
         )
     try:
-        Sealer(key_source(config)).check_node(facts.get("seal") if facts is not None else None)
+        Sealer(key_source(config), *next_sources(config)).check_node(facts.get("seal") if facts is not None else None)
     except SealError as error:
         yield critical(
             "seal",
@@ -198,7 +198,7 @@ def _check_snapshot(config: NodeConfig) -> Iterator[Finding]:
         return
     if seal is not None:
         try:
-            Sealer(key_source(config)).unlock(seal)
+            Sealer(key_source(config), *next_sources(config)).unlock(seal)
         except SealError as error:
             yield critical(
                 "seal",

@@ -22,6 +22,8 @@ from cluster.ca.rotation import Rotator
 from cluster.ca.uptake import Peers, UptakeMeter, Watchers
 from cluster.node.leader_work import LeaderWork
 from cluster.node.membership import Membership
+from cluster.node.reseal import Resealer
+from cluster.node.seals import SealWatch
 from cluster.raft.replica import Replica
 from cluster.record.reads import LedgerReads
 from cluster.rpc.operations import Operations
@@ -92,7 +94,7 @@ def build_parts(ground: Ground) -> Parts:
     )
 
 
-def build_leaders_side(ground: Ground, watchers: Watchers, peers: Peers) -> LeadersSide:
+def build_leaders_side(ground: Ground, watchers: Watchers, peers: Peers, seal_watch: SealWatch) -> LeadersSide:
     """`peers` are the other servers; `watchers` counts this node's own blocking queries."""
     parts = build_parts(ground)
     rotator = Rotator(parts)
@@ -100,7 +102,10 @@ def build_leaders_side(ground: Ground, watchers: Watchers, peers: Peers) -> Lead
     reconfigurer = Reconfigurer(parts, rotator)
     operators = OperatorRotation(parts, rotator, meter)
     membership = Membership(ground.replica, ground.node_name, ground.clock, ground.log)
-    work = LeaderWork(parts, reconfigurer, operators, watchers, SnapshotWork(parts), membership)
+    resealer = Resealer(parts, peers, ground.node_name)
+    work = LeaderWork(
+        parts, reconfigurer, operators, watchers, SnapshotWork(parts), membership, resealer, seal_watch.status
+    )
     return LeadersSide(
         parts,
         Leader(parts, Bootstrap(parts), rotator, Renewer(parts), ProviderWatch(parts), meter),

@@ -1,10 +1,11 @@
 """What only the leader can do, as operations for every node of the cluster."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from cluster.api.ca import ConfigUpdate
+from cluster.api.seals import NodeSeal
 from cluster.backup.restore import SnapshotWork
 from cluster.base.errors import BadRequest, NotLeader, NotReady
 from cluster.ca.attempts import Attempt
@@ -13,6 +14,7 @@ from cluster.ca.parts import Parts
 from cluster.ca.reconfigure import Reconfigurer
 from cluster.ca.uptake import Watchers
 from cluster.node.membership import Membership
+from cluster.node.reseal import Resealer, answer_check
 from cluster.rpc.messages import (
     ADD_PEER,
     CLUSTER,
@@ -24,7 +26,10 @@ from cluster.rpc.messages import (
     RESTORE_CA,
     RESTORE_ROWS,
     ROTATE,
+    ROTATE_SEAL,
     ROTATION_UPTAKE,
+    SEAL_CHECK,
+    SEAL_STATUS,
     SIGN,
     STEER_ROTATION,
     TRANSFER,
@@ -37,7 +42,11 @@ from cluster.rpc.messages import (
     PlanAnswer,
     PlanRequest,
     RemovePeerRequest,
+    RotateSealRequest,
     RotationRequest,
+    SealCheckAnswer,
+    SealCheckRequest,
+    SealStatusAnswer,
     SignAnswer,
     SignRequest,
     SteerRequest,
@@ -64,6 +73,8 @@ class LeaderWork:
         watchers: Watchers,
         snapshots: SnapshotWork,
         membership: Membership,
+        resealer: Resealer,
+        seal_status: Callable[[], NodeSeal],
     ) -> None:
         self._replica = parts.replica
         self._authority = parts.authority
@@ -72,6 +83,9 @@ class LeaderWork:
         self._rotation = rotation
         self._watchers = watchers
         self._membership = membership
+        self._sealer = parts.sealer
+        self._resealer = resealer
+        self._seal_status = seal_status
 
     def operations(self) -> Operations:
         return Operations(
@@ -89,6 +103,9 @@ class LeaderWork:
             served(ADD_PEER, self._add_peer),
             served(REMOVE_PEER, self._remove_peer),
             served(WATCHERS, self._count_watchers),
+            served(SEAL_CHECK, self._check_seal),
+            served(SEAL_STATUS, self._show_seal),
+            served(ROTATE_SEAL, self._rotate_seal),
         )
 
     async def _sign(self, request: SignRequest) -> SignAnswer:
@@ -151,6 +168,17 @@ class LeaderWork:
     async def _count_watchers(self, request: WatchersRequest) -> WatchersAnswer:
         """On any node, not only the leader: what it sees of its own clients."""
         return WatchersAnswer(*self._watchers.count(request.published_index))
+
+    async def _check_seal(self, request: SealCheckRequest) -> SealCheckAnswer:
+        """On any node, as the next one."""
+        return await answer_check(self._sealer, request)
+
+    async def _show_seal(self, _request: Nothing) -> SealStatusAnswer:
+        return SealStatusAnswer.of(self._seal_status())
+
+    async def _rotate_seal(self, request: RotateSealRequest) -> Nothing:
+        await self._resealer.rotate(request.base.decode("ascii", errors="replace"), keeps_key=request.keeps_key)
+        return DONE
 
     async def _cluster(self, _request: Nothing) -> ClusterAnswer:
         return ClusterAnswer.of(await self._membership.info())

@@ -12,6 +12,7 @@ from cluster.node.leaves import NodeLeaves
 from cluster.node.membership import Membership
 from cluster.node.reads import NodeReads
 from cluster.node.record import NodeRecord
+from cluster.node.seals import NodeSeals
 from cluster.node.servers import NodeServers
 from cluster.rpc.forward import Forwarder
 
@@ -23,6 +24,7 @@ def node_service(
     membership: Membership,
     watchers: Watchers,
     snapshots: Snapshots,
+    seals: NodeSeals,
 ) -> Service:
     """Puts the parts together and owns none of their rules."""
     reads = NodeReads(parts.replica, watchers, config.node_name, config.limits.leader_wait_ms / 1000)
@@ -34,6 +36,7 @@ def node_service(
         leaves=NodeLeaves(reads, forwarder, parts.pool, parts.health, config.datacenter, parts.clock, parts.metrics),
         record=NodeRecord(reads, parts.ledger),
         servers=NodeServers(parts.replica, forwarder, membership),
+        seals=seals,
         backups=NodeBackups(reads, snapshots),
         facts=NodeFacts(parts.replica, parts.authority, parts.health),
     )

@@ -17,7 +17,6 @@ from cluster.base.clock import Clock, SystemClock
 from cluster.base.config import NodeConfig
 from cluster.base.log import Log
 from cluster.base.process import take_from_environment
-from cluster.base.signals import wait_any
 from cluster.base.telemetry import Metrics
 from cluster.ca.authority import Authority
 from cluster.ca.leader import Leader
@@ -25,6 +24,7 @@ from cluster.ca.roots import expires_soon
 from cluster.ca.uptake import Watchers
 from cluster.http.app import create_app, start_http
 from cluster.node.build import Ground, build_leaders_side
+from cluster.node.seals import NodeSeals, SealWatch
 from cluster.node.service import node_service
 from cluster.node.upkeep import CertificateFiles, DiskSpace, Scrub, keep_scrubbing, look_after
 from cluster.raft.core import RaftTiming
@@ -37,12 +37,10 @@ from cluster.rpc.peers import Peers
 from cluster.rpc.server import RpcServer
 from cluster.seal.node_file import NodeFile
 from cluster.seal.sealer import Sealer
-from cluster.seal.sources import PASSPHRASE_VARIABLE, SealError, key_source
+from cluster.seal.sources import PASSPHRASE_VARIABLE, SealError, key_source, next_sources
 from cluster.signing.pool import WorkerPool
 from cluster.tls.contexts import NodeTls, TlsFiles
-from fsm.ca import SealKey
 from fsm.duties import DutyPolicy
-from fsm.state import Area
 
 _HAND_OVER_SECONDS: Final = 3.0
 _DAY_SECONDS: Final = 86_400
@@ -71,8 +69,8 @@ async def start_node(
     replica = await Replica.start(_replica_settings(config), tls, log, fatal, leads_at_once=False)
     stack.push_async_callback(replica.stop)
     pool = await WorkerPool.start(_workers(config), log, config.tls.domain)
-    metrics.workers_lost.set_function(lambda: pool.lost)
     stack.push_async_callback(pool.stop)
+    metrics.workers_lost.set_function(lambda: pool.lost)
     ledger = LedgerReads(str(config.data_dir / "ledger.db"), replica.flush_ledger)
     stack.callback(ledger.close)
     ground = Ground(
@@ -93,16 +91,18 @@ async def start_node(
 
     peers = Peers(replica, tls)
     stack.push_async_callback(peers.close)
-    side = build_leaders_side(ground, watchers, peers)
+    seal_watch = SealWatch(replica, sealer, node_file, config, log)
+    side = build_leaders_side(ground, watchers, peers, seal_watch)
     parts, operations = side.parts, side.operations
     forwarder = Forwarder(
         replica, operations, peers, config.node_name, clock, metrics, config.limits.leader_wait_ms / 1000
     )
     stack.push_async_callback(forwarder.close)
-    watch = functools.partial(_watch_seal, replica, sealer, node_file, config)
     # A node that cannot open the cluster's seal must not run; nothing else that goes wrong by the way ends it.
     ends_with = (SealError,)
-    await stack.enter_async_context(_task(keep_running("seal", watch, log, metrics, ends_with=ends_with), fatal))
+    await stack.enter_async_context(
+        _task(keep_running("seal", seal_watch.run, log, metrics, ends_with=ends_with), fatal)
+    )
     await stack.enter_async_context(_task(keep_running("leader", side.leader.run, log, metrics), fatal))
     _publish(metrics, replica, parts.authority, side.leader, clock)
     rpc = RpcServer(replica, operations, tls, log, metrics)
@@ -118,7 +118,8 @@ async def start_node(
         clock,
         log,
     )
-    service = node_service(config, parts, forwarder, side.membership, watchers, snapshots)
+    seals = NodeSeals(replica, forwarder, peers, seal_watch, config.node_name)
+    service = node_service(config, parts, forwarder, side.membership, watchers, snapshots, seals)
     http = await start_http(create_app(service, log), config.http)
     stack.push_async_callback(http.stop)
     certificates = [_node_certificate(config, tls, clock, log, metrics)]
@@ -176,33 +177,11 @@ def _checked_sealer(config: NodeConfig, node_file: NodeFile) -> Sealer:
             f"data_dir {config.data_dir} belongs to node {owner[0]} of {owner[1]}, not to {config.node_name} of"
             f" {config.datacenter}"
         )
-    sealer = Sealer(key_source(config))
+    sealer = Sealer(key_source(config), *next_sources(config))
     # It has been read: no process that is started from here on needs it, nor whoever may look at this one.
     take_from_environment(PASSPHRASE_VARIABLE)
     sealer.check_node(facts.get("seal") if facts is not None else None)
     return sealer
-
-
-async def _watch_seal(replica: Replica, sealer: Sealer, node_file: NodeFile, config: NodeConfig) -> None:
-    """Open the cluster's seal as soon as there is one, and another one if a snapshot is restored.
-
-    Raises: SealError, for which the node must stop.
-    """
-    known: SealKey | None = None
-    while True:
-        seal = await _other_seal(replica, known)
-        await asyncio.to_thread(sealer.unlock, seal)
-        facts = {"node_name": config.node_name, "datacenter": config.datacenter, "seal": sealer.node_facts()}
-        if node_file.read() != facts:
-            await asyncio.to_thread(node_file.write, facts)
-        known = seal
-
-
-async def _other_seal(replica: Replica, known: SealKey | None) -> SealKey:
-    """The cluster's, once there is one other than this."""
-    while (seal := replica.state.seal) is None or seal == known:
-        await wait_any((replica.changed[Area.CA],), lambda: replica.state.seal == known)
-    return seal
 
 
 @contextlib.asynccontextmanager

@@ -590,12 +590,36 @@ class RaftNode:
 
         self._env.in_background(work, finished)
 
+    def purge(self, done: Callable[[bool], None]) -> None:
+        """Have nothing on this node's disk, in snapshot or log, of before what is applied now.
+
+        `done` gets False when this is not the moment: another compaction is under way, or the disk is full.
+        """
+        if self._is_compacting:
+            done(False)
+        elif self._visible_index <= (self._source.log_index or 1):
+            self._drop_all_before(self._source.log_index)
+            done(True)
+        else:
+            self._compact(lambda snapshot_index: done(self._drop_all_before(snapshot_index)))
+
+    def _drop_all_before(self, snapshot_index: int | None) -> bool:
+        """Whether there was a snapshot to rely on, or nothing to drop."""
+        if snapshot_index is not None:
+            self.journal.compact_to(min(snapshot_index, self.core.applied_index))
+            self.journal.rewrite()  # else what was dropped stays in the segment that is written now
+            return True
+        return self._visible_index <= 1
+
     def compact(self) -> None:
         """Save a snapshot in the background, then drop the entries it makes superfluous."""
+        if not self._is_compacting and self._visible_index > (self._source.log_index or 1):
+            self._compact(lambda _snapshot_index: None)
+
+    def _compact(self, done: Callable[[int | None], object]) -> None:
+        """`done` gets the index of the snapshot, or None when the disk is full."""
         applied = self._visible_index
         entries = self.journal.entries
-        if self._is_compacting or applied <= (self._source.log_index or 1):
-            return
         self._is_compacting = True
         term = entries[applied - entries[0].log_index].term
         members = self._members_at(applied)
@@ -613,8 +637,10 @@ class RaftNode:
                 self._source.use(result)
                 self.journal.compact_to(self._first_kept(result.log_index))
                 self._env.log("journal.compacted", log_index=result.log_index, state_bytes=len(result.state))
+                done(result.log_index)
             elif is_shortage(result):
                 self._no_compaction_before = self._env.clock() + _COMPACTION_PAUSE_SECONDS
+                done(None)
             else:
                 # What a failed sync left on disk is unknown, and the next one would not tell.
                 raise JournalFailed(f"compaction failed: {result!r}")

@@ -371,6 +371,12 @@ class Replica:
         self._to_raft(lambda: self._node.scrub(lambda damage: self._to_owner(_resolve, future, damage)))
         return await future
 
+    async def purge(self) -> bool:
+        """Have nothing on this node's disk, in snapshot or log, of before what is applied now; False: not now."""
+        future: asyncio.Future[bool] = self._owner_loop.create_future()
+        self._to_raft(lambda: self._node.purge(lambda is_done: self._to_owner(_resolve, future, is_done)))
+        return await future
+
     async def compact(self) -> None:
         """Start a compaction now."""
         await self._call(lambda: self._node.compact())

@@ -12,6 +12,7 @@ from msgspec import Meta, structs
 
 from cluster.api.ca import RotateRequest, RotationPlan, Steering, Uptake
 from cluster.api.leaves import IssuedCert
+from cluster.api.seals import NodeSeal
 from cluster.api.servers import ClusterInfo, ServerInfo
 from cluster.rpc.operation import Message, Operation
 from fsm.fields import FIRST_SECOND, LAST_SECOND
@@ -20,6 +21,8 @@ from fsm.leaves import MAX_RECORDS, MAX_REQUESTER, LeafRecord
 #: Keys of RSA 4096 take seconds, and a rotation is waited for.
 _CONFIGURE_SECONDS: Final = 60.0
 _RESTORE_SECONDS: Final = 10.0
+#: A passphrase is stretched on every node, and the nodes are asked one after the other where that cannot be at once.
+_RESEAL_SECONDS: Final = 30.0
 
 Count = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 #: No shorter than what a CSR may hold: a name is part of a URI of 2048 bytes, whose trust domain may be replaced.
@@ -217,6 +220,46 @@ class WatchersAnswer(Message, frozen=True):
     seen: Count
 
 
+# -- the seal
+
+
+class SealCheckRequest(Message, frozen=True):
+    """Asks whether this node has the key-encryption key of a seal."""
+
+    source: Name
+    kek_id: Name
+    salt: Annotated[bytes, Meta(max_length=64)]
+
+
+class SealCheckAnswer(Message, frozen=True):
+    problem: Name  # why it has not; empty if it has
+
+
+class RotateSealRequest(Message, frozen=True):
+    """Changes the data key, and the key-encryption key with it unless that stays."""
+
+    base: Annotated[bytes, Meta(max_length=64)]  # which seal it is to follow: a repetition finds another
+    keeps_key: bool
+
+
+class SealStatusAnswer(Message, frozen=True):
+    """A NodeSeal."""
+
+    node: Name
+    source: Name
+    key_id: Name
+    seal_id: Name
+    is_settled: bool
+    to_do: Name
+
+    @classmethod
+    def of(cls, seal: NodeSeal) -> "SealStatusAnswer":
+        return cls(**{name: getattr(seal, name) for name in cls.__struct_fields__})
+
+    def value(self) -> NodeSeal:
+        return NodeSeal(**structs.asdict(self))
+
+
 # -- backups
 
 
@@ -312,6 +355,9 @@ STEER_ROTATION: Final = Operation("steer_rotation", SteerRequest, Nothing)
 ROTATION_UPTAKE: Final = Operation("rotation_uptake", Nothing, UptakeAnswer, is_repeatable=True)
 DISTRUST_ROOT: Final = Operation("distrust_root", DistrustRequest, Nothing)
 WATCHERS: Final = Operation("watchers", WatchersRequest, WatchersAnswer, needs_leader=False)
+SEAL_CHECK: Final = Operation("seal_check", SealCheckRequest, SealCheckAnswer, needs_leader=False)
+SEAL_STATUS: Final = Operation("seal_status", Nothing, SealStatusAnswer, needs_leader=False)
+ROTATE_SEAL: Final = Operation("rotate_seal", RotateSealRequest, Nothing, is_repeatable=True, seconds=_RESEAL_SECONDS)
 RESTORE_ROWS: Final = Operation("restore_rows", RestoreRowsRequest, Nothing, is_repeatable=True)
 RESTORE_CA: Final = Operation("restore_ca", RestoreRequest, Nothing, seconds=_RESTORE_SECONDS)
 CLUSTER: Final = Operation("cluster", Nothing, ClusterAnswer, is_repeatable=True)

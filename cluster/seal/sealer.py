@@ -5,6 +5,7 @@ key-encryption key (KEK) that every node has and that is never written by us but
 not open the data key must not run: it could not take over.
 """
 
+import contextlib
 import hashlib
 import secrets
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from cluster.seal.sources import KEY_BYTES, KeySource, SealError
+from cluster.seal.sources import KEY_BYTES, KeyMissing, KeySource, SealError
 from fsm.ca import SealKey
 
 _NONCE_BYTES: Final = 12
@@ -27,53 +28,124 @@ def _key_id(key: bytes) -> str:
     return hashlib.sha256(b"quorumca kek id 1" + key).hexdigest()[:16]
 
 
+def _wrapped(source: KeySource, salt: bytes) -> SealKey:
+    """A fresh data key. Raises: SealError."""
+    kek = source.key(salt)
+    nonce = secrets.token_bytes(_NONCE_BYTES)
+    wrapped = nonce + AESGCM(kek).encrypt(nonce, secrets.token_bytes(KEY_BYTES), _WRAP_CONTEXT)
+    return SealKey(source.name, _key_id(kek), salt, wrapped)
+
+
 class Sealer:
     """Seals and opens secrets once it has the cluster's data key.
 
     `check_node` at start compares the KEK with the one this data directory was used with, so that a wrong key is
     noticed before anything is read; `unlock` does with the state that the cluster agreed on.
+
+    While the KEK is changed there are two: the one from `source`, and the next one, from one of `following`.
     """
 
-    def __init__(self, source: KeySource) -> None:
+    def __init__(self, source: KeySource, *following: KeySource) -> None:
         self._source = source
+        self._following = following
         self._aead: AESGCM | None = None
         self._unlocked: SealKey | None = None
         self._mac_key: bytes | None = None
 
     def new_data_key(self) -> SealKey:
         """A fresh data key, wrapped. It is in use only once it has been committed and `unlock` was called."""
-        salt = self._source.new_salt()
-        kek = self._source.key(salt)
-        nonce = secrets.token_bytes(_NONCE_BYTES)
-        wrapped = nonce + AESGCM(kek).encrypt(nonce, secrets.token_bytes(KEY_BYTES), _WRAP_CONTEXT)
-        return SealKey(self._source.name, _key_id(kek), salt, wrapped)
+        return _wrapped(self._source, self._source.new_salt())
+
+    def next_data_key(self, *, keeps_key: bool) -> SealKey:
+        """A fresh data key, wrapped by the next KEK, or by the one in force. Raises: SealError, which says what to do.
+
+        In use as that of `new_data_key`.
+        """
+        if self._unlocked is None:
+            raise SealError("the cluster has no seal yet")
+        if keeps_key:
+            source, _ = self._key_of(self._unlocked.source, self._unlocked.kek_id, self._unlocked.salt)
+            return _wrapped(source, self._unlocked.salt)
+        made = []
+        for source in self._following:
+            with contextlib.suppress(KeyMissing):
+                made.append(_wrapped(source, source.new_salt()))
+        if len(made) > 1:
+            raise SealError("there is a next seal key and a next passphrase: which of them is meant? Remove the other")
+        if not made:
+            raise SealError(
+                "there is no next seal key: make one with `quorumca seal init --key-file seal.next.key`, and copy it,"
+                " mode 0600, into the data directory of every node (or to where seal.next_key_file points)"
+            )
+        if made[0].kek_id == self._unlocked.kek_id:
+            raise SealError(f"the next seal key is the one in force ({made[0].kek_id})")
+        return made[0]
+
+    def lacks(self, source: str, kek_id: str, salt: bytes) -> str:
+        """Why this node could not open a seal with this KEK; empty if it could."""
+        try:
+            self._key_of(source, kek_id, salt)
+        except SealError as error:
+            return str(error)
+        return ""
 
     def unlock(self, seal: SealKey) -> None:
         """Take the cluster's data key into use. Raises: SealError when this node's KEK does not open it."""
         if seal == self._unlocked:
             return
-        if seal.source != self._source.name:
-            raise SealError(
-                f"this cluster's seal comes from source {seal.source!r}, but this node is configured for"
-                f' {self._source.name!r}: set seal.source = "{seal.source}"'
-            )
-        kek = self._source.key(seal.salt)
+        _, kek = self._key_of(seal.source, seal.kek_id, seal.salt)
         try:
             data_key = AESGCM(kek).decrypt(
                 seal.wrapped_key[:_NONCE_BYTES], seal.wrapped_key[_NONCE_BYTES:], _WRAP_CONTEXT
             )
         except InvalidTag:
             raise SealError(
-                f"this node's seal key ({_key_id(kek)}) is not the one of this cluster ({seal.kek_id}):"
-                " install the cluster's seal key or passphrase on this node and start it again"
+                f"the cluster's data key is damaged: it does not open with the seal key that it names ({seal.kek_id})"
             ) from None
         self._aead = AESGCM(data_key)
         self._mac_key = HKDF(hashes.SHA256(), KEY_BYTES, salt=None, info=_MAC_PURPOSE).derive(data_key)
         self._unlocked = seal
 
+    def _key_of(self, source: str, kek_id: str, salt: bytes) -> tuple[KeySource, bytes]:
+        """The KEK with this id, and where it is from. Raises: SealError."""
+        fitting = [found for found in (self._source, *self._following) if found.name == source]
+        found_ids: list[str] = []
+        trouble: SealError | None = None
+        for found in fitting:
+            try:
+                kek = found.key(salt)
+            except SealError as error:
+                if found is self._source or not isinstance(error, KeyMissing):
+                    trouble = trouble or error
+                continue
+            if _key_id(kek) == kek_id:
+                return found, kek
+            found_ids.append(_key_id(kek))
+        if trouble is not None:
+            raise trouble
+        if not found_ids:
+            raise SealError(
+                f"this cluster's seal comes from source {source!r}, but this node is configured for"
+                f' {self._source.name!r}: set seal.source = "{source}"'
+            )
+        raise SealError(
+            f"this node's seal key ({', '.join(found_ids)}) is not the one of this cluster ({kek_id}):"
+            " install the cluster's seal key or passphrase on this node and start it again"
+        )
+
+    @property
+    def is_moved(self) -> bool:
+        """Whether the KEK in force is where a node looks for it first."""
+        unlocked = self._unlocked
+        if unlocked is None:
+            return True
+        with contextlib.suppress(SealError):
+            return self._source.name == unlocked.source and _key_id(self._source.key(unlocked.salt)) == unlocked.kek_id
+        return False
+
     def opened(self, seal: SealKey) -> "Sealer":
         """Another sealer, for another cluster's seal, with this node's key. Raises: SealError."""
-        other = Sealer(self._source)
+        other = Sealer(self._source, *self._following)
         other.unlock(seal)
         return other
 
@@ -124,6 +196,10 @@ class Sealer:
             source, kek_id, salt = facts["source"], facts["kek_id"], bytes.fromhex(facts["salt"])
         except (KeyError, TypeError, ValueError):
             raise SealError("node.json is damaged: it does not say which seal this node's data needs") from None
+        for following in self._following:
+            with contextlib.suppress(SealError):
+                if following.name == source and _key_id(following.key(salt)) == kek_id:
+                    return
         if source != self._source.name:
             raise SealError(
                 f"this node's data was sealed with source {source!r}, but seal.source is {self._source.name!r}"

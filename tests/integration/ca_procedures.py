@@ -27,6 +27,7 @@ from fsm.ca import (
     InitConfig,
     InitSeal,
     RenewSigning,
+    Reseal,
     RotationPhase,
     SetConfig,
     SetProviderState,
@@ -48,6 +49,7 @@ CONFIGURATION: Final = "/v1/connect/ca/configuration"
 ROTATION: Final = "/v1/connect/ca/rotation"
 ROOTS: Final = "/v1/connect/ca/roots"
 SNAPSHOT: Final = "/v1/snapshot"
+SEAL_KEY: Final = "/v1/operator/seal"
 #: So short that the clock need not be turned far; retired roots are trusted for two hours.
 BUILTIN: Final[dict[str, object]] = {
     "LeafCertTTL": "1h",
@@ -503,6 +505,10 @@ async def _change_limit(stage: Stage) -> Answer:
     return await stage.configure("consul", {**BUILTIN, "CSRMaxPerSecond": 10_000 + stage.number()})
 
 
+async def _reseal(stage: Stage) -> Answer:
+    return await stage.put(SEAL_KEY, {"KeepKey": True})
+
+
 async def _distrust(stage: Stage) -> Answer:
     node = await stage.follower()
     (retired,) = [root["ID"] for root in (await stage.cluster.roots(node))["Roots"] if not root["Active"]]
@@ -577,6 +583,7 @@ PROCEDURES = (
     Procedure("pruning", (Act(_turn(3), (_duty(SetRoots, Duty.PRUNE_ROOTS),)),), is_pruned, _rotated),
     Procedure("distrust", (Act(_distrust, (_asked(SetRoots),)),), is_pruned, _rotated),
     Procedure("change of configuration", (Act(_change_limit, (_asked(SetConfig),)),), is_kept),
+    Procedure("other data key", (Act(_reseal, (_asked(Reseal),)),), is_kept),
     Procedure("restore", (Act(_restore, (_asked(RestoreCA),)),), is_restored, _saved_and_rotated),
 )
 

@@ -20,7 +20,10 @@ from tests.kit.wait import eventually, until
 
 UNIT = Path(__file__).parents[2] / "deploy" / "quorumca.service"
 LAUNCHER = "tests.kit.in_unit"
-SETTINGS = {"limits": {"signing_workers": 1}, "raft": {"compact_bytes": 65536, "keep_bytes": 1024}}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "limits": {"signing_workers": 1},
+    "raft": {"compact_bytes": 65536, "keep_bytes": 1024},
+}
 
 pytestmark = [
     pytest.mark.slow,

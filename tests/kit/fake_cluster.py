@@ -16,22 +16,24 @@ from typing import Any, cast
 import msgpack
 
 from cluster.api.ca import ConfigUpdate
-from cluster.base.config import ConnectSection
+from cluster.base.config import ConnectSection, parse_config
 from cluster.base.errors import CommitUnknown, NoLeader, NotLeader, Refused
 from cluster.base.signals import Signal
 from cluster.base.telemetry import Metrics
 from cluster.base.wire import pack_error, unpack_error
 from cluster.ca.attempts import Attempt
-from cluster.ca.uptake import Watchers
+from cluster.ca.uptake import Peers, Watchers
 from cluster.node.build import Ground, build_leaders_side
+from cluster.node.seals import SealWatch
 from cluster.raft.machine import ReplicatedMachine
 from cluster.raft.membership import ChangeKind, Member, Members, MembershipChange, changed
 from cluster.raft.node import NodeStatus
 from cluster.raft.replica import Leadership, Replica, packed_command
 from cluster.record.reads import LedgerReads
 from cluster.rpc.operation import A, Operation, Q
+from cluster.seal.node_file import NodeFile
 from cluster.seal.sealer import Sealer
-from cluster.seal.sources import FileKey, write_key_file
+from cluster.seal.sources import NEXT_KEY, FileKey, write_key_file
 from cluster.signing.pool import WorkerPool
 from cluster.signing.worker import Host
 from fsm.codec import dump_command, load_command
@@ -41,6 +43,7 @@ from fsm.ledger import LedgerSummary
 from fsm.state import Area, State
 from tests.kit.clock import FakeClock
 from tests.kit.log import EventLog
+from tests.kit.node_config import minimal
 from tests.kit.wait import until
 
 POLICY = DutyPolicy(keep_expired_seconds=10**9 * 3)  # no tidying unless a test wants it
@@ -127,6 +130,7 @@ class FakeReplica:
         self.contact_age_seconds: dict[str, float] = {}
         self.membership_refusals = 0
         self.can_hand_over = True
+        self.purges = 0
         self._old_state: State | None = None
 
     @property
@@ -191,6 +195,10 @@ class FakeReplica:
 
     async def flush_ledger(self) -> None:
         """Every entry is committed at once."""
+
+    async def purge(self) -> bool:
+        self.purges += 1
+        return True
 
     async def digest(self) -> tuple[int, State, LedgerSummary]:
         return self.cluster.log_index, self.state, self.cluster.machine.ledger_summary
@@ -301,12 +309,13 @@ class Node:
     clock: FakeClock = field(default_factory=FakeClock)
     connect: ConnectSection = field(default_factory=ConnectSection)
     policy: DutyPolicy = POLICY
+    peers: Peers = field(default_factory=NoPeers)
 
     def __post_init__(self) -> None:
         self.log = EventLog()
         self.replica = self.cluster.replicas[self.name]
         self.pool, self.worker = in_process_pool(self.log)
-        self.sealer = Sealer(FileKey(self.cluster.directory / "seal.key"))
+        self.sealer = Sealer(FileKey(self.cluster.directory / "seal.key"), FileKey(self.cluster.directory / NEXT_KEY))
         self.ledger = LedgerReads(self.cluster.ledger_path, no_flush)
         self.metrics = Metrics()
         self.watchers = Watchers()
@@ -324,7 +333,10 @@ class Node:
             log=self.log,
             metrics=self.metrics,
         )
-        side = build_leaders_side(ground, self.watchers, NoPeers())
+        node_file = NodeFile(self.cluster.directory / self.name)
+        config = parse_config(minimal(node_name=self.name, data_dir=str(self.cluster.directory)), source="t")
+        self.seal_watch = SealWatch(self.replica.real, self.sealer, node_file, config, self.log)
+        side = build_leaders_side(ground, self.watchers, self.peers, self.seal_watch)
         self.parts = side.parts
         self.authority = side.parts.authority
         self.health = side.parts.health

@@ -12,6 +12,7 @@ from cluster.api.ca import ConfigUpdate, RotateRequest, RotationPlan, Steering, 
 from cluster.api.facts import Digest
 from cluster.api.leaves import IssuedCert, LocalLeaf
 from cluster.api.reads import WATCHED, ReadLevel, ReadPoint, Watch
+from cluster.api.seals import NodeSeal
 from cluster.api.servers import ClusterInfo, ServerInfo
 from cluster.api.service import Service
 from cluster.backup.file import SnapshotInvalid
@@ -109,6 +110,7 @@ class FakeService:
         self.leaf_answer: LocalLeaf | None = None
         self.uptake = Uptake(watchers=4, watchers_seen=3, identities=10, identities_renewed=2)
         self.is_healthy = True
+        self.seal_key = "old-key"
         self.snapshot = b"snapshot"  # what is saved, and the only one that can be restored
         self.restore_notes: tuple[str, ...] = ()
         self.gate: asyncio.Event | None = None  # `sign` waits for it
@@ -116,7 +118,7 @@ class FakeService:
 
     @property
     def service(self) -> Service:
-        return Service(self.config, self.metrics, self, self, self, self, self, self, self)
+        return Service(self.config, self.metrics, self, self, self, self, self, self, self, self)
 
     def _called(self, name: str, *args: object) -> None:
         self.calls.append((name, args))
@@ -281,6 +283,19 @@ class FakeService:
         if found.is_active:
             raise Refused(f"root {root_id} is active")
         await self.change(roots=tuple(one for one in self.state.roots if one != found))
+
+    # -- the seal
+
+    async def seal_status(self) -> list[NodeSeal]:
+        self._called("seal_status")
+        return [NodeSeal(server.name, "file", self.seal_key, "5ea1", is_settled=True) for server in self.config.servers]
+
+    async def rotate_seal(self, *, keeps_key: bool) -> None:
+        self._called("rotate_seal", keeps_key)
+        if not keeps_key:
+            self.seal_key = "new-key"
+
+    # -- snapshots
 
     async def save_snapshot(self, path: Path, level: ReadLevel) -> Meta:
         await self.read(level)

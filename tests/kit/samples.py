@@ -17,6 +17,7 @@ from fsm.ca import (
     Intermediate,
     ProviderState,
     RenewSigning,
+    Reseal,
     Rotation,
     RotationOutcome,
     RotationPhase,
@@ -187,6 +188,11 @@ COMMANDS: dict[str, Command] = {
     "restore_ca": RestoreCA(15, State(3, 3, 2, 1, SEAL, config(), (root("r1"),), (provider_state(),), NOW)),
     "record_leaves": RecordLeaves(ISSUER, (record(1), record(2, kind=LeafKind.AGENT, request_id=b"r" * 16))),
     "tidy_ledger": TidyLedger(NOW),
+    "reseal": Reseal(
+        9,
+        SealKey("passphrase", "fedcba9876543210", b"other salt", b"another wrapped key"),
+        (provider_state(modify_index=3), provider_state(provider_id="p2", is_prepared=False)),
+    ),
 }
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from cluster.api.service import Service
 from cluster.backup.restore import Snapshots
 from cluster.base.config import ConnectSection, parse_config
+from cluster.node.seals import NodeSeals
 from cluster.node.service import node_service
 from tests.kit.csrs import service_csr
 from tests.kit.fake_cluster import FakeCluster, Node, running
@@ -44,5 +45,6 @@ async def put_together(
         snapshots = Snapshots(
             node.replica.real, forwarder, node.sealer, rpc_cluster.ledger_path, name, "dc1", node.clock, node.log
         )
-        services[name] = node_service(config, node.parts, forwarder, node.membership, node.watchers, snapshots)
+        seals = NodeSeals(node.replica.real, forwarder, rpc[name].peers, node.seal_watch, name)
+        services[name] = node_service(config, node.parts, forwarder, node.membership, node.watchers, snapshots, seals)
     return Cluster(rpc_cluster, nodes, services)

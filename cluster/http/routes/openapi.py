@@ -298,6 +298,19 @@ _SCHEMAS: Final[_Json] = {
             )
         ),
     ),
+    "Seal": _object(
+        Settled={**_FLAG, "description": "nothing on any server needs another seal key any more"},
+        Nodes=_list(
+            _object(
+                Node=_text("node name"),
+                Source=_text("file or passphrase"),
+                KeyID=_text("of the seal key in use"),
+                SealID=_text("of the data key; equal on servers that have applied the same"),
+                Settled=_FLAG,
+                ToDo=_text("what is left to an operator there; empty when nothing is"),
+            )
+        ),
+    ),
     "Digest": _object(AppliedIndex=_number(), StateDigest=_text(), LedgerCount=_number(), LedgerDigest=_text()),
     "Metrics": _object(
         Timestamp=_text(),
@@ -480,6 +493,15 @@ _PATHS: Final[_Json] = {
     "/v1/operator/autopilot/health": {"get": _HEALTH},
     "/v1/operator/digest": {
         "get": _operation("What nodes compare; equal at the same index", _json(_ref("Digest")), _STALE)
+    },
+    "/v1/operator/seal": {
+        "get": _operation("Which seal key each server has, and what is left to do", _json(_ref("Seal"))),
+        "put": _operation(
+            "Seal everything again with another data key, under the next seal key; goes on by itself on each server",
+            _json(_ref("Seal")),
+            body=_object(False, KeepKey={**_FLAG, "description": "change the data key only; default: false"}),
+            errors=(400, 413, 422, 500, 503, 504),
+        ),
     },
     "/v1/snapshot": {
         "get": _operation(

@@ -8,7 +8,8 @@ import pytest
 
 from cluster.base.config import NodeConfig, parse_config
 from cluster.main import _data_dir
-from cluster.node.start import StartError, _checked_sealer, _replica_settings, _task, _watch_seal
+from cluster.node.seals import SealWatch
+from cluster.node.start import StartError, _checked_sealer, _replica_settings, _task
 from cluster.raft.membership import Member
 from cluster.raft.node import CompactionPolicy
 from cluster.seal.node_file import NodeFile
@@ -16,6 +17,7 @@ from cluster.seal.sealer import Sealer
 from cluster.seal.sources import SealError, write_key_file
 from fsm.ca import InitSeal
 from tests.kit.fake_cluster import FakeCluster
+from tests.kit.log import EventLog
 from tests.kit.node_config import minimal
 from tests.kit.wait import until
 
@@ -63,7 +65,7 @@ def test_damaged_node_file_stops_the_start(tmp_path: Path, content: str) -> None
 async def test_seal_is_opened_as_soon_as_there_is_one_and_remembered(cluster: FakeCluster, tmp_path: Path) -> None:
     config, node_file = config_in(tmp_path), NodeFile(tmp_path)
     sealer = _checked_sealer(config, node_file)
-    watching = asyncio.ensure_future(_watch_seal(cluster.replicas["a"].real, sealer, node_file, config))
+    watching = asyncio.ensure_future(SealWatch(cluster.replicas["a"].real, sealer, node_file, config, EventLog()).run())
     await asyncio.sleep(0)
     assert not watching.done()
     seal = sealer.new_data_key()
@@ -88,7 +90,7 @@ async def test_node_that_cannot_open_the_clusters_seal_stops(cluster: FakeCluste
     other = config_in(tmp_path / "other")
     sealer: Sealer = _checked_sealer(other, NodeFile(tmp_path / "other"))
     with pytest.raises(SealError, match="is not the one of this cluster"):
-        await _watch_seal(cluster.replicas["b"].real, sealer, NodeFile(tmp_path / "other"), other)
+        await SealWatch(cluster.replicas["b"].real, sealer, NodeFile(tmp_path / "other"), other, EventLog()).run()
     assert NodeFile(tmp_path / "other").read() is None
 
 

@@ -19,6 +19,7 @@ from fsm.ca import (
     Intermediate,
     ProviderState,
     RenewSigning,
+    Reseal,
     Rotation,
     RotationOutcome,
     RotationPhase,
@@ -128,6 +129,7 @@ record_leaves = st.builds(
 )
 commands = st.one_of(
     st.builds(InitSeal, seals),
+    st.builds(Reseal, st.integers(0, 20), seals, st.lists(provider_states, max_size=2).map(tuple)),
     st.builds(InitConfig, configs, provider_states),
     st.builds(SetProviderState, st.integers(0, 20), provider_states),
     st.builds(

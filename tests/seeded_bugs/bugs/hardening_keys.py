@@ -7,10 +7,17 @@ from tests.seeded_bugs.bug import Bug
 _PROCESS: Final = "cluster/base/process.py"
 _SECRET_FILES: Final = "cluster/seal/secret_files.py"
 _POOL: Final = "cluster/signing/pool.py"
+_RULES: Final = "fsm/ca_rules.py"
+_RESEAL: Final = "cluster/node/reseal.py"
+_SEALS: Final = "cluster/node/seals.py"
+_RAFT: Final = "cluster/raft/node.py"
 
 _T_PROCESS: Final = "tests/parts/base/test_process.py"
 _T_SEAL: Final = "tests/unit/seal/test_seal.py"
 _T_POOL: Final = "tests/parts/signing/test_pool.py"
+_T_APPLY: Final = "tests/unit/fsm/test_apply.py"
+_T_SEALS: Final = "tests/parts/node/test_seals.py"
+_T_RAFT: Final = "tests/unit/raft/test_node.py"
 
 BUGS: Final = (
     Bug(
@@ -101,5 +108,62 @@ BUGS: Final = (
         "os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK",
         "os.O_RDWR | os.O_CLOEXEC",
         (f"{_T_SEAL}::test_what_is_no_file_is_refused_at_once",),
+    ),
+    # -- the change of the seal key
+    Bug(
+        "another data key without all that is sealed",
+        "what was left out can never be opened again: a root that is still needed has no key any more",
+        _RULES,
+        "    if [identity(record) for record in cmd.providers] != [identity(record) for record in state.providers]:\n",
+        "    if False:\n",
+        (f"{_T_APPLY}::test_seal_is_not_changed_without_all_that_it_opens",),
+    ),
+    Bug(
+        "the seal key changes although a server lacks the next one",
+        "that server ends as soon as it hears of it, and does not start any more",
+        _RESEAL,
+        "        if found:\n",
+        "        if False:\n",
+        (f"{_T_SEALS}::test_server_that_could_not_open_it_holds_it_up_and_is_named",),
+    ),
+    Bug(
+        "a change that is sent again is made again",
+        "the next key is gone by then: whoever lost the answer is told that it failed",
+        _RESEAL,
+        "            if seal_id(state.seal) != base:\n",
+        "            if False:\n",
+        (f"{_T_SEALS}::test_change_that_is_sent_again_is_made_once",),
+    ),
+    Bug(
+        "the log of before stays on the disk",
+        "the key that was changed, because it is known perhaps, opens the CA's keys in it",
+        _SEALS,
+        "            await self._drop_history()\n",
+        "",
+        (f"{_T_SEALS}::test_node_drops_what_the_key_of_before_opens_and_then_the_key",),
+    ),
+    Bug(
+        "what was dropped from the log stays in its segment",
+        "as above",
+        _RAFT,
+        "            self.journal.rewrite()  # else what was dropped stays in the segment that is written now\n",
+        "",
+        (f"{_T_RAFT}::test_purge_leaves_nothing_of_before_on_the_disk",),
+    ),
+    Bug(
+        "a node that catches up with a change of key ends",
+        "it has the new key alone, and its log begins with a seal of the old one",
+        _SEALS,
+        "                if not await self._is_followed(seal):\n                    raise\n                continue\n",
+        "                raise\n",
+        (f"{_T_SEALS}::test_node_that_catches_up_with_a_change_waits_for_it",),
+    ),
+    Bug(
+        "a key that the configuration names is moved by the node",
+        "the operator's file is overwritten with another key",
+        "cluster/seal/sources.py",
+        "given.key_file is None and given.next_key_file is None and following.exists()",
+        "following.exists()",
+        (f"{_T_SEALS}::test_files_that_the_configuration_names_are_the_operators",),
     ),
 )

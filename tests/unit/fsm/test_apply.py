@@ -5,7 +5,17 @@ from dataclasses import replace
 import pytest
 
 from fsm.apply import STALE_INDEX, apply
-from fsm.ca import CARoot, InitConfig, InitSeal, SetConfig, SetProviderState, SetRootsConfig
+from fsm.ca import (
+    CARoot,
+    InitConfig,
+    InitSeal,
+    ProviderState,
+    Reseal,
+    SealKey,
+    SetConfig,
+    SetProviderState,
+    SetRootsConfig,
+)
 from fsm.ca_rules import broken_invariant
 from fsm.commands import Applied, Command, Rejected
 from fsm.leaves import RecordLeaves, TidyLedger
@@ -306,3 +316,41 @@ def test_every_state_on_the_way_is_sound() -> None:
 
 def test_roots_without_a_configuration_are_broken() -> None:
     assert broken_invariant(replace(State(), roots=(root("r1"),))) is not None
+
+
+# -- another seal
+
+NEW_SEAL = SealKey("file", "fedcba9876543210", b"", b"another wrapped key")
+
+
+def sealed_again(state: State) -> tuple[ProviderState, ...]:
+    return tuple(replace(record, sealed=b"again " + record.sealed) for record in state.providers)
+
+
+def test_another_seal_comes_with_everything_that_is_sealed_and_changes_nothing_else() -> None:
+    state = samples.full_state()
+    after = applied(state, Reseal(state.ca_index, NEW_SEAL, sealed_again(state)))
+    index = state.index + 1
+    providers = tuple(replace(record, modify_index=index) for record in sealed_again(state))
+    assert after == replace(state, index=index, ca_index=index, seal=NEW_SEAL, providers=providers)
+
+
+def test_seal_is_not_changed_without_all_that_it_opens() -> None:
+    """What is left out, or is another provider's, could never be opened again."""
+    state = samples.full_state()
+    good = sealed_again(state)
+    assert len(good) > 1
+    for providers in (
+        (),
+        good[:-1],
+        (*good, good[0]),
+        good[::-1],
+        (replace(good[0], provider_id="other"), *good[1:]),
+        (replace(good[0], provider="other"), *good[1:]),
+        (replace(good[0], is_prepared=not good[0].is_prepared), *good[1:]),
+    ):
+        assert_refused(state, Reseal(state.ca_index, NEW_SEAL, providers), "providers_differ")
+    assert_refused(state, Reseal(state.ca_index - 1, NEW_SEAL, good), STALE_INDEX)
+    assert state.seal is not None
+    assert_refused(state, Reseal(state.ca_index, state.seal, good), "same_seal")
+    assert_refused(State(), Reseal(0, NEW_SEAL, ()), "not_initialised")

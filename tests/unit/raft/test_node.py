@@ -365,6 +365,48 @@ def test_compaction_saves_a_snapshot_and_drops_the_entries_before_it() -> None:
     assert solo.background == []
 
 
+def on_disk(solo: Solo) -> bytes:
+    """The log; the test's machine keeps all commands in its snapshots."""
+    return b"".join(solo.disk.read(f"data/wal/{name}") for name in solo.disk.list("data/wal"))
+
+
+def test_purge_leaves_nothing_of_before_on_the_disk() -> None:
+    """Else whoever has a key that was changed, and a copy of the disk, goes on reading what it was changed for."""
+    solo = leader_with(b"what was sealed before", b"more of it", compaction=CompactionPolicy(keep_bytes=1 << 20))
+    done: list[bool] = []
+    solo.node.purge(done.append)
+    solo.node.purge(done.append)
+    assert done == [False]  # one is under way
+    solo.propose(b"what came meanwhile")
+    solo.node.pump()
+    solo.confirm()
+    solo.run_background()
+    assert done == [False, True]
+    assert b"what was sealed before" not in on_disk(solo)
+    assert b"what came meanwhile" in on_disk(solo)
+
+
+def test_purge_drops_what_a_compaction_has_kept() -> None:
+    solo = leader_with(b"what was sealed before", b"more of it", compaction=CompactionPolicy(keep_bytes=1 << 20))
+    solo.node.compact()
+    solo.run_background()
+    assert b"what was sealed before" in on_disk(solo)
+    done: list[bool] = []
+    solo.node.purge(done.append)
+    assert done == [True]
+    assert b"what was sealed before" not in on_disk(solo)
+
+
+def test_purge_on_a_full_disk_is_not_done() -> None:
+    solo = leader_with(b"what was sealed before", b"more of it")
+    done: list[bool] = []
+    solo.node.purge(done.append)
+    _, finish = solo.background.pop()
+    finish(OSError(errno.ENOSPC, "no space"))
+    assert done == [False]
+    assert b"what was sealed before" in on_disk(solo)
+
+
 def test_compaction_is_due_behind_so_many_entries_too() -> None:
     solo = leader_with(*(b"%d" % number for number in range(8)), compaction=CompactionPolicy(trigger_entries=10))
     solo.node.pump()

@@ -14,6 +14,7 @@ from msgspec import Raw, structs
 
 from cluster.api.ca import RotateRequest, RotationPlan, Steering, Uptake
 from cluster.api.leaves import IssuedCert
+from cluster.api.seals import NodeSeal
 from cluster.api.servers import ClusterInfo, ServerInfo
 from cluster.base.errors import AnswerLost, RateLimitReached
 from cluster.rpc import messages
@@ -41,8 +42,12 @@ from cluster.rpc.messages import (
     RemovePeerRequest,
     RestoreRequest,
     RestoreRowsRequest,
+    RotateSealRequest,
     RotationRequest,
     RowMessage,
+    SealCheckAnswer,
+    SealCheckRequest,
+    SealStatusAnswer,
     SignAnswer,
     SignRequest,
     SteerRequest,
@@ -73,6 +78,7 @@ SERVERS: Final = (
     ServerInfo("a", "127.0.0.1:8300", "127.0.0.1:8400", True, True, True, 0, 3, 99, 1_800_000_000),
     ServerInfo("b", "127.0.0.1:8301", "127.0.0.1:8401", False, False, False, None, 3, 0, 1_800_000_001),
 )
+SEAL: Final = NodeSeal("a", "file", "0123456789abcdef", "fedcba9876543210", True, "move it")
 RECORD: Final = LeafRecord(
     (5).to_bytes(16, "big"), 1, "web", WEB, b"\x07" * 32, 1_800_000_000, 1_800_003_600, "127.0.0.1", b""
 )
@@ -92,6 +98,9 @@ MESSAGES: Final[dict[str, tuple[Message, Message]]] = {
     "rotation_uptake": (Nothing(), UptakeAnswer.of(Uptake(4, 3, 10, 2))),
     "distrust_root": (DistrustRequest("aa:bb"), DONE),
     "watchers": (WatchersRequest(41), WatchersAnswer(4, 3)),
+    "seal_check": (SealCheckRequest("file", "0123456789abcdef", b"salt"), SealCheckAnswer("it is missing")),
+    "seal_status": (Nothing(), SealStatusAnswer.of(SEAL)),
+    "rotate_seal": (RotateSealRequest(b"fedcba9876543210", False), DONE),
     "restore_rows": (RestoreRowsRequest(b"\x01" * 32, [RowMessage.of(RECORD)]), DONE),
     "restore_ca": (RestoreRequest(b"state"), DONE),
     "cluster": (Nothing(), ClusterAnswer.of(ClusterInfo(SERVERS, 99))),

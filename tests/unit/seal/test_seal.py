@@ -328,3 +328,76 @@ def test_credential_of_the_service_manager_may_show_a_groups_right(
         assert "can get at it" in exposure(path, status)
     monkeypatch.delenv("CREDENTIALS_DIRECTORY")
     assert "can get at it" in exposure(credentials / "seal.key", _status(0o440, 0))
+
+
+# -- while the key is changed
+
+
+@pytest.fixture
+def both(tmp_path: Path, key_path: Path) -> Sealer:
+    """Of a node that has the key in force and the next one."""
+    write_key_file(tmp_path / "seal.next.key")
+    sealer = Sealer(FileKey(key_path), FileKey(tmp_path / "seal.next.key"), PassphraseFile(tmp_path / "next.pass"))
+    sealer.unlock(sealer.new_data_key())
+    return sealer
+
+
+def test_next_seal_opens_with_the_next_key_alone(both: Sealer, key_path: Path, tmp_path: Path) -> None:
+    seal = both.next_data_key(keeps_key=False)
+    Sealer(FileKey(tmp_path / "seal.next.key")).unlock(seal)
+    with pytest.raises(SealError, match="is not the one of this cluster"):
+        Sealer(FileKey(key_path)).unlock(seal)
+    secret = both.opened(seal).seal(b"secret", "x")
+    with pytest.raises(SealError, match="does not open with this cluster's data key"):
+        both.open(secret, "x")
+    assert not both.lacks(seal.source, seal.kek_id, seal.salt)
+    assert "is not the one" in Sealer(FileKey(key_path)).lacks(seal.source, seal.kek_id, seal.salt)
+
+
+def test_data_key_alone_changes_under_the_key_in_force(both: Sealer, key_path: Path) -> None:
+    seal = both.next_data_key(keeps_key=True)
+    only = Sealer(FileKey(key_path))
+    only.unlock(seal)
+    with pytest.raises(SealError, match="does not open with this cluster's data key"):
+        only.open(both.seal(b"secret", "x"), "x")
+
+
+def test_next_key_may_be_a_passphrase(both: Sealer, tmp_path: Path) -> None:
+    (tmp_path / "next.pass").touch(0o600)
+    (tmp_path / "next.pass").write_text(PASSPHRASE)
+    with pytest.raises(SealError, match="which of them is meant"):
+        both.next_data_key(keeps_key=False)
+    (tmp_path / "seal.next.key").unlink()
+    seal = both.next_data_key(keeps_key=False)
+    assert (seal.source, len(seal.salt)) == ("passphrase", 16)
+    Sealer(Passphrase(PASSPHRASE)).unlock(seal)
+
+
+def test_change_without_another_key_is_refused(both: Sealer, key_path: Path, tmp_path: Path) -> None:
+    (tmp_path / "seal.next.key").write_bytes(key_path.read_bytes())
+    with pytest.raises(SealError, match="is the one in force"):
+        both.next_data_key(keeps_key=False)
+    (tmp_path / "seal.next.key").chmod(0o644)
+    with pytest.raises(SealError, match="mode 0644"):
+        both.next_data_key(keeps_key=False)
+    (tmp_path / "seal.next.key").unlink()
+    with pytest.raises(SealError, match=r"no next seal key: make one with `quorumca seal init"):
+        both.next_data_key(keeps_key=False)
+    with pytest.raises(SealError, match="no seal yet"):
+        Sealer(FileKey(key_path)).next_data_key(keeps_key=True)
+
+
+def test_node_starts_with_either_key_of_a_change_and_no_other(both: Sealer, key_path: Path, tmp_path: Path) -> None:
+    before = both.node_facts()
+    both.unlock(both.next_data_key(keeps_key=False))
+    after = both.node_facts()
+    assert not both.is_moved
+    for facts in (before, after):
+        Sealer(FileKey(key_path), FileKey(tmp_path / "seal.next.key")).check_node(facts)
+    key_path.unlink()
+    with pytest.raises(SealError, match="is missing"):
+        Sealer(FileKey(key_path), FileKey(tmp_path / "seal.next.key")).check_node(before)
+    Sealer(FileKey(key_path), FileKey(tmp_path / "seal.next.key")).check_node(after)
+    (tmp_path / "seal.next.key").rename(key_path)
+    Sealer(FileKey(key_path)).check_node(after)
+    assert both.is_moved

@@ -1,0 +1,125 @@
+"""Another data key for everything that is sealed, on the leader: one command, so that it is done or not.
+
+Every server must be able to open it before it is made, or it could not lead any more, nor start again. Nodes that
+cannot be asked, or do not know the question because an older release runs there, hold it up: the command would end
+them.
+"""
+
+import asyncio
+import hashlib
+from typing import Final
+
+from cluster.base.errors import ClusterError, InternalError, NoLeader, NotLeader, NotReady, Refused
+from cluster.ca.commit import commit
+from cluster.ca.opened import open_record, seal_record
+from cluster.ca.parts import Parts
+from cluster.ca.uptake import Peers
+from cluster.raft.membership import Member
+from cluster.rpc.messages import SEAL_CHECK, SealCheckAnswer, SealCheckRequest
+from cluster.seal.sealer import Sealer
+from cluster.seal.sources import SealError
+from fsm.ca import ProviderState, Reseal, SealKey
+from fsm.state import State
+from providers.errors import ProviderError
+
+_ASK_SECONDS: Final = 3.0
+#: How long a server that does not answer is asked again.
+_PATIENCE_SECONDS: Final = 8.0
+_PAUSE_SECONDS: Final = 0.2
+
+
+def seal_id(seal: SealKey | None) -> str:
+    """Tells one data key from another, and nothing else."""
+    return hashlib.sha256(b"quorumca seal id 1" + seal.wrapped_key).hexdigest()[:16] if seal else ""
+
+
+class Resealer:
+    """The leader's side of `quorumca seal rotate`."""
+
+    def __init__(self, parts: Parts, peers: Peers, node_name: str) -> None:
+        self._parts = parts
+        self._peers = peers
+        self._node_name = node_name
+
+    async def rotate(self, base: str, *, keeps_key: bool) -> None:
+        """Nothing is done when the seal is not the one with the id `base` any more: it has been done.
+
+        Raises: Refused, NotReady, NotLeader, CommitUnknown.
+        """
+        async with self._parts.changes.turn("RECONFIGURING", is_duty=True):
+            state = self._parts.replica.state
+            if state.seal is None:
+                raise NotReady("CA has not finished initializing: there is nothing sealed yet")
+            if seal_id(state.seal) != base:
+                return
+            try:
+                # Off the loop: a passphrase is stretched for a quarter of a second.
+                seal, providers = await asyncio.to_thread(self._resealed, state, keeps_key)
+            except SealError as error:
+                raise Refused(str(error)) from error
+            await self._require_key_everywhere(seal)
+            self._require_leadership()
+            applied = await commit(self._parts.replica, Reseal(state.ca_index, seal, providers))
+            self._parts.log("seal.rotated", key_id=seal.kek_id, before=state.seal.kek_id, index=applied.index)
+        await self._take_into_use()
+
+    def _resealed(self, state: State, keeps_key: bool) -> tuple[SealKey, tuple[ProviderState, ...]]:
+        """Raises: SealError."""
+        assert state.seal is not None
+        sealer = self._parts.sealer
+        before = sealer.opened(state.seal)
+        seal = before.next_data_key(keeps_key=keeps_key)
+        after = sealer.opened(seal)
+        return seal, tuple(_sealed_again(before, after, found) for found in state.providers)
+
+    async def _require_key_everywhere(self, seal: SealKey) -> None:
+        """Raises: Refused, with every node that lacks it."""
+        request = SealCheckRequest(seal.source, seal.kek_id, seal.salt)
+        others = [member for name, member in sorted(self._parts.replica.members.items()) if name != self._node_name]
+
+        async def lack(member: Member) -> str:
+            try:
+                answer = await self._answer_of(member, request)
+            except ClusterError as error:
+                # One of an older release does not know the operation, and says so.
+                return f"{member.id}: {error}"
+            return f"{member.id}: {answer.problem}" if answer.problem else ""
+
+        found = [text for text in await asyncio.gather(*map(lack, others)) if text]
+        if found:
+            raise Refused(f"nothing was changed: not every server has the seal key {seal.kek_id}. " + "; ".join(found))
+
+    async def _answer_of(self, member: Member, request: SealCheckRequest) -> SealCheckAnswer:
+        """Of a server that may just be starting again. Raises: ClusterError."""
+        deadline = self._parts.clock.monotonic() + _PATIENCE_SECONDS
+        while True:
+            try:
+                return await self._peers.ask(member, SEAL_CHECK, request, _ASK_SECONDS)
+            except NoLeader:
+                if self._parts.clock.monotonic() >= deadline:
+                    raise
+            await asyncio.sleep(_PAUSE_SECONDS)
+
+    def _require_leadership(self) -> None:
+        if not self._parts.replica.leadership.is_ready:
+            raise NotLeader("this node does not lead any more")
+
+    async def _take_into_use(self) -> None:
+        """At once, or the first signature after it would wait for it. What fails here is the leader's duty."""
+        parts = self._parts
+        if parts.replica.leadership.is_ready and parts.replica.state.active_root is not None:
+            try:
+                await parts.authority.adopt(parts.replica.state)
+            except (ProviderError, InternalError, ClusterError) as error:
+                parts.log("duty.failed", duty="adopt", reason=str(error), again_in_seconds=0)
+
+
+def _sealed_again(before: Sealer, after: Sealer, sealed: ProviderState) -> ProviderState:
+    record = open_record(before, sealed)
+    return seal_record(after, sealed.provider_id, sealed.provider, record, is_prepared=sealed.is_prepared)
+
+
+async def answer_check(sealer: Sealer, request: SealCheckRequest) -> SealCheckAnswer:
+    """On any node."""
+    problem = await asyncio.to_thread(sealer.lacks, request.source, request.kek_id, request.salt)
+    return SealCheckAnswer(problem[:1024])

@@ -1,0 +1,335 @@
+"""The change of the seal key: asked of all servers, committed as one, and followed by every node to its end."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.base.config import NodeConfig, parse_config
+from cluster.base.errors import CommitUnknown, InternalError, NoLeader, NotReady, Refused
+from cluster.node.reseal import Resealer, answer_check, seal_id
+from cluster.node.seals import SealWatch
+from cluster.raft.membership import Member
+from cluster.rpc.messages import SealCheckAnswer, SealCheckRequest
+from cluster.rpc.operation import Operation
+from cluster.seal.node_file import NodeFile
+from cluster.seal.sealer import Sealer
+from cluster.seal.sources import NEXT_KEY, SealError, key_source, next_sources, write_key_file
+from fsm.ca import InitSeal, Reseal, SealKey
+from tests.kit.csrs import serial, service_csr
+from tests.kit.fake_cluster import FakeCluster, Fate, Node, bootstrapped, running
+from tests.kit.log import EventLog
+from tests.kit.node_config import minimal
+from tests.kit.wait import until
+
+
+class Others:
+    """The other servers, each of which has these keys, or fails."""
+
+    def __init__(self) -> None:
+        self.sealers: dict[str, Sealer] = {}
+        self.failures: dict[str, Exception] = {}
+        self.asked: list[str] = []
+
+    async def ask(self, member: Member, operation: Operation[Any, Any], request: Any, seconds: float) -> Any:
+        assert seconds > 0
+        self.asked.append(member.id)
+        if member.id in self.failures:
+            raise self.failures[member.id]
+        assert isinstance(request, SealCheckRequest)
+        answer: SealCheckAnswer = await answer_check(self.sealers[member.id], request)
+        return answer
+
+
+@pytest.fixture
+def others(cluster: FakeCluster) -> Others:
+    others = Others()
+    write_key_file(cluster.directory / NEXT_KEY)
+    config = config_in(cluster.directory)
+    for name in "bc":
+        others.sealers[name] = Sealer(key_source(config), *next_sources(config))
+    return others
+
+
+@pytest.fixture
+def node(cluster: FakeCluster, others: Others) -> Node:
+    return Node(cluster, "a", peers=others)
+
+
+def config_in(directory: Path, **changes: Any) -> NodeConfig:
+    return parse_config(minimal(data_dir=str(directory), **changes), source="t")
+
+
+def resealer(node: Node) -> Resealer:
+    return Resealer(node.parts, node.peers, node.name)
+
+
+def base(cluster: FakeCluster) -> str:
+    return seal_id(cluster.state.seal)
+
+
+async def sign(node: Node, number: int) -> None:
+    csr_pem = service_csr(node.cluster.state.trust_domain)
+    await node.authority.sign(csr_pem, serial(number), "test")
+
+
+async def test_everything_is_sealed_again_and_signing_goes_on(cluster: FakeCluster, node: Node, others: Others) -> None:
+    async with running(node):
+        await bootstrapped(node)
+        await sign(node, 1)
+        before = cluster.state
+        await resealer(node).rotate(base(cluster), keeps_key=False)
+        await sign(node, 2)
+        assert not node.authority.is_behind(cluster.state)
+        after = cluster.state
+        assert sorted(others.asked) == ["b", "c"]
+        assert (after.roots, after.config, after.roots_index) == (before.roots, before.config, before.roots_index)
+        assert after.seal is not None
+        assert before.seal is not None
+        assert after.seal.kek_id != before.seal.kek_id
+        # The key of before opens neither the data key nor what is sealed.
+        only_old = Sealer(key_source(config_in(cluster.directory)))
+        with pytest.raises(SealError):
+            only_old.unlock(after.seal)
+        only_old.unlock(before.seal)
+        for record in after.providers:
+            with pytest.raises(SealError):
+                only_old.open(record.sealed, f"provider state {record.provider_id}")
+        # And the next leader, with both keys at hand, signs.
+        successor = Node(cluster, "b", peers=others)
+        async with running(successor):
+            await bootstrapped(successor)
+            await sign(successor, 3)
+
+
+async def test_data_key_changes_alone(cluster: FakeCluster, node: Node) -> None:
+    (cluster.directory / NEXT_KEY).unlink()
+    async with running(node):
+        await bootstrapped(node)
+        before = cluster.state
+        await resealer(node).rotate(base(cluster), keeps_key=True)
+        await sign(node, 1)
+        assert before.seal is not None
+        assert cluster.state.seal is not None
+        assert cluster.state.seal.kek_id == before.seal.kek_id
+        assert cluster.state.seal.wrapped_key != before.seal.wrapped_key
+        assert all(new.sealed != old.sealed for new, old in zip(cluster.state.providers, before.providers, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("failure", "text"),
+    [
+        (NoLeader("no answer from c"), "c: no answer from c"),
+        (InternalError("operation 'seal_check' is not known to this node: is it of an older version?"), "c: operation"),
+        (None, "c: this node's seal key"),
+    ],
+    ids=["silent", "older release", "without the key"],
+)
+async def test_server_that_could_not_open_it_holds_it_up_and_is_named(
+    cluster: FakeCluster,
+    node: Node,
+    others: Others,
+    monkeypatch: pytest.MonkeyPatch,
+    failure: Exception | None,
+    text: str,
+) -> None:
+    monkeypatch.setattr("cluster.node.reseal._PATIENCE_SECONDS", 0.0)
+    if failure is not None:
+        others.failures["c"] = failure
+    others.sealers["c"] = Sealer(key_source(config_in(cluster.directory)))
+    async with running(node):
+        await bootstrapped(node)
+        before = cluster.state
+        with pytest.raises(Refused, match=f"nothing was changed: not every server has the seal key.*{text}"):
+            await resealer(node).rotate(base(cluster), keeps_key=False)
+        assert cluster.state is before
+        await sign(node, 1)
+
+
+async def test_server_that_starts_again_meanwhile_is_asked_again(
+    cluster: FakeCluster, node: Node, others: Others
+) -> None:
+    others.failures["c"] = NoLeader("no answer from c")
+    async with running(node):
+        await bootstrapped(node)
+        wanted = base(cluster)
+        changing = asyncio.ensure_future(resealer(node).rotate(wanted, keeps_key=False))
+        await until(lambda: others.asked.count("c") >= 2)
+        del others.failures["c"]
+        await changing
+        assert base(cluster) != wanted
+
+
+async def test_change_without_a_next_key_is_refused_before_anybody_is_asked(
+    cluster: FakeCluster, node: Node, others: Others
+) -> None:
+    with pytest.raises(NotReady):
+        await resealer(node).rotate("", keeps_key=False)
+    (cluster.directory / NEXT_KEY).unlink()
+    async with running(node):
+        await bootstrapped(node)
+        before = cluster.state
+        with pytest.raises(Refused, match="no next seal key"):
+            await resealer(node).rotate(base(cluster), keeps_key=False)
+        assert cluster.state is before
+        assert others.asked == []
+
+
+@pytest.mark.parametrize("fate", [Fate.LOST_BEFORE, Fate.LOST_AFTER, Fate.UNKNOWN])
+async def test_change_that_is_sent_again_is_made_once(
+    cluster: FakeCluster, node: Node, others: Others, fate: Fate
+) -> None:
+    successor = Node(cluster, "b", peers=others)
+    others.sealers["a"] = others.sealers["b"]
+    async with running(node, successor):
+        await bootstrapped(node)
+        wanted = base(cluster)
+        cluster.on_propose = lambda command: fate if isinstance(command, Reseal) else Fate.COMMITTED
+        with pytest.raises(CommitUnknown):
+            await resealer(node).rotate(wanted, keeps_key=False)
+        cluster.on_propose = lambda _command: Fate.COMMITTED
+        await bootstrapped(successor)
+        await resealer(successor).rotate(wanted, keeps_key=False)
+        assert [type(command) for command in cluster.committed].count(Reseal) == 1
+        assert base(cluster) != wanted
+        await sign(successor, 1)
+
+
+# -- what each node does about it
+
+
+def watch_in(cluster: FakeCluster, directory: Path, log: EventLog, **changes: Any) -> tuple[SealWatch, Sealer]:
+    config = config_in(directory, **changes)
+    sealer = Sealer(key_source(config), *next_sources(config))
+    return SealWatch(cluster.replicas["a"].real, sealer, NodeFile(directory), config, log), sealer
+
+
+def reseal(cluster: FakeCluster, seal: SealKey) -> None:
+    cluster.commit(Reseal(cluster.state.ca_index, seal, cluster.state.providers))
+
+
+async def settled(watch: SealWatch, cluster: FakeCluster) -> None:
+    await until(lambda: watch.status().is_settled and watch.status().seal_id == seal_id(cluster.state.seal))
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A node's directory, with the key in force and the next one."""
+    directory = tmp_path / "data"
+    directory.mkdir()
+    write_key_file(directory / "seal.key")
+    write_key_file(directory / NEXT_KEY)
+    return directory
+
+
+async def test_node_drops_what_the_key_of_before_opens_and_then_the_key(cluster: FakeCluster, data: Path) -> None:
+    log = EventLog()
+    watch, sealer = watch_in(cluster, data, log)
+    replica = cluster.replicas["a"]
+    running = asyncio.ensure_future(watch.run())
+    cluster.commit(InitSeal(sealer.new_data_key()))
+    await settled(watch, cluster)
+    assert replica.purges == 0
+    before, next_text = watch.status(), (data / NEXT_KEY).read_text()
+    reseal(cluster, sealer.next_data_key(keeps_key=False))
+    await settled(watch, cluster)
+    running.cancel()
+    after = watch.status()
+    assert replica.purges == 1
+    assert after.key_id != before.key_id
+    assert after.to_do == ""
+    assert not (data / NEXT_KEY).exists()
+    assert (data / "seal.key").read_text() == next_text
+    assert json.loads((data / "node.json").read_text())["seal"]["kek_id"] == after.key_id
+    assert log.names() == ["seal.history_dropped", "seal.key_moved"]
+
+
+class Stop(Exception):
+    """The process ends here."""
+
+
+@pytest.mark.parametrize("step", ["purge", "node.json", "key"])
+async def test_node_that_ends_at_any_step_goes_on_at_its_next_start(
+    cluster: FakeCluster, data: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    watch, sealer = watch_in(cluster, data, EventLog())
+    running = asyncio.ensure_future(watch.run())
+    cluster.commit(InitSeal(sealer.new_data_key()))
+    await settled(watch, cluster)
+
+    def stop(*_: object) -> None:
+        raise Stop
+
+    with monkeypatch.context() as patch:
+        match step:
+            case "purge":
+                patch.setattr(cluster.replicas["a"], "purge", stop)
+            case "node.json":
+                patch.setattr("cluster.node.seals.NodeFile.write", stop)
+            case "key":
+                patch.setattr("cluster.node.seals.move_next_key", stop)
+        next_text = (data / NEXT_KEY).read_text()
+        reseal(cluster, sealer.next_data_key(keeps_key=False))
+        with pytest.raises(Stop):
+            await running
+    # Both keys are there, or the first is the one in force: it starts, and opens what it finds.
+    watch, sealer = watch_in(cluster, data, EventLog())
+    sealer.check_node((NodeFile(data).read() or {})["seal"])
+    running = asyncio.ensure_future(watch.run())
+    await settled(watch, cluster)
+    running.cancel()
+    assert cluster.replicas["a"].purges >= 1
+    assert (data / "seal.key").read_text() == next_text
+    assert not (data / NEXT_KEY).exists()
+
+
+async def test_node_that_catches_up_with_a_change_waits_for_it(
+    cluster: FakeCluster, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has the new key alone, and its log begins with the old one."""
+    both = watch_in(cluster, data, EventLog())[1]
+    first = both.new_data_key()
+    cluster.commit(InitSeal(first))
+    both.unlock(first)
+    second = both.next_data_key(keeps_key=False)
+    (data / NEXT_KEY).rename(data / "seal.key")
+    watch, _ = watch_in(cluster, data, EventLog())
+    running = asyncio.ensure_future(watch.run())
+    await asyncio.sleep(0)
+    reseal(cluster, second)
+    await settled(watch, cluster)
+    running.cancel()
+    # One for which no other key comes does not run.
+    monkeypatch.setattr("cluster.node.seals._CATCH_UP_SECONDS", 0.05)
+    (data / "seal.key").unlink()
+    write_key_file(data / "seal.key")
+    with pytest.raises(SealError, match="is not the one of this cluster"):
+        await watch_in(cluster, data, EventLog())[0].run()
+
+
+async def test_files_that_the_configuration_names_are_the_operators(cluster: FakeCluster, data: Path) -> None:
+    (data / "seal.key").rename(data / "named.key")
+    changes = {"seal": {"key_file": str(data / "named.key")}}
+    log = EventLog()
+    watch, sealer = watch_in(cluster, data, log, **changes)
+    running = asyncio.ensure_future(watch.run())
+    cluster.commit(InitSeal(sealer.new_data_key()))
+    await settled(watch, cluster)
+    before = {path.name: path.read_text() for path in data.iterdir()}
+    reseal(cluster, sealer.next_data_key(keeps_key=False))
+    await settled(watch, cluster)
+    running.cancel()
+    assert f"put it in the place of {data / 'named.key'}" in watch.status().to_do
+    assert {path.name: path.read_text() for path in data.iterdir() if path.name != "node.json"} == {
+        name: text for name, text in before.items() if name != "node.json"
+    }
+    # It starts as it is, and once the operator has moved the key nothing is left to do.
+    again, sealer = watch_in(cluster, data, log, **changes)
+    sealer.check_node((NodeFile(data).read() or {})["seal"])
+    (data / NEXT_KEY).rename(data / "named.key")
+    running = asyncio.ensure_future(again.run())
+    await settled(again, cluster)
+    running.cancel()
+    assert again.status().to_do == ""
