@@ -66,10 +66,11 @@ class Resealer:
     def _resealed(self, state: State, keeps_key: bool) -> tuple[SealKey, tuple[ProviderState, ...]]:
         """Raises: SealError."""
         assert state.seal is not None
-        sealer = self._parts.sealer
-        before = sealer.opened(state.seal)
+        before = self._parts.sealer
+        # It has opened that long ago, and needs no key for it any more: a lost one can be replaced while nodes run.
+        before.unlock(state.seal)
         seal = before.next_data_key(keeps_key=keeps_key)
-        after = sealer.opened(seal)
+        after = before.opened(seal)
         return seal, tuple(_sealed_again(before, after, found) for found in state.providers)
 
     async def _require_key_everywhere(self, seal: SealKey) -> None:

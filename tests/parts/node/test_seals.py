@@ -104,6 +104,36 @@ async def test_everything_is_sealed_again_and_signing_goes_on(cluster: FakeClust
             await sign(successor, 3)
 
 
+async def test_key_that_is_lost_is_replaced_while_nodes_run(cluster: FakeCluster, node: Node, others: Others) -> None:
+    """They have what they need in memory; without this nothing of it could be opened again."""
+    async with running(node):
+        await bootstrapped(node)
+        (cluster.directory / "seal.key").unlink()
+        await resealer(node).rotate(base(cluster), keeps_key=False)
+        await sign(node, 1)
+        only_new = Sealer(*next_sources(config_in(cluster.directory)))
+        assert cluster.state.seal is not None
+        only_new.unlock(cluster.state.seal)
+        for record in cluster.state.providers:
+            only_new.open(record.sealed, f"provider state {record.provider_id}")
+        for other in others.sealers.values():
+            assert not other.lacks(cluster.state.seal.source, cluster.state.seal.kek_id, cluster.state.seal.salt)
+
+
+async def test_node_that_has_lost_the_key_settles_on_the_next_one(cluster: FakeCluster, data: Path) -> None:
+    watch, sealer = watch_in(cluster, data, EventLog())
+    running = asyncio.ensure_future(watch.run())
+    cluster.commit(InitSeal(sealer.new_data_key()))
+    await settled(watch, cluster)
+    (data / "seal.key").unlink()
+    next_text = (data / NEXT_KEY).read_text()
+    reseal(cluster, sealer.next_data_key(keeps_key=False))
+    await settled(watch, cluster)
+    running.cancel()
+    assert (data / "seal.key").read_text() == next_text
+    assert watch.status().to_do == ""
+
+
 async def test_data_key_changes_alone(cluster: FakeCluster, node: Node) -> None:
     (cluster.directory / NEXT_KEY).unlink()
     async with running(node):
