@@ -9,6 +9,7 @@ with an error of `[type, text, retry_after_seconds]`. The first frame is an answ
 HELLO: a list of what the system refused to this process.
 """
 
+import contextlib
 import json
 import os
 import queue
@@ -249,14 +250,18 @@ class _Server:
 
     def send(self, answer: list[Any]) -> None:
         body = msgpack.packb(answer)
-        with self._writing:
+        with self._writing, contextlib.suppress(ConnectionError):  # the other side has gone: reading ends, too
             self._outgoing.write(FRAME_HEADER.pack(len(body)) + body)
             self._outgoing.flush()
 
 
 def serve(connection: socket.socket, refused: Sequence[str] = ()) -> None:
-    """Until the other side closes."""
-    with connection.makefile("rb") as incoming, connection.makefile("wb") as outgoing:
+    """Until the other side closes, which it may do at any moment: nobody is left to be told of it."""
+    with (
+        contextlib.suppress(ConnectionError),
+        connection.makefile("rb") as incoming,
+        connection.makefile("wb") as outgoing,
+    ):
         server = _Server(Host(), incoming, outgoing)
         server.send([HELLO, None, list(refused)])
         server.serve()

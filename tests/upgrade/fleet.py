@@ -89,7 +89,7 @@ class Fleet:
         for node in self.nodes:
             self.cluster.start_by(node, self._releases[node].python)
         await self.cluster.wait_ready()
-        self.assert_each_runs_its_release()
+        await self.each_runs_its_release()
 
     async def exchange(self, node: Node, release: Release) -> None:
         """Stop it in order, and start it as the other release. The others sign meanwhile, and keep nothing of the log
@@ -114,7 +114,7 @@ class Fleet:
         self.cluster.start_by(node, release.python)
         await self.cluster.wait_ready()
         assert len(events(node, "snapshot.installed")) > installed, f"{node.name} needed no snapshot"
-        self.assert_each_runs_its_release()
+        await self.each_runs_its_release()
 
     async def lead(self, release: Release) -> Node:
         """A node of this release leads from now on. Another one than it is asked for that: it has to ask the leader."""
@@ -132,12 +132,20 @@ class Fleet:
 
         return await eventually(f"a node of the {release} release leads", leads, _TRANSFER_SECONDS)
 
-    def assert_each_runs_its_release(self) -> None:
-        """The node and the processes that sign for it."""
-        for node in self.nodes:
+    async def each_runs_its_release(self) -> None:
+        """The node and the processes that sign for it; those of a node that led a moment ago are just exchanged."""
+
+        def programs(node: Node) -> list[str]:
             process = psutil.Process(node.pid)
-            programs = [each.cmdline()[0] for each in (process, *process.children(recursive=True))]
-            assert programs == (1 + _SIGNING_WORKERS) * [str(self._releases[node].python)], f"{node.name}: {programs}"
+            return [(each.cmdline() or [""])[0] for each in (process, *process.children(recursive=True))]
+
+        for node in self.nodes:
+            wanted = (1 + _SIGNING_WORKERS) * [str(self._releases[node].python)]
+
+            async def runs(node: Node = node, wanted: list[str] = wanted) -> bool:
+                return programs(node) == wanted
+
+            await eventually(f"{node.name} runs {wanted}", runs, trouble=(AssertionError, psutil.NoSuchProcess))
 
     async def assert_is_well(self, release: Release) -> None:
         """As the doctor of this release says, which is what an operator waits for between two exchanges."""

@@ -1,11 +1,13 @@
 """The operations of a worker, in this process."""
 
 import json
+import socket
 from typing import Any
 
+import msgpack
 import pytest
 
-from cluster.signing.worker import Host
+from cluster.signing.worker import FRAME_HEADER, Host, serve
 from providers.errors import NotInitialized
 from tests.kit import pki
 
@@ -37,3 +39,20 @@ def test_provider_that_was_forgotten_is_not_initialized(operation: str) -> None:
     host.forget(KEY)
     with pytest.raises(NotInitialized, match="provider not initialized"):
         host.operations[operation](KEY, *WITH_PROVIDER[operation])
+
+
+def test_parent_that_is_gone_before_the_first_word_ends_it_quietly() -> None:
+    """A node that stops right after it has lost its leadership closes on processes that have just been started."""
+    ours, theirs = socket.socketpair()
+    ours.close()
+    serve(theirs)
+    theirs.close()
+
+
+def test_parent_that_is_gone_before_an_answer_ends_it_quietly() -> None:
+    ours, theirs = socket.socketpair()
+    body = msgpack.packb([1, "check_csr", [pki.TRUST_DOMAIN, "dc1", "rubbish"]])
+    ours.sendall(FRAME_HEADER.pack(len(body)) + body)
+    ours.close()
+    serve(theirs)
+    theirs.close()
