@@ -1,0 +1,110 @@
+"""What is in the memory and the environment of real processes: root looks, who sees what the node's user must not."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.integration.key_search import KeySearch, stored_keys
+from tests.kit.real_cluster import LocalCluster, Node, make_csr
+from tests.kit.wait import eventually
+
+pytestmark = pytest.mark.slow
+
+PASSPHRASE = "correct horse battery staple, and more of it"
+VARIABLE = "QUORUMCA_SEAL_PASSPHRASE"
+SETTINGS: dict[str, dict[str, Any]] = {"limits": {"signing_workers": 1}}
+
+
+def workers_of(node: Node) -> list[int]:
+    return [process.pid for process in psutil.Process(node.pid).children(recursive=True)]
+
+
+def memory_of(pid: int) -> Iterator[bytes]:
+    """Every part that can be written, as it is now."""
+    with open(f"/proc/{pid}/mem", "rb", 0) as memory:
+        for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+            span, access, *_ = line.split()
+            begin, end = (int(bound, 16) for bound in span.split("-"))
+            if "rw" in access and "[v" not in line:
+                try:
+                    memory.seek(begin)
+                    yield memory.read(end - begin)
+                except OSError:  # it is gone, or cannot be read
+                    continue
+
+
+def holds(pid: int, needles: list[bytes]) -> bool:
+    return any(needle in part for part in memory_of(pid) for needle in needles)
+
+
+def needles_of(search: KeySearch) -> list[bytes]:
+    """Secret numbers as files have them, and as OpenSSL keeps them."""
+    numbers = [number.to_bytes(size, "big") for number, size in search.numbers]
+    return [*numbers, *(number[::-1] for number in numbers)]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can read the memory of these processes")
+async def test_keys_are_in_no_process_of_a_node_that_has_not_led_and_in_no_signing_process_of_one_that_has(
+    tmp_path: Path,
+) -> None:
+    async with LocalCluster(tmp_path, settings=SETTINGS) as cluster:
+        await cluster.start_all()
+        await cluster.wait_ready()
+        leader = await cluster.leader()
+        csr_pem, _ = make_csr(await cluster.service_uri())
+        await cluster.sign(leader, csr_pem)
+        # From the files of one that does not run: what to look for.
+        stopped = next(node for node in cluster.nodes if node is not leader)
+        await cluster.stop(stopped)
+        (key,) = stored_keys(stopped.data_dir)
+        needles = needles_of(KeySearch.of("the CA's key", key))
+        cluster.start(stopped)
+        await cluster.wait_ready()
+        await cluster.sign(leader, csr_pem)
+        (signing,) = workers_of(leader)
+        assert holds(signing, needles), "the search would not find it where it is"
+        others = [node for node in cluster.nodes if node is not leader]
+        for node in others:
+            assert (await cluster.ask(node, "GET", "/v1/agent/connect/ca/leaf/web")).status == 200
+            assert not any(holds(pid, needles) for pid in (node.pid, *workers_of(node))), node.name
+        moved = await cluster.ask(leader, "PUT", "/v1/operator/raft/transfer-leader", query={"id": others[0].name})
+        assert moved.status == 200, moved
+        await cluster.sign(leader, csr_pem)
+
+        async def replaced() -> bool:
+            return signing not in workers_of(leader) and len(workers_of(leader)) == 1
+
+        await eventually("the processes that signed have ended", replaced)
+        assert not any(holds(pid, needles) for pid in workers_of(leader))
+        (now_signing,) = workers_of(others[0])
+        assert holds(now_signing, needles)
+        assert not any(holds(pid, needles) for pid in (others[1].pid, *workers_of(others[1])))
+
+
+async def test_passphrase_is_in_the_environment_of_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, PASSPHRASE)
+    settings = {**SETTINGS, "seal": {"source": "passphrase"}}
+    before = os.umask(0)
+    try:
+        async with LocalCluster(tmp_path, nodes=1, settings=settings) as cluster:
+            await cluster.start_all()
+            await cluster.wait_ready()
+            (node,) = cluster.nodes
+            csr_pem, _ = make_csr(await cluster.service_uri())
+            await cluster.sign(node, csr_pem)
+            for pid in (node.pid, *workers_of(node)):
+                environment = Path(f"/proc/{pid}/environ").read_bytes()
+                assert b"PATH=" in environment
+                assert PASSPHRASE.encode() not in environment
+            # And whatever the umask of who has started it: its files are for its user alone.
+            for path in (node.data_dir, *node.data_dir.rglob("*")):
+                assert path.stat().st_mode & 0o077 == 0, path
+            await cluster.restart(node)
+            await cluster.wait_ready()
+            await cluster.sign(node, csr_pem)
+    finally:
+        os.umask(before)
