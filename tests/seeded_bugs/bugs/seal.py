@@ -42,8 +42,8 @@ BUGS: Final = (
         "one nonce for all data keys",
         "the data keys of two clusters with the same seal key open each other",
         _SEAL,
-        "        nonce = secrets.token_bytes(_NONCE_BYTES)\n        wrapped",
-        "        nonce = bytes(_NONCE_BYTES)\n        wrapped",
+        "    nonce = secrets.token_bytes(_NONCE_BYTES)\n    wrapped",
+        "    nonce = bytes(_NONCE_BYTES)\n    wrapped",
         (f"{_T_SEAL}::test_each_cluster_has_a_data_key_of_its_own",),
     ),
     Bug(
@@ -106,8 +106,9 @@ BUGS: Final = (
         "one salt for all clusters",
         "one table of passphrases opens every cluster that uses one of them",
         _SOURCES,
+        "        self._passphrase = passphrase.encode()\n\n    def new_salt(self) -> bytes:\n"
         "        return secrets.token_bytes(16)\n",
-        "        return bytes(16)\n",
+        "        self._passphrase = passphrase.encode()\n\n    def new_salt(self) -> bytes:\n        return bytes(16)\n",
         (_T_SALT,),
     ),
     Bug(
