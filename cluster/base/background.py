@@ -30,6 +30,13 @@ def describe(error: BaseException) -> str:
     return f"{type(error).__name__}{place}: {error}"[:_MAX_REASON]
 
 
+def is_outlived(error: BaseException) -> bool:
+    """Not being cancelled, and not what ends a process. A defect of a Rust library is a PanicException, which derives
+    from BaseException and has no importable name.
+    """
+    return isinstance(error, Exception) or type(error).__name__ == "PanicException"
+
+
 async def keep_running(
     name: str,
     work: Callable[[], Awaitable[object]],
@@ -49,7 +56,9 @@ async def keep_running(
             await work()
         except ends_with:
             raise
-        except Exception as error:
+        except BaseException as error:
+            if not is_outlived(error):
+                raise
             if time.monotonic() - started > _WELL_SECONDS:
                 pause = _FIRST_PAUSE_SECONDS
             say_failed(name, error, log, metrics, again_in_seconds=pause)
@@ -65,6 +74,6 @@ def attempt(name: str, work: Callable[[], object], log: Log, metrics: Metrics) -
         say_failed(name, error, log, metrics)
 
 
-def say_failed(name: str, error: Exception, log: Log, metrics: Metrics, **fields: object) -> None:
+def say_failed(name: str, error: BaseException, log: Log, metrics: Metrics, **fields: object) -> None:
     metrics.background_failures.labels(name).inc()
     log("background.failed", work=name, reason=describe(error), **fields)

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Final, NoReturn
 
-from cluster.base.background import describe
+from cluster.base.background import describe, is_outlived
 from cluster.base.errors import ClusterError, NotLeader
 from cluster.base.signals import wait_any
 from cluster.ca.bootstrap import Bootstrap
@@ -134,7 +134,9 @@ class Leader:
                 wait = self._until_next_look(state, known)
             except PutOff:
                 continue
-            except Exception as error:
+            except BaseException as error:
+                if not is_outlived(error):
+                    raise
                 # Also what nobody foresaw: a leader that ends at what is in the state takes every node with it, one
                 # after the other. The next change of the CA may be the cure, and is waited for.
                 if not self._leads(term):

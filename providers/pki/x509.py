@@ -27,6 +27,14 @@ BACKDATE_SECONDS = 60
 # RFC 5280 4.1.2.2: positive, at most 20 octets; the first bit is the sign.
 MAX_SERIAL = 2**159 - 1
 
+#: What `cryptography` raises about a certificate that is no ValueError.
+_UNUSABLE = (
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+    TypeError,
+)
 _CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 _NOT_NAME = re.compile(r"[^a-z0-9]")
 
@@ -167,13 +175,18 @@ def load_cert(pem: str) -> x509.Certificate:
 
     Raises: ValueError.
     """
-    cert = x509.load_pem_x509_certificate(pem.encode("ascii"))
-    # `cryptography` decodes these only when they are asked for; here is the place where they may fail.
     try:
+        cert = x509.load_pem_x509_certificate(pem.encode("ascii"))
+        # `cryptography` decodes these only when they are asked for; here is the place where they may fail.
         public_key(cert)
         _ = cert.extensions, cert.subject, cert.issuer, cert.signature_hash_algorithm
-    except (UnsupportedAlgorithm, x509.DuplicateExtension, x509.UnsupportedGeneralNameType, TypeError) as error:
+    except _UNUSABLE as error:
         raise ValueError(f"certificate cannot be used: {error}") from error
+    except BaseException as error:
+        # A defect of its Rust part, which has no importable name. Let through it would end whoever reads.
+        if type(error).__name__ == "PanicException":
+            raise ValueError("certificate cannot be decoded") from error
+        raise
     return cert
 
 

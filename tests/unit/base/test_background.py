@@ -10,7 +10,13 @@ from cluster.base.background import attempt, describe, keep_running
 from cluster.base.telemetry import Metrics
 from tests.kit.log import EventLog
 
+
+class PanicException(BaseException):
+    """What a defect of a Rust library raises."""
+
+
 _ERRORS = [
+    PanicException(),
     ValueError("x" * 10_000),
     KeyError("k"),
     AssertionError(),
@@ -24,7 +30,7 @@ class _Enough(Exception):
     """Ends a test."""
 
 
-def _work(*errors: Exception | None) -> Callable[[], Awaitable[None]]:
+def _work(*errors: BaseException | None) -> Callable[[], Awaitable[None]]:
     """Raises them in turn, and then what the test waits for."""
     left = list(errors)
 

@@ -1,7 +1,10 @@
 """Identifiers, text forms, PEM, and the CA certificates as whole objects."""
 
+import base64
+
 import pytest
 from cryptography import x509 as cx509
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from providers.pki import keys, x509
@@ -147,3 +150,25 @@ def test_agents_csr_is_one_that_the_ca_accepts_with_a_new_key_each_time() -> Non
 def test_agents_csr_for_an_address_that_is_none_is_refused() -> None:
     with pytest.raises(ValueError, match="does not appear to be"):
         x509.new_leaf_csr(pki.WEB, [], ["localhost"])
+
+
+def test_certificate_of_a_version_that_there_is_not_is_no_certificate() -> None:
+    """`cryptography` raises of its own kind, which whoever reads certificates of others does not expect."""
+    der = pki.root_certificate(pki.key()).public_bytes(serialization.Encoding.DER)
+    odd = der.replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x12", 1)
+    assert odd != der
+    text = base64.encodebytes(odd).decode()
+    with pytest.raises(ValueError, match="18 is not a valid X509 version"):
+        x509.load_cert(f"-----BEGIN CERTIFICATE-----\n{text}-----END CERTIFICATE-----\n")
+
+
+def test_defect_of_the_library_is_no_certificate(monkeypatch: pytest.MonkeyPatch) -> None:
+    class PanicException(BaseException):
+        pass
+
+    def panic(_data: bytes) -> None:
+        raise PanicException
+
+    monkeypatch.setattr(cx509, "load_pem_x509_certificate", panic)
+    with pytest.raises(ValueError, match="cannot be decoded"):
+        x509.load_cert("-----BEGIN CERTIFICATE-----")
