@@ -7,20 +7,28 @@ what is accepted and what is refused is counted for all of them.
 """
 
 import asyncio
+import contextlib
+import json
 import random
 import struct
 import tempfile
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, cast
 
 import msgpack
 from aiohttp import web
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
 
+from cluster.backup.content import ContentRefused, check_content
 from cluster.base.telemetry import Metrics
+from cluster.ca.opened import Opener, ProviderRecord
+from cluster.ca.roots import root_of
+from cluster.http.render import json_response
+from cluster.http.routes.certs import _cert_object
 from cluster.raft import codec as raft_codec
 from cluster.raft import snapshot
 from cluster.raft.codec import FRAME_HEADER, Message, MessageInvalid, pack_frame
@@ -28,18 +36,27 @@ from cluster.raft.journal import Journal, JournalDamaged
 from cluster.raft.machine import ReplicatedMachine
 from cluster.raft.membership import ChangeKind, MembershipChange
 from cluster.raft.replica import Leadership
+from cluster.raft.skips import FILE as SKIPS
+from cluster.raft.skips import Skip, load_skips, save_skips
 from cluster.raft.snapshot import Snapshot, SnapshotDamaged
 from cluster.raft.transport import TlsLinks, _Inbound
+from cluster.rpc import messages as rpc_messages
+from cluster.rpc.operation import OLDEST, VERSION, NotUnderstood, Operation
 from cluster.rpc.operation import Message as RpcMessage
-from cluster.rpc.operation import Operation
 from cluster.rpc.operations import Operations, served
 from cluster.rpc.server import RpcServer
 from fsm import codec as fsm_codec
-from fsm.codec import CodecError
-from providers.api import IntermediateRequest, LeafRequest
+from fsm.ca import CAConfig, ProviderState
+from fsm.codec import CodecError, OutOfBounds
+from fsm.commands import Rejected, RestoreCA
+from fsm.leaves import RecordLeaves
+from fsm.ledger import LedgerQuery, LedgerReader
+from fsm.state import State
+from providers.api import CAChain, IntermediateRequest, LeafRequest
 from providers.builtin.provider import BuiltinProvider
 from providers.errors import CSRRejected
 from providers.pki import verify
+from providers.pki import x509 as x509_of
 from tests.crash.volume import MemoryDisk, Volume
 from tests.fuzz.csr import mutants
 from tests.fuzz.csr.request import der_of
@@ -334,7 +351,142 @@ class _Ledger:
         return position
 
 
+class _Applied:
+    """A command, whatever it says, on a state machine that has a CA: applied or rejected, and all that is stored then
+    can be read as clients read it.
+    """
+
+    def __init__(self) -> None:
+        self._directory = tempfile.TemporaryDirectory()
+        self._number = 0
+        self._machine = self._new()
+
+    def _new(self) -> ReplicatedMachine:
+        self._number += 1
+        machine = ReplicatedMachine(f"{self._directory.name}/{self._number}.db", lambda _: None)
+        state = samples.full_state()
+        machine.apply(1, [fsm_codec.dump_command(RecordLeaves(samples.ISSUER, (samples.record(7),)))] * state.index)
+        machine._state = state  # the records above are not those of its index, which nothing here looks at
+        machine.commit(1)
+        return machine
+
+    def __call__(self, data: bytes) -> object:
+        machine = self._machine
+        before = machine.state
+        [result] = machine.apply(2, [self._up_to_date(data)])
+        machine.commit(2)
+        if isinstance(result, Rejected):
+            assert machine.state == before
+            if result.code in ("malformed", "out_of_range"):
+                raise Refused(f"{result.code}: {result.detail}")
+            return result
+        assert fsm_codec.load_state(fsm_codec.dump_state(machine.state)) == machine.state
+        machine.apply(3, [fsm_codec.dump_command(RecordLeaves(samples.ISSUER, (samples.record(8),)))])
+        machine.commit(3)
+        reader = LedgerReader(f"{self._directory.name}/{self._number}.db")
+        rows = reader.search(LedgerQuery(limit=10_000))
+        reader.close()
+        json_response([_cert_object(row) for row in rows], {})
+        machine.close()
+        for file in Path(self._directory.name).iterdir():
+            file.unlink()
+        self._machine = self._new()
+        return result
+
+    def _up_to_date(self, data: bytes) -> bytes:
+        """The same made from the present state, or nearly all would be stale."""
+        with contextlib.suppress(CodecError):
+            command: Any = fsm_codec.load_command(data)
+            if hasattr(command, "expected_index"):
+                return fsm_codec.dump_command(replace(command, expected_index=self._machine.state.ca_index))
+        return data
+
+
+class _OpenSeal:
+    """Opens what nobody has sealed: the cipher would refuse every change before anything is looked at."""
+
+    def record(self, sealed: ProviderState) -> ProviderRecord:
+        secrets, state, config_json = msgpack.unpackb(sealed.sealed)
+        return ProviderRecord(secrets, state, config_json)
+
+
+def _root_pem(number: int) -> str:
+    """The same in every process."""
+    validity = x509_of.Validity(x509_of.at(pki.NOW), x509_of.at(pki.NOW + pki.YEAR))
+    key = ec.derive_private_key(number, ec.SECP256R1())
+    return x509_of.cert_pem(x509_of.build_root(key, f"root {number}", pki.ROOT_URI, pki.serial(number), validity))
+
+
+def _saved_states() -> list[bytes]:
+    """A CA that was rotated once, with certificates that are what the state says of them."""
+    text = '{"LeafCertTTL":"72h"}'
+    config = CAConfig(pki.CLUSTER_ID, "consul", "p1", text, leaf_ttl_seconds=72 * 3600)
+    pems = [_root_pem(number) for number in (1, 2)]
+    old, new = (root_of(CAChain(pem, pem), config, is_active=False, made_at=pki.NOW) for pem in pems)
+    old = replace(old, rotated_out_at=pki.NOW, prune_at=pki.NOW + pki.DAY)
+    sealed = ProviderState("p1", "consul", msgpack.packb([{}, b"", text]), is_prepared=True)
+    state = State(
+        9, 9, 9, 0, samples.SEAL, config, (old, replace(new, is_active=True)), (sealed,), tidied_before=pki.NOW
+    )
+    return [fsm_codec.dump_state(state), fsm_codec.dump_state(replace(state, roots=state.roots[1:]))]
+
+
+def _saved_state(data: bytes) -> object:
+    state = fsm_codec.load_state(data)
+    check_content(state, cast(Opener, _OpenSeal()), pki.NOW)
+    fsm_codec.check_command(RestoreCA(0, state))
+    return state
+
+
+def _marks(data: bytes) -> object:
+    """The file of entries that are passed over."""
+    disk = MemoryDisk(Volume({f"data/{SKIPS}": data}))
+    found = load_skips(disk, "data")
+    save_skips(disk, "data", found)
+    assert load_skips(disk, "data") == found
+    return found
+
+
+def _mark_seeds() -> list[bytes]:
+    disk = MemoryDisk(Volume())
+    disk.make_directory("data")
+    save_skips(disk, "data", {Skip(3, 1, "ab" * 32), Skip(9, 2, "cd" * 32)})
+    return [disk.read(f"data/{SKIPS}")]
+
+
 # -- requests
+
+_OPERATIONS: Final[tuple[Operation[Any, Any], ...]] = tuple(
+    found for found in vars(rpc_messages).values() if isinstance(found, Operation)
+)
+_VERSIONS: Final = range(OLDEST, VERSION + 1)
+
+
+def _message_seeds() -> list[bytes]:
+    """One for each operation, side and version, which the first bytes name."""
+    golden = Path(__file__).parents[1] / "unit" / "rpc" / "golden"
+    seeds = []
+    for version in _VERSIONS:
+        written = json.loads((golden / f"v{version}.json").read_text())
+        for number, operation in enumerate(_OPERATIONS):
+            for side, name in enumerate(("request", "answer")):
+                seeds.append(bytes([number, side, version]) + bytes.fromhex(written[operation.name][name]))
+    return seeds
+
+
+def _rpc_message(data: bytes) -> object:
+    """What another node asks or answers, in either version, down to the values that are worked with."""
+    number, side, version = (*data[:3], 0, 0, 0)[:3]
+    operation = _OPERATIONS[number % len(_OPERATIONS)]
+    form = operation.answer if side % 2 else operation.request
+    version = _VERSIONS[(version - OLDEST) % len(_VERSIONS)]
+    message = form.unpack(data[3:], version)
+    assert form.unpack(form.pack(message, version), version) == message
+    if isinstance(message, rpc_messages.RestoreRowsRequest):
+        fsm_codec.check_command(RecordLeaves(message.issuer_key_id, tuple(row.value() for row in message.rows)))
+    elif hasattr(message, "value"):
+        message.value()
+    return message
 
 
 class _Echo(RpcMessage, frozen=True):
@@ -449,7 +601,11 @@ def targets() -> dict[str, Target]:
         Target("snapshot-sealed", _snapshot_seeds, _sealed_snapshot, (SnapshotDamaged,)),
         Target("command", _command_seeds, _command, (CodecError,)),
         Target("state", lambda: [fsm_codec.dump_state(samples.full_state())], _state, (CodecError,)),
+        Target("applied", _command_seeds, _Applied(), (CodecError, Refused)),
+        Target("saved-state", _saved_states, _saved_state, (CodecError, OutOfBounds, ContentRefused)),
+        Target("marks", _mark_seeds, _marks, (JournalDamaged,)),
         Target("ledger-rows", _rows_seeds, _Ledger(), (ValueError,)),
+        Target("rpc-messages", _message_seeds, _rpc_message, (NotUnderstood, OutOfBounds)),
         Target("rpc-body", _rpc_seeds, _Rpc(), (Refused,)),
         Target("csr", mutants.leaf_seeds, authority.leaf, (CSRRejected,), mutants.mutated_csr, csr_reason_of),
         Target(

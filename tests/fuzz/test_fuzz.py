@@ -31,7 +31,11 @@ NAMES: Final = (
     "snapshot-sealed",
     "command",
     "state",
+    "applied",
+    "saved-state",
+    "marks",
     "ledger-rows",
+    "rpc-messages",
     "rpc-body",
     "csr",
     "csr-intermediate",
@@ -121,7 +125,9 @@ def test_seed_gives_the_same_inputs_in_every_process() -> None:
 @pytest.mark.slow
 def test_one_run_of_all_decoders_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     output = tmp_path / "fuzz.json"
-    monkeypatch.setattr(sys, "argv", ["fuzz", "--seconds", "1.3", "--seed", "5", "--output", str(output)])
+    monkeypatch.setattr(
+        sys, "argv", ["fuzz", "--seconds", f"{0.1 * len(NAMES)}", "--seed", "5", "--output", str(output)]
+    )
     assert main() == 0
     evidence = json.loads(output.read_text())
     assert tuple(evidence["decoders"]) == NAMES
