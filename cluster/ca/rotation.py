@@ -237,14 +237,14 @@ class Rotator:
 
         Raises: NotLeader, before anything is removed: the next leader goes on with it. Else as `commit`.
         """
+        # However long the text is: a rotation that cannot be ended would be one for ever.
+        reason = as_reason(reason)
         self._require_leadership()
         rotation = state.rotation
         assert rotation is not None
         sealed = state.provider_state(rotation.config.provider_id)
         assert sealed is not None  # invariants of the state
         await self._clean_up(state, sealed)
-        # However long the text is: a rotation that cannot be ended would be one for ever.
-        reason = as_reason(reason)
         outcome = RotationOutcome(rotation.rotation_id, rotation.config.request_id, self._parts.unix_now, "", reason)
         await commit(self._replica, AbortRotation(state.ca_index, outcome))
         self._log("rotation.given_up", rotation=rotation.rotation_id, phase=rotation.phase.value, reason=reason)

@@ -147,6 +147,35 @@ async def test_command_is_applied_on_every_node(cluster: Cluster) -> None:
     assert leader.state.index == 51
 
 
+async def test_command_that_no_node_could_apply_never_enters_the_log(cluster: Cluster) -> None:
+    _, leader = await cluster.leader()
+    last = (await leader.status()).last_index
+    for changes in ({"not_after": 1 << 63}, {"kind": 99}, {"requested_by": 7}, {"requested_by": "x" * 300_000}):
+        bad: Any = changes
+        command = RecordLeaves(samples.ISSUER, (samples.record(1, **bad),))
+        with pytest.raises(Refused, match=r"the write cannot be made: RecordLeaves\.records\[0\]"):
+            await leader.propose(command, timeout=5)
+    assert (await leader.status()).last_index == last
+    assert cluster.fatal == []
+
+
+async def test_what_one_call_raises_holds_up_none_behind_it(cluster: Cluster) -> None:
+    """A call that was handed to the Raft thread, or to the one of the API, together with others."""
+    _, leader = await cluster.leader()
+
+    def fails() -> None:
+        raise ValueError("its own affair")
+
+    done: list[str] = []
+    leader._to_raft(fails)
+    leader._to_raft(done.append, "raft")
+    leader._to_owner(fails)
+    leader._to_owner(done.append, "owner")
+    await until(lambda: sorted(done) == ["owner", "raft"])
+    assert (await leader.propose(InitSeal(samples.SEAL), timeout=5)) is not None
+    assert cluster.log.names().count("background.failed") == 2
+
+
 async def test_follower_refuses_a_command_and_reads_what_was_committed(cluster: Cluster) -> None:
     await cluster.record(5)
     _, leader = await cluster.leader()

@@ -12,6 +12,7 @@ from tests.seeded_bugs.bugs import (
     fsm,
     hardening_archive,
     hardening_keys,
+    hardening_log,
     hardening_trust,
     http,
     ledger,
@@ -39,6 +40,7 @@ BUGS: Final[tuple[Bug, ...]] = (
     *http.BUGS,
     *nodes.BUGS,
     *hardening_archive.BUGS,
+    *hardening_log.BUGS,
     *hardening_trust.BUGS,
     *hardening_keys.BUGS,
 )

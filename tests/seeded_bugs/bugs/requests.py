@@ -262,8 +262,8 @@ BUGS: Final = (
         "answers are written in our version",
         "a node of the release before does not understand what was done for it",
         _SERVER,
-        "pack_outcome(operation, outcome, version)",
-        "pack_outcome(operation, outcome, VERSION)",
+        "_packed(operation, _outcome(task), version)",
+        "_packed(operation, _outcome(task), VERSION)",
         (f"{_T_RPC}::test_answer_has_the_form_of_the_request",),
     ),
 )

@@ -4,7 +4,7 @@ import msgpack
 import pytest
 
 from cluster.base import errors as cluster_errors
-from cluster.base.errors import AnswerLost, ClusterError, InternalError, RateLimitReached
+from cluster.base.errors import AnswerLost, ClusterError, InternalError, RateLimitReached, Refused
 from cluster.base.wire import pack_error, unpack_error
 from providers import errors as provider_errors
 from providers.errors import ProviderError, ProviderUnavailable, RateLimited, SigningKeyGone
@@ -59,3 +59,9 @@ def test_error_of_another_version_is_an_internal_one(name: str) -> None:
 def test_lost_answer_is_also_an_unknown_outcome() -> None:
     assert issubclass(AnswerLost, cluster_errors.CommitUnknown)
     assert AnswerLost.http_status == 504
+
+
+def test_text_that_no_encoding_can_carry_is_sent_without_what_it_cannot() -> None:
+    """It may quote JSON, which can hold half of a surrogate pair."""
+    packed = pack_error(Refused("it is \ud800 here"), "on the leader")
+    assert msgpack.unpackb(msgpack.packb(packed)) == ["Refused", "it is ? here", 0.0]
