@@ -28,6 +28,7 @@ _LEVELS: Final[Mapping[str, str]] = {
     "ca.warning": "warning",
     "disk.low": "error",
     "duty.failed": "error",
+    "entry.failed": "critical",
     "entry.refused": "error",
     "entry.skipped": "error",
     "http.failed": "error",

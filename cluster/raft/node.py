@@ -302,17 +302,25 @@ class RaftNode:
             return
         try:
             origin, sequence, commands = codec.unpack_batch(entry.command)
-        except EntryUnknown:
-            raise
+            results = self._env.machine.apply(entry.log_index, commands)
         except MessageInvalid as error:
+            if isinstance(error, EntryUnknown):
+                self._say_failed(entry)
+                raise
             # No release has written it or would apply it, so all nodes agree about it.
             self._env.log("entry.refused", log_index=entry.log_index, reason=str(error))
             return
-        results = self._env.machine.apply(entry.log_index, commands)
+        except Exception:
+            self._say_failed(entry)
+            raise
         if origin == self._env.incarnation:
             waiting = self._in_flight.pop(sequence, None)
             if waiting is not None:
                 self._results.extend(zip(waiting, results, strict=True))
+
+    def _say_failed(self, entry: Entry) -> None:
+        """This ends the node: which entry it was, an operator may need to know (docs/recovery.md)."""
+        self._env.log("entry.failed", log_index=entry.log_index, term=entry.term)
 
     # -- driving
 

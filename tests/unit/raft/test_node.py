@@ -699,3 +699,19 @@ def test_leader_offers_its_snapshot_to_a_node_whose_entries_are_gone_and_serves_
     fields: dict[str, Any] = {"log_index": offered - 1, "offset": 0}
     solo.feed("c", "pull_snapshot", **fields)  # an old one
     assert solo.take("c", "snapshot_part") == []
+
+
+def test_entry_that_ends_the_node_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its operator has to know which one it was."""
+    solo = leader_with(b"one")
+
+    def fails(_log_index: int, _commands: list[bytes]) -> list[object]:
+        raise ValueError("cannot be applied")
+
+    monkeypatch.setattr(solo.machine, "apply", fails)
+    solo.append("b", solo.node.core.term + 1, (solo.last.log_index, solo.last.term), commit=1)
+    last = solo.last
+    with pytest.raises(ValueError, match="cannot be applied"):
+        solo.append("b", solo.node.core.term, (last.log_index, last.term), batch(last.log_index + 1, 9), commit=99)
+    name, fields = solo.log.events[-1]
+    assert (name, fields["log_index"]) == ("entry.failed", last.log_index + 1)
