@@ -166,8 +166,8 @@ BUGS: Final = (
         "what a failed rotation made stays",
         "mounts in the backend and keys in the workers grow with each attempt",
         _ROTATION,
-        "        await self._clean_up(state, sealed)\n        # However",
-        "        # However",
+        "        await self._clean_up(state, sealed)\n        outcome",
+        "        outcome",
         (_T_FAILS,),
     ),
     Bug(

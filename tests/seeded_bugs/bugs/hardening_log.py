@@ -90,7 +90,8 @@ BUGS: Final = (
         "workers are not replaced after a failure",
         "a moment without descriptors leaves the leader unable to sign for ever",
         "cluster/signing/pool.py",
-        "            except Exception as error:  # no process can be started just now, perhaps\n",
+        "            except Exception as error:  # no process can be started just now, for want of memory or"
+        " descriptors perhaps\n",
         "            except ZeroDivisionError as error:\n",
         ("tests/parts/signing/test_pool.py::test_worker_that_cannot_be_replaced_now_is_replaced_later",),
     ),
