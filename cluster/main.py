@@ -38,7 +38,7 @@ _SWITCH_SECONDS: Final = 0.0005
 _GC_THRESHOLDS: Final = (20_000, 20, 20)
 
 
-def run(config: NodeConfig) -> int:
+def run(config: NodeConfig, *, accepts_files_without_mac: bool = False) -> int:
     """One node, in the foreground, until SIGTERM or SIGINT; the exit code."""
     refused = process.protect()
     configure_logging(config.log.level, config.log.format)
@@ -50,7 +50,7 @@ def run(config: NodeConfig) -> int:
     try:
         with _data_dir(config.data_dir):
             remove_leftovers(config.data_dir)
-            uvloop.run(_run(config, log))
+            uvloop.run(_run(config, log, accepts_files_without_mac))
     except (StartError, SealError, JournalDamaged, SnapshotDamaged, LedgerDamaged, OSError, ssl.SSLError) as error:
         log("node.failed", reason=str(error))
         print(f"quorumca: {error}", file=sys.stderr)
@@ -73,13 +73,13 @@ def _data_dir(path: Path) -> Iterator[None]:
         os.close(fd)
 
 
-async def _run(config: NodeConfig, log: Log) -> None:
+async def _run(config: NodeConfig, log: Log, accepts_files_without_mac: bool) -> None:
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(last_resort(asyncio.get_running_loop(), lambda reason: _report(log, reason)))
-        await start_node(config, log, _fatal(log), stack)
+        await start_node(config, log, _fatal(log), stack, accepts_files_without_mac=accepts_files_without_mac)
         # What is alive now stays: collections look at the rest only.
         gc.collect()
         gc.freeze()

@@ -31,6 +31,7 @@ _LEVELS: Final[Mapping[str, str]] = {
     "entry.failed": "critical",
     "entry.refused": "error",
     "entry.skipped": "error",
+    "files.authenticated": "warning",
     "http.failed": "error",
     "http.request": "info",
     "journal.damaged": "error",

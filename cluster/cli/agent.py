@@ -11,6 +11,11 @@ from cluster.client.errors import CommandError
 def add_parser(subcommands: Subcommands) -> None:
     parser = subcommands.add_parser("agent", help="run one node in the foreground")
     parser.add_argument("--config", metavar="FILE", type=Path, required=True, help="the node's settings, TOML")
+    parser.add_argument(
+        "--accept-files-without-mac",
+        action="store_true",
+        help="for one start: the release before has run on this data directory again, and its files have no MAC",
+    )
     parser.set_defaults(run=run)
 
 
@@ -29,4 +34,4 @@ def run(args: argparse.Namespace) -> int:
 
     from cluster.main import run as run_node
 
-    return run_node(config)
+    return run_node(config, accepts_files_without_mac=args.accept_files_without_mac)

@@ -14,7 +14,9 @@ from cluster.base.names import is_loopback
 from cluster.doctor.findings import Finding, critical, note, warning
 from cluster.raft.inspection import check_journal, read_snapshot
 from cluster.raft.journal import JournalDamaged
+from cluster.raft.macs import FileMacs
 from cluster.raft.snapshot import SnapshotDamaged
+from cluster.seal.disk_key import MAC_KEY, DiskKeyFile
 from cluster.seal.node_file import NodeFile
 from cluster.seal.sealer import Sealer
 from cluster.seal.secret_files import exposure
@@ -71,8 +73,12 @@ def check_data_dir(config: NodeConfig, *, is_running: bool) -> Iterator[Finding]
         yield from _check_parts(config)
     yield from _check_seal(config)
     if path.is_dir():
-        yield from _check_snapshot(config)
-        yield from _check_journal(config, is_running=is_running)
+        macs = _macs(config)
+        if isinstance(macs, Finding):
+            yield macs
+            macs = None
+        yield from _check_snapshot(config, macs)
+        yield from _check_journal(config, macs, is_running=is_running)
         if not is_running:  # a node that runs checks it by itself, and its metrics say what it has found
             yield from _check_ledger(config)
 
@@ -183,9 +189,34 @@ def _is_within(path: Path, directory: Path) -> bool:
 # -- Raft's files and the ledger
 
 
-def _check_snapshot(config: NodeConfig) -> Iterator[Finding]:
+def _macs(config: NodeConfig) -> FileMacs | Finding | None:
+    """None before a node of this release has started on it, or when it is another node's or its seal key is not the
+    right one, which is told already.
+    """
     try:
-        snapshot = read_snapshot(config.data_dir)
+        facts = NodeFile(config.data_dir).read() or {}
+        sealer = Sealer(key_source(config))
+        sealer.check_node(facts.get("seal"))
+    except (SealError, ValueError, OSError):
+        return None
+    if facts.get("node_name", config.node_name) != config.node_name:
+        return None
+    try:
+        found = DiskKeyFile(config.data_dir, config.node_name, sealer).found()
+    except (SealError, OSError) as error:
+        return critical(
+            "mac-key",
+            config.data_dir / MAC_KEY,
+            str(error),
+            "The node does not start: it could not tell its own files from changed ones.",
+            _REPLACE.format(name=config.node_name),
+        )
+    return None if found is None else FileMacs(found.key, is_required=found.is_required)
+
+
+def _check_snapshot(config: NodeConfig, macs: FileMacs | None) -> Iterator[Finding]:
+    try:
+        snapshot = read_snapshot(config.data_dir, macs)
         seal = None if snapshot is None else load_state(snapshot.state).seal
     except (SnapshotDamaged, CodecError, OSError) as error:
         yield critical(
@@ -209,12 +240,12 @@ def _check_snapshot(config: NodeConfig) -> Iterator[Finding]:
             )
 
 
-def _check_journal(config: NodeConfig, *, is_running: bool) -> Iterator[Finding]:
+def _check_journal(config: NodeConfig, macs: FileMacs | None, *, is_running: bool) -> Iterator[Finding]:
     if not (config.data_dir / "wal").is_dir():
         return
     found = ""
     for _ in range(_TRIES_WHILE_RUNNING if is_running else 1):
-        found = _journal_damage(config.data_dir)
+        found = _journal_damage(config.data_dir, macs)
         if not found:
             return
     yield critical(
@@ -226,9 +257,9 @@ def _check_journal(config: NodeConfig, *, is_running: bool) -> Iterator[Finding]
     )
 
 
-def _journal_damage(data_dir: Path) -> str:
+def _journal_damage(data_dir: Path, macs: FileMacs | None) -> str:
     try:
-        check_journal(data_dir, _log_start(data_dir))
+        check_journal(data_dir, _log_start(data_dir), macs)
     except (JournalDamaged, OSError) as error:
         return str(error)
     return ""

@@ -16,6 +16,7 @@ from cluster.raft.membership import Member
 from cluster.raft.replica import Replica
 from cluster.rpc.forward import Forwarder
 from cluster.rpc.messages import ROTATE_SEAL, SEAL_STATUS, Nothing, RotateSealRequest
+from cluster.seal.disk_key import DiskKeyFile
 from cluster.seal.node_file import NodeFile
 from cluster.seal.sealer import Sealer
 from cluster.seal.sources import SealError, move_next_key
@@ -31,10 +32,19 @@ _ASK_SECONDS: Final = 2.0
 class SealWatch:
     """`run` for as long as the node lives."""
 
-    def __init__(self, replica: Replica, sealer: Sealer, node_file: NodeFile, config: NodeConfig, log: Log) -> None:
+    def __init__(
+        self,
+        replica: Replica,
+        sealer: Sealer,
+        node_file: NodeFile,
+        disk_key: DiskKeyFile,
+        config: NodeConfig,
+        log: Log,
+    ) -> None:
         self._replica = replica
         self._sealer = sealer
         self._node_file = node_file
+        self._disk_key = disk_key
         self._config = config
         self._log = log
         self._settled: SealKey | None = None
@@ -86,7 +96,8 @@ class SealWatch:
     async def _settle(self, seal: SealKey, *, is_changed: bool) -> None:
         """Each step may be the last before a crash: the next start finds what is left to do.
 
-        The log of before is gone before `node.json` names the new key, and that is written before the old key goes.
+        The log of before is gone before `node.json` names the new key, and that is written before the old key goes, as
+        is the key of this node's MACs, wrapped anew.
         """
         before = self._node_file.read()
         facts = self._sealer.node_facts()
@@ -94,6 +105,7 @@ class SealWatch:
         if is_changed or (was is not None and was != facts):
             await self._drop_history()
             self._log("seal.history_dropped", key_id=seal.kek_id)
+        await asyncio.to_thread(self._disk_key.follow)
         after = {"node_name": self._config.node_name, "datacenter": self._config.datacenter, "seal": facts}
         if before != after:
             await asyncio.to_thread(self._node_file.write, after)

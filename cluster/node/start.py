@@ -28,6 +28,7 @@ from cluster.node.seals import NodeSeals, SealWatch
 from cluster.node.service import node_service
 from cluster.node.upkeep import CertificateFiles, DiskSpace, Scrub, keep_scrubbing, look_after
 from cluster.raft.core import RaftTiming
+from cluster.raft.macs import FileMacs
 from cluster.raft.membership import Member
 from cluster.raft.node import CompactionPolicy
 from cluster.raft.replica import Replica, ReplicaSettings
@@ -35,6 +36,7 @@ from cluster.record.reads import LedgerReads
 from cluster.rpc.forward import Forwarder
 from cluster.rpc.peers import Peers
 from cluster.rpc.server import RpcServer
+from cluster.seal.disk_key import DiskKeyFile
 from cluster.seal.node_file import NodeFile
 from cluster.seal.sealer import Sealer
 from cluster.seal.sources import PASSPHRASE_VARIABLE, SealError, key_source, next_sources
@@ -51,22 +53,30 @@ class StartError(Exception):
 
 
 async def start_node(
-    config: NodeConfig, log: Log, fatal: Callable[[BaseException], NoReturn], stack: contextlib.AsyncExitStack
+    config: NodeConfig,
+    log: Log,
+    fatal: Callable[[BaseException], NoReturn],
+    stack: contextlib.AsyncExitStack,
+    *,
+    accepts_files_without_mac: bool = False,
 ) -> None:
     """Build and start every part; `stack` stops them, last first. `fatal` ends the process.
+    `accepts_files_without_mac`: an operator says that a release before MACs has run on this data since.
 
     Raises: StartError, SealError, JournalDamaged, SnapshotDamaged, LedgerDamaged, OSError, ssl.SSLError.
     """
     clock, metrics = SystemClock(), Metrics()
     node_file = NodeFile(config.data_dir)
     sealer = _checked_sealer(config, node_file)
+    disk_key = DiskKeyFile(config.data_dir, config.node_name, sealer)
+    macs = await asyncio.to_thread(_macs, disk_key, accepts_without=accepts_files_without_mac)
     tls = NodeTls(
         TlsFiles(str(config.tls.ca_file), str(config.tls.cert_file), str(config.tls.key_file)),
         config.datacenter,
         config.tls.domain,
     )
 
-    replica = await Replica.start(_replica_settings(config), tls, log, fatal, leads_at_once=False)
+    replica = await Replica.start(_replica_settings(config, macs), tls, log, fatal, leads_at_once=False)
     stack.push_async_callback(replica.stop)
     pool = await WorkerPool.start(_workers(config), log, config.tls.domain)
     stack.push_async_callback(pool.stop)
@@ -91,7 +101,7 @@ async def start_node(
 
     peers = Peers(replica, tls)
     stack.push_async_callback(peers.close)
-    seal_watch = SealWatch(replica, sealer, node_file, config, log)
+    seal_watch = SealWatch(replica, sealer, node_file, disk_key, config, log)
     side = build_leaders_side(ground, watchers, peers, seal_watch)
     parts, operations = side.parts, side.operations
     forwarder = Forwarder(
@@ -184,6 +194,12 @@ def _checked_sealer(config: NodeConfig, node_file: NodeFile) -> Sealer:
     return sealer
 
 
+def _macs(disk_key: DiskKeyFile, *, accepts_without: bool) -> FileMacs:
+    """Raises: SealError, OSError."""
+    found = disk_key.open(accepts_without=accepts_without)
+    return FileMacs(found.key, is_required=found.is_required, established=disk_key.establish)
+
+
 @contextlib.asynccontextmanager
 async def _task(work: Any, fatal: Any) -> AsyncIterator[None]:
     """Run in the background; an error that comes out of it stops the node."""
@@ -201,7 +217,7 @@ async def _task(work: Any, fatal: Any) -> AsyncIterator[None]:
         await asyncio.gather(task, return_exceptions=True)
 
 
-def _replica_settings(config: NodeConfig) -> ReplicaSettings:
+def _replica_settings(config: NodeConfig, macs: FileMacs) -> ReplicaSettings:
     raft = config.raft
     members = {server.name: Member(server.name, server.raft, server.rpc) for server in config.servers}
     return ReplicaSettings(
@@ -216,6 +232,7 @@ def _replica_settings(config: NodeConfig) -> ReplicaSettings:
             heartbeat=raft.heartbeat_ms / 1000,
         ),
         compaction=CompactionPolicy(trigger_bytes=raft.compact_bytes, keep_bytes=raft.keep_bytes),
+        macs=macs,
     )
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from cluster.raft.disk import AppendFile, RealDisk
 from cluster.raft.journal import Entry, Journal, JournalDamaged
-from cluster.raft.snapshot import Snapshot, SnapshotDamaged, decode
+from cluster.raft.macs import FileMacs
+from cluster.raft.snapshot import Snapshot, SnapshotFile
 
 
 class _Nowhere:
@@ -58,15 +59,12 @@ class ReadOnlyDisk:
         pass
 
 
-def read_snapshot(data_dir: Path) -> Snapshot | None:
-    """None when there is none. Raises: SnapshotDamaged, naming the file; OSError."""
-    path = data_dir / "snapshot"
-    try:
-        return decode(ReadOnlyDisk().read(str(path)))
-    except FileNotFoundError:
-        return None
-    except SnapshotDamaged as error:
-        raise SnapshotDamaged(f"{path}: {error}") from error
+def read_snapshot(data_dir: Path, macs: FileMacs | None = None) -> Snapshot | None:
+    """None when there is none. Without `macs` only its checksum is looked at.
+
+    Raises: SnapshotDamaged, naming the file; OSError.
+    """
+    return SnapshotFile(ReadOnlyDisk(), str(data_dir / "snapshot"), macs).load()
 
 
 def read_entries(data_dir: Path) -> Sequence[Entry]:
@@ -74,12 +72,13 @@ def read_entries(data_dir: Path) -> Sequence[Entry]:
     return Journal(ReadOnlyDisk(), str(data_dir / "wal")).entries
 
 
-def check_journal(data_dir: Path, start: int | None) -> None:
+def check_journal(data_dir: Path, start: int | None, macs: FileMacs | None = None) -> None:
     """As recovery does. `start`: the entry it must reach back to, the snapshot's or the first; None if not known.
+    Without `macs` only checksums are looked at.
 
     Raises: JournalDamaged, naming file and offset; OSError.
     """
-    entries = Journal(ReadOnlyDisk(), str(data_dir / "wal")).entries
+    entries = Journal(ReadOnlyDisk(), str(data_dir / "wal"), macs=macs).entries
     if entries and start is not None and entries[0].log_index > start:
         raise JournalDamaged(
             f"{data_dir / 'wal'}: starts at entry {entries[0].log_index}, and no snapshot reaches up to there"

@@ -12,6 +12,12 @@ Every synced group ends in a SYNC record. What recovery finds after the last SYN
 incomplete it is cut off as a torn write, but only if a torn write can explain the bytes: the file ends early, or a
 sector was never written and reads as zeros. Anything else is damage, and the node refuses to start: a silently
 shortened log could forget a vote or an acknowledged entry.
+
+With a key (macs.py) the payload of a SYNC record begins with `M`, the MAC of the group before and that of this group;
+without one it is filling only, which is all that the release before reads in it. Then a group counts as a whole, once
+its MAC was compared: what follows the last SYNC is cut off even where it is whole, because anybody could have put it
+there. A torn write and a changed file stay apart: the first leaves no SYNC record that is sound behind it, the second
+needs one.
 """
 
 import os
@@ -23,6 +29,7 @@ from enum import IntEnum
 from typing import Final, NamedTuple
 
 from cluster.raft.disk import AppendFile, Disk, write_atomically
+from cluster.raft.macs import MAC_BYTES, NO_MAC, REMEDY, FileMacs, is_same
 
 _HEADER: Final = struct.Struct("<IBII")
 _HEADER_HEAD: Final = struct.Struct("<IBI")
@@ -39,6 +46,10 @@ _SECTOR_BYTES: Final = 512
 # A group neither starts in the last nor ends in the first so many bytes of a sector. So a sector that was not
 # written shows as at least so many zeros, and one damaged byte can never look like an unwritten sector.
 _SECTOR_MARGIN_BYTES: Final = 8
+
+_MAC_TAG: Final = b"M"
+_PREVIOUS: Final = slice(1, 1 + MAC_BYTES)
+_MAC: Final = slice(1 + MAC_BYTES, 1 + 2 * MAC_BYTES)
 
 MAX_RECORD_BYTES: Final = 16 << 20
 
@@ -118,8 +129,13 @@ class Journal:
     Raises: JournalDamaged when the files cannot be trusted; the text names the file and the offset.
     """
 
-    def __init__(self, disk: Disk, directory: str, *, segment_bytes: int = 4 << 20) -> None:
+    def __init__(
+        self, disk: Disk, directory: str, *, segment_bytes: int = 4 << 20, macs: FileMacs | None = None
+    ) -> None:
         self._disk = disk
+        self._macs = macs
+        self._last_mac: bytes | None = None  # of the last group; None before one is known
+        self.lacks_macs = False  # whether a group without one was read
         self._directory = directory
         self._segment_bytes = segment_bytes
         self._entries: list[Entry] = []
@@ -255,22 +271,29 @@ class Journal:
         self._end += len(data)
 
     def _write_group(self, file: AppendFile) -> None:
-        self._add(_Kind.SYNC, self._padding())
+        self._add(_Kind.SYNC, self._sync_payload())
         data = b"".join(self._pending)
         self._pending.clear()
         file.write(data)
         file.sync()
         self.syncs += 1
 
-    def _padding(self) -> bytes:
-        """Payload of a SYNC record, of such length that the group ends where _SECTOR_MARGIN_BYTES demands."""
-        size = _SECTOR_MARGIN_BYTES
+    def _sync_payload(self) -> bytes:
+        """The MAC of what is pending, if there is a key, and filling, so that the group ends where _SECTOR_MARGIN_BYTES
+        demands.
+        """
+        macs = b""
+        if self._macs is not None:
+            previous = self._last_mac or NO_MAC
+            self._last_mac = self._macs.group(previous, self._segments[-1].seq, self._pending)
+            macs = _MAC_TAG + previous + self._last_mac
+        size = len(macs) + _SECTOR_MARGIN_BYTES
         remainder = (self._end + _HEADER.size + size) % _SECTOR_BYTES
         if 0 < remainder < _SECTOR_MARGIN_BYTES:
             size += _SECTOR_MARGIN_BYTES - remainder
         elif remainder > _SECTOR_BYTES - _SECTOR_MARGIN_BYTES:
             size += _SECTOR_BYTES - remainder
-        return b"\xa5" * size
+        return macs + b"\xa5" * (size - len(macs))
 
     def _state_payload(self) -> bytes:
         return _U64.pack(self._term) + (self._vote or "").encode()
@@ -393,8 +416,9 @@ class Journal:
             raise JournalDamaged(f"{self._manifest_path}: manifest is older than segment {segment.seq}")
 
     def _replay(self, segment: _Segment, data: bytes, *, is_newest: bool) -> "_Replayed":
-        """Apply the records of one segment."""
+        """Apply the records of one segment, a group at a time; without a key also those after the last group."""
         offset = synced_end = groups = 0
+        waiting: list[tuple[int, int, bytes]] = []
         while offset < len(data):
             record = _read_record(data, offset, segment.seq)
             if record is None:
@@ -404,19 +428,54 @@ class Journal:
             kind, payload, end = record
             if (kind == _Kind.SEGMENT) != (offset == 0):
                 raise JournalDamaged(f"{segment.path}: misplaced record at offset {offset}")
+            if kind == _Kind.SYNC:
+                self._check_mac(segment, memoryview(data)[synced_end:offset], synced_end, payload)
+                self._apply_all(waiting, segment)
+                synced_end = end
+                groups += 1
+            else:
+                waiting.append((offset, kind, payload))
+            offset = end
+        if self._macs is None:
+            self._apply_all(waiting, segment)
+        elif is_newest:
+            offset = synced_end
+        if not is_newest and synced_end != len(data):
+            raise JournalDamaged(f"{segment.path}: segment ends early at offset {offset}")
+        return _Replayed(offset, synced_end, groups)
+
+    def _check_mac(self, segment: _Segment, records: memoryview, offset: int, payload: bytes) -> None:
+        """Of the group that begins at `offset`. Raises: JournalDamaged."""
+        if self._macs is None:
+            return
+        if payload[:1] != _MAC_TAG or len(payload) < _MAC.stop:
+            if self._macs.is_required:
+                raise JournalDamaged(
+                    f"{segment.path}: the records from offset {offset} on have no MAC: they were not written by this"
+                    f" release; {REMEDY}"
+                )
+            self.lacks_macs, self._last_mac = True, NO_MAC
+            return
+        previous, mac = payload[_PREVIOUS], payload[_MAC]
+        # What came before the first group that is left was compacted away.
+        follows = self._last_mac is None or is_same(previous, self._last_mac)
+        if not follows or not is_same(mac, self._macs.group(previous, segment.seq, (records,))):
+            raise JournalDamaged(
+                f"{segment.path}: the MAC of the records from offset {offset} on is wrong: they were changed, moved or"
+                " left out by somebody who does not have this node's key"
+            )
+        self._last_mac = mac
+
+    def _apply_all(self, records: list[tuple[int, int, bytes]], segment: _Segment) -> None:
+        """Raises: JournalDamaged."""
+        for offset, kind, payload in records:
             try:
                 self._apply(kind, payload, segment.seq)
             except (ValueError, struct.error) as error:
                 raise JournalDamaged(f"{segment.path}: {error} at offset {offset}") from error
             if self._entries:
                 segment.last_index = max(segment.last_index, self._entries[-1].log_index)
-            offset = end
-            if kind == _Kind.SYNC:
-                synced_end = offset
-                groups += 1
-        if not is_newest and synced_end != len(data):
-            raise JournalDamaged(f"{segment.path}: segment ends early at offset {offset}")
-        return _Replayed(offset, synced_end, groups)
+        records.clear()
 
     def _apply(self, kind: int, payload: bytes, seq: int) -> None:
         match kind:
@@ -458,8 +517,6 @@ class Journal:
                     self._retained_bytes = sum(len(entry.command) for entry in self._entries)
                     for segment in self._segments[self._copy_start :]:  # all or none of them are needed
                         segment.last_index = max(segment.last_index, self._entries[-1].log_index)
-            case _Kind.SYNC:
-                pass
             case _:
                 raise ValueError(f"record of unknown type {kind}")
 

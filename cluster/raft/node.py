@@ -27,6 +27,7 @@ from cluster.raft.core import RaftCore, RaftTiming
 from cluster.raft.disk import Disk
 from cluster.raft.guard import Guard
 from cluster.raft.journal import Entry, Journal, JournalDamaged, JournalFailed, check_part
+from cluster.raft.macs import FileMacs
 from cluster.raft.membership import ChangeKind, Member, Members, MembershipChange, changed
 from cluster.raft.reads import ReadCallback, ReadIndex
 from cluster.raft.skips import Skip, load_skips
@@ -162,6 +163,7 @@ class NodeEnvironment:
     wake: Callable[[], None]  # ask for a `pump` soon
     in_background: Callable[[Callable[[], object], Callable[[object], None]], None]
     incarnation: int  # random, different at every start: whose results an entry brings
+    macs: FileMacs | None = None  # of journal and snapshot
 
 
 class RaftNode:
@@ -202,8 +204,8 @@ class RaftNode:
         # may not be read it was not made by this user, and is no concern of this node.
         with contextlib.suppress(PermissionError):
             env.disk.sync_directory(os.path.dirname(env.directory))
-        self._snapshot_file = SnapshotFile(env.disk, f"{env.directory}/snapshot")
-        self.journal = Journal(env.disk, f"{env.directory}/wal")
+        self._snapshot_file = SnapshotFile(env.disk, f"{env.directory}/snapshot", env.macs)
+        self.journal = Journal(env.disk, f"{env.directory}/wal", macs=env.macs)
         self._skipped = load_skips(env.disk, env.directory)
         snapshot = self._snapshot_file.load()
         self._is_marked_fresh = is_fresh = self._note_fresh(snapshot)
@@ -222,12 +224,25 @@ class RaftNode:
             self._source.use(snapshot)
         self._visible_index = self.core.applied_index
         self.journal.sync()
+        if env.macs is not None and not env.macs.is_required:
+            self._add_macs(env.macs, snapshot)
 
     # -- starting
 
     @property
     def _fresh_path(self) -> str:
         return f"{self._env.directory}/wal/fresh"
+
+    def _add_macs(self, macs: FileMacs, snapshot: Snapshot | None) -> None:
+        """Of a release before MACs: taken once, and written anew before anything else is done. Should that be cut
+        short, the next start does it again: nothing is required before all is there.
+        """
+        if self.journal.lacks_macs:
+            self.journal.rewrite()
+        if snapshot is not None and self._snapshot_file.lacks_mac:
+            self._snapshot_file.save(snapshot)
+        macs.established()
+        self._env.log("files.authenticated", log_index=snapshot.log_index if snapshot else 0)
 
     def _note_fresh(self, snapshot: Snapshot | None) -> bool:
         """Whether this disk has never held what a leader had committed (G7); remembered across restarts."""

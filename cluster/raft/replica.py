@@ -27,6 +27,7 @@ from cluster.raft.codec import Message, MessageInvalid
 from cluster.raft.core import RaftTiming
 from cluster.raft.disk import Disk, RealDisk
 from cluster.raft.machine import ReplicatedMachine
+from cluster.raft.macs import FileMacs
 from cluster.raft.membership import ChangeKind, Member, Members, MembershipChange
 from cluster.raft.node import (
     CompactionPolicy,
@@ -77,6 +78,7 @@ class ReplicaSettings:
     initial_members: Members
     timing: RaftTiming = field(default_factory=RaftTiming)
     compaction: CompactionPolicy = field(default_factory=CompactionPolicy)
+    macs: FileMacs | None = None  # of this node's files; None: they have checksums only
 
 
 class Replica:
@@ -203,6 +205,7 @@ class Replica:
             wake=self.wake,
             in_background=self._in_background,
             incarnation=secrets.randbits(63),
+            macs=settings.macs,
         )
         self._node = RaftNode(
             settings.node_id, settings.initial_members, env, timing=settings.timing, compaction=settings.compaction

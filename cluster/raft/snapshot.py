@@ -2,6 +2,9 @@
 
 Owns the file `snapshot`. It is small: issued certificates live in the ledger, whose own file is made durable before the
 snapshot that relies on it (see DESIGN.md, compaction).
+
+Its MAC, if there is a key (macs.py), is in a file beside it, which a release before MACs leaves alone: `snapshot.mac`
+is written first, and holds the MAC of the snapshot that is to be replaced too, so that no crash leaves one without.
 """
 
 import os
@@ -13,12 +16,15 @@ from typing import Any, Final, TypeVar
 import msgpack
 
 from cluster.raft.disk import Disk, write_atomically
+from cluster.raft.macs import MAC_BYTES, REMEDY, FileMacs, is_same
 from cluster.raft.membership import Member
 
 _MAGIC: Final = b"QCASNAP1"
 _LENGTHS: Final = struct.Struct("<IQ")
 _CHECK: Final = struct.Struct("<I")
 _FORMAT_VERSION: Final = 1
+_MACS_MAGIC: Final = b"QCAMAC1\n"
+_MAX_MACS: Final = 2
 
 T = TypeVar("T")
 
@@ -88,13 +94,28 @@ def _count(value: Any) -> int:
 class SnapshotFile:
     """The one snapshot of this node."""
 
-    def __init__(self, disk: Disk, path: str) -> None:
+    def __init__(self, disk: Disk, path: str, macs: FileMacs | None = None) -> None:
         self._disk = disk
         self._path = path
+        self._macs = macs
+        self._mac: bytes | None = None  # of the file as it is
+        self.lacks_mac = False  # whether it was loaded without one
 
     def save(self, snapshot: Snapshot) -> None:
         """Durable on return; may run in any thread, one call at a time. Raises: OSError."""
-        write_atomically(self._disk, self._path, snapshot.encode())
+        data = snapshot.encode()
+        if self._macs is None:
+            write_atomically(self._disk, self._path, data)
+            return
+        mac = self._macs.snapshot(data)
+        known = b"".join((_MACS_MAGIC, self._mac or b"", mac))
+        write_atomically(self._disk, self._macs_path, known + _CHECK.pack(zlib.crc32(known)))
+        write_atomically(self._disk, self._path, data)
+        self._mac = mac
+
+    @property
+    def _macs_path(self) -> str:
+        return f"{self._path}.mac"
 
     def load(self) -> Snapshot | None:
         """None when there is none yet. Raises: SnapshotDamaged, naming the file; OSError."""
@@ -102,7 +123,39 @@ class SnapshotFile:
             return None
         # The process before may have been killed between renaming it and making that durable.
         self._disk.sync_directory(os.path.dirname(self._path))
+        data = self._disk.read(self._path)
         try:
-            return decode(self._disk.read(self._path))
+            snapshot = decode(data)
         except SnapshotDamaged as error:
             raise SnapshotDamaged(f"{self._path}: {error}") from error
+        if self._macs is not None:
+            self._check_mac(data, self._macs)
+        return snapshot
+
+    def _check_mac(self, data: bytes, macs: FileMacs) -> None:
+        """Raises: SnapshotDamaged."""
+        if not self._disk.exists(self._macs_path):
+            if macs.is_required:
+                raise SnapshotDamaged(
+                    f"{self._path}: it has no MAC ({self._macs_path} is missing): it was not written by this release;"
+                    f" {REMEDY}"
+                )
+            self.lacks_mac = True
+            return
+        mac = macs.snapshot(data)
+        if not any(is_same(mac, known) for known in self._known_macs()):
+            raise SnapshotDamaged(
+                f"{self._path}: its MAC in {self._macs_path} is wrong: it was changed by somebody who does not have"
+                f" this node's key; {REMEDY}"
+            )
+        if self._mac is None:  # at the start; later it may be another one already
+            self._mac = mac
+
+    def _known_macs(self) -> list[bytes]:
+        data = self._disk.read(self._macs_path)
+        body, check = data[: -_CHECK.size], data[-_CHECK.size :]
+        macs = body.removeprefix(_MACS_MAGIC)
+        count, rest = divmod(len(macs), MAC_BYTES)
+        if check != _CHECK.pack(zlib.crc32(body)) or macs == body or rest or not 1 <= count <= _MAX_MACS:
+            raise SnapshotDamaged(f"{self._macs_path}: damaged")
+        return [macs[start : start + MAC_BYTES] for start in range(0, len(macs), MAC_BYTES)]

@@ -177,6 +177,30 @@ class Sealer:
 
     # -- what this data directory was used with
 
+    def new_kek(self) -> tuple[str, str, bytes, bytes]:
+        """Where this node's key-encryption key comes from, its id, a salt, and the key. Raises: SealError."""
+        salt = self._source.new_salt()
+        kek = self._source.key(salt)
+        return self._source.name, _key_id(kek), salt, kek
+
+    def kek(self, source: str, kek_id: str, salt: bytes) -> bytes:
+        """The one with this id, the next one included. Raises: SealError when this node does not have it."""
+        for following in self._following:
+            with contextlib.suppress(SealError):
+                if following.name == source and _key_id(found := following.key(salt)) == kek_id:
+                    return found
+        if source != self._source.name:
+            raise SealError(
+                f"this node's data was sealed with source {source!r}, but seal.source is {self._source.name!r}"
+            )
+        kek = self._source.key(salt)
+        if _key_id(kek) != kek_id:
+            raise SealError(
+                f"wrong seal key: this node's data was sealed with key {kek_id}, the one given is {_key_id(kek)};"
+                " restore the right seal key or passphrase and start again"
+            )
+        return kek
+
     def node_facts(self) -> dict[str, str] | None:
         """What `check_node` compares after the next start; None before `unlock`."""
         if self._unlocked is None:
@@ -196,17 +220,4 @@ class Sealer:
             source, kek_id, salt = facts["source"], facts["kek_id"], bytes.fromhex(facts["salt"])
         except (KeyError, TypeError, ValueError):
             raise SealError("node.json is damaged: it does not say which seal this node's data needs") from None
-        for following in self._following:
-            with contextlib.suppress(SealError):
-                if following.name == source and _key_id(following.key(salt)) == kek_id:
-                    return
-        if source != self._source.name:
-            raise SealError(
-                f"this node's data was sealed with source {source!r}, but seal.source is {self._source.name!r}"
-            )
-        found = _key_id(self._source.key(salt))
-        if found != kek_id:
-            raise SealError(
-                f"wrong seal key: this node's data was sealed with key {kek_id}, the one given is {found};"
-                " restore the right seal key or passphrase and start again"
-            )
+        self.kek(source, kek_id, salt)

@@ -19,6 +19,7 @@ from tests.crash.volume import Image, MemoryDisk, Volume
 from tests.crash.workload import (
     DIRECTORY,
     LOG_FILES,
+    MACS,
     History,
     Node,
     Promises,
@@ -52,8 +53,8 @@ class LogContents:
 
 def contents_of(disk: MemoryDisk) -> LogContents:
     """Raises: what journal and snapshot raise for damage."""
-    journal = small_journal(disk, f"{DIRECTORY}/wal")
-    snapshot = SnapshotFile(disk, f"{DIRECTORY}/snapshot").load()
+    journal = small_journal(disk, f"{DIRECTORY}/wal", macs=MACS)
+    snapshot = SnapshotFile(disk, f"{DIRECTORY}/snapshot", MACS).load()
     is_fresh = disk.exists(f"{DIRECTORY}/wal/fresh")
     return LogContents(tuple(journal.entries), journal.term, journal.vote, snapshot, is_fresh)
 

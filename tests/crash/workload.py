@@ -21,6 +21,7 @@ from cluster.raft.codec import FRAME_HEADER, Message, pack_frame, unpack_message
 from cluster.raft.disk import Disk
 from cluster.raft.journal import Entry, Journal
 from cluster.raft.machine import ReplicatedMachine
+from cluster.raft.macs import FileMacs
 from cluster.raft.membership import Members
 from cluster.raft.node import CompactionPolicy, NodeEnvironment, Proposal, RaftNode
 from cluster.raft.snapshot import Snapshot
@@ -40,6 +41,8 @@ DIRECTORY: Final = "data"
 LOG_FILES: Final = ("data/wal", "data/snapshot")
 LEDGER_FILES: Final = ("data/ledger",)
 MEMBERS: Final = members_of("a", "b", "c")
+#: As every node has them.
+MACS: Final = FileMacs(b"k" * 32)
 #: Small, so that the workload rolls segments and copies in parts.
 _SEGMENT_BYTES: Final = 1500
 _ROWS_PER_PART: Final = 6
@@ -87,6 +90,7 @@ class Node:
             wake=lambda: None,
             in_background=lambda work, done: self._background.append((work, done)),
             incarnation=7,
+            macs=MACS,
         )
         try:
             with patch.object(node_module, "Journal", small_journal):

@@ -22,7 +22,11 @@ from cluster.raft import codec
 from cluster.raft.disk import RealDisk
 from cluster.raft.inspection import read_entries
 from cluster.raft.journal import Journal
+from cluster.raft.macs import FileMacs
 from cluster.rpc.operation import VERSION_HEADER
+from cluster.seal.disk_key import DiskKeyFile
+from cluster.seal.sealer import Sealer
+from cluster.seal.sources import FileKey
 from cluster.tls.contexts import NodeTls, TlsFiles
 from fsm.codec import dump_state
 from fsm.fields import LAST_SECOND
@@ -175,9 +179,10 @@ async def test_what_ended_every_node_ends_none(cluster: LocalCluster, tmp_path: 
 
 
 def _append(node: Node, command: bytes) -> int:
-    """To the log of a node that does not run; the entry's index."""
+    """To the log of a node that does not run, as the node itself would write it; the entry's index."""
     last = read_entries(node.data_dir)[-1]
-    journal = Journal(RealDisk(), str(node.data_dir / "wal"))
+    key = DiskKeyFile(node.data_dir, node.name, Sealer(FileKey(node.data_dir / "seal.key"))).open().key
+    journal = Journal(RealDisk(), str(node.data_dir / "wal"), macs=FileMacs(key))
     journal.append(codec.pack_batch(1, 1, [command]), last.log_index + 1, last.term)
     journal.sync()
     journal.close()

@@ -31,6 +31,7 @@ from cluster.raft.node import NodeStatus
 from cluster.raft.replica import Leadership, Replica, packed_command
 from cluster.record.reads import LedgerReads
 from cluster.rpc.operation import A, Operation, Q
+from cluster.seal.disk_key import DiskKeyFile
 from cluster.seal.node_file import NodeFile
 from cluster.seal.sealer import Sealer
 from cluster.seal.sources import NEXT_KEY, FileKey, write_key_file
@@ -335,7 +336,8 @@ class Node:
         )
         node_file = NodeFile(self.cluster.directory / self.name)
         config = parse_config(minimal(node_name=self.name, data_dir=str(self.cluster.directory)), source="t")
-        self.seal_watch = SealWatch(self.replica.real, self.sealer, node_file, config, self.log)
+        disk_key = DiskKeyFile(self.cluster.directory / self.name, self.name, self.sealer)
+        self.seal_watch = SealWatch(self.replica.real, self.sealer, node_file, disk_key, config, self.log)
         side = build_leaders_side(ground, self.watchers, self.peers, self.seal_watch)
         self.parts = side.parts
         self.authority = side.parts.authority

@@ -8,6 +8,7 @@ from cluster.raft import codec
 from cluster.raft.codec import FRAME_HEADER, Message, pack_frame, unpack_message
 from cluster.raft.core import RaftTiming
 from cluster.raft.journal import Entry
+from cluster.raft.macs import FileMacs
 from cluster.raft.membership import Members
 from cluster.raft.node import CompactionPolicy, NodeEnvironment, Proposal, RaftNode
 from tests.kit.clock import FakeClock
@@ -42,11 +43,13 @@ class Solo:
         disk: SimDisk | None = None,
         store: Store | None = None,
         compaction: CompactionPolicy = NO_COMPACTION,
+        macs: FileMacs | None = None,
     ) -> None:
         self.members = members or members_of("a", "b", "c")
         self.disk = disk or SimDisk()
         self.store = store or Store()
         self.compaction = compaction
+        self.macs = macs
         self.clock = FakeClock()
         self.log = EventLog()
         self.sent: list[tuple[str, Message]] = []
@@ -68,6 +71,7 @@ class Solo:
             wake=lambda: None,
             in_background=lambda work, done: self.background.append((work, done)),
             incarnation=7,
+            macs=self.macs,
         )
         node = RaftNode("a", self.members, env, timing=TIMING, compaction=self.compaction)
         for peer in self.members:
@@ -75,9 +79,10 @@ class Solo:
                 node.link_up(peer)
         return node
 
-    def restart(self) -> None:
-        """As after a kill."""
+    def restart(self, crash_in: int | None = None) -> None:
+        """As after a kill; it may crash at the n-th operation of the new start."""
         self.disk.kill()
+        self.disk.crash_in = crash_in
         self.background.clear()
         self.sent.clear()
         self.machine = ListMachine(self.store)

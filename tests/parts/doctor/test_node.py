@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -19,7 +18,9 @@ from cluster.doctor.findings import Finding, Severity, ranked
 from cluster.doctor.node import check_node
 from cluster.raft.disk import RealDisk
 from cluster.raft.journal import Journal
+from cluster.raft.macs import FileMacs
 from cluster.raft.snapshot import Snapshot, SnapshotFile
+from cluster.seal.disk_key import DiskKeyFile
 from cluster.seal.node_file import NodeFile
 from cluster.seal.sealer import Sealer
 from cluster.seal.sources import FileKey, write_key_file
@@ -51,19 +52,26 @@ class NodeFiles:
         seal = sealer.new_data_key()
         sealer.unlock(seal)
         NodeFile(self.data).write({"node_name": "ca-1", "datacenter": "dc1", "seal": sealer.node_facts()})
-        self._write_log(seal)
+        self.seal = seal
+        self.mac_key = DiskKeyFile(self.data, "ca-1", sealer).open().key
+        self._write_log(FileMacs(self.mac_key))
         self._write_ledger()
 
-    def _write_log(self, seal: Any) -> None:
+    def write_again(self, macs: FileMacs | None) -> None:
+        """Journal and snapshot, by somebody else."""
+        shutil.rmtree(self.data / "wal")
+        self._write_log(macs)
+
+    def _write_log(self, macs: FileMacs | None) -> None:
         disk = RealDisk(sync=lambda _fd: None)
-        journal = Journal(disk, str(self.data / "wal"))
+        journal = Journal(disk, str(self.data / "wal"), macs=macs)
         for index in range(1, 30):
             journal.append(bytes(100), index, 1)
         journal.sync()
         journal.compact_to(10)
         journal.close()
-        state = dump_state(State(seal=seal))
-        SnapshotFile(disk, str(self.data / "snapshot")).save(Snapshot(12, 1, (), state))
+        state = dump_state(State(seal=self.seal))
+        SnapshotFile(disk, str(self.data / "snapshot"), macs).save(Snapshot(12, 1, (), state))
 
     def _write_ledger(self) -> None:
         ledger = Ledger(str(self.data / "ledger.db"))
@@ -158,7 +166,8 @@ def foreign_seal_in_the_snapshot(node: NodeFiles) -> None:
     write_key_file(node.root / "other.key")
     other = Sealer(FileKey(node.root / "other.key")).new_data_key()
     disk = RealDisk(sync=lambda _fd: None)
-    SnapshotFile(disk, str(node.data / "snapshot")).save(Snapshot(12, 1, (), dump_state(State(seal=other))))
+    file = SnapshotFile(disk, str(node.data / "snapshot"), FileMacs(node.mac_key))
+    file.save(Snapshot(12, 1, (), dump_state(State(seal=other))))
 
 
 def log_that_begins_too_late(node: NodeFiles) -> None:
@@ -203,6 +212,9 @@ BROKEN: dict[str, tuple[Break, set[str]]] = {
     "other-node": (lambda n: n.edit_config('node_name = "ca-1"', 'node_name = "ca-2"'), {"other-nodes-data"}),
     "journal": (lambda n: n.flip(n.segment, 400), {"journal-damaged"}),
     "manifest": (lambda n: (n.data / "wal" / "manifest").unlink(), {"journal-damaged"}),
+    "other-journal": (lambda n: n.write_again(FileMacs(b"o" * 32)), {"journal-damaged", "snapshot-damaged"}),
+    "no-macs": (lambda n: n.write_again(None), {"journal-damaged"}),
+    "mac-key": (lambda n: (n.data / "mac.key").write_text("{}"), {"mac-key"}),
     "no-journal": (lambda n: shutil.rmtree(n.data / "wal"), {"log-missing"}),
     "snapshot": (lambda n: n.flip(n.data / "snapshot", 30), {"snapshot-damaged"}),
     "no-snapshot": (log_that_begins_too_late, {"journal-damaged"}),

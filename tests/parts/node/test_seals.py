@@ -14,6 +14,7 @@ from cluster.node.seals import SealWatch
 from cluster.raft.membership import Member
 from cluster.rpc.messages import SealCheckAnswer, SealCheckRequest
 from cluster.rpc.operation import Operation
+from cluster.seal.disk_key import MAC_KEY, DiskKeyFile
 from cluster.seal.node_file import NodeFile
 from cluster.seal.sealer import Sealer
 from cluster.seal.sources import NEXT_KEY, SealError, key_source, next_sources, write_key_file
@@ -233,7 +234,9 @@ async def test_change_that_is_sent_again_is_made_once(
 def watch_in(cluster: FakeCluster, directory: Path, log: EventLog, **changes: Any) -> tuple[SealWatch, Sealer]:
     config = config_in(directory, **changes)
     sealer = Sealer(key_source(config), *next_sources(config))
-    return SealWatch(cluster.replicas["a"].real, sealer, NodeFile(directory), config, log), sealer
+    disk_key = DiskKeyFile(directory, "a", sealer)
+    disk_key.open()
+    return SealWatch(cluster.replicas["a"].real, sealer, NodeFile(directory), disk_key, config, log), sealer
 
 
 def reseal(cluster: FakeCluster, seal: SealKey) -> None:
@@ -263,6 +266,7 @@ async def test_node_drops_what_the_key_of_before_opens_and_then_the_key(cluster:
     await settled(watch, cluster)
     assert replica.purges == 0
     before, next_text = watch.status(), (data / NEXT_KEY).read_text()
+    macs = DiskKeyFile(data, "a", sealer).open()
     reseal(cluster, sealer.next_data_key(keeps_key=False))
     await settled(watch, cluster)
     running.cancel()
@@ -273,6 +277,8 @@ async def test_node_drops_what_the_key_of_before_opens_and_then_the_key(cluster:
     assert not (data / NEXT_KEY).exists()
     assert (data / "seal.key").read_text() == next_text
     assert json.loads((data / "node.json").read_text())["seal"]["kek_id"] == after.key_id
+    assert json.loads((data / MAC_KEY).read_text())["kek_id"] == after.key_id
+    assert DiskKeyFile(data, "a", watch_in(cluster, data, EventLog())[1]).open() == macs
     assert log.names() == ["seal.history_dropped", "seal.key_moved"]
 
 
@@ -280,7 +286,7 @@ class Stop(Exception):
     """The process ends here."""
 
 
-@pytest.mark.parametrize("step", ["purge", "node.json", "key"])
+@pytest.mark.parametrize("step", ["purge", "mac.key", "node.json", "key"])
 async def test_node_that_ends_at_any_step_goes_on_at_its_next_start(
     cluster: FakeCluster, data: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
@@ -296,6 +302,8 @@ async def test_node_that_ends_at_any_step_goes_on_at_its_next_start(
         match step:
             case "purge":
                 patch.setattr(cluster.replicas["a"], "purge", stop)
+            case "mac.key":
+                patch.setattr("cluster.node.seals.DiskKeyFile.follow", stop)
             case "node.json":
                 patch.setattr("cluster.node.seals.NodeFile.write", stop)
             case "key":
@@ -325,6 +333,7 @@ async def test_node_that_catches_up_with_a_change_waits_for_it(
     both.unlock(first)
     second = both.next_data_key(keeps_key=False)
     (data / NEXT_KEY).rename(data / "seal.key")
+    (data / MAC_KEY).unlink()
     watch, _ = watch_in(cluster, data, EventLog())
     running = asyncio.ensure_future(watch.run())
     await asyncio.sleep(0)
@@ -334,6 +343,7 @@ async def test_node_that_catches_up_with_a_change_waits_for_it(
     # One for which no other key comes does not run.
     monkeypatch.setattr("cluster.node.seals._CATCH_UP_SECONDS", 0.05)
     (data / "seal.key").unlink()
+    (data / MAC_KEY).unlink()
     write_key_file(data / "seal.key")
     with pytest.raises(SealError, match="is not the one of this cluster"):
         await watch_in(cluster, data, EventLog())[0].run()
@@ -351,9 +361,10 @@ async def test_files_that_the_configuration_names_are_the_operators(cluster: Fak
     reseal(cluster, sealer.next_data_key(keeps_key=False))
     await settled(watch, cluster)
     running.cancel()
+    own = {"node.json", MAC_KEY}
     assert f"put it in the place of {data / 'named.key'}" in watch.status().to_do
-    assert {path.name: path.read_text() for path in data.iterdir() if path.name != "node.json"} == {
-        name: text for name, text in before.items() if name != "node.json"
+    assert {path.name: path.read_text() for path in data.iterdir() if path.name not in own} == {
+        name: text for name, text in before.items() if name not in own
     }
     # It starts as it is, and once the operator has moved the key nothing is left to do.
     again, sealer = watch_in(cluster, data, log, **changes)

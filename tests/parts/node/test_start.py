@@ -10,8 +10,10 @@ from cluster.base.config import NodeConfig, parse_config
 from cluster.main import _data_dir
 from cluster.node.seals import SealWatch
 from cluster.node.start import StartError, _checked_sealer, _replica_settings, _task
+from cluster.raft.macs import FileMacs
 from cluster.raft.membership import Member
 from cluster.raft.node import CompactionPolicy
+from cluster.seal.disk_key import DiskKeyFile
 from cluster.seal.node_file import NodeFile
 from cluster.seal.sealer import Sealer
 from cluster.seal.sources import SealError, write_key_file
@@ -65,7 +67,8 @@ def test_damaged_node_file_stops_the_start(tmp_path: Path, content: str) -> None
 async def test_seal_is_opened_as_soon_as_there_is_one_and_remembered(cluster: FakeCluster, tmp_path: Path) -> None:
     config, node_file = config_in(tmp_path), NodeFile(tmp_path)
     sealer = _checked_sealer(config, node_file)
-    watching = asyncio.ensure_future(SealWatch(cluster.replicas["a"].real, sealer, node_file, config, EventLog()).run())
+    disk_key, replica = DiskKeyFile(tmp_path, "a", sealer), cluster.replicas["a"].real
+    watching = asyncio.ensure_future(SealWatch(replica, sealer, node_file, disk_key, config, EventLog()).run())
     await asyncio.sleep(0)
     assert not watching.done()
     seal = sealer.new_data_key()
@@ -89,8 +92,10 @@ async def test_node_that_cannot_open_the_clusters_seal_stops(cluster: FakeCluste
     write_key_file(tmp_path / "other" / "seal.key")
     other = config_in(tmp_path / "other")
     sealer: Sealer = _checked_sealer(other, NodeFile(tmp_path / "other"))
+    disk_key = DiskKeyFile(tmp_path / "other", "b", sealer)
+    replica, node_file = cluster.replicas["b"].real, NodeFile(tmp_path / "other")
     with pytest.raises(SealError, match="is not the one of this cluster"):
-        await SealWatch(cluster.replicas["b"].real, sealer, NodeFile(tmp_path / "other"), other, EventLog()).run()
+        await SealWatch(replica, sealer, node_file, disk_key, other, EventLog()).run()
     assert NodeFile(tmp_path / "other").read() is None
 
 
@@ -117,7 +122,9 @@ async def test_error_in_the_background_stops_the_node_and_its_end_does_not() -> 
 
 def test_raft_gets_what_the_file_says(tmp_path: Path) -> None:
     raft = {"advertise": "10.0.0.1:8300", "heartbeat_ms": 100, "election_timeout_min_ms": 900, "keep_bytes": 99}
-    settings = _replica_settings(config_in(tmp_path, raft=raft))
+    macs = FileMacs(b"k" * 32)
+    settings = _replica_settings(config_in(tmp_path, raft=raft), macs)
+    assert settings.macs is macs
     assert (settings.bind_address, settings.raft_address) == ("127.0.0.1:8300", "10.0.0.1:8300")
     assert settings.initial_members == {"a": Member("a", "127.0.0.1:8300", "127.0.0.1:8400")}
     assert (settings.timing.heartbeat, settings.timing.election_min, settings.timing.election_max) == (0.1, 0.9, 1.0)

@@ -49,7 +49,7 @@ BUGS: Final = (
         _BACKUP,
         "    except Exception as error:\n        raise SnapshotInvalid(",
         "    except ZeroDivisionError as error:\n        raise SnapshotInvalid(",
-        (f"{_T_SNAPSHOTS}::test_what_is_no_snapshot_is_refused",),
+        ("tests/parts/backup/test_archive.py::test_nothing_takes_up_what_it_announces",),
     ),
     # -- restoring
     Bug(

@@ -108,7 +108,8 @@ BUGS: Final = (
         _SOURCES,
         "        self._passphrase = passphrase.encode()\n\n    def new_salt(self) -> bytes:\n"
         "        return secrets.token_bytes(16)\n",
-        "        self._passphrase = passphrase.encode()\n\n    def new_salt(self) -> bytes:\n        return bytes(16)\n",
+        "        self._passphrase = passphrase.encode()\n\n    def new_salt(self) -> bytes:\n"
+        "        return bytes(16)\n",
         (_T_SALT,),
     ),
     Bug(

@@ -103,8 +103,8 @@ BUGS: Final = (
         "a snapshot that was seen is not made durable",
         "killed between rename and sync, it is gone after the power cut that follows",
         _SNAPSHOT,
-        "        self._disk.sync_directory(os.path.dirname(self._path))\n        try:",
-        "        try:",
+        "        self._disk.sync_directory(os.path.dirname(self._path))\n        data = ",
+        "        data = ",
         (_T_SNAPSHOT,),
     ),
     Bug(
