@@ -199,7 +199,7 @@ BUGS: Final = (
         "the key of MACs does not follow the seal",
         "after a change of the seal key a node cannot start any more",
         _DISK_KEY,
-        "        self._write(self._unwrapped(facts), *self._kek_of(wanted))\n",
+        "        self._write(self._held or self._unwrapped(facts), *self._kek_of(wanted))\n",
         "",
         (f"{_T_DISK_KEY}::test_key_follows_the_clusters_seal",),
     ),

@@ -132,7 +132,7 @@ BUGS: Final = (
         "a node starts with another seal key",
         "it votes, and may lead, and then cannot open the CA's keys",
         _SEAL,
-        "        if found != kek_id:\n",
+        "        if _key_id(kek) != kek_id:\n",
         "        if False:\n",
         (_T_START,),
     ),
