@@ -24,6 +24,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from cluster.backup.content import ContentRefused, check_content
+from cluster.backup.file import SnapshotInvalid
 from cluster.base.telemetry import Metrics
 from cluster.ca.opened import Opener, ProviderRecord
 from cluster.ca.roots import root_of
@@ -58,6 +59,7 @@ from providers.errors import CSRRejected
 from providers.pki import verify
 from providers.pki import x509 as x509_of
 from tests.crash.volume import MemoryDisk, Volume
+from tests.fuzz.backups import Archives, Contents
 from tests.fuzz.csr import mutants
 from tests.fuzz.csr.request import der_of
 from tests.fuzz.mutate import mutated
@@ -591,6 +593,7 @@ def _self_signed(data: bytes) -> x509.CertificateSigningRequest:
 def targets() -> dict[str, Target]:
     """By name. Each call makes new ones: some keep files or loops."""
     authority = _Authority()
+    archives, contents = Archives(), Contents()
     found = (
         Target("frames", _frame_seeds, _frames, (Refused, Unfinished)),
         Target("message", lambda: [msgpack.packb(message) for message in _messages()], _message, (MessageInvalid,)),
@@ -599,6 +602,8 @@ def targets() -> dict[str, Target]:
         Target("journal-records", _record_seeds, _records, (JournalDamaged,)),
         Target("snapshot", _snapshot_seeds, _snapshot, (SnapshotDamaged,)),
         Target("snapshot-sealed", _snapshot_seeds, _sealed_snapshot, (SnapshotDamaged,)),
+        Target("backup", archives.seeds, archives, (SnapshotInvalid,)),
+        Target("backup-contents", contents.seeds, contents, (SnapshotInvalid,)),
         Target("command", _command_seeds, _command, (CodecError,)),
         Target("state", lambda: [fsm_codec.dump_state(samples.full_state())], _state, (CodecError,)),
         Target("applied", _command_seeds, _Applied(), (CodecError, Refused)),

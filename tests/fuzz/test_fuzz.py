@@ -29,6 +29,8 @@ NAMES: Final = (
     "journal-records",
     "snapshot",
     "snapshot-sealed",
+    "backup",
+    "backup-contents",
     "command",
     "state",
     "applied",
