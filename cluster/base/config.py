@@ -122,6 +122,8 @@ class SealSection(_Section, frozen=True):
     next_key_file: Path | None = None
     #: The same as a passphrase; default: seal.next.passphrase in the data directory
     next_passphrase_file: Path | None = None
+    #: Refuse files without MACs even where they could be those of the release before
+    require_macs: bool = False
 
 
 class ConnectSection(_Section, frozen=True):

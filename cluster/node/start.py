@@ -69,7 +69,9 @@ async def start_node(
     node_file = NodeFile(config.data_dir)
     sealer = _checked_sealer(config, node_file)
     disk_key = DiskKeyFile(config.data_dir, config.node_name, sealer)
-    macs = await asyncio.to_thread(_macs, disk_key, accepts_without=accepts_files_without_mac)
+    macs = await asyncio.to_thread(
+        _macs, disk_key, accepts_without=accepts_files_without_mac, always_requires=config.seal.require_macs
+    )
     tls = NodeTls(
         TlsFiles(str(config.tls.ca_file), str(config.tls.cert_file), str(config.tls.key_file)),
         config.datacenter,
@@ -194,9 +196,9 @@ def _checked_sealer(config: NodeConfig, node_file: NodeFile) -> Sealer:
     return sealer
 
 
-def _macs(disk_key: DiskKeyFile, *, accepts_without: bool) -> FileMacs:
+def _macs(disk_key: DiskKeyFile, *, accepts_without: bool, always_requires: bool) -> FileMacs:
     """Raises: SealError, OSError."""
-    found = disk_key.open(accepts_without=accepts_without)
+    found = disk_key.open(accepts_without=accepts_without, always_requires=always_requires)
     return FileMacs(found.key, is_required=found.is_required, established=disk_key.establish)
 
 

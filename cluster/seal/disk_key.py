@@ -42,9 +42,10 @@ class DiskKeyFile:
         self._sealer = sealer
         self._held: DiskKey | None = None  # since `open`: the seal key may be lost while the node runs
 
-    def open(self, *, accepts_without: bool = False) -> DiskKey:
-        """Made when it is not there: then the files that are there, if any, are of a release before MACs.
-        `accepts_without`: whoever started the node says that such a release has run here again.
+    def open(self, *, accepts_without: bool = False, always_requires: bool = False) -> DiskKey:
+        """Made when it is not there: then the files that are there, if any, are of a release before MACs; which with
+        `always_requires` are not taken. `accepts_without`: whoever started the node says that such a release has run
+        here (again).
 
         Raises: SealError, OSError.
         """
@@ -55,6 +56,13 @@ class DiskKeyFile:
         facts = self._read()
         if facts is None:
             has_files = any((self._data_dir / "wal").glob("*.wal")) or (self._data_dir / "snapshot").exists()
+            if has_files and always_requires and not accepts_without:
+                raise SealError(
+                    f"{self._path} is missing beside a log or a snapshot, and seal.require_macs is true: nothing tells"
+                    " these files from changed ones; restore it with the rest of the data directory, or replace the"
+                    " node; or, if the release before has written them, start the node once with"
+                    " `quorumca agent --accept-files-without-mac`"
+                )
             made = DiskKey(secrets.token_bytes(KEY_BYTES), is_required=not has_files)
             self._write(made, *self._sealer.new_kek())
             return made

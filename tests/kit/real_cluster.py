@@ -139,13 +139,20 @@ class LocalCluster:
         """By another interpreter: what is installed for it runs, and nothing of this checkout is on its path."""
         self._run(node, [str(python), "-P", "-m", "cluster"], without_path())
 
-    def _run(self, node: Node, program: Sequence[str], environment: Mapping[str, str]) -> None:
+    def start_with(self, node: Node, *flags: str) -> None:
+        """As from a terminal, with more flags."""
+        program = [sys.executable, "-P", "-m", "cluster"]
+        self._run(node, program, {**os.environ, "PYTHONPATH": str(_PROJECT)}, flags)
+
+    def _run(
+        self, node: Node, program: Sequence[str], environment: Mapping[str, str], flags: Sequence[str] = ()
+    ) -> None:
         assert not node.is_running, f"{node.name} runs already"
         local = node.local
         with local.log.open("ab") as log:
             log_start = log.tell()
             process = subprocess.Popen(
-                [*program, "agent", "--config", str(local.config)],
+                [*program, "agent", "--config", str(local.config), *flags],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -188,6 +188,14 @@ BUGS: Final = (
         (f"{_T_PREVIOUS}::test_files_put_back_as_they_were_before_macs_are_refused",),
     ),
     Bug(
+        "MACs are never always required",
+        "who can write to the data directory removes the key of MACs too, and all is taken for the release before's",
+        _DISK_KEY,
+        "            if has_files and always_requires and not accepts_without:\n",
+        "            if False:\n",
+        (f"{_T_DISK_KEY}::test_where_macs_are_always_required_removing_the_key_is_no_way_around_them",),
+    ),
+    Bug(
         "a key of MACs for every node",
         "files of one node are taken by another, which forgets its votes",
         _DISK_KEY,

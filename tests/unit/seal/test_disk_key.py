@@ -48,6 +48,18 @@ def test_directory_with_files_of_the_release_before_needs_them_once_it_is_establ
     assert (again.key, again.is_required) == (first.key, True)
 
 
+def test_where_macs_are_always_required_removing_the_key_is_no_way_around_them(data_dir: Path, sealer: Sealer) -> None:
+    """What the node's settings say is not in the data directory."""
+    file = DiskKeyFile(data_dir, "a", sealer)
+    assert file.open(always_requires=True).is_required  # a new node
+    (data_dir / "wal" / "0000000000000001.wal").write_bytes(b"x")
+    (data_dir / MAC_KEY).unlink()
+    with pytest.raises(SealError, match=r"mac\.key is missing beside a log .* seal\.require_macs is true"):
+        file.open(always_requires=True)
+    assert not (data_dir / MAC_KEY).exists()
+    assert not file.open(always_requires=True, accepts_without=True).is_required
+
+
 def test_files_without_macs_are_accepted_again_only_when_that_is_said(data_dir: Path, sealer: Sealer) -> None:
     file = DiskKeyFile(data_dir, "a", sealer)
     made = file.open()
