@@ -6,6 +6,7 @@ listed was taken away, perhaps because its key is in the wrong hands, and an old
 unnoticed.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -53,8 +54,16 @@ def trust_change(now: State, saved: State, *, is_authentic: bool) -> TrustChange
     return TrustChange(
         is_authentic=is_authentic,
         is_same_trust_domain=bool(now.roots) and now.trust_domain == saved.trust_domain,
-        roots=tuple(root for root in saved.roots if root.root_pem not in listed),
+        roots=tuple(root for root in _trusted(saved) if root.root_pem not in listed),
     )
+
+
+def _trusted(saved: State) -> Iterator[CARoot]:
+    """Now, and as soon as a rotation that is under way goes on: its root may not be published yet."""
+    yield from saved.roots
+    root = saved.rotation.root if saved.rotation is not None else None
+    if root is not None and root.root_pem not in {listed.root_pem for listed in saved.roots}:
+        yield root
 
 
 def _shown(root: CARoot) -> str:

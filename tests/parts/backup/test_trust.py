@@ -14,9 +14,11 @@ import pytest
 
 from cluster.backup import archive
 from cluster.backup import file as backup
+from cluster.backup.trust import trust_change
 from cluster.base.errors import Refused
 from cluster.rpc.messages import DISTRUST_ROOT, DistrustRequest
 from fsm.codec import dump_state, load_state
+from tests.kit import samples
 from tests.kit.backups import restore, sign, snapshots
 from tests.kit.fake_cluster import Node, put, update
 from tests.kit.log import EventLog
@@ -203,6 +205,19 @@ async def test_another_certificate_under_a_listed_id_is_a_root_that_is_added(two
     state = replace(read.state, roots=(changed,))
     backup.write(saved, read.meta, state, source.sealer.opened(read.state.seal).mac_key(), lambda _: [])
     await assert_refused(source, saved, "brings back trust")
+
+
+def test_root_of_a_rotation_that_was_under_way_is_named_too() -> None:
+    """It is not listed in the snapshot yet, and would be trusted as soon as the rotation goes on."""
+    state = samples.full_state()
+    assert state.rotation is not None
+    root = replace(state.roots[0], root_id="77:77", root_pem="another", name="Coming")
+    saved = replace(state, rotation=replace(state.rotation, root=root))
+    change = trust_change(state, saved, is_authentic=True)
+    assert change.roots == (root,)
+    assert change.refusal is not None
+    assert "77:77 (Coming)" in change.refusal
+    assert trust_change(saved, replace(saved, roots=(*state.roots, root)), is_authentic=True).roots == (root,)
 
 
 # -- snapshots of the release before
