@@ -49,10 +49,10 @@ class DiskKeyFile:
 
         Raises: SealError, OSError.
         """
-        self._held = self._opened(accepts_without=accepts_without)
+        self._held = self._opened(accepts_without=accepts_without, always_requires=always_requires)
         return self._held
 
-    def _opened(self, *, accepts_without: bool) -> DiskKey:
+    def _opened(self, *, accepts_without: bool, always_requires: bool) -> DiskKey:
         facts = self._read()
         if facts is None:
             has_files = any((self._data_dir / "wal").glob("*.wal")) or (self._data_dir / "snapshot").exists()
