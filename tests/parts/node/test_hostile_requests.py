@@ -42,6 +42,9 @@ REQUESTS: Final[dict[str, list[Any]]] = {
     "transfer": ["nobody"],
     "add_peer": ["d", "127.0.0.1:1", "127.0.0.1:2"],
     "remove_peer": ["d", None],
+    "seal_check": ["file", "0123456789abcdef", b""],
+    "rotate_seal": [b"0123456789abcdef", True],
+    "seal_status": [],
 }
 _WILD: Final[list[Any]] = [
     *(None, True, False, 0, 1, -1, 99, 1.5, float("nan"), float("inf")),
