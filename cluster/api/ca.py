@@ -79,8 +79,10 @@ class CA(Protocol):
     """What operators do to the CA."""
 
     async def configure(self, update: ConfigUpdate) -> None:
-        """Raises: BadRequest (400), StaleIndex (409), Refused (422), InternalError (500, Consul's texts), NotReady,
-        NoLeader (503), CommitUnknown (504). All but the last had no effect.
+        """Writers take turns in the order of their arrival.
+
+        Raises: BadRequest (400), StaleIndex (409), Refused (422), InternalError (500, Consul's texts), NotReady,
+        NoLeader, ChangeUnderWay (503), CommitUnknown (504). All but the last had no effect.
         """
         ...
 
@@ -91,7 +93,8 @@ class CA(Protocol):
     async def rotate(self, request: RotateRequest) -> None:
         """Until the new root signs, or is published if it is staged.
 
-        Raises: BadRequest, Refused (422), InternalError (500), NotReady, NoLeader (503); CommitUnknown (504).
+        Raises: BadRequest, Refused (422), InternalError (500), NotReady, NoLeader, ChangeUnderWay (503); CommitUnknown
+        (504).
         """
         ...
 

@@ -52,10 +52,6 @@ class InternalError(ClusterError):
     http_status = 500
 
 
-class ChangeUnderWay(InternalError):
-    """Definitely not done: the CA is being changed already."""
-
-
 class LostRace(InternalError):
     """Definitely not done: the CA has changed since it was looked at."""
 
@@ -79,6 +75,10 @@ class Overloaded(ClusterError):
 
     code = "overloaded"
     http_status = 503
+
+
+class ChangeUnderWay(Overloaded):
+    """Definitely not done: the CA is being changed already, and others wait. Safe to send again later."""
 
 
 class NotReady(ClusterError):

@@ -5,12 +5,13 @@ from dataclasses import replace
 from typing import Final
 
 from cluster.api.ca import RotateRequest, RotationPlan, Steering, Uptake
-from cluster.base.errors import InternalError, NotFound, NotLeader, NotReady, Refused
-from cluster.ca.attempts import Attempt, base_index, done_before
+from cluster.base.errors import ChangeUnderWay, InternalError, NotFound, NotLeader, NotReady, Refused
+from cluster.ca.attempts import Arrival, Attempt, done_before, is_overtaken
 from cluster.ca.candidate import Candidate
 from cluster.ca.chain_limits import MAX_CHAIN_BYTES
 from cluster.ca.opened import Opened
 from cluster.ca.parts import Parts
+from cluster.ca.reconfigure import ROTATION_UNDER_WAY
 from cluster.ca.rotation import RotationRequest, Rotator, retention_seconds
 from cluster.ca.settings import CASettings, policies_of, without_key
 from cluster.ca.uptake import UptakeMeter
@@ -21,7 +22,6 @@ from providers.errors import ConfigInvalid
 from providers.pki.x509 import parse_hex
 
 _DEFAULT_BITS: Final = {"ec": 256, "rsa": 2048}
-_BUSY: Final = 'CA is already in state "RECONFIGURING": a rotation is under way, see /v1/connect/ca/rotation'
 _FORCED_RISK: Final = (
     "without cross-signing, clients that have not fetched the new root refuse new certificates until they have"
 )
@@ -75,15 +75,20 @@ class OperatorRotation:
         )
 
     async def rotate(self, request: RotateRequest, attempt: Attempt) -> str:
-        """Begin; the rotation's id. Raises: Refused, InternalError, NotReady (no effect); CommitUnknown."""
-        async with self._parts.changes.turn("RECONFIGURING", is_duty=False):
+        """Begin; the rotation's id. It waits its turn, but for no other rotation: that may be what is wanted.
+
+        Raises: Refused, InternalError, NotReady, ChangeUnderWay (no effect); CommitUnknown.
+        """
+        arrival = Arrival(attempt, self._replica.leadership.term, is_overtaken(self._replica.state, attempt))
+        until = self._parts.changes.deadline()
+        async with self._parts.changes.turn("RECONFIGURING", is_duty=False, until=until):
             state = self._replica.state
             if state.ca_index < attempt.ca_index:
                 # Another leader's write has been seen: nothing may be judged from here.
                 raise NotLeader("this node does not lead any more")
             if attempt.is_repeat and (done := done_before(state, attempt.request_id)) is not None:
                 return done
-            ca_index = base_index(state, attempt)
+            ca_index = arrival.base_index(state, self._replica.leadership.term)
             opened, settings = self._wanted(state, request)
             policies = policies_of(settings)
             await self._rotator.check(state, settings.provider, 0, is_forced=request.is_forced)
@@ -149,12 +154,12 @@ class OperatorRotation:
     def _wanted(self, state: State, request: RotateRequest) -> tuple[Opened, CASettings]:
         """The CA, and the present settings without the operator's own key, with the type and size asked for.
 
-        Raises: NotReady, InternalError.
+        Raises: NotReady, ChangeUnderWay.
         """
         if state.active_root is None:
             raise NotReady("CA has not finished initializing: there is no root to rotate yet")
         if state.rotation is not None:
-            raise InternalError(_BUSY)
+            raise ChangeUnderWay(ROTATION_UNDER_WAY)
         opened = self._parts.opener.opened(state)
         settings = without_key(opened.settings)
         changes: dict[str, object] = {}

@@ -24,14 +24,14 @@ from cluster.base.errors import (
     StaleIndex,
 )
 from cluster.base.signals import wait_any
-from cluster.ca.attempts import Attempt, base_index, done_before
+from cluster.ca.attempts import Arrival, Attempt, done_before, is_overtaken
 from cluster.ca.candidate import Candidate
 from cluster.ca.commit import commit
 from cluster.ca.opened import ConfigUnreadable, Opened, ProviderRecord, Stored
 from cluster.ca.parts import Parts
 from cluster.ca.rotation import SAME_ROOT, RotationRequest, Rotator
 from cluster.ca.settings import CASettings, keep_secrets, policies_of, settings_of
-from fsm.ca import CAConfig, RotationPhase, SetConfig
+from fsm.ca import CAConfig, Rotation, RotationPhase, SetConfig
 from fsm.state import Area, State
 from providers.errors import ConfigInvalid, ProviderError
 from providers.pki import x509
@@ -39,6 +39,9 @@ from providers.registry import create_provider
 
 #: How long a repair of a CA that never came up is waited for.
 _REPAIR_SECONDS: Final = 10.0
+ROTATION_UNDER_WAY: Final = (
+    "the CA is being changed already: a rotation is under way, see /v1/connect/ca/rotation; try again when it has ended"
+)
 _READ_ONLY: Final = "Provider State is read-only. It must be omitted or identical to the current value"
 #: How long a rotation is waited for; it goes on by itself.
 _ROTATION_SECONDS: Final = 50.0
@@ -53,12 +56,18 @@ class Reconfigurer:
         self._authority = parts.authority
         self._health = parts.health
         self._rotator = rotator
+        self._arrived: list[bytes] = []  # ids of the requests that are under way
 
     async def apply(self, update: ConfigUpdate, attempt: Attempt) -> str:
         """Returns the id of the rotation that this began, or "" when the root stays: then everything is done.
 
-        Raises: BadRequest, StaleIndex, Refused, InternalError, NotReady (no effect); CommitUnknown, NotLeader.
+        Raises: BadRequest, StaleIndex, Refused, InternalError, NotReady, ChangeUnderWay (no effect); CommitUnknown,
+        NotLeader.
         """
+        if attempt.request_id in self._arrived and not attempt.is_repeat:
+            # It was on its way for so long that its repetition got here first, and waits.
+            raise CommitUnknown("the same request is under way already; it may have taken effect")
+        self._arrived.append(attempt.request_id)
         try:
             return await self._apply(update, attempt)
         except ChangeUnderWay as error:
@@ -66,18 +75,46 @@ class Reconfigurer:
                 # Its first sending may be done, or be that change.
                 raise CommitUnknown(f"{error}; it may have taken effect") from error
             raise
+        finally:
+            self._arrived.remove(attempt.request_id)
 
     async def _apply(self, update: ConfigUpdate, attempt: Attempt) -> str:
-        async with self._parts.changes.turn("RECONFIGURING", is_duty=False):
-            try:
-                return await self._apply_now(update, attempt)
-            except LostRace:
-                # A duty whose outcome was not known yet has been done after all, which is no operator's concern. Try
-                # once more from the new state; if it was another operator's write, this second try says so.
-                return await self._apply_now(update, attempt)
+        changes, until = self._parts.changes, self._parts.changes.deadline()
+        arrival = Arrival(attempt, self._replica.leadership.term, is_overtaken(self._replica.state, attempt))
+        async with changes.writing(until):
+            while True:
+                async with changes.turn("RECONFIGURING", is_duty=False, until=until):
+                    done = await self._in_turn(update, arrival)
+                if done is not None:
+                    return done
+                await self._rotation_over(until)
 
-    async def _apply_now(self, update: ConfigUpdate, attempt: Attempt) -> str:
-        state = self._replica.state
+    async def _in_turn(self, update: ConfigUpdate, arrival: Arrival) -> str | None:
+        try:
+            return await self._apply_now(update, arrival)
+        except LostRace:
+            # A duty whose outcome was not known yet has been done after all, which is no operator's concern. Try once
+            # more from the new state; if it was another operator's write, this second try says so.
+            return await self._apply_now(update, arrival)
+
+    async def _rotation_over(self, until: float) -> None:
+        """Wait for the end of a rotation that goes on by itself. Raises: ChangeUnderWay."""
+        signals = (self._replica.changed[Area.CA], self._replica.leadership_changed)
+
+        def is_waiting() -> bool:
+            rotation = self._replica.state.rotation
+            return rotation is not None and _goes_on(rotation) and self._replica.leadership.is_ready
+
+        try:
+            async with asyncio.timeout_at(until):
+                while is_waiting():
+                    await wait_any(signals, is_waiting)
+        except TimeoutError:
+            raise ChangeUnderWay(ROTATION_UNDER_WAY) from None
+
+    async def _apply_now(self, update: ConfigUpdate, arrival: Arrival) -> str | None:
+        """As `apply`; None when it has to wait for a rotation that goes on by itself."""
+        attempt, state = arrival.attempt, self._replica.state
         if state.ca_index < attempt.ca_index:
             # Another leader's write has been seen: nothing may be judged, or found to be the same, from here.
             raise NotLeader("this node does not lead any more")
@@ -86,12 +123,12 @@ class Reconfigurer:
             raise NotReady(f"CA has not finished initializing: {self._health.now.trouble or 'no configuration yet'}")
         if attempt.is_repeat and (done := done_before(state, attempt.request_id)) is not None:
             return done
-        attempt = replace(attempt, ca_index=base_index(state, attempt))
-        if state.rotation is not None:
-            raise InternalError(
-                'CA is already in state "RECONFIGURING": a rotation is under way, see /v1/connect/ca/rotation'
-            )
+        attempt = replace(attempt, ca_index=arrival.base_index(state, self._replica.leadership.term))
         self._check(update, config, state)
+        if state.rotation is not None:
+            if _goes_on(state.rotation):
+                return None
+            raise ChangeUnderWay(ROTATION_UNDER_WAY)
         return await self._change(update, state, attempt)
 
     def _check(self, update: ConfigUpdate, config: CAConfig, state: State) -> None:
@@ -254,6 +291,11 @@ class Reconfigurer:
             raise InternalError("the configuration is stored, but the CA has not come up with it yet") from None
         if self._replica.state.active_root is None:
             raise InternalError(trouble())
+
+
+def _goes_on(rotation: Rotation) -> bool:
+    """By itself: a published one may wait for its clients, or for an operator, for weeks."""
+    return rotation.phase is not RotationPhase.WAIT
 
 
 def _is_under_way(state: State, rotation_id: str) -> bool:

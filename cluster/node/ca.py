@@ -1,13 +1,16 @@
 """What operators do to the CA, from any node."""
 
+import asyncio
 import json
 import secrets
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from msgspec import structs
 
 from cluster.api.ca import ConfigUpdate, RotateRequest, RotationPlan, Steering, Uptake
 from cluster.api.reads import ReadLevel
+from cluster.base.errors import ChangeUnderWay, LostRace
 from cluster.node.reads import NodeReads
 from cluster.rpc.forward import Forwarder
 from cluster.rpc.messages import (
@@ -26,6 +29,8 @@ from cluster.rpc.messages import (
 )
 
 _REQUEST_ID_BYTES: Final = 16
+#: For how long a write that was overtaken on its way to the leader is made anew.
+_PATIENCE_SECONDS: Final = 10.0
 
 
 class NodeCA:
@@ -36,6 +41,10 @@ class NodeCA:
         self._forwarder = forwarder
 
     async def configure(self, update: ConfigUpdate) -> None:
+        await _in_turn(lambda: self._configure(update))
+        await self._reads.catch_up()
+
+    async def _configure(self, update: ConfigUpdate) -> None:
         state = (await self._reads.read(ReadLevel.LINEARIZABLE)).state
         request = ConfigureRequest(
             provider=update.provider,
@@ -50,12 +59,15 @@ class NodeCA:
             is_repeat=False,
         )
         await self._forwarder.call(CONFIGURE, request, structs.replace(request, is_repeat=True))
-        await self._reads.catch_up()
 
     async def plan_rotation(self, request: RotateRequest) -> RotationPlan:
         return (await self._forwarder.call(PLAN_ROTATION, PlanRequest.of(request))).value()
 
     async def rotate(self, request: RotateRequest) -> None:
+        await _in_turn(lambda: self._rotate(request))
+        await self._reads.catch_up()
+
+    async def _rotate(self, request: RotateRequest) -> None:
         state = (await self._reads.read(ReadLevel.LINEARIZABLE)).state
         wanted = RotationRequest(
             key_type=request.key_type,
@@ -68,7 +80,6 @@ class NodeCA:
             is_repeat=False,
         )
         await self._forwarder.call(ROTATE, wanted, structs.replace(wanted, is_repeat=True))
-        await self._reads.catch_up()
 
     async def steer_rotation(self, steering: Steering) -> None:
         await self._forwarder.call(STEER_ROTATION, SteerRequest(steering))
@@ -80,3 +91,17 @@ class NodeCA:
     async def distrust_root(self, root_id: str) -> None:
         await self._forwarder.call(DISTRUST_ROOT, DistrustRequest(root_id))
         await self._reads.catch_up()
+
+
+async def _in_turn(write: Callable[[], Awaitable[None]]) -> None:
+    """A write that another one overtook between here and the leader has had no effect: it looks again, and goes to the
+    end of the leader's queue. Raises: as the write; ChangeUnderWay where others are faster all the time.
+    """
+    clock = asyncio.get_running_loop().time
+    until = clock() + _PATIENCE_SECONDS
+    while True:
+        try:
+            return await write()
+        except LostRace as error:
+            if clock() >= until:
+                raise ChangeUnderWay(f"{error}: others write to the CA all the time, try again later") from error

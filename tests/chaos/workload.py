@@ -31,7 +31,7 @@ _UNKNOWN: Final = 504
 _STALE: Final = 409
 #: Consul's texts, with status 500, for a read without a leader and for a write that met another one.
 _TROUBLE: Final = re.compile(
-    r'No cluster leader|CA is already in state "RECONFIGURING"|could not atomically update roots and config'
+    r"No cluster leader|the CA is being changed already|could not atomically update roots and config"
 )
 
 

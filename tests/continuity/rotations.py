@@ -36,7 +36,7 @@ _STAGED_SECONDS: Final = 6
 _GUESSED_SECONDS: Final = {"rsa 2048": 1.0, "rsa 4096": 4.0}
 _GUESS_SECONDS: Final = 0.5
 _GUESS_VAULT_SECONDS: Final = 1.0
-_TROUBLE: Final = ('CA is already in state "', "could not atomically update roots and config", NO_LEADER)
+_TROUBLE: Final = ("the CA is being changed already", "could not atomically update roots and config", NO_LEADER)
 _NOT_POSSIBLE_YET: Final = 422
 _UNREACHABLE: Final = (aiohttp.ClientError, TimeoutError, OSError)
 

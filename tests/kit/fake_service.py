@@ -17,7 +17,15 @@ from cluster.api.servers import ClusterInfo, ServerInfo
 from cluster.api.service import Service
 from cluster.backup.file import SnapshotInvalid
 from cluster.base.config import NodeConfig, parse_config
-from cluster.base.errors import BadRequest, InternalError, NoLeader, NotFound, NotReady, Refused, StaleIndex
+from cluster.base.errors import (
+    BadRequest,
+    ChangeUnderWay,
+    NoLeader,
+    NotFound,
+    NotReady,
+    Refused,
+    StaleIndex,
+)
 from cluster.base.telemetry import Metrics
 from fsm.ca import CAConfig, CARoot, Intermediate, Rotation, RotationOutcome, RotationPhase
 from fsm.leaves import LeafKind, LeafRecord
@@ -198,7 +206,7 @@ class FakeService:
         if config is None or active is None:
             raise NotReady("CA has not finished initializing")
         if self.state.rotation is not None:
-            raise InternalError('CA is already in state "RECONFIGURING"')
+            raise ChangeUnderWay("the CA is being changed already: a rotation is under way")
         return config, active
 
     async def plan_rotation(self, request: RotateRequest) -> RotationPlan:

@@ -13,6 +13,7 @@ from cluster.base.config import ConnectSection
 from cluster.base.errors import (
     AnswerLost,
     BadRequest,
+    ChangeUnderWay,
     CommitUnknown,
     InternalError,
     LostRace,
@@ -21,6 +22,7 @@ from cluster.base.errors import (
     StaleIndex,
 )
 from cluster.ca.attempts import Attempt
+from cluster.ca.changes import BUSY
 from cluster.ca.opened import open_record
 from fsm.ca import SetConfig, SetRoots
 from fsm.commands import Command
@@ -209,9 +211,12 @@ async def test_configuration_that_breaks_a_rule_is_refused_in_the_providers_word
     await assert_refused(node, update(config), InternalError, f"error configuring provider: {reason}")
 
 
-async def test_second_change_at_the_same_time_is_refused_in_consuls_words(node: Node) -> None:
-    async with node.changes.turn("RECONFIGURING", is_duty=False):
-        await assert_refused(node, update(), InternalError, 'CA is already in state "RECONFIGURING"')
+async def test_change_that_does_not_get_its_turn_in_time_is_refused(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cluster.ca.changes._WRITER_SECONDS", 0.05)
+    async with node.changes.turn("RECONFIGURING", is_duty=True):
+        await assert_refused(node, update(), ChangeUnderWay, BUSY.format("RECONFIGURING"))
 
 
 async def test_before_there_is_a_configuration_the_reason_is_given(cluster: FakeCluster) -> None:
@@ -345,10 +350,11 @@ async def test_repeated_write_behind_another_writers_is_not_made_again(node: Nod
     assert node.cluster.state is before
 
 
-async def test_repeated_write_that_meets_another_change_is_unknown(node: Node) -> None:
+async def test_repeated_write_that_meets_another_change_is_unknown(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its first sending may be done, or be that change: it must not be called refused."""
-    async with node.changes.turn("RECONFIGURING", is_duty=False):
-        text = 'CA is already in state "RECONFIGURING"; it may have taken effect'
+    monkeypatch.setattr("cluster.ca.changes._WRITER_SECONDS", 0.05)
+    async with node.changes.turn("RECONFIGURING", is_duty=True):
+        text = f"{BUSY.format('RECONFIGURING')}; it may have taken effect"
         await assert_refused(node, update(), CommitUnknown, text, is_repeat=True)
 
 

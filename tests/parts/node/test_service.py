@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from cluster.api.ca import ConfigUpdate
-from cluster.api.reads import ReadLevel, Watch
+from cluster.api.reads import ReadLevel, ReadPoint, Watch
 from cluster.base.config import ConnectSection
-from cluster.base.errors import BadRequest, CommitUnknown, InternalError, NoLeader, NotReady, StaleIndex
+from cluster.base.errors import BadRequest, CommitUnknown, InternalError, NoLeader, NotReady, Refused, StaleIndex
 from fsm.ca import SetConfig
 from fsm.commands import Command
 from fsm.leaves import RecordLeaves
@@ -192,6 +192,54 @@ async def test_stale_index_names_the_current_one_from_any_node(whole: Cluster) -
     for service in whole.services.values():
         with pytest.raises(StaleIndex, match=rf"\b{config.modify_index}$"):
             await service.ca.configure(update({"LeafCertTTL": "24h"}, 10_000))
+
+
+async def test_write_that_is_overtaken_on_its_way_is_made_anew(whole: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a write that the leader had done before this one arrived there."""
+    reads = whole.services["b"].reads
+    read = reads.read
+    overtaken: list[ReadPoint] = []
+
+    async def slow(level: ReadLevel) -> ReadPoint:
+        point = await read(level)
+        if not overtaken:
+            overtaken.append(point)
+            await whole.services["a"].ca.configure(update({"LeafCertTTL": "24h"}))
+        return point
+
+    monkeypatch.setattr(reads, "read", slow)
+    await whole.services["b"].ca.configure(update({"LeafCertTTL": "48h"}))
+    assert overtaken
+    assert stored_config(whole.raft.state)["LeafCertTTL"] == "48h"
+
+
+@pytest.mark.parametrize("has_index", [False, True])
+@pytest.mark.parametrize("kind", ["same root", "another root"])
+async def test_eight_writers_on_all_nodes_are_done_in_turn_or_told_the_current_index(
+    whole: Cluster, kind: str, *, has_index: bool
+) -> None:
+    config = whole.raft.state.config
+    assert config is not None
+    index = config.modify_index if has_index else 0
+
+    async def write(number: int) -> Exception | None:
+        wanted: dict[str, object] = {"LeafCertTTL": f"{number + 2}h"}
+        if kind == "another root":
+            wanted["PrivateKeyBits"] = (384, 521)[number % 2]
+        try:
+            await whole.services[NAMES[number % len(NAMES)]].ca.configure(update(wanted, index))
+        except (StaleIndex, InternalError, Refused) as error:
+            return error
+        return None
+
+    outcomes = await asyncio.gather(*map(write, range(8)))
+    if has_index:
+        assert sorted(type(outcome).__name__ for outcome in outcomes) == ["NoneType", *["StaleIndex"] * 7]
+    else:
+        # The chain has room for so many links; who comes behind that is told from when on there is more.
+        refused = [str(outcome) for outcome in outcomes if outcome is not None]
+        assert len(refused) <= 2 * (kind == "another root")
+        assert all("possible from" in text for text in refused)
 
 
 @pytest.mark.parametrize("name", ["a", "c"])

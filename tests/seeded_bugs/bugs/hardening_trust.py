@@ -10,6 +10,11 @@ _LEADER: Final = "cluster/ca/leader.py"
 _VERIFY: Final = "providers/pki/verify.py"
 
 _T_BROKEN: Final = "tests/parts/ca/test_broken_trust.py"
+_RECONFIGURE: Final = "cluster/ca/reconfigure.py"
+_ATTEMPTS: Final = "cluster/ca/attempts.py"
+_CHANGES: Final = "cluster/ca/changes.py"
+_T_WRITERS: Final = "tests/parts/ca/test_writers.py"
+_T_RECONFIGURE: Final = "tests/parts/ca/test_reconfigure.py"
 _T_LATE: Final = "tests/parts/ca/test_late_clocks.py"
 _T_FORCED: Final = f"{_T_BROKEN}::test_normal_rotation_after_a_forced_one_leaves_cut_off_roots_listed"
 _T_EXPIRED: Final = f"{_T_BROKEN}::test_expired_root_is_replaced_while_an_older_one_is_still_listed"
@@ -54,6 +59,73 @@ BUGS: Final = (
         "            is_link or cert.not_valid_after_utc <= last,\n",
         "            cert.not_valid_after_utc <= last,\n",
         (f"{_T_BROKEN}::test_distrusted_root_in_the_middle_holds_no_rotation_up",),
+    ),
+    # -- writers at the same time
+    Bug(
+        "writers overtake each other",
+        "who came last is first once a rotation ends, and what is in force then is what nobody wrote last",
+        _RECONFIGURE,
+        "        async with changes.writing(until):\n",
+        "        if True:\n",
+        (f"{_T_WRITERS}::test_writer_that_comes_as_a_rotation_ends_does_not_overtake_one_that_has_waited_for_it",),
+    ),
+    Bug(
+        "a stale index waits for a rotation",
+        "who can only lose is told so after it has waited",
+        _RECONFIGURE,
+        "        self._check(update, config, state)\n        if state.rotation",
+        "        if state.rotation",
+        (f"{_T_WRITERS}::test_behind_a_published_rotation_nobody_waits_and_a_stale_index_is_still_told",),
+    ),
+    Bug(
+        "a queue of writers without an end",
+        "thousands of requests wait for what most of them cannot get",
+        _CHANGES,
+        "        if self._waiting >= _MAX_WAITING:\n",
+        "        if False:\n",
+        (f"{_T_WRITERS}::test_more_writers_than_can_get_their_turn_are_refused_at_once",),
+    ),
+    Bug(
+        "steering queues behind writers",
+        "a rotation cannot be given up as long as somebody waits for its end",
+        _CHANGES,
+        "            await self._wait_for(self._turn, patience if until is None else until)\n",
+        "            lock = self._turn if until else self._writers\n"
+        "            await self._wait_for(lock, patience if until is None else until)\n"
+        "            await self._turn.acquire() if until is None else None\n",
+        (f"{_T_WRITERS}::test_steering_does_not_queue_behind_writers",),
+    ),
+    Bug(
+        "a write outlives a change of leader in the queue",
+        "it is done twice: here, and where it was sent again meanwhile",
+        _ATTEMPTS,
+        "        if term != self.term:\n",
+        "        if False:\n",
+        (f"{_T_WRITERS}::test_write_that_waited_while_the_leader_changed_is_for_the_next_leader",),
+    ),
+    Bug(
+        "a write that was overtaken on its way is done",
+        "a request that arrives late undoes what was written since, and may have been done before",
+        _ATTEMPTS,
+        "        if self.is_overtaken or self.attempt.is_repeat:\n",
+        "        if self.attempt.is_repeat:\n",
+        (f"{_T_RECONFIGURE}::test_write_between_reading_and_committing_is_a_lost_race",),
+    ),
+    Bug(
+        "a request behind its own repetition is done",
+        "one request takes effect twice",
+        _RECONFIGURE,
+        "        if attempt.request_id in self._arrived and not attempt.is_repeat:\n",
+        "        if False:\n",
+        (f"{_T_WRITERS}::test_request_that_arrives_behind_its_own_repetition_is_not_done_twice",),
+    ),
+    Bug(
+        "a write that was overtaken is not made anew",
+        "operators on other nodes than the leader get 500 when they write at the same time",
+        "cluster/node/ca.py",
+        "            if clock() >= until:\n",
+        "            if True:\n",
+        ("tests/parts/node/test_service.py::test_write_that_is_overtaken_on_its_way_is_made_anew",),
     ),
     # -- clients whose clocks are late
     Bug(
