@@ -12,11 +12,13 @@ from cluster.base.errors import Refused
 from cluster.ca.opened import Opened
 from fsm.ca import CARoot, Intermediate
 from fsm.links import live_links, local_chain, must_stay_trusted, needed_links
+from providers.errors import ChainInvalid
 
 #: Leaf and CAs together, PEM: TLS stacks refuse longer chains, and every handshake carries them.
 MAX_CHAIN_BYTES: Final = 32 << 10
-#: Between leaf and root: what `cryptography`, by which every chain is verified, and Mbed TLS follow by default.
-MAX_CHAIN_LINKS: Final = 8
+#: Certificates between leaf and root, local intermediates included. Tried: s2n-tls and rustls follow six, a Java 25
+#: server seven, Mbed TLS, wolfSSL and `cryptography`, by which every chain is verified, eight; everything else more.
+MAX_CHAIN_LINKS: Final = 6
 _LEAF_BYTES: Final = 3 << 10
 #: PEM of a root that is not made yet: RSA 4096, the largest.
 _ROOT_BYTES: Final = 2 << 10
@@ -50,24 +52,34 @@ def planned_chain(opened: Opened, roots: Iterable[CARoot], provider: str, root_b
     own_links = 1 + max(len(local_chain(old)), provider != opened.config.provider) + len(above)
     size, count = own_bytes + _size(links), own_links + len(links)
     if not _fits(size, count):
-        possible_from = rfc3339(_fits_from(trusted, links, own_bytes, own_links))
+        fits_from = _fits_from(trusted, links, own_bytes, own_links)
+        date = f"possible from {rfc3339(fits_from)} on, when older roots are no longer trusted, or at once"
         raise Refused(
             f"the chain back to every trusted root would have about {size} bytes and {count} certificates between"
-            f" leaf and root, more than {MAX_CHAIN_BYTES} or {MAX_CHAIN_LINKS}: possible from {possible_from} on,"
-            " when older roots are no longer trusted, or at once with ForceWithoutCrossSigning"
+            f" leaf and root, more than {MAX_CHAIN_BYTES} or {MAX_CHAIN_LINKS}:"
+            f" {date if fits_from else 'possible'} with ForceWithoutCrossSigning"
         )
     return PlannedChain(size, 1 + len(above) + len(links))
 
 
 def _fits_from(roots: tuple[CARoot, ...], all_links: tuple[Intermediate, ...], own_bytes: int, own_links: int) -> int:
-    """The Unix time from which on the chain fits, because enough roots are pruned."""
+    """The Unix time from which on the chain fits, because enough roots are pruned; 0 if it never does."""
     retired = sorted((root for root in roots if root.is_retired), key=lambda root: root.prune_at)
     for position, root in enumerate(retired):
         left = [other for other in roots if other not in retired[: position + 1]]
         links = needed_links(all_links, left, "")
         if _fits(own_bytes + _size(links), own_links + len(links)):
             return root.prune_at
-    return retired[-1].prune_at if retired else 0
+    return 0
+
+
+def require_short(root: CARoot) -> None:
+    """Whatever was planned: of a root that is about to be used. Raises: ChainInvalid."""
+    count = len(root.intermediates)
+    if count > MAX_CHAIN_LINKS:
+        raise ChainInvalid(
+            f"a chain would have {count} certificates between leaf and root, more than {MAX_CHAIN_LINKS}"
+        )
 
 
 def _fits(chain_bytes: int, links: int) -> bool:

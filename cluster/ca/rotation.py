@@ -16,7 +16,7 @@ from typing import Final
 
 from cluster.base.clock import rfc3339
 from cluster.base.errors import ClusterError, InternalError, NotLeader, Refused
-from cluster.ca.chain_limits import UNLINKED, PlannedChain, planned_chain
+from cluster.ca.chain_limits import UNLINKED, PlannedChain, planned_chain, require_short
 from cluster.ca.commit import commit
 from cluster.ca.opened import OpenedRotation, ProviderRecord
 from cluster.ca.parts import Parts
@@ -160,6 +160,7 @@ class Rotator:
             await self._configure(opened)
             links = await self._links(state, opened, root)
             root = replace(root, intermediates=(*local_chain(root), *links))
+            require_short(root)
             await self._verify(state, opened, root)
         except (ProviderError, InternalError) as error:
             await self._failed(state, opened.rotation, error)

@@ -11,6 +11,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from cluster.api.ca import RotateRequest
+from cluster.base.clock import rfc3339
 from cluster.base.errors import AnswerLost, CommitUnknown, InternalError, NotLeader, Refused
 from cluster.base.telemetry import Metrics
 from cluster.ca.chain_limits import MAX_CHAIN_LINKS
@@ -455,6 +456,54 @@ async def test_chain_deeper_than_verifiers_follow_is_refused_with_the_date(node:
     await until(lambda: len(node.cluster.state.roots) == len(before.roots) - 1)
     await rotate(node, {"PrivateKeyBits": 384})
     assert_all_trust(node, await leaf_chain(node), node.cluster.state.roots)
+
+
+async def test_cluster_whose_chains_are_longer_already_goes_on_and_rotates_again_once_they_fit(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the release before left it, which allowed eight certificates."""
+    with monkeypatch.context() as before_now:
+        before_now.setattr("cluster.ca.chain_limits.MAX_CHAIN_LINKS", 8)
+        for number in range(8):
+            await rotate(node, {"PrivateKeyBits": (384, 256)[number % 2]})
+            node.clock.advance(1)
+    state = node.cluster.state
+    assert_all_trust(node, await leaf_chain(node), state.roots)
+    assert await put(node, update({"PrivateKeyBits": 256, "LeafCertTTL": "71h"}), request_id=b"2") == ""
+    assert_all_trust(node, await leaf_chain(node), state.roots)
+    with pytest.raises(
+        Refused, match=r"9 certificates between leaf and root.* more than \d+ or 6: possible from"
+    ) as no:
+        await put(node, update({"PrivateKeyBits": 384}), request_id=b"3")
+    with pytest.raises(Refused, match=r"9 certificates between leaf and root"):
+        await node.operator_rotation.plan(RotateRequest())
+    retired = sorted(root.prune_at for root in node.cluster.state.roots if root.is_retired)
+    assert rfc3339(retired[2]) in str(no.value)
+    node.clock.advance(retired[2] - node.clock.now())
+    await look_again(node)
+    await until(lambda: len(node.cluster.state.roots) == 6)
+    await rotate(node, {"PrivateKeyBits": 384})
+    active = node.cluster.state.active_root
+    assert active is not None
+    assert len(active.intermediates) == 6
+    assert_all_trust(node, await leaf_chain(node), node.cluster.state.roots)
+
+
+async def test_rotation_that_begins_by_itself_is_given_up_rather_than_lead_to_a_chain_too_long(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await put(node, update({"AutoRotateRoot": True}))
+    await rotate(node, {"AutoRotateRoot": True, "PrivateKeyBits": 384})
+    old = node.cluster.state.active_root
+    assert old is not None
+    monkeypatch.setattr("cluster.ca.chain_limits.MAX_CHAIN_LINKS", 0)
+    node.clock.advance(0.81 * (old.not_after - old.not_before))
+    await look_again(node)
+    await until(lambda: bool(node.cluster.state.last_rotation and node.cluster.state.last_rotation.reason))
+    assert node.cluster.state.last_rotation is not None
+    assert "1 certificates between leaf and root, more than 0" in node.cluster.state.last_rotation.reason
+    assert node.cluster.state.active_root is not None
+    assert node.cluster.state.active_root.root_id == old.root_id
 
 
 # -- secrets, staged, automatic

@@ -15,6 +15,7 @@ _ATTEMPTS: Final = "cluster/ca/attempts.py"
 _CHANGES: Final = "cluster/ca/changes.py"
 _T_WRITERS: Final = "tests/parts/ca/test_writers.py"
 _T_RECONFIGURE: Final = "tests/parts/ca/test_reconfigure.py"
+_T_ROTATION: Final = "tests/parts/ca/test_rotation.py"
 _T_LATE: Final = "tests/parts/ca/test_late_clocks.py"
 _T_FORCED: Final = f"{_T_BROKEN}::test_normal_rotation_after_a_forced_one_leaves_cut_off_roots_listed"
 _T_EXPIRED: Final = f"{_T_BROKEN}::test_expired_root_is_replaced_while_an_older_one_is_still_listed"
@@ -126,6 +127,23 @@ BUGS: Final = (
         "            if clock() >= until:\n",
         "            if True:\n",
         ("tests/parts/node/test_service.py::test_write_that_is_overtaken_on_its_way_is_made_anew",),
+    ),
+    # -- chains that TLS stacks follow
+    Bug(
+        "a root with a chain too long is used",
+        "a rotation that nobody planned ends in chains that clients refuse",
+        "cluster/ca/chain_limits.py",
+        "    if count > MAX_CHAIN_LINKS:\n",
+        "    if False:\n",
+        (f"{_T_ROTATION}::test_rotation_that_begins_by_itself_is_given_up_rather_than_lead_to_a_chain_too_long",),
+    ),
+    Bug(
+        "chains of eight",
+        "s2n-tls, rustls and Java refuse handshakes, even when they trust the newest root",
+        "cluster/ca/chain_limits.py",
+        "MAX_CHAIN_LINKS: Final = 6\n",
+        "MAX_CHAIN_LINKS: Final = 8\n",
+        (f"{_T_ROTATION}::test_cluster_whose_chains_are_longer_already_goes_on_and_rotates_again_once_they_fit",),
     ),
     # -- clients whose clocks are late
     Bug(
