@@ -12,7 +12,7 @@ the given one and reports its own.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 from providers.errors import ProviderError
 
@@ -56,12 +56,33 @@ class CAChain:
 
 
 @dataclass(frozen=True, slots=True)
+class NameLimits:
+    """The name constraints of one CA, in lower case. Nothing permitted of a kind: any, as far as it is not excluded."""
+
+    ca: str  # its subject
+    permitted_dns: tuple[str, ...]
+    excluded_dns: tuple[str, ...]
+    permitted_addresses: tuple[str, ...]  # networks
+    excluded_addresses: tuple[str, ...]
+
+    def packed(self) -> list[object]:
+        """As it goes to a worker."""
+        return [self.ca, self.permitted_dns, self.excluded_dns, self.permitted_addresses, self.excluded_addresses]
+
+    @classmethod
+    def unpacked(cls, packed: Sequence[Any]) -> "NameLimits":
+        ca, *lists = packed
+        return cls(ca, *map(tuple, lists))
+
+
+@dataclass(frozen=True, slots=True)
 class CSRPolicy:
     """What a leaf's CSR must agree with."""
 
     trust_domain: str  # "<cluster id>.consul", lower case
     datacenter: str
     domain: str = "consul"  # of the names by which servers are known, `server.<datacenter>.<domain>`
+    limits: tuple[NameLimits, ...] = ()  # of every CA that vouches for leaves
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from cluster.base.errors import InternalError, NotLeader, NotReady
 from cluster.base.signals import Signal, wait_any
 from cluster.ca.health import HealthBoard
 from cluster.ca.opened import Opener, Stored, config_map
+from cluster.ca.roots import name_limits
 from cluster.signing.limits import SigningLimiter
 from cluster.signing.pipeline import SigningContext, SigningPipeline
 from cluster.signing.pool import Configured, WorkerPool
@@ -142,7 +143,13 @@ class Authority:
                 raise InternalError(f'stored CA root "{root.root_id}" is not the active root ({found})')
             self._signing = _Signing(
                 state.ca_index,
-                SigningContext(config.provider_id, config.provider, state.trust_domain, self._datacenter),
+                SigningContext(
+                    config.provider_id,
+                    config.provider,
+                    state.trust_domain,
+                    self._datacenter,
+                    name_limits(root, state.roots, self._clock.now()),
+                ),
                 self._limiter(config),
                 root,
                 local_chain(root),
@@ -180,7 +187,7 @@ class Authority:
         context = signing.context
         if not signing.limiter.is_off:
             # Consul's order: what breaks a rule is refused as that, and takes no token (consul-compat 3).
-            await self._pool.check_csr(context.trust_domain, context.datacenter, csr_pem)
+            await self._pool.check_csr(context.trust_domain, context.datacenter, csr_pem, context.limits)
         async with signing.limiter:
             self._check_expiry(signing)
             try:

@@ -64,6 +64,7 @@ class Bootstrap:
         chain, provider_state = await pool.generate_root(config.provider_id)
         # Whatever the provider says: no chain is committed that was not verified here.
         verify.verify_ca(chain, trust_domain=state.trust_domain, now=self._parts.unix_now)
+        verify.check_for_peers(chain)
         root = root_of(chain, config, is_active=True, made_at=self._parts.unix_now)
         setup = stored.settings.setup(config.cluster_id, self._parts.datacenter, provider_state)
         configured = await pool.configure(config.provider_id, setup)

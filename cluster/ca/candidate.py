@@ -7,8 +7,9 @@ from cluster.ca.parts import Parts
 from cluster.ca.settings import CASettings
 from cluster.signing.pool import Configured
 from cluster.signing.serials import new_intent
+from providers.api import CAChain
 from providers.errors import ProviderError
-from providers.pki import x509
+from providers.pki import verify, x509
 
 
 class Candidate:
@@ -44,6 +45,8 @@ class Candidate:
         """
         try:
             root_pem = await self._pool.root_to_adopt(self.key)
+            if root_pem:
+                verify.check_for_peers(CAChain(root_pem, root_pem))
         except ProviderError as error:
             raise InternalError(f"error generating CA root certificate: {error}") from error
         return x509.root_id(root_pem) if root_pem else ""

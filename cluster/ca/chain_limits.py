@@ -13,12 +13,15 @@ from cluster.ca.opened import Opened
 from fsm.ca import CARoot, Intermediate
 from fsm.links import live_links, local_chain, must_stay_trusted, needed_links
 from providers.errors import ChainInvalid
+from providers.pki.peers import path_length
+from providers.pki.x509 import load_bundle
 
 #: Leaf and CAs together, PEM: TLS stacks refuse longer chains, and every handshake carries them.
 MAX_CHAIN_BYTES: Final = 32 << 10
 #: Certificates between leaf and root, local intermediates included. Tried: s2n-tls and rustls follow six, a Java 25
 #: server seven, Mbed TLS, wolfSSL and `cryptography`, by which every chain is verified, eight; everything else more.
 MAX_CHAIN_LINKS: Final = 6
+_NEVER: Final = 1 << 62
 _LEAF_BYTES: Final = 3 << 10
 #: PEM of a root that is not made yet: RSA 4096, the largest.
 _ROOT_BYTES: Final = 2 << 10
@@ -59,7 +62,44 @@ def planned_chain(opened: Opened, roots: Iterable[CARoot], provider: str, root_b
             f" leaf and root, more than {MAX_CHAIN_BYTES} or {MAX_CHAIN_LINKS}:"
             f" {date if fits_from else 'possible'} with ForceWithoutCrossSigning"
         )
+    _require_room(old, trusted, links, own_links - 1 - len(above))
     return PlannedChain(size, 1 + len(above) + len(links))
+
+
+def stuck(active: CARoot) -> str:
+    """Why this root can be replaced by force only, whatever comes after it; empty when it need not be."""
+    try:
+        _require_room(active, (active,), (), len(local_chain(active)))
+    except Refused as refusal:
+        return str(refusal)
+    return ""
+
+
+def _require_room(old: CARoot, trusted: tuple[CARoot, ...], links: tuple[Intermediate, ...], new_local: int) -> None:
+    """Whether each CA above the new root may have as many CAs below it as there would be (its path length).
+
+    Raises: Refused, with the date from which on those that may not are not needed.
+    """
+    above = local_chain(old)[1:]
+    below = new_local + 1 + len(above)
+    rows = [(link.cert_pem, new_local + 1 + number, trusted) for number, link in enumerate(above)]
+    rows += [(root.root_pem, below, (root,)) for root in trusted if root.key_id == old.key_id]
+    for number, link in enumerate(links):
+        beyond = {further.issuer_key_id for further in links[number:]}
+        rows.append((link.cert_pem, below + number, tuple(root for root in trusted if root.key_id in beyond)))
+        anchors = [root for root in trusted if root.key_id == link.issuer_key_id]
+        rows += [(root.root_pem, below + number + 1, (root,)) for root in anchors]
+    for pem, count, needed_by in rows:
+        cert = load_bundle(pem)[-1]
+        limit = path_length(cert)
+        if limit is None or count <= limit or not needed_by:
+            continue
+        until = max((root.prune_at if root.is_retired else _NEVER for root in needed_by), default=0)
+        date = f"possible from {rfc3339(until)} on, when it is no longer trusted, or at once" if until < _NEVER else ""
+        raise Refused(
+            f"{cert.subject.rfc4514_string()} allows {limit} CAs below it (path length), and a rotation would put"
+            f" {count} there: {date or 'possible'} with ForceWithoutCrossSigning"
+        )
 
 
 def _fits_from(roots: tuple[CARoot, ...], all_links: tuple[Intermediate, ...], own_bytes: int, own_links: int) -> int:

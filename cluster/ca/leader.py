@@ -18,6 +18,7 @@ from cluster.base.errors import ClusterError, NotLeader
 from cluster.base.signals import wait_any
 from cluster.ca.bootstrap import Bootstrap
 from cluster.ca.candidate import Candidate
+from cluster.ca.chain_limits import stuck
 from cluster.ca.commit import commit
 from cluster.ca.health import CAHealth
 from cluster.ca.parts import Parts
@@ -129,7 +130,7 @@ class Leader:
                     pause = _FIRST_PAUSE_SECONDS
                     continue
                 self._health.show(replace(self._health.now, trouble=""))
-                warnings = await self._watch.look(state, (*self._renewer.warnings, *self._begins_just_now(state)))
+                warnings = await self._watch.look(state, (*self._renewer.warnings, *self._of_root(state)))
                 self._health.show(CAHealth(warnings=warnings))
                 wait = self._until_next_look(state, known)
             except PutOff:
@@ -210,9 +211,11 @@ class Leader:
             longest = min(longest, self._renewer.seconds_put_off(state))
         return max(_SHORTEST_PAUSE_SECONDS, min(longest, next_time(state, known) - self._clock.now()))
 
-    def _begins_just_now(self, state: State) -> tuple[str, ...]:
-        text = begins_just_now(state.active_root, self._clock.now()) if state.active_root is not None else ""
-        return (text,) if text else ()
+    def _of_root(self, state: State) -> tuple[str, ...]:
+        """What to warn of."""
+        root = state.active_root
+        texts = (begins_just_now(root, self._clock.now()), stuck(root)) if root is not None else ()
+        return tuple(filter(None, texts))
 
     def _warn_of_expiry(self, state: State) -> None:
         """Loudly, and in good time: a root that ends unnoticed ends the mesh."""

@@ -12,6 +12,7 @@ from cluster.ca.chain_limits import MAX_CHAIN_BYTES
 from cluster.ca.opened import Opened
 from cluster.ca.parts import Parts
 from cluster.ca.reconfigure import ROTATION_UNDER_WAY
+from cluster.ca.roots import name_limits
 from cluster.ca.rotation import RotationRequest, Rotator, retention_seconds
 from cluster.ca.settings import CASettings, policies_of, without_key
 from cluster.ca.uptake import UptakeMeter
@@ -26,6 +27,7 @@ _FORCED_RISK: Final = (
     "without cross-signing, clients that have not fetched the new root refuse new certificates until they have"
 )
 _LEAF_RISK: Final = "every leaf that is renewed from then on is signed by the new root"
+_LIMITED_RISK: Final = "as long as {} is trusted, names that its name constraints do not permit are refused"
 _STAGED_RISK: Final = "clients that have not fetched the new root when it is activated rely on the cross-signed chain"
 
 
@@ -54,6 +56,9 @@ class OperatorRotation:
         issuer = parse_hex(root.signing_key_id)
         affected = await self._parts.ledger.call(lambda reader: reader.valid_count(now, issuer))
         risks = [_LEAF_RISK]
+        if not request.is_forced:
+            limited = [limits.ca for limits in name_limits(root, state.roots, now)]
+            risks += [_LIMITED_RISK.format(ca) for ca in limited]
         if request.is_forced:
             risks.append(_FORCED_RISK)
         elif request.is_staged:

@@ -181,18 +181,24 @@ class Reconfigurer:
         provider, is_forced = candidate.settings.provider, update.force_without_cross_signing
         await self._rotator.check(state, provider, root_bytes, is_forced=is_forced)
         provider_state = await candidate.prepare_root(self._parts.unix_now)
-        target = self._target(candidate, update, opened.config, attempt, secrets.token_hex(8))
-        return await self._rotator.begin(
-            RotationRequest(
-                target,
-                candidate.settings,
-                provider_state,
-                attempt.ca_index,
-                is_forced=is_forced,
-                is_staged=update.is_staged,
-                wait_seconds=update.wait_seconds,
-            )
+        request = RotationRequest(
+            self._target(candidate, update, opened.config, attempt, secrets.token_hex(8)),
+            candidate.settings,
+            provider_state,
+            attempt.ca_index,
+            is_forced=is_forced,
+            is_staged=update.is_staged,
+            wait_seconds=update.wait_seconds,
         )
+        if root_bytes:
+            await self._rehearse(candidate, state, request)
+        return await self._rotator.begin(request)
+
+    async def _rehearse(self, candidate: Candidate, state: State, request: RotationRequest) -> None:
+        """An operator's root may say anything: what it does to chains is seen before any of it is committed."""
+        chain, complete = await self._parts.pool.generate_root(candidate.key)
+        async with Candidate(self._parts, request.config.cluster_id, candidate.settings, complete) as finished:
+            await self._rotator.rehearse(state, request, finished.key, chain)
 
     async def _take_into_use(self) -> None:
         """At once, so that whoever made the change meets it. What fails here is the leader's duty (leader.py)."""

@@ -5,10 +5,12 @@ from typing import Final
 
 from cluster.base.clock import rfc3339
 from fsm.ca import CAConfig, CARoot, Intermediate
-from providers.api import CAChain
+from fsm.links import must_stay_trusted
+from providers.api import CAChain, NameLimits
 from providers.pki import x509
+from providers.pki.constraints import limits_of
 from providers.pki.keys import kind_of
-from providers.pki.x509 import colon_hex, load_cert, subject_key_id, unix
+from providers.pki.x509 import colon_hex, load_bundle, load_cert, subject_key_id, unix
 
 _LOW_64_BITS: Final = (1 << 64) - 1
 #: The end of a root is warned of when so much of its lifetime is left.
@@ -41,6 +43,15 @@ def root_of(chain: CAChain, config: CAConfig, *, is_active: bool, made_at: int) 
 def expires_soon(root: CARoot, now: float) -> bool:
     """Time to replace it, or too late."""
     return root.not_after - now < _WARN_FROM * (root.not_after - root.not_before)
+
+
+def name_limits(active: CARoot, roots: Iterable[CARoot], now: float) -> tuple[NameLimits, ...]:
+    """What the CAs between its leaves and every root that clients trust them by say about names. A leaf that one of
+    them does not permit would be refused by some clients, whichever CA signs it.
+    """
+    pems = [link.cert_pem for link in active.intermediates]
+    pems += [root.root_pem for root in (active, *must_stay_trusted(active, roots, now))]
+    return limits_of(cert for pem in pems for cert in load_bundle(pem))
 
 
 def begins_just_now(root: CARoot, now: float) -> str:

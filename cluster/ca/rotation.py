@@ -42,6 +42,7 @@ from fsm.duties import prunable
 from fsm.fields import as_reason
 from fsm.links import links_of, live_links, local_chain, must_stay_trusted, needed_links
 from fsm.state import State
+from providers.api import CAChain
 from providers.errors import NotInitialized, ProviderError
 from providers.pki import verify
 from providers.pki.serials import serial_bytes
@@ -111,6 +112,40 @@ class Rotator:
             raise InternalError(NO_CROSS_SIGNING)
         return planned_chain(opened, state.roots, provider, root_bytes, self._clock.now())
 
+    async def rehearse(self, state: State, request: RotationRequest, key: str, chain: CAChain) -> None:
+        """All that a rotation to this root will do, with a complete candidate and without committing anything: where
+        nothing has to be made in a backend, whoever asked is told at once what would go wrong.
+
+        Raises: InternalError.
+        """
+        now, opened = self._parts.unix_now, self._opener.opened(state)
+        config = replace(request.config, provider_id=key)
+        rotation = Rotation(
+            rotation_id=key,
+            phase=RotationPhase.CROSS_SIGN,
+            started_at=now,
+            phase_since=now,
+            config=config,
+            is_forced=request.is_forced,
+            is_staged=request.is_staged,
+            wait_seconds=request.wait_seconds,
+        )
+        try:
+            verify.verify_ca(chain, trust_domain=state.trust_domain, now=now)
+            root = root_of(chain, config, is_active=False, made_at=now)
+            trial = OpenedRotation(replace(rotation, root=root), opened.record, opened.config, opened.root)
+            await self._cross_signed(state, trial, root)
+        except ProviderError as error:
+            raise InternalError(f"the root cannot take the place of the one in use: {error}") from error
+
+    async def _cross_signed(self, state: State, opened: OpenedRotation, root: CARoot) -> CARoot:
+        """The new root with its links, verified as clients will see it. Raises: ProviderError, InternalError."""
+        links = await self._links(state, opened, root)
+        root = replace(root, intermediates=(*local_chain(root), *links))
+        require_short(root)
+        await self._verify(state, opened, root)
+        return root
+
     async def begin(self, request: RotationRequest) -> str:
         """Commit the intent; returns the rotation's id. Raises: InternalError, Refused (no effect)."""
         now = self._parts.unix_now
@@ -142,6 +177,7 @@ class Rotator:
             self._log("ca.signing", profile="root", provider=target.provider, by="leader")
             chain, provider_state = await self._pool.generate_root(target.provider_id)
             verify.verify_ca(chain, trust_domain=state.trust_domain, now=self._parts.unix_now)
+            verify.check_for_peers(chain)
         except ProviderError as error:
             await self._failed(state, opened.rotation, error)
             return
@@ -158,10 +194,7 @@ class Rotator:
         root = opened.root
         try:
             await self._configure(opened)
-            links = await self._links(state, opened, root)
-            root = replace(root, intermediates=(*local_chain(root), *links))
-            require_short(root)
-            await self._verify(state, opened, root)
+            root = await self._cross_signed(state, opened, root)
         except (ProviderError, InternalError) as error:
             await self._failed(state, opened.rotation, error)
             return

@@ -19,7 +19,7 @@ from fsm.codec import OutOfBounds, check_leaf
 from fsm.commands import Applied, Command, Rejected
 from fsm.leaves import LEAF_KINDS, LeafRecord, RecordLeaves
 from fsm.ledger import LedgerRow
-from providers.api import IssuedLeaf
+from providers.api import IssuedLeaf, NameLimits
 from providers.errors import ProviderError
 from providers.pki.serials import serial_bytes
 
@@ -36,6 +36,7 @@ class SigningContext:
     provider: str
     trust_domain: str
     datacenter: str
+    limits: tuple[NameLimits, ...] = ()  # of every CA that leaves lead to
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +138,7 @@ class SigningPipeline:
             context.datacenter,
             now,
             [(request.csr_pem, request.serial) for request in batch],
+            context.limits,
         )
         self._metrics.sign_batch_size.observe(len(batch))
         signed = []

@@ -18,7 +18,7 @@ from cluster.base.log import Log
 from cluster.base.signals import Signal
 from cluster.base.wire import unpack_error
 from cluster.signing.process import ENDED, NOT_LEADING, Worker
-from providers.api import CAChain, IssuedLeaf, RootIntent
+from providers.api import CAChain, IssuedLeaf, NameLimits, RootIntent
 from providers.errors import ProviderError, ProviderUnavailable
 from providers.pki.serials import serial_bytes
 
@@ -296,17 +296,28 @@ class WorkerPool:
         return min(self._workers, key=lambda worker: (not self._has(worker, key), worker.load))
 
     async def sign_leaves(
-        self, key: str, trust_domain: str, datacenter: str, now: int, requests: Sequence[tuple[str, bytes]]
+        self,
+        key: str,
+        trust_domain: str,
+        datacenter: str,
+        now: int,
+        requests: Sequence[tuple[str, bytes]],
+        limits: Sequence[NameLimits] = (),
     ) -> list[IssuedLeaf | ProviderError | ClusterError]:
         """One result for each (CSR PEM, serial), in order. Raises: ProviderError when nothing was signed."""
-        policy = (trust_domain, datacenter, self._domain)
+        policy = self._policy(trust_domain, datacenter, limits)
         results = await self._idlest(key).call("sign_leaves", key, policy, now, requests)
         return [unpack_error(error) if error else _unpack_leaf(leaf) for error, leaf in results]
 
-    async def check_csr(self, trust_domain: str, datacenter: str, csr_pem: str) -> tuple[str, str, str]:
+    def _policy(self, trust_domain: str, datacenter: str, limits: Sequence[NameLimits]) -> list[object]:
+        return [trust_domain, datacenter, self._domain, *(one.packed() for one in limits)]
+
+    async def check_csr(
+        self, trust_domain: str, datacenter: str, csr_pem: str, limits: Sequence[NameLimits] = ()
+    ) -> tuple[str, str, str]:
         """Kind, name and SPIFFE ID. Raises: CSRRejected."""
         await self._staffed()
-        policy = (trust_domain, datacenter, self._domain)
+        policy = self._policy(trust_domain, datacenter, limits)
         kind, name, spiffe_id = await self._idlest().call("check_csr", policy, csr_pem)
         return kind, name, spiffe_id
 

@@ -29,6 +29,7 @@ from cluster.base.wire import pack_error
 from providers.api import (
     CAChain,
     CSRPolicy,
+    NameLimits,
     Provider,
     ProviderSettings,
     RootIntent,
@@ -108,11 +109,11 @@ class Host:
     def cleanup(self, key: str) -> None:
         self._provider(key).cleanup()
 
-    def sign_leaves(self, key: str, policy: list[str], now: int, requests: list[tuple[str, bytes]]) -> list[Any]:
+    def sign_leaves(self, key: str, policy: list[Any], now: int, requests: list[tuple[str, bytes]]) -> list[Any]:
         """Each result is a list of the IssuedLeaf's fields, or an error as in the frame."""
         from providers.api import LeafRequest
 
-        rules = CSRPolicy(*policy)
+        rules = _policy(policy)
         leaves = self._provider(key).sign_leaves(
             [LeafRequest(csr_pem, rules, int.from_bytes(serial, "big"), now) for csr_pem, serial in requests]
         )
@@ -121,11 +122,11 @@ class Host:
             for leaf in leaves
         ]
 
-    def check_csr(self, policy: list[str], csr_pem: str) -> list[Any]:
+    def check_csr(self, policy: list[Any], csr_pem: str) -> list[Any]:
         """Kind, name and SPIFFE ID of an acceptable CSR."""
         from providers.pki.csr import check_csr
 
-        checked = check_csr(csr_pem, CSRPolicy(*policy))
+        checked = check_csr(csr_pem, _policy(policy))
         return [checked.kind, checked.name, checked.spiffe_id]
 
     def make_csr(self, spiffe_id: str, dns_names: list[str], addresses: list[str]) -> list[str]:
@@ -158,6 +159,11 @@ class Host:
 
 def _pack_chain(chain: CAChain | None) -> list[Any] | None:
     return None if chain is None else [chain.root_pem, chain.signing_cert_pem, list(chain.intermediate_pems)]
+
+
+def _policy(packed: list[Any]) -> CSRPolicy:
+    trust_domain, datacenter, domain, *limits = packed
+    return CSRPolicy(trust_domain, datacenter, domain, tuple(map(NameLimits.unpacked, limits)))
 
 
 def _pack_leaf(leaf: Any) -> list[Any]:

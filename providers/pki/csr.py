@@ -32,6 +32,7 @@ from cryptography.x509.oid import SignatureAlgorithmOID
 from providers.api import CSRPolicy
 from providers.errors import CSRRejected
 from providers.pki import keys, spiffe
+from providers.pki.constraints import refusal
 from providers.pki.hosts import check_host
 from providers.pki.keys import KeyKind, VerifyKey
 from providers.pki.spiffe import Kind, SpiffeId
@@ -163,6 +164,8 @@ def _check_csr(csr_pem: str, policy: CSRPolicy) -> CheckedCSR:
         raise CSRRejected(f"CSR SAN holds a name that is neither URI, DNS name nor IP address: {others[0]}")
     checked_hosts = [check_host(name, identity, policy) for name in hosts]
     checked_hosts.sort(key=lambda name: type(name) is x509.IPAddress)
+    if policy.limits and (text := refusal(checked_hosts, policy.limits)):
+        raise CSRRejected(text)
     key, key_kind = _key(csr)
     _prove_possession(csr, key)
     uri = identity.uri

@@ -18,7 +18,7 @@ from cryptography.x509.verification import ExtensionPolicy, PolicyBuilder, Store
 
 from providers.api import CAChain
 from providers.errors import ChainInvalid, ConfigInvalid
-from providers.pki import keys, spiffe
+from providers.pki import keys, peers, spiffe
 from providers.pki.keys import SigningKey
 from providers.pki.spiffe import Kind
 from providers.pki.x509 import (
@@ -139,6 +139,7 @@ def check_supplied_root(root_pem: str, key: SigningKey, *, cluster_id: str, now:
     root = certs[0]
     wanted_uri = spiffe.signing_id(spiffe.trust_domain_of(cluster_id)).uri
     problems = [text for rule in _ROOT_RULES if (text := rule(root))]
+    problems += [f"RootCert {text}" for text in peers.problems(root)]
     if keys.spki_der(public_key(root)) != keys.spki_der(key.public_key()):
         problems.insert(
             0,
@@ -159,6 +160,27 @@ def check_supplied_root(root_pem: str, key: SigningKey, *, cluster_id: str, now:
     except ChainInvalid as error:
         raise ConfigInvalid(f"RootCert is not usable as a root: {error}") from error
     return root
+
+
+def check_for_peers(chain: CAChain) -> None:
+    """Judge a CA that a backend brings as its operators made it: whether some peer refuses what is below it.
+
+    Raises: ChainInvalid.
+    """
+    anchor = _load(chain.root_pem)
+    for cert in [*anchor, *(cert for pem in chain.intermediate_pems for cert in _load(pem))]:
+        said = [rule(cert).replace("RootCert", _show(cert), 1) for rule in (_rule_purpose, _rule_name_constraints)]
+        if found := [*filter(None, said), *(f"{_show(cert)} {text}" for text in peers.problems(cert))]:
+            raise ChainInvalid("; ".join(found))
+
+
+def _rule_path_length(root: x509.Certificate) -> str:
+    if peers.path_length(root) != 0:
+        return ""
+    return (
+        "RootCert allows no CA below it (path length 0): expected none, or 1 to 6, for as many cross-signed roots as a"
+        " rotation may put there"
+    )
 
 
 def _rule_ca(root: x509.Certificate) -> str:
@@ -204,7 +226,11 @@ def _rule_hash(root: x509.Certificate) -> str:
 
 def _rule_purpose(root: x509.Certificate) -> str:
     usage = _extension(root, x509.ExtendedKeyUsage)
-    if usage is None or ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE in usage.value or set(usage.value) >= _TLS:
+    if usage is not None and usage.critical:
+        return (
+            "RootCert has a critical extended key usage, which not every verifier takes: expected none, or not critical"
+        )
+    if usage is None or set(usage.value) >= _TLS:  # anyExtendedKeyUsage does for Go, and not for OpenSSL
         return ""
     return "RootCert has an extended key usage that forbids TLS: expected none, or serverAuth and clientAuth"
 
@@ -214,6 +240,10 @@ def _rule_name_constraints(root: x509.Certificate) -> str:
     if constraints is None:
         return ""
     names = [*(constraints.value.permitted_subtrees or ()), *(constraints.value.excluded_subtrees or ())]
+    if any(isinstance(name, x509.DNSName) and name.value.strip(".") != name.value for name in names):
+        return "RootCert has name constraints with a dot at an end, which verifiers read differently: expected domains"
+    if any(isinstance(name, x509.DNSName) and not name.value for name in names):
+        return "RootCert has an empty name constraint, which verifiers read differently: expected domains"
     if all(isinstance(name, x509.DNSName | x509.IPAddress) for name in names):
         return ""
     return "RootCert has name constraints other than on DNS names and IP addresses, which not every verifier supports"
@@ -227,6 +257,7 @@ _ROOT_RULES: tuple[Callable[[x509.Certificate], str], ...] = (
     _rule_hash,
     _rule_purpose,
     _rule_name_constraints,
+    _rule_path_length,
 )
 
 

@@ -16,6 +16,8 @@ _CHANGES: Final = "cluster/ca/changes.py"
 _T_WRITERS: Final = "tests/parts/ca/test_writers.py"
 _T_RECONFIGURE: Final = "tests/parts/ca/test_reconfigure.py"
 _T_ROTATION: Final = "tests/parts/ca/test_rotation.py"
+_LIMITS: Final = "cluster/ca/chain_limits.py"
+_T_ROOTS: Final = "tests/parts/ca/test_operators_roots.py"
 _T_LATE: Final = "tests/parts/ca/test_late_clocks.py"
 _T_FORCED: Final = f"{_T_BROKEN}::test_normal_rotation_after_a_forced_one_leaves_cut_off_roots_listed"
 _T_EXPIRED: Final = f"{_T_BROKEN}::test_expired_root_is_replaced_while_an_older_one_is_still_listed"
@@ -127,6 +129,71 @@ BUGS: Final = (
         "            if clock() >= until:\n",
         "            if True:\n",
         ("tests/parts/node/test_service.py::test_write_that_is_overtaken_on_its_way_is_made_anew",),
+    ),
+    # -- what an operator's root may say
+    Bug(
+        "a root that allows no CA below it is taken",
+        "every later rotation fails, and only force helps",
+        _VERIFY,
+        "    _rule_path_length,\n",
+        "",
+        (f"{_T_ROOTS}::test_root_that_some_peer_refuses_is_refused_with_the_reason_and_nothing_changes",),
+    ),
+    Bug(
+        "what peers refuse is taken",
+        "handshakes fail in some languages only, or from the next rotation on",
+        _VERIFY,
+        '    problems += [f"RootCert {text}" for text in peers.problems(root)]\n',
+        "",
+        (f"{_T_ROOTS}::test_root_that_some_peer_refuses_is_refused_with_the_reason_and_nothing_changes",),
+    ),
+    Bug(
+        "nothing is rehearsed",
+        "an operator's root is committed before it shows that clients of older ones would refuse it",
+        _RECONFIGURE,
+        "            await self._rehearse(candidate, state, request)\n",
+        "            pass\n",
+        (f"{_T_ROOTS}::test_key_of_a_listed_root_under_another_name_is_refused_before_anything_begins",),
+    ),
+    Bug(
+        "path lengths are found out at the end",
+        "a rotation is begun and given up, and the plan had said nothing",
+        _LIMITS,
+        "    _require_room(old, trusted, links, own_links - 1 - len(above))\n",
+        "",
+        (f"{_T_ROOTS}::test_root_with_room_for_one_says_in_the_plan_from_when_on_a_second_rotation_is_possible",),
+    ),
+    Bug(
+        "nobody is told of a root that cannot be rotated out",
+        "operators learn of it when they must rotate",
+        _LEADER,
+        ", stuck(root)) if root",
+        ",) if root",
+        (f"{_T_ROOTS}::test_root_without_room_from_the_release_before_is_warned_of_and_replaced_by_force",),
+    ),
+    Bug(
+        "name constraints of older roots do not count",
+        "leaves go out that clients of the constrained root refuse",
+        "cluster/ca/roots.py",
+        "for root in (active, *must_stay_trusted(active, roots, now))]\n",
+        "for root in (active,)]\n",
+        (f"{_T_ROOTS}::test_names_that_a_trusted_root_does_not_permit_are_refused_until_it_is_not_trusted",),
+    ),
+    Bug(
+        "names that a CA does not permit are signed",
+        "the refusal is the server's fault, in words about paths",
+        "providers/pki/csr.py",
+        "    if policy.limits and (text := refusal(checked_hosts, policy.limits)):\n",
+        '    if text := "":\n',
+        (f"{_T_ROOTS}::test_every_kind_of_limit_is_asked_before_anything_is_signed",),
+    ),
+    Bug(
+        "a backend's CA is not asked what it says",
+        "a mount whose CA is for something else is taken, and peers refuse its leaves",
+        _VERIFY,
+        '        if found := [*filter(None, said), *(f"{_show(cert)} {text}" for text in peers.problems(cert))]:\n',
+        "        if found := []:\n",
+        (f"{_T_ROOTS}::test_ca_of_a_backend_that_some_peer_refuses_is_refused_by_its_name",),
     ),
     # -- chains that TLS stacks follow
     Bug(

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives import serialization
 from providers.api import CAChain, CrossSignRequest, IntermediateRequest
 from providers.builtin import state as builtin_state
 from providers.builtin.provider import BuiltinProvider
-from providers.errors import ChainInvalid, CSRRejected, NotInitialized, NotSupported
+from providers.errors import ChainInvalid, ConfigInvalid, CSRRejected, NotInitialized, NotSupported
 from providers.pki import verify
 from tests.kit import pki
 from tests.kit.pki import DAY, NOW, YEAR, intent, leaf_request, serial, settings
@@ -250,12 +250,20 @@ def test_intermediate_with_the_name_of_the_root_is_refused() -> None:
         parent.sign_intermediate(IntermediateRequest(_pem(csr), serial(50), NOW))
 
 
-def test_root_without_room_for_intermediates_refuses_them_and_does_not_cross_sign() -> None:
+def test_root_without_room_for_intermediates_refuses_them_and_does_not_cross_sign(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The release before took such a root. This one does not take it, and goes on with one that is there."""
     private = pki.key()
     public = private.public_key()
     extensions = pki.ca_extensions(public, pki.key_id(public), path_length=0)
     root = pki.pem(pki.certificate(public, private, extensions, subject="mine", issuer="mine"))
-    parent = primary(PrivateKey=pki.key_pem(private), RootCert=root)
+    with pytest.raises(ConfigInvalid, match=r"allows no CA below it \(path length 0\)"):
+        primary(PrivateKey=pki.key_pem(private), RootCert=root)
+    with monkeypatch.context() as release_before:
+        rules = tuple(rule for rule in verify._ROOT_RULES if rule is not verify._rule_path_length)
+        release_before.setattr(verify, "_ROOT_RULES", rules)
+        parent = primary(PrivateKey=pki.key_pem(private), RootCert=root)
     parent.sign_leaf(leaf_request())
     with pytest.raises(ChainInvalid, match="CN=mine allows 0 CAs below it, not 1"):
         parent.sign_intermediate(IntermediateRequest(_pem(pki.csr_of(pki.key(), [])), serial(50), NOW))
