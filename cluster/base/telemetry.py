@@ -56,6 +56,7 @@ _LEVELS: Final[Mapping[str, str]] = {
     "snapshot.restored": "warning",
     "tls.expired": "error",
     "tls.expires_soon": "warning",
+    "tls.key_not_pinned": "error",
     "tls.reload_failed": "error",
     "worker.lost": "error",
     "worker.unconfigured": "error",

@@ -17,6 +17,7 @@ from cluster.node.membership import Membership
 from cluster.node.reseal import Resealer, answer_check
 from cluster.rpc.messages import (
     ADD_PEER,
+    ANNOUNCE_KEY,
     CLUSTER,
     CONFIGURE,
     DISTRUST_ROOT,
@@ -35,6 +36,7 @@ from cluster.rpc.messages import (
     TRANSFER,
     WATCHERS,
     AddPeerRequest,
+    AnnounceKeyRequest,
     ClusterAnswer,
     ConfigureRequest,
     DistrustRequest,
@@ -102,6 +104,7 @@ class LeaderWork:
             served(TRANSFER, self._transfer),
             served(ADD_PEER, self._add_peer),
             served(REMOVE_PEER, self._remove_peer),
+            served(ANNOUNCE_KEY, self._announce_key),
             served(WATCHERS, self._count_watchers),
             served(SEAL_CHECK, self._check_seal),
             served(SEAL_STATUS, self._show_seal),
@@ -193,6 +196,10 @@ class LeaderWork:
 
     async def _remove_peer(self, request: RemovePeerRequest) -> Nothing:
         await self._membership.remove(request.name, request.raft_address)
+        return DONE
+
+    async def _announce_key(self, request: AnnounceKeyRequest) -> Nothing:
+        await self._membership.announce_key(request.name, request.key)
         return DONE
 
 

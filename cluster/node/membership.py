@@ -9,6 +9,7 @@ from cluster.base.clock import Clock
 from cluster.base.errors import BadRequest, NotFound, NotLeader, Refused
 from cluster.base.log import Log
 from cluster.base.names import is_address, is_node_name
+from cluster.raft.admission import is_key_of
 from cluster.raft.membership import ChangeKind, Member
 from cluster.raft.node import NodeStatus
 from cluster.raft.replica import Replica
@@ -96,6 +97,72 @@ class Membership:
 
         if await self._change(ChangeKind.LEARN, next_change):
             self._log("member.added", member=name, raft=raft_address, rpc=rpc_address)
+        else:
+            await self._replica.dial_at_once(name)
+            await self._pin_present_key(name)
+
+    async def _pin_present_key(self, name: str) -> None:
+        """A server that is added again as it is: perhaps with another key, which an operator answers for.
+
+        Raises: Refused, NotLeader, CommitUnknown.
+        """
+
+        async def next_keys() -> tuple[Member, tuple[bytes, ...]] | None:
+            member = self._replica.members.get(name)
+            if member is None or not member.keys:
+                return None  # pinned as soon as it is seen
+            key = await self._replica.look_up_key(member)
+            return None if key is None or member.keys == (key,) else (member, (key,))
+
+        if pinned := await self._pin(next_keys):
+            self._log("member.key_changed", member=name, key=pinned[-1].hex(), by="operator")
+
+    async def announce_key(self, name: str, key: bytes) -> None:
+        """A server is about to use another key; from now on both count. Raises: Refused, NotLeader, CommitUnknown."""
+        self._require_leader()
+
+        async def next_keys() -> tuple[Member, tuple[bytes, ...]] | None:
+            member = self._replica.members.get(name)
+            if member is None or not member.keys:
+                raise Refused(f"no key is pinned for {name}")
+            if is_key_of(key, member.keys):
+                return None
+            if len(member.keys) > 1:
+                raise Refused(f"another exchange of the key of {name} is under way")
+            return member, (*member.keys, key)
+
+        if await self._pin(next_keys):
+            self._log("member.key_announced", member=name, key=key.hex())
+
+    async def drop_old_keys(self) -> None:
+        """Raises: Refused, NotLeader, CommitUnknown."""
+        for name in [name for name, member in self._replica.members.items() if len(member.keys) > 1]:
+
+            async def next_keys(name: str = name) -> tuple[Member, tuple[bytes, ...]] | None:
+                member = self._replica.members.get(name)
+                if member is None or len(member.keys) < 2:
+                    return None
+                seen = await self._replica.look_up_key(member)
+                return (member, (seen,)) if seen is not None and is_key_of(seen, member.keys[-1:]) else None
+
+            if pinned := await self._pin(next_keys):
+                self._log("member.key_changed", member=name, key=pinned[-1].hex(), by="itself")
+
+    async def _pin(
+        self, next_keys: Callable[[], Awaitable[tuple[Member, tuple[bytes, ...]] | None]]
+    ) -> tuple[bytes, ...]:
+        """As `_change`: what was committed, or nothing."""
+        deadline = self._clock.monotonic() + _PATIENCE_SECONDS
+        while (wanted := await next_keys()) is not None:
+            member, keys = wanted
+            try:
+                await self._replica.pin(member, keys, timeout=_CHANGE_SECONDS)
+                return keys
+            except Refused:
+                if self._clock.monotonic() >= deadline:
+                    raise
+                await asyncio.sleep(_PAUSE_SECONDS)
+        return ()
 
     def _is_unknown(self, new: Member) -> bool:
         """Whether it is to be added; False if it is a server already, just so. Raises: Refused."""

@@ -24,6 +24,7 @@ from cluster.ca.roots import expires_soon
 from cluster.ca.uptake import Watchers
 from cluster.http.app import create_app, start_http
 from cluster.node.build import Ground, build_leaders_side
+from cluster.node.pinning import OwnKey, Pinning
 from cluster.node.seals import NodeSeals, SealWatch
 from cluster.node.service import node_service
 from cluster.node.upkeep import CertificateFiles, DiskSpace, Scrub, keep_scrubbing, look_after
@@ -116,6 +117,10 @@ async def start_node(
         _task(keep_running("seal", seal_watch.run, log, metrics, ends_with=ends_with), fatal)
     )
     await stack.enter_async_context(_task(keep_running("leader", side.leader.run, log, metrics), fatal))
+    pinning = Pinning(replica, peers, side.membership, config.node_name, clock)
+    await stack.enter_async_context(_task(keep_running("pinning", pinning.run, log, metrics), fatal))
+    own_key = OwnKey(replica, forwarder, tls, config.node_name, log)
+    await stack.enter_async_context(_task(keep_running("own_key", own_key.run, log, metrics), fatal))
     _publish(metrics, replica, parts.authority, side.leader, clock)
     rpc = RpcServer(replica, operations, tls, log, metrics)
     await rpc.start(config.rpc.address)
@@ -134,7 +139,7 @@ async def start_node(
     service = node_service(config, parts, forwarder, side.membership, watchers, snapshots, seals)
     http = await start_http(create_app(service, log), config.http)
     stack.push_async_callback(http.stop)
-    certificates = [_node_certificate(config, tls, clock, log, metrics)]
+    certificates = [_node_certificate(config, own_key, clock, log, metrics)]
     if config.http.tls_cert is not None and config.http.tls_key is not None:
         files = (config.http.tls_cert, config.http.tls_key)
         certificates.append(
@@ -169,10 +174,10 @@ async def _start_upkeep(
 
 
 def _node_certificate(
-    config: NodeConfig, tls: NodeTls, clock: SystemClock, log: Log, metrics: Metrics
+    config: NodeConfig, own_key: OwnKey, clock: SystemClock, log: Log, metrics: Metrics
 ) -> CertificateFiles:
     files = (config.tls.ca_file, config.tls.cert_file, config.tls.key_file)
-    return CertificateFiles("node", files, config.tls.cert_file, tls.reload, clock.now, log, metrics)
+    return CertificateFiles("node", files, config.tls.cert_file, own_key.reload, clock.now, log, metrics)
 
 
 def _checked_sealer(config: NodeConfig, node_file: NodeFile) -> Sealer:

@@ -58,11 +58,12 @@ class CertificateFiles:
         name: str,
         files: Iterable[Path],
         certificate: Path,
-        reload: Callable[[], None],
+        reload: Callable[[], bool | None],
         now: Callable[[], float],
         log: Log,
         metrics: Metrics,
     ) -> None:
+        """`reload` gives False if the files have to wait; then they are looked at again."""
         self._name = name
         self._files = tuple(files)
         self._certificate = certificate
@@ -79,7 +80,9 @@ class CertificateFiles:
         if versions != self._versions:
             self._versions = versions
             try:
-                self._reload()
+                if self._reload() is False:
+                    self._versions = ()
+                    return
                 self._not_before, self._not_after = self._read_validity()
             except (OSError, ValueError, ssl.SSLError) as error:
                 # Perhaps half of the files are there yet: the old ones stay in use, and the next change is looked at.

@@ -6,12 +6,14 @@ network or from disk can reach an unpickler.
 
 import struct
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Final, NoReturn
 
 import msgpack
 
 from cluster.base.names import MAX_ADDRESS_LENGTH
-from cluster.raft.membership import MAX_NAME_LENGTH, ChangeKind, Member, MembershipChange
+from cluster.raft.membership import MAX_KEYS, MAX_NAME_LENGTH, ChangeKind, Member, MembershipChange
+from cluster.tls.keys import KEY_BYTES
 
 Message = dict[str, Any]
 
@@ -26,6 +28,9 @@ MEMBERSHIP: Final = 2
 NO_OP_COMMAND: Final = bytes([NO_OP])
 
 _ENTRY_VERSION: Final = 1
+#: Of a membership entry that says something about keys, or about a name that comes back. The release before this one
+#: knows neither: such entries are made only once every server is of this release (`RaftNode.may_pin`).
+_PINNED_ENTRY_VERSION: Final = 2
 
 
 class MessageInvalid(ValueError):
@@ -62,11 +67,11 @@ def unpack_batch(command: bytes) -> tuple[int, int, list[bytes]]:
     return origin, sequence, commands
 
 
-def _check_version(value: Any) -> None:
+def _check_version(value: Any, *, newest: int = _ENTRY_VERSION) -> None:
     """Raises: MessageInvalid, EntryUnknown."""
     if not (isinstance(value, list) and value and type(value[0]) is int and value[0] >= _ENTRY_VERSION):
         raise MessageInvalid("entry of an unknown format")
-    if value[0] > _ENTRY_VERSION:
+    if value[0] > newest:
         raise EntryUnknown(f"entry of format {value[0]}, which a newer release has written")
 
 
@@ -86,9 +91,12 @@ def check_entry(command: bytes) -> None:
 def pack_change(change: MembershipChange) -> bytes:
     """The command of a membership entry, after PySyncObj's type byte."""
     member = change.member
-    body: bytes = msgpack.packb(
-        [_ENTRY_VERSION, change.kind.value, member.id, member.raft_address, member.rpc_address, member.is_voter]
-    )
+    fields = [change.kind.value, member.id, member.raft_address, member.rpc_address, member.is_voter]
+    if member.keys or change.keys_before or change.was_removed:
+        pinned = [list(member.keys), list(change.keys_before), change.was_removed]
+        body: bytes = msgpack.packb([_PINNED_ENTRY_VERSION, *fields, *pinned])
+    else:
+        body = msgpack.packb([_ENTRY_VERSION, *fields])
     return body
 
 
@@ -97,16 +105,21 @@ def unpack_change(command: bytes) -> MembershipChange | None:
     if command[:1] != bytes([MEMBERSHIP]):
         return None
     value = _unpack(memoryview(command)[1:])
-    _check_version(value)
-    if len(value) != 6:
+    _check_version(value, newest=_PINNED_ENTRY_VERSION)
+    if [value[0], len(value)] not in ([_ENTRY_VERSION, 6], [_PINNED_ENTRY_VERSION, 9]):
         raise MessageInvalid("membership entry of a wrong length")
-    _, kind, member_id, raft_address, rpc_address, is_voter = value
-    is_named = type(member_id) is str and 0 < len(member_id) <= MAX_NAME_LENGTH
-    if not (is_named and _is_address(raft_address) and _is_address(rpc_address) and _is_bool(is_voter)):
+    _, kind, member_id, raft_address, rpc_address, is_voter, *pinned = value
+    if not (_is_name(member_id) and _is_address(raft_address) and _is_address(rpc_address) and _is_bool(is_voter)):
         raise MessageInvalid("membership entry with fields of a wrong type or length")
     if type(kind) is not str or kind not in set(ChangeKind):
         raise MessageInvalid(f"membership entry of unknown kind {kind!r}")
-    return MembershipChange(ChangeKind(kind), Member(member_id, raft_address, rpc_address, is_voter))
+    member = Member(member_id, raft_address, rpc_address, is_voter)
+    if not pinned:
+        return MembershipChange(ChangeKind(kind), member)
+    keys, keys_before, was_removed = pinned
+    if not (is_keys(keys) and is_keys(keys_before) and _is_bool(was_removed)):
+        raise MessageInvalid("membership entry with keys of a wrong type or length")
+    return MembershipChange(ChangeKind(kind), replace(member, keys=tuple(keys)), tuple(keys_before), was_removed)
 
 
 # -- messages between nodes
@@ -124,6 +137,19 @@ def _is_bool(value: Any) -> bool:
 
 def _is_bytes(value: Any) -> bool:
     return type(value) is bytes
+
+
+def _is_name(value: Any) -> bool:
+    return type(value) is str and 0 < len(value) <= MAX_NAME_LENGTH
+
+
+def is_keys(value: Any) -> bool:
+    """Whether these can be the keys of one server."""
+    return (
+        isinstance(value, list | tuple)
+        and len(value) <= MAX_KEYS
+        and all(type(key) is bytes and len(key) == KEY_BYTES for key in value)
+    )
 
 
 def _is_maybe_count(value: Any) -> bool:
@@ -172,6 +198,9 @@ _SCHEMA: Final[Mapping[str, Mapping[str, _Check]]] = {
     "leader_confirmed": {"round": _is_count, "term": _is_count},
     "read_index": {"request": _is_count},
     "read_index_reply": {"request": _is_count, "log_index": _is_maybe_count},
+    # Of and to servers that are pinned, who are all of a release that knows these (`admission.py`).
+    "who_is": {"name": _is_name},
+    "is_server": {"name": _is_name, "keys": lambda value: bool(value) and is_keys(value)},
     "pull_snapshot": {"log_index": _is_count, "offset": _is_count},
     "snapshot_part": {"log_index": _is_count, "offset": _is_count, "total": _is_count, "data": _is_bytes},
     "pull_bulk": {"log_index": _is_count, "after": _is_count},

@@ -24,7 +24,7 @@ from pysyncobj.transport import Transport as _LibraryTransport
 from cluster.raft import codec
 from cluster.raft.codec import Message
 from cluster.raft.journal import Entry, Journal
-from cluster.raft.membership import ChangeKind, Members, MembershipChange, changed
+from cluster.raft.membership import ChangeKind, Members, MembershipChange, changed, removed_after
 
 FOLLOWER: Final = 0
 LEADER: Final = 2
@@ -150,7 +150,7 @@ class CoreOwner(Protocol):
         """Log index of the snapshot that can be offered to a node that lags too far behind."""
         ...
 
-    def members_changed(self, members: Members) -> None: ...
+    def members_changed(self, members: Members, removed: frozenset[str]) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +205,7 @@ class RaftCore(SyncObj):  # type: ignore[misc]
         timing: RaftTiming,
         clock: Callable[[], float],
         rng: random.Random,
+        removed: frozenset[str] = frozenset(),
     ) -> None:
         self._node_id = node_id
         self._owner = owner
@@ -213,6 +214,7 @@ class RaftCore(SyncObj):  # type: ignore[misc]
         self._rng = rng
         self._journal = journal
         self.members: Members = {}
+        self.removed: frozenset[str] = frozenset()
         #: One object for each name: it is what PySyncObj's dictionaries find fastest.
         self._nodes: dict[str, Node] = {}
         self.other_voters: frozenset[str] = frozenset()
@@ -243,7 +245,7 @@ class RaftCore(SyncObj):  # type: ignore[misc]
         super().__init__(node_id, [], conf, nodeClass=Node, transport=self._port)
         self._SyncObj__serializer = _NoSerializer()
         self._SyncObj__needLoadDumpFile = False
-        self.set_members(members)
+        self.set_members(members, removed)
 
     def _enter(self) -> None:
         # A module-wide name of PySyncObj's. Simulated nodes share the process and have clocks of their own.
@@ -398,9 +400,10 @@ class RaftCore(SyncObj):  # type: ignore[misc]
 
     # -- membership
 
-    def set_members(self, members: Members) -> None:
+    def set_members(self, members: Members, removed: frozenset[str]) -> None:
         """Use this configuration from now on (Raft 6: as soon as it is in the log)."""
         self.members = dict(members)
+        self.removed = removed
         others = [member for member in members.values() if member.id != self._node_id]
         self._nodes = {member.id: self._node(member.id) for member in others}
         voters = {self._nodes[member.id] for member in others if member.is_voter}
@@ -420,7 +423,7 @@ class RaftCore(SyncObj):  # type: ignore[misc]
                 self._SyncObj__lastResponseTime[node] = self._clock()
         self._SyncObj__otherNodes = voters
         self._SyncObj__readonlyNodes = learners
-        self._owner.members_changed(self.members)
+        self._owner.members_changed(self.members, removed)
 
     # -- overrides of PySyncObj's private methods
 
@@ -492,13 +495,15 @@ class RaftCore(SyncObj):  # type: ignore[misc]
             return False
         if changed(changed(self.members, change), change, undo=True) != self.members:
             return False  # a follower that has to take it back would get a member that was never there
+        if removed_after(removed_after(self.removed, change), change, undo=True) != self.removed:
+            return False
         return bool(self._SyncObj__doChangeCluster(change))
 
     def _SyncObj__doChangeCluster(self, change: MembershipChange, reverse: bool = False) -> bool:  # noqa: N802
         after = changed(self.members, change, undo=reverse)
         if after == self.members:
             return False
-        self.set_members(after)
+        self.set_members(after, removed_after(self.removed, change, undo=reverse))
         return True
 
     @property

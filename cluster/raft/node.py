@@ -13,7 +13,7 @@ import os
 import random
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import Any, Final, Protocol
 
@@ -21,6 +21,7 @@ from pysyncobj import FAIL_REASON
 
 from cluster.base.log import Log
 from cluster.raft import codec
+from cluster.raft.admission import Admission, Introductions
 from cluster.raft.catchup import BulkData, CatchUp, SnapshotSource
 from cluster.raft.codec import EntryUnknown, Message, MessageInvalid
 from cluster.raft.core import RaftCore, RaftTiming
@@ -28,7 +29,16 @@ from cluster.raft.disk import Disk
 from cluster.raft.guard import Guard
 from cluster.raft.journal import Entry, Journal, JournalDamaged, JournalFailed, check_part
 from cluster.raft.macs import FileMacs
-from cluster.raft.membership import ChangeKind, Member, Members, MembershipChange, changed
+from cluster.raft.membership import (
+    ChangeKind,
+    Member,
+    Members,
+    MembershipChange,
+    changed,
+    removed_after,
+    shuts_out,
+    still_counted,
+)
 from cluster.raft.reads import ReadCallback, ReadIndex
 from cluster.raft.skips import Skip, load_skips
 from cluster.raft.snapshot import Snapshot, SnapshotDamaged, SnapshotFile
@@ -43,6 +53,9 @@ MAX_QUEUED_COMMANDS: Final = 8192
 #: A learner becomes a voter when it lags by no more entries and has answered within this time.
 _LEARNER_MAX_LAG: Final = 64
 _LEARNER_CONTACT_SECONDS: Final = 1.0
+
+#: Servers that this node does not know, and others vouch for, at a time.
+_MAX_VOUCHED: Final = 16
 
 _SHORTAGES: Final = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM))
 #: After a compaction that lacked something.
@@ -85,6 +98,17 @@ class Links(Protocol):
     def send(self, peer: str, messages: list[Message]) -> None: ...
     def pending_bytes(self, peer: str) -> int: ...
     def set_members(self, members: Members) -> None: ...
+    def set_admission(self, admission: Admission) -> None:
+        """From now on. Connections of whoever is refused now end."""
+        ...
+
+    def key_of(self, peer: str) -> bytes | None:
+        """The key of a server that is connected at the address that the configuration has of it, or this node's own."""
+        ...
+
+    def anchors(self) -> frozenset[bytes]:
+        """Of the CAs that this node trusts."""
+        ...
 
 
 class Outcome(Enum):
@@ -193,6 +217,16 @@ class RaftNode:
         self._is_compacting = False
         self._no_compaction_before = 0.0
         self._is_promoting = False
+        self._is_pinning = False
+        self._has_unpinned = False
+        self._is_admission_due = True
+        self._snapshot_wanted_at = 0
+        #: Every server is of a release that knows keys in the log (Replica.allow_pins). Once one is pinned, all are.
+        self.may_pin = False
+        #: Of the leader that found an empty log: no earlier release has ever run here.
+        self.is_founding = False
+        #: Whom this node listens to; read by other threads, too.
+        self.admission = Admission({})
         #: Whoever uses this node cannot be reached (stall.py): it does not lead as long as another voter may.
         self.is_stalled = False
         self._give_way_seconds = timing.election_min / 2
@@ -210,9 +244,10 @@ class RaftNode:
         snapshot = self._snapshot_file.load()
         self._is_marked_fresh = is_fresh = self._note_fresh(snapshot)
         self._leader_seen: tuple[int, str | None, bool] | None = None
-        members = self._align(snapshot, initial_members)
+        members, removed = self._align(snapshot, initial_members)
         self._source = SnapshotSource(self._send, env.machine, env.in_background)
-        self.core = RaftCore(node_id, members, self.journal, self, timing, env.clock, env.rng)
+        self.core = RaftCore(node_id, members, self.journal, self, timing, env.clock, env.rng, removed)
+        self._introductions = Introductions(self.core, self._send, env.clock, self._vouched, env.log)
         self.guard = Guard(self.core, self.journal, self._send, timing, env.clock, env.rng, env.log, is_fresh=is_fresh)
         self.reads = ReadIndex(self.core, self._send, env.clock, env.wake)
         self._catch_up = CatchUp(
@@ -223,6 +258,7 @@ class RaftNode:
             self.core.start_from(snapshot.log_index)
             self._source.use(snapshot)
         self._visible_index = self.core.applied_index
+        self._judge_anew()
         self.journal.sync()
         if env.macs is not None and not env.macs.is_required:
             self._add_macs(env.macs, snapshot)
@@ -252,13 +288,15 @@ class RaftNode:
             disk.sync_directory(f"{self._env.directory}/wal")
         return disk.exists(self._fresh_path)
 
-    def _align(self, snapshot: Snapshot | None, initial: Members) -> Members:
-        """Make the journal follow the snapshot; returns the members as of the end of the log (Raft 6)."""
+    def _align(self, snapshot: Snapshot | None, initial: Members) -> tuple[Members, frozenset[str]]:
+        """Make the journal follow the snapshot; returns the members as of the end of the log (Raft 6), and the names
+        of those that were removed.
+        """
         entries = self.journal.entries
-        members = dict(initial)
+        members, removed = dict(initial), frozenset[str]()
         start = 1
         if snapshot is not None:
-            members = {member.id: member for member in snapshot.members}
+            members, removed = {member.id: member for member in snapshot.members}, snapshot.removed
             start = snapshot.log_index
             base = Entry(codec.NO_OP_COMMAND, snapshot.log_index, snapshot.term)
             if not entries:
@@ -273,8 +311,8 @@ class RaftNode:
         for entry in self.journal.entries:
             change = codec.unpack_change(entry.command)
             if change is not None and entry.log_index > start:
-                members = changed(members, change)
-        return members
+                members, removed = changed(members, change), removed_after(removed, change)
+        return members, removed
 
     # -- what the core asks (CoreOwner)
 
@@ -306,11 +344,47 @@ class RaftNode:
     def snapshot_index(self) -> int | None:
         return self._source.log_index
 
-    def members_changed(self, members: Members) -> None:
+    def members_changed(self, members: Members, _removed: frozenset[str]) -> None:
         self._env.links.set_members(members)
+        self._is_admission_due = True
+
+    def _judge_anew(self) -> None:
+        """Whom this node listens to, after a change of the configuration or the commit of one."""
+        if not self._is_admission_due:
+            return
+        core = self.core
+        members, removed, is_open = dict(core.members), core.removed, False
+        for entry in reversed(self.journal.entries):
+            if entry.log_index <= core.commit_index:
+                break
+            change = codec.unpack_change(entry.command)
+            if change is not None:
+                is_open = True
+                members, removed = still_counted(members, removed, change)
+        # What is not committed may be taken back, by nobody else than the server that it would shut out. So it shuts
+        # out nobody yet, and once it is committed this looks again.
+        self._is_admission_due = is_open
+        known = members.keys() | removed
+        vouched = {name: keys for name, keys in self.admission.vouched.items() if name not in known}
+        self._admit(Admission(members, removed, vouched, self._env.links.anchors()))
+        self._has_unpinned = not all(self.admission.is_known_by_key(member) for member in core.members.values())
+
+    def _admit(self, admission: Admission) -> None:
+        if admission != self.admission:
+            self.admission = admission
+            self._env.links.set_admission(admission)
+
+    def _vouched(self, name: str, keys: tuple[bytes, ...]) -> None:
+        vouched = {**self.admission.vouched, name: keys}
+        self._admit(replace(self.admission, vouched=dict([*vouched.items()][-_MAX_VOUCHED:])))
 
     def apply(self, entry: Entry) -> None:
         if entry.command[0] != codec.REGULAR:
+            change = codec.unpack_change(entry.command)
+            # Whom it shuts out must stay out behind a restart, which trusts nothing of the log before a leader has said
+            # what is committed; a snapshot is.
+            if change is not None and shuts_out(change):
+                self._snapshot_wanted_at = entry.log_index
             return
         if self._skipped and Skip.of(entry) in self._skipped:
             self._env.log("entry.skipped", log_index=entry.log_index, term=entry.term)
@@ -345,6 +419,9 @@ class RaftNode:
         Raises: ProtocolBroken (stop the process), MessageInvalid (drop the connection).
         """
         match message["type"]:
+            case "who_is" | "is_server":
+                if peer in self.core.members:
+                    self._introductions.incoming(peer, message)
             case "confirm_leader" | "leader_confirmed" | "read_index" | "read_index_reply":
                 if peer in self.core.members:
                     self.reads.incoming(peer, message)
@@ -362,6 +439,16 @@ class RaftNode:
                     self.guard.after_core(peer)
                 if kind == "offer_snapshot" and self.core.leader_id == peer:
                     self._catch_up.offered(peer, offer)
+        self._judge_anew()
+
+    def anchors_changed(self) -> None:
+        """This node trusts other CAs now."""
+        self._is_admission_due = True
+        self._judge_anew()
+
+    def stranger(self, peer: str) -> None:
+        """Somebody sent something who is no server as far as this node knows; its key is good for that name."""
+        self._introductions.ask_about(peer)
 
     def link_up(self, peer: str) -> None:
         """This node can send to `peer` from now on."""
@@ -386,7 +473,9 @@ class RaftNode:
             self.core.take_commands()
         self._notice_leader()
         self._publish()
+        self._judge_anew()
         self._promote_learner()
+        self._pin_member()
         self.reads.pump()
         self._compact_if_due()
         self._give_way_if_stalled()
@@ -463,10 +552,16 @@ class RaftNode:
         if seen != self._leader_seen:
             self._leader_seen = seen
             self.reads.fail_all()
+            self.is_founding = core.is_leader and self._is_log_empty()
         if self._queue and not core.is_leader:
             outcome = Outcome.NO_LEADER if core.leader_id is None else Outcome.NOT_LEADER
             self._results.extend((proposal, outcome) for proposal in self._queue)
             self._queue.clear()
+
+    def _is_log_empty(self) -> bool:
+        """Whether no command was ever proposed here."""
+        entries = self.journal.entries
+        return entries[0].log_index == 1 and all(entry.command[0] != codec.REGULAR for entry in entries)
 
     def _publish(self) -> None:
         """Make applied entries visible, then tell those who wait."""
@@ -516,6 +611,8 @@ class RaftNode:
         if not self.core.is_leader:
             done(Outcome.NOT_LEADER)
             return
+        if change.kind is ChangeKind.LEARN:
+            change = replace(change, was_removed=change.member.id in self.core.removed)
 
         def finished(reason: int) -> None:
             done(None if reason == FAIL_REASON.SUCCESS else _DEFINITE.get(reason, Outcome.UNKNOWN))
@@ -532,6 +629,7 @@ class RaftNode:
             contact, match = core.last_contact(member.id), core.match_index(member.id)
             if (
                 not member.is_voter
+                and (member.keys or not self.admission.is_pinned)
                 and contact is not None
                 and self._env.clock() - contact < _LEARNER_CONTACT_SECONDS
                 and match > 0  # it has answered: a contact is assumed when it is added
@@ -545,6 +643,27 @@ class RaftNode:
 
     def _promoted(self, _reason: int) -> None:
         self._is_promoting = False
+
+    def _pin_member(self) -> None:
+        """Put the key of a member that has none yet into the log, as the leader sees it where it has dialled it. Found
+        again by every leader until it is done for all.
+        """
+        core = self.core
+        if not self._has_unpinned or not core.is_ready_leader or self._is_pinning:
+            return
+        if not (self.may_pin or self.admission.is_pinned) or core.pending_change is not None:
+            return
+        for member in sorted(core.members.values()):
+            key = None if self.admission.is_known_by_key(member) else self._env.links.key_of(member.id)
+            if key is not None and (key,) != member.keys:
+                self._is_pinning = True
+                change = MembershipChange(ChangeKind.PIN, replace(member, keys=(key,)), keys_before=member.keys)
+                core.propose_change(change, self._pinned)
+                self._env.log("member.pinning", member=member.id, key=key.hex())
+                return
+
+    def _pinned(self, _reason: int) -> None:
+        self._is_pinning = False
 
     def hand_over(self, peer: str | None) -> bool:
         """Leader only: have a caught-up voter take over. True if it was asked to."""
@@ -583,7 +702,10 @@ class RaftNode:
         if self._is_compacting or self._env.clock() < self._no_compaction_before:
             return
         entries = self._visible_index - (self._source.log_index or 1)
-        if self.journal.retained_bytes >= self._compaction.trigger_bytes or entries >= self._compaction.trigger_entries:
+        is_long = (
+            self.journal.retained_bytes >= self._compaction.trigger_bytes or entries >= self._compaction.trigger_entries
+        )
+        if is_long or self._snapshot_wanted_at > (self._source.log_index or 0):
             self.compact()
 
     def scrub(self, done: Callable[[list[str]], None]) -> None:
@@ -645,11 +767,11 @@ class RaftNode:
         entries = self.journal.entries
         self._is_compacting = True
         term = entries[applied - entries[0].log_index].term
-        members = self._members_at(applied)
+        members, removed = self._members_at(applied)
         encode = self._env.machine.capture()
 
         def work() -> object:
-            snapshot = Snapshot(applied, term, members, encode())
+            snapshot = Snapshot(applied, term, members, encode(), removed)
             self._snapshot_file.save(snapshot)
             return snapshot
 
@@ -670,16 +792,19 @@ class RaftNode:
 
         self._env.in_background(work, finished)
 
-    def _members_at(self, log_index: int) -> tuple[Member, ...]:
-        """The members as of an applied entry: the present ones less the changes after it."""
+    def _members_at(self, log_index: int) -> tuple[tuple[Member, ...], frozenset[str]]:
+        """The members as of an applied entry, and who was removed by then: the present ones less the changes after
+        it.
+        """
         members: Members = self.core.members
+        removed = self.core.removed
         for entry in reversed(self.journal.entries):
             if entry.log_index <= log_index:
                 break
             change = codec.unpack_change(entry.command)
             if change is not None:
-                members = changed(members, change, undo=True)
-        return tuple(sorted(members.values()))
+                members, removed = changed(members, change, undo=True), removed_after(removed, change, undo=True)
+        return tuple(sorted(members.values())), removed
 
     def _first_kept(self, snapshot_index: int) -> int:
         entries = self.journal.entries
@@ -715,9 +840,9 @@ class RaftNode:
         self.journal.reset(Entry(codec.NO_OP_COMMAND, snapshot.log_index, snapshot.term))
         self.journal.sync()
         self.core.start_from(snapshot.log_index)
-        self.core.set_members({member.id: member for member in snapshot.members})
+        self.core.set_members({member.id: member for member in snapshot.members}, snapshot.removed)
         self._source.use(snapshot)
-        self._is_promoting = False  # the core has forgotten whom to tell
+        self._is_promoting = self._is_pinning = False  # the core has forgotten whom to tell
         self._publish()
         for sequence in list(self._in_flight):
             self._failed(sequence, FAIL_REASON.UNKNOWN_OUTCOME)  # covered by the snapshot, perhaps

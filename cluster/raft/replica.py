@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, NoReturn, TypeVar
 
 import uvloop
@@ -22,6 +22,7 @@ from cluster.base.background import describe
 from cluster.base.errors import CommitUnknown, NoLeader, NotLeader, Overloaded, Refused
 from cluster.base.log import Log
 from cluster.base.signals import Signal
+from cluster.raft.admission import Admission
 from cluster.raft.changes import AreaChanges
 from cluster.raft.codec import Message, MessageInvalid
 from cluster.raft.core import RaftTiming
@@ -252,6 +253,16 @@ class Replica:
         return self._node.core.members
 
     @property
+    def admission(self) -> Admission:
+        """Whom this node listens to; replaced as a whole."""
+        return self._node.admission
+
+    @property
+    def is_founding(self) -> bool:
+        """Whether this node leads a cluster whose log was empty when it was elected."""
+        return self._node.is_founding
+
+    @property
     def ledger_count(self) -> int:
         return self._machine.ledger_summary.count
 
@@ -355,8 +366,10 @@ class Replica:
 
         Raises: NotLeader, NoLeader, Refused (another change is under way), CommitUnknown.
         """
+        await self._commit_change(MembershipChange(kind, member), timeout)
+
+    async def _commit_change(self, change: MembershipChange, timeout: float) -> None:
         future: asyncio.Future[Outcome | None] = self._owner_loop.create_future()
-        change = MembershipChange(kind, member)
         self._to_raft(
             lambda: self._node.change_membership(change, lambda outcome: self._to_owner(_resolve, future, outcome))
         )
@@ -367,6 +380,36 @@ class Replica:
             raise CommitUnknown("no majority confirmed the change of membership in time") from None
         if outcome is not None:
             _checked(outcome)
+
+    async def allow_pins(self) -> None:
+        """Every server is of a release that understands keys in the log: have the leader pin those that have none."""
+
+        def allow() -> None:
+            self._node.may_pin = True
+            self.wake()
+
+        await self._call(allow)
+
+    async def dial_at_once(self, name: str) -> None:
+        """There is reason to believe that this server is there now."""
+        await self._call(lambda: self._links.dial_at_once(name))
+
+    async def refresh_links(self) -> None:
+        """Have connections to the others use this node's present certificate, and judge theirs by its present CAs."""
+        await self._call(lambda: self._node.anchors_changed())
+        await self._in_raft(self._links.refresh())
+
+    async def look_up_key(self, member: Member) -> bytes | None:
+        """Which key the certificate of a server has now, whatever is pinned; None if it cannot be reached."""
+        if member.id == self._settings.node_id:
+            return self._tls.key
+        key: bytes | None = await self._in_raft(self._links.look_up_key(member.id, member.raft_address))
+        return key
+
+    async def pin(self, member: Member, keys: tuple[bytes, ...], *, timeout: float) -> None:
+        """Commit other keys for a server, on the leader. Raises: as `change_membership`."""
+        change = MembershipChange(ChangeKind.PIN, replace(member, keys=keys), keys_before=member.keys)
+        await self._commit_change(change, timeout)
 
     async def scrub(self) -> list[str]:
         """Check journal and snapshot on the disk against what was written; returns what is damaged (and is healed)."""
@@ -466,6 +509,10 @@ class Replica:
     def link_up(self, peer: str) -> None:
         self._log("raft.link_up", peer=peer)
         self._node.link_up(peer)
+
+    def stranger(self, peer: str) -> None:
+        self._node.stranger(peer)
+        self.wake()
 
     def link_down(self, peer: str) -> None:
         self._log("raft.link_down", peer=peer)

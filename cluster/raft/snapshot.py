@@ -15,6 +15,7 @@ from typing import Any, Final, TypeVar
 
 import msgpack
 
+from cluster.raft.codec import is_keys
 from cluster.raft.disk import Disk, write_atomically
 from cluster.raft.macs import MAC_BYTES, REMEDY, FileMacs, is_same
 from cluster.raft.membership import Member
@@ -25,6 +26,8 @@ _CHECK: Final = struct.Struct("<I")
 _FORMAT_VERSION: Final = 1
 _MACS_MAGIC: Final = b"QCAMAC1\n"
 _MAX_MACS: Final = 2
+#: With the keys of the members and the names that were removed, once there are any.
+_PINNED_FORMAT_VERSION: Final = 2
 
 T = TypeVar("T")
 
@@ -37,16 +40,24 @@ class SnapshotDamaged(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """State machine state after log entry (`log_index`, `term`), and the cluster's members as of that entry."""
+    """State machine state after log entry (`log_index`, `term`), and as of that entry the cluster's members, and the
+    names of servers that were removed.
+    """
 
     log_index: int
     term: int
     members: tuple[Member, ...]
     state: bytes
+    removed: frozenset[str] = frozenset()
 
     def encode(self) -> bytes:
-        members = [[m.id, m.raft_address, m.rpc_address, m.is_voter] for m in self.members]
-        head: bytes = msgpack.packb([_FORMAT_VERSION, self.log_index, self.term, members])
+        members: list[list[object]] = [[m.id, m.raft_address, m.rpc_address, m.is_voter] for m in self.members]
+        head: bytes
+        if self.removed or any(member.keys for member in self.members):
+            keyed = [[*row, list(member.keys)] for row, member in zip(members, self.members, strict=True)]
+            head = msgpack.packb([_PINNED_FORMAT_VERSION, self.log_index, self.term, keyed, sorted(self.removed)])
+        else:
+            head = msgpack.packb([_FORMAT_VERSION, self.log_index, self.term, members])
         body = b"".join((_MAGIC, _LENGTHS.pack(len(head), len(self.state)), head, self.state))
         return body + _CHECK.pack(zlib.crc32(body))
 
@@ -62,20 +73,28 @@ def decode(data: bytes) -> Snapshot:
     if start + head_length + state_length + _CHECK.size != len(data):
         raise SnapshotDamaged("length does not match")
     try:
-        version, log_index, term, members = msgpack.unpackb(data[start : start + head_length])
-        if version != _FORMAT_VERSION:
+        version, log_index, term, members, *pinned = msgpack.unpackb(data[start : start + head_length])
+        if (version, len(pinned)) not in ((_FORMAT_VERSION, 0), (_PINNED_FORMAT_VERSION, 1)):
             raise SnapshotDamaged(f"format {version!r} is not supported")
         return Snapshot(
             log_index=_count(log_index),
             term=_count(term),
-            members=tuple(
-                Member(_checked(a, str), _checked(b, str), _checked(c, str), is_voter=_checked(d, bool))
-                for a, b, c, d in members
-            ),
+            members=tuple(_member(row, is_pinned=bool(pinned)) for row in members),
             state=data[start + head_length : -_CHECK.size],
+            removed=frozenset(_checked(name, str) for names in pinned for name in names),
         )
     except (ValueError, TypeError, ArithmeticError, RecursionError, msgpack.UnpackException) as error:
         raise SnapshotDamaged(f"bad head: {error}") from error
+
+
+def _member(row: Any, *, is_pinned: bool) -> Member:
+    """Raises: ValueError, TypeError."""
+    name, raft_address, rpc_address, is_voter, *rest = row
+    (keys,) = rest if is_pinned else (rest,)
+    if not is_keys(keys):
+        raise ValueError(f"keys of {name!r:.80}")
+    addresses = _checked(raft_address, str), _checked(rpc_address, str)
+    return Member(_checked(name, str), *addresses, is_voter=_checked(is_voter, bool), keys=tuple(keys))
 
 
 def _checked(value: Any, kind: type[T]) -> T:

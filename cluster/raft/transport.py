@@ -1,7 +1,8 @@
 """Connections between nodes: TLS 1.3 with certificates on both sides, msgpack frames, every size bounded.
 
 A node sends only on connections it dialled and receives only on those it accepted. Nothing of a frame is looked at
-before the handshake has proved a server of this cluster; the peer's name is the certificate's, never the message's.
+before the handshake has proved a server of this cluster; the peer's name is the certificate's, never the message's, and
+its key must be the one that the configuration has for that name (`admission.py`).
 """
 
 import asyncio
@@ -12,13 +13,21 @@ import ssl
 from typing import Final, Protocol, cast
 
 from cluster.base.log import Log
+from cluster.raft.admission import Admission, Standing
 from cluster.raft.codec import FRAME_HEADER, MAX_FRAME_BYTES, Message, MessageInvalid, pack_frame, unpack_message
 from cluster.raft.membership import Members
 from cluster.tls.contexts import NodeTls
 
 _HANDSHAKE_SECONDS: Final = 3.0
 _DIAL_SECONDS: Final = 2.0
+#: Between attempts to reach a peer: doubled with each that fails, up to a bound that is larger for a server which has
+#: no vote yet, as it may never have been there. A peer that dials this node is dialled at once.
 _REDIAL_SECONDS: Final = 0.1
+_MAX_REDIAL_SECONDS: Final = 2.0
+_MAX_LEARNER_REDIAL_SECONDS: Final = 10.0
+_DOUBLINGS: Final = 10
+#: Names whose refusal was logged and is not logged again. Whoever has the agent CA's key can invent more.
+_TURNED_AWAY: Final = 32
 #: A peer that leaves so much unread is cut off rather than let grow.
 _MAX_UNREAD_BYTES: Final = 64 << 20
 #: Probe an idle connection each second; what was not acknowledged for two seconds went to a host that is gone.
@@ -39,6 +48,10 @@ class LinkOwner(Protocol):
     def link_up(self, peer: str) -> None: ...
     def link_down(self, peer: str) -> None: ...
     def peer_lost(self, peer: str) -> None: ...
+    def stranger(self, peer: str) -> None:
+        """Somebody has sent a message who is no server as far as this node knows."""
+        ...
+
     def wake(self) -> None: ...
 
 
@@ -63,6 +76,8 @@ class _Inbound(asyncio.Protocol):
         self._buffer = bytearray()
         self._is_greeted = False
         self.peer: str | None = None
+        self.key = b""
+        self.standing = Standing.STRANGER
         self.transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -73,6 +88,13 @@ class _Inbound(asyncio.Protocol):
         self.peer = self._links.tls.peer_name(certificate)
         if self.peer is None or self.peer == self._links.node_id:
             self._links.log("raft.peer_refused", reason="certificate names no other server of this cluster")
+            transport.abort()
+            return
+        try:
+            self.key = self._links.tls.peer_key(transport.get_extra_info("ssl_object"))
+        except ValueError as error:
+            self._links.log("raft.peer_refused", peer=self.peer, reason=f"certificate with an unusable key: {error}")
+            self.peer = None
             transport.abort()
             return
         self._links.accepted(self)
@@ -97,6 +119,8 @@ class _Inbound(asyncio.Protocol):
                 if not self._is_greeted:
                     self._is_greeted = True
                     self._links.greeted(peer, message)
+                elif self.standing is Standing.STRANGER:
+                    self._links.owner.stranger(peer)
                 else:
                     self._links.received(peer, message)
         except MessageInvalid as error:
@@ -119,12 +143,15 @@ class _Outbound(asyncio.Protocol):
     def __init__(self, links: "TlsLinks", peer: str) -> None:
         self._links = links
         self.peer = peer
+        self.key = b""
         self.transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # Not asserted: uvloop's transports are none of asyncio's classes.
         self.transport = transport = cast(asyncio.Transport, transport)
         _tune(transport)
+        with contextlib.suppress(ValueError):  # then it has none that could be pinned
+            self.key = self._links.tls.peer_key(transport.get_extra_info("ssl_object"))
         transport.set_write_buffer_limits(high=1 << 20)
         self._links.connected(self)
 
@@ -147,12 +174,16 @@ class TlsLinks:
         self.log = log
         self._address = raft_address
         self._addresses: dict[str, str] = {}
+        self._learners: frozenset[str] = frozenset()
+        self._admission = Admission({})
+        self._hurries: dict[str, asyncio.Event] = {}
         self._guests: dict[str, str] = {}
         self._dialers: dict[str, asyncio.Task[None]] = {}
         self._outbound: dict[str, _Outbound] = {}
         self._inbound: set[_Inbound] = set()
         self._introduced: dict[str, str] = {}
         self._refusals: dict[str, str] = {}
+        self._turned_away: dict[str, str] = {}
         self._server: asyncio.Server | None = None
         self._is_closed = False
 
@@ -185,43 +216,127 @@ class TlsLinks:
     def set_members(self, members: Members) -> None:
         """Dial these, and drop who is no longer among them."""
         self._addresses = {member.id: member.raft_address for member in members.values() if member.id != self.node_id}
+        self._learners = frozenset(member.id for member in members.values() if not member.is_voter)
         for peer in [*self._guests]:
             if peer in self._addresses:
                 del self._guests[peer]
         for peer in [*self._dialers]:
             if peer not in self._addresses and peer not in self._guests:
-                self._dialers.pop(peer).cancel()
+                self._stop_dialing(peer)
                 link = self._outbound.get(peer)
                 if link is not None and link.transport is not None:
                     link.transport.abort()
         if self._server is not None:
             self._start_dialers()
 
+    def set_admission(self, admission: Admission) -> None:
+        self._admission = admission
+        for link in [*self._inbound]:
+            self._judge(link)
+        for outbound in [*self._outbound.values()]:
+            reason = admission.dial_refusal(outbound.peer, outbound.key)
+            if reason is not None and outbound.transport is not None:
+                self._refused(outbound.peer, reason)
+                outbound.transport.abort()
+
+    def _judge(self, link: _Inbound) -> None:
+        """What counts of somebody who has dialled this node, from now on."""
+        assert link.peer is not None
+        assert link.transport is not None
+        link.standing = self._admission.standing(link.peer, link.key)
+        if link.standing in (Standing.REFUSED, Standing.UNPINNED):
+            reason = self._admission.refusal(link.peer, link.key)
+            if self._turned_away.get(link.peer) != reason:  # said once, not at every attempt
+                self._turned_away = {**dict([*self._turned_away.items()][-_TURNED_AWAY:]), link.peer: str(reason)}
+                self.log("raft.peer_refused", peer=link.peer, reason=reason)
+            link.transport.abort()
+
+    def key_of(self, peer: str) -> bytes | None:
+        if peer == self.node_id:
+            return self.tls.key
+        link = self._outbound.get(peer)
+        # A guest is dialled where it says it is, which the configuration may not confirm.
+        return (link.key or None) if link is not None and peer in self._addresses else None
+
+    def anchors(self) -> frozenset[bytes]:
+        return self.tls.anchors
+
     def _start_dialers(self) -> None:
         for peer in (*self._addresses, *self._guests):
             if peer not in self._dialers and not self._is_closed:
+                self._hurries[peer] = asyncio.Event()
                 self._dialers[peer] = asyncio.get_running_loop().create_task(self._dial(peer))
 
+    def _stop_dialing(self, peer: str) -> None:
+        self._dialers.pop(peer).cancel()
+        del self._hurries[peer]
+
+    def dial_at_once(self, peer: str) -> None:
+        """Whatever has failed before: there is reason to believe that the peer is there."""
+        if peer in self._dialers and peer not in self._outbound:
+            self._hurries[peer].set()
+
     async def _dial(self, peer: str) -> None:
-        loop = asyncio.get_running_loop()
+        hurry, failures = self._hurries[peer], 0
         while not self._is_closed:
-            if peer not in self._outbound:
-                address = self._addresses.get(peer) or self._guests.get(peer, "")
-                host, _, port = address.rpartition(":")
+            if peer in self._outbound:
+                failures = 0
+            else:
                 try:
-                    async with asyncio.timeout(_DIAL_SECONDS):
-                        await loop.create_connection(
-                            lambda: _Outbound(self, peer),
-                            host.strip("[]"),
-                            int(port),
-                            ssl=self.tls.client_context,
-                            server_hostname=self.tls.server_name(peer),
-                        )
+                    await self._connect(peer, self._addresses.get(peer) or self._guests.get(peer, ""))
                 except ssl.SSLError as error:
                     self._refused(peer, str(error))
                 except (OSError, ValueError, OverflowError, TimeoutError):
                     pass  # not there; tried again below
-            await asyncio.sleep(_REDIAL_SECONDS * (0.5 + random.random()))  # noqa: S311 - spreads redials, no secret
+                failures += 1  # until it is seen to have lasted
+            bound = _MAX_LEARNER_REDIAL_SECONDS if peer in self._learners else _MAX_REDIAL_SECONDS
+            pause = min(_REDIAL_SECONDS * 2 ** min(max(0, failures - 1), _DOUBLINGS), bound)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause * (0.5 + random.random())):  # noqa: S311 - spreads redials, no secret
+                    await hurry.wait()
+                    failures = 0
+            hurry.clear()
+
+    async def _connect(self, peer: str, address: str) -> None:
+        """Raises: OSError (ssl.SSLError is one), ValueError, TimeoutError."""
+        host, _, port = address.rpartition(":")
+        async with asyncio.timeout(_DIAL_SECONDS):
+            await asyncio.get_running_loop().create_connection(
+                lambda: _Outbound(self, peer),
+                host.strip("[]"),
+                int(port),
+                ssl=self.tls.client_context,
+                server_hostname=self.tls.server_name(peer),
+            )
+
+    async def refresh(self) -> None:
+        """Dial every peer again, with the certificate that is in use now; each connection is there until its successor
+        is, so nobody takes this node for gone.
+        """
+        for peer in [*self._outbound]:
+            if (address := self._addresses.get(peer)) is not None:
+                with contextlib.suppress(OSError, ValueError, TimeoutError):
+                    await self._connect(peer, address)
+
+    async def look_up_key(self, peer: str, address: str) -> bytes | None:
+        """Which key a server has now, whatever is pinned; None if it cannot be reached."""
+        host, _, port = address.rpartition(":")
+        try:
+            async with asyncio.timeout(_DIAL_SECONDS):
+                transport, _protocol = await asyncio.get_running_loop().create_connection(
+                    asyncio.Protocol,
+                    host.strip("[]"),
+                    int(port),
+                    ssl=self.tls.client_context,
+                    server_hostname=self.tls.server_name(peer),
+                )
+        except (OSError, ValueError, TimeoutError) as error:
+            self.log("raft.dial_refused", peer=peer, reason=str(error) or "no answer")
+            return None
+        try:
+            return self.tls.peer_key(transport.get_extra_info("ssl_object"))
+        finally:
+            transport.abort()
 
     def _refused(self, peer: str, reason: str) -> None:
         if self._refusals.get(peer) != reason:  # said once, not at every attempt
@@ -247,10 +362,15 @@ class TlsLinks:
     # -- what connections report
 
     def connected(self, link: _Outbound) -> None:
+        assert link.transport is not None
+        reason = self._admission.dial_refusal(link.peer, link.key)
+        if reason is not None:
+            self._refused(link.peer, reason)
+            link.transport.abort()
+            return
         old = self._outbound.get(link.peer)
         self._outbound[link.peer] = link
         self._refusals.pop(link.peer, None)
-        assert link.transport is not None
         link.transport.write(pack_frame({"type": "hello", "ct": 0, "address": self._address}))
         if old is not None and old.transport is not None:
             old.transport.abort()
@@ -265,7 +385,13 @@ class TlsLinks:
             self.owner.wake()
 
     def accepted(self, link: _Inbound) -> None:
+        self._judge(link)
+        if link.standing in (Standing.REFUSED, Standing.UNPINNED):
+            link.peer = None
+            return
         self._inbound.add(link)
+        assert link.peer is not None
+        self.dial_at_once(link.peer)
 
     def greeted(self, peer: str, message: Message) -> None:
         if message["type"] != "hello":
@@ -285,6 +411,6 @@ class TlsLinks:
         self._inbound.discard(link)
         if link.peer is not None and not any(other.peer == link.peer for other in self._inbound):
             if self._guests.pop(link.peer, None) is not None and link.peer not in self._addresses:
-                self._dialers.pop(link.peer).cancel()
+                self._stop_dialing(link.peer)
             self.owner.peer_lost(link.peer)
             self.owner.wake()

@@ -6,7 +6,7 @@ for. This one knows what the RPC port answers: a status, a Content-Length and a 
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, cast
 
 from cluster.rpc.operation import OLDEST, VERSION, VERSION_HEADER
@@ -39,6 +39,8 @@ class Answer:
     status: int
     body: bytes
     version: int  # of the form that request and answer have
+    #: The newest that the peer and this node know.
+    speaks: int = field(default=OLDEST, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +54,10 @@ class _Head:
 class RpcClient:
     """For the event loop's thread."""
 
-    def __init__(self, tls: NodeTls) -> None:
+    def __init__(self, tls: NodeTls, refusal: Callable[[str, bytes], str | None]) -> None:
+        """`refusal` says why nothing is sent to a server of this name and key, or None."""
         self._tls = tls
+        self._refusal = refusal
         self._idle: dict[tuple[str, str], list[_Connection]] = {}
         self._slots = asyncio.Semaphore(_MAX_CONNECTIONS)
 
@@ -88,7 +92,9 @@ class RpcClient:
         oldest = asyncio.get_running_loop().time() - _IDLE_SECONDS
         while connections:
             connection = connections.pop()  # the one used last: the others may age
-            if connection.is_open and connection.idle_since > oldest:
+            # With another key of ours, or of the peer's, it may be refused by now.
+            is_good = connection.own_key == self._tls.key and self._refusal(peer, connection.key) is None
+            if is_good and connection.is_open and connection.idle_since > oldest:
                 return connection
             connection.abort()
         return None
@@ -97,15 +103,20 @@ class RpcClient:
         host, _, port = address.rpartition(":")
         try:
             async with asyncio.timeout(_CONNECT_SECONDS):
-                _, connection = await asyncio.get_running_loop().create_connection(
+                transport, connection = await asyncio.get_running_loop().create_connection(
                     lambda: _Connection(address),
                     host.strip("[]"),
                     int(port),
                     ssl=self._tls.client_context,
                     server_hostname=self._tls.server_name(peer),
                 )
+                connection.own_key = self._tls.key
+                connection.key = self._tls.peer_key(transport.get_extra_info("ssl_object"))
         except (OSError, ValueError, TimeoutError) as error:
             raise Unreached(f"{peer} at {address}: {error}") from error
+        if (reason := self._refusal(peer, connection.key)) is not None:
+            connection.abort()
+            raise Unreached(f"{peer} at {address}: {reason}")
         return connection
 
 
@@ -119,6 +130,8 @@ class _Connection(asyncio.Protocol):
         self._head: _Head | None = None
         self._answer: asyncio.Future[Answer] | None = None
         self._asked_in = OLDEST
+        self.own_key = b""  # of the certificates that were shown, and seen
+        self.key = b""
         self.idle_since = 0.0
         self.version = OLDEST  # until the first answer says what the peer speaks
 
@@ -182,8 +195,8 @@ class _Connection(asyncio.Protocol):
             return None
         if len(self._buffer) > head.length:
             raise ValueError("more than was announced")
-        answer = Answer(head.status, bytes(self._buffer), self._asked_in)
         self.version = min(head.version, VERSION)
+        answer = Answer(head.status, bytes(self._buffer), self._asked_in, self.version)
         self._buffer.clear()
         self._head = None
         if head.is_last and self._transport is not None:

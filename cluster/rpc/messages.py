@@ -15,6 +15,7 @@ from cluster.api.leaves import IssuedCert
 from cluster.api.seals import NodeSeal
 from cluster.api.servers import ClusterInfo, ServerInfo
 from cluster.rpc.operation import Message, Operation
+from cluster.tls.keys import KEY_BYTES
 from fsm.fields import FIRST_SECOND, LAST_SECOND
 from fsm.leaves import MAX_RECORDS, MAX_REQUESTER, LeafRecord
 
@@ -347,6 +348,17 @@ class RemovePeerRequest(Message, frozen=True):
     raft_address: Address | None
 
 
+class AnnounceKeyRequest(Message, frozen=True):
+    """The server that asks is about to use another key."""
+
+    key: Annotated[bytes, Meta(min_length=KEY_BYTES, max_length=KEY_BYTES)]
+    name: Name  # of the server itself
+
+    def as_told_by(self, peer: str) -> "AnnounceKeyRequest":
+        """Nobody speaks for another server."""
+        return structs.replace(self, name=peer)
+
+
 SIGN: Final = Operation("sign", SignRequest, SignAnswer, is_repeatable=True, is_batched=True)
 CONFIGURE: Final = Operation("configure", ConfigureRequest, Nothing, is_repeatable=True, seconds=_CONFIGURE_SECONDS)
 PLAN_ROTATION: Final = Operation("plan_rotation", PlanRequest, PlanAnswer, is_repeatable=True)
@@ -364,3 +376,6 @@ CLUSTER: Final = Operation("cluster", Nothing, ClusterAnswer, is_repeatable=True
 TRANSFER: Final = Operation("transfer", TransferRequest, Nothing)
 ADD_PEER: Final = Operation("add_peer", AddPeerRequest, Nothing, is_repeatable=True)
 REMOVE_PEER: Final = Operation("remove_peer", RemovePeerRequest, Nothing)
+ANNOUNCE_KEY: Final = Operation(
+    "announce_key", AnnounceKeyRequest, Nothing, is_repeatable=True, as_told_by=AnnounceKeyRequest.as_told_by
+)

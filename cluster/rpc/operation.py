@@ -15,6 +15,7 @@ connection uses the newest that both know. It is not remembered for longer: the 
 release. A version is dropped once the release before this one speaks a newer one.
 """
 
+from collections.abc import Callable
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
@@ -73,6 +74,10 @@ class _Form(Generic[M]):
         return decoded(self._decoder, data)
 
 
+def _as_it_is(request: Q, _peer: str) -> Q:
+    return request
+
+
 class Operation(Generic[Q, A]):
     """Compared by identity: each is made once, in messages.py."""
 
@@ -86,15 +91,18 @@ class Operation(Generic[Q, A]):
         is_batched: bool = False,
         needs_leader: bool = True,
         seconds: float | None = None,
+        as_told_by: Callable[[Q, str], Q] | None = None,
     ) -> None:
         """`is_repeatable`: the leader recognises a repetition, so a lost answer is no reason to stop. `is_batched`:
         what waits goes together. `seconds`: how long it may take, where that is longer than a leader is waited for.
+        `as_told_by`: what the server that serves it makes of a request, by the name of the one that it came from.
         """
         self.name = name
         self.is_repeatable = is_repeatable
         self.is_batched = is_batched
         self.needs_leader = needs_leader
         self.seconds = seconds
+        self.as_told_by: Callable[[Q, str], Q] = as_told_by or _as_it_is
         self.request = _Form(request)
         self.answer = _Form(answer)
 

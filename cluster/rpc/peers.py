@@ -32,7 +32,7 @@ class Peers:
 
     def __init__(self, replica: Replica, tls: NodeTls) -> None:
         self._replica = replica
-        self._client = RpcClient(tls)
+        self._client = RpcClient(tls, lambda peer, key: replica.admission.dial_refusal(peer, key))
         self._awaited: set[tuple[str, asyncio.Timeout]] = set()  # answers that may be asked for again, by peer
         self._watch: asyncio.Task[None] | None = None
 
@@ -50,6 +50,23 @@ class Peers:
         if isinstance(outcome, Exception):
             raise outcome
         return outcome
+
+    async def version_of(self, member: Member, operation: Operation[Any, Any], request: Any, seconds: float) -> int:
+        """Which version of the wire a server speaks, up to this node's; asked by an operation of any release.
+
+        Raises: NoLeader when there is no answer.
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                answer = await self._client.post(
+                    member.id,
+                    member.rpc_address,
+                    operation.name,
+                    lambda version: pack_requests(operation, [request], seconds, version),
+                )
+        except (Unreached, Unanswered, TimeoutError):
+            raise NoLeader(f"no answer from {member.id}") from None
+        return answer.speaks
 
     async def send(
         self,

@@ -1,7 +1,7 @@
 """The RPC port: other nodes' requests to the leader, HTTP over mutual TLS 1.3, msgpack bodies (envelope.py).
 
-Nothing is looked at before the handshake has proved a server of this cluster; a server that was removed from it gets
-nowhere. One hop: a node that does not lead says so and forwards nothing.
+Nothing is looked at before the handshake has proved a server of this cluster, by its name and its key; a server that
+was removed from it gets nowhere. One hop: a node that does not lead says so and forwards nothing.
 """
 
 import asyncio
@@ -54,9 +54,10 @@ class RpcServer:
         assert request.transport is not None
         peer = self._tls.peer_name(request.transport.get_extra_info("peercert"))
         operation = request.match_info["operation"]
-        if peer is None or peer not in self._replica.members:
-            self._log("rpc.refused", peer=peer, operation=operation, reason="no server of this cluster")
-            return _refused(403, "no server of this cluster")
+        reason = self._why_refused(peer, request.transport)
+        if peer is None or reason is not None:
+            self._log("rpc.refused", peer=peer, operation=operation, reason=reason)
+            return _refused(403, reason or "")
         version = _version_of(request)
         if version is None:
             return _refused(400, f"{VERSION_HEADER} must be a number from {OLDEST} to {VERSION}")
@@ -69,17 +70,26 @@ class RpcServer:
         except InternalError as error:
             return self._answer("unknown", [refusal(error) for _ in envelope.requests])
         seconds = min(envelope.milliseconds / 1000, _MAX_WAIT_SECONDS)
-        return self._answer(operation, await self._run(served, envelope.requests, seconds, version))
+        return self._answer(operation, await self._run(served, envelope.requests, seconds, version, peer))
+
+    def _why_refused(self, peer: str | None, transport: asyncio.BaseTransport) -> str | None:
+        if peer is None:
+            return "no server of this cluster"
+        try:
+            key = self._tls.peer_key(transport.get_extra_info("ssl_object"))
+        except ValueError as error:
+            return f"certificate with an unusable key: {error}"
+        return self._replica.admission.refusal(peer, key)
 
     def _answer(self, operation: str, outcomes: list[Outcome]) -> web.Response:
         self._metrics.rpc_requests.labels(operation, "ok").inc(len(outcomes))
         return web.Response(body=pack_outcomes(outcomes), headers=_SPEAKS)
 
-    async def _run(self, served: Served, requests: list[Any], seconds: float, version: int) -> list[Outcome]:
+    async def _run(self, served: Served, requests: list[Any], seconds: float, version: int, peer: str) -> list[Outcome]:
         operation = served.operation
         if operation.needs_leader and not self._replica.leadership.is_ready:
             return [refusal(NotLeader("this node does not lead")) for _ in requests]
-        tasks = [asyncio.ensure_future(_understood(served, request, version)) for request in requests]
+        tasks = [asyncio.ensure_future(_understood(served, request, version, peer)) for request in requests]
         if tasks:
             await asyncio.wait(tasks, timeout=seconds)
         return [_packed(operation, _outcome(task), version) for task in tasks]
@@ -96,13 +106,13 @@ def _version_of(request: web.Request) -> int | None:
     return int(given) if given in _VERSIONS else None
 
 
-async def _understood(served: Served, data: Any, version: int) -> Any:
+async def _understood(served: Served, data: Any, version: int, peer: str) -> Any:
     """Raises: as the operation; InternalError for a request that does not fit the operation."""
     try:
         request = served.operation.request.unpack(data, version)
     except NotUnderstood as error:
         raise InternalError(f"the request for operation {served.operation.name!r} is not understood: {error}") from None
-    return await served.handler(request)
+    return await served.handler(served.operation.as_told_by(request, peer))
 
 
 def _packed(operation: Operation[Any, Any], outcome: Any, version: int) -> Outcome:

@@ -10,11 +10,14 @@ import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, Final, NoReturn, TypeVar
 
 from cluster.base.names import is_node_name
+from cluster.tls.keys import KEY_BYTES, hash_of_certificate, hashes_of_file, shown_by, verified_chain
 
 T = TypeVar("T")
+
+_KNOWN_CERTIFICATES: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,10 @@ class NodeTls:
         self._suffix = f".server.{datacenter}.{domain}"
         self.server_context = _context(ssl.PROTOCOL_TLS_SERVER)
         self.client_context = _context(ssl.PROTOCOL_TLS_CLIENT)
+        self._hashes: dict[bytes, bytes] = {}  # by certificate, a few: RPC asks for every request
+        #: This node's own, as others see it (`keys.py`), and those of the CAs that it trusts.
+        self.key = bytes(KEY_BYTES)
+        self.anchors: frozenset[bytes] = frozenset()
         self.reload()
 
     def reload(self) -> None:
@@ -62,10 +69,46 @@ class NodeTls:
 
         Raises: TlsFileRefused; then what was in use stays in use.
         """
-        # First into one that nobody uses: a pair that is refused leaves half of it in the context.
-        for context in (_context(ssl.PROTOCOL_TLS_SERVER), self.server_context, self.client_context):
+        # First into some that nobody uses: a pair that is refused leaves half of it in the context.
+        key, anchors = self._read()
+        for context in (self.server_context, self.client_context):
             load_authorities(context, self._ca)
             load_pair(context, self._cert, self._key)
+        # A context forgets no CA.
+        self.key, self.anchors = key, self.anchors | anchors
+
+    def read_key(self) -> bytes:
+        """This node's key by the files as they are now, which `reload` would take into use. Raises: TlsFileRefused."""
+        return self._read()[0]
+
+    def _read(self) -> tuple[bytes, frozenset[bytes]]:
+        """Key and CAs of the files. Raises: TlsFileRefused."""
+        server, client = _context(ssl.PROTOCOL_TLS_SERVER), _context(ssl.PROTOCOL_TLS_CLIENT)
+        client.check_hostname = False  # its own name is what the certificate says
+        for context in (server, client):
+            load_authorities(context, self._ca)
+            load_pair(context, self._cert, self._key)
+        anchors = _parsed(self._ca, "certificate", hashes_of_file)
+        try:
+            chain = shown_by(server, client)
+        except ssl.SSLError:
+            # It is expired, or of another CA: nobody will accept it. Whoever dials says so, doctor says more.
+            own = _parsed(self._cert, "certificate", lambda pem: pem.decode())
+            return hash_of_certificate(ssl.PEM_cert_to_DER_cert(_first(own))) + bytes(KEY_BYTES // 2), anchors
+        return self._hash(chain[0]) + self._hash(chain[-1]), anchors
+
+    def peer_key(self, connection: Any) -> bytes:
+        """The key of a peer's verified certificate (`keys.py`); `connection` is an `SSLObject`. Raises: ValueError."""
+        chain = verified_chain(connection)
+        return self._hash(chain[0]) + self._hash(chain[-1])
+
+    def _hash(self, certificate: bytes) -> bytes:
+        found = self._hashes.get(certificate)
+        if found is None:
+            if len(self._hashes) >= _KNOWN_CERTIFICATES:
+                self._hashes.clear()
+            found = self._hashes[certificate] = hash_of_certificate(certificate)
+        return found
 
     def server_name(self, node: str) -> str:
         """The name that `node`'s certificate must carry."""
@@ -84,6 +127,12 @@ class NodeTls:
         }
         names = {name for name in names if is_node_name(name)}
         return names.pop() if len(names) == 1 else None
+
+
+def _first(pem: str) -> str:
+    """The first certificate of a file."""
+    end = "-----END CERTIFICATE-----"
+    return pem[pem.index("-----BEGIN CERTIFICATE-----") : pem.index(end) + len(end)]
 
 
 def _context(protocol: int) -> ssl.SSLContext:

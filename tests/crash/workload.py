@@ -17,6 +17,7 @@ from unittest.mock import patch
 from cluster.raft import codec
 from cluster.raft import machine as machine_module
 from cluster.raft import node as node_module
+from cluster.raft.admission import Admission
 from cluster.raft.codec import FRAME_HEADER, Message, pack_frame, unpack_message
 from cluster.raft.disk import Disk
 from cluster.raft.journal import Entry, Journal
@@ -113,6 +114,13 @@ class Node:
         return 0
 
     def set_members(self, members: Members) -> None: ...
+    def set_admission(self, admission: Admission) -> None: ...
+
+    def key_of(self, peer: str) -> bytes | None:
+        return None
+
+    def anchors(self) -> frozenset[bytes]:
+        return frozenset()
 
     # -- what the test does
 

@@ -32,6 +32,7 @@ from cluster.http.render import json_response
 from cluster.http.routes.certs import _cert_object
 from cluster.raft import codec as raft_codec
 from cluster.raft import snapshot
+from cluster.raft.admission import Admission, Standing
 from cluster.raft.codec import FRAME_HEADER, Message, MessageInvalid, pack_frame
 from cluster.raft.journal import Journal, JournalDamaged
 from cluster.raft.machine import ReplicatedMachine
@@ -46,6 +47,7 @@ from cluster.rpc.operation import OLDEST, VERSION, NotUnderstood, Operation
 from cluster.rpc.operation import Message as RpcMessage
 from cluster.rpc.operations import Operations, served
 from cluster.rpc.server import RpcServer
+from cluster.tls.keys import KEY_BYTES
 from fsm import codec as fsm_codec
 from fsm.ca import CAConfig, ProviderState
 from fsm.codec import CodecError, OutOfBounds
@@ -111,6 +113,8 @@ def _messages() -> list[Message]:
         {"type": "pre_vote_granted", "ct": 3, "round": 1, "is_fresh": False},
         {"type": "snapshot_part", "ct": 3, **part},
         {"type": "bulk_part", "ct": 3, "log_index": 9, "after": 3, "data": b"rows", "is_last": True},
+        {"type": "who_is", "ct": 3, "name": "d"},
+        {"type": "is_server", "ct": 3, "name": "d", "keys": (b"k" * KEY_BYTES,)},
     ]
 
 
@@ -137,7 +141,12 @@ class _Links:
     def peer_name(self, _certificate: object) -> str:
         return "b"
 
-    def accepted(self, _link: object) -> None: ...
+    def peer_key(self, _connection: object) -> bytes:
+        return b"k" * KEY_BYTES
+
+    def accepted(self, link: _Inbound) -> None:
+        link.standing = Standing.MEMBER
+
     def greeted(self, peer: str, message: Message) -> None:
         TlsLinks.greeted(cast(TlsLinks, self), peer, message)
 
@@ -197,7 +206,9 @@ def _message(data: bytes) -> object:
 
 def _entry_seeds() -> list[bytes]:
     change = bytes([raft_codec.MEMBERSHIP]) + raft_codec.pack_change(MembershipChange(ChangeKind.LEARN, member("d")))
-    return [batch(2, 1, b"one", b"two").command, change]
+    keyed = replace(member("d"), keys=(b"k" * KEY_BYTES,))
+    pin = bytes([raft_codec.MEMBERSHIP]) + raft_codec.pack_change(MembershipChange(ChangeKind.PIN, keyed))
+    return [batch(2, 1, b"one", b"two").command, change, pin]
 
 
 def _entry(data: bytes) -> object:
@@ -284,7 +295,9 @@ def _records(data: bytes) -> object:
 
 def _snapshot_seeds() -> list[bytes]:
     state = fsm_codec.dump_state(samples.full_state())
-    return [Snapshot(9, 2, tuple(members_of("a", "b").values()), state).encode()]
+    members = tuple(members_of("a", "b").values())
+    keyed = tuple(replace(member, keys=(b"k" * KEY_BYTES,)) for member in members)
+    return [Snapshot(9, 2, members, state).encode(), Snapshot(9, 2, keyed, state, frozenset("c")).encode()]
 
 
 def _snapshot(data: bytes) -> object:
@@ -507,11 +520,15 @@ class _Rpc:
         self._loop = asyncio.new_event_loop()
         self._server = RpcServer(cast(Any, self), operations, cast(Any, self), self.log, Metrics())
         self.members = members_of("a", "b")
+        self.admission = Admission(self.members)
         self.leadership = Leadership(is_ready=True)
 
     def log(self, _event: str, /, **_fields: object) -> None: ...
     def peer_name(self, _certificate: object) -> str:
         return "b"
+
+    def peer_key(self, _connection: object) -> bytes:
+        return b"k" * KEY_BYTES
 
     def __call__(self, data: bytes) -> object:
         response = self._loop.run_until_complete(self._server._handle(cast(web.Request, _Request(data))))

@@ -8,7 +8,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from pathlib import Path
 from typing import Any, cast
@@ -25,8 +25,9 @@ from cluster.ca.attempts import Attempt
 from cluster.ca.uptake import Peers, Watchers
 from cluster.node.build import Ground, build_leaders_side
 from cluster.node.seals import SealWatch
+from cluster.raft.admission import Admission
 from cluster.raft.machine import ReplicatedMachine
-from cluster.raft.membership import ChangeKind, Member, Members, MembershipChange, changed
+from cluster.raft.membership import ChangeKind, Member, Members, MembershipChange, changed, removed_after
 from cluster.raft.node import NodeStatus
 from cluster.raft.replica import Leadership, Replica, packed_command
 from cluster.record.reads import LedgerReads
@@ -78,6 +79,8 @@ class FakeCluster:
             name: Member(name, f"127.0.0.1:{k + 1}", f"127.0.0.1:{port}")
             for k, (name, port) in enumerate(zip(names, ports, strict=True))
         }
+        self.removed: frozenset[str] = frozenset()
+        self.keys: dict[str, bytes] = {}  # of the servers' certificates, as somebody sees them who dials
         self.replicas = {name: FakeReplica(self, name) for name in names}
         self.term = 0
         self.leader: str | None = None
@@ -132,12 +135,20 @@ class FakeReplica:
         self.membership_refusals = 0
         self.can_hand_over = True
         self.purges = 0
+        self.is_founding = False
+        self.are_pins_allowed = False
+        self.dialled: list[str] = []
+        self.refreshed = 0
         self._old_state: State | None = None
 
     @property
     def real(self) -> Replica:
         """For whoever wants the type of the real thing."""
         return cast(Replica, self)
+
+    @property
+    def admission(self) -> Admission:
+        return Admission(self.cluster.members, self.cluster.removed)
 
     @property
     def state(self) -> State:
@@ -233,7 +244,29 @@ class FakeReplica:
         if self.membership_refusals:
             self.membership_refusals -= 1
             raise Refused("another change of membership is under way, or the leader would remove itself")
-        self.cluster.members = changed(self.cluster.members, MembershipChange(kind, member))
+        change = MembershipChange(kind, member)
+        self.cluster.members = changed(self.cluster.members, change)
+        self.cluster.removed = removed_after(self.cluster.removed, change)
+
+    async def pin(self, member: Member, keys: tuple[bytes, ...], *, timeout: float) -> None:
+        assert timeout > 0
+        if self.membership_refusals:
+            self.membership_refusals -= 1
+            raise Refused("another change of membership is under way")
+        change = MembershipChange(ChangeKind.PIN, replace(member, keys=keys), keys_before=member.keys)
+        self.cluster.members = changed(self.cluster.members, change)
+
+    async def look_up_key(self, member: Member) -> bytes | None:
+        return self.cluster.keys.get(member.id)
+
+    async def dial_at_once(self, name: str) -> None:
+        self.dialled.append(name)
+
+    async def allow_pins(self) -> None:
+        self.are_pins_allowed = True
+
+    async def refresh_links(self) -> None:
+        self.refreshed += 1
 
 
 class InProcessWorker:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from cluster.raft import codec
+from cluster.raft.admission import Admission
 from cluster.raft.codec import FRAME_HEADER, Message, pack_frame, unpack_message
 from cluster.raft.core import RaftTiming
 from cluster.raft.journal import Entry
@@ -53,6 +54,9 @@ class Solo:
         self.clock = FakeClock()
         self.log = EventLog()
         self.sent: list[tuple[str, Message]] = []
+        #: Of certificates: a peer with one is connected, and known by it once that is pinned.
+        self.keys: dict[str, bytes] = {}
+        self.trusted: frozenset[bytes] = frozenset()
         #: Bytes that peers have not read yet.
         self.unread: dict[str, int] = {}
         self.background: list[tuple[Callable[[], object], Callable[[object], None]]] = []
@@ -98,6 +102,15 @@ class Solo:
         return self.unread.get(peer, 0)
 
     def set_members(self, members: Members) -> None: ...
+
+    def set_admission(self, admission: Admission) -> None:
+        self.admission = admission
+
+    def key_of(self, peer: str) -> bytes | None:
+        return self.keys.get(peer)
+
+    def anchors(self) -> frozenset[bytes]:
+        return self.trusted
 
     # -- what the test does
 

@@ -44,8 +44,16 @@ class Authority:
         """`<node>.pem` and `<node>.key` of a server of datacenter dc1."""
         self.write_certificate(directory, node, f"{node}.server.dc1.consul")
 
+    def renew_server(self, directory: Path, node: str) -> None:
+        """Another certificate for the key that is there."""
+        key = serialization.load_pem_private_key((directory / f"{node}.key").read_bytes(), None)
+        assert isinstance(key, ec.EllipticCurvePrivateKey)
+        self._write(directory, node, f"{node}.server.dc1.consul", key)
+
     def write_certificate(self, directory: Path, file_name: str, dns_name: str) -> None:
-        key = ec.generate_private_key(ec.SECP256R1())
+        self._write(directory, file_name, dns_name, ec.generate_private_key(ec.SECP256R1()))
+
+    def _write(self, directory: Path, file_name: str, dns_name: str, key: ec.EllipticCurvePrivateKey) -> None:
         address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
         names = x509.SubjectAlternativeName([x509.DNSName(dns_name), x509.DNSName("localhost"), address])
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, dns_name)])

@@ -244,6 +244,33 @@ def take_over(term: int) -> bytes:
     )
 
 
+def lead(term: int) -> bytes:
+    """As whoever leads an empty log: from its first entry on, and by a snapshot."""
+    ends = {"commit_index": 1 << 40, "prevLogIdx": 1, "prevLogTerm": 0, "epoch": 1}
+    return b"".join(
+        frame(message | {"ct": term})
+        for message in (
+            {"type": "append_entries", "term": term, **ends, "entries": ((b"\x01", 2, term),)},
+            {"type": "offer_snapshot", "term": term, "log_index": 1 << 40, "epoch": 1},
+        )
+    )
+
+
+def ask(term: int) -> bytes:
+    """What a server would answer."""
+    return b"".join(
+        frame(message | {"ct": term})
+        for message in (
+            {"type": "pre_vote", "term": term, "last_log_index": 1 << 40, "last_log_term": term, "round": 1},
+            {"type": "confirm_leader", "round": 1, "term": term},
+            {"type": "read_index", "request": 1},
+            {"type": "pull_snapshot", "log_index": 1, "offset": 0},
+            {"type": "pull_bulk", "log_index": 1, "after": 0},
+            {"type": "who_is", "name": "node-1"},
+        )
+    )
+
+
 def rpc_request(operation: str, arguments: list[Any]) -> bytes:
     body: bytes = msgpack.packb([5000, arguments])
     head = f"POST /rpc/{operation} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"

@@ -217,6 +217,7 @@ class SimNode:
 
     def _pump(self) -> None:
         self._is_pump_scheduled = False
+        self.raft.may_pin = self.cluster.pins
         self.raft.pump()
         applied = self.raft.visible_index
         for read in [read for read in self.reads if read[0] <= applied]:
@@ -268,6 +269,9 @@ class SimNode:
     def _received(self, peer: str, message: Message) -> None:
         self.raft.receive(peer, message)
         self.wake()
+
+    def stranger(self, peer: str) -> None:
+        self.run(self._told, "stranger", peer)
 
     def link_up(self, peer: str) -> None:
         self.run(self._told, "link_up", peer)
@@ -326,10 +330,13 @@ class SimCluster:
         compaction: CompactionPolicy = _COMPACTION,
         world: World = ListWorld(),  # noqa: B008 - keeps nothing
         drift: float = 0.0,
+        pins: bool = True,
     ) -> None:
+        """Without `pins` as a cluster in which servers of the release before take part."""
         self.seed = seed
         self.world = world
         self.drift = drift
+        self.pins = pins
         #: Told of every process that has started.
         self.on_start: Callable[[SimNode], None] | None = None
         #: Told of every process that a crash point has ended.

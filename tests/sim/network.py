@@ -5,6 +5,7 @@ only together with the connection. A blocked direction holds them back; when it 
 late, otherwise the connection breaks and is dialled again.
 """
 
+import hashlib
 import heapq
 import itertools
 import random
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
+from cluster.raft.admission import Admission, Standing
 from cluster.raft.codec import FRAME_HEADER, Message, pack_frame, unpack_message
 from cluster.raft.membership import Members
 
@@ -58,6 +60,7 @@ class Endpoint(Protocol):
     def link_up(self, peer: str) -> None: ...
     def link_down(self, peer: str) -> None: ...
     def peer_lost(self, peer: str) -> None: ...
+    def stranger(self, peer: str) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +80,10 @@ class NetworkProfile:
 class _Link:
     """The connection on which `sender` sends to `receiver`."""
 
-    __slots__ = ("arrival", "held", "is_up", "is_wanted", "number", "queued_bytes", "receiver", "rng", "sender")
+    __slots__ = (
+        *("arrival", "held", "is_up", "is_wanted", "number", "queued_bytes"),
+        *("receiver", "receiver_key", "rng", "sender", "sender_key"),
+    )
 
     def __init__(self, sender: str, receiver: str, rng: random.Random) -> None:
         self.sender = sender
@@ -90,6 +96,7 @@ class _Link:
         self.arrival = 0.0
         self.queued_bytes = 0
         self.held: deque[bytes] = deque()
+        self.sender_key = self.receiver_key = b""
 
 
 class Network:
@@ -103,6 +110,9 @@ class Network:
         self._links: dict[tuple[str, str], _Link] = {}
         self._guests: dict[str, set[str]] = {}
         self._members: dict[str, set[str]] = {}
+        self._admissions: dict[str, Admission] = {}
+        #: Of each node's certificate; one may get another, with which its next connections are made.
+        self.keys: dict[str, bytes] = {}
         self._blocked: dict[tuple[str, str], float] = {}
         self.delivered = 0
         #: Set to see, or to swallow by returning False, each message as it would be delivered.
@@ -111,6 +121,8 @@ class Network:
     def join(self, node_id: str, endpoint: Endpoint) -> None:
         self._endpoints[node_id] = endpoint
         self._guests[node_id], self._members[node_id] = set(), set()
+        self._admissions[node_id] = Admission({})
+        self.keys.setdefault(node_id, hashlib.sha512(node_id.encode()).digest())
 
     # -- for nodes
 
@@ -118,6 +130,28 @@ class Network:
         self._members[node_id] = set(members) - {node_id}
         self._guests[node_id] -= self._members[node_id]
         self._update(node_id)
+
+    def set_admission(self, node_id: str, admission: Admission) -> None:
+        self._admissions[node_id] = admission
+        for link in list(self._links.values()):
+            if node_id in (link.sender, link.receiver) and link.is_up and not self._is_admitted(link):
+                number = link.number
+                self._scheduler.after(0, lambda link=link, number=number: self._break(link, number))  # type: ignore[misc]
+
+    def _is_admitted(self, link: _Link) -> bool:
+        """Whether both ends let the connection be, as each knows the other."""
+        sender, receiver = link.sender, link.receiver
+        if self._admissions[sender].dial_refusal(receiver, link.receiver_key) is not None:
+            return False
+        standing = self._admissions[receiver].standing(sender, link.sender_key)
+        return standing not in (Standing.REFUSED, Standing.UNPINNED)
+
+    def key_of(self, node_id: str, peer: str) -> bytes | None:
+        if peer == node_id:
+            return self.keys[node_id]
+        link = self._links.get((node_id, peer))
+        is_there = link is not None and link.is_up and peer in self._members[node_id]
+        return link.receiver_key if link is not None and is_there else None
 
     def send(self, sender: str, receiver: str, messages: list[Message]) -> None:
         link = self._links.get((sender, receiver))
@@ -224,6 +258,7 @@ class Network:
             delay = max(arrives, self.profile.mean_delay if quiet else GIVE_UP_SECONDS * link.rng.random())
             self._scheduler.after(delay, lambda peer=peer, notice=notice: self._tell(peer, notice, node_id))  # type: ignore[misc]
         self._guests[node_id], self._members[node_id] = set(), set()
+        self._admissions[node_id] = Admission({})
 
     # -- inside
 
@@ -269,6 +304,10 @@ class Network:
             self._dial_later(link)
             return
         self._drop(link)  # whatever an earlier process had sent
+        link.sender_key, link.receiver_key = self.keys[link.sender], self.keys[link.receiver]
+        if not self._is_admitted(link):
+            self._dial_later(link)
+            return
         link.is_up = True
         link.arrival = 0.0
         ends[0].link_up(link.receiver)
@@ -305,6 +344,9 @@ class Network:
             self.delivered += 1
             if self.filter is not None and not self.filter(sender, receiver, message):
                 continue
+            if self._admissions[receiver].standing(sender, link.sender_key) is Standing.STRANGER:
+                self._endpoints[receiver].stranger(sender)
+                continue
             if message["type"] in _GUEST_TYPES and sender not in self._members[receiver] | self._guests[receiver]:
                 self._guests[receiver].add(sender)
                 self._update(receiver)
@@ -328,3 +370,12 @@ class MemLinks:
 
     def set_members(self, members: Members) -> None:
         self._network.set_members(self._node_id, members)
+
+    def set_admission(self, admission: Admission) -> None:
+        self._network.set_admission(self._node_id, admission)
+
+    def key_of(self, peer: str) -> bytes | None:
+        return self._network.key_of(self._node_id, peer)
+
+    def anchors(self) -> frozenset[bytes]:
+        return frozenset()

@@ -14,6 +14,7 @@ from cluster.http.routes.certs import _cert_object
 from cluster.rpc.operation import OLDEST, VERSION
 from cluster.rpc.server import RpcServer
 from cluster.signing.serials import new_serial
+from cluster.tls.keys import KEY_BYTES
 from fsm.codec import dump_state, load_state
 from fsm.fields import LAST_SECOND
 from fsm.ledger import LedgerQuery
@@ -45,6 +46,7 @@ REQUESTS: Final[dict[str, list[Any]]] = {
     "seal_check": ["file", "0123456789abcdef", b""],
     "rotate_seal": [b"0123456789abcdef", True],
     "seal_status": [],
+    "announce_key": [b"k" * KEY_BYTES, "d"],
 }
 _WILD: Final[list[Any]] = [
     *(None, True, False, 0, 1, -1, 99, 1.5, float("nan"), float("inf")),
@@ -75,6 +77,9 @@ class _Request:
 class _Tls:
     def peer_name(self, _certificate: object) -> str:
         return "b"
+
+    def peer_key(self, _connection: object) -> bytes:
+        return b"k" * KEY_BYTES
 
 
 def _mutated(value: Any, rng: random.Random) -> Any:

@@ -53,7 +53,7 @@ async def server(tls_directory: Path) -> AsyncIterator[Server]:
 
 @pytest.fixture
 async def client(tls_directory: Path) -> AsyncIterator[RpcClient]:
-    client = RpcClient(node_tls(tls_directory, "b"))
+    client = RpcClient(node_tls(tls_directory, "b"), lambda _peer, _key: None)
     yield client
     client.close()
 
@@ -121,7 +121,7 @@ async def test_requests_at_the_same_time_have_a_connection_each(server: Server, 
 
 async def test_connections_are_bounded(server: Server, tls_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rpc_client, "_MAX_CONNECTIONS", 2)
-    client = RpcClient(node_tls(tls_directory, "b"))
+    client = RpcClient(node_tls(tls_directory, "b"), lambda _peer, _key: None)
     server.answers = [OK] * 8
     answers = await asyncio.gather(*(client.post("a", server.address, "work", lambda _version: b"") for _ in range(8)))
     assert (answers, server.connections) == ([Answer(200, b"well", 1)] * 8, 2)

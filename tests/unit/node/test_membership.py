@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import Awaitable
+from dataclasses import replace
 
 import pytest
 
@@ -169,3 +170,75 @@ async def test_follower_knows_itself_and_its_leader_only(cluster: FakeCluster, c
         (False, 0),
         (False, None),
     ]
+
+
+# -- keys
+
+
+KEY, NEXT_KEY, THIRD_KEY = b"k" * 64, b"n" * 64, b"t" * 64
+
+
+def pin(cluster: FakeCluster, *keys: bytes) -> None:
+    """What b has in the log."""
+    cluster.members = {**cluster.members, "b": replace(cluster.members["b"], keys=keys)}
+
+
+def keys_of(cluster: FakeCluster) -> list[bytes]:
+    return [*cluster.members["b"].keys]
+
+
+async def add_again(membership: Membership, cluster: FakeCluster) -> None:
+    cluster.members = {**cluster.members, "b": replace(cluster.members["b"], raft_address="h:1", rpc_address="h:2")}
+    await membership.add("b", "h:1", "h:2")
+
+
+@pytest.mark.parametrize(
+    ("pinned", "seen", "after"),
+    [
+        ((KEY,), KEY, (KEY,)),
+        ((KEY,), NEXT_KEY, (NEXT_KEY,)),
+        ((KEY, NEXT_KEY), NEXT_KEY, (NEXT_KEY,)),
+        ((KEY, NEXT_KEY), KEY, (KEY,)),
+        ((KEY,), None, (KEY,)),  # it cannot be reached
+        ((), NEXT_KEY, ()),  # the leader pins it by itself, or must not yet
+    ],
+)
+async def test_server_that_is_added_again_gets_the_key_that_it_has(
+    cluster: FakeCluster,
+    membership: Membership,
+    pinned: tuple[bytes, ...],
+    seen: bytes | None,
+    after: tuple[bytes, ...],
+) -> None:
+    pin(cluster, *pinned)
+    if seen is not None:
+        cluster.keys["b"] = seen
+    cluster.replicas["a"].membership_refusals = 1
+    await add_again(membership, cluster)
+    assert cluster.members["b"].keys == after
+    assert cluster.replicas["a"].dialled == ["b"]
+
+
+async def test_announced_key_counts_beside_the_present_one_until_it_is_used(
+    cluster: FakeCluster, membership: Membership
+) -> None:
+    pin(cluster, KEY)
+    cluster.keys["b"] = KEY
+    for _ in range(2):
+        await membership.announce_key("b", NEXT_KEY)
+        assert keys_of(cluster) == [KEY, NEXT_KEY]
+    await membership.drop_old_keys()
+    assert keys_of(cluster) == [KEY, NEXT_KEY]
+    with pytest.raises(Refused, match="another exchange of the key of b is under way"):
+        await membership.announce_key("b", THIRD_KEY)
+    cluster.keys["b"] = NEXT_KEY
+    await membership.drop_old_keys()
+    assert keys_of(cluster) == [NEXT_KEY]
+
+
+@pytest.mark.parametrize("name", ["b", "x"])
+async def test_nobody_announces_a_key_before_there_is_one(
+    cluster: FakeCluster, membership: Membership, name: str
+) -> None:
+    with pytest.raises(Refused, match=f"no key is pinned for {name}"):
+        await membership.announce_key(name, KEY)

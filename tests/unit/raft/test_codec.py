@@ -2,6 +2,7 @@
 
 import contextlib
 import pickle
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import msgpack
@@ -15,8 +16,10 @@ from cluster.base.names import MAX_ADDRESS_LENGTH, is_address
 from cluster.raft import codec
 from cluster.raft.codec import FRAME_HEADER, MAX_COMMAND_BYTES, Message, MessageInvalid, pack_frame, unpack_message
 from cluster.raft.membership import MAX_NAME_LENGTH, ChangeKind, Member, MembershipChange
+from cluster.tls.keys import KEY_BYTES
 
 ENTRY = (b"\x01", 7, 3)
+KEY, NEXT_KEY = b"k" * KEY_BYTES, b"n" * KEY_BYTES
 MESSAGES: list[Message] = [
     {"type": "hello", "ct": 0, "address": "127.0.0.1:8300"},
     {
@@ -42,6 +45,8 @@ MESSAGES: list[Message] = [
     {"type": "leader_confirmed", "ct": 3, "round": 1, "term": 3},
     {"type": "read_index", "ct": 3, "request": 5},
     {"type": "read_index_reply", "ct": 3, "request": 5, "log_index": None},
+    {"type": "who_is", "ct": 3, "name": "node-4"},
+    {"type": "is_server", "ct": 3, "name": "node-4", "keys": (KEY,)},
     {"type": "pull_snapshot", "ct": 3, "log_index": 12, "offset": 0},
     {"type": "snapshot_part", "ct": 3, "log_index": 12, "offset": 0, "total": 4, "data": b"data"},
     {"type": "pull_bulk", "ct": 3, "log_index": 12, "after": 0},
@@ -216,6 +221,40 @@ MEMBER = Member("node-1", "127.0.0.1:8300", "127.0.0.1:8400", is_voter=False)
 def test_membership_change_survives_the_log(kind: ChangeKind) -> None:
     change = MembershipChange(kind, MEMBER)
     assert codec.unpack_change(bytes([codec.MEMBERSHIP]) + codec.pack_change(change)) == change
+
+
+@pytest.mark.parametrize("kind", list(ChangeKind))
+@pytest.mark.parametrize(
+    ("keys", "keys_before", "was_removed"),
+    [((KEY,), (), False), ((KEY, NEXT_KEY), (KEY,), False), ((), (KEY,), False), ((), (), True)],
+)
+def test_keys_survive_the_log(
+    kind: ChangeKind, keys: tuple[bytes, ...], keys_before: tuple[bytes, ...], was_removed: bool
+) -> None:
+    change = MembershipChange(kind, replace(MEMBER, keys=keys), keys_before, was_removed)
+    assert codec.unpack_change(bytes([codec.MEMBERSHIP]) + codec.pack_change(change)) == change
+
+
+def test_change_without_keys_is_written_as_the_release_before_reads_it() -> None:
+    packed_change = codec.pack_change(MembershipChange(ChangeKind.LEARN, MEMBER))
+    assert msgpack.unpackb(packed_change) == [1, "learn", "node-1", "127.0.0.1:8300", "127.0.0.1:8400", False]
+
+
+@pytest.mark.parametrize(
+    ("keys", "keys_before", "was_removed"),
+    [
+        ([b"short"], [], False),
+        (["k" * KEY_BYTES], [], False),
+        (3 * [KEY], [], False),
+        ([], [b""], False),
+        ([], [], 1),
+        (KEY, [], False),
+    ],
+)
+def test_keys_of_a_wrong_form_are_refused(keys: Any, keys_before: Any, was_removed: Any) -> None:
+    value = [2, "pin", "a", "a:1", "a:2", True, keys, keys_before, was_removed]
+    with pytest.raises(MessageInvalid, match="keys"):
+        codec.unpack_change(bytes([codec.MEMBERSHIP]) + packed(value))
 
 
 def test_address_that_a_configuration_may_have_is_taken_from_the_log_and_from_peers() -> None:

@@ -1,29 +1,42 @@
 """What an accepted connection does with the bytes that come in, without a socket."""
 
 import asyncio
+from dataclasses import replace
 from typing import cast
 
 import pytest
 
+from cluster.raft.admission import Admission
 from cluster.raft.codec import FRAME_HEADER, MAX_FRAME_BYTES, Message, pack_frame
+from cluster.raft.membership import Members, learner
 from cluster.raft.transport import TlsLinks, _Inbound
 from cluster.tls.contexts import NodeTls
 from tests.kit.log import EventLog
+from tests.sim.cluster import member
 
 HELLO = pack_frame({"type": "hello", "ct": 0, "address": "b:8300"})
+KEY, OTHER_KEY = b"k" * 64, b"o" * 64
 NOTICE: Message = {"type": "term_notice", "ct": 3, "term": 3}
 
 
 class Connection:
     """A connection of node b to node a. Also a's TLS, the owner of its links, and the transport."""
 
-    def __init__(self, certificate_names: str | None = "b") -> None:
+    def __init__(
+        self, certificate_names: str | None = "b", *, admission: Admission | None = None, key: bytes = KEY
+    ) -> None:
         self.peer = certificate_names
+        self.key = key
         self.received: list[tuple[str, Message]] = []
+        self.strangers: list[str] = []
         self.is_aborted = False
         self.log = EventLog()
-        links = TlsLinks("a", "a:8300", cast(NodeTls, self), self, self.log)
-        self.inbound = _Inbound(links)
+        self.links = TlsLinks("a", "a:8300", cast(NodeTls, self), self, self.log)
+        self.links.set_admission(admission or Admission({}))
+        self.connect_again()
+
+    def connect_again(self) -> None:
+        self.inbound = _Inbound(self.links)
         self.inbound.connection_made(cast(asyncio.Transport, self))
 
     def feed(self, *pieces: bytes) -> None:
@@ -34,10 +47,16 @@ class Connection:
     def messages(self) -> list[Message]:
         return [message for _, message in self.received]
 
+    def stranger(self, peer: str) -> None:
+        self.strangers.append(peer)
+
     # -- TLS and transport
 
     def peer_name(self, _certificate: object) -> str | None:
         return self.peer
+
+    def peer_key(self, _connection: object) -> bytes:
+        return self.key
 
     def get_extra_info(self, _name: str) -> None:
         return None
@@ -108,3 +127,48 @@ def test_frame_that_is_no_message_is_refused() -> None:
     connection = Connection()
     connection.feed(HELLO, FRAME_HEADER.pack(3) + b"abc")
     assert_cut(connection, [])
+
+
+# -- names and keys
+
+
+def pinned(*names: str) -> Members:
+    return {name: replace(member(name), keys=(KEY,)) for name in names}
+
+
+@pytest.mark.parametrize(
+    ("admission", "key"),
+    [
+        (Admission(pinned("a", "b")), OTHER_KEY),
+        (Admission(pinned("a"), frozenset({"b"})), KEY),
+        (Admission({**pinned("a"), "b": learner(member("b"))}), KEY),
+    ],
+    ids=["other key", "removed", "not seen yet"],
+)
+def test_server_that_is_refused_gets_nowhere_and_it_is_said_once(admission: Admission, key: bytes) -> None:
+    connection = Connection(admission=admission, key=key)
+    connection.feed(HELLO + pack_frame(NOTICE))
+    assert connection.is_aborted
+    assert not connection.received
+    assert not connection.strangers
+    connection.connect_again()
+    assert connection.log.names() == ["raft.peer_refused"]
+
+
+def test_nothing_of_a_stranger_is_heard_but_that_it_is_there() -> None:
+    connection = Connection(admission=Admission(pinned("a", "c")))
+    connection.feed(HELLO + pack_frame(NOTICE))
+    assert (connection.received, connection.strangers) == ([], ["b"])
+    assert not connection.is_aborted
+    connection.links.set_admission(Admission(pinned("a", "c"), frozenset(), {"b": (KEY,)}))
+    connection.feed(pack_frame(NOTICE))
+    assert connection.received == [("b", NOTICE)]
+
+
+def test_connection_ends_when_its_server_is_removed_or_gets_another_key() -> None:
+    for after in (Admission(pinned("a"), frozenset({"b"})), Admission({"b": replace(member("b"), keys=(OTHER_KEY,))})):
+        connection = Connection(admission=Admission(pinned("a", "b")))
+        connection.feed(HELLO + pack_frame(NOTICE))
+        assert connection.received == [("b", NOTICE)]
+        connection.links.set_admission(after)
+        assert connection.is_aborted

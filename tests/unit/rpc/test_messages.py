@@ -33,6 +33,7 @@ from cluster.rpc.messages import (
     SIGN,
     WATCHERS,
     AddPeerRequest,
+    AnnounceKeyRequest,
     ClusterAnswer,
     ConfigureRequest,
     DistrustRequest,
@@ -107,6 +108,7 @@ MESSAGES: Final[dict[str, tuple[Message, Message]]] = {
     "transfer": (TransferRequest(None), DONE),
     "add_peer": (AddPeerRequest("d", "127.0.0.1:8303", "127.0.0.1:8403"), DONE),
     "remove_peer": (RemovePeerRequest("d", None), DONE),
+    "announce_key": (AnnounceKeyRequest(b"\x02" * 64, "d"), DONE),
 }
 OPERATIONS: Final[dict[str, Operation[Any, Any]]] = {
     found.name: found for found in vars(messages).values() if isinstance(found, Operation)
