@@ -29,6 +29,13 @@ class StaleIndex(ClusterError):
     http_status = 409
 
 
+class Conflict(ClusterError):
+    """Not possible beside what there is already; nothing was changed."""
+
+    code = "conflict"
+    http_status = 409
+
+
 class Refused(ClusterError):
     """Well-formed, understood, and not possible in the present state; nothing was changed."""
 

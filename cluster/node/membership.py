@@ -6,11 +6,11 @@ from typing import Final
 
 from cluster.api.servers import ClusterInfo, ServerInfo
 from cluster.base.clock import Clock
-from cluster.base.errors import BadRequest, NotFound, NotLeader, Refused
+from cluster.base.errors import BadRequest, Conflict, NotFound, NotLeader, Refused
 from cluster.base.log import Log
 from cluster.base.names import is_address, is_node_name
 from cluster.raft.admission import is_key_of
-from cluster.raft.membership import ChangeKind, Member
+from cluster.raft.membership import MAX_SERVERS, ChangeKind, Member
 from cluster.raft.node import NodeStatus
 from cluster.raft.replica import Replica
 
@@ -175,7 +175,21 @@ class Membership:
             for field, address in (("Address", new.raft_address), ("RPC", new.rpc_address)):
                 if address in (other.raft_address, other.rpc_address):
                     raise Refused(f"{field} {address!r} is an address of the server {other.id}: remove it first")
+        self._require_room(new.id)
         return True
+
+    def _require_room(self, name: str) -> None:
+        """Raises: Conflict."""
+        members = self._replica.members.values()
+        if len(members) >= MAX_SERVERS:
+            raise Conflict(
+                f"ID {name!r} would be the tenth server: a cluster has at most {MAX_SERVERS}; remove one first"
+            )
+        if learning := [member.id for member in members if not member.is_voter]:
+            raise Conflict(
+                f"{learning[0]} was added and has no vote yet, and servers are added one at a time: wait until it has"
+                f" caught up, or remove it (`quorumca operator raft remove-peer -id {learning[0]}`)"
+            )
 
     async def remove(self, name: str | None, raft_address: str | None) -> None:
         """Raises: NotFound, Refused, NotLeader, CommitUnknown."""

@@ -11,6 +11,8 @@ from enum import StrEnum
 from typing import Final
 
 MAX_NAME_LENGTH: Final = 63
+#: More make every write slower and no cluster safer: with nine, four may fail.
+MAX_SERVERS: Final = 9
 #: Of one server: the key in use, and the next one while it is exchanged.
 MAX_KEYS: Final = 2
 

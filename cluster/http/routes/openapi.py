@@ -85,7 +85,8 @@ _QUERY_HEADERS: Final = {
 _ERRORS: Final = {
     400: "The request is malformed; the text says what is allowed",
     404: "Not found",
-    409: "A check-and-set lost against a newer write; the text has the current ModifyIndex. Nothing was changed",
+    409: "A check-and-set lost against a newer write, and the text has the current ModifyIndex; or not possible beside"
+    " what there is. Nothing was changed",
     413: "The body is larger than 512 KB; of a snapshot, than 1 GiB",
     422: "Not possible in the present state. Nothing was changed",
     429: "The rate limit is reached; see Retry-After",
@@ -477,10 +478,10 @@ _PATHS: Final[_Json] = {
     "/v1/operator/raft/transfer-leader": {"post": _TRANSFER, "put": _TRANSFER},
     "/v1/operator/raft/peer": {
         "put": _operation(
-            "Add a server: it learns the log first, then votes",
+            "Add a server: it learns the log first, then votes. Again as it is: take the key that it has now",
             None,
             body=_object(ID=_text("node name"), Address=_text("Raft host:port"), RPC=_text("RPC host:port")),
-            errors=(400, 413, 422, 500, 503, 504),
+            errors=(400, 409, 413, 422, 500, 503, 504),
         ),
         "delete": _operation(
             "Remove a server, by one of the two",

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from cluster.base.errors import BadRequest, ClusterError, NotFound, NotLeader, Refused
+from cluster.base.errors import BadRequest, ClusterError, Conflict, NotFound, NotLeader, Refused
 from cluster.node.membership import Membership
-from cluster.raft.membership import Member
+from cluster.raft.membership import Member, voter
 from tests.kit.clock import FakeClock
 from tests.kit.fake_cluster import FakeCluster
 from tests.kit.log import EventLog
@@ -170,6 +170,42 @@ async def test_follower_knows_itself_and_its_leader_only(cluster: FakeCluster, c
         (False, 0),
         (False, None),
     ]
+
+
+# -- how many, and one at a time
+
+
+async def test_tenth_server_is_refused(cluster: FakeCluster, membership: Membership) -> None:
+    for number in range(6):
+        await membership.add(f"n{number}", f"h:{2 * number + 1}", f"h:{2 * number + 2}")
+        cluster.members = {name: voter(known) for name, known in cluster.members.items()}
+    before = cluster.members
+    text = "ID 'n9' would be the tenth server: a cluster has at most 9; remove one first"
+    await assert_refused(membership.add("n9", "h:91", "h:92"), Conflict, text)
+    assert cluster.members is before
+    await membership.add("n0", "h:1", "h:2")  # one that is there, again
+    assert Conflict.http_status == 409
+
+
+async def test_second_learner_is_refused_until_the_first_one_votes_or_is_gone(
+    cluster: FakeCluster, membership: Membership
+) -> None:
+    await membership.add("d", "h:1", "h:2")
+    before = cluster.members
+    with pytest.raises(Conflict, match=r"^d was added and has no vote yet.* remove-peer -id d`\)$"):
+        await membership.add("e", "h:3", "h:4")
+    assert cluster.members is before
+    await membership.add("d", "h:1", "h:2")
+    await membership.remove("d", None)
+    await membership.add("e", "h:3", "h:4")
+    assert not cluster.members["e"].is_voter
+
+
+async def test_learner_that_never_answers_is_shown(cluster: FakeCluster, membership: Membership) -> None:
+    await membership.add("d", "h:1", "h:2")
+    cluster.replicas["a"].contact_age_seconds = {"d": 30.0}
+    shown = {server.name: server for server in (await membership.info()).servers}["d"]
+    assert (shown.is_voter, shown.is_healthy, shown.last_contact_ms) == (False, False, 30_000)
 
 
 # -- keys
