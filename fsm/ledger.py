@@ -353,6 +353,11 @@ class LedgerReader:
         row = self._db.execute(f"SELECT {_COLUMNS} FROM {_JOIN} WHERE serial = ?", (serial,)).fetchone()
         return _ledger_row(row) if row else None
 
+    def find_request(self, request_id: bytes) -> LedgerRow | None:
+        """What is on record for a request; the serial is the id of one that has no other."""
+        row = self._db.execute(f"SELECT {_COLUMNS} FROM {_JOIN} WHERE request_id = ?", (request_id,)).fetchone()
+        return _ledger_row(row) if row else self.find(request_id)
+
     def search(self, query: LedgerQuery) -> list[LedgerRow]:
         """At most `limit` rows after `after`."""
         conditions = ["cert.id > ?"]

@@ -176,8 +176,8 @@ class Authority:
 
     # -- signing
 
-    async def sign(self, csr_pem: str, serial: bytes, requested_by: str) -> IssuedCert:
-        """On the leader. `serial`, minimal big-endian, identifies the request too.
+    async def sign(self, csr_pem: str, serial: bytes, requested_by: str, request_id: bytes = b"") -> IssuedCert:
+        """On the leader. `serial`, minimal big-endian, identifies the request where it has no `request_id`.
 
         Raises: NotReady, NotLeader, CSRRejected, RateLimitReached, InternalError, and as SigningPipeline.sign.
         """
@@ -191,7 +191,7 @@ class Authority:
         async with signing.limiter:
             self._check_expiry(signing)
             try:
-                signed = await self._pipeline.sign(context, csr_pem, serial, requested_by)
+                signed = await self._pipeline.sign(context, csr_pem, serial, requested_by, request_id)
             except (InternalError, ProviderError) as error:
                 if isinstance(error, SigningKeyGone) and signing is self._signing:
                     self._key_lost_in = signing

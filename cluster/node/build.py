@@ -69,7 +69,7 @@ def build_parts(ground: Ground) -> Parts:
     pipeline = SigningPipeline(
         ground.pool,
         ground.replica,
-        lambda serial: ground.ledger.call(lambda reader: reader.find(serial)),
+        lambda request_id: ground.ledger.call(lambda reader: reader.find_request(request_id)),
         ground.clock,
         ground.log,
         ground.metrics,

@@ -58,7 +58,9 @@ from cluster.rpc.messages import (
     WatchersRequest,
 )
 from cluster.rpc.operations import Operations, served
+from cluster.signing.serials import is_request_id, is_serial, new_serial
 from providers.errors import NotInitialized
+from providers.pki.serials import serial_bytes
 
 #: A leader that was elected a moment ago takes its provider into use first.
 _SETTLE_SECONDS: Final = 5.0
@@ -80,6 +82,7 @@ class LeaderWork:
     ) -> None:
         self._replica = parts.replica
         self._authority = parts.authority
+        self._ledger = parts.ledger
         self._snapshots = snapshots
         self._reconfigurer = reconfigurer
         self._rotation = rotation
@@ -121,13 +124,26 @@ class LeaderWork:
                 # The CA has changed a moment ago: whoever has seen that must not get a leaf of the CA before the
                 # change.
                 await self._authority.adopt(state)
-            cert = await self._authority.sign(request.csr_pem, request.serial, request.requested_by)
+            serial = await self._serial_for(request.request_id)
+            cert = await self._authority.sign(request.csr_pem, serial, request.requested_by, request.request_id)
         except (NotReady, NotInitialized):
             if self._replica.leadership.is_ready:
                 raise
             # The keys were dropped with leadership; the next leader has them.
             raise NotLeader("this node does not lead") from None
         return SignAnswer.of(cert)
+
+    async def _serial_for(self, request_id: bytes) -> bytes:
+        """Raises: BadRequest."""
+        if self._replica.admission.is_pinned:
+            # One that was under way while the last server of the release before was exchanged has its certificate under
+            # its id, perhaps.
+            if is_serial(request_id) and (row := await self._ledger.call(lambda reader: reader.find(request_id))):
+                return row.record.serial
+            return serial_bytes(new_serial())
+        if not (is_serial(request_id) or is_request_id(request_id)):
+            raise BadRequest(f"request id {request_id.hex()} is no serial of a server: must be 16 or 20 bytes long")
+        return request_id
 
     async def _configure(self, request: ConfigureRequest) -> Nothing:
         update = ConfigUpdate(

@@ -15,7 +15,7 @@ from cluster.node.reads import NodeReads
 from cluster.rpc.forward import Forwarder
 from cluster.rpc.messages import SIGN, SignRequest
 from cluster.signing.pool import WorkerPool
-from cluster.signing.serials import new_serial
+from cluster.signing.serials import new_request_id, new_serial
 from providers.pki.serials import serial_bytes
 from providers.pki.spiffe import Kind, SpiffeError, SpiffeId, check_name
 
@@ -46,8 +46,9 @@ class NodeLeaves:
         metrics.leaf_cache_entries.set_function(lambda: len(self._leaves))
 
     async def sign(self, csr_pem: str, requested_by: str) -> IssuedCert:
-        # The serial names the request wherever it is sent: the ledger takes it once.
-        request = SignRequest(csr_pem, serial_bytes(new_serial()), requested_by[:_MAX_REQUESTER])
+        # The id names the request wherever it is sent: the ledger takes it once.
+        request_id = new_request_id() if self._reads.is_pinned else serial_bytes(new_serial())
+        request = SignRequest(csr_pem, request_id, requested_by[:_MAX_REQUESTER])
         return (await self._forwarder.call(SIGN, request)).value()
 
     async def leaf(self, service: str, requested_by: str, *, index: int = 0, timeout_seconds: float = 0.0) -> LocalLeaf:

@@ -18,6 +18,11 @@ class NodeReads:
         self._node_name = node_name
         self._wait_seconds = wait_seconds
 
+    @property
+    def is_pinned(self) -> bool:
+        """Whether every server is known by its key, and so of a release whose leaders draw serials."""
+        return self._replica.admission.is_pinned
+
     async def read(self, level: ReadLevel) -> ReadPoint:
         if level is ReadLevel.LINEARIZABLE:
             await self._replica.read_barrier(timeout=self._wait_seconds)

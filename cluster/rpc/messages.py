@@ -51,6 +51,8 @@ _MANY: Final = 1024
 _SERIAL_BYTES: Final = 20
 #: No more fits into a message (envelope.py), nor into a log entry.
 MAX_STATE_BYTES: Final = 4 << 20
+#: Letters of what another server says of who asked for a certificate.
+_TOLD_LETTERS: Final = 128
 
 
 class Nothing(Message, frozen=True):
@@ -65,8 +67,15 @@ DONE: Final = Nothing()
 
 class SignRequest(Message, frozen=True):
     csr_pem: Pem
-    serial: NewSerial  # chosen before the request leaves its node: it names the request too
+    #: Names the request, wherever and however often it is sent. While servers of the release before take part, it is
+    #: the certificate's serial, too (`signing/serials.py`).
+    request_id: NewSerial
     requested_by: Requester
+
+    def as_told_by(self, peer: str) -> "SignRequest":
+        """Who asked is that server's word, and is recorded as that, as far as it is a text for people."""
+        told = "".join(letter for letter in self.requested_by[:_TOLD_LETTERS] if letter.isprintable())
+        return structs.replace(self, requested_by=f"{peer}: {told}")
 
 
 class SignAnswer(Message, frozen=True):
@@ -359,7 +368,9 @@ class AnnounceKeyRequest(Message, frozen=True):
         return structs.replace(self, name=peer)
 
 
-SIGN: Final = Operation("sign", SignRequest, SignAnswer, is_repeatable=True, is_batched=True)
+SIGN: Final = Operation(
+    "sign", SignRequest, SignAnswer, is_repeatable=True, is_batched=True, as_told_by=SignRequest.as_told_by
+)
 CONFIGURE: Final = Operation("configure", ConfigureRequest, Nothing, is_repeatable=True, seconds=_CONFIGURE_SECONDS)
 PLAN_ROTATION: Final = Operation("plan_rotation", PlanRequest, PlanAnswer, is_repeatable=True)
 ROTATE: Final = Operation("rotate", RotationRequest, Nothing, is_repeatable=True, seconds=_CONFIGURE_SECONDS)

@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from cluster.base.clock import Clock
@@ -54,6 +54,7 @@ class _Request:
     csr_pem: str
     serial: bytes
     requested_by: str
+    request_id: bytes
     context: SigningContext
     done: "asyncio.Future[SignedLeaf]"
 
@@ -71,6 +72,7 @@ class SigningPipeline:
         metrics: Metrics,
         queue_length: int,
     ) -> None:
+        """`find` looks for what is on record for a request, by its id."""
         self._pool = pool
         self._proposer = proposer
         self._find = find
@@ -83,8 +85,10 @@ class SigningPipeline:
         self._signing = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def sign(self, context: SigningContext, csr_pem: str, serial: bytes, requested_by: str) -> SignedLeaf:
-        """Sign and record one leaf.
+    async def sign(
+        self, context: SigningContext, csr_pem: str, serial: bytes, requested_by: str, request_id: bytes = b""
+    ) -> SignedLeaf:
+        """Sign and record one leaf. Without a `request_id` the serial names the request.
 
         Raises: CSRRejected, ProviderError; Overloaded, NotLeader (definitely not recorded); CommitUnknown.
         """
@@ -94,7 +98,7 @@ class SigningPipeline:
         self._unanswered += 1
         started = self._clock.monotonic()
         try:
-            self._queue.append(_Request(csr_pem, serial, requested_by, context, done))
+            self._queue.append(_Request(csr_pem, serial, requested_by, request_id or serial, context, done))
             self._start_batches()
             return await done
         finally:
@@ -199,10 +203,10 @@ class SigningPipeline:
 
         The same key, CSR, serial and time make the same certificate, but for the signature's random part. So the
         request is answered with what it got, and not with a second certificate. Raises: AnswerLost when the CA has
-        changed since, or cannot sign now.
+        changed since, cannot sign now, or picks its serials itself.
         """
-        row = await self._find(request.serial)
-        if row is not None:
+        row = await self._find(request.request_id)
+        if row is not None and serial_bytes(leaf.serial) == request.serial:
             then = row.record.not_before + (now - leaf.not_before)
             again: object = None
             with contextlib.suppress(ClusterError, ProviderError):
@@ -211,11 +215,11 @@ class SigningPipeline:
                     context.trust_domain,
                     context.datacenter,
                     then,
-                    [(request.csr_pem, request.serial)],
+                    [(request.csr_pem, row.record.serial)],
                 )
-            if isinstance(again, IssuedLeaf) and _record(request, again) == row.record:
+            if isinstance(again, IssuedLeaf) and _is_of(row.record, _record(request, again)):
                 return SignedLeaf(again, row.index)
-        raise AnswerLost(_DUPLICATE.format(serial=request.serial.hex()))
+        raise AnswerLost(_DUPLICATE.format(serial=(request.serial if row is None else row.record.serial).hex()))
 
 
 def _may_be_recorded(request: _Request, leaf: IssuedLeaf) -> bool:
@@ -245,6 +249,12 @@ def _record(request: _Request, leaf: IssuedLeaf) -> LeafRecord:
         not_before=leaf.not_before,
         not_after=leaf.not_after,
         requested_by=request.requested_by,
-        # A provider whose backend picks serials: the request is known by its own id.
-        request_id=b"" if serial == request.serial else request.serial,
+        request_id=b"" if serial == request.request_id else request.request_id,
     )
+
+
+def _is_of(record: LeafRecord, made: LeafRecord) -> bool:
+    """Whether this is the record of the same certificate. Who asked for it may have been told by another server, and
+    its serial may have been the request's id then.
+    """
+    return replace(made, requested_by=record.requested_by, request_id=record.request_id) == record

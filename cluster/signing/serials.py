@@ -1,8 +1,33 @@
-"""Serials and the other random choices that the leader makes for a certificate before it is signed."""
+"""Serials and the other random choices that the leader makes for a certificate before it is signed.
+
+The leader draws serials: one that another server chose could be short, or made to collide. A request has an id of its
+own, drawn by the server that was asked, by which the ledger recognises its repetition. While servers of the release
+before take part, the id is the serial, as it always was for them; both forms can be told apart by their length, and a
+request keeps its form, however often it is sent.
+"""
 
 import secrets
+from typing import Final
 
 from providers.api import RootIntent
+
+_ID_BYTES: Final = 20
+_SERIAL_BITS: Final = 128
+
+
+def new_request_id() -> bytes:
+    """No shorter than 16 bytes and longer than a serial of ours; a good serial for a leader that takes it for one."""
+    return bytes([secrets.randbelow(127) + 1]) + secrets.token_bytes(_ID_BYTES - 1)
+
+
+def is_serial(request_id: bytes) -> bool:
+    """Whether a request's id has the form of `new_serial`."""
+    return int.from_bytes(request_id, "big").bit_length() == _SERIAL_BITS == 8 * len(request_id)
+
+
+def is_request_id(request_id: bytes) -> bool:
+    """Whether a request's id has the form of `new_request_id`."""
+    return len(request_id) == _ID_BYTES and 0 < request_id[0] < 1 << 7
 
 
 def new_serial() -> int:

@@ -2,13 +2,17 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
-from cluster.base.errors import NotLeader
+from cluster.base.errors import BadRequest, NotLeader
 from cluster.rpc.messages import SIGN, SignRequest
+from cluster.signing.serials import new_request_id, new_serial
 from fsm.ca import SetRoots
+from fsm.leaves import LeafRecord
 from providers.errors import ProviderUnavailable
+from providers.pki.serials import serial_bytes
 from tests.kit.csrs import serial, service_csr
 from tests.kit.fake_cluster import FakeCluster, Node, bootstrapped, running
 from tests.kit.wait import until
@@ -67,3 +71,74 @@ async def test_leader_takes_what_was_committed_into_use_before_it_signs(node: No
     node.worker.failures.clear()
     assert (await node.operations.run(SIGN, asked(node))).name == "web"
     assert not node.authority.is_behind(node.cluster.state)
+
+
+# -- who draws serials
+
+
+def pin(node: Node) -> None:
+    """From now on every server is of this release."""
+    members = node.cluster.members
+    node.cluster.members = {name: replace(known, keys=(b"k" * 64,)) for name, known in members.items()}
+
+
+async def signed(node: Node, request_id: bytes, csr_pem: str = "") -> tuple[int, LeafRecord]:
+    csr_pem = csr_pem or service_csr(node.cluster.state.trust_domain)
+    answer = (await node.operations.run(SIGN, SignRequest(csr_pem, request_id, "me"))).value()
+    row = await node.ledger.call(lambda reader: reader.find(serial_bytes(answer.serial)))
+    assert row is not None
+    return answer.serial, row.record
+
+
+@pytest.mark.parametrize("request_id", [b"\x01", b"\x01" * 20, serial(7), b"\xff" * 16, b"\x00" * 20])
+async def test_leader_draws_the_serial_whatever_a_server_wants(node: Node, request_id: bytes) -> None:
+    pin(node)
+    number, record = await signed(node, request_id)
+    assert number.bit_length() == 128
+    assert number != int.from_bytes(request_id, "big")
+    assert record.request_id == request_id
+
+
+async def test_repeated_request_has_one_certificate(node: Node) -> None:
+    pin(node)
+    csr_pem, request_id = service_csr(node.cluster.state.trust_domain), new_request_id()
+    first = await signed(node, request_id, csr_pem)
+    assert await signed(node, request_id, csr_pem) == first
+    assert node.cluster.machine.ledger_summary.count == 1
+
+
+async def test_request_that_began_with_the_release_before_has_one_certificate(node: Node) -> None:
+    """Its id was its serial, and the last of those servers was exchanged meanwhile."""
+    csr_pem, request_id = service_csr(node.cluster.state.trust_domain), serial_bytes(new_serial())
+    first = await signed(node, request_id, csr_pem)
+    assert serial_bytes(first[0]) == request_id
+    pin(node)
+    assert await signed(node, request_id, csr_pem) == first
+    assert node.cluster.machine.ledger_summary.count == 1
+
+
+@pytest.mark.parametrize("request_id", [b"\x01", b"\x01" * 16, b"\x80" + b"\x01" * 18, b"\xff" * 20, b"\x00" * 20])
+async def test_beside_the_release_before_a_serial_must_be_one(node: Node, request_id: bytes) -> None:
+    with pytest.raises(BadRequest, match=f"request id {request_id.hex()} is no serial"):
+        await signed(node, request_id)
+    assert node.cluster.machine.ledger_summary.count == 0
+
+
+async def test_what_servers_send_is_taken_on_both_sides_of_the_exchange(node: Node) -> None:
+    for request_id in (serial_bytes(new_serial()), new_request_id()):
+        number, record = await signed(node, request_id)
+        assert (serial_bytes(number), record.request_id) == (request_id, b"")
+
+
+@pytest.mark.parametrize(
+    ("said", "recorded"),
+    [
+        ("10.0.0.7", "b: 10.0.0.7"),
+        ("", "b: "),
+        ("x" * 4000, "b: " + "x" * 128),
+        ("a: 10.0.0.7", "b: a: 10.0.0.7"),
+        ("10.0.0.7\n\x1b[31m\u202e", "b: 10.0.0.7[31m"),
+    ],
+)
+def test_who_asked_is_the_word_of_the_server_that_says_so(said: str, recorded: str) -> None:
+    assert SIGN.as_told_by(SignRequest("csr", b"\x01" * 20, said), "b").requested_by == recorded
