@@ -38,6 +38,13 @@ _LIVENESS: Final = tuple(
 )
 
 
+def redial_pause(failures: int, spread: float, *, is_learner: bool) -> float:
+    """Seconds until a peer is dialled again, or looked after; `spread` from 0 to 1 keeps many from dialling at once."""
+    bound = _MAX_LEARNER_REDIAL_SECONDS if is_learner else _MAX_REDIAL_SECONDS
+    doubled = _REDIAL_SECONDS * 2 ** min(max(0, failures - 1), _DOUBLINGS)
+    return float(min(doubled, bound) * (0.5 + spread))
+
+
 class LinkOwner(Protocol):
     """Whom the links report to; called on the event loop's thread."""
 
@@ -289,10 +296,9 @@ class TlsLinks:
                 except (OSError, ValueError, OverflowError, TimeoutError):
                     pass  # not there; tried again below
                 failures += 1  # until it is seen to have lasted
-            bound = _MAX_LEARNER_REDIAL_SECONDS if peer in self._learners else _MAX_REDIAL_SECONDS
-            pause = min(_REDIAL_SECONDS * 2 ** min(max(0, failures - 1), _DOUBLINGS), bound)
+            pause = redial_pause(failures, random.random(), is_learner=peer in self._learners)  # noqa: S311 - no secret
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause * (0.5 + random.random())):  # noqa: S311 - spreads redials, no secret
+                async with asyncio.timeout(pause):
                     await hurry.wait()
                     failures = 0
             hurry.clear()

@@ -70,6 +70,23 @@ def post(server: Server, client: RpcClient) -> Post:
     return ask
 
 
+async def test_server_that_is_refused_is_told_nothing_new_connection_or_not(
+    server: Server, tls_directory: Path
+) -> None:
+    refused: list[bytes] = []
+    client = RpcClient(
+        node_tls(tls_directory, "b"), lambda peer, key: f"{peer} has another key" if key in refused else None
+    )
+    server.answers = [OK, OK]
+    assert (await client.post("a", server.address, "work", lambda _version: b"body")).status == 200
+    for _ in range(2):
+        refused.append(node_tls(tls_directory, "a").key)
+        with pytest.raises(Unreached, match="a has another key"):
+            await client.post("a", server.address, "work", lambda _version: b"body")
+    assert len(server.requests) == 1
+    client.close()
+
+
 async def test_one_connection_serves_many_requests(server: Server, post: Post) -> None:
     server.answers = [OK, b"HTTP/1.1 403 Forbidden\r\ncontent-length:  0 \r\nX: y\r\n\r\n", OK]
     assert [await post() for _ in range(3)] == [Answer(200, b"well", 1), Answer(403, b"", 1), Answer(200, b"well", 1)]

@@ -2,6 +2,7 @@
 
 import ssl
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import aiohttp
@@ -106,6 +107,25 @@ async def test_server_that_was_removed_gets_nowhere(leader: RpcNode, tls_directo
     assert [event for event in leader.log.events if event[0] == "rpc.refused"] == [
         ("rpc.refused", {"peer": "b", "operation": "double", "reason": "no server of this cluster"})
     ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [("other key", "not the one that is pinned for b"), ("removed", "b was removed from this cluster")],
+)
+async def test_name_of_a_server_is_not_enough(leader: RpcNode, tls_directory: Path, kind: str, reason: str) -> None:
+    tls, cluster = node_tls(tls_directory, "b"), leader.cluster
+    keyed = {name: replace(known, keys=(tls.key,)) for name, known in cluster.members.items()}
+    cluster.members = keyed
+    assert (await _post(leader, tls.client_context, msgpack.packb([1000, [1]])))[0] == 200
+    if kind == "removed":
+        cluster.members, cluster.removed = {name: keyed[name] for name in "ac"}, frozenset("b")
+    else:
+        cluster.members = {**keyed, "b": replace(keyed["b"], keys=(b"x" * 64,))}
+    status, body = await _post(leader, tls.client_context, msgpack.packb([1000, [1]]))
+    assert (status, reason in body.decode()) == (403, True)
+    [refused] = [fields for event, fields in leader.log.events if event == "rpc.refused"]
+    assert reason in str(refused["reason"])
 
 
 async def test_certificate_of_another_role_gets_nowhere(leader: RpcNode, tls_directory: Path) -> None:

@@ -13,6 +13,7 @@ from tests.seeded_bugs.bugs import (
     hardening_archive,
     hardening_keys,
     hardening_log,
+    hardening_members,
     hardening_trust,
     http,
     ledger,
@@ -43,4 +44,5 @@ BUGS: Final[tuple[Bug, ...]] = (
     *hardening_log.BUGS,
     *hardening_trust.BUGS,
     *hardening_keys.BUGS,
+    *hardening_members.BUGS,
 )

@@ -9,9 +9,10 @@ import pytest
 from cluster.raft.admission import Admission
 from cluster.raft.codec import FRAME_HEADER, MAX_FRAME_BYTES, Message, pack_frame
 from cluster.raft.membership import Members, learner
-from cluster.raft.transport import TlsLinks, _Inbound
+from cluster.raft.transport import TlsLinks, _Inbound, _Outbound, redial_pause
 from cluster.tls.contexts import NodeTls
 from tests.kit.log import EventLog
+from tests.kit.wait import until
 from tests.sim.cluster import member
 
 HELLO = pack_frame({"type": "hello", "ct": 0, "address": "b:8300"})
@@ -172,3 +173,69 @@ def test_connection_ends_when_its_server_is_removed_or_gets_another_key() -> Non
         assert connection.received == [("b", NOTICE)]
         connection.links.set_admission(after)
         assert connection.is_aborted
+
+
+# -- dialling
+
+
+@pytest.mark.parametrize(("is_learner", "bound"), [(False, 3.0), (True, 15.0)])
+def test_pauses_between_attempts_grow_and_are_bounded(is_learner: bool, bound: float) -> None:
+    least = [redial_pause(failures, 0.0, is_learner=is_learner) for failures in range(1, 1000)]
+    most = [redial_pause(failures, 1.0, is_learner=is_learner) for failures in range(1, 1000)]
+    assert least[0] == pytest.approx(0.05)
+    assert most[0] == pytest.approx(0.15)
+    assert sorted(most) == most
+    assert most[3] == 8 * most[0]
+    assert (least[-1], most[-1]) == (bound / 3, bound)
+
+
+class Dialled(Connection):
+    """What node a does about b, which is not there."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__()
+        self.failures: list[int] = []
+        self.attempts = 0
+        self.paused = asyncio.Event()
+        monkeypatch.setattr("cluster.raft.transport.redial_pause", self._pause)
+        monkeypatch.setattr(self.links, "_connect", self._connect)
+        monkeypatch.setattr(self.links, "_server", self)
+        self.links.set_members({name: member(name) for name in "ab"})
+
+    async def _connect(self, _peer: str, _address: str) -> None:
+        self.attempts += 1
+        raise ConnectionRefusedError
+
+    def _pause(self, failures: int, spread: float, *, is_learner: bool) -> float:
+        self.failures.append(failures)
+        return 0.0 if len(self.failures) < 5 else 1e6
+
+
+async def test_absent_peer_is_dialled_with_growing_pauses_until_there_is_a_sign_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    dialled = Dialled(monkeypatch)
+    await until(lambda: dialled.attempts == 5)
+    assert dialled.failures == [1, 2, 3, 4, 5]
+    dialled.connect_again()  # it dials this node
+    await until(lambda: dialled.attempts == 6)
+    dialled.links.dial_at_once("b")  # an operator says that it is there
+    await until(lambda: dialled.attempts == 7)
+    assert dialled.failures[5:] == [1, 1]
+    dialled.links.set_members({"a": member("a")})
+
+
+async def test_server_at_an_address_that_is_another_is_not_sent_anything(monkeypatch: pytest.MonkeyPatch) -> None:
+    connection = Connection(admission=Admission(pinned("a", "b")), key=OTHER_KEY)
+    written: list[bytes] = []
+    monkeypatch.setattr(connection, "write", written.append, raising=False)
+    monkeypatch.setattr(connection, "set_write_buffer_limits", lambda high: None, raising=False)
+    connection.links.set_members(pinned("a", "b"))
+    connection.is_aborted = False
+    _Outbound(connection.links, "b").connection_made(cast(asyncio.Transport, connection))
+    assert (connection.is_aborted, written) == (True, [])
+    assert connection.links.key_of("b") is None
+    connection.key, connection.is_aborted = KEY, False
+    _Outbound(connection.links, "b").connection_made(cast(asyncio.Transport, connection))
+    assert (connection.is_aborted, written) == (False, [HELLO.replace(b"b:8300", b"a:8300")])
+    assert connection.links.key_of("b") == KEY

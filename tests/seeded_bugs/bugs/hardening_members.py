@@ -1,0 +1,209 @@
+"""Who is a server: names, keys, and what a server may say."""
+
+from typing import Final
+
+from tests.seeded_bugs.bug import Bug
+
+_ADMISSION: Final = "cluster/raft/admission.py"
+_NODE: Final = "cluster/raft/node.py"
+_MEMBERSHIP: Final = "cluster/node/membership.py"
+_PINNING: Final = "cluster/node/pinning.py"
+_TRANSPORT: Final = "cluster/raft/transport.py"
+_RPC_SERVER: Final = "cluster/rpc/server.py"
+_LEADER_WORK: Final = "cluster/node/leader_work.py"
+
+_T_ADMISSION: Final = "tests/unit/raft/test_admission.py"
+_T_PINS: Final = "tests/unit/raft/test_pins.py"
+_T_TRANSPORT: Final = "tests/unit/raft/test_transport.py"
+_T_HOSTILE: Final = "tests/sim/test_hostile.py"
+_T_MEMBERS: Final = "tests/unit/node/test_membership.py"
+_T_PINNING: Final = "tests/unit/node/test_pinning.py"
+_T_LEADER_WORK: Final = "tests/parts/node/test_leader_work.py"
+_T_RPC: Final = "tests/parts/rpc/test_server.py"
+
+BUGS: Final = (
+    Bug(
+        "a server is known by its name alone",
+        "whoever has a certificate of the agent CA with a server's name is that server",
+        _ADMISSION,
+        "            return Standing.MEMBER if is_key_of(key, member.keys) else Standing.REFUSED\n",
+        "            return Standing.MEMBER\n",
+        (_T_ADMISSION, _T_HOSTILE),
+    ),
+    Bug(
+        "a removed server is a stranger like any other",
+        "one that a server vouches for by mistake comes back, and nobody is told why it is refused",
+        _ADMISSION,
+        "        if name in self.removed:\n",
+        "        if False:\n",
+        (_T_ADMISSION, _T_PINS),
+    ),
+    Bug(
+        "strangers are heard between leaders",
+        "a server that never was one leads, and commits a root of its own",
+        _ADMISSION,
+        "        if not self.is_pinned or is_key_of(key, self.vouched.get(name, ())):\n",
+        "        if True:\n",
+        (_T_ADMISSION, _T_HOSTILE),
+    ),
+    Bug(
+        "a learner is heard before its key is known",
+        "whoever is first to use its name gets the log and the snapshot",
+        _ADMISSION,
+        "            return Standing.MEMBER if member.is_voter or not self.is_pinned else Standing.UNPINNED\n",
+        "            return Standing.MEMBER\n",
+        (_T_ADMISSION, _T_PINS),
+    ),
+    Bug(
+        "keys count under a CA that was taken out",
+        "a cluster whose agent CA was replaced never elects a leader again",
+        _ADMISSION,
+        "        return any(anchor_part(key) in self.anchors for key in member.keys)\n",
+        "        return bool(member.keys)\n",
+        (_T_ADMISSION, _T_PINS),
+    ),
+    Bug(
+        "who was not asked about is vouched for",
+        "a hostile member fills a node with names, or brings a removed server back",
+        _ADMISSION,
+        '        elif member is None and name not in self._core.removed and name in self._asked and message["keys"]:\n',
+        '        elif member is None and message["keys"]:\n',
+        (_T_ADMISSION,),
+    ),
+    Bug(
+        "nobody is asked about a stranger",
+        "a node that was away while a server was added never follows it",
+        _ADMISSION,
+        '                self._send(peer, {"type": "who_is", "name": stranger})\n',
+        "                pass\n",
+        (_T_ADMISSION, _T_HOSTILE),
+    ),
+    Bug(
+        "an uncommitted removal shuts out",
+        "a node with the only copy of it never hears the leader that would take it back",
+        _NODE,
+        "                members, removed = still_counted(members, removed, change)\n",
+        "                pass\n",
+        (_T_PINS,),
+    ),
+    Bug(
+        "no snapshot when somebody was shut out",
+        "a removed server leads a node that was restarted, before a leader does",
+        _NODE,
+        "            if change is not None and shuts_out(change):\n",
+        "            if False:\n",
+        (_T_PINS, _T_HOSTILE),
+    ),
+    Bug(
+        "keys are pinned beside the release before",
+        "its nodes cannot read the log, and end",
+        _NODE,
+        "        if not (self.may_pin or self.admission.is_pinned) or core.pending_change is not None:\n",
+        "        if core.pending_change is not None:\n",
+        (_T_PINS, _T_HOSTILE),
+    ),
+    Bug(
+        "a learner votes before its key is known",
+        "the agent CA alone makes a voter",
+        _NODE,
+        "                and (member.keys or not self.admission.is_pinned)\n",
+        "",
+        (_T_PINS,),
+    ),
+    Bug(
+        "messages of strangers are taken from the wire",
+        "a server that never was one makes terms grow",
+        _TRANSPORT,
+        "                elif self.standing is Standing.STRANGER:\n",
+        "                elif False:\n",
+        (_T_TRANSPORT,),
+    ),
+    Bug(
+        "connections outlive the removal of their server",
+        "it goes on being heard until the connection breaks",
+        _TRANSPORT,
+        "        for link in [*self._inbound]:\n            self._judge(link)\n",
+        "",
+        (_T_TRANSPORT,),
+    ),
+    Bug(
+        "the RPC port does not look at keys",
+        "a certificate with a server's name gets everything that servers get",
+        _RPC_SERVER,
+        "        return self._replica.admission.refusal(peer, key)\n",
+        "        return None if peer in self._replica.members else str(key)\n",
+        (_T_RPC,),
+    ),
+    Bug(
+        "a server announces a key for another",
+        "a hostile member takes another server's place",
+        "cluster/rpc/messages.py",
+        "        return structs.replace(self, name=peer)\n",
+        "        return self\n",
+        (_T_PINNING,),
+    ),
+    Bug(
+        "a new key is used before the others know it",
+        "a server whose certificate was renewed is cut off",
+        _PINNING,
+        "            self._due.set()\n            return False\n",
+        "            pass\n",
+        (_T_PINNING,),
+    ),
+    Bug(
+        "keys are pinned as soon as the last server is exchanged",
+        "there is no way back to the release before, which an operator was promised",
+        _PINNING,
+        "            if replica.is_founding or now - self._understood_since >= ROLLBACK_SECONDS:\n",
+        "            if True:\n",
+        (_T_PINNING,),
+    ),
+    Bug(
+        "any number of servers, all at once",
+        "names that nobody answers to fill the configuration, and every node dials them",
+        _MEMBERSHIP,
+        "        self._require_room(new.id)\n",
+        "",
+        (_T_MEMBERS,),
+    ),
+    Bug(
+        "an absent peer is dialled ten times a second for ever",
+        "names that nobody answers to cost every node its time",
+        _TRANSPORT,
+        "                failures += 1  # until it is seen to have lasted\n",
+        "",
+        (_T_TRANSPORT,),
+    ),
+    Bug(
+        "a server chooses the serial",
+        "a hostile member has certificates signed whose serials are short, or those of others",
+        _LEADER_WORK,
+        "            return serial_bytes(new_serial())\n",
+        "            return request_id\n",
+        (_T_LEADER_WORK,),
+    ),
+    Bug(
+        "beside the release before any serial will do",
+        "a serial of one byte is signed",
+        _LEADER_WORK,
+        "        if not (is_serial(request_id) or is_request_id(request_id)):\n",
+        "        if False:\n",
+        (_T_LEADER_WORK,),
+    ),
+    Bug(
+        "who asked is taken for granted",
+        "a hostile member records a request as made by anybody, in any length",
+        "cluster/rpc/messages.py",
+        '        return structs.replace(self, requested_by=f"{peer}: {told}")\n',
+        "        return self\n",
+        (_T_LEADER_WORK,),
+    ),
+    Bug(
+        "a request is looked for by its serial alone",
+        "a repetition that meets another leader gets an error instead of its certificate",
+        "fsm/ledger.py",
+        "        return _ledger_row(row) if row else self.find(request_id)\n",
+        "        return self.find(request_id)\n",
+        (_T_LEADER_WORK,),
+    ),
+)
