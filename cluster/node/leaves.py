@@ -9,6 +9,7 @@ from cluster.api.leaves import IssuedCert, LocalLeaf
 from cluster.api.reads import ReadLevel
 from cluster.base.clock import Clock
 from cluster.base.errors import BadRequest, NotReady
+from cluster.base.requester import recorded
 from cluster.base.telemetry import Metrics
 from cluster.ca.health import HealthBoard
 from cluster.node.reads import NodeReads
@@ -19,7 +20,6 @@ from cluster.signing.serials import new_request_id, new_serial
 from providers.pki.serials import serial_bytes
 from providers.pki.spiffe import Kind, SpiffeError, SpiffeId, check_name
 
-_MAX_REQUESTER: Final = 128
 _NO_ROOT: Final = "CA is uninitialized and unable to sign certificates yet: no root certificate"
 
 
@@ -48,7 +48,7 @@ class NodeLeaves:
     async def sign(self, csr_pem: str, requested_by: str) -> IssuedCert:
         # The id names the request wherever it is sent: the ledger takes it once.
         request_id = new_request_id() if self._reads.is_pinned else serial_bytes(new_serial())
-        request = SignRequest(csr_pem, request_id, requested_by[:_MAX_REQUESTER])
+        request = SignRequest(csr_pem, request_id, recorded(requested_by))
         return (await self._forwarder.call(SIGN, request)).value()
 
     async def leaf(self, service: str, requested_by: str, *, index: int = 0, timeout_seconds: float = 0.0) -> LocalLeaf:

@@ -14,6 +14,7 @@ from cluster.api.ca import RotateRequest, RotationPlan, Steering, Uptake
 from cluster.api.leaves import IssuedCert
 from cluster.api.seals import NodeSeal
 from cluster.api.servers import ClusterInfo, ServerInfo
+from cluster.base.requester import recorded
 from cluster.rpc.operation import Message, Operation
 from cluster.tls.keys import KEY_BYTES
 from fsm.fields import FIRST_SECOND, LAST_SECOND
@@ -51,8 +52,6 @@ _MANY: Final = 1024
 _SERIAL_BYTES: Final = 20
 #: No more fits into a message (envelope.py), nor into a log entry.
 MAX_STATE_BYTES: Final = 4 << 20
-#: Letters of what another server says of who asked for a certificate.
-_TOLD_LETTERS: Final = 128
 
 
 class Nothing(Message, frozen=True):
@@ -73,9 +72,8 @@ class SignRequest(Message, frozen=True):
     requested_by: Requester
 
     def as_told_by(self, peer: str) -> "SignRequest":
-        """Who asked is that server's word, and is recorded as that, as far as it is a text for people."""
-        told = "".join(letter for letter in self.requested_by[:_TOLD_LETTERS] if letter.isprintable())
-        return structs.replace(self, requested_by=f"{peer}: {told}")
+        """Who asked is that server's word, and is recorded as that. Without a name: as if the leader knew it itself."""
+        return structs.replace(self, requested_by=recorded(self.requested_by, peer))
 
 
 class SignAnswer(Message, frozen=True):

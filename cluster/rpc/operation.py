@@ -95,7 +95,8 @@ class Operation(Generic[Q, A]):
     ) -> None:
         """`is_repeatable`: the leader recognises a repetition, so a lost answer is no reason to stop. `is_batched`:
         what waits goes together. `seconds`: how long it may take, where that is longer than a leader is waited for.
-        `as_told_by`: what the server that serves it makes of a request, by the name of the one that it came from.
+        `as_told_by`: what the server that serves it makes of a request, by the name of the one that it came from; ""
+        beside servers of the release before.
         """
         self.name = name
         self.is_repeatable = is_repeatable

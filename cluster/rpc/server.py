@@ -69,8 +69,10 @@ class RpcServer:
             served = self._operations.named(operation)
         except InternalError as error:
             return self._answer("unknown", [refusal(error) for _ in envelope.requests])
+        # The release before would show the name of a server as a part of who asked.
+        by = peer if self._replica.admission.is_pinned else ""
         seconds = min(envelope.milliseconds / 1000, _MAX_WAIT_SECONDS)
-        return self._answer(operation, await self._run(served, envelope.requests, seconds, version, peer))
+        return self._answer(operation, await self._run(served, envelope.requests, seconds, version, by))
 
     def _why_refused(self, peer: str | None, transport: asyncio.BaseTransport) -> str | None:
         if peer is None:

@@ -9,6 +9,7 @@ from aiohttp import web
 
 from cluster.base.clock import rfc3339
 from cluster.base.errors import BadRequest, NotFound
+from cluster.base.requester import shown as requester_shown
 from cluster.http.blocking import query_options
 from cluster.http.context import Api, Route
 from cluster.http.errors import read_status
@@ -66,6 +67,7 @@ ROUTES: Final = (
 
 def _cert_object(row: LedgerRow) -> dict[str, object]:
     record = row.record
+    requester, server = requester_shown(record.requested_by)
     return {
         "SerialNumber": colon_hex(record.serial),
         "Kind": kind_label(record.kind),
@@ -75,7 +77,8 @@ def _cert_object(row: LedgerRow) -> dict[str, object]:
         "PublicKeySHA256": colon_hex(record.public_key_sha256),
         "ValidAfter": rfc3339(record.not_before),
         "ValidBefore": rfc3339(record.not_after),
-        "RequestedBy": record.requested_by,
+        "RequestedBy": requester,
+        **({"RequestedVia": server} if server else {}),
         "CreateIndex": row.index,
     }
 

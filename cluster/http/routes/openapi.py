@@ -266,7 +266,8 @@ _SCHEMAS: Final[_Json] = {
         PublicKeySHA256=_text("colon-hex"),
         ValidAfter=_TIME,
         ValidBefore=_TIME,
-        RequestedBy=_text(),
+        RequestedBy=_text("who asked, as the server saw it that was asked"),
+        RequestedVia=_text("the server that says so, where it was not the leader itself"),
         CreateIndex=_number(),
     ),
     "Server": _object(

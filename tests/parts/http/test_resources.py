@@ -329,6 +329,13 @@ async def test_a_certificate_is_found_by_its_serial_in_any_writing(api: Running)
     }
 
 
+async def test_who_asked_is_shown_with_the_server_that_says_so(api: Running) -> None:
+    row = ledger_row(1)
+    api.service.certs = [replace(row, record=replace(row.record, requested_by="node-2: 10.0.0.7"))]
+    answer = (await api.get(f"{CERTS}/1")).json()
+    assert (answer["RequestedBy"], answer["RequestedVia"]) == ("10.0.0.7", "node-2")
+
+
 async def test_stale_looks_up_in_the_nodes_own_ledger(api: Running) -> None:
     assert (await api.get(f"{CERTS}/1?stale")).status == 404
     await api.get(f"{CERTS}?stale")

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from cluster.base.errors import BadRequest, NotLeader
+from cluster.base.requester import shown
 from cluster.rpc.messages import SIGN, SignRequest
 from cluster.signing.serials import new_request_id, new_serial
 from fsm.ca import SetRoots
@@ -141,4 +142,13 @@ async def test_what_servers_send_is_taken_on_both_sides_of_the_exchange(node: No
     ],
 )
 def test_who_asked_is_the_word_of_the_server_that_says_so(said: str, recorded: str) -> None:
-    assert SIGN.as_told_by(SignRequest("csr", b"\x01" * 20, said), "b").requested_by == recorded
+    request = SignRequest("csr", b"\x01" * 20, said)
+    assert SIGN.as_told_by(request, "b").requested_by == recorded
+    assert shown(recorded) == (recorded.removeprefix("b: "), "b")
+    # Beside the release before, which would show the name as a part of it.
+    assert SIGN.as_told_by(request, "").requested_by == recorded.removeprefix("b: ")
+
+
+@pytest.mark.parametrize("text", ["127.0.0.1", "::1", "", "anonymous@127.0.0.1", "a b: c", "Token: x", ": x"])
+def test_what_the_leader_knows_itself_is_shown_as_it_is(text: str) -> None:
+    assert shown(text) == (text, "")

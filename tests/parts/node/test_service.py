@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from providers.errors import CSRRejected
 from providers.pki.x509 import load_cert
 from tests.kit.csrs import service_csr
 from tests.kit.fake_cluster import FakeCluster, Fate, stored_config
-from tests.kit.rpc_nodes import NAMES
+from tests.kit.rpc_nodes import NAMES, node_tls
 from tests.kit.wait import until
 from tests.kit.whole_nodes import Cluster, put_together
 
@@ -61,8 +62,7 @@ async def test_any_node_signs_and_every_node_has_the_record(whole: Cluster, name
     for service in whole.services.values():
         row = await service.record.find_cert(serial, ReadLevel.LINEARIZABLE)
         assert row is not None
-        # Who asked is known to the leader by the other server's word.
-        assert (row.index, row.record.requested_by) == (cert.index, "me" if name == "a" else f"{name}: me")
+        assert (row.index, row.record.requested_by) == (cert.index, "me")
     rows = await whole.services["c"].record.search_certs(LedgerQuery(service="web"), ReadLevel.STALE)
     assert [row.record.serial for row in rows] == [serial]
 
@@ -87,7 +87,18 @@ async def test_long_requester_is_cut(whole: Cluster) -> None:
     cert = await whole.services["b"].leaves.sign(whole.csr(), "x" * 500)
     row = await whole.services["b"].record.find_cert(cert.serial.to_bytes(16, "big"), ReadLevel.STALE)
     assert row is not None
-    assert row.record.requested_by == "b: " + "x" * 128
+    assert row.record.requested_by == "x" * 128
+
+
+async def test_who_asked_another_server_is_recorded_as_its_word(whole: Cluster, tls_directory: Path) -> None:
+    whole.raft.members = {
+        name: replace(known, keys=(node_tls(tls_directory, name).key,)) for name, known in whole.raft.members.items()
+    }
+    for name, recorded in (("a", "me"), ("b", "b: me")):
+        cert = await whole.services[name].leaves.sign(whole.csr(), "me")
+        row = await whole.services["c"].record.find_cert(cert.serial.to_bytes(16, "big"), ReadLevel.LINEARIZABLE)
+        assert row is not None
+        assert row.record.requested_by == recorded
 
 
 @pytest.mark.parametrize("fate", [Fate.LOST_BEFORE, Fate.LOST_AFTER])

@@ -194,7 +194,7 @@ BUGS: Final = (
         "who asked is taken for granted",
         "a hostile member records a request as made by anybody, in any length",
         "cluster/rpc/messages.py",
-        '        return structs.replace(self, requested_by=f"{peer}: {told}")\n',
+        "        return structs.replace(self, requested_by=recorded(self.requested_by, peer))\n",
         "        return self\n",
         (_T_LEADER_WORK,),
     ),
