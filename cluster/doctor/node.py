@@ -9,6 +9,7 @@ from cluster.base.errors import ConfigError
 from cluster.doctor.data_dir import check_data_dir, is_in_use
 from cluster.doctor.findings import Finding, critical, note
 from cluster.doctor.host import check_addresses, check_servers
+from cluster.doctor.members import check_membership
 from cluster.doctor.tls_files import check_http_tls, check_tls
 
 
@@ -34,6 +35,8 @@ def _check(config: NodeConfig, now: datetime) -> Iterator[Finding]:
     yield from check_http_tls(config, now)
     yield from check_data_dir(config, is_running=is_running)
     yield from check_servers(config)
+    if not is_running:  # it says so itself
+        yield from check_membership(config)
     if is_running:
         yield note(
             "node-runs",

@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from cluster.raft.codec import unpack_change
 from cluster.raft.disk import AppendFile, RealDisk
 from cluster.raft.journal import Entry, Journal, JournalDamaged
 from cluster.raft.macs import FileMacs
+from cluster.raft.membership import ChangeKind, Members, changed, removed_after
 from cluster.raft.snapshot import Snapshot, SnapshotFile
 
 
@@ -70,6 +72,25 @@ def read_snapshot(data_dir: Path, macs: FileMacs | None = None) -> Snapshot | No
 def read_entries(data_dir: Path) -> Sequence[Entry]:
     """The log as recovery finds it. Raises: JournalDamaged, naming file and offset; OSError."""
     return Journal(ReadOnlyDisk(), str(data_dir / "wal")).entries
+
+
+def read_configuration(data_dir: Path) -> tuple[Members, frozenset[str]]:
+    """The members at the end of the log, and the names of those that were removed; both empty where that is not known.
+
+    Raises: JournalDamaged, SnapshotDamaged, MessageInvalid, OSError.
+    """
+    snapshot = read_snapshot(data_dir)
+    members = {} if snapshot is None else {member.id: member for member in snapshot.members}
+    removed = frozenset[str]() if snapshot is None else snapshot.removed
+    start = 0 if snapshot is None else snapshot.log_index
+    for entry in read_entries(data_dir):
+        change = unpack_change(entry.command)
+        if change is None or entry.log_index <= start:
+            continue
+        if change.kind is ChangeKind.PIN:
+            members.setdefault(change.member.id, change.member)  # a founder: the log does not say that it was added
+        members, removed = changed(members, change), removed_after(removed, change)
+    return members, removed
 
 
 def check_journal(data_dir: Path, start: int | None, macs: FileMacs | None = None) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final, NoReturn, TypeVar
 
 from cluster.base.names import is_node_name
-from cluster.tls.keys import KEY_BYTES, hash_of_certificate, hashes_of_file, shown_by, verified_chain
+from cluster.tls.keys import KEY_BYTES, hash_of_certificate, hash_of_file, hashes_of_file, shown_by, verified_chain
 
 T = TypeVar("T")
 
@@ -93,8 +93,7 @@ class NodeTls:
             chain = shown_by(server, client)
         except ssl.SSLError:
             # It is expired, or of another CA: nobody will accept it. Whoever dials says so, doctor says more.
-            own = _parsed(self._cert, "certificate", lambda pem: pem.decode())
-            return hash_of_certificate(ssl.PEM_cert_to_DER_cert(_first(own))) + bytes(KEY_BYTES // 2), anchors
+            return _parsed(self._cert, "certificate", hash_of_file) + bytes(KEY_BYTES // 2), anchors
         return self._hash(chain[0]) + self._hash(chain[-1]), anchors
 
     def peer_key(self, connection: Any) -> bytes:
@@ -127,12 +126,6 @@ class NodeTls:
         }
         names = {name for name in names if is_node_name(name)}
         return names.pop() if len(names) == 1 else None
-
-
-def _first(pem: str) -> str:
-    """The first certificate of a file."""
-    end = "-----END CERTIFICATE-----"
-    return pem[pem.index("-----BEGIN CERTIFICATE-----") : pem.index(end) + len(end)]
 
 
 def _context(protocol: int) -> ssl.SSLContext:

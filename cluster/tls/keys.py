@@ -49,6 +49,14 @@ def hashes_of_file(pem: bytes) -> frozenset[bytes]:
     )
 
 
+def hash_of_file(pem: bytes) -> bytes:
+    """Of the first certificate in a PEM file. Raises: ValueError."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    return hash_of_certificate(x509.load_pem_x509_certificates(pem)[0].public_bytes(Encoding.DER))
+
+
 def verified_chain(connection: Any) -> tuple[bytes, ...]:
     """DER, the peer's certificate first, the trusted CA last. `connection` is an `ssl.SSLObject`.
 

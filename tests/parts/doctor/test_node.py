@@ -16,15 +16,18 @@ from cluster.cli.dev.local_cluster import LocalNode, make_node, make_shared
 from cluster.doctor.data_dir import is_in_use
 from cluster.doctor.findings import Finding, Severity, ranked
 from cluster.doctor.node import check_node
+from cluster.raft.codec import MEMBERSHIP, pack_change
 from cluster.raft.disk import RealDisk
 from cluster.raft.journal import Journal
 from cluster.raft.macs import FileMacs
+from cluster.raft.membership import ChangeKind, Member, MembershipChange
 from cluster.raft.snapshot import Snapshot, SnapshotFile
 from cluster.seal.disk_key import DiskKeyFile
 from cluster.seal.node_file import NodeFile
 from cluster.seal.sealer import Sealer
 from cluster.seal.sources import FileKey, write_key_file
 from cluster.tls.certificates import Identity, load_ca, new_ca, new_cert
+from cluster.tls.keys import hash_of_file, hashes_of_file
 from fsm.codec import dump_state
 from fsm.ledger import Ledger
 from fsm.state import State
@@ -316,3 +319,50 @@ def test_node_that_is_no_founder_is_told_how_to_join(node: NodeFiles) -> None:
     (finding,) = node.found()
     assert (finding.severity, finding.code) == (Severity.NOTE, "not-a-founder")
     assert f"add-peer -id ca-1 -address {node.local.raft} -rpc {node.local.rpc}" in finding.next
+
+
+# -- who the others take it for
+
+
+def pinned(node: NodeFiles, key: bytes, *, in_log: bool = False, is_removed: bool = False) -> None:
+    """What the node knew last of itself."""
+    disk, member = RealDisk(sync=lambda _fd: None), Member("ca-1", "h:1", "h:2", keys=(key,))
+    state = dump_state(State())
+    if not in_log and not is_removed:
+        SnapshotFile(disk, str(node.data / "snapshot")).save(Snapshot(12, 1, (member,), state))
+        return
+    journal = Journal(disk, str(node.data / "wal"))
+    kinds = (ChangeKind.PIN, ChangeKind.REMOVE) if is_removed else (ChangeKind.PIN,)
+    for kind in kinds:
+        change = bytes([MEMBERSHIP]) + pack_change(MembershipChange(kind, member))
+        journal.append(change, journal.entries[-1].log_index + 1, 1)
+    journal.sync()
+    journal.close()
+
+
+def own_key(node: NodeFiles) -> bytes:
+    [anchor] = hashes_of_file(node.ca.read_bytes())
+    return hash_of_file(node.cert.read_bytes()) + anchor
+
+
+@pytest.mark.parametrize("in_log", [False, True], ids=["in the snapshot", "in the log"])
+def test_key_that_the_cluster_does_not_know_is_named_with_the_way_out(node: NodeFiles, in_log: bool) -> None:
+    former = own_key(node)
+    pinned(node, former, in_log=in_log)
+    assert node.found() == []
+    pinned(node, bytes(32) + former[32:], in_log=in_log)
+    [finding] = node.found()
+    assert (finding.code, finding.severity) == ("tls-key-not-pinned", Severity.CRITICAL)
+    assert f"add-peer -id ca-1 -address {node.local.raft} -rpc {node.local.rpc}" in finding.next
+    with running(node):
+        assert "tls-key-not-pinned" not in [found.code for found in node.found()]
+
+
+def test_key_of_an_agent_ca_that_was_replaced_does_not_matter(node: NodeFiles) -> None:
+    pinned(node, bytes(64))
+    assert node.found() == []
+
+
+def test_removed_server_is_told_so(node: NodeFiles) -> None:
+    pinned(node, own_key(node), is_removed=True)
+    assert [finding.code for finding in node.found()] == ["server-removed"]
