@@ -23,7 +23,7 @@ _DIAL_SECONDS: Final = 2.0
 #: Between attempts to reach a peer: doubled with each that fails, up to a bound that is larger for a server which has
 #: no vote yet, as it may never have been there. A peer that dials this node is dialled at once.
 _REDIAL_SECONDS: Final = 0.1
-_MAX_REDIAL_SECONDS: Final = 2.0
+_MAX_REDIAL_SECONDS: Final = 1.0
 _MAX_LEARNER_REDIAL_SECONDS: Final = 10.0
 _DOUBLINGS: Final = 10
 #: Names whose refusal was logged and is not logged again. Whoever has the agent CA's key can invent more.

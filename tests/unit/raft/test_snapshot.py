@@ -1,7 +1,9 @@
 """The snapshot file: whole and sound, or refused; replaced at once or not at all."""
 
 import random
+import struct
 import zlib
+from dataclasses import replace
 
 import msgpack
 import pytest
@@ -31,6 +33,29 @@ def loaded(disk: SimDisk) -> Snapshot | None:
 def test_snapshot_is_read_back(version: Snapshot) -> None:
     assert loaded(saved(version)) == version
     assert snapshots.decode(version.encode()) == version
+
+
+def test_snapshot_with_keys_and_removed_names_is_read_back() -> None:
+    keyed = tuple(replace(member, keys=(bytes([number]) * 64,)) for number, member in enumerate(OLD.members))
+    for version in (
+        replace(OLD, members=keyed),
+        replace(OLD, members=keyed[:1], removed=frozenset({"b", "c"})),
+        replace(OLD, members=(replace(keyed[0], keys=(b"o" * 64, b"n" * 64)), OLD.members[1])),
+    ):
+        assert loaded(saved(version)) == version
+
+
+def test_snapshot_without_keys_is_written_as_the_release_before_reads_it() -> None:
+    head = OLD.encode()[20:-13]
+    assert msgpack.unpackb(head) == [1, 10, 2, [["a", "a:1", "a:2", True], ["b", "b:1", "b:2", False]]]
+
+
+@pytest.mark.parametrize("keys", [[b"short"], b"k" * 64, ["k" * 64], 3 * [b"k" * 64], None])
+def test_keys_of_a_wrong_form_are_refused(keys: object) -> None:
+    head = msgpack.packb([2, 10, 2, [["a", "a:1", "a:2", True, keys]], []])
+    body = b"QCASNAP1" + struct.pack("<IQ", len(head), 0) + head
+    with pytest.raises(SnapshotDamaged, match="bad head"):
+        snapshots.decode(body + struct.pack("<I", zlib.crc32(body)))
 
 
 def test_no_snapshot_yet_is_none() -> None:

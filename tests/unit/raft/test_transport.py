@@ -178,7 +178,7 @@ def test_connection_ends_when_its_server_is_removed_or_gets_another_key() -> Non
 # -- dialling
 
 
-@pytest.mark.parametrize(("is_learner", "bound"), [(False, 3.0), (True, 15.0)])
+@pytest.mark.parametrize(("is_learner", "bound"), [(False, 1.5), (True, 15.0)])
 def test_pauses_between_attempts_grow_and_are_bounded(is_learner: bool, bound: float) -> None:
     least = [redial_pause(failures, 0.0, is_learner=is_learner) for failures in range(1, 1000)]
     most = [redial_pause(failures, 1.0, is_learner=is_learner) for failures in range(1, 1000)]
