@@ -30,6 +30,8 @@ class ProviderSettings:
     is_primary: bool
     config: Mapping[str, object] = field(repr=False)
     state: bytes = field(default=b"", repr=False)
+    #: Of this node: below it, and nowhere else, a provider may read files that prove who it is. Empty: none.
+    credentials_dir: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +129,14 @@ class Provider(Protocol):
     name: ClassVar[str]
     #: Canonical names of configuration keys whose values are secret: kept out of logs, the API and the plain state.
     secret_keys: ClassVar[frozenset[str]]
+
+    def destination(self, config: Mapping[str, object]) -> Mapping[str, object]:
+        """What of a configuration says where its secrets go, and whom they are shown to, by canonical key.
+
+        Whoever keeps secrets fills a stored one into a configuration only if this is as it was when the secret was
+        given. Empty for a provider whose secrets go nowhere. Judges nothing, and raises nothing.
+        """
+        ...
 
     def configure(self, settings: ProviderSettings) -> None:
         """Take a configuration and the state that belongs to it; may be called again with newer ones.
@@ -247,11 +257,12 @@ class Provider(Protocol):
         """
         ...
 
-    def cleanup(self) -> None:
-        """Remove all that this provider made in its backend for the CA of its state; may be called twice.
+    def cleanup(self, *, is_unused: bool = False) -> None:
+        """Remove what this provider made in its backend for the CA of its state; may be called twice.
 
-        That CA has never come into use, or is not needed any more by what replaced it. What another CA uses, or
-        somebody else has made, stays. Raises: ProviderUnavailable when something stays, for the caller to report.
+        That CA is not needed any more by what replaced it: then its root may stay. Or, with `is_unused`, it has never
+        come into use, nor been trusted by anybody: then all of it goes. What another CA uses, or somebody else has
+        made, stays. Raises: ProviderError when something stays that should not, for the caller to report.
         """
         ...
 

@@ -27,6 +27,11 @@ class ChainInvalid(ProviderError):
     """A certificate or chain failed independent verification, and was therefore neither stored nor served."""
 
 
+class ProviderRefused(ProviderError):
+    """The system behind the provider has answered, and will not do it before somebody changes something there, or in
+    the configuration."""
+
+
 class ProviderUnavailable(ProviderError):
     """The system behind the provider does not answer, or refuses for a reason that can pass.
 

@@ -4,7 +4,7 @@ Third parties add providers through the entry-point group. A name that two packa
 cannot quietly take the place of a built-in provider and its keys.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
 from typing import cast
 
@@ -30,6 +30,14 @@ def secret_keys(name: str) -> frozenset[str]:
     Raises: as `create_provider`.
     """
     return create_provider(name).secret_keys
+
+
+def destination(name: str, config: Mapping[str, object]) -> Mapping[str, object]:
+    """Where this provider's secrets go with this configuration: see `Provider.destination`.
+
+    Raises: as `create_provider`.
+    """
+    return create_provider(name).destination(config)
 
 
 def _constructor(name: str) -> Constructor:

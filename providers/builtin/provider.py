@@ -55,6 +55,10 @@ class BuiltinProvider:
 
     # --- configuration --------------------------------------------------------------------------------------------
 
+    def destination(self, config: Mapping[str, object]) -> Mapping[str, object]:
+        """Nowhere: the key that an operator gives stays here."""
+        return {}
+
     def configure(self, settings: ProviderSettings) -> None:
         config = BuiltinConfig.parse(settings.config)
         state = builtin_state.decode(settings.state)
@@ -225,7 +229,7 @@ class BuiltinProvider:
         """None: all that can go wrong here shows when something is asked for."""
         return ()
 
-    def cleanup(self) -> None:
+    def cleanup(self, *, is_unused: bool = False) -> None:
         """Nothing to do: the keys are in the state, and the caller forgets that when rollback is over."""
 
     def close(self) -> None:

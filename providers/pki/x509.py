@@ -247,6 +247,14 @@ def is_ca(cert: x509.Certificate) -> bool:
         return False
 
 
+def path_length(cert: x509.Certificate) -> int | None:
+    """How many CAs there may be below this one; None without a limit."""
+    try:
+        return cert.extensions.get_extension_for_class(x509.BasicConstraints).value.path_length
+    except x509.ExtensionNotFound:
+        return None
+
+
 def uris(cert: x509.Certificate | x509.CertificateSigningRequest) -> list[str]:
     return [name.value for name in subject_alt_names(cert) if isinstance(name, x509.UniformResourceIdentifier)]
 

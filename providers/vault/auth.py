@@ -9,12 +9,13 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
 from providers.errors import ConfigInvalid, ProviderError, ProviderUnavailable
+from providers.texts import one_line
 from providers.vault.config import AuthMethod, VaultConfig
+from providers.vault.files import CredentialFiles
 from providers.vault.transport import Answer
 
 _KUBERNETES_TOKEN: Final = "/var/run/secrets/kubernetes.io/serviceaccount/token"  # noqa: S105  # a path
@@ -22,7 +23,6 @@ _KUBERNETES_TOKEN: Final = "/var/run/secrets/kubernetes.io/serviceaccount/token"
 _RENEW_AFTER: Final = 2 / 3
 #: How often a login may follow a refusal: a refused path looks the same as a revoked token.
 _LOGIN_PAUSE_SECONDS: Final = 5.0
-_MAX_FILE_BYTES: Final = 64 * 1024
 #: Role and secret ids, JWTs. Who configures the CA says which file goes where: no key or other secret of this machine.
 _LOGIN: Final = re.compile(r"[A-Za-z0-9._~-]+")
 
@@ -34,22 +34,23 @@ class TokenRefused(ProviderUnavailable):
     """Vault has answered, and does not accept the token or the login."""
 
 
-def login_request(method: AuthMethod) -> tuple[str, dict[str, str]]:
+def login_request(method: AuthMethod, files: CredentialFiles) -> tuple[str, dict[str, str]]:
     """Path and body of a login. Files are read each time, because what is in them is replaced while we run.
 
-    Raises: ConfigInvalid for a missing parameter; ProviderUnavailable for a file that cannot be read.
+    Raises: ConfigInvalid for a missing parameter, or a file that may not be read; ProviderUnavailable for one that
+    cannot be.
     """
-    params, path = _Params(method), f"auth/{method.mount_path}/login"
+    params, path = _Params(method, files), f"auth/{method.mount_path}/login"
     match method.type:
         case "approle":
             return path, {"role_id": params.given_or_file("role_id"), "secret_id": params.given_or_file("secret_id")}
         case "kubernetes":
-            jwt = params.optional("jwt") or _read(params.optional("token_path") or _KUBERNETES_TOKEN)
+            jwt = params.optional("jwt") or params.read(params.optional("token_path") or _KUBERNETES_TOKEN)
             return path, {"role": params.required("role"), "jwt": jwt}
         case "jwt":
             return path, {
                 "role": params.required("role"),
-                "jwt": params.optional("jwt") or _read(params.required("path")),
+                "jwt": params.optional("jwt") or params.read(params.required("path")),
             }
         case "userpass" | "ldap":
             return f"{path}/{quote(params.required('username'), safe='')}", {"password": params.required("password")}
@@ -61,6 +62,7 @@ def login_request(method: AuthMethod) -> tuple[str, dict[str, str]]:
 @dataclass(frozen=True, slots=True)
 class _Params:
     method: AuthMethod
+    files: CredentialFiles
 
     def optional(self, name: str) -> str:
         value = self.method.params.get(name)
@@ -76,23 +78,26 @@ class _Params:
 
     def given_or_file(self, name: str) -> str:
         path = self.optional(f"{name}_file_path")
-        return _read(path) if path else self.required(name)
+        return self.read(path) if path else self.required(name)
+
+    def read(self, path: str) -> str:
+        what = f"{one_line(path)}, which is needed to log in to Vault,"
+        try:
+            text = self.files.read(path).decode().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ProviderUnavailable(f"{what} cannot be read: {_reason(error)}") from None
+        if not text:
+            raise ProviderUnavailable(f"{what} is empty")
+        if not _LOGIN.fullmatch(text):
+            raise ProviderUnavailable(
+                f"{what} holds something else: it must be one line of letters, digits and . _ ~ -"
+            )
+        return text
 
 
-def _read(path: str) -> str:
-    try:
-        with Path(path).open(encoding="utf-8") as file:
-            text = file.read(_MAX_FILE_BYTES).strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ProviderUnavailable(f"{path}, which is needed to log in to Vault, cannot be read: {error}") from None
-    if not text:
-        raise ProviderUnavailable(f"{path}, which is needed to log in to Vault, is empty")
-    if not _LOGIN.fullmatch(text):
-        raise ProviderUnavailable(
-            f"{path}, which is needed to log in to Vault, holds something else: it must be one line of letters, digits"
-            " and . _ ~ -"
-        )
-    return text
+def _reason(error: OSError | UnicodeDecodeError) -> str:
+    """Without the bytes that a decoder has met."""
+    return error.strerror or str(error) if isinstance(error, OSError) else "it is no text"
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +218,7 @@ class Tokens:
     def _login(self) -> _Token:
         method = self._config.auth_method
         assert method is not None
-        path, body = login_request(method)
+        path, body = login_request(method, self._config.tls.files)
         self._login_at = self._clock()
         answer = self._send("put", path, body, "")
         if answer.status >= 400:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from providers.errors import ProviderError, ProviderUnavailable, RateLimited
+from providers.errors import ProviderError, ProviderRefused, ProviderUnavailable, RateLimited
 from providers.vault.auth import Tokens
 from providers.vault.breaker import Breaker
 from providers.vault.config import VaultConfig
@@ -21,7 +21,7 @@ QUICK_SECONDS: Final = 5.0
 _RETRY_SECONDS: Final = 1.0
 
 
-class VaultRefused(ProviderUnavailable):
+class VaultRefused(ProviderRefused):
     """Vault answered, and did not do it; callers that expect this look at `status`."""
 
     def __init__(self, text: str, answer: Answer) -> None:
@@ -31,6 +31,15 @@ class VaultRefused(ProviderUnavailable):
     @property
     def status(self) -> int:
         return self.answer.status
+
+
+class VaultFailed(ProviderUnavailable, VaultRefused):
+    """The same, for a reason that can pass: to who expects no refusal it is an outage."""
+
+    def __init__(self, text: str, answer: Answer) -> None:
+        Exception.__init__(self, text)
+        self.retry_after_seconds = answer.retry_after_seconds or _RETRY_SECONDS
+        self.answer = answer
 
 
 class VaultClient:
@@ -129,7 +138,8 @@ class VaultClient:
                 pause = answer.retry_after_seconds or self._breaker.pause_seconds or _RETRY_SECONDS
                 return ProviderUnavailable(f"Vault is unavailable: {_reason(answer)} ({status} to {where})", pause)
             case status:
-                return VaultRefused(f"Vault answers {status} to {where}: {_reason(answer)}", answer)
+                kind = VaultRefused if _is_for_good(answer) else VaultFailed
+                return kind(f"Vault answers {status} to {where}: {_reason(answer)}", answer)
 
 
 def _is_outage(answer: Answer) -> bool:
@@ -139,6 +149,19 @@ def _is_outage(answer: Answer) -> bool:
     return answer.status >= 500 and any(text in answer.errors for text in _NOT_ACTIVE)
 
 
+def _is_for_good(answer: Answer) -> bool:
+    """Whether the same call will be refused again: 4xx but for those that ask for patience.
+
+    Vault gives 500, too, for what is wrong with a request; only some of its reasons are known here.
+    """
+    if answer.status >= 500:
+        return any(text in answer.errors for text in _WRONG_FOR_GOOD)
+    return answer.status not in _PASSING
+
+
+#: Time-out, conflict, a replica that lags behind, too early, locked.
+_PASSING: Final = frozenset({408, 409, 412, 423, 425})
+_WRONG_FOR_GOOD: Final = ("max path length", "unsupported path", "unsupported operation")
 #: A standby says the fourth while the active node is gone and no other has been elected.
 _NOT_ACTIVE: Final = (
     "local node not active",

@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 from providers.config.common import CommonConfig
 from providers.config.decode import Fields
 from providers.errors import ConfigInvalid
+from providers.texts import one_line
+from providers.vault.files import CredentialFiles
 
 #: How each kind of login works is in vault_auth.py.
 AUTH_METHODS: Final = ("approle", "kubernetes", "userpass", "ldap", "cert", "jwt")
@@ -33,6 +35,9 @@ class TLSOptions:
     key_file: str = ""
     server_name: str = ""
     skip_verify: bool = False
+    files: CredentialFiles = field(
+        default_factory=CredentialFiles
+    )  # where `cert_file` and `key_file`, and files of a login, must be
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +63,8 @@ class VaultConfig:
     tls: TLSOptions
 
     @classmethod
-    def parse(cls, raw: Mapping[str, object], *, is_primary: bool) -> "VaultConfig":
-        """Raises: ConfigInvalid; the first broken rule is reported."""
+    def parse(cls, raw: Mapping[str, object], *, is_primary: bool, credentials_dir: str = "") -> "VaultConfig":
+        """`credentials_dir` is the node's, empty for none. Raises: ConfigInvalid; the first broken rule is reported."""
         fields = Fields(raw)
         common = CommonConfig.read(fields)
         token, namespace = fields.text("Token"), fields.text("Namespace").strip("/")
@@ -75,6 +80,7 @@ class VaultConfig:
             key_file=fields.text("KeyFile"),
             server_name=fields.text("TLSServerName"),
             skip_verify=fields.flag("TLSSkipVerify", default=False),
+            files=CredentialFiles(credentials_dir),
         )
         raw_method = fields.get("AuthMethod") or fields.get("auth_method")
         fields.finish()
@@ -98,6 +104,22 @@ class VaultConfig:
         return cls(common, address, namespace, token, method, root, intermediate, tls)
 
 
+def destination(raw: Mapping[str, object]) -> dict[str, object]:
+    """Where a login of this configuration goes, and whom it takes for Vault: see `Provider.destination`.
+
+    Not the mounts, nor our own certificate: those change what is asked of Vault, and how, but not whom.
+    """
+    fields = Fields(raw)
+    return {
+        "Address": fields.text("Address").strip().rstrip("/"),
+        **{
+            name: fields.text(name).strip("/") for name in ("Namespace", "RootPKINamespace", "IntermediatePKINamespace")
+        },
+        **{name: fields.text(name) for name in ("CAFile", "CAPath", "TLSServerName")},
+        "TLSSkipVerify": fields.flag("TLSSkipVerify", default=False),
+    }
+
+
 def _namespace(fields: Fields, name: str, default: str) -> str:
     return fields.text(name).strip("/") or default
 
@@ -109,7 +131,7 @@ def _check_address(address: str) -> None:
     except ValueError:
         is_url = False
     if not is_url:
-        raise ConfigInvalid(f'Address is "{address}": must be a URL such as https://vault.example:8200')
+        raise ConfigInvalid(f'Address is "{one_line(address)}": must be a URL such as https://vault.example:8200')
 
 
 def _auth_method(raw: object) -> AuthMethod:

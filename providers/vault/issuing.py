@@ -5,6 +5,7 @@ need never gets two intermediates. Everything that Vault returns is verified bef
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -16,6 +17,7 @@ from providers.pki import keys, spiffe, verify, x509
 from providers.pki.csr import check_intermediate_csr, plain_pem
 from providers.pki.issuing import cross_terms, require_future
 from providers.pki.x509 import unix
+from providers.texts import one_line
 from providers.vault.config import VaultConfig
 from providers.vault.mount import INTERMEDIATE_DESCRIPTION, ROOT_DESCRIPTION, Issuer, Mount, Wanted
 from providers.vault.state import Held, Pending
@@ -72,23 +74,54 @@ class Issuing:
         try:
             certs = x509.load_bundle(pem + self._root.chain_pem())
         except ValueError as error:
-            raise ConfigInvalid(f"the CA at RootPKIPath {self._root.place} cannot be used: {error}") from error
+            raise ConfigInvalid(
+                f"the CA at RootPKIPath {self._root.place} cannot be used: {one_line(error)}"
+            ) from error
         ordered = [certs[0]]
         while ordered[-1].issuer != ordered[-1].subject:
             above = [cert for cert in certs if cert.subject == ordered[-1].issuer and cert not in ordered]
             if not above:
                 raise ConfigInvalid(
-                    f"the CA at RootPKIPath {self._root.place} is signed by {ordered[-1].issuer.rfc4514_string()}, "
-                    "whose certificate the mount does not have: import the chain up to a self-signed root"
+                    f"the CA at RootPKIPath {self._root.place} is signed by "
+                    f"{one_line(ordered[-1].issuer.rfc4514_string())}, whose certificate the mount does not have: "
+                    "import the chain up to a self-signed root"
                 )
             ordered.append(above[0])
+        self._require_room(ordered)
         for cert in ordered:
             foreign = [uri for uri in x509.uris(cert) if uri.lower().startswith("spiffe:") and uri != self._uri]
             if foreign:
                 raise ConfigInvalid(
-                    f"the CA at RootPKIPath {self._root.place} belongs to {foreign[0]}, this cluster is {self._uri}"
+                    f"the CA at RootPKIPath {self._root.place} belongs to {one_line(foreign[0])}, "
+                    f"this cluster is {self._uri}"
                 )
         return MountedRoot(tuple(ordered))
+
+    def look(self) -> None:
+        """Both mounts, before anything is made in one of them. Raises: ConfigInvalid, ProviderRefused."""
+        self.find_root()
+        self._intermediate.ca_pem()
+
+    def _require_room(self, ordered: Sequence[cx509.Certificate]) -> None:
+        """For an intermediate below them all. Raises: ConfigInvalid."""
+        for below, cert in enumerate(ordered, start=1):
+            length = x509.path_length(cert)
+            if length is not None and length < below:
+                raise ConfigInvalid(
+                    f"the CA at RootPKIPath {self._root.place} cannot sign an intermediate: the path length of "
+                    f"{one_line(cert.subject.rfc4514_string())} is {length}, and must be {below} or more, or unlimited"
+                )
+
+    def root_name(self, intent: RootIntent) -> str:
+        """Of a root that is made for this intent."""
+        return x509.common_name("pri", intent.uid, PROVIDER, self._cluster_id)
+
+    def has_only(self, root: Mount, intent: RootIntent) -> bool:
+        """Whether the mount holds nothing but what has been made for this intent."""
+        issuers, name = root.issuers(), x509.distinguished_name(self.root_name(intent))
+        if not issuers:
+            return not root.has_keys()
+        return all(self._decoded(issuer.cert_pem).subject == name for issuer in issuers)
 
     def ensure_root(self, intent: RootIntent) -> MountedRoot:
         """The mount's CA, made if there is none."""
@@ -98,8 +131,7 @@ class Issuing:
         common = self._config.common
         if self._root.ca_pem() is None:
             self._root.enable(ROOT_DESCRIPTION, common.root_ttl_seconds, common.root_ttl_seconds)
-        name = x509.common_name("pri", intent.uid, PROVIDER, self._cluster_id)
-        self._root.generate_root(name, self._uri, common.key_kind, common.root_ttl_seconds)
+        self._root.generate_root(self.root_name(intent), self._uri, common.key_kind, common.root_ttl_seconds)
         made = self.find_root()
         if made is None:
             raise ProviderUnavailable(f"Vault has made a root at {self._root.place}, but does not show it")
@@ -258,7 +290,7 @@ class Issuing:
         try:
             verify.verify_ca(root.chain(pem), trust_domain=self._trust_domain, now=now)
         except ChainInvalid as error:
-            raise ChainInvalid(f"intermediate from Vault does not verify: {error}") from error
+            raise ChainInvalid(f"intermediate from Vault does not verify: {one_line(error)}") from error
         return pem
 
     def _key_name(self, uid: str, generation: int) -> str:
@@ -274,9 +306,9 @@ class Issuing:
         try:
             return x509.load_cert(pem)
         except ValueError as error:
-            raise ChainInvalid(f"certificate from Vault cannot be decoded: {error}") from error
+            raise ChainInvalid(f"certificate from Vault cannot be decoded: {one_line(error)}") from error
 
 
 def _generation_in(key_name: str) -> int:
     number = key_name.rpartition("-")[2]
-    return int(number) if number.isdecimal() else 0
+    return int(number) if number.isdecimal() and len(number) < 10 else 0

@@ -7,14 +7,15 @@ What Vault answers is only decoded here; who asks verifies it.
 """
 
 import contextlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from providers.errors import ProviderUnavailable
-from providers.pki.csr import MAX_DETAIL
+from providers.errors import ChainInvalid, ProviderUnavailable
 from providers.pki.keys import KeyKind
 from providers.pki.x509 import at, backdate_seconds
+from providers.texts import one_line
 from providers.vault.client import QUICK_SECONDS, VaultClient, VaultRefused
 from providers.vault.config import Place
 
@@ -23,6 +24,9 @@ INTERMEDIATE_DESCRIPTION: Final = "intermediate CA backend for Consul Connect"
 
 #: What Vault before 1.11 says to a path that came with issuers.
 _UNKNOWN_PATH: Final = frozenset({404, 405})
+#: A chain that clients can be sent is half of it at most.
+_MAX_PEM: Final = 64 << 10
+_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +76,19 @@ class Mount:
     # --- the mount itself -----------------------------------------------------------------------------------------
 
     def ca_pem(self) -> str | None:
-        """The mount's (default) CA; empty when it has none, None when there is no mount."""
+        """The mount's (default) CA; empty when it has none, None when there is no mount.
+
+        Raises: VaultRefused, also for a mount of another engine.
+        """
         try:
             return _pem_text(self._get("ca/pem").text)
         except VaultRefused as refusal:
             if is_unmounted(refusal):
                 return None
+            if refusal.status in _UNKNOWN_PATH:  # where there is no CA yet, the PKI engine has nothing to refuse
+                raise VaultRefused(
+                    f"what is mounted at {self.place} is not the PKI engine: {refusal}", refusal.answer
+                ) from refusal
             raise
 
     def chain_pem(self) -> str:
@@ -150,7 +161,7 @@ class Mount:
         else:
             new_key = {"key_type": kind.type, "key_bits": kind.bits, "key_name": key_name}
             answer = self._put("intermediate/generate/internal", {**body, **new_key})
-        return _text(answer, "csr"), key_id or str(answer.get("key_id") or "")
+        return _text(answer, "csr"), key_id or _id(answer.get("key_id"))
 
     def has_keys(self) -> bool:
         """Whether there are keys, used or not; no before Vault 1.11, where they cannot be seen."""
@@ -172,12 +183,12 @@ class Mount:
             if is_gone(refusal):
                 return None
             raise
-        return Issuer(issuer_id, str(answer.get("key_id") or ""), _text(answer, "certificate"))
+        return Issuer(issuer_id, _id(answer.get("key_id")), _text(answer, "certificate"))
 
     def set_signed(self, cert_pem: str) -> Mapping[str, str]:
         """Give the mount the certificate of its CSR. Returns issuer ids and their key ids; nothing before 1.11."""
         found = self._put("intermediate/set-signed", {"certificate": cert_pem}).get("mapping")
-        return {str(issuer): str(key) for issuer, key in found.items()} if isinstance(found, Mapping) else {}
+        return {_id(issuer): _id(key) for issuer, key in found.items()} if isinstance(found, Mapping) else {}
 
     def set_default(self, issuer_id: str) -> None:
         config = dict(self._get("config/issuers").data)
@@ -283,7 +294,7 @@ class Mount:
         infos = answer.get("key_info")
         infos = infos if isinstance(infos, Mapping) else {}
         ids = answer.get("keys")
-        return {str(key): infos.get(key) or {} for key in (ids if isinstance(ids, list) else [])}
+        return {_id(key): info if isinstance(info := infos.get(key), Mapping) else {} for key in _items(ids)}
 
     def _sys(self, method: str, suffix: str, body: Mapping[str, Any] | None) -> Mapping[str, Any]:
         path = f"sys/mounts/{self.place.path}{suffix}"
@@ -304,12 +315,28 @@ def is_gone(refusal: VaultRefused) -> bool:
     return "unable to find PKI" in refusal.answer.errors
 
 
+def _items(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
 def _text(answer: Mapping[str, Any], name: str) -> str:
     value = answer.get(name)
     if not isinstance(value, str) or not value.strip():
-        raise ProviderUnavailable(f"Vault's answer has no {name}: {sorted(answer)}"[:MAX_DETAIL])
+        raise ProviderUnavailable(one_line(f"Vault's answer has no {name}: {sorted(answer)}"))
+    if len(value) > _MAX_PEM:
+        raise ChainInvalid(f"Vault's answer has a {name} of {len(value)} characters, more than {_MAX_PEM}")
     return value.strip() + "\n"
 
 
+def _id(value: object) -> str:
+    """Of an issuer or a key, or ""; it becomes part of paths, and of the state. Raises: ChainInvalid."""
+    text = str(value or "")
+    if text and not _ID.fullmatch(text):
+        raise ChainInvalid(f"Vault's answer has an id that is none: {one_line(ascii(text))}")
+    return text
+
+
 def _pem_text(text: str) -> str:
+    if len(text) > _MAX_PEM:
+        raise ChainInvalid(f"Vault's answer has a CA of {len(text)} characters, more than {_MAX_PEM}")
     return text.strip() + "\n" if text.strip() else ""

@@ -28,6 +28,7 @@ from providers.errors import (
     NotInitialized,
     NotSupported,
     ProviderError,
+    ProviderRefused,
     ProviderUnavailable,
 )
 from providers.pki import keys, spiffe, x509
@@ -35,10 +36,10 @@ from providers.pki.issuing import NO_CSR, NO_INTERMEDIATE, NOT_ROOT, accept_inte
 from providers.vault import state as vault_state
 from providers.vault.auth import TokenRefused, login_request
 from providers.vault.client import VaultClient, VaultRefused
-from providers.vault.config import Place, TLSOptions, VaultConfig
+from providers.vault.config import Place, TLSOptions, VaultConfig, destination
 from providers.vault.issuing import Issuing, MountedRoot
 from providers.vault.leaves import VaultLeaves
-from providers.vault.mount import INTERMEDIATE_DESCRIPTION, Issuer, Mount
+from providers.vault.mount import INTERMEDIATE_DESCRIPTION, ROOT_DESCRIPTION, Issuer, Mount
 from providers.vault.state import Held, VaultState
 from providers.vault.transport import HvacTransport, Transport
 from providers.vault.upkeep import Upkeep
@@ -83,8 +84,13 @@ class VaultProvider:
 
     # --- configuration --------------------------------------------------------------------------------------------
 
+    def destination(self, config: Mapping[str, object]) -> Mapping[str, object]:
+        return destination(config)
+
     def configure(self, settings: ProviderSettings) -> None:
-        config = VaultConfig.parse(settings.config, is_primary=settings.is_primary)
+        config = VaultConfig.parse(
+            settings.config, is_primary=settings.is_primary, credentials_dir=settings.credentials_dir
+        )
         cluster_id = settings.cluster_id.lower()
         state = vault_state.decode(settings.state)
         if state is not None and not state.fits(config, cluster_id, is_primary=settings.is_primary):
@@ -92,7 +98,7 @@ class VaultProvider:
         is_complete = state is not None and state.signing is not None
         if config.auth_method:
             with contextlib.suppress(ProviderUnavailable):  # a file that may appear later
-                login_request(config.auth_method)
+                login_request(config.auth_method, config.tls.files)
         client = VaultClient(config, self._connect(config.address, config.tls), clock=self._clock, now=self._now)
         try:
             client.tokens.current()
@@ -130,7 +136,7 @@ class VaultProvider:
     def prepare_root(self, intent: RootIntent) -> bytes:
         config = self._as_primary(NOT_ROOT)
         if self._state is None:
-            self._issuing().find_root()  # refuse before anything is committed
+            self._issuing().look()  # refuse before anything is committed
             self._state = VaultState(self._cluster_id, True, config.root, config.common.key_kind, intent)
         return vault_state.encode(self._state)
 
@@ -165,9 +171,13 @@ class VaultProvider:
         root = self._stored_root(state)
         left = self._remove(state.superseded)
         self._remove(self._left_behind(state, state.signing, state.generation))
-        held, generation = self._issuing().intermediate_below(
-            root, state.intent.uid, state.generation + 1, int(self._now())
-        )
+        try:
+            held, generation = self._issuing().intermediate_below(
+                root, state.intent.uid, state.generation + 1, int(self._now())
+            )
+        except (ProviderRefused, ChainInvalid):
+            self._give_back(config.intermediate, state.intent, state.signing)
+            raise
         renewed = replace(
             state,
             key_kind=config.common.key_kind,
@@ -272,7 +282,7 @@ class VaultProvider:
 
     # --- end ------------------------------------------------------------------------------------------------------
 
-    def cleanup(self) -> None:
+    def cleanup(self, *, is_unused: bool = False) -> None:
         state = self._state
         if state is None or self._client is None:
             return
@@ -283,6 +293,10 @@ class VaultProvider:
         left = self._remove(held)
         for place in {self._require_config().intermediate, *(one.place for one in held)}:
             self._disable(place, state.signing)
+        if is_unused and state.intent is not None:
+            root = self._mount(state.root)
+            if root.is_made_for(ROOT_DESCRIPTION) and self._issuing().has_only(root, state.intent):
+                root.disable()
         _require_none(left)
 
     def _leave(self, places: set[Place]) -> None:
@@ -296,6 +310,14 @@ class VaultProvider:
         mount = self._mount(place)
         if mount.is_made_for(INTERMEDIATE_DESCRIPTION) and not _is_in_use(mount, ours):
             mount.disable()
+
+    def _give_back(self, place: Place, intent: RootIntent, signing: Held) -> None:
+        """What an attempt has left at a place where nothing of this CA is yet; best effort."""
+        if place == signing.place:
+            return  # the next attempt goes on there
+        with contextlib.suppress(ProviderError):
+            self._remove(self._issuing().left_behind(self._mount(place), intent.uid, sys.maxsize, None))
+            self._disable(place, None)
 
     def _left_behind(self, state: VaultState, signing: Held | None, generation: int) -> list[Held]:
         """Beside what the state knows of; nothing where Vault does not let us look."""

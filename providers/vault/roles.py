@@ -22,6 +22,7 @@ from providers.pki.x509 import (
     subject_key_id,
     unix,
 )
+from providers.texts import one_line
 from providers.vault.mount import Wanted
 
 #: Consul's name for EC keys; RSA keys need a key usage more, which a request cannot ask for (consul-compat 10.3).
@@ -84,7 +85,7 @@ def check_leaf(leaf_pem: str, csr: CheckedCSR, asked: Wanted, chain: CAChain, no
     try:
         cert = load_cert(leaf_pem)
     except ValueError as error:
-        raise ChainInvalid(f"certificate from Vault cannot be decoded: {error}") from error
+        raise ChainInvalid(f"certificate from Vault cannot be decoded: {one_line(error)}") from error
     signing_cert = load_cert(chain.signing_cert_pem)
     if keys.key_id(public_key(cert)) != csr.key_id:
         raise ChainInvalid("certificate from Vault is for a different key than the CSR")
@@ -93,7 +94,7 @@ def check_leaf(leaf_pem: str, csr: CheckedCSR, asked: Wanted, chain: CAChain, no
             "certificate from Vault is not signed by this CA's intermediate: it has been replaced there"
         )
     if cert.subject.rdns:
-        raise ChainInvalid(f"certificate from Vault has a subject: {cert.subject.rfc4514_string()}")
+        raise ChainInvalid(f"certificate from Vault has a subject: {one_line(cert.subject.rfc4514_string())}")
     _check_names(cert, csr)
     not_before, not_after = unix(cert.not_valid_before_utc), unix(cert.not_valid_after_utc)
     if not_before > now:
@@ -129,4 +130,4 @@ def _check_names(cert: cx509.Certificate, csr: CheckedCSR) -> None:
 
 
 def _show(names: set[cx509.GeneralName]) -> str:
-    return ", ".join(sorted(str(name.value) for name in names))
+    return one_line(", ".join(sorted(str(name.value) for name in names)))

@@ -4,21 +4,32 @@ hvac and what it needs are imported when the first transport is made, so that no
 for them.
 """
 
+import itertools
 import json
+import os
 import ssl
+import time
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final, NoReturn, Protocol
+from urllib.parse import urljoin, urlsplit
 
 from providers.errors import ConfigInvalid
+from providers.texts import one_line
 from providers.vault.config import TLSOptions
+from providers.vault.files import opened_ca, path_of
 
 _CONNECT_SECONDS: Final = 3.0
-_MAX_REDIRECTS: Final = 2  # a standby node sends to the active one; more is a loop
+_MAX_REDIRECTS: Final = 2  # within one origin; more is a loop
 _MAX_ANSWER_BYTES: Final = 1 << 20
 _PIECE_BYTES: Final = 64 << 10
+#: CAs of a system are a few hundred, each with a link of its hash.
+_MAX_CA_FILES: Final = 2000
+_MAX_REASONS: Final = 8
+_MAX_PAUSE_SECONDS: Final = 3600
+_PORTS: Final = {"http": 80, "https": 443}
+_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 #: More than the threads that sign at once.
 _CONNECTIONS: Final = 16
 
@@ -47,8 +58,8 @@ class Answer:
     def errors(self) -> str:
         """What Vault gave as reasons, on one line."""
         found = self.body.get("errors")
-        texts = [str(item) for item in found] if isinstance(found, list) else []
-        return " ".join("; ".join(texts).split())
+        texts = [str(item) for item in found[:_MAX_REASONS]] if isinstance(found, list) else []
+        return one_line("; ".join(texts))
 
 
 class Transport(Protocol):
@@ -81,7 +92,9 @@ class HvacTransport:
             # The operator has said so; a line on stderr for each request would say no more.
             warnings.simplefilter("ignore", urllib3.exceptions.InsecureRequestWarning)
         context = tls_context(tls) if address.startswith("https:") else None
-        self._adapter = hvac.adapters.RawAdapter(address, session=_session(context, tls.server_name))
+        session = _session(context, tls.server_name)
+        # Not left to the library: it follows to anywhere, with every header.
+        self._adapter = hvac.adapters.RawAdapter(address, session=session, allow_redirects=False)
 
     def send(
         self,
@@ -94,29 +107,55 @@ class HvacTransport:
         timeout_seconds: float,
     ) -> Answer:
         import requests
+        import urllib3
 
-        headers = {"X-Vault-Token": token, "X-Vault-Namespace": namespace}
+        deadline = time.monotonic() + _CONNECT_SECONDS + timeout_seconds
+        where = f"/v1/{path}"
+        headers = {"X-Vault-Token": token, "X-Vault-Namespace": namespace, "Accept-Encoding": "identity"}
+        named: dict[str, Any] = {
+            "headers": {name: value for name, value in headers.items() if value},
+            "raise_exception": False,
+            "json": body,
+            "timeout": (_CONNECT_SECONDS, timeout_seconds),
+            "stream": True,
+        }
         try:
-            response = self._adapter.request(
-                method,
-                f"/v1/{path}",
-                headers={name: value for name, value in headers.items() if value},
-                raise_exception=False,
-                json=body,
-                timeout=(_CONNECT_SECONDS, timeout_seconds),
-                stream=True,
-            )
-            with response:
-                return _answer(response)
+            for _ in range(1 + _MAX_REDIRECTS):
+                with self._adapter.request(method, where, **named) as response:
+                    if response.status_code not in _REDIRECTS:
+                        return _answer(response, deadline)
+                    where = self._redirected(where, response.headers.get("Location", ""))
+            raise TransportFailure(f"{self._address} sends on more than {_MAX_REDIRECTS} times")
         except requests.exceptions.SSLError as error:
             raise TransportFailure(f"no TLS connection to {self._address}: {_cause(error)}", is_tls=True) from None
-        except requests.exceptions.Timeout:
+        except (requests.exceptions.Timeout, urllib3.exceptions.TimeoutError):
             raise TransportFailure(f"{self._address} does not answer in time") from None
-        except (requests.exceptions.RequestException, OSError) as error:
+        except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
             raise TransportFailure(f"{self._address} cannot be reached: {_cause(error)}") from None
+
+    def _redirected(self, where: str, location: str) -> str:
+        """Where to go on with what was to be sent. Raises: TransportFailure, ValueError.
+
+        Only below the configured address: the token, or the login, was given for that and no other, and another path
+        of the same server may be somebody else's.
+        """
+        target = urljoin(f"{self._address}{where}", location)
+        path, base = urlsplit(target).path, urlsplit(self._address).path
+        if _origin(target) != _origin(self._address) or not path.startswith(f"{base}/v1/") or "/../" in f"{path}/":
+            scheme, host, port = _origin(target)
+            raise TransportFailure(
+                f"{self._address} sends to {one_line(f'{scheme}://{host}:{port}')}, which is not followed: what is sent"
+                " was given for the configured Address alone. Configure that of the active node, or of a load balancer"
+            )
+        return path.removeprefix(base)
 
     def close(self) -> None:
         self._adapter.close()
+
+
+def _origin(url: str) -> tuple[str, str, int]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname or "", parts.port or _PORTS.get(parts.scheme, 0)
 
 
 def tls_context(tls: TLSOptions) -> ssl.SSLContext:
@@ -126,43 +165,57 @@ def tls_context(tls: TLSOptions) -> ssl.SSLContext:
         context.load_default_certs()
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if tls.ca_file:
-        _load_ca(context, "CAFile", Path(tls.ca_file))
+        _load_ca(context, "CAFile", tls.ca_file)
     if tls.ca_path:
         # Every file in it, whatever its name, as Go does; OpenSSL would want names that are hashes.
-        files = sorted(path for path in _listing(Path(tls.ca_path)) if path.is_file())
-        if not files:
-            raise ConfigInvalid(f"CAPath {tls.ca_path} holds no file")
-        for path in files:
+        for path in _listing(tls.ca_path):
             _load_ca(context, "CAPath", path)
     if tls.cert_file:
-
-        def refuse() -> NoReturn:
-            # Left to itself, OpenSSL asks for a passphrase at the terminal, and the worker waits there.
-            raise ConfigInvalid(f"KeyFile {tls.key_file} is encrypted: it must be given without a passphrase")
-
-        try:
-            context.load_cert_chain(tls.cert_file, tls.key_file, refuse)
-        except (OSError, ssl.SSLError) as error:
-            raise ConfigInvalid(
-                f"CertFile {tls.cert_file} and KeyFile {tls.key_file} cannot be used: {error}"
-            ) from error
+        _load_own(context, tls)
     if tls.skip_verify:
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     return context
 
 
-def _listing(directory: Path) -> list[Path]:
+def _listing(directory: str) -> list[str]:
     try:
-        return list(directory.iterdir())
+        with os.scandir(directory) as entries:
+            files = sorted(entry.path for entry in itertools.islice(entries, _MAX_CA_FILES + 1) if entry.is_file())
+    except (OSError, ValueError) as error:
+        raise ConfigInvalid(f"CAPath {one_line(directory)} cannot be read: {_why(error)}") from error
+    if not files:
+        raise ConfigInvalid(f"CAPath {one_line(directory)} holds no file")
+    if len(files) > _MAX_CA_FILES:
+        raise ConfigInvalid(f"CAPath {one_line(directory)} holds more than {_MAX_CA_FILES} files")
+    return files
+
+
+def _load_ca(context: ssl.SSLContext, key: str, path: str) -> None:
+    try:
+        with opened_ca(path) as descriptor:
+            context.load_verify_locations(path_of(descriptor))
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError; a zero byte in a path is a ValueError
+        raise ConfigInvalid(f"{key} {one_line(path)} cannot be used: {_why(error)}") from error
+
+
+def _load_own(context: ssl.SSLContext, tls: TLSOptions) -> None:
+    """Our own certificate and key: with them we log in, so they lie where files of a login do."""
+
+    def refuse() -> NoReturn:
+        # Left to itself, OpenSSL asks for a passphrase at the terminal, and the worker waits there.
+        raise ConfigInvalid(f"KeyFile {one_line(tls.key_file)} is encrypted: it must be given without a passphrase")
+
+    try:
+        with tls.files.opened(tls.cert_file) as cert, tls.files.opened(tls.key_file) as key:
+            context.load_cert_chain(path_of(cert), path_of(key), refuse)
     except OSError as error:
-        raise ConfigInvalid(f"CAPath {directory} cannot be read: {error.strerror}") from error
+        names = f"CertFile {one_line(tls.cert_file)} and KeyFile {one_line(tls.key_file)}"
+        raise ConfigInvalid(f"{names} cannot be used: {_why(error)}") from error
 
 
-def _load_ca(context: ssl.SSLContext, key: str, path: Path) -> None:
-    try:
-        context.load_verify_locations(path)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigInvalid(f"{key} {path} cannot be used: {error}") from error
+def _why(error: OSError | ValueError) -> str:
+    """Without the name of the file, which may be a number of this process."""
+    return one_line((error.strerror if isinstance(error, OSError) else None) or error)
 
 
 def _session(context: ssl.SSLContext | None, server_name: str) -> Any:
@@ -178,32 +231,31 @@ def _session(context: ssl.SSLContext | None, server_name: str) -> Any:
             host, _ = super().build_connection_pool_key_attributes(*arguments, **named)
             return host, {"ssl_context": context, "server_hostname": server_name or None}
 
-    class _Session(requests.Session):
-        def get_redirect_target(self, response: Any) -> Any:
-            target = super().get_redirect_target(response)
-            if target and context is not None and not target.startswith(("https:", "/")):
-                raise TransportFailure(f"{response.url} sends to {target}, which is not TLS: not followed")
-            return target
-
-    session = _Session()
-    session.max_redirects = _MAX_REDIRECTS
+    session = requests.Session()
+    # No proxy, password file or CA that the environment names: a secret goes to the configured address, directly.
+    session.trust_env = False
     session.mount("https://", _TLSAdapter(pool_maxsize=_CONNECTIONS))
     session.mount("http://", HTTPAdapter(pool_maxsize=_CONNECTIONS))
     return session
 
 
-def _answer(response: Any) -> Answer:
-    """Raises: TransportFailure; what requests and sockets raise while the rest arrives."""
+def _answer(response: Any, deadline: float) -> Answer:
+    """Raises: TransportFailure; what urllib3 and sockets raise while the rest arrives."""
+    if response.headers.get("Content-Encoding", "identity") != "identity":
+        # It was not asked for, and a little of it may be very much.
+        raise TransportFailure(f"{response.url} answered in an encoding that was not asked for")
     content = bytearray()
-    for piece in response.iter_content(_PIECE_BYTES):
+    while piece := response.raw.read1(_PIECE_BYTES, decode_content=False):
         content += piece
         if len(content) > _MAX_ANSWER_BYTES:
             raise TransportFailure(f"{response.url} answered with more than {_MAX_ANSWER_BYTES} bytes")
+        if time.monotonic() > deadline:
+            raise TransportFailure(f"{response.url} does not answer in time")
     body: object = None
     if "json" in response.headers.get("Content-Type", ""):
         try:
             body = json.loads(content)
-        except ValueError:
+        except (ValueError, RecursionError):
             body = None
     return Answer(
         status=response.status_code,
@@ -214,7 +266,8 @@ def _answer(response: Any) -> Answer:
 
 
 def _seconds(text: str) -> float:
-    return float(text) if text.isascii() and text.isdigit() else 0.0
+    is_number = text.isascii() and text.isdigit() and len(text) < len(str(_MAX_PAUSE_SECONDS)) + 1
+    return min(float(text), _MAX_PAUSE_SECONDS) if is_number else 0.0
 
 
 def _cause(error: BaseException) -> str:
@@ -223,5 +276,6 @@ def _cause(error: BaseException) -> str:
     while True:
         inner = getattr(reason, "reason", None) or next(iter(getattr(reason, "args", ())), None)
         if not isinstance(inner, BaseException):
-            return str(reason).split(": ", 1)[-1] if "object at 0x" in str(reason) else str(reason)
+            text = str(reason)
+            return one_line(text.split(": ", 1)[-1] if "object at 0x" in text else text)
         reason = inner

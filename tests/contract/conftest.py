@@ -68,11 +68,12 @@ class Bench:
     now: int = field(default_factory=lambda: int(time.time()))
     numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
     made: list[Provider] = field(default_factory=list)
+    credentials_dir: str = ""
 
     def settings(self, config: Mapping[str, object] | None = None, *, is_primary: bool = True) -> ProviderSettings:
         datacenter = "dc1" if is_primary else "dc2"
         merged = {**self.subject.fresh_config(), **(config or {})}
-        return ProviderSettings(pki.CLUSTER_ID, datacenter, is_primary, merged)
+        return ProviderSettings(pki.CLUSTER_ID, datacenter, is_primary, merged, credentials_dir=self.credentials_dir)
 
     def provider(self, settings: ProviderSettings) -> Provider:
         provider = self.subject.new()

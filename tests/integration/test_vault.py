@@ -25,7 +25,14 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, utils
 
 from providers.api import IntermediateRequest
-from providers.errors import ConfigInvalid, ProviderError, ProviderUnavailable, RateLimited, SigningKeyGone
+from providers.errors import (
+    ConfigInvalid,
+    ProviderError,
+    ProviderRefused,
+    ProviderUnavailable,
+    RateLimited,
+    SigningKeyGone,
+)
 from providers.pki import verify
 from providers.vault.provider import VaultProvider
 from tests.contract.conftest import CA, Bench, Subject
@@ -157,8 +164,44 @@ def test_mounts_managed_by_others_are_used_and_left_alone(bench: Bench, server: 
 
 def test_path_that_the_policy_denies_is_named(bench: Bench, server: VaultServer) -> None:
     config = config_with(server, 'path "mesh-root/*" { capabilities = ["read"] }')
-    with pytest.raises(ProviderUnavailable, match=r"Vault denies (POST|GET) .*policy of the token"):
+    with pytest.raises(ProviderRefused, match=r"Vault denies (POST|GET) .*policy of the token"):
         bench.primary(**config)
+
+
+@pytest.mark.parametrize("which", ["RootPKIPath", "IntermediatePKIPath"])
+@pytest.mark.parametrize("engine", [{"type": "kv"}, {"type": "kv", "options": {"version": "2"}}, {"type": "transit"}])
+def test_mount_of_another_engine_is_refused_before_anything_is_made(
+    bench: Bench, server: VaultServer, which: str, engine: dict[str, Any]
+) -> None:
+    config = server.config()
+    server.call("POST", f"sys/mounts/{str(config[which]).strip('/')}", engine)
+    mounts = set(server.call("GET", "sys/mounts")["data"])
+    with pytest.raises(ProviderRefused, match="is not the PKI engine: Vault answers 40"):
+        bench.primary(**config)
+    assert set(server.call("GET", "sys/mounts")["data"]) == mounts
+
+
+def test_root_that_may_not_sign_an_intermediate_is_refused_before_anything_is_made(
+    bench: Bench, server: VaultServer
+) -> None:
+    config = server.config()
+    root = str(config["RootPKIPath"]).strip("/")
+    server.call("POST", f"sys/mounts/{root}", {"type": "pki"})
+    body = {"common_name": "short", "key_type": "ec", "key_bits": 256, "max_path_length": 0}
+    server.call("POST", f"{root}/root/generate/internal", body)
+    mounts = set(server.call("GET", "sys/mounts")["data"])
+    with pytest.raises(ConfigInvalid, match="cannot sign an intermediate: the path length of CN=short is 0"):
+        bench.primary(**config)
+    assert set(server.call("GET", "sys/mounts")["data"]) == mounts
+
+
+def test_ca_that_never_came_into_use_leaves_no_mount(bench: Bench, server: VaultServer) -> None:
+    ca = bench.primary()
+    ca.provider.cleanup(is_unused=True)
+    mounts = server.call("GET", "sys/mounts")["data"]
+    assert not [
+        path for path in mounts if path.strip("/") in (mount_of(ca, "RootPKIPath"), mount_of(ca, "IntermediatePKIPath"))
+    ]
 
 
 def test_nothing_that_is_signed_stays_in_vault(bench: Bench, server: VaultServer) -> None:
@@ -238,8 +281,12 @@ def everything(server: VaultServer) -> str:
     return name
 
 
-def _primary_by_login(bench: Bench, kind: str, path: str, params: dict[str, object], **config: object) -> CA:
+def _primary_by_login(
+    bench: Bench, kind: str, path: str, params: dict[str, object], files: Path | None = None, **config: object
+) -> CA:
+    """`files` is the node's directory for credentials."""
     method = {"Type": kind, "MountPath": path, "Params": params}
+    bench.credentials_dir = str(files or "")
     ca = bench.primary(Token="", AuthMethod=method, **config)
     ca.leaf()
     return ca
@@ -273,7 +320,7 @@ def test_client_certificate_logs_in(bench: Bench, server: VaultServer, everythin
     ca_pem = Path(server.ca_file).read_text()
     server.call("POST", f"auth/{path}/certs/mesh", {"certificate": ca_pem, "token_policies": [everything]})
     files = {"CertFile": str(server.directory / "client.pem"), "KeyFile": str(server.directory / "client.key")}
-    _primary_by_login(bench, "cert", path, {"name": "mesh"}, **files)
+    _primary_by_login(bench, "cert", path, {"name": "mesh"}, server.directory, **files)
 
 
 def test_jwt_logs_in(bench: Bench, server: VaultServer, everything: str, tmp_path: Path) -> None:
@@ -285,7 +332,7 @@ def test_jwt_logs_in(bench: Bench, server: VaultServer, everything: str, tmp_pat
     server.call("POST", f"auth/{path}/role/mesh", role)
     now = int(time.time())
     (tmp_path / "jwt").write_text(_jwt(key, {"sub": "node", "aud": "vault", "nbf": now - 60, "exp": now + 600}))
-    _primary_by_login(bench, "jwt", path, {"role": "mesh", "path": str(tmp_path / "jwt")})
+    _primary_by_login(bench, "jwt", path, {"role": "mesh", "path": str(tmp_path / "jwt")}, tmp_path)
 
 
 def test_service_account_of_kubernetes_logs_in(
@@ -313,7 +360,7 @@ def test_service_account_of_kubernetes_logs_in(
         }
         server.call("POST", f"auth/{path}/role/mesh", role)
         (tmp_path / "token").write_text(token)
-        _primary_by_login(bench, "kubernetes", path, {"role": "mesh", "token_path": str(tmp_path / "token")})
+        _primary_by_login(bench, "kubernetes", path, {"role": "mesh", "token_path": str(tmp_path / "token")}, tmp_path)
 
 
 @contextlib.contextmanager

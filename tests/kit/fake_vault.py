@@ -42,6 +42,7 @@ class Mount:
     issuers: dict[str, tuple[str, x509.Certificate]] = field(default_factory=dict)  # id -> key id, certificate
     default: str = ""
     roles: dict[str, dict[str, Any]] = field(default_factory=dict)
+    engine: str = "pki"
 
     def key_of(self, issuer_id: str) -> pki.PrivateKey:
         return self.keys[self.issuers[issuer_id][0]].private
@@ -115,6 +116,8 @@ class FakeVault:
         mount = self.mounts.get(prefix + name)
         if mount is None:
             return failure(404, f'no handler for route "{path}". route entry not found.')
+        if mount.engine != "pki":
+            return failure(404)  # as kv answers to what it does not have
         return self._pki(mount, method, rest, body)
 
     def _login(self, path: str, body: dict[str, Any]) -> Answer:
@@ -337,13 +340,17 @@ class FakeVault:
             builder = builder.add_extension(x509.SubjectAlternativeName(pki.alt_names(uris=uris)), critical=False)
         return builder.sign(private, hashes.SHA256())
 
-    def mount_root(self, path: str, *, is_below: bool = False, uris: tuple[str, ...] = ()) -> Mount:
-        """A CA that an operator has put there; with `is_below`, itself signed by a root that the mount knows too."""
+    def mount_root(
+        self, path: str, *, is_below: bool = False, uris: tuple[str, ...] = (), path_length: int | None = None
+    ) -> Mount:
+        """A CA that an operator has put there; with `is_below`, itself signed by a root that the mount knows too.
+        `path_length` is that of its self-signed root.
+        """
         mount = self.mounts[path] = Mount("theirs")
         end = self._now() + timedelta(days=3650)
         private = ec.generate_private_key(ec.SECP256R1())
         name = pki.name(f"{path} root")
-        top = self._signed(name, name, private.public_key(), private, None, end, list(uris), None)
+        top = self._signed(name, name, private.public_key(), private, None, end, list(uris), path_length)
         mount.keys["key-top"], mount.issuers["top"] = Key("", private), ("key-top", top)
         mount.default = "top"
         if is_below:

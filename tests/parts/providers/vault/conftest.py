@@ -27,10 +27,12 @@ class Caller:
     clock: FakeClock = field(default_factory=lambda: FakeClock(now=time.time()))
     state: bytes = b""
     made: list[VaultProvider] = field(default_factory=list)
+    credentials_dir: str = ""  # the node's
 
     def settings(self, *, is_primary: bool = True, **config: Any) -> ProviderSettings:
         datacenter = "dc1" if is_primary else "dc2"
-        return ProviderSettings(pki.CLUSTER_ID, datacenter, is_primary, {**CONFIG, **config}, self.state)
+        merged = {**CONFIG, **config}
+        return ProviderSettings(pki.CLUSTER_ID, datacenter, is_primary, merged, self.state, self.credentials_dir)
 
     def provider(self, *, is_primary: bool = True, **config: Any) -> VaultProvider:
         """Configured with what was committed last, as a new leader or a restarted worker does."""

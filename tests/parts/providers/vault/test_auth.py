@@ -9,6 +9,7 @@ import pytest
 from providers.errors import ConfigInvalid, ProviderUnavailable
 from providers.vault.auth import login_request
 from providers.vault.config import AuthMethod
+from providers.vault.files import CredentialFiles
 from tests.kit.fake_vault import TOKEN, FakeVault, failure
 from tests.parts.providers.vault.conftest import Caller
 
@@ -19,8 +20,9 @@ APPROLE: dict[str, Any] = {
 }
 
 
-def request(kind: str, **params: object) -> tuple[str, dict[str, str]]:
-    return login_request(AuthMethod(kind, f"at/{kind}", params))
+def request(kind: str, files: Path | str = "", /, **params: object) -> tuple[str, dict[str, str]]:
+    """`files` is the node's directory for credentials."""
+    return login_request(AuthMethod(kind, f"at/{kind}", params), CredentialFiles(str(files)))
 
 
 # --- logging in ---------------------------------------------------------------------------------------------------
@@ -46,12 +48,12 @@ def test_secrets_in_files_are_read_at_each_login(tmp_path: Path) -> None:
     file = tmp_path / "secret"
     for text in ("one", "two"):
         file.write_text(f"{text}\n")
-        assert request("approle", role_id="r", secret_id_file_path=str(file))[1]["secret_id"] == text
-        assert request("jwt", role="r", path=str(file))[1]["jwt"] == text
-        assert request("kubernetes", role="r", token_path=str(file))[1]["jwt"] == text
+        assert request("approle", tmp_path, role_id="r", secret_id_file_path=str(file))[1]["secret_id"] == text
+        assert request("jwt", tmp_path, role="r", path=str(file))[1]["jwt"] == text
+        assert request("kubernetes", tmp_path, role="r", token_path=str(file))[1]["jwt"] == text
     file.write_text("")
     with pytest.raises(ProviderUnavailable, match="secret, which is needed to log in to Vault, is empty"):
-        request("jwt", role="r", path=str(file))
+        request("jwt", tmp_path, role="r", path=str(file))
 
 
 @pytest.mark.parametrize(
@@ -64,7 +66,7 @@ def test_file_that_holds_no_login_is_not_sent(tmp_path: Path, text: str) -> None
     (tmp_path / "file").write_text(text)
     for kind, name in (("jwt", "path"), ("kubernetes", "token_path"), ("approle", "secret_id_file_path")):
         with pytest.raises(ProviderUnavailable, match="holds something else") as caught:
-            request(kind, role="r", role_id="r", **{name: str(tmp_path / "file")})
+            request(kind, tmp_path, role="r", role_id="r", **{name: str(tmp_path / "file")})
         assert "c2VjcmV0" not in str(caught.value)
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from providers.errors import ConfigInvalid
 from providers.vault.config import AuthMethod, Place, TLSOptions, VaultConfig
+from providers.vault.files import CredentialFiles
 from providers.vault.transport import tls_context
 from tests.kit import pki
 from tests.parts.providers.vault.conftest import CONFIG
@@ -159,7 +160,7 @@ def test_tls_file_that_cannot_be_used_is_named(tmp_path: Path, name: str, conten
     options = {
         "ca_file": TLSOptions(ca_file=str(path)),
         "ca_path": TLSOptions(ca_path=str(path)),
-        "cert_file": TLSOptions(cert_file=str(path), key_file=str(path)),
+        "cert_file": TLSOptions(cert_file=str(path), key_file=str(path), files=CredentialFiles(str(tmp_path))),
     }[name]
     with pytest.raises(ConfigInvalid, match="the-file"):
         tls_context(options)

@@ -1,9 +1,11 @@
 """One request to Vault over a real socket, and answers that no Vault gives."""
 
 import contextlib
+import json
 import ssl
 import threading
 import time
+import zlib
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -18,20 +20,27 @@ from tests.kit import pki
 
 _PIECE = bytes(64 << 10)
 _PIECES = 1024
+_PACKED = zlib.compress(64 * _PIECE, wbits=31)  # a thousandth of what it stands for
 
 
 class _Handler(BaseHTTPRequestHandler):
     sent = 0
+    protocol_version = "HTTP/1.1"
     elsewhere = ""  # to where it sends on
+    status = 307
+    ports: ClassVar[set[int]] = set()  # of clients
     tokens: ClassVar[list[str | None]] = []  # of every request
 
     def do_GET(self) -> None:  # the library's name
         self.tokens.append(self.headers["X-Vault-Token"])
-        if self.path == "/v1/endless":
-            self._much()
+        self.ports.add(self.client_address[1])
+        if (odd := getattr(self, f"_{self.path.removeprefix('/v1/')}", None)) is not None:
+            self.close_connection = True
+            with contextlib.suppress(OSError):  # the client has had enough
+                odd()
             return
         if self.path == "/v1/standby":
-            self.send_response(307)
+            self.send_response(self.status)
             self.send_header("Location", self.elsewhere)
             self.send_header("Content-Length", "0")
             self.end_headers()
@@ -44,13 +53,56 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def _much(self) -> None:
+    def _endless(self) -> None:
         self.send_response(200)
         self.end_headers()
-        with contextlib.suppress(OSError):  # the client has had enough
-            for _ in range(_PIECES):
-                self.wfile.write(_PIECE)
-                type(self).sent += len(_PIECE)
+        for _ in range(_PIECES):
+            self.wfile.write(_PIECE)
+            type(self).sent += len(_PIECE)
+
+    def _packed(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Encoding", "gzip")
+        self.send_header("Content-Length", str(len(_PACKED)))
+        self.end_headers()
+        self.wfile.write(_PACKED)
+
+    def _garbage(self) -> None:
+        self.wfile.write(b"\x1b[31m\x00\xff no HTTP" * 1000 + b"\r\n\r\n")
+
+    def _silent(self) -> None:
+        time.sleep(1)
+
+    def _dripping(self) -> None:
+        """A piece now and then, each of them in time."""
+        self.send_response(200)
+        self.send_header("Content-Length", "1000")
+        self.end_headers()
+        for _ in range(1000):
+            self.wfile.write(b"x")
+            self.wfile.flush()
+            time.sleep(0.1)
+
+    def _headers(self) -> None:
+        self.send_response(200)
+        for number in range(1000):
+            self.send_header(f"X-{number}", "x" * 1000)
+        self.end_headers()
+
+    def _cut(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "1000")
+        self.end_headers()
+        self.wfile.write(b"x")
+
+    def _wordy(self) -> None:
+        body = json.dumps({"errors": ["\x1b[31m" + "very " * 20_000, *["more"] * 10_000]}).encode()
+        self.send_response(500)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Retry-After", "9" * 4000)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
 
     def log_message(self, *_: object) -> None: ...
 
@@ -70,8 +122,9 @@ def _served(context: ssl.SSLContext | None = None) -> Iterator[str]:
 
 @pytest.fixture
 def plain() -> Iterator[str]:
-    _Handler.sent = 0
+    _Handler.sent, _Handler.status = 0, 307
     _Handler.tokens.clear()
+    _Handler.ports.clear()
     with _served() as address:
         yield address
 
@@ -126,15 +179,45 @@ def test_no_more_of_an_answer_is_read_than_an_answer_may_have(transport: HvacTra
     assert _Handler.sent < _PIECES * len(_PIECE) / 2
 
 
-def test_redirects_are_followed_to_the_active_node_and_not_in_a_circle(transport: HvacTransport, plain: str) -> None:
-    _Handler.elsewhere = f"{plain}/v1/well"
-    assert get(transport, "standby").data == {"a": "ä"}
-    assert _Handler.tokens == ["t", "t"]
+def test_redirects_within_the_address_are_followed_and_not_in_a_circle(transport: HvacTransport, plain: str) -> None:
+    for elsewhere in (f"{plain}/v1/well", "/v1/well", "well"):
+        _Handler.tokens.clear()
+        _Handler.elsewhere = elsewhere
+        assert get(transport, "standby").data == {"a": "ä"}
+        assert _Handler.tokens == ["t", "t"]
     _Handler.tokens.clear()
     _Handler.elsewhere = f"{plain}/v1/standby"
-    with pytest.raises(TransportFailure, match="Exceeded 2 redirects"):
+    with pytest.raises(TransportFailure, match="sends on more than 2 times"):
         get(transport, "standby")
     assert len(_Handler.tokens) == 3
+
+
+@pytest.mark.parametrize(
+    "elsewhere",
+    [
+        "{other}/v1/well",
+        "//{host}/v1/well",
+        "http://localhost:{port}/v1/well",
+        "https://127.0.0.1:{port}/v1/well",
+        "{same}/other/well",
+        "{same}/v1/../other",
+        "{same}@{host}/v1/well",
+        "http://[/",
+        "",
+    ],
+)
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_redirect_to_another_origin_is_not_followed(
+    transport: HvacTransport, plain: str, elsewhere: str, status: int
+) -> None:
+    """A token was given for the configured address alone."""
+    with _served() as other:
+        host, port = other.removeprefix("http://"), plain.rpartition(":")[2]
+        _Handler.elsewhere = elsewhere.format(other=other, host=host, port=port, same=plain)
+        _Handler.status = status
+        with pytest.raises(TransportFailure, match=r"which is not followed|cannot be reached|sends on more than"):
+            get(transport, "standby")
+    assert len(_Handler.tokens) == (3 if not elsewhere else 1)  # an empty one is the same again
 
 
 def test_redirect_away_from_tls_is_not_followed(over_tls: HvacTransport, plain: str) -> None:
@@ -142,6 +225,44 @@ def test_redirect_away_from_tls_is_not_followed(over_tls: HvacTransport, plain: 
     assert get(over_tls, "well").status == 200
     _Handler.tokens.clear()
     _Handler.elsewhere = f"{plain}/v1/well"
-    with pytest.raises(TransportFailure, match="which is not TLS: not followed"):
+    with pytest.raises(TransportFailure, match="which is not followed"):
         get(over_tls, "standby")
     assert _Handler.tokens == ["t"]
+
+
+@pytest.mark.parametrize("name", ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"])
+def test_proxy_of_the_environment_is_not_used(plain: str, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    with _served() as proxy:
+        monkeypatch.setenv(name, proxy)
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        monkeypatch.delenv("no_proxy", raising=False)
+        # A name of this machine that no list of exceptions holds.
+        transport = HvacTransport(plain.replace("127.0.0.1", "127.0.0.2"), TLSOptions())
+        with pytest.raises(TransportFailure, match="cannot be reached"):
+            get(transport, "well")
+        transport.close()
+    assert _Handler.tokens == []
+
+
+@pytest.mark.parametrize("path", ["packed", "garbage", "silent", "dripping", "headers", "cut"])
+def test_answer_that_no_vault_gives_is_a_failure_in_few_words_and_in_time(transport: HvacTransport, path: str) -> None:
+    started = time.monotonic()
+    with pytest.raises(TransportFailure) as caught:
+        transport.send("get", path, body=None, token="t", namespace="", timeout_seconds=0.3)
+    assert time.monotonic() - started < 8
+    assert len(str(caught.value)) < 700
+    assert str(caught.value).isprintable()
+
+
+def test_reasons_of_a_vault_are_cut(transport: HvacTransport) -> None:
+    answer = get(transport, "wordy")
+    assert answer.status == 500
+    assert len(answer.errors) < 500
+    assert answer.errors.isprintable()
+    assert answer.retry_after_seconds <= 3600
+
+
+def test_connection_is_used_again(transport: HvacTransport) -> None:
+    for _ in range(5):
+        get(transport, "well")
+    assert len(_Handler.ports) == 1
