@@ -127,11 +127,14 @@ class SealSection(_Section, frozen=True):
 
 
 class ConnectSection(_Section, frozen=True):
-    """What a new CA starts from. Has no effect once the CA is initialised."""
+    """What a new CA starts from: has no effect once the CA is initialised, but for `credentials_dir`."""
 
     enabled: bool = True
     ca_provider: Annotated[str, Meta(min_length=1, max_length=64)] = "consul"
     ca_config: dict[str, Any] = {}
+    #: The only place where a CA's configuration, which comes over the API, may have files of this node read that prove
+    #: who it is (ids, tokens, keys for TLS); without it: nowhere.
+    credentials_dir: Path | None = None
 
     def __repr__(self) -> str:
         return f"ConnectSection(enabled={self.enabled}, ca_provider={self.ca_provider!r})"  # may hold a private key
@@ -190,6 +193,28 @@ class NodeConfig(_Section, frozen=True, kw_only=True):
         names = [server.name for server in self.servers]
         if len(set(names)) != len(names):
             raise ValueError("servers must have different names")
+        self._keep_keys_out_of_credentials()
+
+    def _keep_keys_out_of_credentials(self) -> None:
+        """What is in there may be sent to whatever address the CA's configuration names. Raises: ValueError."""
+        if self.connect.credentials_dir is None:
+            return
+        folder = os.path.realpath(self.connect.credentials_dir)
+        kept = {
+            "data_dir": self.data_dir,
+            "seal.key_file": self.seal.key_file,
+            "seal.passphrase_file": self.seal.passphrase_file,
+            "seal.next_key_file": self.seal.next_key_file,
+            "seal.next_passphrase_file": self.seal.next_passphrase_file,
+            "tls.key_file": self.tls.key_file,
+            "http.tls_key": self.http.tls_key,
+        }
+        for key, path in kept.items():
+            if path is not None and os.path.commonpath([folder, os.path.realpath(path)]) == folder:
+                raise ValueError(
+                    f"connect.credentials_dir = {str(self.connect.credentials_dir)!r}: must be a directory of its own,"
+                    f" and {key} = {str(path)!r} is in it"
+                )
 
     @property
     def raft_address(self) -> str:

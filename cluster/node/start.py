@@ -81,7 +81,8 @@ async def start_node(
 
     replica = await Replica.start(_replica_settings(config, macs), tls, log, fatal, leads_at_once=False)
     stack.push_async_callback(replica.stop)
-    pool = await WorkerPool.start(_workers(config), log, config.tls.domain)
+    credentials_dir = str(config.connect.credentials_dir or "")
+    pool = await WorkerPool.start(_workers(config), log, config.tls.domain, credentials_dir)
     stack.push_async_callback(pool.stop)
     metrics.workers_lost.set_function(lambda: pool.lost)
     ledger = LedgerReads(str(config.data_dir / "ledger.db"), replica.flush_ledger)

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from cluster.base.background import describe
 from cluster.base.errors import ClusterError, NotLeader
-from cluster.base.log import Log
+from cluster.base.log import Log, Reports
 from cluster.base.signals import Signal
 from cluster.base.wire import unpack_error
 from cluster.signing.process import ENDED, NOT_LEADING, Worker
@@ -62,10 +62,11 @@ class Configured:
 class WorkerPool:
     """Made by `start`."""
 
-    def __init__(self, log: Log, domain: str = "consul") -> None:
-        """`domain` is that of the servers' names, which no leaf may have."""
+    def __init__(self, log: Log, domain: str = "consul", credentials_dir: str = "") -> None:
+        """`domain` is that of the servers' names, which no leaf may have; `credentials_dir`: see `ProviderSettings`."""
         self._log = log
         self._domain = domain
+        self._credentials_dir = credentials_dir
         self._workers: list[Worker] = []
         self._setups: dict[str, ProviderSetup] = {}
         self._sent: set[str] = set()  # what any worker may have, whether all of them took it or not
@@ -77,11 +78,12 @@ class WorkerPool:
         self._is_admitted = True
         self._refusals: set[str] = set()
         self.lost = 0  # workers that died, since the start
+        self._reports = Reports()
 
     @classmethod
-    async def start(cls, size: int, log: Log, domain: str = "consul") -> "WorkerPool":
-        pool = cls(log, domain)
-        pool._workers = list(await asyncio.gather(*(Worker.start(pool._note_refusals) for _ in range(size))))
+    async def start(cls, size: int, log: Log, domain: str = "consul", credentials_dir: str = "") -> "WorkerPool":
+        pool = cls(log, domain, credentials_dir)
+        pool._workers = list(await asyncio.gather(*(pool._start_worker() for _ in range(size))))
         pool._keepers = [asyncio.create_task(pool._keep(position)) for position in range(size)]
         return pool
 
@@ -98,6 +100,9 @@ class WorkerPool:
     @property
     def size(self) -> int:
         return len(self._workers)
+
+    async def _start_worker(self) -> Worker:
+        return await Worker.start(self._note_refusals, self._credentials_dir)
 
     def _note_refusals(self, refused: Sequence[str]) -> None:
         """What the system refuses to one worker it refuses to all: it is said once."""
@@ -125,7 +130,7 @@ class WorkerPool:
         """Whether there is another worker in its place now."""
         async with self._configuring:
             try:
-                fresh = await Worker.start(self._note_refusals)
+                fresh = await self._start_worker()
             except Exception as error:  # no process can be started just now, for want of memory or descriptors perhaps
                 self._log("worker.unreplaced", reason=describe(error))
                 return False
@@ -167,8 +172,9 @@ class WorkerPool:
                 if setup is not None:
                     await worker.call("configure", key, *setup.arguments())
                 worker.lacking.discard(key)
+                self._reports.forget(key)
             except (ProviderError, ClusterError) as error:
-                self._log("worker.unconfigured", key=key, reason=str(error))
+                self._log("worker.unconfigured", key=key, reason=self._reports.reason(key, error))
             except Exception as error:
                 self._log("worker.unconfigured", key=key, reason=describe(error))
 
@@ -197,6 +203,7 @@ class WorkerPool:
     async def forget(self, key: str) -> None:
         async with self._configuring:
             self._setups.pop(key, None)
+            self._reports.forget(key)
             await asyncio.gather(*(worker.call("forget", key) for worker in self._workers), return_exceptions=True)
             self._sent.discard(key)
 
@@ -279,9 +286,9 @@ class WorkerPool:
         cross_pem: str = await self._first(key).call("cross_sign", key, cert_pem, serial, now, not_after)
         return cross_pem
 
-    async def cleanup(self, key: str) -> None:
-        """Remove what the provider made in its backend. Raises: ProviderError."""
-        await self._first(key).call("cleanup", key)
+    async def cleanup(self, key: str, *, is_unused: bool = False) -> None:
+        """Remove what the provider made in its backend; see `Provider.cleanup`. Raises: ProviderError."""
+        await self._first(key).call("cleanup", key, is_unused)
 
     # -- work that any worker can do
 

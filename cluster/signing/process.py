@@ -49,8 +49,11 @@ class Worker:
         self._ending: asyncio.Task[None] | None = None
 
     @classmethod
-    async def start(cls, refused: Notes) -> "Worker":
-        """`refused` is told of protections that the system refused to it. Raises: OSError."""
+    async def start(cls, refused: Notes, credentials_dir: str = "") -> "Worker":
+        """`refused` is told of protections that the system refused to it. Raises: OSError.
+
+        `credentials_dir`: see `ProviderSettings`.
+        """
         ours, theirs = socket.socketpair()
         try:
             with theirs:
@@ -60,6 +63,7 @@ class Worker:
                     "-P",
                     "-m",
                     "cluster.signing.worker",
+                    credentials_dir,
                     stdin=theirs.fileno(),
                     stdout=asyncio.subprocess.DEVNULL,
                 )

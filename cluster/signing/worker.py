@@ -1,7 +1,8 @@
 """A worker process: holds configured providers and does the CPU-heavy part of a CA, away from the Raft thread's
 interpreter.
 
-Started by `WorkerPool` (pool.py) with one socket, its standard input. Reads requests, answers them (those for one
+Started by `WorkerPool` (pool.py) with one socket, its standard input, and this node's directory for credentials, if it
+has one, as its argument. Reads requests, answers them (those for one
 provider in order), and ends when the socket closes, which the death of its parent does too. It writes nothing else.
 
 Frame: length u32 little endian, then msgpack: `[id, operation, arguments]`, answered by `[id, error or nil, result]`
@@ -47,7 +48,9 @@ _WITHOUT_PROVIDER: Final = frozenset({"check_csr", "make_csr", "warm_up"})
 class Host:
     """The operations; each takes and returns msgpack values."""
 
-    def __init__(self) -> None:
+    def __init__(self, credentials_dir: str = "") -> None:
+        """`credentials_dir`: see `ProviderSettings`."""
+        self._credentials_dir = credentials_dir
         self._providers: dict[str, Provider] = {}
         self.operations: dict[str, Callable[..., Any]] = {
             "configure": self.configure,
@@ -72,7 +75,10 @@ class Host:
         from providers.registry import create_provider
 
         provider = create_provider(name)
-        provider.configure(ProviderSettings(cluster_id, datacenter, is_primary, json.loads(config), state))
+        settings = ProviderSettings(
+            cluster_id, datacenter, is_primary, json.loads(config), state, self._credentials_dir
+        )
+        provider.configure(settings)
         old = self._providers.get(key)
         self._providers[key] = provider
         if old is not None:
@@ -106,8 +112,8 @@ class Host:
         number = int.from_bytes(serial, "big")
         return self._provider(key).cross_sign(CrossSignRequest(cert_pem, number, now, not_after))
 
-    def cleanup(self, key: str) -> None:
-        self._provider(key).cleanup()
+    def cleanup(self, key: str, is_unused: bool) -> None:
+        self._provider(key).cleanup(is_unused=is_unused)
 
     def sign_leaves(self, key: str, policy: list[Any], now: int, requests: list[tuple[str, bytes]]) -> list[Any]:
         """Each result is a list of the IssuedLeaf's fields, or an error as in the frame."""
@@ -261,14 +267,14 @@ class _Server:
             self._outgoing.flush()
 
 
-def serve(connection: socket.socket, refused: Sequence[str] = ()) -> None:
+def serve(connection: socket.socket, refused: Sequence[str] = (), credentials_dir: str = "") -> None:
     """Until the other side closes, which it may do at any moment: nobody is left to be told of it."""
     with (
         contextlib.suppress(ConnectionError),
         connection.makefile("rb") as incoming,
         connection.makefile("wb") as outgoing,
     ):
-        server = _Server(Host(), incoming, outgoing)
+        server = _Server(Host(credentials_dir), incoming, outgoing)
         server.send([HELLO, None, list(refused)])
         server.serve()
 
@@ -284,7 +290,7 @@ def main() -> int:
     # Heartbeats come before signatures.
     refused += process.be_nicer(_NICENESS)
     connection = socket.socket(fileno=os.dup(0))
-    serve(connection, refused)
+    serve(connection, refused, *sys.argv[1:])
     return 0
 
 

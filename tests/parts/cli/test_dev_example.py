@@ -21,6 +21,7 @@ WITHOUT_DEFAULT = {
     "seal.passphrase_file",
     "seal.next_key_file",
     "seal.next_passphrase_file",
+    "connect.credentials_dir",
     "connect.ca_config.leaf_cert_ttl",
 }
 

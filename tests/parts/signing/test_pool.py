@@ -3,9 +3,11 @@
 import asyncio
 import json
 import os
+import re
 import shutil
 import signal
 from collections.abc import AsyncIterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +15,7 @@ import pytest
 
 from cluster.base.errors import NotLeader
 from cluster.signing.pool import ProviderSetup, WorkerPool, _next_pause
-from cluster.signing.process import Notes, Worker
+from cluster.signing.process import Worker
 from providers.api import IssuedLeaf, RootIntent
 from providers.errors import ConfigInvalid, CSRRejected, NotInitialized, NotSupported, ProviderUnavailable
 from providers.pki.serials import serial_bytes
@@ -350,10 +352,10 @@ async def test_worker_that_cannot_be_replaced_now_is_replaced_later(monkeypatch:
     try:
         real, left = Worker.start, [OSError(24, "too many files"), RuntimeError("no thread")]
 
-        async def start(refused: Notes) -> Any:
+        async def start(*arguments: Any) -> Any:
             if left:
                 raise left.pop()
-            return await real(refused)
+            return await real(*arguments)
 
         monkeypatch.setattr(Worker, "start", start)
         [old] = pool.pids
@@ -362,3 +364,27 @@ async def test_worker_that_cannot_be_replaced_now_is_replaced_later(monkeypatch:
     finally:
         await pool.stop()
     assert log.names().count("worker.unreplaced") == 2
+
+
+async def test_directory_for_credentials_comes_to_every_worker_also_to_those_that_replace_one(
+    log: EventLog, tmp_path: Path
+) -> None:
+    """Two refusals: where nothing may be read, and where this may not."""
+    method = {"Type": "jwt", "Params": {"role": "r", "path": "/etc/hostname"}}
+    config = {"Address": "http://127.0.0.1:1", "AuthMethod": method, "RootPKIPath": "r", "IntermediatePKIPath": "i"}
+    wanted = ProviderSetup("vault", pki.CLUSTER_ID, "dc1", is_primary=True, config=config, state=b"")
+    for directory, text in (("", "this node's names none"), (str(tmp_path), f"which is {tmp_path} on this node")):
+        pool = await WorkerPool.start(1, log, credentials_dir=directory)
+        try:
+            for _ in range(2):
+                with pytest.raises(ConfigInvalid, match=re.escape(text)):
+                    await pool.configure("k", wanted)
+                [pid] = pool.pids
+                os.kill(pid, signal.SIGKILL)
+                await replaced(pool, pid)
+        finally:
+            await pool.stop()
+
+
+async def replaced(pool: WorkerPool, pid: int) -> None:
+    await until(lambda: pid not in pool.pids)

@@ -188,3 +188,31 @@ def test_missing_file_and_bad_toml_are_named(tmp_path: Path) -> None:
     (tmp_path / "bytes.toml").write_bytes(b"\xff")
     with pytest.raises(ConfigError, match=r"bytes\.toml"):
         load_config(tmp_path / "bytes.toml", {})
+
+
+@pytest.mark.parametrize(
+    ("key", "changes"),
+    [
+        ("data_dir", {"data_dir": "{}/data"}),
+        ("seal.key_file", {"seal": {"key_file": "{}/seal.key"}}),
+        ("seal.passphrase_file", {"seal": {"source": "passphrase", "passphrase_file": "{}/deep/phrase"}}),
+        ("tls.key_file", {"tls": {"ca_file": "ca.pem", "cert_file": "a.pem", "key_file": "{}/../credentials/a.key"}}),
+        ("http.tls_key", {"http": {"tls_cert": "c", "tls_key": "{}-link/b.key"}}),
+    ],
+)
+def test_own_keys_must_not_lie_where_the_ca_may_have_files_read(
+    tmp_path: Path, key: str, changes: dict[str, Any]
+) -> None:
+    """What is in there may be sent to any address that the configuration of the CA names."""
+    folder = tmp_path / "credentials"
+    folder.mkdir()
+    (tmp_path / "credentials-link").symlink_to(folder)
+
+    def filled(value: Any) -> Any:
+        return {k: filled(v) for k, v in value.items()} if isinstance(value, dict) else str(value).format(folder)
+
+    lines = mistakes(connect={"credentials_dir": str(folder)}, **filled(changes))
+    assert len(lines) == 1
+    assert f"connect.credentials_dir = '{folder}': must be a directory of its own, and {key} = " in lines[0]
+    parse_config(minimal(connect={"credentials_dir": str(folder)}), source="t")
+    parse_config(minimal(**filled(changes)), source="t")

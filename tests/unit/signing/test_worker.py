@@ -22,7 +22,7 @@ WITH_PROVIDER: dict[str, tuple[Any, ...]] = {
     "sign_leaves": ((pki.TRUST_DOMAIN, "dc1", "consul"), pki.NOW, []),
     "supports_cross_signing": (),
     "cross_sign": ("", b"\1", pki.NOW, pki.NOW),
-    "cleanup": (),
+    "cleanup": (False,),
 }
 WITHOUT_PROVIDER = {"configure", "forget", "check_csr", "make_csr", "warm_up"}
 
