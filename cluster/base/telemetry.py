@@ -17,6 +17,8 @@ sys.modules.setdefault("rich", cast(ModuleType, None))
 import structlog  # noqa: E402
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram  # noqa: E402
 
+from providers.texts import MAX_TEXT, bounded  # noqa: E402
+
 if not _HAS_RICH:
     del sys.modules["rich"]  # whoever wants it may have it
 
@@ -73,12 +75,21 @@ def configure_logging(level: str, form: str) -> None:
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _bounded,
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
         logger_factory=structlog.PrintLoggerFactory() if is_pretty else structlog.BytesLoggerFactory(),
         cache_logger_on_first_use=True,
     )
+
+
+def _bounded(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Whoever has written a text: no line of the log is longer than a reader can take."""
+    for name, value in event.items():
+        if isinstance(value, str) and len(value) > MAX_TEXT:
+            event[name] = bounded(value)
+    return event
 
 
 def _render_json(_logger: object, _method: str, event: MutableMapping[str, Any]) -> bytes:

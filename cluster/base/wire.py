@@ -7,6 +7,7 @@ from cluster.base import errors as cluster_errors
 from cluster.base.errors import ClusterError, RateLimitReached
 from providers import errors as provider_errors
 from providers.errors import ProviderError, ProviderUnavailable, RateLimited
+from providers.texts import bounded
 
 _KINDS: Final[dict[str, type[Exception]]] = {
     name: kind
@@ -17,7 +18,10 @@ _KINDS: Final[dict[str, type[Exception]]] = {
 
 
 def pack_error(error: BaseException, where: str) -> list[Any]:
-    """Type, text, seconds to wait. Of an unexpected error only the type goes out: its text may hold anything."""
+    """Type, text, seconds to wait. Of an unexpected error only the type goes out: its text may hold anything.
+
+    Texts are bounded here, whoever has written them: they go on into logs, answers and commands.
+    """
     match error:
         case RateLimited() | RateLimitReached() | ProviderUnavailable():
             return [_kind(error), _text(error), error.retry_after_seconds]
@@ -29,7 +33,7 @@ def pack_error(error: BaseException, where: str) -> list[Any]:
 
 def _text(error: BaseException) -> str:
     """It may quote what no encoding can carry: half of a surrogate pair, which JSON can hold."""
-    return str(error).encode("utf-8", "replace").decode()
+    return bounded(str(error).encode("utf-8", "replace").decode())
 
 
 def _kind(error: BaseException) -> str:

@@ -15,6 +15,7 @@ from typing import Final, NoReturn
 
 from cluster.base.background import describe, is_outlived
 from cluster.base.errors import ClusterError, NotLeader
+from cluster.base.log import Reports
 from cluster.base.signals import wait_any
 from cluster.ca.bootstrap import Bootstrap
 from cluster.ca.candidate import Candidate
@@ -76,6 +77,7 @@ class Leader:
         self._watch = watch
         self._meter = meter
         self._full_uptakes = 0
+        self._reports = Reports()
         self._duties: Mapping[Duty, Callable[[State], Awaitable[None]]] = {
             Duty.INIT_SEAL: bootstrap.init_seal,
             Duty.INIT_CONFIG: bootstrap.init_config,
@@ -105,6 +107,7 @@ class Leader:
             finally:
                 await self._authority.drop()
                 self._health.show(CAHealth())
+                self._reports = Reports()
                 self._renewer.forget()
                 self._watch.forget()
                 self._log("leader.lost", term=leadership.term)
@@ -128,6 +131,7 @@ class Leader:
                 name = duty.name.lower() if duty else "adopt"
                 if await self._step(state, duty):
                     pause = _FIRST_PAUSE_SECONDS
+                    self._reports.forget(name)
                     continue
                 self._health.show(replace(self._health.now, trouble=""))
                 warnings = await self._watch.look(state, (*self._renewer.warnings, *self._of_root(state)))
@@ -150,7 +154,7 @@ class Leader:
                 )
                 self._health.show(replace(self._health.now, trouble=shown, ca_index=state.ca_index))
                 self._parts.metrics.ca_duty_failures.labels(name).inc()
-                reason = shown if is_foreseen else describe(error)
+                reason = self._reports.reason(name, error) if is_foreseen else describe(error)
                 self._log("duty.failed", duty=name, reason=reason, again_in_seconds=pause)
                 wait, pause = pause, min(2 * pause, _LONGEST_PAUSE_SECONDS)
             await self._changed(term, state, known, wait)

@@ -11,10 +11,13 @@ from cluster.base.errors import ClusterError
 from cluster.ca.parts import Parts
 from fsm.state import State
 from providers.errors import ProviderError
+from providers.texts import one_line
 
 _LOOK_SECONDS: Final = 10.0
 #: A worker that signs answers when it is done with that: then at the next look.
 _ANSWER_SECONDS: Final = 2.0
+_MAX_WARNING: Final = 600
+_MAX_WARNINGS: Final = 16
 
 
 class ProviderWatch:
@@ -38,7 +41,8 @@ class ProviderWatch:
                 self._looked_at = now
                 with contextlib.suppress(ProviderError, ClusterError, TimeoutError):
                     async with asyncio.timeout(_ANSWER_SECONDS):
-                        self._from_provider = await self._pool.warnings(state.config.provider_id)
+                        found = await self._pool.warnings(state.config.provider_id)
+                        self._from_provider = tuple(one_line(text, _MAX_WARNING) for text in found[:_MAX_WARNINGS])
             self._say((*more, *self._from_provider))
         return self._said
 

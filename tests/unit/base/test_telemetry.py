@@ -30,3 +30,15 @@ def test_what_somebody_must_look_into_is_more_than_information(
         structlog.reset_defaults()
     [line] = capsysbinary.readouterr().out.splitlines()
     assert json.loads(line)["event"] == event
+
+
+@pytest.mark.parametrize("form", ["json", "pretty"])
+def test_line_of_the_log_is_bounded(form: str, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    configure_logging("warning", form)
+    try:
+        EventLog()("duty.failed", reason="\x1b[31m" + "x" * 700_000, attempt=7)
+    finally:
+        structlog.reset_defaults()
+    out = capfdbinary.readouterr().out
+    assert b"(700005 characters)" in out
+    assert len(out) < 5000

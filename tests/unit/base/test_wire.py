@@ -65,3 +65,12 @@ def test_text_that_no_encoding_can_carry_is_sent_without_what_it_cannot() -> Non
     """It may quote JSON, which can hold half of a surrogate pair."""
     packed = pack_error(Refused("it is \ud800 here"), "on the leader")
     assert msgpack.unpackb(msgpack.packb(packed)) == ["Refused", "it is ? here", 0.0]
+
+
+@pytest.mark.parametrize("kind", [InternalError, ProviderUnavailable, RateLimitReached], ids=lambda kind: kind.__name__)
+def test_text_of_any_length_arrives_short_and_obeys_no_terminal(kind: type[ClusterError | ProviderError]) -> None:
+    packed = pack_error(kind("\x1b[31m" + "x" * 700_000), "")
+    assert len(packed[1]) < 4100
+    assert packed[1].startswith("\\x1b[31mxxx")
+    lines = "2 error(s) decoding:\n\n* one\n* two"
+    assert pack_error(kind(lines), "")[1] == lines
