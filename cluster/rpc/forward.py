@@ -54,7 +54,7 @@ class Forwarder:
         """
         started = self._clock.monotonic()
         done_by = started + (operation.seconds or self._wait_seconds)
-        is_lost = False
+        is_lost, term, unknown = False, self._replica.leadership.term, None
         while True:
             try:
                 return await self._attempt(operation, repetition if is_lost and repetition else request, done_by)
@@ -66,16 +66,23 @@ class Forwarder:
                 pass
             except AnswerLost:
                 raise
-            except CommitUnknown:
-                is_lost = True
+            except CommitUnknown as error:
+                # The leader is there, and says itself what it does not know.
+                is_lost, unknown = True, error
                 if not operation.is_repeatable:
                     raise
             # What may be done already is asked about for longer than a leader is waited for.
             if not await self._worth_another(done_by if is_lost else started + self._wait_seconds):
                 break
         if is_lost:
-            raise CommitUnknown("the leader was lost while the request was under way; it may have taken effect")
+            raise unknown or self._unknown(term)
         raise NoLeader("No cluster leader")
+
+    def _unknown(self, term: int) -> CommitUnknown:
+        """What is said of a request that was sent in this term, and never answered."""
+        is_same = self._replica.leadership.term == term
+        what = "the leader gave no answer" if is_same else "the leader was lost while the request was under way"
+        return CommitUnknown(f"{what}; it may have taken effect")
 
     async def _attempt(self, operation: Operation[Q, A], request: Q, deadline: float) -> A:
         leadership = self._replica.leadership

@@ -20,6 +20,7 @@ from cluster.raft.membership import Member
 from cluster.rpc.batches import Batches
 from cluster.rpc.operation import Operation
 from cluster.rpc.peers import Lost, Unsent
+from cluster.rpc.server import RpcServer
 from providers.errors import CSRRejected
 from tests.kit.clock import FakeClock
 from tests.kit.fake_cluster import FakeCluster
@@ -45,6 +46,15 @@ class Recorder:
             await outcome.wait()
             return "late"
         return outcome
+
+
+def abort_connections(server: RpcServer) -> None:
+    runner = server._runner
+    assert runner is not None
+    assert runner.server is not None
+    for connection in list(runner.server.connections):
+        assert connection.transport is not None
+        connection.transport.abort()
 
 
 REPEATABLE = operation(is_repeatable=True)
@@ -198,12 +208,7 @@ async def test_connection_lost_under_way_is_an_unknown_outcome(
         rpc_cluster.elect("a")
         request = asyncio.ensure_future(asked(nodes["b"].forwarder, call))
         await until(lambda: hung.arguments)
-        runner = nodes["a"].server._runner
-        assert runner is not None
-        assert runner.server is not None
-        for connection in list(runner.server.connections):
-            assert connection.transport is not None
-            connection.transport.abort()
+        abort_connections(nodes["a"].server)
         rpc_cluster.elect("c")
         if outcome is None:
             with pytest.raises(CommitUnknown, match="the leader was lost while the request was under way"):
@@ -248,6 +253,31 @@ async def test_what_takes_too_long_on_the_leader_is_an_unknown_outcome(
         rpc_cluster.elect("a")
         with pytest.raises(CommitUnknown):
             await asked(nodes["b"].forwarder, ONCE)
+        never.set()
+
+
+@pytest.mark.parametrize("name", ["a", "b"])
+async def test_unknown_outcome_is_told_in_the_words_of_who_does_not_know_it(
+    rpc_cluster: FakeCluster, tls_directory: Path, name: str
+) -> None:
+    """A leader that is there has not been lost."""
+    work = Recorder(CommitUnknown("the rotation is still under way"))
+    async with rpc_nodes(rpc_cluster, tls_directory, {"a": {"do": work}, "b": {}}, wait_seconds=0.3) as nodes:
+        rpc_cluster.elect("a")
+        with pytest.raises(CommitUnknown, match=r"^the rotation is still under way$"):
+            await asked(nodes[name].forwarder, REPEATABLE)
+
+
+async def test_leader_that_gives_no_answer_is_not_called_lost(rpc_cluster: FakeCluster, tls_directory: Path) -> None:
+    never = asyncio.Event()
+    hung = Recorder(never)
+    async with rpc_nodes(rpc_cluster, tls_directory, {"a": {"do": hung}, "b": {}}, wait_seconds=60) as nodes:
+        rpc_cluster.elect("a")
+        request = asyncio.ensure_future(asked(nodes["b"].forwarder, ONCE))
+        await until(lambda: hung.arguments)
+        abort_connections(nodes["a"].server)
+        with pytest.raises(CommitUnknown, match=r"^the leader gave no answer; it may have taken effect$"):
+            await request
         never.set()
 
 
