@@ -208,11 +208,14 @@ def check_seal(sealer: Sealer, saved: State) -> Sealer:
         opener = Opener(opened)
         for sealed in saved.providers:
             opener.record(sealed)
-        return opened
+        moved = opener.moved(saved)
     except SealError as error:
         raise Refused(f"the snapshot was sealed with another seal key than this cluster has: {error}") from error
     except (ValueError, TypeError) as error:
         raise Refused(f"what is sealed in the snapshot is of no release's making: {type(error).__name__}") from error
+    if moved:
+        raise Refused(f"{', '.join(moved)} in the snapshot's configuration is not what its secrets were sealed with")
+    return opened
 
 
 def _entries(page: Iterable[Row]) -> Iterator[tuple[bytes, list[Row]]]:

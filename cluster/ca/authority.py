@@ -86,6 +86,12 @@ class Authority:
         signing = self._signing
         return signing is not None and (signing.wants_renewal or self._key_lost_in is signing)
 
+    def lose_key(self) -> None:
+        """It has been found out that the key that signs leaves is gone: another certificate is needed."""
+        if self._signing is not None:
+            self._key_lost_in = self._signing
+            self.renewal_wanted.fire()
+
     async def settled(self, seconds: float) -> None:
         """A new leader: until it can sign, has found out why it cannot, leads no more, or the time is over."""
         term = self._ended_terms
@@ -194,8 +200,7 @@ class Authority:
                 signed = await self._pipeline.sign(context, csr_pem, serial, requested_by, request_id)
             except (InternalError, ProviderError) as error:
                 if isinstance(error, SigningKeyGone) and signing is self._signing:
-                    self._key_lost_in = signing
-                    self.renewal_wanted.fire()
+                    self.lose_key()
                 if self._signing is None:
                     # Nothing was recorded: the keys went with the leadership while the request waited.
                     raise NotLeader("this node does not lead any more") from error

@@ -12,10 +12,11 @@ from typing import Final
 import msgpack
 
 from cluster.base.errors import InternalError, NotReady
-from cluster.ca.settings import CASettings
+from cluster.ca.settings import CASettings, moved_keys
 from cluster.seal.sealer import Sealer
 from fsm.ca import CAConfig, CARoot, ProviderState, Rotation
 from fsm.state import State
+from providers.errors import ConfigInvalid
 
 NO_ROOT: Final = "CA has not finished initializing: there is no root yet"
 
@@ -66,12 +67,31 @@ def config_map(config_json: str) -> Mapping[str, object]:
     return value
 
 
+def moved_since_sealed(config: CAConfig, record: ProviderRecord) -> list[str]:
+    """What of the configuration would send the sealed secrets elsewhere than where they were sealed for.
+
+    The configuration beside them is in clear, and not bound to them: whoever could write a file of it, or a snapshot,
+    could have a login sent to a place of their own. The one that was sealed with them says where they may go.
+    """
+    if config.config_json == record.config_json or not any(value != "" for value in record.secrets.values()):
+        return []
+    try:
+        return moved_keys(config.provider, config_map(record.config_json), config_map(config.config_json))
+    except (ConfigInvalid, ConfigUnreadable):  # without a provider, or a configuration, nothing is sent
+        return []
+
+
 @dataclass(frozen=True, slots=True)
 class Stored:
     """A configured CA, whether it has a root or not."""
 
     config: CAConfig
     record: ProviderRecord  # of the provider in use
+
+    @property
+    def given(self) -> CASettings:
+        """The configuration that the secrets were sealed with: where they may go."""
+        return CASettings(self.config.provider, config_map(self.record.config_json), self.record.secrets)
 
     @property
     def settings(self) -> CASettings:
@@ -133,26 +153,42 @@ class Opener:
         """Raises: NotReady before there is a configuration; SealError."""
         if state.config is None:
             raise NotReady("CA has not finished initializing: no configuration yet")
-        return Stored(state.config, self._record_of(state, state.config))
+        record = self._record_of(state, state.config)
+        if moved_since_sealed(state.config, record):
+            # Nothing to fill in: whoever configures the CA anew gives the secrets with it.
+            record = replace(record, secrets={})
+        return Stored(state.config, record)
 
     def opened(self, state: State) -> Opened:
-        """Raises: NotReady before there is a root; SealError."""
+        """Raises: NotReady before there is a root; SealError; InternalError for a configuration that would send its
+        secrets elsewhere.
+        """
         config, root = state.config, state.active_root
         if config is None or root is None:
             raise NotReady(NO_ROOT)
-        return Opened(config, self._record_of(state, config), root)
+        return Opened(config, self._unmoved(state, config), root)
 
     def rotation(self, state: State) -> OpenedRotation:
-        """Of a state in which one is under way. Raises: SealError."""
+        """Of a state in which one is under way. Raises: SealError, InternalError, as `opened`."""
         rotation, config, old = state.rotation, state.config, state.active_root
         assert rotation is not None
         assert config is not None
         assert old is not None  # invariants of the state
-        return OpenedRotation(rotation, self._record_of(state, rotation.config), config, old)
+        return OpenedRotation(rotation, self._unmoved(state, rotation.config), config, old)
 
     def record(self, sealed: ProviderState) -> ProviderRecord:
         """Of any provider of the state that was unlocked last. Raises: SealError."""
         return open_record(self._sealer, sealed)
+
+    def moved(self, state: State) -> list[str]:
+        """As `moved_since_sealed`, of every configuration in the state that was unlocked last. Raises: SealError."""
+        configs = [state.config, state.rotation.config if state.rotation else None]
+        return [
+            key
+            for config in configs
+            if config is not None and (sealed := state.provider_state(config.provider_id)) is not None
+            for key in moved_since_sealed(config, self.record(sealed))
+        ]
 
     def sealed(self, config: CAConfig, record: ProviderRecord, *, is_prepared: bool = True) -> ProviderState:
         """What the state keeps of the provider that this configuration names."""
@@ -161,6 +197,15 @@ class Opener:
     def resealed(self, config: CAConfig, record: ProviderRecord, provider_state: bytes) -> ProviderState:
         """The same with the provider's own state replaced."""
         return self.sealed(config, replace(record, state=provider_state))
+
+    def _unmoved(self, state: State, config: CAConfig) -> ProviderRecord:
+        record = self._record_of(state, config)
+        if moved := moved_since_sealed(config, record):
+            raise InternalError(
+                f"{', '.join(moved)} in the stored configuration is not what its secrets were sealed with: they are not"
+                " sent there. Configure the CA again, with its secrets"
+            )
+        return record
 
     def _record_of(self, state: State, config: CAConfig) -> ProviderRecord:
         self.unlock(state)

@@ -29,11 +29,14 @@ from cluster.ca.candidate import Candidate
 from cluster.ca.commit import commit
 from cluster.ca.opened import ConfigUnreadable, Opened, ProviderRecord, Stored
 from cluster.ca.parts import Parts
+from cluster.ca.proof import prove
+from cluster.ca.renewal import proved_renewal
 from cluster.ca.rotation import SAME_ROOT, RotationRequest, Rotator
 from cluster.ca.settings import CASettings, keep_secrets, policies_of, settings_of
-from fsm.ca import CAConfig, Rotation, RotationPhase, SetConfig
+from fsm.ca import CAConfig, CARoot, Rotation, RotationPhase, SetConfig
 from fsm.state import Area, State
-from providers.errors import ConfigInvalid, ProviderError
+from providers.config.secrets import folded
+from providers.errors import ConfigInvalid, ProviderError, SigningKeyGone
 from providers.pki import x509
 from providers.registry import create_provider
 
@@ -153,7 +156,7 @@ class Reconfigurer:
         except ConfigInvalid as error:
             raise InternalError(str(error)) from error
         if is_same_provider:
-            settings = keep_secrets(settings, record.secrets)
+            settings = keep_secrets(settings, stored.given)
             with contextlib.suppress(ConfigUnreadable):  # this write is the cure
                 if _are_same(settings, stored.settings):
                     return ""
@@ -166,10 +169,38 @@ class Reconfigurer:
             chain = candidate.configured.chain
             if is_same_provider and chain and x509.root_id(chain.root_pem) == root.root_id:
                 target = self._target(candidate, update, config, attempt, config.provider_id)
+                is_key_lost = await self._prove(candidate, state, root)
                 await self._commit(candidate, target, attempt, candidate.state)
                 await self._take_into_use()
+                if is_key_lost:
+                    self._authority.lose_key()
                 return ""
             return await self._rotate(candidate, update, state, Opened(config, record, root), attempt)
+
+    async def _prove(self, candidate: Candidate, state: State, root: CARoot) -> bool:
+        """That leaves are signed under this configuration, before it counts. A provider that holds a CA holds it also
+        while its backend is away, so that a leader can be elected then; a change must not lead there.
+
+        Where another signing certificate is needed, that is made: the duty that renews it finds the same one. Returns
+        whether the key of the present one has been found to be gone. Raises: InternalError.
+        """
+        now, signing_cert, is_key_lost = self._parts.unix_now, root.signing_cert, False
+        if now > root.not_after:
+            return False  # nobody signs below it, whatever is configured: what helps is another root
+        try:
+            wants_renewal = candidate.configured.wants_renewal
+            if not wants_renewal and (signing_cert is None or now <= signing_cert.not_after):
+                try:
+                    await prove(self._parts, candidate.key, state, root, {"active": [root.root_pem]}, now)
+                    return False
+                except SigningKeyGone:
+                    is_key_lost = True
+            config = state.config
+            assert config is not None  # an invariant of the state
+            await proved_renewal(self._parts, state, root, candidate.key, config.cluster_id, candidate.settings)
+        except ProviderError as error:
+            raise InternalError(f"error configuring provider: {error}") from error
+        return is_key_lost
 
     async def _rotate(
         self, candidate: Candidate, update: ConfigUpdate, state: State, opened: Opened, attempt: Attempt
@@ -259,7 +290,11 @@ class Reconfigurer:
                         lambda: _is_under_way(self._replica.state, rotation_id) and self._replica.leadership.is_ready,
                     )
         except TimeoutError:
-            raise CommitUnknown("the rotation is still under way and goes on: see /v1/connect/ca/rotation") from None
+            trouble = self._health.now.trouble
+            raise CommitUnknown(
+                "the rotation is still under way and goes on: see /v1/connect/ca/rotation"
+                + (f"; it is held up: {trouble}" if trouble else "")
+            ) from None
         last = self._replica.state.last_rotation
         if (
             self._replica.state.rotation is None
@@ -315,6 +350,6 @@ def _text(settings: CASettings, name: str) -> str:
 
 def _are_same(one: CASettings, other: CASettings) -> bool:
     def secrets_of(settings: CASettings) -> Mapping[str, Any]:
-        return {key.lower(): value for key, value in settings.secrets.items() if value != ""}
+        return {folded(key): value for key, value in settings.secrets.items() if value != ""}
 
     return one.config_json == other.config_json and secrets_of(one) == secrets_of(other)

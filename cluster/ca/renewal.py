@@ -9,19 +9,21 @@ from dataclasses import replace
 from typing import Final
 
 from cluster.base.errors import ClusterError, InternalError, Refused
+from cluster.base.log import Reports
 from cluster.ca.candidate import Candidate
 from cluster.ca.commit import commit
-from cluster.ca.opened import Opened
 from cluster.ca.parts import Parts
 from cluster.ca.proof import prove
 from cluster.ca.roots import intermediates_of
-from fsm.ca import CARoot, Intermediate, RenewSigning
+from cluster.ca.settings import CASettings
+from fsm.ca import CARoot, RenewSigning
 from fsm.duties import Duty, Renewal
 from fsm.links import links_of, trusted_through
 from fsm.state import State
 from providers.api import CAChain
 from providers.errors import ChainInvalid, ProviderError
 from providers.pki import verify, x509
+from providers.texts import one_line
 
 _FIRST_PAUSE_SECONDS: Final = 1.0
 _LONGEST_PAUSE_SECONDS: Final = 256.0
@@ -47,6 +49,7 @@ class Renewer:
         self._put_off_until = 0.0
         self._put_off_index = -1
         self._trouble = ""
+        self._reports = Reports()
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -71,8 +74,9 @@ class Renewer:
                 raise
             name = Duty.RENEW_SIGNING.name.lower()
             self._parts.metrics.ca_duty_failures.labels(name).inc()
-            self._log("duty.failed", duty=name, reason=str(error), again_in_seconds=self._pause)
-            self._trouble = f"the certificate that signs leaves cannot be renewed: {error}"
+            reason = self._reports.reason(name, error)
+            self._log("duty.failed", duty=name, reason=reason, again_in_seconds=self._pause)
+            self._trouble = f"the certificate that signs leaves cannot be renewed: {one_line(error)}"
             self._put_off_index = state.ca_index
             self._put_off_until = self._clock.monotonic() + self._pause
             self._pause = min(2 * self._pause, _LONGEST_PAUSE_SECONDS)
@@ -84,9 +88,9 @@ class Renewer:
         opened = self._parts.opener.opened(state)
         config = opened.config
         self._log("ca.signing", profile="intermediate", provider=config.provider, by="leader")
-        chain, provider_state = await self._parts.pool.renew_signing_cert(config.provider_id)
-        renewed, signing_cert = self._renewed(state, opened.root, chain)
-        await self._prove(state, opened, renewed, provider_state)
+        renewed, provider_state = await proved_renewal(
+            self._parts, state, opened.root, config.provider_id, config.cluster_id, opened.settings
+        )
         sealed = self._parts.opener.resealed(config, opened.record, provider_state)
         await commit(
             self._parts.replica,
@@ -98,32 +102,43 @@ class Renewer:
             provider=config.provider,
             root=renewed.root_id,
             signing_key=renewed.signing_key_id,
-            not_after=signing_cert.not_after,
+            not_after=renewed.signing_cert.not_after if renewed.signing_cert else 0,
             by="leader",
         )
 
-    def _renewed(self, state: State, root: CARoot, chain: CAChain) -> tuple[CARoot, Intermediate]:
-        """The root with its new signing certificate, and that. Raises: ChainInvalid."""
-        now = self._parts.unix_now
-        verify.verify_ca(chain, trust_domain=state.trust_domain, now=now)
-        found = x509.root_id(chain.root_pem)
-        if found != root.root_id:
-            raise ChainInvalid(f'the renewed certificate is below root "{found}", not the active one, "{root.root_id}"')
-        renewed = replace(
-            root,
-            signing_key_id=x509.signing_key_id(chain.signing_cert_pem),
-            intermediates=(*intermediates_of(chain.intermediate_pems, now), *links_of(root)),
-        )
-        if (signing_cert := renewed.signing_cert) is None:
-            raise ChainInvalid("the renewed certificate is not in the chain that goes with leaves")
-        return renewed, signing_cert
 
-    async def _prove(self, state: State, opened: Opened, renewed: CARoot, provider_state: bytes) -> None:
-        """Nothing else may change for clients: whoever accepts leaves now accepts them from the renewed one too."""
-        now = self._clock.now()
-        trusted = trusted_through(renewed, state.roots, now)
-        stores = {f"only {root.root_id}": [root.root_pem] for root in trusted}
-        stores["all"] = [root.root_pem for root in trusted]
-        cluster_id = opened.config.cluster_id
-        async with Candidate(self._parts, cluster_id, opened.settings, provider_state) as candidate:
-            await prove(self._parts, candidate.key, state, renewed, stores, int(now))
+async def proved_renewal(
+    parts: Parts, state: State, root: CARoot, key: str, cluster_id: str, settings: CASettings
+) -> tuple[CARoot, bytes]:
+    """The root with another signing certificate, made by the provider that the workers have under `key`, and that
+    provider's state with it. What these settings make of it is proved; nothing is committed.
+
+    Raises: ProviderError, InternalError.
+    """
+    chain, provider_state = await parts.pool.renew_signing_cert(key)
+    renewed = _renewed(parts, state, root, chain)
+    # Nothing else may change for clients: whoever accepts leaves now accepts them from the renewed one too.
+    now = parts.clock.now()
+    trusted = trusted_through(renewed, state.roots, now)
+    stores = {f"only {one.root_id}": [one.root_pem] for one in trusted}
+    stores["all"] = [one.root_pem for one in trusted]
+    async with Candidate(parts, cluster_id, settings, provider_state) as candidate:
+        await prove(parts, candidate.key, state, renewed, stores, int(now))
+    return renewed, provider_state
+
+
+def _renewed(parts: Parts, state: State, root: CARoot, chain: CAChain) -> CARoot:
+    """The root with its new signing certificate. Raises: ChainInvalid."""
+    now = parts.unix_now
+    verify.verify_ca(chain, trust_domain=state.trust_domain, now=now)
+    found = x509.root_id(chain.root_pem)
+    if found != root.root_id:
+        raise ChainInvalid(f'the renewed certificate is below root "{found}", not the active one, "{root.root_id}"')
+    renewed = replace(
+        root,
+        signing_key_id=x509.signing_key_id(chain.signing_cert_pem),
+        intermediates=(*intermediates_of(chain.intermediate_pems, now), *links_of(root)),
+    )
+    if renewed.signing_cert is None:
+        raise ChainInvalid("the renewed certificate is not in the chain that goes with leaves")
+    return renewed

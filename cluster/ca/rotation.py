@@ -47,10 +47,12 @@ from providers.errors import NotInitialized, ProviderError
 from providers.pki import verify
 from providers.pki.serials import serial_bytes
 from providers.pki.x509 import load_cert, split_bundle
+from providers.texts import bounded, one_line
 
 #: A provider that does not answer is asked again for this long; then the rotation is given up.
 _PATIENCE_SECONDS: Final = 60
 _MIN_RETENTION_SECONDS: Final = 60
+_MAX_REASON: Final = 500
 #: Consul's: a retired root is trusted for twice the leaf TTL.
 _RETENTION_TTLS: Final = 2
 
@@ -261,7 +263,7 @@ class Rotator:
         providers = _providers_for(state, roots)
         for sealed in state.providers:
             if sealed not in providers:
-                await self._clean_up(state, sealed)
+                await self._clean_up(state, sealed, is_unused=False)
         await commit(self._replica, SetRoots(ca_index, roots, providers))
         for root in dropped:
             self._log("root.pruned", root=root.root_id)
@@ -272,13 +274,15 @@ class Rotator:
         Raises: NotLeader, before anything is removed: the next leader goes on with it. Else as `commit`.
         """
         # However long the text is: a rotation that cannot be ended would be one for ever.
-        reason = as_reason(reason)
+        reason = bounded(as_reason(reason), _MAX_REASON)
         self._require_leadership()
         rotation = state.rotation
         assert rotation is not None
         sealed = state.provider_state(rotation.config.provider_id)
         assert sealed is not None  # invariants of the state
-        await self._clean_up(state, sealed)
+        # Whoever has been told of the root in the meantime may have kept it.
+        is_known = rotation.root is not None and any(one.root_id == rotation.root.root_id for one in state.roots)
+        await self._clean_up(state, sealed, is_unused=not is_known)
         outcome = RotationOutcome(rotation.rotation_id, rotation.config.request_id, self._parts.unix_now, "", reason)
         await commit(self._replica, AbortRotation(state.ca_index, outcome))
         self._log("rotation.given_up", rotation=rotation.rotation_id, phase=rotation.phase.value, reason=reason)
@@ -379,7 +383,7 @@ class Rotator:
         elapsed_ms = round(1000 * (time.monotonic() - started))
         self._log("rotation.verified", rotation=rotation.rotation_id, trust_stores=len(stores), ms=elapsed_ms)
 
-    async def _clean_up(self, state: State, sealed: ProviderState) -> None:
+    async def _clean_up(self, state: State, sealed: ProviderState, *, is_unused: bool) -> None:
         """Best effort: what stays in a backend is reported, and hurts nobody."""
         config = state.config
         assert config is not None  # an invariant of the state
@@ -388,9 +392,9 @@ class Rotator:
         setup = settings.setup(config.cluster_id, self._parts.datacenter, record.state)
         try:
             await self._pool.configure(sealed.provider_id, setup)
-            await self._pool.cleanup(sealed.provider_id)
+            await self._pool.cleanup(sealed.provider_id, is_unused=is_unused)
         except (ProviderError, ClusterError) as error:
-            self._log("provider.cleanup_failed", provider=sealed.provider, reason=str(error))
+            self._log("provider.cleanup_failed", provider=sealed.provider, reason=one_line(error))
         finally:
             await self._pool.forget(sealed.provider_id)
 

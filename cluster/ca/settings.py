@@ -2,17 +2,20 @@
 
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
 from cluster.base.config import ConnectSection
+from cluster.base.errors import BadRequest
 from cluster.signing.pool import ProviderSetup
 from providers import registry
 from providers.builtin.state import private_key_fits
 from providers.config.common import CommonConfig
 from providers.config.decode import Fields
+from providers.config.secrets import PUBLIC_KEYS, folded, secret_places
 from providers.errors import ConfigInvalid
+from providers.texts import one_line
 
 #: What an agent of Consul writes into a new configuration.
 _DEFAULTS: Final[Mapping[str, object]] = {
@@ -23,9 +26,13 @@ _DEFAULTS: Final[Mapping[str, object]] = {
 #: A configuration without it is stored with it, in Go's spelling (consul-compat 4.2).
 _INTERMEDIATE_TTL: Final = ("IntermediateCertTTL", "8760h0m0s")
 #: Secret under every provider, even one this node does not know.
-_ALWAYS_SECRET: Final = frozenset({"PrivateKey", "Token", "AuthMethod", "auth_method"})
+_ALWAYS_SECRET: Final = frozenset({"PrivateKey", "Token", "AuthMethod"})
 #: Ways to log in of which a provider takes one: whoever gives one means it instead of what is stored.
-_LOGINS: Final = (frozenset({"token"}), frozenset({"authmethod", "auth_method"}))
+_LOGINS: Final = (frozenset({folded("Token")}), frozenset({folded("AuthMethod")}))
+_PRIVATE_KEY: Final = folded("PrivateKey")
+#: Besides the canonical names, what providers read as well, in any case.
+_ALSO_READ: Final = frozenset({"auth_method"})
+_MAX_NAMED: Final = 10
 #: Node files may use Consul's names of configuration files (consul-compat 1.6). Others are camel-cased word by word.
 _FILE_KEYS: Final[Mapping[str, str]] = {
     "root_pki_path": "RootPKIPath",
@@ -73,19 +80,55 @@ class CASettings:
 def settings_of(provider: str, raw: Mapping[str, object]) -> CASettings:
     """The operator's map, its secrets put apart, completed as Consul does.
 
-    Raises: ConfigInvalid when a value is not plain JSON.
+    Raises: ConfigInvalid when a value is not plain JSON; BadRequest for what looks like a secret under a name that no
+    provider keeps secret: it would be stored, replicated and shown.
     """
-    secret_names = {name.lower() for name in secret_keys(provider)}
-    config = {key: value for key, value in raw.items() if key.lower() not in secret_names}
-    secrets = {key: value for key, value in raw.items() if key.lower() in secret_names}
+    try:
+        json.dumps(raw, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConfigInvalid(f"error decoding config: {one_line(error)}") from error
+    secret_names = {folded(name) for name in secret_keys(provider)}
+    named = _canonical(raw, secret_keys(provider))
+    config = {key: value for key, value in named.items() if folded(key) not in secret_names}
+    secrets = {key: value for key, value in named.items() if folded(key) in secret_names}
+    _require_no_secret(provider, config)
     name, value = _INTERMEDIATE_TTL
     if not any(key.lower() == name.lower() for key in config):
         config[name] = value
-    try:
-        json.dumps([config, secrets], allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise ConfigInvalid(f"error decoding config: {error}") from error
     return CASettings(provider, config, secrets)
+
+
+def _canonical(raw: Mapping[str, object], secret_names: frozenset[str]) -> dict[str, object]:
+    """Keys that are known under their own names, however they are spelt; as Consul reads them they stay as they are.
+
+    Raises: BadRequest when one key comes twice: only one of them would count.
+    """
+    known = _by_fold({*PUBLIC_KEYS, *secret_names})
+    named: dict[str, object] = {}
+    spelt: dict[str, str] = {}
+    for key, value in raw.items():
+        name = known.get(folded(key))
+        if name is not None and (other := spelt.setdefault(name, key)) != key:
+            raise BadRequest(f"{one_line(other)} and {one_line(key)} name the same key: give one of them")
+        is_read = name is None or key.lower() == name.lower() or key.lower() in _ALSO_READ
+        named[key if is_read else str(name)] = value
+    return named
+
+
+def _by_fold(names: Iterable[str]) -> dict[str, str]:
+    """Of two spellings the one in Consul's style."""
+    return {folded(name): name for name in sorted(names, reverse=True)}
+
+
+def _require_no_secret(provider: str, config: Mapping[str, object]) -> None:
+    """Raises: BadRequest, which names where it is and never shows it."""
+    places = [one_line(place) for place, _ in zip(secret_places(config), range(_MAX_NAMED), strict=False)]
+    if places:
+        names = ", ".join(sorted(_by_fold(secret_keys(provider)).values()))
+        raise BadRequest(
+            f"Config holds what looks like a secret where it would be shown: {', '.join(places)}. Secrets of the"
+            f' provider "{one_line(provider)}" are given as {names}; leave out what is none of them'
+        )
 
 
 def secret_keys(provider: str) -> frozenset[str]:
@@ -95,26 +138,49 @@ def secret_keys(provider: str) -> frozenset[str]:
         return _ALWAYS_SECRET
 
 
-def keep_secrets(settings: CASettings, stored: Mapping[str, object]) -> CASettings:
+def keep_secrets(settings: CASettings, stored: CASettings) -> CASettings:
     """An omitted secret keeps its stored value; an explicit "" clears it (consul-compat 10.1).
 
     A Token takes the place of a stored AuthMethod, and the other way round. An omitted PrivateKey that is not of the
     kind asked for counts as cleared: a new one will be made.
+
+    Raises: BadRequest when a secret would go elsewhere than where it was given for.
     """
-    given = {key.lower() for key in settings.secrets}
-    replaced = {key.lower() for key, value in settings.secrets.items() if value != ""}
+    given = {folded(key) for key in settings.secrets}
+    replaced = {folded(key) for key, value in settings.secrets.items() if value != ""}
     if any(replaced & login for login in _LOGINS):
         given |= frozenset().union(*_LOGINS)
-    kept = {key: value for key, value in stored.items() if key.lower() not in given and value != ""}
+    kept = {key: value for key, value in stored.secrets.items() if folded(key) not in given and value != ""}
+    _require_same_destination(settings, stored, kept)
     merged = CASettings(settings.provider, settings.config, {**kept, **settings.secrets})
-    if "privatekey" not in given and not private_key_fits(merged.merged):
+    if _PRIVATE_KEY not in given and not private_key_fits(merged.merged):
         # Else a later change that leaves out type and bits would bring the old key back.
         merged = without_private_key(merged)
     return merged
 
 
+def _require_same_destination(settings: CASettings, stored: CASettings, kept: Mapping[str, object]) -> None:
+    """Whoever may change the configuration need not know its secrets, and must not have them sent to a place of their
+    own choice.
+    """
+    changed = moved_keys(settings.provider, stored.config, settings.config)
+    sent = _by_fold(registry.secret_keys(settings.provider)) if changed else {}
+    names = sorted({sent[folded(key)] for key in kept if folded(key) in sent})
+    if names:
+        raise BadRequest(
+            f"{', '.join(changed)} {'is' if len(changed) == 1 else 'are'} changed, so {', '.join(names)} must be given"
+            " again: a stored secret goes only to the address, the namespace and the TLS trust that it was given for"
+        )
+
+
+def moved_keys(provider: str, before: Mapping[str, object], after: Mapping[str, object]) -> list[str]:
+    """What of a configuration's destination (see `Provider.destination`) differs. Raises: ConfigInvalid."""
+    old, new = (registry.destination(provider, config) for config in (before, after))
+    return sorted(key for key in {*old, *new} if old.get(key) != new.get(key))
+
+
 def without_private_key(settings: CASettings) -> CASettings:
-    others = {key: value for key, value in settings.secrets.items() if key.lower() != "privatekey"}
+    others = {key: value for key, value in settings.secrets.items() if folded(key) != _PRIVATE_KEY}
     return CASettings(settings.provider, settings.config, others)
 
 

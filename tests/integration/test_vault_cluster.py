@@ -365,3 +365,45 @@ async def _finish(cluster: LocalCluster, node: Node, config: dict[str, object]) 
 
 def _pause(answer: Answer) -> int:
     return int(answer.headers.get("Retry-After", 0))
+
+
+# --- what is refused --------------------------------------------------------------------------------------------------
+
+
+async def test_what_cannot_be_is_told_at_once_through_any_node_and_changes_nothing(
+    shared_vault: VaultServer, tmp_path: Path
+) -> None:
+    """Secrets that would go elsewhere, or be shown; files that are not for logins; places where no Vault is."""
+    config = shared_vault.config(**COMMON)
+    fresh = shared_vault.config(**COMMON)
+    shared_vault.call("POST", f"sys/mounts/{mount(fresh)}", {"type": "kv"})
+    (tmp_path / "jwt").write_text("a-jwt")
+    without = {key: value for key, value in config.items() if key != "Token"}
+    login = {"Type": "jwt", "Params": {"role": "r", "path": str(tmp_path / "jwt")}}
+    key_pem = "-----BEGIN EC PRIVATE KEY-----\nc2VjcmV0\n-----END EC PRIVATE KEY-----\n"
+    wanted: list[tuple[dict[str, object], int, str]] = [
+        ({**without, "Address": "https://127.0.0.1:1"}, 400, "Address is changed, so Token must be given again"),
+        ({**without, "TLSSkipVerify": True}, 400, "TLSSkipVerify is changed, so Token must be given again"),
+        ({**config, "VaultToken": "s3cr3t"}, 400, "looks like a secret where it would be shown: VaultToken."),
+        ({**config, "Note": {"pem": key_pem}}, 400, "looks like a secret where it would be shown: Note.pem."),
+        ({**without, "AuthMethod": login}, 500, "may not be read: files that a login to Vault needs"),
+        ({**config, "Address": "https://127.0.0.1:1"}, 500, "error configuring provider: Vault is unavailable"),
+        (fresh, 500, f"what is mounted at {mount(fresh)} is not the PKI engine"),
+    ]
+    async with cluster_of(tmp_path, config) as cluster:
+        before = await cluster.wait_settled()
+        mounts = set(shared_vault.call("GET", "sys/mounts")["data"])
+        for node in (await cluster.leader(), await some_follower(cluster)):
+            for change, status, text in wanted:
+                started = time.monotonic()
+                answer = await configure(cluster, node, "vault", dict(change))
+                assert (answer.status, text in answer.text) == (status, True), answer.text
+                assert time.monotonic() - started < 20
+        assert set(shared_vault.call("GET", "sys/mounts")["data"]) == mounts
+        assert (await cluster.digest(await cluster.leader()))["StateDigest"] == before["StateDigest"]
+        await trusted_everywhere(cluster, tmp_path)
+    for path in (tmp_path / "nodes").rglob("*"):
+        if path.is_file():
+            content = path.read_bytes()
+            assert b"s3cr3t" not in content, path
+            assert b"c2VjcmV0" not in content, path

@@ -26,6 +26,7 @@ from cluster.http.render import empty_response, json_response, sorted_maps
 from cluster.http.routes.roots import require_connect
 from cluster.http.routes.rotation import cut_off_roots, wait_seconds
 from fsm.ca import CAConfig
+from providers.config.secrets import without_secrets
 
 _ALIASES: Final = {"force_without_cross_signing": "forcewithoutcrosssigning"}
 #: Listed roots that new leaves do not lead to; Consul's answer to a PUT has no body to say it in.
@@ -77,7 +78,7 @@ def _is_staged(fields: Fields) -> bool:
     return mode == _STAGED
 
 
-def _config_map(config_json: str) -> object:
+def _config_map(config_json: str) -> dict[str, object]:
     """Empty for what is no JSON object: whoever looks can put another one in its place."""
     try:
         value = json.loads(config_json)
@@ -89,7 +90,8 @@ def _config_map(config_json: str) -> object:
 def _config_object(config: CAConfig) -> dict[str, object]:
     return {
         "Provider": config.provider,
-        "Config": sorted_maps(_config_map(config.config_json)),
+        # What a release before has stored in clear under a name that it did not know is not shown at least.
+        "Config": sorted_maps(without_secrets(_config_map(config.config_json))),
         "State": dict(sorted(config.public_state)) or None,
         "ForceWithoutCrossSigning": config.force_without_cross_signing,
         "CreateIndex": config.create_index,

@@ -115,6 +115,7 @@ async def test_request_that_waits_while_leadership_ends_is_for_the_next_leader(n
     """The keys are gone from the workers then: not a fault of ours, but "not done, not leader"."""
     csr = service_csr(node.cluster.state.trust_domain)
     await put(node, update({"CSRMaxPerSecond": 0}))
+    node.worker.calls.clear()
     node.worker.held.add("sign_leaves")
     requests = [asyncio.ensure_future(node.authority.sign(csr, serial(n), "me")) for n in range(4)]
     await until(lambda: node.worker.calls.count("sign_leaves") == 2)

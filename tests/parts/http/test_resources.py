@@ -127,6 +127,16 @@ async def test_configuration_has_consuls_fields_and_sorted_maps(api: Running) ->
     assert reply.headers["X-Consul-Index"] == "3"
 
 
+async def test_secret_that_a_release_before_has_stored_in_clear_is_not_shown(api: Running) -> None:
+    config = api.service.state.config
+    assert config is not None
+    stored = {"LeafCertTTL": "72h", "private_key": "s3cr3t", "Nested": {"a": [1, {"Token": "s3cr3t", "b": 2}]}}
+    api.service.state = replace(
+        api.service.state, config=replace(config, config_json=json.dumps({**stored, "VaultToken": "s3cr3t"}))
+    )
+    assert (await api.get(CONFIGURATION)).json()["Config"] == {"LeafCertTTL": "72h", "Nested": {"a": [1, {"b": 2}]}}
+
+
 async def test_public_state_is_shown_sorted(api: Running) -> None:
     config = api.service.state.config
     assert config is not None

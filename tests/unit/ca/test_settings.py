@@ -5,6 +5,7 @@ import uuid
 import pytest
 
 from cluster.base.config import ConnectSection
+from cluster.base.errors import BadRequest
 from cluster.ca.settings import CASettings, first_cluster_id, first_settings, keep_secrets, settings_of
 from providers.errors import ConfigInvalid
 
@@ -15,6 +16,26 @@ def test_secrets_are_kept_apart_whatever_their_spelling() -> None:
     assert settings.config == {"RootCert": "r", "IntermediateCertTTL": "8760h0m0s"}
     assert settings.merged == {**settings.config, **settings.secrets}
     assert "'k'" not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ("private_key", "PrivateKey"),
+        ("Private-Key", "PrivateKey"),
+        ("privatekey", "privatekey"),
+        ("Auth-Method", "AuthMethod"),
+        ("auth_method", "auth_method"),
+        ("root_cert", "RootCert"),
+        ("leaf-cert-ttl", "LeafCertTTL"),
+        ("leafcertttl", "leafcertttl"),
+        ("Some_Thing", "Some_Thing"),
+    ],
+)
+def test_known_key_counts_in_any_spelling_and_an_unknown_one_stays(given: str, name: str) -> None:
+    settings = settings_of("vault", {given: "x"})
+    assert settings.merged == {name: "x", "IntermediateCertTTL": "8760h0m0s"}
+    assert (name in settings.secrets) == ("ey" in name or "uth" in name)
 
 
 def test_secrets_of_a_provider_that_is_not_installed_are_kept_apart_too() -> None:
@@ -56,21 +77,26 @@ def _settings(**secrets: object) -> CASettings:
 def test_omitted_secret_is_kept_and_an_empty_one_clears(
     given: dict[str, object], stored: dict[str, object], expected: dict[str, object]
 ) -> None:
-    assert keep_secrets(_settings(**given), stored).secrets == expected
+    assert keep_secrets(_settings(**given), _settings(**stored)).secrets == expected
+
+
+def _vault(**secrets: object) -> CASettings:
+    """What is stored."""
+    return CASettings("vault", {}, secrets)
 
 
 @pytest.mark.parametrize("name", ["AuthMethod", "authmethod", "auth_method"])
 def test_one_login_takes_the_place_of_the_other(name: str) -> None:
     method = {"Type": "approle"}
-    with_token = keep_secrets(settings_of("vault", {"Token": "t"}), {name: method, "PrivateKey": "k"})
+    with_token = keep_secrets(settings_of("vault", {"Token": "t"}), _vault(**{name: method, "PrivateKey": "k"}))
     assert with_token.secrets == {"Token": "t", "PrivateKey": "k"}
-    with_method = keep_secrets(settings_of("vault", {name: method}), {"token": "t"})
+    with_method = keep_secrets(settings_of("vault", {name: method}), _vault(token="t"))
     assert with_method.secrets == {name: method}
 
 
 @pytest.mark.parametrize("raw", [{}, {"Token": ""}])
 def test_login_that_is_left_out_stays(raw: dict[str, object]) -> None:
-    kept = keep_secrets(settings_of("vault", raw), {"AuthMethod": {"Type": "approle"}})
+    kept = keep_secrets(settings_of("vault", raw), _vault(AuthMethod={"Type": "approle"}))
     assert kept.secrets["AuthMethod"] == {"Type": "approle"}
 
 
@@ -111,6 +137,11 @@ def test_names_of_configuration_files_become_those_of_the_api() -> None:
         "PrivateKeyBits": 384,
         "test_state": {"a": "b"},
     }
+
+
+def test_secret_under_another_name_in_a_node_s_file_is_refused_and_named() -> None:
+    with pytest.raises(BadRequest, match=r"looks like a secret where it would be shown: VaultToken\. Secrets of the"):
+        first_settings(ConnectSection(ca_provider="vault", ca_config={"vault_token": "s3cr3t"}))
 
 
 def test_given_cluster_id_is_taken_in_its_canonical_form_and_a_missing_one_is_new() -> None:
