@@ -28,7 +28,8 @@ from cluster.tls.certificates import Identity, load_ca, new_cert
 from tests.chaos.launcher import Hurt
 from tests.chaos.stage import Stage
 from tests.chaos.workload import Workload
-from tests.kit.real_cluster import Node, make_csr
+from tests.kit.hostile_vault import MODES, hostile_vault
+from tests.kit.real_cluster import Answer, Node, make_csr
 from tests.kit.wait import eventually
 
 #: Longer than an election takes, in which nobody may be elected, or somebody must be.
@@ -44,6 +45,10 @@ _FLOOD_CONNECTIONS: Final = 300
 _FLOOD_SECONDS: Final = 4.0
 _FLOOD_CSR_RATE: Final = 50
 _FLOOD_STATUSES: Final = frozenset((200, 429, 503))
+_CONFIGURATION: Final = "/v1/connect/ca/configuration"
+_HOSTILE_MODES: Final = 4
+_HOSTILE_SECONDS: Final = 30.0
+_HOSTILE_TEXT: Final = 5000
 
 
 @dataclass(frozen=True, slots=True)
@@ -441,6 +446,47 @@ async def csr_flood(scene: Scene) -> None:
     await scene.workload.progress(nodes)
 
 
+async def hostile_backend(scene: Scene) -> None:
+    """The CA is to move to a Vault that answers garbage, floods, drips, hangs or sends elsewhere: it is refused, or
+    given up when an operator says so, in few words each time, and whoever signs goes on.
+    """
+    stage = scene.stage
+    before = await _active_root(stage)
+    with hostile_vault() as vault:
+        for number, mode in enumerate(scene.rng.sample(MODES, _HOSTILE_MODES)):
+            vault.mode, vault.is_far = mode, scene.rng.random() < 0.5
+            config = {"Address": vault.address, "Token": "t", "RootPKIPath": f"r{number}", "IntermediatePKIPath": "i"}
+            body = {"Provider": "vault", "Config": {**config, "CSRMaxPerSecond": 0}}
+            node, deadline = scene.rng.choice(stage.nodes), time.monotonic() + _HOSTILE_SECONDS
+            while not vault.answered[mode]:  # other changes are under way as well
+                assert time.monotonic() < deadline, f"{mode}: nothing was asked of the Vault"
+                answer = await _given_up(stage, node, body)
+                assert answer.status >= 400, f"{mode}: {answer.status}"
+                assert len(answer.text) < _HOSTILE_TEXT, f"{mode}: {answer.text[:2000]}"
+            await scene.workload.progress(stage.nodes)
+        scene.notes["hostile"] = dict(sorted(vault.answered.items()))
+        assert vault.trapped == 0, "a token was sent to where a redirect pointed"
+    assert await _active_root(stage) == before
+    for node in stage.nodes:
+        lines = node.log_tail(2000).splitlines()
+        assert max(map(len, lines)) < 2 * _HOSTILE_TEXT, f"{node.name} logs {max(map(len, lines))} characters"
+
+
+async def _given_up(stage: Stage, node: Node, body: object) -> Answer:
+    """The answer to this change of the CA, which is given up again and again until there is one."""
+    asked = asyncio.ensure_future(stage.cluster.ask(node, "PUT", _CONFIGURATION, body))
+    while not asked.done():
+        await asyncio.wait({asked}, timeout=1.0)
+        if not asked.done():
+            await stage.cluster.ask(node, "PUT", "/v1/connect/ca/rotation", {"Action": "abort"})
+    return asked.result()
+
+
+async def _active_root(stage: Stage) -> str:
+    roots = (await stage.cluster.roots(await stage.leader()))["Roots"]
+    return next(str(root["ID"]) for root in roots if root["Active"])
+
+
 def _assert_logged(node: Node, pattern: str) -> None:
     assert re.search(pattern, node.log_tail(200)), f"{node.name} does not say {pattern!r}:\n{node.log_tail(10)}"
 
@@ -472,5 +518,6 @@ FAULTS: Final[Mapping[str, Fault]] = {
         expired_certificate,
         storm,
         csr_flood,
+        hostile_backend,
     )
 }
