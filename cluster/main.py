@@ -9,7 +9,6 @@ import fcntl
 import gc
 import os
 import signal
-import ssl
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,12 +21,14 @@ from cluster.base.allocator import limit_arenas
 from cluster.base.config import NodeConfig
 from cluster.base.log import Log
 from cluster.base.telemetry import EventLog, configure_logging
+from cluster.base.words import plain
 from cluster.http.transfers import remove_leftovers
 from cluster.node.last_resort import last_resort
 from cluster.node.start import StartError, start_node
 from cluster.raft.journal import JournalDamaged
 from cluster.raft.snapshot import SnapshotDamaged
 from cluster.seal.sources import SealError
+from cluster.tls.contexts import TlsFileRefused
 from fsm.ledger import LedgerDamaged
 
 _EXIT_OK: Final = 0
@@ -51,11 +52,19 @@ def run(config: NodeConfig, *, accepts_files_without_mac: bool = False) -> int:
         with _data_dir(config.data_dir):
             remove_leftovers(config.data_dir)
             uvloop.run(_run(config, log, accepts_files_without_mac))
-    except (StartError, SealError, JournalDamaged, SnapshotDamaged, LedgerDamaged, OSError, ssl.SSLError) as error:
-        log("node.failed", reason=str(error))
-        print(f"quorumca: {error}", file=sys.stderr)
+    except (StartError, SealError, JournalDamaged, SnapshotDamaged, LedgerDamaged, OSError) as error:
+        reason = _words(error)
+        log("node.failed", reason=reason)
+        print(f"quorumca: {reason}", file=sys.stderr)
         return _EXIT_FAILED
     return _EXIT_OK
+
+
+def _words(error: Exception) -> str:
+    """Ours are told as they are; the system's without its number, but with the file."""
+    if not isinstance(error, OSError) or isinstance(error, TlsFileRefused):
+        return str(error)
+    return f"{error.filename}: {plain(error)}" if error.filename else plain(error)
 
 
 @contextlib.contextmanager

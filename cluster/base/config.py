@@ -23,6 +23,8 @@ ENVIRONMENT_PREFIX: Final = "QUORUMCA_"
 _SECTION_SEPARATOR: Final = "__"
 _TOP_LEVEL: Final = frozenset({"node_name", "datacenter", "data_dir"})
 _MAX_SERVERS: Final = 9
+_MAX_FILE_BYTES: Final = 1 << 20
+_BYTE_ORDER_MARKS: Final = (("UTF-8", b"\xef\xbb\xbf"), ("UTF-16", b"\xff\xfe"), ("UTF-16", b"\xfe\xff"))
 _SECRET_KEY: Final = re.compile(r"private_?key|token|passphrase|^connect$|ca_config", re.IGNORECASE)
 _RULE: Final = "rule"  # in the metadata of a type: a function that raises ValueError
 
@@ -228,14 +230,33 @@ class NodeConfig(_Section, frozen=True, kw_only=True):
 
 def load_config(path: Path, environment: Mapping[str, str] = os.environ) -> NodeConfig:
     """Raises: ConfigError with one line for each mistake: key, value, and what is allowed."""
+    values = _read_toml(path)
+    return parse_config(_overlaid(values, environment), source=str(path))
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    """Raises: ConfigError."""
     try:
-        text = path.read_text(encoding="utf-8")
-        values = tomllib.loads(text)
+        with path.open("rb") as file:
+            data = file.read(_MAX_FILE_BYTES + 1)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: {error}") from error
-    return parse_config(_overlaid(values, environment), source=str(path))
+    if len(data) > _MAX_FILE_BYTES:
+        raise ConfigError(f"{path}: is larger than {_MAX_FILE_BYTES} bytes")
+    # Editors that write one hide it, and TOML's own complaint is about line 1, column 1, where nothing can be seen.
+    if mark := next((name for name, mark in _BYTE_ORDER_MARKS if data.startswith(mark)), ""):
+        raise ConfigError(f"{path}: begins with a byte-order mark ({mark}): must be UTF-8 without one")
+    try:
+        return tomllib.loads(data.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ConfigError(f"{path}: is not UTF-8 text (line {line})") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: {error}: must be TOML") from error
+    except RecursionError as error:
+        raise ConfigError(f"{path}: is nested too deeply") from error
+    except ValueError as error:  # of Python, for a number of thousands of digits
+        raise ConfigError(f"{path}: holds a number that is too long") from error
 
 
 def parse_config(values: Mapping[str, Any], *, source: str) -> NodeConfig:

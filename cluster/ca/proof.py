@@ -30,8 +30,16 @@ async def prove(
         provider_key, state.trust_domain, parts.datacenter, now, [(csr_pem, serial_bytes(new_serial()))]
     )
     if not isinstance(leaf, IssuedLeaf):
-        raise leaf
+        raise _of_the_ca(leaf) if isinstance(leaf, ChainInvalid) else leaf
     chain = leaf.cert_pem + "".join(link.cert_pem for link in root.intermediates)
     if len(chain) > MAX_CHAIN_BYTES:
         raise ChainInvalid(f"the chain of a leaf would have {len(chain)} bytes, more than {MAX_CHAIN_BYTES}")
-    verify.verify_leaf(chain, {name: list(pems) for name, pems in stores.items()}, now=now, spiffe_id=spiffe_id)
+    try:
+        verify.verify_leaf(chain, {name: list(pems) for name, pems in stores.items()}, now=now, spiffe_id=spiffe_id)
+    except ChainInvalid as error:
+        raise _of_the_ca(error) from error
+
+
+def _of_the_ca(error: ChainInvalid) -> ChainInvalid:
+    """Whoever reads this has brought a CA, and never asked for a leaf."""
+    return ChainInvalid(f"clients would refuse the leaves of this CA: {error}")

@@ -126,10 +126,20 @@ def _read_config(name: str) -> dict[str, Any]:
     try:
         config = json.loads(read_text(name, _MAX_CONFIG_BYTES))
     except (ValueError, RecursionError) as error:
-        raise CommandError(f"{name}: {error}") from error
+        raise CommandError(f"{name}: {_why_no_json(error)}") from error
     if not isinstance(config, dict):
         raise CommandError(f"{name}: must be a JSON object with Provider and Config")
     return config
+
+
+def _why_no_json(error: Exception) -> str:
+    match error:
+        case json.JSONDecodeError():
+            return f"{error}: must be a JSON object with Provider and Config"
+        case RecursionError():
+            return "is nested too deeply"
+        case _:  # Python's own, for a number of thousands of digits
+            return "holds a number that is too long"
 
 
 def _with(config: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,8 @@ from typing import BinaryIO, Final, TextIO
 from cluster.client.errors import CommandError
 
 PRIVATE: Final = 0o600
+#: Of UTF-8 and UTF-16: editors that write one hide it, and whoever reads on complains about what cannot be seen.
+_BYTE_ORDER_MARKS: Final = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
 #: What the umask leaves of it.
 PUBLIC: Final = 0o644
 _UMASK: Final = 0o077
@@ -34,6 +36,8 @@ def read_text(name: str, limit_bytes: int) -> str:
                 data = file.read(limit_bytes + 1)
         if len(data) > limit_bytes:
             raise CommandError(f"{name}: is larger than {limit_bytes} bytes")
+        if data.startswith(_BYTE_ORDER_MARKS):
+            raise CommandError(f"{name}: begins with a byte-order mark: must be UTF-8 without one")
         return data.decode("utf-8")
     except OSError as error:
         raise CommandError(f"{name}: {error.strerror}") from error

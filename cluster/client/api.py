@@ -59,16 +59,17 @@ class TlsOptions:
         """Raises: CommandError."""
         import ssl
 
-        from cluster.tls.contexts import PemFile, TlsFileRefused, load_pair
+        from cluster.tls.contexts import PemFile, TlsFileRefused, load_pair, no_authorities
 
         try:
             context = ssl.create_default_context(cafile=self.ca_file or None)
+        except OSError as error:  # ssl.SSLError is one
+            raise CommandError(no_authorities(PemFile("--ca-file", self.ca_file), error)) from error
+        try:
             if self.cert_file:
                 load_pair(context, PemFile("--client-cert", self.cert_file), PemFile("--client-key", self.key_file))
         except TlsFileRefused as error:
             raise CommandError(str(error)) from error
-        except OSError as error:  # ssl.SSLError is one
-            raise CommandError(f"TLS files cannot be used ({self.ca_file}): {error}") from error
         return context
 
 
@@ -266,6 +267,6 @@ def _reason(error: Exception) -> str:
         case ConnectionError() | http.client.IncompleteRead():
             return "the connection was closed before the whole answer was there"
         case ValueError():  # a UnicodeError of the IDNA codec
-            return f"the name cannot be used: {error}"
+            return "the name cannot be used: it is no host name or IP address"
         case _:
             return "it does not speak HTTP; is this the port of the HTTP API, and is it http or https?"

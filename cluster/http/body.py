@@ -23,6 +23,7 @@ _DRAIN_SECONDS: Final = 5.0
 _MAX_DEPTH: Final = 32
 _MIN_NUMBER: Final = -(1 << 63)
 _MAX_NUMBER: Final = (1 << 64) - 1
+_MAX_DIGITS: Final = 32
 #: What a transfer that broke off raises.
 BROKEN: Final = (web.RequestPayloadError, PayloadEncodingError, ClientPayloadError, ConnectionError)
 
@@ -111,7 +112,11 @@ def decode_object(body: bytes, aliases: Mapping[str, str] | None = None) -> Fiel
         _fail("EOF")
     try:
         value = json.loads(
-            body.decode("utf-8"), object_pairs_hook=_object, parse_constant=_no_constant, parse_float=_finite
+            body.decode("utf-8"),
+            object_pairs_hook=_object,
+            parse_constant=_no_constant,
+            parse_float=_finite,
+            parse_int=_whole,
         )
         _check(value, 0)
     except UnicodeDecodeError:
@@ -218,6 +223,12 @@ def _finite(text: str) -> float:
     if not math.isfinite(value):
         raise ValueError(f"{shown(text)} is too large for a number")
     return value
+
+
+def _whole(text: str) -> int:
+    if len(text) > _MAX_DIGITS:  # Python's own refusal, of thousands, speaks of Python
+        raise ValueError("a whole number does not fit into 64 bits")
+    return int(text)
 
 
 def _check(value: object, depth: int) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, cast
 
+from cluster.base.words import plain
 from cluster.rpc.operation import OLDEST, VERSION, VERSION_HEADER
 from cluster.tls.contexts import NodeTls
 
@@ -113,7 +114,7 @@ class RpcClient:
                 connection.own_key = self._tls.key
                 connection.key = self._tls.peer_key(transport.get_extra_info("ssl_object"))
         except (OSError, ValueError, TimeoutError) as error:
-            raise Unreached(f"{peer} at {address}: {error}") from error
+            raise Unreached(f"{peer} at {address}: {plain(error)}") from error
         if (reason := self._refusal(peer, connection.key)) is not None:
             connection.abort()
             raise Unreached(f"{peer} at {address}: {reason}")

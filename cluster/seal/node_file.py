@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from cluster.base.words import plain
+
 
 class NodeFile:
     """`node.json` in the data directory: whose data this is, and which seal it needs."""
@@ -19,6 +21,8 @@ class NodeFile:
             facts = json.loads(self._path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
+        except (ValueError, RecursionError) as error:
+            raise ValueError(plain(error)) from error
         if not isinstance(facts, dict):
             raise ValueError("it must hold a JSON object")
         return facts

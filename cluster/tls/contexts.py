@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final, NoReturn, TypeVar
 
 from cluster.base.names import is_node_name
+from cluster.base.words import plain
 from cluster.tls.keys import KEY_BYTES, hash_of_certificate, hash_of_file, hashes_of_file, shown_by, verified_chain
 
 T = TypeVar("T")
@@ -159,10 +160,17 @@ def load_authorities(context: ssl.SSLContext, file: PemFile) -> None:
     """Trust the CAs in a file, too. Raises: TlsFileRefused."""
     try:
         context.load_verify_locations(file.path)
-    except ssl.SSLError as error:
-        raise TlsFileRefused(f"{file} holds no certificate (PEM): {error}") from error
-    except OSError as error:
-        raise TlsFileRefused(f"{file} cannot be read: {error.strerror}") from error
+    except OSError as error:  # ssl.SSLError is one
+        raise TlsFileRefused(no_authorities(file, error)) from error
+
+
+def no_authorities(file: PemFile, error: OSError) -> str:
+    """Why a file of CAs could not be taken, from what OpenSSL raised."""
+    if not isinstance(error, ssl.SSLError):
+        return f"{file} cannot be read: {plain(error)}"
+    if getattr(error, "reason", None) in (None, "NO_CERTIFICATE_OR_CRL_FOUND", "NO_START_LINE"):
+        return f"{file} holds no certificate (PEM)"
+    return f"{file} holds a certificate that cannot be used: {plain(error)}"
 
 
 def _encrypted(key: PemFile) -> str:
@@ -185,7 +193,7 @@ def _reason(cert: PemFile, key: PemFile, error: OSError) -> str:
         return str(refused)
     if chain[0].public_key() != private_key.public_key():
         return f"{key} is not the key of {cert}"
-    return f"{cert} and {key} cannot be used: {error}"
+    return f"{cert} and {key} cannot be used: {plain(error)}"
 
 
 def _parsed(file: PemFile, content: str, parse: Callable[[bytes], T]) -> T:
@@ -195,6 +203,6 @@ def _parsed(file: PemFile, content: str, parse: Callable[[bytes], T]) -> T:
     try:
         return parse(Path(file.path).read_bytes())
     except OSError as error:
-        raise TlsFileRefused(f"{file} cannot be read: {error.strerror}") from error
+        raise TlsFileRefused(f"{file} cannot be read: {plain(error)}") from error
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise TlsFileRefused(f"{file} holds no {content} (PEM)") from error

@@ -20,6 +20,7 @@ from providers.api import CAChain
 from providers.errors import ChainInvalid, ConfigInvalid
 from providers.pki import keys, peers, spiffe
 from providers.pki.keys import SigningKey
+from providers.pki.path_words import why_no_path
 from providers.pki.spiffe import Kind
 from providers.pki.x509 import (
     at,
@@ -289,7 +290,8 @@ def _find_path(
         )
         return verifier.verify(cert, list(helpers)).chain
     except (VerificationError, ValueError) as error:
-        raise ChainInvalid(f"no valid path from {_show(cert)} to a trusted root: {error}") from error
+        what = _show(cert) if is_ca(cert) else "a leaf"
+        raise ChainInvalid(f"no valid path from {what} to a trusted root: {why_no_path(error)}") from error
 
 
 # --- path: our own rules ------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ builder (docs/consul-compat.md 2, 10.2 to 10.5). The leaf's profile is in provid
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from ipaddress import ip_address
@@ -27,15 +27,8 @@ BACKDATE_SECONDS = 60
 # RFC 5280 4.1.2.2: positive, at most 20 octets; the first bit is the sign.
 MAX_SERIAL = 2**159 - 1
 
-#: What `cryptography` raises about a certificate that is no ValueError.
-_UNUSABLE = (
-    UnsupportedAlgorithm,
-    x509.DuplicateExtension,
-    x509.InvalidVersion,
-    x509.UnsupportedGeneralNameType,
-    TypeError,
-)
-_CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
+# RFC 7468 section 5 has the first label; the second is older.
+_CERTIFICATE = re.compile(r"-----BEGIN ((?:X509 )?CERTIFICATE)-----.*?-----END \1-----", re.DOTALL)
 _NOT_NAME = re.compile(r"[^a-z0-9]")
 
 CA_KEY_USAGE = x509.KeyUsage(
@@ -59,6 +52,9 @@ _OF_THE_ISSUER = frozenset(
         ExtensionOID.ISSUER_ALTERNATIVE_NAME,
     }
 )
+
+
+_NO_PEM = "no PEM-encoded certificate found"
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,9 +160,9 @@ def load_bundle(pem: str) -> list[x509.Certificate]:
 
     Raises: ValueError.
     """
-    blocks = _CERTIFICATE.findall(pem)
+    blocks = [found[0] for found in _CERTIFICATE.finditer(pem)]
     if not blocks:
-        raise ValueError("no PEM-encoded certificate found")
+        raise ValueError(_NO_PEM)
     return [load_cert(block) for block in blocks]
 
 
@@ -175,18 +171,24 @@ def load_cert(pem: str) -> x509.Certificate:
 
     Raises: ValueError.
     """
+    found = _CERTIFICATE.search(pem)
+    if found is None:
+        raise ValueError(_NO_PEM)
     try:
-        cert = x509.load_pem_x509_certificate(pem.encode("ascii"))
-        # `cryptography` decodes these only when they are asked for; here is the place where they may fail.
-        public_key(cert)
-        _ = cert.extensions, cert.subject, cert.issuer, cert.signature_hash_algorithm
-    except _UNUSABLE as error:
-        raise ValueError(f"certificate cannot be used: {error}") from error
-    except BaseException as error:
-        # A defect of its Rust part, which has no importable name. Let through it would end whoever reads.
-        if type(error).__name__ == "PanicException":
-            raise ValueError("certificate cannot be decoded") from error
-        raise
+        cert = x509.load_pem_x509_certificate(found[0].encode("ascii"))
+    except ValueError as error:  # a UnicodeError is one
+        raise ValueError("it is damaged, or no X.509 certificate (RFC 5280)") from error
+    # `cryptography` decodes these only when they are asked for; here is the place where they may fail. Its own texts
+    # are about its parser.
+    for part, decode in _PARTS:
+        try:
+            decode(cert)
+        except keys.KeyRefused:
+            raise
+        except x509.DuplicateExtension as error:
+            raise ValueError(f"certificate cannot be used: extension {error.oid.dotted_string} occurs twice") from error
+        except (ValueError, TypeError, UnsupportedAlgorithm, x509.UnsupportedGeneralNameType) as error:
+            raise ValueError(f"certificate cannot be used: its {part} cannot be decoded") from error
     return cert
 
 
@@ -215,7 +217,7 @@ def public_key_and_kind(cert: x509.Certificate | x509.CertificateSigningRequest)
 
 def csr_key(csr_pem: str) -> VerifyKey:
     """Raises: ValueError."""
-    return public_key_and_kind(x509.load_pem_x509_csr(csr_pem.encode("ascii")))[0]
+    return public_key_and_kind(x509.load_pem_x509_csr(csr_pem.encode()))[0]
 
 
 def subject_key_id(cert: x509.Certificate) -> bytes:
@@ -257,6 +259,14 @@ def path_length(cert: x509.Certificate) -> int | None:
 
 def uris(cert: x509.Certificate | x509.CertificateSigningRequest) -> list[str]:
     return [name.value for name in subject_alt_names(cert) if isinstance(name, x509.UniformResourceIdentifier)]
+
+
+_PARTS: tuple[tuple[str, Callable[[x509.Certificate], object]], ...] = (
+    ("names", lambda cert: (cert.subject, cert.issuer)),
+    ("extensions", lambda cert: cert.extensions),
+    ("signature algorithm", lambda cert: cert.signature_hash_algorithm),
+    ("public key", public_key),
+)
 
 
 # --- building -----------------------------------------------------------------------------------------------------

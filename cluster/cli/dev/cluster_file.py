@@ -51,8 +51,11 @@ class ClusterFile:
             return ()
         except OSError as error:
             raise CommandError(f"{self.path}: {error.strerror}") from error
-        except (ValueError, KeyError, TypeError) as error:
-            raise CommandError(f"{self.path} is not what quorumca dev writes: {error}") from error
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            known = ", ".join(field.name for field in fields(Entry))
+            raise CommandError(
+                f"{self.path} is not what quorumca dev writes: must be JSON with a list of nodes, each with {known}"
+            ) from error
         if all(isinstance(getattr(entry, field.name), field.type) for entry in entries for field in fields(entry)):  # type: ignore[arg-type] # the types are classes here
             return entries
         raise CommandError(f"{self.path} is not what quorumca dev writes: pid must be a number, all else text")

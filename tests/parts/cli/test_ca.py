@@ -134,7 +134,7 @@ def test_set_config_fails_in_consuls_words(run: Run, api: FakeApi, tmp_path: Pat
         (None, 1, "Error reading config file: config.json: No such file or directory"),
         ("", 1, "Error reading config file: config.json: Expecting value"),
         ("[]", 1, "Error reading config file: config.json: must be a JSON object with Provider and Config"),
-        ("[" * 100_000, 1, "Error reading config file: config.json: maximum recursion depth exceeded"),
+        ("[" * 100_000, 1, "Error reading config file: config.json: is nested too deeply"),
         (" " * (512 * 1024 + 1), 1, "Error reading config file: config.json: is larger than 524288 bytes"),
     ],
 )

@@ -100,7 +100,10 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda files: shutil.copy(files / "a.key", files / "a.pem"),
         "{cert_setting} {cert} holds no certificate (PEM)",
     ),
-    "weak": (_weak, "{cert_setting} {cert} and {key_setting} {key} cannot be used: [SSL: EE_KEY_TOO_SMALL]"),
+    "weak": (
+        _weak,
+        "{cert_setting} {cert} and {key_setting} {key} cannot be used: the key is too small: must be RSA of",
+    ),
 }
 
 

@@ -1,0 +1,53 @@
+"""What went wrong, in words for a person who has never seen this program's inside.
+
+Texts of other libraries are made for those who wrote the code: numbers, names of exceptions, places in a parser. Who
+has a file or an address to mend needs the reason alone; which file or address it was, the caller says.
+"""
+
+import json
+import os
+import ssl
+from typing import Final
+
+_UNREADABLE: Final = "it cannot be read"
+#: OpenSSL's names of reasons, where they say too little.
+_TLS_REASONS: Final = {
+    "CA_KEY_TOO_SMALL": "the key of a CA is too small: must be RSA of 2048 bits or more, or EC",
+    "CA_MD_TOO_WEAK": "a CA has signed with a hash that is too weak: must be SHA-256 or better",
+    "EE_KEY_TOO_SMALL": "the key is too small: must be RSA of 2048 bits or more, or EC",
+}
+
+
+def plain(error: BaseException) -> str:
+    """Completes a sentence such as "FILE cannot be used: ..."; one line, and never empty."""
+    match error:
+        case ssl.SSLCertVerificationError():
+            return f"its certificate is refused: {error.verify_message}"
+        case ssl.SSLError():
+            return _of_tls(error)
+        case OSError():
+            return _of_system(error)
+        case UnicodeError():
+            return "it is not text in UTF-8"
+        case json.JSONDecodeError():
+            return f"it is not JSON: {error.msg.lower()} (line {error.lineno}, column {error.colno})"
+        case RecursionError():
+            return "it is nested too deeply"
+        case _:
+            return _UNREADABLE
+
+
+def _of_tls(error: ssl.SSLError) -> str:
+    if reason := getattr(error, "reason", None):  # only errors that OpenSSL itself has raised have one
+        return _TLS_REASONS.get(reason) or str(reason).replace("_", " ").lower()
+    if error.strerror and "_ssl.c" not in error.strerror:  # one of our own
+        return error.strerror
+    return "the other side does not speak TLS, or ended the handshake"
+
+
+def _of_system(error: OSError) -> str:
+    if error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno)  # the error's own text may be a library's, with an address in Python's form
+    if error.strerror:
+        return error.strerror
+    return "it took too long" if isinstance(error, TimeoutError) else "the connection was closed"
