@@ -54,7 +54,11 @@ def _normalised(word: str) -> list[str]:
 
 def dns_name(text: str) -> str:
     """A check for what a certificate can name: a host, or `*.` and a domain."""
-    return matching(lambda name: len(name) <= 253 and _DNS_NAME.fullmatch(name), "a DNS name")(text)
+    return matching(is_dns_name, "a DNS name")(text)
+
+
+def is_dns_name(text: str) -> bool:
+    return len(text) <= 253 and _DNS_NAME.fullmatch(text) is not None
 
 
 def ip_text(text: str) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from cluster.base.names import is_node_name
-from cluster.cli.arguments import Parser, Subcommands, dns_name, ip_text, matching, whole_number
+from cluster.cli.arguments import Parser, Subcommands, dns_name, ip_text, is_dns_name, matching, whole_number
 from cluster.cli.files import read_text, save_pair
 from cluster.cli.output import note
 from cluster.client.errors import CommandError, Exit
@@ -37,6 +37,11 @@ _domain: Final = matching(
     lambda text: len(text) <= 253 and all(map(is_node_name, text.split("."))), "a DNS domain in lower case"
 )
 
+#: RFC 5280 4.2.1.10 has no wildcards: a domain stands for all below it.
+_name_constraint: Final = matching(
+    lambda text: not text.startswith("*") and is_dns_name(text.removeprefix(".")), "a DNS domain, without a wildcard"
+)
+
 
 def add_parser(subcommands: Subcommands) -> None:
     parser = subcommands.add_parser("tls", help="make the certificates that nodes know each other by")
@@ -60,7 +65,7 @@ def _add_ca_create(parser: Parser) -> None:
     parser.add_argument(
         "--additional-name-constraint",
         metavar="DOMAIN",
-        type=dns_name,
+        type=_name_constraint,
         action="append",
         default=[],
         help="with --name-constraint: be good for this domain too; may be repeated",
@@ -101,6 +106,7 @@ def run_ca_create(args: argparse.Namespace) -> int:
         uri=f"spiffe://{args.cluster_id}.{args.domain}" if args.cluster_id else "",
         permitted_dns=[*args.additional_name_constraint, args.domain, "localhost"] if args.name_constraint else (),
     )
+    _check_ca(pair, args.domain)
     _save(f"{args.domain}-agent-ca", pair)
     return Exit.OK
 
@@ -109,7 +115,8 @@ def run_cert_create(args: argparse.Namespace) -> int:
     identity = _identity(args)
     ca_file, key_file = (name.replace(_DOMAIN, args.domain, 1) for name in (args.ca, args.key))
     issuer = _load_issuer(ca_file, key_file)
-    pair = _new_cert(issuer, identity, args.days)
+    pair = _new_cert(issuer, identity, args.days, ca_file)
+    _check_made(pair, identity, ca_file)
     if identity.role == "server":
         print(_SERVER_WARNING)
     print(f"==> Using {ca_file} and {key_file}")
@@ -154,7 +161,7 @@ def _load_issuer(ca_file: str, key_file: str) -> "Issuer":
         raise CommandError(f"{ca_file} and {key_file} cannot be used: {error}") from error
 
 
-def _new_cert(issuer: "Issuer", identity: "Identity", days: int) -> "Pair":
+def _new_cert(issuer: "Issuer", identity: "Identity", days: int, ca_file: str) -> "Pair":
     from cluster.tls.certificates import new_cert
 
     now, end = _now(), issuer.cert.not_valid_after_utc
@@ -163,7 +170,28 @@ def _new_cert(issuer: "Issuer", identity: "Identity", days: int) -> "Pair":
     try:
         return new_cert(issuer, identity, now, days)
     except ValueError as error:
-        raise CommandError(str(error)) from error
+        raise CommandError(f"{ca_file} cannot be used: {error}") from error
+
+
+def _check_made(pair: "Pair", identity: "Identity", ca_file: str) -> None:
+    from cluster.tls.proof import check_made
+
+    try:
+        check_made(pair, identity, read_text(ca_file, _MAX_PEM_BYTES))
+    except ValueError as error:
+        raise CommandError(f"{ca_file} cannot be used: {error}") from error
+
+
+def _check_ca(ca: "Pair", domain: str) -> None:
+    """With a certificate that is thrown away: a CA that no peer accepts is found before it is in use everywhere."""
+    from cluster.tls.certificates import Identity, load_ca, new_cert
+    from cluster.tls.proof import check_made
+
+    now, identity = _now(), Identity("server", domain=domain, node="node")
+    try:
+        check_made(new_cert(load_ca(ca.cert_pem, ca.key_pem, now), identity, now, 1), identity, ca.cert_pem)
+    except ValueError as error:
+        raise CommandError(f"the CA that these flags ask for cannot be used: {error}", Exit.USAGE) from error
 
 
 def _free_stem(prefix: str) -> str:

@@ -13,8 +13,10 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from cluster.base.config import NodeConfig
-from cluster.doctor.findings import Finding, critical, warning
+from cluster.doctor.findings import Finding, Severity, critical, warning
 from cluster.doctor.validity import end_text, expires_soon, is_expired, is_not_valid_yet, time_text
+from cluster.tls.contexts import NodeTls, TlsFileRefused, TlsFiles
+from cluster.tls.proof import refusal_of
 
 _MAX_FILE_BYTES: Final = 1 << 20
 _MAX_CHAIN: Final = 8
@@ -39,6 +41,15 @@ class _Pair:
 
 
 def check_tls(config: NodeConfig, now: datetime) -> Iterator[Finding]:
+    is_sound = True
+    for finding in _look(config, now):
+        is_sound = is_sound and finding.severity is not Severity.CRITICAL
+        yield finding
+    if is_sound:
+        yield from _check_as_a_peer(config)
+
+
+def _look(config: NodeConfig, now: datetime) -> Iterator[Finding]:
     tls = config.tls
     make = f"quorumca tls cert create -server -node {config.node_name} -dc {config.datacenter} -domain {tls.domain}"
     pair = _Pair(tls.cert_file, tls.key_file, f"{make}, and put both files in place")
@@ -49,7 +60,7 @@ def check_tls(config: NodeConfig, now: datetime) -> Iterator[Finding]:
     if not chain:
         return
     yield from _check_names(config, pair, chain[0])
-    yield from _check_usages(pair, chain[0])
+    yield from _check_usages(pair, chain[0], _USAGES, "both ends of a connection (serverAuth and clientAuth)")
     if authorities and not _is_trusted(chain, authorities):
         yield critical(
             "tls-untrusted",
@@ -60,10 +71,30 @@ def check_tls(config: NodeConfig, now: datetime) -> Iterator[Finding]:
         )
 
 
+def _check_as_a_peer(config: NodeConfig) -> Iterator[Finding]:
+    """Whatever else may be wrong with the files: the node's own TLS, at both ends of a connection, is asked."""
+    tls = config.tls
+    why = "Every other node with the same ca_file refuses this node's connections, and it theirs."
+    try:
+        own = NodeTls(TlsFiles(str(tls.ca_file), str(tls.cert_file), str(tls.key_file)), config.datacenter, tls.domain)
+        refusal = refusal_of(own, own.server_name(config.node_name), _read(tls.cert_file), _read(tls.ca_file))
+    except TlsFileRefused as error:
+        yield critical("tls-unreadable", tls.cert_file, str(error), _NO_LINK, "replace the file that is named")
+        return
+    if refusal is not None and refusal.is_the_cas:
+        yield critical("tls-ca-refused", tls.ca_file, refusal.reason, why, _NEW_CA)
+    elif refusal is not None:
+        make = "have it made again: quorumca tls cert create -server -node"
+        yield critical("tls-refused", tls.cert_file, refusal.reason, why, f"{make} {config.node_name}")
+
+
 def check_http_tls(config: NodeConfig, now: datetime) -> Iterator[Finding]:
     cert_file, key_file = config.http.tls_cert, config.http.tls_key
     if cert_file is not None and key_file is not None:
-        yield from _checked_pair(_Pair(cert_file, key_file, "have it issued again, and put both files in place"), now)
+        pair = _Pair(cert_file, key_file, "have it issued again, and put both files in place")
+        chain = yield from _checked_pair(pair, now)
+        if chain:
+            yield from _check_usages(pair, chain[0], (ExtendedKeyUsageOID.SERVER_AUTH,), "a server (serverAuth)")
 
 
 def _checked_pair(pair: _Pair, now: datetime) -> _Reading:
@@ -154,13 +185,15 @@ def _check_names(config: NodeConfig, pair: _Pair, cert: x509.Certificate) -> Ite
         yield critical("tls-name", pair.cert_file, f"names {shown}, not {expected}", why, pair.remedy)
 
 
-def _check_usages(pair: _Pair, cert: x509.Certificate) -> Iterator[Finding]:
+def _check_usages(
+    pair: _Pair, cert: x509.Certificate, wanted: Sequence[x509.ObjectIdentifier], purpose: str
+) -> Iterator[Finding]:
     try:
         usages = cert.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
     except (x509.ExtensionNotFound, ValueError):
         return  # good for everything
-    if not all(usage in usages for usage in _USAGES):
-        text = "is not good for both ends of a connection (extended key usage serverAuth and clientAuth)"
+    if not all(usage in usages for usage in wanted):
+        text = f"its extended key usage does not make it good for {purpose}"
         yield critical("tls-usage", pair.cert_file, text, _NO_LINK, pair.remedy)
 
 

@@ -119,7 +119,7 @@ def load_ca(ca_cert_pem: str, ca_key_pem: str, now: datetime) -> Issuer:
     """Raises: ValueError when nothing that is signed with these would be valid."""
     issuer = Issuer(load_cert(ca_cert_pem), keys.load_pem(ca_key_pem))
     if not is_ca(issuer.cert):
-        raise ValueError("the certificate is not that of a CA")
+        raise ValueError("the certificate is not that of a CA: its basic constraints must say CA:TRUE")
     if keys.spki_der(public_key(issuer.cert)) != keys.spki_der(issuer.key.public_key()):
         raise ValueError("the private key does not belong to the CA certificate")
     if issuer.cert.not_valid_after_utc <= now:

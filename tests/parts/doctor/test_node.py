@@ -9,8 +9,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import cast
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from cluster.cli.dev.local_cluster import LocalNode, make_node, make_shared
 from cluster.doctor.data_dir import is_in_use
@@ -31,7 +35,7 @@ from cluster.tls.keys import hash_of_file, hashes_of_file
 from fsm.codec import dump_state
 from fsm.ledger import Ledger
 from fsm.state import State
-from tests.kit import samples, tls_files
+from tests.kit import broken_cas, pki, samples, tls_files
 from tests.kit.ports import free_ports
 
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -252,6 +256,80 @@ def test_each_broken_thing_is_named_and_nothing_is_changed(node: NodeFiles, name
     assert expected <= codes <= expected | ({"tls-untrusted"} if name == "ca-no-pem" else set()), findings
     assert all(all((finding.what, finding.why, finding.next)) for finding in findings)
     assert node.content() == before
+
+
+@pytest.mark.parametrize("name", broken_cas.BROKEN)
+def test_ca_whose_certificates_no_peer_accepts_is_named_with_the_reason(node: NodeFiles, name: str) -> None:
+    broken = broken_cas.BROKEN[name]
+    cert, private = broken_cas.certificate_of(broken)
+    made = pki.certificate(
+        pki.key(number=1).public_key(),
+        private,
+        [
+            *pki.without(
+                pki.leaf_extensions(pki.key(number=1).public_key(), pki.ski(cert)), x509.SubjectAlternativeName
+            ),
+            (x509.SubjectAlternativeName(pki.alt_names([], NAMES, ["127.0.0.1"])), False),
+        ],
+        subject="server.dc1.consul",
+        issuer="agent CA",
+        not_before=int((NOW - DAY).timestamp()),
+        not_after=int((NOW + 50 * DAY).timestamp()),
+    )
+    node.ca.write_text(pki.pem(cert))
+    node.cert.write_text(pki.pem(made))
+    node.key.write_text(pki.key_pem(pki.key(number=1)))
+    (finding,) = node.found()
+    assert finding.severity is Severity.CRITICAL
+    assert (finding.code, finding.subject) == (
+        "tls-ca-expired" if name == "expired" else "tls-ca-refused",
+        str(node.ca),
+    )
+    assert name == "expired" or finding.what.startswith(broken.reason), finding
+    assert finding.next
+
+
+NAMES = ["ca-1.server.dc1.consul", "server.dc1.consul", "localhost"]
+
+
+def test_certificate_that_no_peer_accepts_is_named(node: NodeFiles) -> None:
+    """Sound in everything that is looked at by itself: only a peer's own judgement finds it."""
+    ca_key = serialization.load_pem_private_key(node.ca.with_name("consul-agent-ca-key.pem").read_bytes(), None)
+    authority = pki.load(node.ca.read_text())
+    private = pki.key()
+    made = pki.certificate(
+        private.public_key(),
+        cast(pki.PrivateKey, ca_key),
+        [
+            *pki.without(pki.leaf_extensions(private.public_key(), pki.ski(authority)), x509.SubjectAlternativeName),
+            (x509.SubjectAlternativeName(pki.alt_names([], NAMES, ["127.0.0.1"])), False),
+            (x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.4"), b"\x05\x00"), True),
+        ],
+        not_after=int((NOW + 50 * DAY).timestamp()),
+        not_before=int(NOW.timestamp()),
+        issuer_name=authority.subject,
+    )
+    node.cert.write_text(pki.pem(made))
+    node.key.write_text(pki.key_pem(private))
+    (finding,) = node.found()
+    assert (finding.code, finding.subject) == ("tls-refused", str(node.cert))
+    assert finding.what == "the TLS library's verification says: unhandled critical extension"
+
+
+def test_http_certificate_that_is_for_no_server_is_named(node: NodeFiles) -> None:
+    private = pki.key()
+    extensions = pki.leaf_extensions(private.public_key(), b"x")
+    extensions[1] = (x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), False)
+    made = pki.certificate(private.public_key(), private, extensions, not_before=int((NOW - DAY).timestamp()))
+    for name, text in (("http.pem", pki.pem(made)), ("http.key", pki.key_pem(private))):
+        (node.root / name).write_text(text)
+        (node.root / name).chmod(0o600)
+    paths = f'tls_cert = "{node.root}/http.pem"\ntls_key = "{node.root}/http.key"'
+    node.edit_config("[http]", f"[http]\n{paths}")
+    node.new_certificate()
+    (finding,) = node.found()
+    assert (finding.code, finding.subject) == ("tls-usage", f"{node.root}/http.pem")
+    assert "serverAuth" in finding.what
 
 
 @pytest.mark.parametrize("key", ["http", "rpc", "raft"])
