@@ -1,10 +1,16 @@
 """Where notable events go, as every part of the program sees it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final, Protocol
 
+from cluster.base.errors import ClusterError, NotLeader
+from providers.errors import ProviderError
 from providers.texts import one_line
 
 SAME: Final = "as before"
+#: One line for each signature that failed, however large what was refused is.
+_MAX_REASON: Final = 300
 
 
 class Log(Protocol):
@@ -30,3 +36,18 @@ class Reports:
     def forget(self, name: str) -> None:
         """It is over, and will be told anew."""
         self._said.pop(name, None)
+
+
+@contextmanager
+def audited_signature(log: Log, **fields: object) -> Iterator[None]:
+    """Whoever reads `ca.signing` finds out what came of it: `ca.signed` is for the caller to say, a failure is here.
+
+    A node that does not lead has not failed: the next leader gets the request, with the same serial.
+    """
+    try:
+        yield
+    except NotLeader:
+        raise
+    except (ClusterError, ProviderError) as error:
+        log("ca.sign_failed", **fields, reason=str(error)[:_MAX_REASON])
+        raise

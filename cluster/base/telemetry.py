@@ -26,6 +26,7 @@ if not _HAS_RICH:
 _LEVELS: Final[Mapping[str, str]] = {
     "api.stalled": "error",
     "background.failed": "error",
+    "ca.sign_failed": "warning",
     "ca.signing": "info",
     "ca.warning": "warning",
     "disk.low": "error",

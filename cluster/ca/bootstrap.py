@@ -10,6 +10,7 @@ import secrets
 from dataclasses import replace
 
 from cluster.base.errors import InternalError
+from cluster.base.log import audited_signature
 from cluster.ca.commit import commit
 from cluster.ca.opened import ProviderRecord, Stored
 from cluster.ca.parts import Parts
@@ -61,10 +62,11 @@ class Bootstrap:
         stored = await self._configured(state)
         config, log, pool = stored.config, self._parts.log, self._parts.pool
         log("ca.signing", profile="root", provider=config.provider, by="leader")
-        chain, provider_state = await pool.generate_root(config.provider_id)
-        # Whatever the provider says: no chain is committed that was not verified here.
-        verify.verify_ca(chain, trust_domain=state.trust_domain, now=self._parts.unix_now)
-        verify.check_for_peers(chain)
+        with audited_signature(log, profile="root", provider=config.provider, by="leader"):
+            chain, provider_state = await pool.generate_root(config.provider_id)
+            # Whatever the provider says: no chain is committed that was not verified here.
+            verify.verify_ca(chain, trust_domain=state.trust_domain, now=self._parts.unix_now)
+            verify.check_for_peers(chain)
         root = root_of(chain, config, is_active=True, made_at=self._parts.unix_now)
         setup = stored.settings.setup(config.cluster_id, self._parts.datacenter, provider_state)
         configured = await pool.configure(config.provider_id, setup)

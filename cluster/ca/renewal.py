@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Final
 
 from cluster.base.errors import ClusterError, InternalError, Refused
-from cluster.base.log import Reports
+from cluster.base.log import Reports, audited_signature
 from cluster.ca.candidate import Candidate
 from cluster.ca.commit import commit
 from cluster.ca.parts import Parts
@@ -88,9 +88,10 @@ class Renewer:
         opened = self._parts.opener.opened(state)
         config = opened.config
         self._log("ca.signing", profile="intermediate", provider=config.provider, by="leader")
-        renewed, provider_state = await proved_renewal(
-            self._parts, state, opened.root, config.provider_id, config.cluster_id, opened.settings
-        )
+        with audited_signature(self._log, profile="intermediate", provider=config.provider, by="leader"):
+            renewed, provider_state = await proved_renewal(
+                self._parts, state, opened.root, config.provider_id, config.cluster_id, opened.settings
+            )
         sealed = self._parts.opener.resealed(config, opened.record, provider_state)
         await commit(
             self._parts.replica,

@@ -16,6 +16,7 @@ from typing import Final
 
 from cluster.base.clock import rfc3339
 from cluster.base.errors import ClusterError, InternalError, NotLeader, Refused
+from cluster.base.log import audited_signature
 from cluster.ca.chain_limits import UNLINKED, PlannedChain, planned_chain, require_short
 from cluster.ca.commit import commit
 from cluster.ca.opened import OpenedRotation, ProviderRecord
@@ -177,9 +178,10 @@ class Rotator:
         try:
             await self._configure(opened)
             self._log("ca.signing", profile="root", provider=target.provider, by="leader")
-            chain, provider_state = await self._pool.generate_root(target.provider_id)
-            verify.verify_ca(chain, trust_domain=state.trust_domain, now=self._parts.unix_now)
-            verify.check_for_peers(chain)
+            with audited_signature(self._log, profile="root", provider=target.provider, by="leader"):
+                chain, provider_state = await self._pool.generate_root(target.provider_id)
+                verify.verify_ca(chain, trust_domain=state.trust_domain, now=self._parts.unix_now)
+                verify.check_for_peers(chain)
         except ProviderError as error:
             await self._failed(state, opened.rotation, error)
             return
@@ -357,9 +359,13 @@ class Rotator:
         now = self._parts.unix_now
         anchor = split_bundle(root.root_pem)[-1]
         self._log("ca.signing", profile="cross-signed", provider=config.provider, by="leader")
-        cross_pem = await self._pool.cross_sign(
-            config.provider_id, anchor, serial_bytes(new_serial()), now, _trusted_until(state, opened, now)
-        )
+        serial = serial_bytes(new_serial())
+        with audited_signature(
+            self._log, profile="cross-signed", provider=config.provider, serial=serial.hex(), by="leader"
+        ):
+            cross_pem = await self._pool.cross_sign(
+                config.provider_id, anchor, serial, now, _trusted_until(state, opened, now)
+            )
         self._log("ca.signed", profile="cross-signed", provider=config.provider, root=root.root_id, by="leader")
         return needed_links((*intermediates_of([cross_pem], now), *old_links), trusted, root.key_id)
 

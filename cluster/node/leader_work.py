@@ -8,6 +8,7 @@ from cluster.api.ca import ConfigUpdate
 from cluster.api.seals import NodeSeal
 from cluster.backup.restore import SnapshotWork
 from cluster.base.errors import BadRequest, NotLeader, NotReady
+from cluster.base.log import audited_signature
 from cluster.ca.attempts import Attempt
 from cluster.ca.operators import OperatorRotation
 from cluster.ca.parts import Parts
@@ -81,6 +82,7 @@ class LeaderWork:
         seal_status: Callable[[], NodeSeal],
     ) -> None:
         self._replica = parts.replica
+        self._log = parts.log
         self._authority = parts.authority
         self._ledger = parts.ledger
         self._snapshots = snapshots
@@ -115,6 +117,11 @@ class LeaderWork:
         )
 
     async def _sign(self, request: SignRequest) -> SignAnswer:
+        serial = await self._serial_for(request.request_id)
+        with audited_signature(self._log, serial=serial.hex(), by=request.requested_by):
+            return await self._signed(request, serial)
+
+    async def _signed(self, request: SignRequest, serial: bytes) -> SignAnswer:
         if not self._replica.leadership.is_ready:
             raise NotLeader("this node does not lead")
         if not self._authority.is_ready and self._replica.state.active_root is not None:
@@ -124,7 +131,6 @@ class LeaderWork:
                 # The CA has changed a moment ago: whoever has seen that must not get a leaf of the CA before the
                 # change.
                 await self._authority.adopt(state)
-            serial = await self._serial_for(request.request_id)
             cert = await self._authority.sign(request.csr_pem, serial, request.requested_by, request.request_id)
         except (NotReady, NotInitialized):
             if self._replica.leadership.is_ready:

@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from cluster.base.errors import BadRequest, NotLeader
+from cluster.base.errors import BadRequest, NotLeader, RateLimitReached
 from cluster.base.requester import shown
 from cluster.rpc.messages import SIGN, SignRequest
 from cluster.signing.serials import new_request_id, new_serial
 from fsm.ca import SetRoots
 from fsm.leaves import LeafRecord
-from providers.errors import ProviderUnavailable
+from providers.errors import CSRRejected, ProviderUnavailable
 from providers.pki.serials import serial_bytes
 from tests.kit.csrs import serial, service_csr
 from tests.kit.fake_cluster import FakeCluster, Node, bootstrapped, running
@@ -152,3 +152,44 @@ def test_who_asked_is_the_word_of_the_server_that_says_so(said: str, recorded: s
 @pytest.mark.parametrize("text", ["127.0.0.1", "::1", "", "anonymous@127.0.0.1", "a b: c", "Token: x", ": x"])
 def test_what_the_leader_knows_itself_is_shown_as_it_is(text: str) -> None:
     assert shown(text) == (text, "")
+
+
+# -- the audit lines: what came of every signature
+
+
+def failures(node: Node) -> list[dict[str, object]]:
+    return [fields for event, fields in node.log.events if event == "ca.sign_failed"]
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (ProviderUnavailable("Vault does not answer"), "Vault does not answer"),
+        (CSRRejected("CSR key: " + "x" * 5000), "CSR key: " + "x" * 291),
+        (RateLimitReached("Rate limit reached, try again later"), "Rate limit reached, try again later"),
+    ],
+)
+async def test_every_failed_signature_is_in_the_log_with_serial_and_reason(
+    node: Node, monkeypatch: pytest.MonkeyPatch, error: Exception, reason: str
+) -> None:
+    async def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(node.authority, "sign", fail)
+    with pytest.raises(type(error)):
+        await node.operations.run(SIGN, asked(node))
+    assert failures(node) == [{"serial": serial(1).hex(), "by": "token:web", "reason": reason}]
+
+
+async def test_refused_csr_is_in_the_log(node: Node) -> None:
+    with pytest.raises(CSRRejected):
+        await node.operations.run(SIGN, SignRequest("rubbish", serial(2), "10.0.0.1"))
+    assert failures(node) == [{"serial": serial(2).hex(), "by": "10.0.0.1", "reason": "no PEM-encoded data found"}]
+
+
+async def test_signature_that_succeeds_or_goes_to_the_next_leader_is_no_failure(node: Node) -> None:
+    await node.operations.run(SIGN, asked(node))
+    node.cluster.elect("b")
+    with pytest.raises(NotLeader):
+        await node.operations.run(SIGN, asked(node))
+    assert failures(node) == []

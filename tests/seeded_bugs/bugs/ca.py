@@ -45,7 +45,7 @@ BUGS: Final = (
         "a new root is not looked at",
         "a backend that answers with a root of another mesh has it listed",
         _ROTATION,
-        "            verify.verify_ca(chain, trust_domain=state.trust_domain, now=self._parts.unix_now)\n",
+        "                verify.verify_ca(chain, trust_domain=state.trust_domain, now=self._parts.unix_now)\n",
         "",
         (f"{_T_ROTATION}::test_root_of_another_mesh_is_not_taken",),
     ),
