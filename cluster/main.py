@@ -60,7 +60,7 @@ def run(config: NodeConfig, *, accepts_files_without_mac: bool = False) -> int:
     return _EXIT_OK
 
 
-def _words(error: Exception) -> str:
+def _words(error: BaseException) -> str:
     """Ours are told as they are; the system's without its number, but with the file."""
     if not isinstance(error, OSError) or isinstance(error, TlsFileRefused):
         return str(error)
@@ -109,7 +109,7 @@ def _fatal(log: Log) -> Callable[[BaseException], NoReturn]:
     """What ends the process when something is wrong that it must not survive."""
 
     def end(error: BaseException) -> NoReturn:
-        _report(log, f"{type(error).__name__}: {error}", str(error))
+        _report(log, f"{type(error).__name__}: {error}", _words(error))
         os._exit(_EXIT_FAILED)
 
     return end

@@ -6,9 +6,12 @@ has a file or an address to mend needs the reason alone; which file or address i
 
 import json
 import os
+import re
 import ssl
 from typing import Final
 
+#: It puts an address in Python's form into the texts of the system's errors, and several of these into one.
+_OF_ASYNCIO: Final = re.compile(r"Connect call failed|\[Errno|Multiple exceptions")
 _UNREADABLE: Final = "it cannot be read"
 #: OpenSSL's names of reasons, where they say too little.
 _TLS_REASONS: Final = {
@@ -27,8 +30,8 @@ def plain(error: BaseException) -> str:
             return _of_tls(error)
         case OSError():
             return _of_system(error)
-        case UnicodeError():
-            return "it is not text in UTF-8"
+        case UnicodeDecodeError():
+            return f"it is not text in {error.encoding.upper()}"
         case json.JSONDecodeError():
             return f"it is not JSON: {error.msg.lower()} (line {error.lineno}, column {error.colno})"
         case RecursionError():
@@ -46,8 +49,9 @@ def _of_tls(error: ssl.SSLError) -> str:
 
 
 def _of_system(error: OSError) -> str:
+    text = error.strerror or ""
+    if text and not _OF_ASYNCIO.search(text):
+        return text
     if error.errno is not None and error.errno > 0:
-        return os.strerror(error.errno)  # the error's own text may be a library's, with an address in Python's form
-    if error.strerror:
-        return error.strerror
+        return os.strerror(error.errno)
     return "it took too long" if isinstance(error, TimeoutError) else "the connection was closed"

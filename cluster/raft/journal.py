@@ -28,6 +28,7 @@ from contextlib import contextmanager
 from enum import IntEnum
 from typing import Final, NamedTuple
 
+from cluster.base.words import plain
 from cluster.raft.disk import AppendFile, Disk, write_atomically
 from cluster.raft.macs import MAC_BYTES, NO_MAC, REMEDY, FileMacs, is_same
 
@@ -556,4 +557,4 @@ def _stop_on_error(what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise JournalFailed(f"{what}: {error}") from error
+        raise JournalFailed(f"{what}: {plain(error)}") from error

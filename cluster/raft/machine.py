@@ -216,7 +216,7 @@ def _make_durable(ledger_path: str) -> int:
         return checkpoint(ledger_path)
     except sqlite3.Error as error:
         code = _SHORTAGES.get(error.sqlite_errorcode & 0xFF, errno.EIO)
-        raise OSError(code, f"{ledger_path}: {error}") from error
+        raise OSError(code, str(error), ledger_path) from error
 
 
 def _sync_log(ledger_path: str) -> None:

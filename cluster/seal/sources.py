@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from cluster.base.config import NodeConfig
+from cluster.base.words import plain
 from cluster.seal.secret_files import SecretFileError, read_secret
 
 KEY_BYTES: Final = 32
@@ -66,7 +67,7 @@ class FileKey:
         except SecretFileError as error:
             raise SealError(f"the seal key {self._path} is not used: {error}") from error
         except (OSError, UnicodeDecodeError) as error:
-            raise SealError(f"the seal key {self._path} cannot be read: {error}") from error
+            raise SealError(f"the seal key {self._path} cannot be read: {plain(error)}") from error
         header, _, encoded = text.strip().partition(":")
         with contextlib.suppress(binascii.Error, ValueError):
             key = base64.b64decode(encoded, validate=True)
@@ -171,4 +172,4 @@ def passphrase_in(path: Path) -> Passphrase:
     except SecretFileError as error:
         raise SealError(f"the seal passphrase file {path} is not used: {error}") from error
     except (OSError, UnicodeDecodeError) as error:
-        raise SealError(f"the seal passphrase file cannot be read: {error}") from error
+        raise SealError(f"the seal passphrase file {path} cannot be read: {plain(error)}") from error

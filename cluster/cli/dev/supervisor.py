@@ -124,7 +124,8 @@ def start_node(node: LocalNode) -> NodeProcess:
             )
             return NodeProcess(node, process, log_start)
     except OSError as error:
-        raise CommandError(f"{node.name} cannot be started: {error}") from error
+        file = error.filename or sys.executable
+        raise CommandError(f"{node.name} cannot be started: {file}: {error.strerror}") from error
 
 
 class NotServing(Exception):

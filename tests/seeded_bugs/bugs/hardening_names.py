@@ -225,9 +225,8 @@ BUGS: Final = (
         "errors of the system as Python writes them",
         "a person reads numbers of errors and places in a C file",
         _WORDS,
-        "        return os.strerror(error.errno)  # the error's own text may be a library's, with an address in"
-        " Python's form\n",
-        "        return str(error)\n",
+        "    if text and not _OF_ASYNCIO.search(text):\n",
+        "    if text:\n",
         ("tests/unit/base/test_words.py::test_reason_is_told_without_what_is_for_programmers",),
     ),
     Bug(

@@ -131,7 +131,7 @@ BUGS: Final = (
         "a failed fsync is passed over",
         "the node goes on without knowing what is on its disk (fsync reports an error once)",
         _JOURNAL,
-        '        raise JournalFailed(f"{what}: {error}") from error',
+        '        raise JournalFailed(f"{what}: {plain(error)}") from error',
         "        del error",
         (f"{_T_JOURNAL}::test_failing_sync_stops_and_says_where",),
     ),

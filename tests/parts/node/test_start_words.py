@@ -1,0 +1,95 @@
+"""A node that cannot start says which file or setting is at fault, in words of our own, and ends with 1."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import structlog
+
+from cluster.base.config import load_config
+from cluster.cli.dev.local_cluster import LocalNode, make_node, make_shared
+from cluster.main import run
+from tests.kit.ports import free_ports
+from tests.kit.words import ODD_CONTENTS, assert_plain
+
+#: File in the directory of the cluster -> how the text names it.
+FILES = {
+    "tls/consul-agent-ca.pem": "tls.ca_file",
+    "ca-1/cert.pem": "tls.cert_file",
+    "ca-1/key.pem": "tls.key_file",
+    "ca-1/data/seal.key": "seal",
+    "ca-1/data/node.json": "node.json",
+}
+CONTENTS = [name for name, content in ODD_CONTENTS.items() if len(content) < 1 << 16]
+
+
+@pytest.fixture(autouse=True)
+def _process_as_before() -> Iterator[None]:
+    """A node has its process for itself: signals, logging and the interpreter are set up for it."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    seconds = sys.getswitchinterval()
+    yield
+    sys.setswitchinterval(seconds)
+    structlog.reset_defaults()
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def _node(root: Path) -> LocalNode:
+    make_shared(root)
+    http, rpc, raft = (f"127.0.0.1:{port}" for port in free_ports(3))
+    node = LocalNode("ca-1", root / "ca-1", http, rpc, raft)
+    make_node(root, node, [node])
+    return node
+
+
+def _refusal(node: LocalNode, capfd: pytest.CaptureFixture[str]) -> str:
+    capfd.readouterr()
+    assert run(load_config(node.config, {})) == 1
+    lines = capfd.readouterr().err.strip().splitlines()
+    (text,) = [line for line in lines if line.startswith("quorumca: ")]
+    for line in lines:
+        assert_plain(line)
+    return text
+
+
+@pytest.mark.parametrize("content", CONTENTS)
+@pytest.mark.parametrize("file", FILES)
+def test_odd_file_of_a_node_is_named(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], file: str, content: str
+) -> None:
+    node, path = _node(tmp_path), tmp_path / file
+    path.write_bytes(ODD_CONTENTS[content])
+    text = _refusal(node, capfd)
+    assert FILES[file] in text
+    assert str(path) in text or path.name in text
+
+
+def _directory(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    path.mkdir()
+
+
+@pytest.mark.parametrize("do", [Path.unlink, _directory])
+@pytest.mark.parametrize("file", list(FILES)[:4])
+def test_missing_file_or_a_directory_in_its_place_is_named(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], file: str, do: Callable[[Path], None]
+) -> None:
+    node, path = _node(tmp_path), tmp_path / file
+    do(path)
+    text = _refusal(node, capfd)
+    assert FILES[file] in text
+    assert str(path) in text
+
+
+def test_data_directory_that_is_a_file_is_named(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    node = _node(tmp_path)
+    for name in os.listdir(node.data_dir):
+        (node.data_dir / name).unlink()
+    node.data_dir.rmdir()
+    node.data_dir.write_text("")
+    text = _refusal(node, capfd)
+    assert text == f"quorumca: {node.data_dir}: File exists"
