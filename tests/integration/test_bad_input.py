@@ -53,7 +53,10 @@ NASTY: tuple[object, ...] = (
     *("{{7*7}}", "'; DROP TABLE leaves;--", "spiffe://", "\r\nX-Injected: 1", "\N{PILE OF POO}" * 50),
     *([], [[]], {}, {"": None}, [1, 2, 3], {"a": {"b": {"c": []}}}, [None] * 200),
 )
-_LEAK = re.compile(rb"Traceback|File \"|line \d+, in |\.py\b|<module>|0x[0-9a-f]{8,}|<html", re.IGNORECASE)
+_LEAK = re.compile(
+    rb"Traceback|File \"|line \d+, in |\.py\b|<module>|0x[0-9a-f]{8,}|<html|ParseError|' codec|__\w+__\(|\[Errno|asn1",
+    re.IGNORECASE,
+)
 
 Rng = random.Random
 

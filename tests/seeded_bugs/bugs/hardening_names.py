@@ -222,6 +222,14 @@ BUGS: Final = (
         ("tests/parts/providers/test_path_words.py::test_reason_is_told_in_words",),
     ),
     Bug(
+        "a leaf that nobody asked for in an operator's error",
+        "who brings a root reads of the certificate of a gateway",
+        "providers/pki/verify.py",
+        '        what = _show(cert) if is_ca(cert) else "a leaf"\n',
+        "        what = _show(cert)\n",
+        ("tests/parts/providers/test_path_words.py::test_reason_is_told_in_words",),
+    ),
+    Bug(
         "errors of the system as Python writes them",
         "a person reads numbers of errors and places in a C file",
         _WORDS,

@@ -238,6 +238,30 @@ def test_wildcard_is_refused_directly_below_every_public_suffix(rule: str, label
         assert _refusal(_csr(dns=[f"*.{suffix}"])).endswith(WILDCARD)
 
 
+LABELS = st.sampled_from(
+    ["server", "SERVER", "dc1", "dc2", "consul", "Consul", "service", "node", "a", "localhost", "com"]
+)
+
+
+@settings(deadline=None, max_examples=600)
+@given(st.booleans(), st.lists(LABELS, min_size=1, max_size=5), st.sampled_from([WEB, GATEWAY, AGENT]))
+@example(True, ["dc1", "consul"], WEB)
+@example(False, ["a", "server", "dc2", "Consul"], AGENT)
+def test_no_name_of_a_server_is_carried_however_it_is_put(is_wild: bool, labels: list[str], uri: str) -> None:
+    """Against the rule in other words: what a wildcard stands for is tried out."""
+    asked = ".".join(["*", *labels] if is_wild else labels)
+    stands_for = [asked.lower()] if not is_wild else [asked.lower().replace("*", label) for label in ("server", "a")]
+    servers = re.compile(r"(?:.+\.)?server\.(?!(?:addr|connect|ingress|node|query|service|virtual)\.)[^.]+\.consul")
+    is_servers = any(servers.fullmatch(name) for name in stands_for)
+    is_local = labels[-1] == "localhost" and uri != AGENT
+    is_whole = is_wild and (len(labels) == 1 or asked.lower().endswith("*.com"))
+    try:
+        carried = check_csr(_csr(uri, dns=[asked]), POLICY).names[0]
+    except CSRRejected:
+        carried = None
+    assert carried == (None if is_servers or is_local or is_whole else x509.DNSName(asked))
+
+
 # --- addresses ----------------------------------------------------------------------------------------------------
 
 
