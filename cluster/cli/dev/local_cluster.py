@@ -25,6 +25,7 @@ from cluster.cli.toml import dump_toml
 from cluster.client.errors import CommandError
 from cluster.seal.sources import write_key_file
 from cluster.tls.certificates import Identity, load_ca, new_ca, new_cert
+from cluster.tls.proof import check_made
 
 HOST: Final = "127.0.0.1"
 DATACENTER: Final = "dc1"
@@ -169,11 +170,12 @@ def _write_node(draft: Path, root: Path, node: LocalNode, config: str) -> None:
     draft.mkdir(mode=0o700)
     (draft / "data").mkdir(mode=0o700)
     ca_pem, key_pem = (read_text(str(root / "tls" / name), _MAX_FILE_BYTES) for name in _CA_FILES)
+    identity = Identity("server", DATACENTER, node=node.name)
     try:
-        issuer = load_ca(ca_pem, key_pem, _now())
+        pair = new_cert(load_ca(ca_pem, key_pem, _now()), identity, _now(), _DAYS)
+        check_made(pair, identity, ca_pem)
     except ValueError as error:
         raise CommandError(f"the agent CA in {root / 'tls'} cannot be used: {error}") from error
-    pair = new_cert(issuer, Identity("server", DATACENTER, node=node.name), _now(), _DAYS)
     save_pair((draft / "cert.pem", pair.cert_pem), (draft / "key.pem", pair.key_pem))
     with new_file(draft / "data" / "seal.key", PRIVATE) as file:
         file.write(read_text(str(root / "seal.key"), _MAX_FILE_BYTES))

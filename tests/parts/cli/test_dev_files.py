@@ -12,6 +12,7 @@ from cluster.cli.dev.local_cluster import LocalNode, load_local, make_node, make
 from cluster.client.errors import CommandError
 from cluster.seal.sources import FileKey, key_source
 from cluster.tls.contexts import NodeTls, TlsFiles
+from tests.kit import broken_cas, pki
 from tests.kit.ports import free_ports
 
 
@@ -141,3 +142,15 @@ def test_port_in_use_is_found(root: Path) -> None:
     assert port_in_use([node]) is None
     with socket.create_server(("127.0.0.1", int(rpc.rpartition(":")[2]))):
         assert port_in_use([node]) == (node, "RPC", rpc)
+
+
+def test_node_is_not_made_below_an_agent_ca_that_no_peer_accepts(root: Path) -> None:
+    make_shared(root)
+    cert, private = broken_cas.certificate_of(broken_cas.BROKEN["other purpose"])
+    (root / "tls" / "consul-agent-ca.pem").write_text(pki.pem(cert))
+    (root / "tls" / "consul-agent-ca-key.pem").write_text(pki.key_pem(private))
+    node = node_at(root, 1, 0)
+    with pytest.raises(CommandError) as caught:
+        make_node(root, node, [node])
+    assert str(caught.value).startswith(f"the agent CA in {root}/tls cannot be used: no peer would accept")
+    assert not node.directory.exists()

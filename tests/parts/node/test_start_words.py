@@ -12,6 +12,7 @@ import structlog
 from cluster.base.config import load_config
 from cluster.cli.dev.local_cluster import LocalNode, make_node, make_shared
 from cluster.main import run
+from cluster.seal.sources import SealError, key_source
 from tests.kit.ports import free_ports
 from tests.kit.words import ODD_CONTENTS, assert_plain
 
@@ -93,3 +94,18 @@ def test_data_directory_that_is_a_file_is_named(tmp_path: Path, capfd: pytest.Ca
     node.data_dir.write_text("")
     text = _refusal(node, capfd)
     assert text == f"quorumca: {node.data_dir}: File exists"
+
+
+#: Which of these is no text, or too short for a passphrase, and so refused.
+NO_PASSPHRASE = ("empty", "spaces", "nul", "UTF-16", "Latin-1", "DER", "gzip", "list")
+
+
+@pytest.mark.parametrize("content", NO_PASSPHRASE)
+def test_odd_passphrase_file_is_refused_in_plain_words(tmp_path: Path, content: str) -> None:
+    node, path = _node(tmp_path), tmp_path / "odd.passphrase"
+    path.write_bytes(ODD_CONTENTS[content])
+    path.chmod(0o600)
+    environment = {"QUORUMCA_SEAL__SOURCE": "passphrase", "QUORUMCA_SEAL__PASSPHRASE_FILE": str(path)}
+    with pytest.raises(SealError, match="the seal passphrase") as caught:
+        key_source(load_config(node.config, environment)).key(b"salt" * 4)
+    assert_plain(str(caught.value))
