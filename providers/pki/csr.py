@@ -166,7 +166,7 @@ def _check_csr(csr_pem: str, policy: CSRPolicy) -> CheckedCSR:
     checked_hosts.sort(key=lambda name: type(name) is x509.IPAddress)
     if policy.limits and (text := refusal(checked_hosts, policy.limits)):
         raise CSRRejected(text)
-    key, key_kind = _key(csr)
+    key, key_kind, spki = _key(csr)
     _prove_possession(csr, key)
     uri = identity.uri
     return CheckedCSR(
@@ -175,7 +175,7 @@ def _check_csr(csr_pem: str, policy: CSRPolicy) -> CheckedCSR:
         names=(*checked_hosts, uris[0] if uris[0].value == uri else x509.UniformResourceIdentifier(uri)),
         key=key,
         key_kind=key_kind,
-        key_id=keys.key_id(key),
+        key_id=keys.key_id_of(spki),
     )
 
 
@@ -190,7 +190,7 @@ def _check_intermediate_csr(csr_pem: str, trust_domain: str) -> CheckedIntermedi
         theirs = _parse_id(uris[0])
         if not spiffe.can_sign(ours, theirs) or theirs.kind is not Kind.SIGNING:
             raise CSRRejected(f'incoming CSR domain "{theirs.uri}" is not valid for our domain "{ours.uri}"')
-    key, _ = _key(csr)
+    key, _, _ = _key(csr)
     _prove_possession(csr, key)
     # The CA's own identity is always said, also for a CSR whose maker could not (AWS), and in its one spelling.
     kept = [name for name in names if isinstance(name, x509.DNSName | x509.IPAddress | x509.RFC822Name)]
@@ -264,7 +264,8 @@ def _identity(uri: str, policy: CSRPolicy) -> SpiffeId:
     return spiffe_id.in_trust_domain(policy.trust_domain)
 
 
-def _key(csr: x509.CertificateSigningRequest) -> tuple[VerifyKey, KeyKind]:
+def _key(csr: x509.CertificateSigningRequest) -> tuple[VerifyKey, KeyKind, bytes]:
+    """The key, its kind, and its one encoding."""
     try:
         key, kind = public_key_and_kind(csr)
     except keys.KeyRefused as error:
@@ -277,7 +278,7 @@ def _key(csr: x509.CertificateSigningRequest) -> tuple[VerifyKey, KeyKind]:
     if spki not in csr.tbs_certrequest_bytes and not _is_compressed(key, spki, csr.tbs_certrequest_bytes):
         other = "id-RSASSA-PSS" if kind.type == "rsa" else "explicit curve parameters"
         raise CSRRejected(f"CSR key: {kind.type.upper()} in another form, such as {other}, is not allowed: {_KEY}")
-    return key, kind
+    return key, kind, spki
 
 
 def _is_compressed(key: VerifyKey, spki: bytes, request: bytes) -> bool:

@@ -109,7 +109,11 @@ def broken_csrs(rng: Rng, uri: str, count: int) -> Iterator[bytes]:
 def strange_csrs(rng: Rng, uri: str, count: int) -> Iterator[bytes]:
     """Sound as CSRs, and not to be signed."""
     trust_domain = uri.removeprefix("spiffe://").partition("/")[0]
-    paths = ("", "/", "/ns/default/dc/dc2/svc/web", "/ns//dc/dc1/svc/web", "/agent/client/dc/dc1/id/", "/x" * 500)
+    paths = (
+        *("", "/", "/ns/default/dc/dc2/svc/web", "/ns//dc/dc1/svc/web", "/agent/client/dc/dc1/id/", "/x" * 500),
+        *("/agent/server/dc/dc1", "/agent/client/dc/dc2/id/n", "/ns/other/dc/dc1/svc/web", "/ap/p/gateway/mesh/dc/dc1"),
+        *(f"/ns/default/dc/dc1/svc/{name}" for name in ("web%2F..%2Fadmin", "~", "a%20b", "w%C3%A9b", "w" * 129)),
+    )
     other = [f"spiffe://{trust_domain}{path}" for path in paths]
     other += [uri + tail for tail in ("/../db", "%00", "#x")]
     other += ["http://web", "spiffe://elsewhere.consul/ns/default/dc/dc1/svc/web"]
@@ -120,6 +124,11 @@ def strange_csrs(rng: Rng, uri: str, count: int) -> Iterator[bytes]:
                 {"uris": [uri, rng.choice(other)]},
                 {"uris": [uri] * rng.choice((0, 2, 101))},
                 {"uris": [uri], "dns": ["*.*.bad", "a..b"][: rng.randrange(1, 3)]},
+                {
+                    "uris": [uri],
+                    "dns": [rng.choice(("node-1.server.dc1.consul", "*.com", "*.dc1.consul", "localhost"))],
+                },
+                {"uris": [uri], "ips": [rng.choice(("0.0.0.0", "ff02::1", "255.255.255.255"))]},
                 {"uris": [uri], "emails": ["root@localhost"]},
                 {"uris": [uri], "dns": [f"d{k}.example" for k in range(150)]},
             )
