@@ -2,6 +2,9 @@
 our own words.
 """
 
+import tarfile
+from hashlib import sha256
+from io import BytesIO
 from itertools import product
 from pathlib import Path
 
@@ -91,4 +94,34 @@ def test_encrypted_client_key_is_named(run: Run, api: FakeApi, tmp_path: Path) -
     (tmp_path / "odd.file").write_bytes(tls_files.encrypted((tmp_path / "right-key.pem").read_bytes(), "pkcs8"))
     result = run(_filled(COMMANDS["client key"], api, "odd.file"))
     assert "odd.file is encrypted" in result.err
+    assert_plain(result.err)
+
+
+METAS = {
+    "unknown field": b'{"x": 1}',
+    "empty object": b"{}",
+    "list": b"[]",
+    "number": b"1",
+    "no JSON": b"{",
+    "byte-order mark": b"\xef\xbb\xbf{}",
+    "not UTF-8": b'{"a": "\xff"}',
+    "deep": b"[" * 20_000,
+    "long number": b'{"format": ' + b"9" * 5000 + b"}",
+    "wrong types": b'{"format": "x", "index": [], "node": 1}',
+}
+
+
+@pytest.mark.parametrize("state", [b"", b"\xc1", b"\x01", b"\x01\x90", b"\x93\x01\x02\x03", b"\xdd\xff\xff\xff\xff"])
+@pytest.mark.parametrize("meta", METAS)
+def test_snapshot_with_odd_content_is_refused_in_plain_words(run: Run, tmp_path: Path, meta: str, state: bytes) -> None:
+    members = {"meta.json": METAS[meta], "state.bin": state}
+    members["SHA256SUMS"] = "".join(f"{sha256(data).hexdigest()}  {name}\n" for name, data in members.items()).encode()
+    with tarfile.open(tmp_path / "odd.file", "w:gz", format=tarfile.USTAR_FORMAT) as archive:
+        for name, data in members.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            archive.addfile(entry, BytesIO(data))
+    result = run("snapshot inspect odd.file")
+    assert result.code == 1
+    assert "odd.file" in result.err
     assert_plain(result.err)
