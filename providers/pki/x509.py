@@ -6,7 +6,8 @@ builder (docs/consul-compat.md 2, 10.2 to 10.5). The leaf's profile is in provid
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from ipaddress import ip_address
@@ -54,6 +55,13 @@ _OF_THE_ISSUER = frozenset(
 )
 
 
+# What `cryptography` raises about a certificate; a UnicodeError is a ValueError.
+_UNUSABLE = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.UnsupportedGeneralNameType,
+)
 _NO_PEM = "no PEM-encoded certificate found"
 
 
@@ -174,22 +182,39 @@ def load_cert(pem: str) -> x509.Certificate:
     found = _CERTIFICATE.search(pem)
     if found is None:
         raise ValueError(_NO_PEM)
-    try:
+    with _told_plainly("it is damaged, or no X.509 certificate (RFC 5280)"):
         cert = x509.load_pem_x509_certificate(found[0].encode("ascii"))
-    except ValueError as error:  # a UnicodeError is one
-        raise ValueError("it is damaged, or no X.509 certificate (RFC 5280)") from error
-    # `cryptography` decodes these only when they are asked for; here is the place where they may fail. Its own texts
-    # are about its parser.
+    # `cryptography` decodes these only when they are asked for; here is the place where they may fail.
     for part, decode in _PARTS:
-        try:
+        with _told_plainly(f"certificate cannot be used: its {part} cannot be decoded"):
             decode(cert)
-        except keys.KeyRefused:
-            raise
-        except x509.DuplicateExtension as error:
-            raise ValueError(f"certificate cannot be used: extension {error.oid.dotted_string} occurs twice") from error
-        except (ValueError, TypeError, UnsupportedAlgorithm, x509.UnsupportedGeneralNameType) as error:
-            raise ValueError(f"certificate cannot be used: its {part} cannot be decoded") from error
     return cert
+
+
+@contextmanager
+def _told_plainly(text: str) -> Iterator[None]:
+    """Whatever `cryptography` raises is a ValueError with our words: its own are about its parser.
+
+    A defect of its Rust part comes as PanicException, which derives from BaseException and has no importable name; let
+    through it would end whoever reads the certificate. Raises: ValueError; keys.KeyRefused, whose text is ours.
+    """
+    try:
+        yield
+    except keys.KeyRefused:
+        raise
+    except x509.DuplicateExtension as error:
+        raise ValueError(f"certificate cannot be used: extension {error.oid.dotted_string} occurs twice") from error
+    except x509.InvalidVersion as error:
+        version = error.parsed_version
+        raise ValueError(
+            f"certificate cannot be used: {version} is not a valid X509 version: must be 2 (v3)"
+        ) from error
+    except _UNUSABLE as error:
+        raise ValueError(text) from error
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise ValueError(text) from error
 
 
 def split_bundle(pem: str) -> tuple[str, ...]:

@@ -206,8 +206,8 @@ BUGS: Final = (
         "a parser's words about a certificate",
         "an operator reads of codecs and parsers, and not what is wrong with the root",
         _X509,
-        '        raise ValueError("it is damaged, or no X.509 certificate (RFC 5280)") from error\n',
-        "        raise\n",
+        "    except _UNUSABLE as error:\n        raise ValueError(text) from error\n",
+        "    except _UNUSABLE as error:\n        raise ValueError(str(error)) from error\n",
         (
             "tests/unit/providers/test_odd_config.py::test_odd_root_is_refused_by_name",
             "tests/unit/providers/test_odd_config.py::test_damaged_certificate_is_told_in_plain_words",

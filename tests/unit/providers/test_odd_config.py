@@ -3,6 +3,7 @@
 import base64
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from providers.builtin.provider import BuiltinProvider
@@ -73,3 +74,39 @@ def test_damaged_certificate_is_told_in_plain_words(position: int) -> None:
             text = str(error)
         assert_plain(text)
     assert_plain(_refusal({"PrivateKey": KEY, "RootCert": pem}))
+
+
+def test_unknown_version_is_told() -> None:
+    der = (
+        pki.load(ROOT)
+        .public_bytes(serialization.Encoding.DER)
+        .replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x12", 1)
+    )
+    with pytest.raises(ValueError, match="18 is not a valid X509 version: must be 2"):
+        load_cert(f"-----BEGIN CERTIFICATE-----\n{base64.encodebytes(der).decode()}-----END CERTIFICATE-----\n")
+
+
+class PanicException(BaseException):
+    """What a defect in the Rust part of `cryptography` looks like from here: same name, same base."""
+
+
+@pytest.mark.parametrize("error", [PanicException("boom"), TypeError("x"), UnicodeError("x")])
+def test_defect_of_the_library_is_no_certificate(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    def fail(_data: bytes) -> None:
+        raise error
+
+    monkeypatch.setattr(x509, "load_pem_x509_certificate", fail)
+    with pytest.raises(ValueError, match="it is damaged, or no X"):
+        load_cert(ROOT)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_being_stopped_is_no_fault_of_a_certificate(
+    monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    def stop(_data: bytes) -> None:
+        raise error
+
+    monkeypatch.setattr(x509, "load_pem_x509_certificate", stop)
+    with pytest.raises(error):
+        load_cert(ROOT)
