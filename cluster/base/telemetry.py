@@ -11,6 +11,9 @@ from collections.abc import Mapping, MutableMapping
 from types import ModuleType
 from typing import Any, Final, cast
 
+from cluster.base.log import Log
+from cluster.base.seats import Caps, PeerSeats, Seats, TurnedAway
+
 # structlog takes rich if it is there, for tracebacks that no node prints: 5 MB of every node's memory.
 _HAS_RICH: Final = "rich" in sys.modules
 sys.modules.setdefault("rich", cast(ModuleType, None))
@@ -29,6 +32,8 @@ _LEVELS: Final[Mapping[str, str]] = {
     "ca.sign_failed": "warning",
     "ca.signing": "info",
     "ca.warning": "warning",
+    "connections.fewer": "warning",
+    "connections.turned_away": "warning",
     "disk.low": "error",
     "duty.failed": "error",
     "entry.failed": "critical",
@@ -132,6 +137,11 @@ class Metrics:
         self.commit_seconds = histogram("commit_seconds", "From proposal to applied entry, on the leader")
         self.http_requests = counter("http_requests", "HTTP requests answered", "route", "status")
         self.http_seconds = histogram("http_seconds", "Time to answer an HTTP request", "route")
+        self.connections = gauge("connections", "Connections to a port, open now", "port")
+        self.connections_refused = counter("connections_refused", "Connections refused: the port was full", "port")
+        self.connections_gave_way = counter(
+            "connections_gave_way", "Idle connections ended, because the port was full", "port"
+        )
         self.rpc_requests = counter("rpc_requests", "Requests from other nodes", "operation", "status")
         self.forwarded = counter("forwarded", "Requests handed to the leader", "operation")
         self.is_leader = gauge("is_leader", "1 while this node leads")
@@ -163,3 +173,14 @@ class Metrics:
         self.workers_lost = gauge("workers_lost", "Signing processes that died since the start")
         self.blocking_queries = gauge("blocking_queries", "Blocking queries that wait now")
         self.leaf_cache_entries = gauge("leaf_cache_entries", "Leaves held for local services")
+
+    def turned_away(self, port: str, log: Log) -> TurnedAway:
+        """What a port says of connections for which it has no place."""
+        return TurnedAway(port, log, self.connections_refused.labels(port), self.connections_gave_way.labels(port))
+
+    def peer_seats(self, port: str, strangers: Caps, members: Caps, log: Log) -> PeerSeats:
+        """Of a port between nodes."""
+        turned_away = self.turned_away(port, log)
+        seats = PeerSeats(Seats(strangers, turned_away), Seats(members, turned_away))
+        self.connections.labels(port).set_function(lambda: seats.taken)
+        return seats
