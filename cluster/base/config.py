@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Meta
 
 from cluster.base.errors import ConfigError
-from cluster.base.names import is_address, is_loopback, is_node_name
+from cluster.base.names import is_address, is_host_pattern, is_loopback, is_node_name
 
 S = TypeVar("S", bound="_Section")
 
@@ -56,7 +56,11 @@ class HttpSection(_Section, frozen=True):
     tls_key: Path | None = None
     #: Serving private keys in clear over a network has to be asked for in so many words.
     allow_plaintext_off_loopback: bool = False
+    #: What clients may call this listener besides `localhost` and its addresses; default: what is in tls_cert.
+    allowed_hosts: tuple[str, ...] | None = None
     max_connections: Annotated[int, Meta(ge=16, le=1_000_000)] = 4096
+    #: Of these, how many one client address may have; default: half of them.
+    max_connections_per_source: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
 
     def __post_init__(self) -> None:
         if (self.tls_cert is None) != (self.tls_key is None):
@@ -66,6 +70,12 @@ class HttpSection(_Section, frozen=True):
                 f"{self.address} is not a loopback address: set tls_cert and tls_key,"
                 " or allow_plaintext_off_loopback = true"
             )
+        for name in self.allowed_hosts or ():
+            if not is_host_pattern(name):
+                raise ValueError(
+                    f"allowed_hosts has {name!r:.200}: must be DNS names, also with *. in front, or IP addresses;"
+                    " without ports"
+                )
 
 
 class RaftSection(_Section, frozen=True):

@@ -4,19 +4,24 @@ import asyncio
 import random
 import re
 import ssl
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from typing import Any, Final
 
 from aiohttp import web
+from aiohttp.http_parser import RawRequestMessage
 from aiohttp.typedefs import Handler as AiohttpHandler
+from yarl import URL
 
 from cluster.api.service import Service
 from cluster.base.clock import Clock, SystemClock
 from cluster.base.config import HttpSection
+from cluster.base.listener import Accepting, Listener, listen
 from cluster.base.log import Log
+from cluster.base.seats import Caps, Seats
 from cluster.http.blocking import MAX_WAITING, Waiters
 from cluster.http.body import MAX_BODY_BYTES, answer_early, expect_continue
-from cluster.http.connection import ANSWER_SECONDS, HEAD_SECONDS, MAX_HEADER_BYTES, Connection, Door
+from cluster.http.connection import ANSWER_SECONDS, HEAD_SECONDS, MAX_HEADER_BYTES, Connection, Door, bare_answer
 from cluster.http.context import API, Api, Route, requester
 from cluster.http.errors import (
     HeadersTooLarge,
@@ -25,8 +30,9 @@ from cluster.http.errors import (
     error_response,
     no_such_datacenter,
 )
+from cluster.http.hosts import Hosts
 from cluster.http.query import Query, check_path, parse_query
-from cluster.http.render import TEXT, empty_response
+from cluster.http.render import NO_STORE, TEXT, empty_response
 from cluster.http.routes import (
     agent,
     catalog,
@@ -60,11 +66,12 @@ ROUTES: Final[tuple[Route, ...]] = (
 )
 
 _UNKNOWN: Final = "unknown"
+_NO_ROUTE: Final = "none"
+_FALLBACK: Final = web.AppKey[AiohttpHandler]("fallback")
 #: What a line and its separators cost on the wire beside name and value.
 _HEADER_OVERHEAD: Final = 4
 _MAX_DETAIL: Final = 200
-_BACKLOG: Final = 1024
-_HANDSHAKE_SECONDS: Final = 10.0
+_HANDSHAKE_SECONDS: Final = 5.0
 _PARAMETER_PATTERN: Final = re.compile(r":[^}]*}")
 
 
@@ -85,6 +92,7 @@ def create_app(
         rng=rng or random.Random(),  # noqa: S311 - spreads load, guards nothing
         waiters=Waiters(service.metrics.blocking_queries, max_waiting),
         transfers=Transfers(service.config.data_dir),
+        hosts=Hosts(service.config.http),
     )
     app[API] = api
     by_path: dict[str, list[Route]] = {}
@@ -92,8 +100,8 @@ def create_app(
         by_path.setdefault(route.path, []).append(route)
     for path, routes in by_path.items():
         _add_path(app, api, path, routes)
-    fallback = Route((), _UNKNOWN, _not_found)
-    app.router.add_route("*", "/{path:.*}", _endpoint(api, fallback), expect_handler=expect_continue(MAX_BODY_BYTES))
+    app[_FALLBACK] = fallback = _endpoint(api, Route((), _UNKNOWN, _not_found))
+    app.router.add_route("*", "/{path:.*}", fallback, expect_handler=_expect(api, MAX_BODY_BYTES))
     app.on_shutdown.append(_stop_waiting)
     return app
 
@@ -101,9 +109,7 @@ def create_app(
 class HttpServer:
     """The running listener."""
 
-    def __init__(
-        self, runner: web.AppRunner, listener: asyncio.Server, door: Door, reload_tls: Callable[[], None]
-    ) -> None:
+    def __init__(self, runner: web.AppRunner, listener: Listener, door: Door, reload_tls: Callable[[], None]) -> None:
         self._runner = runner
         self._listener = listener
         self._door = door
@@ -112,7 +118,7 @@ class HttpServer:
 
     @property
     def open_connections(self) -> int:
-        return self._door.open_connections
+        return self._door.seats.taken
 
     async def stop(self) -> None:
         """Accept nothing more, end blocking queries, let other requests finish within the bound; then close all."""
@@ -123,12 +129,14 @@ class HttpServer:
 async def start_http(
     app: web.Application,
     section: HttpSection,
+    caps: Caps | None = None,
     *,
     stop_seconds: float = 10.0,
     head_seconds: float = HEAD_SECONDS,
     answer_seconds: float = ANSWER_SECONDS,
 ) -> HttpServer:
-    """Listen. `stop_seconds` bounds how long `stop` waits for requests under way.
+    """Listen. `caps`: what the process has descriptors for; default: as configured. `stop_seconds` bounds how long
+    `stop` waits for requests under way.
 
     Raises: OSError when the address cannot be bound, TlsFileRefused when the TLS files cannot be used.
     """
@@ -138,19 +146,20 @@ async def start_http(
     await runner.setup()
     server = runner.server
     assert server is not None  # it has just been set up
+    _keep_to_endpoints(server, app)
     loop = asyncio.get_running_loop()
-    door = Door(section.max_connections, api.log, _refusal_counter(api), head_seconds, answer_seconds)
-    host, _, port = section.address.rpartition(":")
-    context = _tls_context(section)
     try:
-        listener = await loop.create_server(
-            lambda: Connection(server, door, loop),
-            host.strip("[]"),
-            int(port),
-            ssl=context,
-            backlog=_BACKLOG,
-            ssl_handshake_timeout=_HANDSHAKE_SECONDS if context else None,
+        context = _tls_context(section)
+        api.hosts.read_certificate()
+        door = _door(api, section, caps, head_seconds, answer_seconds)
+        accepting = Accepting(
+            lambda seat: Connection(server, door, seat, loop),
+            door.seats,
+            context,
+            _HANDSHAKE_SECONDS,
+            b"" if context else bare_answer(503, door.is_full),
         )
+        listener = await listen(section.address, accepting)
     except BaseException:
         await runner.cleanup()
         raise
@@ -160,8 +169,43 @@ async def start_http(
             # First into one that nobody uses: a pair that is refused leaves half of it in the context.
             _tls_context(section)
             _load(context, section)
+            api.hosts.read_certificate()
 
     return HttpServer(runner, listener, door, reload_tls)
+
+
+def _door(api: Api, section: HttpSection, caps: Caps | None, head_seconds: float, answer_seconds: float) -> Door:
+    metrics = api.service.metrics
+    most = section.max_connections
+    seats = Seats(
+        caps or Caps(most, section.max_connections_per_source or most // 2),
+        metrics.turned_away("http", api.log),
+    )
+    metrics.connections.labels("http").set_function(lambda: seats.taken)
+    return Door(seats, api.log, _refusals(api), head_seconds, answer_seconds, is_tls=section.tls_cert is not None)
+
+
+def _keep_to_endpoints(server: web.Server, app: web.Application) -> None:
+    """What the router refuses by itself (a path with a line break in it, a target that is no path) is answered by the
+    endpoint for unknown paths: within its bounds, as text, counted and logged.
+    """
+    handle, make, fallback = server.request_handler, server.request_factory, app[_FALLBACK]
+
+    def request_of(message: RawRequestMessage, *others: Any) -> web.BaseRequest:
+        try:
+            return make(message, *others)
+        except ValueError:  # an address in place of a path that the parser let pass
+            return make(message._replace(url=URL.build(path="/")), *others)
+
+    async def serve(request: web.BaseRequest) -> web.StreamResponse:
+        try:
+            return await handle(request)
+        except web.HTTPException:
+            assert isinstance(request, web.Request)  # as the application makes them
+            return await fallback(request)
+
+    server.request_handler = serve
+    server.request_factory = request_of
 
 
 def template(path: str) -> str:
@@ -180,10 +224,15 @@ def _add_path(app: web.Application, api: Api, path: str, routes: Sequence[Route]
         raise NotAllowed(request.method, allow)
 
     resource = app.router.add_resource(path)
+    is_private = any(route.is_private for route in routes)
     for route in (*routes, Route(("OPTIONS",), path, options), Route(("*",), path, refuse)):
-        handler = _endpoint(api, route)
+        handler = _endpoint(api, replace(route, is_private=is_private))
         for method in route.methods:
-            resource.add_route(method, handler, expect_handler=expect_continue(route.max_body_bytes))
+            resource.add_route(method, handler, expect_handler=_expect(api, route.max_body_bytes))
+
+
+def _expect(api: Api, max_body_bytes: int) -> Callable[[web.Request], Awaitable[web.StreamResponse | None]]:
+    return expect_continue(max_body_bytes, api.hosts.is_welcome)
 
 
 async def _not_found(_api: Api, _request: web.Request, _query: Query) -> web.Response:
@@ -208,10 +257,12 @@ def _endpoint(api: Api, route: Route) -> AiohttpHandler:
         started = monotonic()
         response: web.StreamResponse
         try:
-            query = _admit(request, datacenter)
+            query = _admit(request, api.hosts, datacenter)
             response = await route.handler(api, request, query)
         except Exception as error:
             response = error_response(error, label, api.log, route.status_of)
+        if route.is_private and not response.prepared:
+            response.headers.update(NO_STORE)
         seconds = monotonic() - started
         observe_seconds(seconds)
         count(response.status)
@@ -224,13 +275,17 @@ def _endpoint(api: Api, route: Route) -> AiohttpHandler:
     return serve
 
 
-def _admit(request: web.Request, datacenter: str) -> Query:
-    """Bounds and syntax of everything but the body. Raises: HeadersTooLarge, BadRequest, InternalError."""
+def _admit(request: web.Request, hosts: Hosts, datacenter: str) -> Query:
+    """Bounds and syntax of everything but the body, and whether it is meant for this listener.
+
+    Raises: HeadersTooLarge, Misdirected, CrossSite, BadRequest, InternalError.
+    """
     size = 0
     for name, value in request.raw_headers:
         size += len(name) + len(value) + _HEADER_OVERHEAD
     if size > MAX_HEADER_BYTES:
         raise HeadersTooLarge(f"request headers are too large: at most {MAX_HEADER_BYTES} bytes")
+    hosts.check(request)
     url = request.rel_url
     check_path(url.raw_path)
     query = parse_query(url.raw_query_string)
@@ -260,8 +315,16 @@ def _counter(api: Api, label: str) -> Callable[[int], None]:
     return count
 
 
-def _refusal_counter(api: Api) -> Callable[[int], None]:
-    return _counter(api, "none")
+def _refusals(api: Api) -> Callable[[int, str, str], None]:
+    """For answers that no endpoint gives."""
+    count = _counter(api, _NO_ROUTE)
+
+    def refused(status: int, text: str, remote: str) -> None:
+        count(status)
+        if status != 503:  # a full port has a line of its own, and not one for each connection
+            api.log("http.request", method="", route=_NO_ROUTE, status=status, detail=text, ms=0.0, remote=remote)
+
+    return refused
 
 
 def _tls_context(section: HttpSection) -> ssl.SSLContext | None:

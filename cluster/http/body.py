@@ -78,12 +78,16 @@ async def answer_early(request: web.Request, response: web.StreamResponse) -> No
         response.force_close()
 
 
-def expect_continue(max_body_bytes: int) -> Callable[[web.Request], Awaitable[web.StreamResponse | None]]:
-    """What to do about `Expect: 100-continue`: refuse a body that is too large before it is sent."""
+def expect_continue(
+    max_body_bytes: int, is_welcome: Callable[[web.Request], bool]
+) -> Callable[[web.Request], Awaitable[web.StreamResponse | None]]:
+    """What to do about `Expect: 100-continue`: refuse a body that is too large, or of a request that is not welcome,
+    before it is sent.
+    """
 
     async def handle(request: web.Request) -> web.StreamResponse | None:
-        # If it is too large the endpoint refuses it without reading.
-        if (request.content_length or 0) <= max_body_bytes:
+        # Otherwise the endpoint refuses it without reading.
+        if (request.content_length or 0) <= max_body_bytes and is_welcome(request):
             await _continue(request)
         return None
 

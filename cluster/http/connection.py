@@ -6,6 +6,7 @@ connections, and errors without HTML or tracebacks.
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Final
 
 from aiohttp import web
@@ -14,7 +15,8 @@ from aiohttp.web_protocol import RequestHandler
 from aiohttp.web_request import BaseRequest
 
 from cluster.base.log import Log
-from cluster.http.render import SERVER, TEXT, text_response
+from cluster.base.seats import Seat, Seats
+from cluster.http.render import COMMON_HEADERS, TEXT, text_response
 
 MAX_HEADERS: Final = 64
 MAX_HEADER_BYTES: Final = 16 << 10
@@ -30,23 +32,31 @@ _MALFORMED: Final = "malformed HTTP request"
 _REASONS: Final = {408: "Request Timeout", 431: "Request Header Fields Too Large", 503: "Service Unavailable"}
 
 
+@dataclass(frozen=True, slots=True)
 class Door:
-    """Counts the open connections of one listener."""
+    """What the connections of one listener have in common."""
 
-    def __init__(
-        self,
-        max_connections: int,
-        log: Log,
-        on_refused: Callable[[int], None],
-        head_seconds: float = HEAD_SECONDS,
-        answer_seconds: float = ANSWER_SECONDS,
-    ) -> None:
-        self.max_connections = max_connections
-        self.log = log
-        self.on_refused = on_refused  # called with the status of an answer that no endpoint gave
-        self.head_seconds = head_seconds
-        self.answer_seconds = answer_seconds
-        self.open_connections = 0
+    seats: Seats
+    log: Log
+    #: Called for an answer that no endpoint gave: with its status, its text and who gets it.
+    on_refused: Callable[[int, str, str], None]
+    head_seconds: float = HEAD_SECONDS
+    answer_seconds: float = ANSWER_SECONDS
+    is_tls: bool = False
+
+    @property
+    def is_full(self) -> str:
+        """What a connection is told that gets no place, or loses it."""
+        caps = self.seats.caps
+        share = f", {caps.per_source} of one address" if caps.per_source < caps.total else ""
+        return f"too many connections: at most {caps.total}{share}"
+
+
+def bare_answer(status: int, text: str) -> bytes:
+    """To whoever has not made a request."""
+    common = "".join(f"{name}: {value}\r\n" for name, value in COMMON_HEADERS.items())
+    head = f"HTTP/1.1 {status} {_REASONS[status]}\r\n{common}Content-Type: {TEXT}\r\n"
+    return f"{head}Content-Length: {len(text)}\r\nConnection: close\r\n\r\n{text}".encode()
 
 
 class Connection(RequestHandler):
@@ -54,9 +64,9 @@ class Connection(RequestHandler):
     which is set while it waits for a request.
     """
 
-    __slots__ = ("_deadline", "_door", "_ends_with_this", "_head_bytes", "_stalled")
+    __slots__ = ("_deadline", "_door", "_ends_with_this", "_head_bytes", "_seat", "_stalled")
 
-    def __init__(self, server: web.Server, door: Door, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, server: web.Server, door: Door, seat: Seat, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(
             server,
             loop=loop,
@@ -70,6 +80,7 @@ class Connection(RequestHandler):
             read_bufsize=_READ_BYTES,
         )
         self._door = door
+        self._seat = seat
         self._head_bytes = 0
         self._deadline: asyncio.TimerHandle | None = None
         self._stalled: asyncio.TimerHandle | None = None
@@ -80,20 +91,29 @@ class Connection(RequestHandler):
         self._ends_with_this = task
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._door.open_connections += 1
         super().connection_made(transport)
-        if self._door.open_connections > self._door.max_connections:
-            self._refuse(503, f"too many connections: at most {self._door.max_connections}")
-        else:
-            self._start_deadline()
+        self._seat.end = self._give_way
+        self._start_deadline()
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        self._door.open_connections -= 1
+        self._seat.leave()
         self._end_deadline()
         self._end_stall()
         super().connection_lost(exc)
         if self._ends_with_this is not None:
             self._ends_with_this.cancel()
+
+    @property
+    def _is_idle(self) -> bool:
+        return self._waiter is not None and not self._waiter.done()
+
+    def _give_way(self) -> None:
+        """To one that may have more to say."""
+        if self._request_count or self._door.is_tls:
+            if self.transport is not None:
+                self.transport.abort()
+        else:
+            self._refuse(503, self._door.is_full)
 
     def pause_writing(self) -> None:
         """The client does not read its answer: it may not hold it, and its place here, for ever."""
@@ -114,6 +134,8 @@ class Connection(RequestHandler):
         seen = self._request_count
         super().data_received(data)
         if self._request_count != seen:
+            if not seen:
+                self._seat.settle(lambda: self._is_idle)
             self._head_bytes = 0
             self._end_deadline()
             self._break_off_body()
@@ -144,11 +166,15 @@ class Connection(RequestHandler):
     def _refuse(self, status: int, text: str) -> None:
         """Answer without there being a request, and close."""
         self._end_deadline()
-        self._door.on_refused(status)
+        self._door.on_refused(status, text, self._remote)
         if self.transport is not None:
-            head = f"HTTP/1.1 {status} {_REASONS[status]}\r\nServer: {SERVER}\r\nContent-Type: {TEXT}\r\n"
-            self.transport.write(f"{head}Content-Length: {len(text)}\r\nConnection: close\r\n\r\n{text}".encode())
+            self.transport.write(bare_answer(status, text))
         self.force_close()
+
+    @property
+    def _remote(self) -> str:
+        name = self.peername
+        return str(name[0]) if isinstance(name, tuple) and name else ""
 
     def handle_error(
         self, request: BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
@@ -159,7 +185,7 @@ class Connection(RequestHandler):
         if request.writer.output_size > 0:
             raise ConnectionError("the answer had already begun")
         status, text = _parse_error(exc) if status == 400 else (500, "internal error")
-        self._door.on_refused(status)
+        self._door.on_refused(status, text, self._remote)
         response = text_response(text, status)
         response.force_close()
         return response

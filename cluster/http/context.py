@@ -14,6 +14,7 @@ from cluster.base.log import Log
 from cluster.http.blocking import QueryOptions, Waiters
 from cluster.http.body import MAX_BODY_BYTES
 from cluster.http.errors import StatusOf, standard_status
+from cluster.http.hosts import Hosts
 from cluster.http.query import Query
 from cluster.http.transfers import Transfers
 
@@ -28,6 +29,7 @@ class Api:
     rng: random.Random
     waiters: Waiters
     transfers: Transfers
+    hosts: Hosts
 
 
 Handler = Callable[[Api, web.Request, Query], Awaitable[web.StreamResponse]]
@@ -45,6 +47,8 @@ class Route:
     quiet_statuses: tuple[int, ...] = ()
     #: Changes are logged too. Not so signatures, thousands in a second: they have their own audit lines.
     logs_success: bool = False
+    #: Its answers have a private key or a secret in them, or may have: no cache may keep one.
+    is_private: bool = False
     #: What the endpoint itself reads at most; only asked here whether a client should begin to send.
     max_body_bytes: int = MAX_BODY_BYTES
 

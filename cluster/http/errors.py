@@ -37,6 +37,20 @@ class NotFoundPath(ClusterError):
     http_status = 404
 
 
+class Misdirected(ClusterError):
+    """The request is for another host: a name that points here by mistake, or by malice."""
+
+    code = "misdirected"
+    http_status = 421
+
+
+class CrossSite(ClusterError):
+    """A browser sent it for a page that is not this listener's own."""
+
+    code = "cross_site"
+    http_status = 403
+
+
 class TooSlow(ClusterError):
     """The client did not send its request in time."""
 
@@ -71,7 +85,9 @@ class ShuttingDown(Overloaded):
 _AT_THE_DOOR: Final = (
     BadRequest,
     BodyTooLarge,
+    CrossSite,
     HeadersTooLarge,
+    Misdirected,
     NotAllowed,
     ShuttingDown,
     TooManyWaiting,

@@ -14,6 +14,11 @@ from providers.pki.serials import serial_text
 SERVER: Final = "quorumca"
 TEXT: Final = "text/plain; charset=utf-8"
 _JSON: Final = "application/json"
+#: On every answer. No browser may take one for a page or a script, whatever is in it.
+COMMON_HEADERS: Final[Mapping[str, str]] = {"Server": SERVER, "X-Content-Type-Options": "nosniff"}
+
+#: On answers that nobody but the asker may keep a copy of.
+NO_STORE: Final[Mapping[str, str]] = {"Cache-Control": "no-store"}
 
 _compact: Final = json.JSONEncoder(separators=(",", ":")).encode
 _pretty: Final = json.JSONEncoder(indent=4, separators=(",", ": ")).encode
@@ -33,13 +38,13 @@ def text_response(text: str, status: int = 200, headers: Mapping[str, str] | Non
 
 def empty_response(headers: Mapping[str, str] | None = None) -> web.Response:
     """What a successful write without a result answers."""
-    return web.Response(headers={"Server": SERVER, **(headers or {})})
+    return web.Response(headers={**COMMON_HEADERS, **(headers or {})})
 
 
 def body_response(
     body: bytes, content_type: str, headers: Mapping[str, str] | None = None, status: int = 200
 ) -> web.Response:
-    merged = {"Content-Type": content_type, "Server": SERVER}
+    merged = {"Content-Type": content_type, **COMMON_HEADERS}
     if headers:
         merged.update(headers)
     return web.Response(body=body, status=status, headers=merged)

@@ -173,6 +173,21 @@ def no_authorities(file: PemFile, error: OSError) -> str:
     return f"{file} holds a certificate that cannot be used: {plain(error)}"
 
 
+def subject_names(cert: PemFile) -> tuple[str, ...]:
+    """The DNS names and IP addresses that the first certificate in the file is for. Raises: TlsFileRefused."""
+    from cryptography import x509
+
+    chain = _parsed(cert, "certificate", x509.load_pem_x509_certificates)
+    try:
+        names = chain[0].extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return ()
+    except ValueError as error:
+        raise TlsFileRefused(f"{cert} has subject alternative names that cannot be read: {error}") from error
+    addresses = (str(address) for address in names.get_values_for_type(x509.IPAddress))
+    return (*names.get_values_for_type(x509.DNSName), *addresses)
+
+
 def _encrypted(key: PemFile) -> str:
     return (
         f"{key} is encrypted: Quorum CA takes keys without a passphrase; remove it with"

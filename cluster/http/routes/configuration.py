@@ -65,8 +65,8 @@ async def put_configuration(api: Api, request: web.Request, _query: Query) -> we
 
 
 ROUTES: Final = (
-    Route(("GET",), "/v1/connect/ca/configuration", get_configuration, status_of=read_status),
-    Route(("PUT",), "/v1/connect/ca/configuration", put_configuration, logs_success=True),
+    Route(("GET",), "/v1/connect/ca/configuration", get_configuration, status_of=read_status, is_private=True),
+    Route(("PUT",), "/v1/connect/ca/configuration", put_configuration, logs_success=True, is_private=True),
 )
 
 

@@ -84,16 +84,20 @@ _QUERY_HEADERS: Final = {
 
 _ERRORS: Final = {
     400: "The request is malformed; the text says what is allowed",
+    403: "A browser sent it for a page of another origin. Nothing was done",
     404: "Not found",
     409: "A check-and-set lost against a newer write, and the text has the current ModifyIndex; or not possible beside"
     " what there is. Nothing was changed",
     413: "The body is larger than 512 KB; of a snapshot, than 1 GiB",
+    421: "The request is for another host: http.allowed_hosts has the names that are served. Nothing was done",
     422: "Not possible in the present state. Nothing was changed",
     429: "The rate limit is reached; see Retry-After",
     500: "It failed; the text says why",
     503: "Not done, and safe to send again: no leader, no CA yet, or too much work; see Retry-After",
     504: "It may or may not have taken effect: read the state, then decide",
 }
+#: Of every operation.
+_AT_THE_DOOR: Final = (403, 421)
 
 
 def _operation(
@@ -110,7 +114,7 @@ def _operation(
     if is_query:
         success["headers"] = _QUERY_HEADERS
     responses = {"200": success}
-    for status in errors:
+    for status in sorted({*errors, *_AT_THE_DOOR}):
         responses[str(status)] = {"description": _ERRORS[status], "content": {"text/plain": {"schema": _text()}}}
     operation: _Json = {"summary": summary, "parameters": [*parameters, _DC, _PRETTY], "responses": responses}
     if body is not None:

@@ -23,4 +23,4 @@ async def sign(api: Api, request: web.Request, query: Query) -> web.Response:
     return json_response(issued_cert(await api.service.leaves.sign(csr_pem, requester(request))), query)
 
 
-ROUTES: Final = (Route(("POST", "PUT"), "/v1/connect/ca/sign", sign, quiet_statuses=(429, 503)),)
+ROUTES: Final = (Route(("POST", "PUT"), "/v1/connect/ca/sign", sign, quiet_statuses=(429, 503), is_private=True),)

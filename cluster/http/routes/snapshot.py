@@ -18,7 +18,7 @@ from cluster.http.body import BROKEN
 from cluster.http.context import Api, Route
 from cluster.http.errors import BodyTooLarge, TooSlow, read_status
 from cluster.http.query import Query, parse_bool, refuse_unknown, shown
-from cluster.http.render import SERVER, empty_response, text_response
+from cluster.http.render import COMMON_HEADERS, NO_STORE, empty_response, text_response
 from cluster.http.transfers import Transfers
 
 #: Of the whole file, either way: at 300 KB/s the largest one gets there in time.
@@ -38,7 +38,7 @@ async def save(api: Api, request: web.Request, query: Query) -> web.StreamRespon
         headers = query_headers(
             meta.index, options.consistency, has_leader=point.has_leader, last_contact_ms=point.last_contact_ms
         )
-        response = web.StreamResponse(headers={"Content-Type": _CONTENT_TYPE, "Server": SERVER, **headers})
+        response = web.StreamResponse(headers={"Content-Type": _CONTENT_TYPE, **COMMON_HEADERS, **NO_STORE, **headers})
         await _send(request, response, path)
     return response
 
@@ -124,6 +124,6 @@ def _too_large() -> BodyTooLarge:
 
 
 ROUTES: Final = (
-    Route(("GET",), "/v1/snapshot", save, status_of=read_status, logs_success=True),
-    Route(("PUT",), "/v1/snapshot", restore, logs_success=True, max_body_bytes=MAX_FILE_BYTES),
+    Route(("GET",), "/v1/snapshot", save, status_of=read_status, logs_success=True, is_private=True),
+    Route(("PUT",), "/v1/snapshot", restore, logs_success=True, max_body_bytes=MAX_FILE_BYTES, is_private=True),
 )

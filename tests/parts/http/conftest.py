@@ -100,12 +100,13 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
         stop_seconds: float = 2.0,
         head_seconds: float = 5.0,
         answer_seconds: float = 5.0,
+        port: int | None = None,
         **config: Any,
     ) -> Running:
-        port = free_port()
+        port = port or free_port()
         service = FakeService(node_config(port, **{"data_dir": tmp_path, **config}))
         section = service.config.http
-        if section.address != f"127.0.0.1:{port}":
+        if not section.address.endswith(f":{port}"):
             section = msgspec.structs.replace(section, address=f"127.0.0.1:{port}")
         log = EventLog()
         app = create_app(service.service, log, clock=FakeClock(), rng=random.Random(1), max_waiting=max_waiting)

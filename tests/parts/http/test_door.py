@@ -104,15 +104,15 @@ async def test_plus_is_a_space(api: Running) -> None:
     [
         b"nonsense\r\n\r\n",
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\0" * 40 + b"\r\n\r\n",
-        b"GET / HTTP/9.9\r\nHost: x\r\n\r\n",
+        b"GET / HTTP/9.9\r\nHost: localhost\r\n\r\n",
         b"GET / HTTP/1.1\r\n\r\n",
-        b"GET / HTTP/1.1\r\nHost: x\r\nBad Header: 1\r\n\r\n",
-        b"GET / HTTP/1.1\r\nHost: x\r\nA: \x00\r\n\r\n",
-        b"GET / HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n",
-        b"PUT /v1/connect/ca/sign HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
-        b"PUT / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-        b"PUT /v1/connect/ca/sign HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
-        b"GET http:// HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nBad Header: 1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nA: \x00\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nHost: y\r\n\r\n",
+        b"PUT /v1/connect/ca/sign HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n",
+        b"PUT / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"PUT /v1/connect/ca/sign HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
+        b"GET http:// HTTP/1.1\r\nHost: localhost\r\n\r\n",
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
         b"<html>\r\n\r\n",
     ],
@@ -126,7 +126,7 @@ async def test_garbage_is_400_in_plain_text(api: Running, data: bytes) -> None:
 
 
 async def test_a_chunked_body_that_breaks_is_400(api: Running) -> None:
-    head = f"PUT {SIGN} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n"
+    head = f"PUT {SIGN} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n"
     broken = b"5\r\nabc\r\nzz\r\n"
     assert head_of(await api.send(f"{head}\r\n".encode() + broken))[0] == 400
     # The same once the endpoint waits for the body, which the interim answer shows.
@@ -142,15 +142,15 @@ async def test_a_chunked_body_that_breaks_is_400(api: Running) -> None:
 
 
 async def test_connect_and_upgrades_lead_nowhere(api: Running) -> None:
-    reply = await api.send(b"CONNECT example.com:443 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    reply = await api.send(b"CONNECT localhost:443 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
     assert reply.startswith(b"HTTP/1.1 404 ")
-    head = f"GET {ROOTS} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade, close\r\n\r\n"
+    head = f"GET {ROOTS} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade, close\r\n\r\n"
     assert (await api.send(head.encode())).startswith(b"HTTP/1.1 200 ")
 
 
 async def test_pipelined_requests_are_answered_in_order(api: Running) -> None:
-    one = b"GET /v1/status/leader HTTP/1.1\r\nHost: x\r\n\r\n"
-    two = b"GET /v1/catalog/datacenters HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    one = b"GET /v1/status/leader HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    two = b"GET /v1/catalog/datacenters HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
     reply = await api.send(one + two)
     assert reply.count(b"HTTP/1.1 200 OK") == 2
     assert reply.index(b'"127.0.0.1:8301"') < reply.index(b'["dc1"]')
@@ -168,20 +168,20 @@ async def test_http_1_0_is_answered_and_closed(api: Running) -> None:
 async def test_64_headers_pass_and_65_do_not(api: Running) -> None:
     for count, expected in ((63, 200), (64, 431)):
         lines = "".join(f"x-{number}: 1\r\n" for number in range(count - 1))
-        reply = await api.send(f"GET {ROOTS} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{lines}\r\n".encode())
+        reply = await api.send(f"GET {ROOTS} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{lines}\r\n".encode())
         assert int(reply.split()[1]) == expected, (count, reply)
 
 
 @pytest.mark.parametrize("size", [16_500, 100_000, 3_000_000])
 async def test_headers_over_16_kb_are_refused(api: Running, size: int) -> None:
     line = f"x-long: {'a' * size}\r\n"
-    status, _ = head_of(await api.send(f"GET {ROOTS} HTTP/1.1\r\nHost: x\r\n{line}\r\n".encode()))
+    status, _ = head_of(await api.send(f"GET {ROOTS} HTTP/1.1\r\nHost: localhost\r\n{line}\r\n".encode()))
     assert status == 431
 
 
 async def test_many_middling_headers_are_refused_by_their_sum(api: Running) -> None:
     lines = "".join(f"x-{number}: {'a' * 1000}\r\n" for number in range(20))
-    status, _ = head_of(await api.send(f"GET {ROOTS} HTTP/1.1\r\nHost: x\r\n{lines}\r\n".encode()))
+    status, _ = head_of(await api.send(f"GET {ROOTS} HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n".encode()))
     assert status == 431
     assert api.service.calls == []
 
@@ -189,13 +189,13 @@ async def test_many_middling_headers_are_refused_by_their_sum(api: Running) -> N
 async def test_what_is_too_large_is_refused_before_it_is_looked_at(api: Running) -> None:
     lines = "Connection: close\r\n" + "".join(f"x-{number}: {'a' * 1000}\r\n" for number in range(20))
     for path in ("/v1/agent/connect/ca/leaf/%zz", f"{ROOTS}?a=%zz", f"{ROOTS}?dc=dc2", f"{ROOTS}?index=x"):
-        status, _ = head_of(await api.send(f"GET {path} HTTP/1.1\r\nHost: x\r\n{lines}\r\n".encode()))
+        status, _ = head_of(await api.send(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n".encode()))
         assert status == 431, path
 
 
 async def test_headers_without_an_end_are_refused_while_they_arrive(api: Running) -> None:
     reader, writer = await api.connect()
-    writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n")
+    writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n")
     refused = asyncio.create_task(read_to_end(reader))
     sent = 0
     async with asyncio.timeout(DEADLINE_SECONDS):
@@ -210,7 +210,7 @@ async def test_headers_without_an_end_are_refused_while_they_arrive(api: Running
 
 
 async def test_a_url_over_8_kb_is_refused(api: Running) -> None:
-    status, _ = head_of(await api.send(f"GET {ROOTS}?a={'b' * 9000} HTTP/1.1\r\nHost: x\r\n\r\n".encode()))
+    status, _ = head_of(await api.send(f"GET {ROOTS}?a={'b' * 9000} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()))
     assert status == 414
 
 
@@ -231,7 +231,7 @@ async def test_a_chunked_body_is_bounded_too(api: Running) -> None:
 
 async def test_of_an_endless_body_about_1_mb_is_read(api: Running) -> None:
     _, writer = await api.connect()
-    writer.write(f"PUT {SIGN} HTTP/1.1\r\nHost: x\r\nContent-Length: {1 << 40}\r\n\r\n".encode())
+    writer.write(f"PUT {SIGN} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {1 << 40}\r\n\r\n".encode())
     sent = 0
 
     async def send_on() -> None:
@@ -251,7 +251,7 @@ async def test_of_an_endless_body_about_1_mb_is_read(api: Running) -> None:
 async def test_expect_continue_is_answered_before_the_body_and_only_if_it_is_wanted(api: Running) -> None:
     reader, writer = await api.connect()
     body = b'{"CSR":""}'
-    head = f"PUT {SIGN} HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nConnection: close\r\nContent-Length: "
+    head = f"PUT {SIGN} HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nConnection: close\r\nContent-Length: "
     writer.write(f"{head}{len(body)}\r\n\r\n".encode())
     async with asyncio.timeout(DEADLINE_SECONDS):
         assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -273,11 +273,11 @@ async def test_a_compressed_body_is_not_unpacked(api: Running) -> None:
 
 async def test_a_body_that_nobody_reads_does_not_spoil_the_next_request(api: Running) -> None:
     reader, writer = await api.connect()
-    writer.write(f"PUT {ROOTS} HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n".encode())
+    writer.write(f"PUT {ROOTS} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\n".encode())
     async with asyncio.timeout(DEADLINE_SECONDS):
         assert (await reader.readuntil(b"not allowed")).startswith(b"HTTP/1.1 405 ")
         writer.write(b"GET /")  # five bytes of body that look like a request
-        writer.write(b"GET /v1/status/leader HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        writer.write(b"GET /v1/status/leader HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         assert (await read_to_end(reader)).startswith(b"HTTP/1.1 200 ")
 
 
@@ -286,14 +286,14 @@ async def test_a_body_that_nobody_reads_does_not_spoil_the_next_request(api: Run
 
 async def test_a_head_that_never_ends_is_408(start: Start) -> None:
     api: Running = await start(head_seconds=0.1)
-    for data in (b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: x\r\n"):
+    for data in (b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: localhost\r\n"):
         status, body = head_of(await api.send(data))
         assert (status, body) == (408, b"the request did not arrive within 0.1 seconds")
 
 
 async def test_the_second_head_of_a_connection_has_its_time_too(start: Start) -> None:
     api: Running = await start(head_seconds=0.2)
-    one = b"GET /v1/status/leader HTTP/1.1\r\nHost: x\r\n\r\n"
+    one = b"GET /v1/status/leader HTTP/1.1\r\nHost: localhost\r\n\r\n"
     reader, writer = await api.connect()
     async with asyncio.timeout(DEADLINE_SECONDS):
         writer.write(one)
@@ -305,7 +305,7 @@ async def test_the_second_head_of_a_connection_has_its_time_too(start: Start) ->
 async def test_a_request_may_take_longer_than_its_head(start: Start) -> None:
     api: Running = await start(head_seconds=0.05)
     reader, writer = await api.connect()
-    one = f"GET {ROOTS}?index=5&wait=200ms HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+    one = f"GET {ROOTS}?index=5&wait=200ms HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
     async with asyncio.timeout(DEADLINE_SECONDS):
         for part in (one[:20], one[20:]):
             writer.write(part)
@@ -316,14 +316,19 @@ async def test_a_request_may_take_longer_than_its_head(start: Start) -> None:
 async def test_a_body_that_never_ends_is_408(api: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cluster.http.body.BODY_SECONDS", 0.1)
     monkeypatch.setattr("cluster.http.body._DRAIN_SECONDS", 0.1)
-    status, body = head_of(await api.send(f"PUT {SIGN} HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{{".encode()))
+    status, body = head_of(
+        await api.send(f"PUT {SIGN} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{{".encode())
+    )
     assert (status, body) == (408, b"the request body did not arrive within 0.1 seconds")
 
 
 async def test_connections_beyond_the_bound_are_503(start: Start) -> None:
-    api: Running = await start(http={"max_connections": 16})
+    """Of those that are in use: idle ones give way (test_hosts.py)."""
+    api: Running = await start(http={"max_connections": 16, "max_connections_per_source": 16})
     held = [await api.connect() for _ in range(16)]
-    await until(lambda: api.server.open_connections == 16)
+    for _, writer in held:
+        writer.write(f"GET {ROOTS}?index=5&wait=30s HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+    await until(lambda: [name for name, _ in api.service.calls].count("watch") == 16)
     status, body = head_of(await api.send(b""))
     assert (status, body) == (503, b"too many connections: at most 16")
     held[0][1].close()
@@ -337,7 +342,7 @@ async def test_an_answer_that_nobody_reads_ends_the_connection(start: Start) -> 
     # A reader that is never read from stops taking bytes from its socket at twice this limit.
     reader, writer = await asyncio.open_connection("127.0.0.1", api.port, limit=1024)
     api.raw_writers.append(writer)
-    request = b"GET /v1/connect/ca/certs?limit=1000 HTTP/1.1\r\nHost: x\r\n\r\n"
+    request = b"GET /v1/connect/ca/certs?limit=1000 HTTP/1.1\r\nHost: localhost\r\n\r\n"
     # Enough answers to fill the buffers of both kernels, whatever their size.
     async with asyncio.timeout(DEADLINE_SECONDS):
         while api.server.open_connections or not api.service.calls:
@@ -349,10 +354,12 @@ async def test_an_answer_that_nobody_reads_ends_the_connection(start: Start) -> 
     assert not reader.at_eof()
 
 
-@pytest.mark.parametrize("target", ["*", "http://other/v1/status/leader", "//v1/status/leader", "/v1/status/leader#x"])
+@pytest.mark.parametrize(
+    "target", ["*", "http://localhost/v1/status/leader", "//v1/status/leader", "/v1/status/leader#x"]
+)
 async def test_unusual_targets_are_answered_plainly(api: Running, target: str) -> None:
     for method in ("OPTIONS", "GET"):
-        reply = await api.send(f"{method} {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        reply = await api.send(f"{method} {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
         assert int(reply.split()[1]) in (200, 400, 404), reply
         assert b"<" not in reply
 
@@ -366,7 +373,7 @@ async def test_tls_is_served_when_it_is_configured(start: Start, tmp_path: Path)
     context = ssl.create_default_context(cafile=str(cert))
     reader, writer = await asyncio.open_connection("127.0.0.1", api.port, ssl=context, server_hostname="localhost")
     api.raw_writers.append(writer)
-    writer.write(b"GET /v1/status/leader HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    writer.write(b"GET /v1/status/leader HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
     async with asyncio.timeout(DEADLINE_SECONDS):
         assert (await read_to_end(reader)).startswith(b"HTTP/1.1 200 OK")
 
@@ -422,7 +429,8 @@ def _self_signed(folder: Path) -> tuple[Path, Path]:
 
 async def test_a_request_in_small_pieces_is_understood(api: Running) -> None:
     body = f'{{"CSR":{CSR!r}}}'.replace("'", '"')
-    data = f"PUT {SIGN} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
+    head = f"PUT {SIGN} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
+    data = f"{head}{body}".encode()
     reader, writer = await api.connect()
     for position in range(0, len(data), 7):
         writer.write(data[position : position + 7])

@@ -162,7 +162,7 @@ async def test_too_many_blocking_queries_are_503(start: Start) -> None:
 async def test_a_client_that_leaves_frees_its_place(start: Start) -> None:
     api: Running = await start(max_waiting=1)
     _, writer = await api.connect()
-    writer.write(f"GET {ROOTS}?index=5 HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    writer.write(f"GET {ROOTS}?index=5 HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
     await until(lambda: api.service.calls)
     assert (await api.get(f"{ROOTS}?index=5&wait=1ms")).status == 503
     writer.close()

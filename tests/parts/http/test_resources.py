@@ -56,6 +56,7 @@ async def test_query_headers_are_all_there(api: Running) -> None:
         "X-Consul-KnownLeader": "true",
         "X-Consul-LastContact": "0",
         "X-Consul-Query-Backend": "blocking-query",
+        "X-Content-Type-Options": "nosniff",
     }
     assert reply.headers["Server"] == "quorumca"
 

@@ -78,7 +78,7 @@ async def test_save_that_fails_leaves_nothing(node: Running, error: Exception, s
 async def test_client_that_leaves_leaves_nothing_behind(node: Running) -> None:
     node.service.snapshot = bytes(LARGE)
     reader, writer = await node.connect()
-    writer.write(f"GET {SNAPSHOT} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    writer.write(f"GET {SNAPSHOT} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
     assert await reader.read(1000)
     writer.transport.abort()
     await until(lambda: not left_over(node))
@@ -88,7 +88,7 @@ async def test_client_that_leaves_leaves_nothing_behind(node: Running) -> None:
 async def test_client_that_does_not_read_is_given_up(node: Running) -> None:
     node.service.snapshot = bytes(LARGE)
     _, writer = await node.connect()
-    writer.write(f"GET {SNAPSHOT} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    writer.write(f"GET {SNAPSHOT} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
     await until(lambda: calls(node, "save_snapshot"))
     await until(lambda: not left_over(node))
 
@@ -100,7 +100,7 @@ async def test_file_that_cannot_be_read_on_ends_the_connection_early(
     node.service.snapshot = bytes(LARGE)
     monkeypatch.setattr(snapshot, "_TRANSFER_SECONDS", 0.05)
     reader, writer = await node.connect()
-    writer.write(f"GET {SNAPSHOT} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    writer.write(f"GET {SNAPSHOT} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
     await until(lambda: calls(node, "save_snapshot"))
     await until(lambda: not left_over(node))
     received = await read_to_end(reader)
@@ -205,7 +205,7 @@ async def test_body_that_does_not_come_is_not_waited_for(
 ) -> None:
     monkeypatch.setattr(snapshot, setting, 0.05)
     monkeypatch.setattr(body, "_DRAIN_SECONDS", 0.05)
-    head = f"PUT {SNAPSHOT} HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nhalf"
+    head = f"PUT {SNAPSHOT} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nhalf"
     received = await node.send(head.encode())
     assert received.startswith(b"HTTP/1.1 408")
     assert calls(node, "restore_snapshot") == left_over(node) == []
@@ -213,7 +213,7 @@ async def test_body_that_does_not_come_is_not_waited_for(
 
 async def test_body_that_breaks_off_restores_nothing(node: Running) -> None:
     _, writer = await node.connect()
-    writer.write(f"PUT {SNAPSHOT} HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nhalf".encode())
+    writer.write(f"PUT {SNAPSHOT} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nhalf".encode())
     await until(lambda: left_over(node))
     writer.transport.abort()
     await until(lambda: not left_over(node))
@@ -245,7 +245,9 @@ async def test_body_that_has_no_room_is_refused_before_it_is_sent(
     free = shutil.disk_usage(node.service.config.data_dir).free
     monkeypatch.setattr(transfers, "_RESERVED_BYTES", free - (400 << 20))
     monkeypatch.setattr(body, "_DRAIN_SECONDS", 0.05)
-    received = await node.send(f"PUT {SNAPSHOT} HTTP/1.1\r\nHost: x\r\nContent-Length: {800 << 20}\r\n\r\n".encode())
+    received = await node.send(
+        f"PUT {SNAPSHOT} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {800 << 20}\r\n\r\n".encode()
+    )
     assert received.startswith(b"HTTP/1.1 503")
     assert f"too few for the snapshot's {800 << 20}".encode() in received
 
