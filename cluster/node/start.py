@@ -15,6 +15,7 @@ from cluster.backup.restore import Snapshots
 from cluster.base.background import keep_running
 from cluster.base.clock import Clock, SystemClock
 from cluster.base.config import NodeConfig
+from cluster.base.descriptors import Shares, raise_limit, shares_of
 from cluster.base.log import Log
 from cluster.base.process import take_from_environment
 from cluster.base.telemetry import Metrics
@@ -67,6 +68,7 @@ async def start_node(
     Raises: StartError, SealError, JournalDamaged, SnapshotDamaged, LedgerDamaged, OSError, ssl.SSLError.
     """
     clock, metrics = SystemClock(), Metrics()
+    shares = _shares(config, log)
     node_file = NodeFile(config.data_dir)
     sealer = _checked_sealer(config, node_file)
     disk_key = DiskKeyFile(config.data_dir, config.node_name, sealer)
@@ -79,7 +81,10 @@ async def start_node(
         config.tls.domain,
     )
 
-    replica = await Replica.start(_replica_settings(config, macs), tls, log, fatal, leads_at_once=False)
+    raft_seats = metrics.peer_seats("raft", shares.strangers, shares.raft_members, log)
+    replica = await Replica.start(
+        _replica_settings(config, macs), tls, log, fatal, seats=raft_seats, leads_at_once=False
+    )
     stack.push_async_callback(replica.stop)
     credentials_dir = str(config.connect.credentials_dir or "")
     pool = await WorkerPool.start(_workers(config), log, config.tls.domain, credentials_dir)
@@ -103,7 +108,7 @@ async def start_node(
     )
     watchers = Watchers()
 
-    peers = Peers(replica, tls)
+    peers = Peers(replica, tls, shares.dialled)
     stack.push_async_callback(peers.close)
     seal_watch = SealWatch(replica, sealer, node_file, disk_key, config, log)
     side = build_leaders_side(ground, watchers, peers, seal_watch)
@@ -123,7 +128,8 @@ async def start_node(
     own_key = OwnKey(replica, forwarder, tls, config.node_name, log)
     await stack.enter_async_context(_task(keep_running("own_key", own_key.run, log, metrics), fatal))
     _publish(metrics, replica, parts.authority, side.leader, clock)
-    rpc = RpcServer(replica, operations, tls, log, metrics)
+    rpc_seats = metrics.peer_seats("rpc", shares.strangers, shares.rpc_members, log)
+    rpc = RpcServer(replica, operations, tls, log, metrics, rpc_seats)
     await rpc.start(config.rpc.address)
     stack.push_async_callback(rpc.stop)
     snapshots = Snapshots(
@@ -138,7 +144,7 @@ async def start_node(
     )
     seals = NodeSeals(replica, forwarder, peers, seal_watch, config.node_name)
     service = node_service(config, parts, forwarder, side.membership, watchers, snapshots, seals)
-    http = await start_http(create_app(service, log), config.http)
+    http = await start_http(create_app(service, log), config.http, shares.http)
     stack.push_async_callback(http.stop)
     certificates = [_node_certificate(config, own_key, clock, log, metrics)]
     if config.http.tls_cert is not None and config.http.tls_key is not None:
@@ -151,6 +157,18 @@ async def start_node(
     stack.push_async_callback(replica.hand_over, _HAND_OVER_SECONDS)
     replica.watch_owner()
     log("node.started", http=config.http.address, rpc=config.rpc.address, raft=config.raft.address)
+
+
+def _shares(config: NodeConfig, log: Log) -> Shares:
+    """Raises: StartError."""
+    limit, wanted = raise_limit(), config.http.max_connections
+    try:
+        shares = shares_of(limit, _workers(config), wanted, config.http.max_connections_per_source)
+    except ValueError as error:
+        raise StartError(str(error)) from None
+    if shares.http.total < wanted:
+        log("connections.fewer", port="http", configured=wanted, allowed=shares.http.total, open_files=limit)
+    return shares
 
 
 async def _start_upkeep(

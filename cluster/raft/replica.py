@@ -21,6 +21,7 @@ import uvloop
 from cluster.base.background import describe
 from cluster.base.errors import CommitUnknown, NoLeader, NotLeader, Overloaded, Refused
 from cluster.base.log import Log
+from cluster.base.seats import PeerSeats
 from cluster.base.signals import Signal
 from cluster.raft.admission import Admission
 from cluster.raft.changes import AreaChanges
@@ -144,16 +145,17 @@ class Replica:
         on_fatal: Callable[[BaseException], NoReturn],
         disk: Disk | None = None,
         *,
+        seats: PeerSeats,
         leads_at_once: bool = True,
     ) -> "Replica":
-        """Open the files and the port. Unless `leads_at_once`, this node votes and follows, and does not lead before
-        `watch_owner`: the one that cannot be asked yet may never be.
+        """Open the files and the port, which takes connections while it has `seats`. Unless `leads_at_once`, this
+        node votes and follows, and does not lead before `watch_owner`: the one that cannot be asked yet may never be.
 
         Raises: JournalDamaged, SnapshotDamaged, LedgerDamaged, OSError.
         """
         replica = cls(settings, tls, log, on_fatal, disk)
         replica._thread.start()
-        await replica._in_raft(replica._open(leads_at_once))
+        await replica._in_raft(replica._open(seats, leads_at_once))
         return replica
 
     def watch_owner(self) -> None:
@@ -189,7 +191,7 @@ class Replica:
         self._raft_loop.run_forever()
         self._raft_loop.close()
 
-    async def _open(self, leads_at_once: bool) -> None:
+    async def _open(self, seats: PeerSeats, leads_at_once: bool) -> None:
         settings = self._settings
         self._machine = ReplicatedMachine(
             f"{settings.data_dir}/ledger.db", self._changes.note, rows_per_commit=_LEDGER_ROWS
@@ -217,7 +219,7 @@ class Replica:
             self._log("journal.torn_tail", cut_off_bytes=self._node.journal.cut_off_bytes)
         for attempt in range(_BIND_ATTEMPTS):
             try:
-                await self._links.listen(settings.bind_address)
+                await self._links.listen(settings.bind_address, seats)
                 break
             except OSError:
                 # The process before this one may still be ending.

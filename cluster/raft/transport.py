@@ -12,13 +12,17 @@ import socket
 import ssl
 from typing import Final, Protocol, cast
 
+from cluster.base.listener import Accepting, Listener, listen
 from cluster.base.log import Log
+from cluster.base.seats import PeerSeats, Seat, Seats
 from cluster.raft.admission import Admission, Standing
 from cluster.raft.codec import FRAME_HEADER, MAX_FRAME_BYTES, Message, MessageInvalid, pack_frame, unpack_message
 from cluster.raft.membership import Members
 from cluster.tls.contexts import NodeTls
 
 _HANDSHAKE_SECONDS: Final = 3.0
+#: In which a peer says hello: nodes do at once.
+_HELLO_SECONDS: Final = 3.0
 _DIAL_SECONDS: Final = 2.0
 #: Between attempts to reach a peer: doubled with each that fails, up to a bound that is larger for a server which has
 #: no vote yet, as it may never have been there. A peer that dials this node is dialled at once.
@@ -78,8 +82,10 @@ def _tune(transport: asyncio.BaseTransport) -> None:
 class _Inbound(asyncio.Protocol):
     """An accepted connection: receives only."""
 
-    def __init__(self, links: "TlsLinks") -> None:
+    def __init__(self, links: "TlsLinks", seat: Seat | None = None) -> None:
         self._links = links
+        self._seat = seat
+        self._hello: asyncio.TimerHandle | None = None
         self._buffer = bytearray()
         self._is_greeted = False
         self.peer: str | None = None
@@ -104,7 +110,17 @@ class _Inbound(asyncio.Protocol):
             self.peer = None
             transport.abort()
             return
+        if self._seat is not None:
+            self._seat.end = transport.abort
+            # Whoever comes next on a full port is worth as much, and a node that lost a connection dials again.
+            self._seat.settle(lambda: True)
+            self._hello = asyncio.get_running_loop().call_later(_HELLO_SECONDS, transport.abort)
         self._links.accepted(self)
+
+    def seat_among(self, members: Seats) -> None:
+        """It is a member's: no stranger takes its place."""
+        if self._seat is not None and not self._seat.is_among(members):
+            self._seat.move(members, self.peer or "")
 
     def data_received(self, data: bytes) -> None:
         buffer = self._buffer
@@ -125,6 +141,7 @@ class _Inbound(asyncio.Protocol):
                 offset = start + length
                 if not self._is_greeted:
                     self._is_greeted = True
+                    self._end_hello()
                     self._links.greeted(peer, message)
                 elif self.standing is Standing.STRANGER:
                     self._links.owner.stranger(peer)
@@ -141,7 +158,15 @@ class _Inbound(asyncio.Protocol):
         self._links.owner.wake()
 
     def connection_lost(self, _error: Exception | None) -> None:
+        self._end_hello()
+        if self._seat is not None:
+            self._seat.leave()
         self._links.closed(self)
+
+    def _end_hello(self) -> None:
+        if self._hello is not None:
+            self._hello.cancel()
+            self._hello = None
 
 
 class _Outbound(asyncio.Protocol):
@@ -191,21 +216,18 @@ class TlsLinks:
         self._introduced: dict[str, str] = {}
         self._refusals: dict[str, str] = {}
         self._turned_away: dict[str, str] = {}
-        self._server: asyncio.Server | None = None
+        self._server: Listener | None = None
+        self._seats: PeerSeats | None = None
         self._is_closed = False
 
     # -- life
 
-    async def listen(self, bind_address: str) -> None:
+    async def listen(self, bind_address: str, seats: PeerSeats) -> None:
         """Raises: OSError when the address cannot be had."""
-        host, _, port = bind_address.rpartition(":")
-        self._server = await asyncio.get_running_loop().create_server(
-            lambda: _Inbound(self),
-            host.strip("[]"),
-            int(port),
-            ssl=self.tls.server_context,
-            ssl_handshake_timeout=_HANDSHAKE_SECONDS,
-            reuse_address=True,
+        self._seats = seats
+        self._server = await listen(
+            bind_address,
+            Accepting(lambda seat: _Inbound(self, seat), seats.strangers, self.tls.server_context, _HANDSHAKE_SECONDS),
         )
         self._start_dialers()
 
@@ -257,6 +279,8 @@ class TlsLinks:
                 self._turned_away = {**dict([*self._turned_away.items()][-_TURNED_AWAY:]), link.peer: str(reason)}
                 self.log("raft.peer_refused", peer=link.peer, reason=reason)
             link.transport.abort()
+        elif link.standing is Standing.MEMBER and self._seats is not None:
+            link.seat_among(self._seats.members)
 
     def key_of(self, peer: str) -> bytes | None:
         if peer == self.node_id:

@@ -18,7 +18,7 @@ RPC_PATH: Final = "/rpc/"
 _CONNECT_SECONDS: Final = 1.0
 #: Below what the other side keeps an idle connection, so that none ends while a request is on its way to it.
 _IDLE_SECONDS: Final = 50.0
-_MAX_CONNECTIONS: Final = 64
+MAX_CONNECTIONS: Final = 64
 _MAX_HEAD_BYTES: Final = 16 << 10
 _MAX_ANSWER_BYTES: Final = 64 << 20
 _MAX_VERSION_DIGITS: Final = 4
@@ -55,12 +55,16 @@ class _Head:
 class RpcClient:
     """For the event loop's thread."""
 
-    def __init__(self, tls: NodeTls, refusal: Callable[[str, bytes], str | None]) -> None:
+    def __init__(
+        self, tls: NodeTls, refusal: Callable[[str, bytes], str | None], max_connections: int = MAX_CONNECTIONS
+    ) -> None:
         """`refusal` says why nothing is sent to a server of this name and key, or None."""
         self._tls = tls
         self._refusal = refusal
         self._idle: dict[tuple[str, str], list[_Connection]] = {}
-        self._slots = asyncio.Semaphore(_MAX_CONNECTIONS)
+        self._max_connections = max_connections
+        self._slots = asyncio.Semaphore(max_connections)
+        self._in_use = 0
 
     def close(self) -> None:
         for connections in self._idle.values():
@@ -75,18 +79,36 @@ class RpcClient:
         Raises: Unreached, Unanswered.
         """
         async with self._slots:
-            connection = self._kept(peer, address) or await self._connect(peer, address)
-            if not connection.is_open:  # TLS 1.3: a refusal of our certificate comes after the handshake
-                raise Unreached(f"{peer} at {address}: the connection ended at once")
+            self._in_use += 1
             try:
-                answer = await connection.ask(operation, body_of(connection.version), connection.version)
-            except BaseException:
-                connection.abort()  # an answer that comes later must not be taken for the next one's
-                raise
-            if connection.is_open:
-                connection.idle_since = asyncio.get_running_loop().time()
-                self._idle.setdefault((peer, address), []).append(connection)
-            return answer
+                return await self._post(peer, address, operation, body_of)
+            finally:
+                self._in_use -= 1
+
+    async def _post(self, peer: str, address: str, operation: str, body_of: Callable[[int], bytes]) -> Answer:
+        connection = self._kept(peer, address) or await self._connect(peer, address)
+        if not connection.is_open:  # TLS 1.3: a refusal of our certificate comes after the handshake
+            raise Unreached(f"{peer} at {address}: the connection ended at once")
+        try:
+            answer = await connection.ask(operation, body_of(connection.version), connection.version)
+        except BaseException:
+            connection.abort()  # an answer that comes later must not be taken for the next one's
+            raise
+        if connection.is_open:
+            connection.idle_since = asyncio.get_running_loop().time()
+            self._idle.setdefault((peer, address), []).append(connection)
+        return answer
+
+    def _drop_old(self) -> None:
+        """Of the connections that are not used: those to a leader before, and the oldest when they are too many."""
+        oldest = asyncio.get_running_loop().time() - _IDLE_SECONDS
+        kept = sorted((c for connections in self._idle.values() for c in connections), key=lambda c: c.idle_since)
+        excess = self._in_use + len(kept) - self._max_connections
+        for position, connection in enumerate(kept):
+            if position < excess or connection.idle_since <= oldest or not connection.is_open:
+                connection.abort()
+        for key, connections in [*self._idle.items()]:
+            self._idle[key] = [connection for connection in connections if connection.is_open]
 
     def _kept(self, peer: str, address: str) -> "_Connection | None":
         connections = self._idle.get((peer, address), [])
@@ -101,6 +123,7 @@ class RpcClient:
         return None
 
     async def _connect(self, peer: str, address: str) -> "_Connection":
+        self._drop_old()
         host, _, port = address.rpartition(":")
         try:
             async with asyncio.timeout(_CONNECT_SECONDS):

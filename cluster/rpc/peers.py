@@ -8,7 +8,7 @@ from typing import Any, Final
 from cluster.base.errors import NoLeader
 from cluster.raft.membership import Member
 from cluster.raft.replica import Replica
-from cluster.rpc.client import RpcClient, Unanswered, Unreached
+from cluster.rpc.client import MAX_CONNECTIONS, RpcClient, Unanswered, Unreached
 from cluster.rpc.envelope import pack_requests, unpack_outcomes
 from cluster.rpc.operation import A, NotUnderstood, Operation, Q
 from cluster.tls.contexts import NodeTls
@@ -30,9 +30,9 @@ class Lost(Exception):
 class Peers:
     """The other servers, as this node reaches them."""
 
-    def __init__(self, replica: Replica, tls: NodeTls) -> None:
+    def __init__(self, replica: Replica, tls: NodeTls, max_connections: int = MAX_CONNECTIONS) -> None:
         self._replica = replica
-        self._client = RpcClient(tls, lambda peer, key: replica.admission.dial_refusal(peer, key))
+        self._client = RpcClient(tls, lambda peer, key: replica.admission.dial_refusal(peer, key), max_connections)
         self._awaited: set[tuple[str, asyncio.Timeout]] = set()  # answers that may be asked for again, by peer
         self._watch: asyncio.Task[None] | None = None
 

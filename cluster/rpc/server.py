@@ -5,12 +5,16 @@ was removed from it gets nowhere. One hop: a node that does not lead says so and
 """
 
 import asyncio
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, cast
 
 from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
 
 from cluster.base.errors import AnswerLost, CommitUnknown, InternalError, NotLeader
+from cluster.base.listener import Accepting, Listener, listen
 from cluster.base.log import Log
+from cluster.base.seats import PeerSeats, Seat
 from cluster.base.telemetry import Metrics
 from cluster.raft.replica import Replica
 from cluster.rpc.client import RPC_PATH
@@ -21,6 +25,14 @@ from cluster.tls.contexts import NodeTls
 
 _MAX_WAIT_SECONDS: Final = 120.0
 _STOP_SECONDS: Final = 5.0
+#: As Consul's rpc_handshake_timeout.
+_HANDSHAKE_SECONDS: Final = 5.0
+#: Longer than a node keeps a connection that it does not use (client.py), so that no request meets the end of one.
+_IDLE_SECONDS: Final = 60.0
+#: Of a connection whose certificate names no member: in this time it may ask, and is told so.
+_STRANGER_SECONDS: Final = 10.0
+#: In which the whole of a request must have arrived.
+_BODY_SECONDS: Final = 30.0
 _SPEAKS: Final = {VERSION_HEADER: str(VERSION)}
 _VERSIONS: Final = frozenset(str(version) for version in range(OLDEST, VERSION + 1))
 
@@ -28,13 +40,17 @@ _VERSIONS: Final = frozenset(str(version) for version in range(OLDEST, VERSION +
 class RpcServer:
     """Made by `start`."""
 
-    def __init__(self, replica: Replica, operations: Operations, tls: NodeTls, log: Log, metrics: Metrics) -> None:
+    def __init__(
+        self, replica: Replica, operations: Operations, tls: NodeTls, log: Log, metrics: Metrics, seats: PeerSeats
+    ) -> None:
         self._replica = replica
         self._operations = operations
         self._tls = tls
         self._log = log
         self._metrics = metrics
+        self._seats = seats
         self._runner: web.AppRunner | None = None
+        self._listener: Listener | None = None
 
     async def start(self, address: str) -> None:
         """Raises: OSError when the address cannot be bound."""
@@ -42,13 +58,28 @@ class RpcServer:
         app.router.add_post(RPC_PATH + "{operation}", self._handle)
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=_STOP_SECONDS)
         await self._runner.setup()
-        host, _, port = address.rpartition(":")
-        site = web.TCPSite(self._runner, host.strip("[]"), int(port), ssl_context=self._tls.server_context)
-        await site.start()
+        server, loop = self._runner.server, asyncio.get_running_loop()
+        assert server is not None  # it has just been set up
+        self._listener = await listen(
+            address,
+            Accepting(
+                lambda seat: Connection(server, self._seats, self._member, seat, loop),
+                self._seats.strangers,
+                self._tls.server_context,
+                _HANDSHAKE_SECONDS,
+            ),
+        )
 
     async def stop(self) -> None:
+        if self._listener is not None:
+            self._listener.close()
         if self._runner is not None:
             await self._runner.cleanup()
+
+    def _member(self, transport: asyncio.BaseTransport) -> str | None:
+        """The member on the other side, if it is one."""
+        peer = self._tls.peer_name(transport.get_extra_info("peercert"))
+        return peer if self._why_refused(peer, transport) is None else None
 
     async def _handle(self, request: web.Request) -> web.Response:
         assert request.transport is not None
@@ -58,13 +89,18 @@ class RpcServer:
         if peer is None or reason is not None:
             self._log("rpc.refused", peer=peer, operation=operation, reason=reason)
             return _refused(403, reason or "")
+        if isinstance(request.protocol, Connection):
+            request.protocol.admit()  # it may have become a member since it connected
         version = _version_of(request)
         if version is None:
             return _refused(400, f"{VERSION_HEADER} must be a number from {OLDEST} to {VERSION}")
         try:
-            envelope = unpack_envelope(await request.read())
+            async with asyncio.timeout(_BODY_SECONDS):
+                envelope = unpack_envelope(await request.read())
         except NotUnderstood as error:
             return _refused(400, f"not a request of this protocol: {error}")
+        except TimeoutError:
+            return _refused(408, f"the request did not arrive within {_BODY_SECONDS:g} seconds")
         try:
             served = self._operations.named(operation)
         except InternalError as error:
@@ -95,6 +131,58 @@ class RpcServer:
         if tasks:
             await asyncio.wait(tasks, timeout=seconds)
         return [_packed(operation, _outcome(task), version) for task in tasks]
+
+
+class Connection(RequestHandler):
+    """One connection, whose handshake is over. Of aiohttp's private names it relies on `_waiter`, which is set while it
+    waits for a request.
+    """
+
+    __slots__ = ("_deadline", "_member", "_seat", "_seats")
+
+    def __init__(
+        self,
+        server: web.Server,
+        seats: PeerSeats,
+        member: Callable[[asyncio.BaseTransport], str | None],
+        seat: Seat,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        super().__init__(
+            server,
+            loop=loop,
+            access_log=None,  # type: ignore[arg-type]  # None turns it off
+            keepalive_timeout=_IDLE_SECONDS,
+        )
+        self._seats = seats
+        self._member = member
+        self._seat = seat
+        self._deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        # Not `close`: a peer that does not answer would hold it for longer.
+        self._seat.end = cast(asyncio.Transport, transport).abort
+        self._seat.settle(lambda: self._waiter is not None and not self._waiter.done())
+        self._deadline = self._loop.call_later(_STRANGER_SECONDS, self._seat.end)
+        self.admit()
+
+    def admit(self) -> None:
+        """If it is a member's, it does not take the place of a stranger any more."""
+        if self._deadline is None or self.transport is None:
+            return
+        member = self._member(self.transport)
+        if member is not None:
+            self._deadline.cancel()
+            self._deadline = None
+            if not self._seat.move(self._seats.members, member):
+                self._seat.end()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._seat.leave()
+        if self._deadline is not None:
+            self._deadline.cancel()
+        super().connection_lost(exc)
 
 
 def _refused(status: int, text: str) -> web.Response:

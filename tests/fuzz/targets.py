@@ -67,6 +67,7 @@ from tests.fuzz.csr.request import der_of
 from tests.fuzz.mutate import mutated
 from tests.fuzz.reasons import csr_reason_of, reason_of
 from tests.kit import pki, samples
+from tests.kit.seats import roomy_seats
 from tests.kit.solo import batch
 from tests.sim.cluster import member, members_of
 
@@ -518,7 +519,7 @@ class _Rpc:
 
         operations = Operations(served(Operation(_Request.OPERATION, _Echo, _Echo), echo))
         self._loop = asyncio.new_event_loop()
-        self._server = RpcServer(cast(Any, self), operations, cast(Any, self), self.log, Metrics())
+        self._server = RpcServer(cast(Any, self), operations, cast(Any, self), self.log, Metrics(), roomy_seats("rpc"))
         self.members = members_of("a", "b")
         self.admission = Admission(self.members)
         self.leadership = Leadership(is_ready=True)
@@ -554,6 +555,7 @@ class _Request:
     OPERATION: Final = "echo"
     match_info: Final = {"operation": OPERATION}
     headers: Final = {"Quorumca-Rpc": "2"}
+    protocol: Final = None
 
     def __init__(self, body: bytes) -> None:
         self._body = body

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cluster.base.seats import PeerSeats
 from cluster.base.telemetry import Metrics
 from cluster.rpc.forward import Forwarder
 from cluster.rpc.operation import Message, Operation
@@ -17,6 +18,7 @@ from tests.kit.clock import FakeClock
 from tests.kit.fake_cluster import FakeCluster
 from tests.kit.log import EventLog
 from tests.kit.ports import free_ports
+from tests.kit.seats import roomy_seats
 from tests.kit.tls_files import Authority
 
 NAMES = ("a", "b", "c")
@@ -97,15 +99,16 @@ async def rpc_nodes(
     tls_directory: Path,
     operations: Mapping[str, Operations | Mapping[str, Work]],
     wait_seconds: float = 5.0,
+    seats: PeerSeats | None = None,
 ) -> AsyncIterator[dict[str, RpcNode]]:
-    """One for each name in `operations`."""
+    """One for each name in `operations`. `seats`: of the port, if there is one port only."""
     async with AsyncExitStack() as stack:
         nodes = {}
         for name, table in operations.items():
             offered = table if isinstance(table, Operations) else working(table)
             replica, tls = cluster.replicas[name].real, node_tls(tls_directory, name)
             log, metrics, clock = EventLog(), Metrics(), RunningClock()
-            server = RpcServer(replica, offered, tls, log, metrics)
+            server = RpcServer(replica, offered, tls, log, metrics, seats or roomy_seats("rpc"))
             await server.start(cluster.members[name].rpc_address)
             stack.push_async_callback(server.stop)
             peers = Peers(replica, tls)

@@ -22,6 +22,7 @@ from providers.pki.serials import serial_bytes
 from tests.kit import samples
 from tests.kit.csrs import service_csr
 from tests.kit.fake_cluster import FakeCluster, Node, bootstrapped, running
+from tests.kit.seats import roomy_seats
 from tests.kit.wait import until
 
 CASES: Final = 150
@@ -65,6 +66,7 @@ class _Request:
         self.match_info = {"operation": operation}
         self.headers = {"Quorumca-Rpc": str(version)}
         self.transport = self
+        self.protocol = None
         self._body = body
 
     def get_extra_info(self, _name: str) -> None:
@@ -116,6 +118,11 @@ async def _can_be_read(node: Node, cluster: FakeCluster) -> None:
     assert len(json.loads(answer.body)) == len(rows)
 
 
+def _server(node: Node) -> RpcServer:
+    tls = cast(Any, _Tls())
+    return RpcServer(node.replica.real, node.operations, tls, node.log, node.metrics, roomy_seats("rpc"))
+
+
 @pytest.mark.parametrize("version", range(OLDEST, VERSION + 1))
 @pytest.mark.parametrize("operation", REQUESTS)
 async def test_leader_survives_what_another_node_asks(
@@ -124,7 +131,7 @@ async def test_leader_survives_what_another_node_asks(
     monkeypatch.setattr("cluster.ca.leader._FIRST_PAUSE_SECONDS", 0.001)
     rng = random.Random(f"{operation} {version}")
     node = Node(cluster, "a")
-    server = RpcServer(node.replica.real, node.operations, cast(Any, _Tls()), node.log, node.metrics)
+    server = _server(node)
     good = REQUESTS[operation]
     plain = good if version == 2 or len(good) > 1 else (good[0] if good else None)
     async with running(node):
@@ -156,7 +163,7 @@ async def test_answer_that_has_no_form_takes_none_of_the_others_along(
         return (1 << 70, 0) if index == 7 else real(index)
 
     monkeypatch.setattr(node.watchers, "count", count)
-    server = RpcServer(node.replica.real, node.operations, cast(Any, _Tls()), node.log, node.metrics)
+    server = _server(node)
     body = msgpack.packb([1000, [[1], [7], [2]]])
     response = await server._handle(cast(web.Request, _Request("watchers", body, 2)))
     assert isinstance(response.body, bytes)

@@ -26,6 +26,7 @@ from fsm.codec import dump_state
 from tests.kit import tls_files
 from tests.kit.log import EventLog
 from tests.kit.ports import free_ports
+from tests.kit.seats import roomy_seats
 from tests.kit.wait import until
 
 GOLDEN: Final = Path(__file__).parents[2] / "unit" / "raft" / "golden" / "previous-data.tar.xz"
@@ -61,7 +62,7 @@ class Previous:
         macs = self._macs(accepts_without=accepts_without) if has_macs else None
         members = {NAME: Member(NAME, address, address)}
         settings = ReplicaSettings(NAME, address, address, str(self.data_dir), members, macs=macs)
-        replica = await Replica.start(settings, self._tls, self.log, _fatal)
+        replica = await Replica.start(settings, self._tls, self.log, _fatal, seats=roomy_seats("raft"))
         try:
             await until(lambda: replica.leadership.is_ready)
             yield replica

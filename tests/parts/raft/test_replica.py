@@ -31,6 +31,7 @@ from fsm.state import Area, State
 from tests.kit import samples, tls_files
 from tests.kit.log import EventLog
 from tests.kit.ports import free_ports
+from tests.kit.seats import roomy_seats
 from tests.kit.wait import until
 
 DEADLINE_SECONDS = 20.0
@@ -72,7 +73,12 @@ class Cluster:
 
     async def start(self, name: str, *, leads_at_once: bool = True, **changes: Any) -> Replica:
         self.running[name] = await Replica.start(
-            self.settings(name, **changes), self.tls(name), self.log, self._on_fatal, leads_at_once=leads_at_once
+            self.settings(name, **changes),
+            self.tls(name),
+            self.log,
+            self._on_fatal,
+            seats=roomy_seats("raft"),
+            leads_at_once=leads_at_once,
         )
         return self.running[name]
 

@@ -136,9 +136,8 @@ async def test_requests_at_the_same_time_have_a_connection_each(server: Server, 
     assert 1 < server.connections <= 8
 
 
-async def test_connections_are_bounded(server: Server, tls_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rpc_client, "_MAX_CONNECTIONS", 2)
-    client = RpcClient(node_tls(tls_directory, "b"), lambda _peer, _key: None)
+async def test_connections_are_bounded(server: Server, tls_directory: Path) -> None:
+    client = RpcClient(node_tls(tls_directory, "b"), lambda _peer, _key: None, 2)
     server.answers = [OK] * 8
     answers = await asyncio.gather(*(client.post("a", server.address, "work", lambda _version: b"") for _ in range(8)))
     assert (answers, server.connections) == ([Answer(200, b"well", 1)] * 8, 2)

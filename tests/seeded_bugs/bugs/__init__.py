@@ -11,6 +11,7 @@ from tests.seeded_bugs.bugs import (
     csr,
     fsm,
     hardening_archive,
+    hardening_doors,
     hardening_keys,
     hardening_log,
     hardening_members,
@@ -49,4 +50,5 @@ BUGS: Final[tuple[Bug, ...]] = (
     *hardening_trust.BUGS,
     *hardening_keys.BUGS,
     *hardening_members.BUGS,
+    *hardening_doors.BUGS,
 )

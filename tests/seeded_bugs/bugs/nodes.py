@@ -171,13 +171,13 @@ BUGS: Final = (
         "answers to what was not asked",
         "as above, when an answer comes late",
         _CLIENT,
-        "            except BaseException:\n"
-        "                connection.abort()  # an answer that comes later must not be taken for the next one's\n"
-        "                raise\n",
-        "            except BaseException:\n"
-        "                self._idle.setdefault((peer, address), []).append(connection)\n"
-        "                connection.idle_since = asyncio.get_running_loop().time()\n"
-        "                raise\n",
+        "        except BaseException:\n"
+        "            connection.abort()  # an answer that comes later must not be taken for the next one's\n"
+        "            raise\n",
+        "        except BaseException:\n"
+        "            self._idle.setdefault((peer, address), []).append(connection)\n"
+        "            connection.idle_since = asyncio.get_running_loop().time()\n"
+        "            raise\n",
         (f"{_T_CLIENT}::test_answer_of_a_request_that_was_given_up_is_not_the_next_ones",),
     ),
     Bug(

@@ -1,0 +1,203 @@
+"""Places on the RPC port: strangers, and members that do nothing, hold none for long, and members always get one."""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from cluster.base.seats import Caps, PeerSeats
+from cluster.raft.admission import Admission
+from cluster.rpc import server as rpc_server
+from cluster.rpc.client import Answer, RpcClient, Unanswered, Unreached
+from cluster.rpc.envelope import pack_requests
+from tests.kit.fake_cluster import FakeCluster
+from tests.kit.rpc_nodes import Ask, RpcNode, node_tls, operation, rpc_nodes
+from tests.kit.seats import peer_seats
+from tests.kit.wait import until
+
+DEADLINE_SECONDS = 10.0
+
+Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+async def _double(argument: int) -> int:
+    return 2 * argument
+
+
+class Port:
+    """The RPC port of node a, and whoever connects to it."""
+
+    def __init__(self, node: RpcNode, seats: PeerSeats, tls_directory: Path, stack: AsyncExitStack) -> None:
+        self.node = node
+        self.seats = seats
+        self.address = node.cluster.members["a"].rpc_address
+        self._tls = tls_directory
+        self._stack = stack
+        self._streams: list[Stream] = []
+
+    async def silent(self) -> Stream:
+        """A TCP connection on which nothing is said."""
+        return self._kept(await asyncio.open_connection(*self.address.split(":")))
+
+    async def idle(self, name: str) -> Stream:
+        """One with this certificate, whose handshake is over."""
+        host, port = self.address.split(":")
+        context = node_tls(self._tls, "b").client_context
+        if name != "b":
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.load_verify_locations(self._tls / "ca.pem")
+            context.load_cert_chain(self._tls / f"{name}.pem", self._tls / f"{name}.key")
+        return self._kept(await asyncio.open_connection(host, port, ssl=context, server_hostname="a.server.dc1.consul"))
+
+    def _kept(self, stream: Stream) -> Stream:
+        self._stack.callback(stream[1].transport.abort)
+        self._streams.append(stream)  # one that is forgotten is closed
+        return stream
+
+    def client(self, name: str = "b") -> RpcClient:
+        client = RpcClient(node_tls(self._tls, name), lambda _peer, _key: None)
+        self._stack.callback(client.close)
+        return client
+
+    async def ask(self, client: RpcClient) -> Answer:
+        what = operation("double")
+        return await client.post("a", self.address, "double", lambda v: pack_requests(what, [Ask(21)], 5.0, v))
+
+
+@asynccontextmanager
+async def _port(rpc_cluster: FakeCluster, directory: Path, strangers: Caps, members: Caps) -> AsyncIterator[Port]:
+    seats = peer_seats(strangers, members)
+    async with AsyncExitStack() as stack:
+        nodes = await stack.enter_async_context(
+            rpc_nodes(rpc_cluster, directory, {"a": {"double": _double}}, seats=seats)
+        )
+        rpc_cluster.elect("a")
+        yield Port(nodes["a"], seats, directory, stack)
+
+
+@pytest.fixture
+async def port(rpc_cluster: FakeCluster, tls_directory: Path) -> AsyncIterator[Port]:
+    async with _port(rpc_cluster, tls_directory, Caps(8, 8), Caps(4, 2)) as made:
+        yield made
+
+
+async def ended(stream: Stream) -> bool:
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        try:
+            return await stream[0].read() == b""
+        except (ConnectionError, ssl.SSLError):
+            return True
+
+
+async def test_silent_handshake_ends_within_seconds(port: Port, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert rpc_server._HANDSHAKE_SECONDS <= 5.0
+    stream = await port.silent()
+    await until(lambda: port.seats.strangers.taken == 1)
+    assert await ended(stream)
+    assert port.seats.taken == 0
+
+
+async def test_certificate_of_no_member_holds_a_place_for_a_moment(port: Port, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rpc_server, "_STRANGER_SECONDS", 0.2)
+    stream = await port.idle("client")
+    await until(lambda: port.seats.strangers.taken == 1)
+    assert await ended(stream)
+    await until(lambda: port.seats.taken == 0)
+
+
+async def test_idle_member_is_let_go_and_comes_back_without_an_error(
+    port: Port, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rpc_server, "_IDLE_SECONDS", 0.2)
+    client = port.client()
+    for _ in range(3):
+        assert (await port.ask(client)).status == 200
+        assert (port.seats.strangers.taken, port.seats.members.taken) == (0, 1)
+        await until(lambda: port.seats.members.taken == 0)
+
+
+def test_a_node_lets_go_before_the_other_side_does() -> None:
+    from cluster.rpc import client as rpc_client
+
+    assert rpc_client._IDLE_SECONDS < rpc_server._IDLE_SECONDS
+
+
+async def test_members_get_in_while_strangers_hold_all_their_places(port: Port) -> None:
+    for _ in range(40):
+        await port.silent()
+    for _ in range(8):
+        await port.idle("client")
+    assert port.seats.strangers.taken == 8
+    for name in ("b", "c"):
+        assert (await port.ask(port.client(name))).status == 200
+    assert port.seats.strangers.taken <= 8
+    assert port.seats.members.taken == 2
+
+
+async def test_strangers_take_no_place_of_a_member(port: Port) -> None:
+    client = port.client()
+    await port.ask(client)
+    [kept] = client._idle["a", port.address]
+    for _ in range(40):
+        await port.silent()
+    await until(lambda: port.seats.strangers.taken == 8)
+    assert kept.is_open
+    assert (await port.ask(client)).status == 200
+
+
+async def test_one_member_cannot_have_the_places_of_others(port: Port) -> None:
+    streams = [await port.idle("b") for _ in range(6)]
+    await until(lambda: port.seats.members.taken == 2 and port.seats.strangers.taken == 0)
+    assert [await ended(stream) for stream in streams[:4]] == [True] * 4
+    assert (await port.ask(port.client("c"))).status == 200
+
+
+async def test_places_in_use_are_not_taken(rpc_cluster: FakeCluster, tls_directory: Path) -> None:
+    gate = asyncio.Event()
+
+    async def wait(argument: int) -> int:
+        await gate.wait()
+        return argument
+
+    seats = peer_seats(Caps(8, 8), Caps(2, 2))
+    async with (
+        rpc_nodes(rpc_cluster, tls_directory, {"a": {"double": wait}}, seats=seats) as nodes,
+        AsyncExitStack() as stack,
+    ):
+        rpc_cluster.elect("a")
+        port = Port(nodes["a"], seats, tls_directory, stack)
+        client = port.client()
+        asked = [asyncio.create_task(port.ask(client)) for _ in range(2)]
+        await until(lambda: seats.members.taken == 2)
+        with pytest.raises((Unanswered, Unreached)):
+            await port.ask(port.client("c"))
+        gate.set()
+        assert [answer.status for answer in await asyncio.gather(*asked)] == [200, 200]
+
+
+async def test_whoever_becomes_a_member_is_one_from_its_next_request_on(port: Port) -> None:
+    replica = port.node.cluster.replicas["a"].real
+    without = Admission({name: member for name, member in replica.members.items() if name != "b"})
+    port.node.server._replica = _Members(without)  # type: ignore[assignment]
+    client = port.client()
+    assert (await port.ask(client)).status == 403
+    assert (port.seats.strangers.taken, port.seats.members.taken) == (1, 0)
+    port.node.server._replica = replica
+    assert (await port.ask(client)).status == 200
+    assert (port.seats.strangers.taken, port.seats.members.taken) == (0, 1)
+
+
+class _Members:
+    def __init__(self, admission: Admission) -> None:
+        self.admission = admission
+
+
+async def test_request_without_an_end_is_408(port: Port, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rpc_server, "_BODY_SECONDS", 0.1)
+    reader, writer = await port.idle("b")
+    writer.write(b"POST /rpc/double HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc")
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        assert (await reader.readline()).startswith(b"HTTP/1.1 408 ")
