@@ -32,6 +32,8 @@ key_file = "$seen_as/seal.key"
 [http]
 address = "0.0.0.0:8500"
 allow_plaintext_off_loopback = true
+# As the others, and Prometheus, call it.
+allowed_hosts = ["$node"]
 
 [rpc]
 address = "0.0.0.0:8400"
