@@ -62,13 +62,14 @@ def shares_of(limit: int, workers: int, http: int, http_per_source: int | None) 
         raise ValueError(f"this process may have {limit} open files (ulimit -n): a node needs at least {least}")
     left = limit - max(_RESERVE, min(limit // _RESERVE_SHARE, _MOST_RESERVED)) - _PER_WORKER * workers
     strangers = min(left // 8, _MOST_STRANGERS)
-    members = min(left // 6, _MOST_MEMBERS)
-    dialled = min(left // 8, _MOST_DIALLED)
+    dialled = min(left // 10, _MOST_DIALLED)
+    members = min(max(2 * dialled, left // 6), _MOST_MEMBERS)
     most = min(http, left - 2 * strangers - members - dialled)
     return Shares(
         http=Caps(most, max(1, min(most, http_per_source or most // 2))),
         strangers=Caps(strangers, max(1, strangers // 2)),
-        rpc_members=Caps(members, max(2, members // 2)),
+        # What a node with the same limit dials it is given, or its requests would end in the middle.
+        rpc_members=Caps(members, max(dialled, members // 2)),
         raft_members=Caps(_RAFT_MEMBERS, _RAFT_PER_MEMBER),
         dialled=dialled,
     )

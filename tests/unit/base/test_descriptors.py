@@ -22,6 +22,8 @@ def test_connections_never_get_the_descriptors_of_the_log(
     given_away = shares.http.total + 2 * shares.strangers.total + shares.rpc_members.total + shares.dialled
     assert limit - given_away >= 96 + 2 * workers
     assert shares.http.total <= http
+    assert shares.rpc_members.per_source >= shares.dialled
+    assert shares.rpc_members.total >= 2 * shares.dialled
     for caps in (shares.http, shares.strangers, shares.rpc_members, shares.raft_members):
         assert 1 <= caps.per_source <= caps.total
     if per_source is not None:
