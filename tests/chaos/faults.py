@@ -28,6 +28,7 @@ from cluster.tls.certificates import Identity, load_ca, new_cert
 from tests.chaos.launcher import Hurt
 from tests.chaos.stage import Stage
 from tests.chaos.workload import Workload
+from tests.kit.hoard import hoarding
 from tests.kit.hostile_vault import MODES, hostile_vault
 from tests.kit.real_cluster import Answer, Node, make_csr
 from tests.kit.wait import eventually
@@ -41,6 +42,7 @@ _BLOWS: Final = 12
 _SMALL_DISK_BYTES: Final = 24 << 20
 #: As the system says it, or SQLite.
 _DISK_FULL: Final = "No space left on device|database or disk is full"
+_FEW_FILES: Final = 256
 _FLOOD_CONNECTIONS: Final = 300
 _FLOOD_SECONDS: Final = 4.0
 _FLOOD_CSR_RATE: Final = 50
@@ -487,6 +489,36 @@ async def _active_root(stage: Stage) -> str:
     return next(str(root["ID"]) for root in roots if root["Active"])
 
 
+async def descriptor_exhaustion(scene: Scene) -> None:
+    """Somebody holds hundreds of connections to each port of nodes that may have few files open: nobody ends or gives
+    leadership away, and clients are served.
+    """
+    stage = scene.stage
+    await _restart_all(stage, _FEW_FILES)
+    leader = await stage.leader()
+    term = await stage.term(leader)
+    async with hoarding(stage.nodes, "127.0.0.1", persistent=False):
+        await scene.workload.progress(stage.nodes, 30.0)
+        await asyncio.sleep(_HOLD_SECONDS)
+        await scene.workload.progress(stage.nodes, 30.0)
+        assert await stage.term(leader) == term, f"idle connections have ended term {term}"
+    for node in stage.nodes:
+        assert node.is_running, f"{node.name} has ended"
+        metrics = (await stage.local(node, "/v1/agent/metrics?format=prometheus")).text
+        gave_way = re.findall(r'^quorumca_connections_gave_way_total{port="(\w+)"} [1-9]', metrics, re.MULTILINE)
+        assert set(gave_way) == {"http", "raft", "rpc"}, f"{node.name} had room for all: {gave_way}"
+    await _restart_all(stage)
+
+
+async def _restart_all(stage: Stage, open_files: int | None = None) -> None:
+    """In order, one after another."""
+    for node in stage.nodes:
+        stage.cluster.send(node, signal.SIGTERM)
+        await stage.ended(node)
+        stage.start(node, open_files)
+        await stage.cluster.wait_ready()
+
+
 def _assert_logged(node: Node, pattern: str) -> None:
     assert re.search(pattern, node.log_tail(200)), f"{node.name} does not say {pattern!r}:\n{node.log_tail(10)}"
 
@@ -519,5 +551,6 @@ FAULTS: Final[Mapping[str, Fault]] = {
         storm,
         csr_flood,
         hostile_backend,
+        descriptor_exhaustion,
     )
 }

@@ -55,9 +55,9 @@ class Stage:
 
     # -- processes
 
-    def start(self, node: Node) -> None:
+    def start(self, node: Node, open_files: int | None = None) -> None:
         """On its hurtful machine."""
-        self.cluster.start_through(node, "tests.chaos.launcher", self._machine(node))
+        self.cluster.start_through(node, "tests.chaos.launcher", self._machine(node), open_files)
 
     async def kill(self, nodes: Iterable[Node]) -> None:
         """kill -9, all at once."""

@@ -1,38 +1,23 @@
 """A node with few descriptors, and somebody who opens connections to all of its ports and says nothing."""
 
 import asyncio
-import contextlib
-import resource
-import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final
 
 import psutil
 import pytest
 
+from tests.kit.hoard import hoarding
 from tests.kit.real_cluster import LocalCluster, Node, make_csr
 from tests.kit.wait import eventually, until
 
 pytestmark = pytest.mark.slow
 
 OPEN_FILES: Final = 256
-HELD: Final = 300
 #: Of the node's own, with connections that it may still have to end; what is left is for whatever it opens next.
 _SPARE: Final = 24
-_PAUSE_SECONDS: Final = 1.0
 _SETTINGS: Final = {"raft": {"compact_bytes": 64 << 10, "keep_bytes": 16 << 10}}
-
-
-@pytest.fixture(autouse=True)
-def _room_for_both_sides() -> Iterator[None]:
-    """This process holds the other ends."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = max(soft, 4 * HELD + 512)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @pytest.fixture
@@ -42,68 +27,6 @@ async def cluster(tmp_path: Path) -> AsyncIterator[LocalCluster]:
             made.start_limited(node, OPEN_FILES)
         await made.wait_ready()
         yield made
-
-
-class Hoard:
-    """Connections on which nothing is said; those that were closed are opened again every second, while `keep` runs."""
-
-    def __init__(self, node: Node, source: str = "127.0.0.1") -> None:
-        self._ports = [
-            int(address.rpartition(":")[2]) for address in (node.local.http, node.local.rpc, node.local.raft)
-        ]
-        self._source = source
-        self.held: list[tuple[int, socket.socket]] = []
-
-    def fill(self) -> None:
-        for port in self._ports:
-            for _ in range(HELD):
-                self._open(port)
-
-    async def keep(self) -> None:
-        while True:
-            for port, sock in [*self.held]:
-                try:
-                    if sock.recv(4096):
-                        continue
-                except BlockingIOError:
-                    continue
-                except OSError:
-                    pass
-                self.held.remove((port, sock))
-                sock.close()
-                self._open(port)
-            await asyncio.sleep(_PAUSE_SECONDS)
-
-    def _open(self, port: int) -> None:
-        sock = socket.socket()
-        sock.bind((self._source, 0))
-        sock.setblocking(False)
-        with contextlib.suppress(BlockingIOError):
-            sock.connect(("127.0.0.1", port))
-        self.held.append((port, sock))
-
-    def close(self) -> None:
-        for _, sock in self.held:
-            sock.close()
-
-
-@contextlib.asynccontextmanager
-async def hoarding(nodes: list[Node], source: str, *, persistent: bool) -> AsyncIterator[None]:
-    hoards = [Hoard(node, source) for node in nodes]
-    tasks: list[asyncio.Task[None]] = []
-    try:
-        for hoard in hoards:
-            hoard.fill()
-            if persistent:
-                tasks.append(asyncio.create_task(hoard.keep()))
-        yield
-        assert not any(task.done() for task in tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        for hoard in hoards:
-            hoard.close()
 
 
 async def metric(cluster: LocalCluster, node: Node, name: str) -> float:

@@ -130,9 +130,9 @@ class LocalCluster:
         assert not node.is_running, f"{node.name} runs already"
         node.started = start_node(node.local)
 
-    def start_through(self, node: Node, launcher: str, argument: Path) -> None:
+    def start_through(self, node: Node, launcher: str, argument: Path, open_files: int | None = None) -> None:
         """By `python -m launcher argument agent --config ...`, a module of the tests; output is added to its log."""
-        program = [sys.executable, "-P", "-m", launcher, str(argument)]
+        program = [*_limited(open_files), sys.executable, "-P", "-m", launcher, str(argument)]
         self._run(node, program, {**os.environ, "PYTHONPATH": str(_PROJECT)})
 
     def start_by(self, node: Node, python: Path) -> None:
@@ -146,7 +146,7 @@ class LocalCluster:
 
     def start_limited(self, node: Node, open_files: int) -> None:
         """With so many descriptors at most, which the process cannot raise."""
-        program = ["/bin/sh", "-c", f'ulimit -n {open_files} && exec "$@"', "sh", sys.executable, "-P", "-m", "cluster"]
+        program = [*_limited(open_files), sys.executable, "-P", "-m", "cluster"]
         self._run(node, program, {**os.environ, "PYTHONPATH": str(_PROJECT)})
 
     def _run(
@@ -287,6 +287,11 @@ class LocalCluster:
     def _made(self, local: LocalNode) -> Node:
         make_node(self.root, local, self.founders, self._settings)
         return Node(local)
+
+
+def _limited(open_files: int | None) -> list[str]:
+    """The beginning of a command that may have so many files open."""
+    return [] if open_files is None else ["/bin/sh", "-c", f'ulimit -n {open_files} && exec "$@"', "sh"]
 
 
 def without_path() -> dict[str, str]:
