@@ -4,7 +4,6 @@ The event loop's own servers accept whatever comes, and say so to nobody before 
 """
 
 import asyncio
-import contextlib
 import errno
 import socket
 import ssl
@@ -88,13 +87,8 @@ class Listener:
             return
         task = self._loop.create_task(self._connect(sock, seat))
 
-        def end() -> None:
-            # The system's end comes first: a loop that has not begun with the handshake overlooks that it is cancelled.
-            with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
-            task.cancel()
-
         def ended(task: asyncio.Task[None]) -> None:
+            # Here, and not in the task: one that is cancelled before it has begun never begins.
             self._handshakes.discard(task)
             if task.cancelled() or (error := task.exception()) is not None:
                 seat.leave()
@@ -102,7 +96,7 @@ class Listener:
                 if not task.cancelled() and not isinstance(error, OSError | TimeoutError):
                     self._loop.call_exception_handler({"message": "a connection could not be made", "exception": error})
 
-        seat.end = end
+        seat.end = task.cancel
         self._handshakes.add(task)
         task.add_done_callback(ended)
 

@@ -10,6 +10,7 @@ import pytest
 
 from cluster.base.seats import Caps, PeerSeats
 from cluster.raft.admission import Admission
+from cluster.rpc import client as rpc_client
 from cluster.rpc import server as rpc_server
 from cluster.rpc.client import Answer, RpcClient, Unanswered, Unreached
 from cluster.rpc.envelope import pack_requests
@@ -34,7 +35,7 @@ class Port:
         self.node = node
         self.seats = seats
         self.address = node.cluster.members["a"].rpc_address
-        self._tls = tls_directory
+        self.tls_directory = tls_directory
         self._stack = stack
         self._streams: list[Stream] = []
 
@@ -45,11 +46,11 @@ class Port:
     async def idle(self, name: str) -> Stream:
         """One with this certificate, whose handshake is over."""
         host, port = self.address.split(":")
-        context = node_tls(self._tls, "b").client_context
+        context = node_tls(self.tls_directory, "b").client_context
         if name != "b":
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-            context.load_verify_locations(self._tls / "ca.pem")
-            context.load_cert_chain(self._tls / f"{name}.pem", self._tls / f"{name}.key")
+            context.load_verify_locations(self.tls_directory / "ca.pem")
+            context.load_cert_chain(self.tls_directory / f"{name}.pem", self.tls_directory / f"{name}.key")
         return self._kept(await asyncio.open_connection(host, port, ssl=context, server_hostname="a.server.dc1.consul"))
 
     def _kept(self, stream: Stream) -> Stream:
@@ -57,8 +58,8 @@ class Port:
         self._streams.append(stream)  # one that is forgotten is closed
         return stream
 
-    def client(self, name: str = "b") -> RpcClient:
-        client = RpcClient(node_tls(self._tls, name), lambda _peer, _key: None)
+    def client(self, name: str = "b", max_connections: int = 64) -> RpcClient:
+        client = RpcClient(node_tls(self.tls_directory, name), lambda _peer, _key: None, max_connections)
         self._stack.callback(client.close)
         return client
 
@@ -120,8 +121,6 @@ async def test_idle_member_is_let_go_and_comes_back_without_an_error(
 
 
 def test_a_node_lets_go_before_the_other_side_does() -> None:
-    from cluster.rpc import client as rpc_client
-
     assert rpc_client._IDLE_SECONDS < rpc_server._IDLE_SECONDS
 
 
@@ -141,7 +140,9 @@ async def test_strangers_take_no_place_of_a_member(port: Port) -> None:
     client = port.client()
     await port.ask(client)
     [kept] = client._idle["a", port.address]
-    for _ in range(40):
+    for _ in range(16):
+        await port.idle("client")
+    for _ in range(16):
         await port.silent()
     await until(lambda: port.seats.strangers.taken == 8)
     assert kept.is_open
@@ -201,3 +202,21 @@ async def test_request_without_an_end_is_408(port: Port, monkeypatch: pytest.Mon
     writer.write(b"POST /rpc/double HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc")
     async with asyncio.timeout(DEADLINE_SECONDS):
         assert (await reader.readline()).startswith(b"HTTP/1.1 408 ")
+
+
+async def test_connections_that_are_not_used_make_room_for_others(
+    rpc_cluster: FakeCluster, tls_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To a leader before, say: nobody asks it any more, and nobody would look at them."""
+    async with _port(rpc_cluster, tls_directory, Caps(8, 8), Caps(8, 8)) as port:
+        client = port.client(max_connections=2)
+        await asyncio.gather(port.ask(client), port.ask(client))
+        first, second = client._idle["a", port.address]
+        port.address = port.address.replace("127.0.0.1", "localhost")
+        await port.ask(client)
+        assert (first.is_open, second.is_open) == (False, True)
+        port.address = port.address.replace("localhost", "127.0.0.2")
+        monkeypatch.setattr(rpc_client, "_IDLE_SECONDS", 0.0)
+        with pytest.raises(Unreached):  # nobody is there, and yet they are looked at
+            await port.ask(client)
+        assert not second.is_open

@@ -5,27 +5,23 @@ from typing import Final
 from tests.seeded_bugs.bug import Bug
 
 _APP: Final = "cluster/http/app.py"
-_CONNECTION: Final = "cluster/http/connection.py"
 _HOSTS: Final = "cluster/http/hosts.py"
 _RENDER: Final = "cluster/http/render.py"
 _SEATS: Final = "cluster/base/seats.py"
 _LISTENER: Final = "cluster/base/listener.py"
 _DESCRIPTORS: Final = "cluster/base/descriptors.py"
-_NAMES: Final = "cluster/base/names.py"
 _RPC: Final = "cluster/rpc/server.py"
 _RPC_CLIENT: Final = "cluster/rpc/client.py"
 _RAFT: Final = "cluster/raft/transport.py"
-_RAFT_NODE: Final = "cluster/raft/node.py"
 _START: Final = "cluster/node/start.py"
 
 _T_HOSTS: Final = "tests/parts/http/test_hosts.py"
 _T_FUZZ: Final = "tests/parts/http/test_fuzz.py"
-_T_DOOR: Final = "tests/parts/http/test_door.py"
 _T_SEATS: Final = "tests/unit/base/test_seats.py"
 _T_SHARES: Final = "tests/unit/base/test_descriptors.py"
-_T_NAMES: Final = "tests/unit/base/test_names.py"
 _T_RPC: Final = "tests/parts/rpc/test_places.py"
 _T_RAFT: Final = "tests/parts/raft/test_places.py"
+_T_LISTENER: Final = "tests/parts/test_listener.py"
 _T_NODE: Final = "tests/integration/test_descriptors.py"
 _T_BYTES: Final = f"{_T_FUZZ}::test_no_bytes_at_the_socket_get_an_answer_that_is_not_documented"
 
@@ -268,5 +264,29 @@ BUGS: Final = (
         "            self._hello = asyncio.get_running_loop().call_later(_HELLO_SECONDS, transport.abort)\n",
         "            self._hello = None\n",
         (f"{_T_RAFT}::test_peer_that_says_no_hello_is_let_go",),
+    ),
+    Bug(
+        "a connection that gives way is closed some time",
+        "a flood has many times the descriptors that are counted, until the next collection of garbage",
+        _LISTENER,
+        "                seat.leave()\n                sock.close()\n",
+        "                seat.leave()\n",
+        (f"{_T_LISTENER}::test_what_gives_way_is_closed_at_once_however_far_it_has_come",),
+    ),
+    Bug(
+        "the HTTP port has as many connections as configured, whatever the process may open",
+        "the next compaction finds no descriptor",
+        _START,
+        "start_http(create_app(service, log), config.http, shares.http)",
+        "start_http(create_app(service, log), config.http)",
+        (f"{_T_NODE}::test_a_cluster_goes_on_while_somebody_holds_hundreds_of_idle_connections",),
+    ),
+    Bug(
+        "connections to others are kept for ever",
+        "a node that was a follower of many leaders has its descriptors in connections that nobody uses",
+        _RPC_CLIENT,
+        "            if position < excess or connection.idle_since <= oldest or not connection.is_open:\n",
+        "            if False:\n",
+        (f"{_T_RPC}::test_connections_that_are_not_used_make_room_for_others",),
     ),
 )
