@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -135,8 +135,10 @@ class Snapshots:
 class SnapshotWork:
     """The leader's side of a restore."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, refuse_where_lacking: Callable[[SealKey], Awaitable[None]]) -> None:
+        """`refuse_where_lacking` raises Refused when another server says that it could not open a seal."""
         self._parts = parts
+        self._refuse_where_lacking = refuse_where_lacking
 
     async def rows(self, request: RestoreRowsRequest) -> Nothing:
         """Records that are there already are left alone. Raises: Refused, NotLeader, CommitUnknown."""
@@ -155,6 +157,8 @@ class SnapshotWork:
         opener = Opener(await asyncio.to_thread(check_seal, self._parts.sealer, saved))
         await asyncio.to_thread(check_content, saved, opener, self._parts.unix_now)
         await self._check_provider(saved, opener)
+        assert saved.seal is not None  # `check_seal`
+        await self._refuse_where_lacking(saved.seal)
         async with self._parts.changes.turn("RECONFIGURING", is_duty=False):
             state = self._parts.replica.state
             try:

@@ -104,7 +104,14 @@ def build_leaders_side(ground: Ground, watchers: Watchers, peers: Peers, seal_wa
     membership = Membership(ground.replica, ground.node_name, ground.clock, ground.log)
     resealer = Resealer(parts, peers, ground.node_name)
     work = LeaderWork(
-        parts, reconfigurer, operators, watchers, SnapshotWork(parts), membership, resealer, seal_watch.status
+        parts,
+        reconfigurer,
+        operators,
+        watchers,
+        SnapshotWork(parts, resealer.refuse_where_lacking),
+        membership,
+        resealer,
+        seal_watch.status,
     )
     return LeadersSide(
         parts,

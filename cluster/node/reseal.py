@@ -6,6 +6,7 @@ them.
 """
 
 import asyncio
+import contextlib
 import hashlib
 from typing import Final
 
@@ -73,10 +74,32 @@ class Resealer:
         after = before.opened(seal)
         return seal, tuple(_sealed_again(before, after, found) for found in state.providers)
 
+    async def refuse_where_lacking(self, seal: SealKey) -> None:
+        """Of a seal that comes with a snapshot: a server that says it could not open it would end.
+
+        One that does not answer, or does not know the question, holds nothing up: it has the same key as the others
+        unless somebody is just changing it. Raises: Refused.
+        """
+        now = self._parts.replica.state.seal
+        if now is not None and now.kek_id == seal.kek_id:
+            return
+        request = SealCheckRequest(seal.source, seal.kek_id, seal.salt)
+
+        async def lack(member: Member) -> str:
+            with contextlib.suppress(ClusterError):
+                answer = await self._peers.ask(member, SEAL_CHECK, request, _ASK_SECONDS)
+                return f"{member.id}: {answer.problem}" if answer.problem else ""
+            return ""
+
+        if found := [text for text in await asyncio.gather(*map(lack, self._others())) if text]:
+            raise Refused("not every server has the seal key of the snapshot. " + "; ".join(found))
+
+    def _others(self) -> list[Member]:
+        return [member for name, member in sorted(self._parts.replica.members.items()) if name != self._node_name]
+
     async def _require_key_everywhere(self, seal: SealKey) -> None:
         """Raises: Refused, with every node that lacks it."""
         request = SealCheckRequest(seal.source, seal.kek_id, seal.salt)
-        others = [member for name, member in sorted(self._parts.replica.members.items()) if name != self._node_name]
 
         async def lack(member: Member) -> str:
             try:
@@ -86,7 +109,7 @@ class Resealer:
                 return f"{member.id}: {error}"
             return f"{member.id}: {answer.problem}" if answer.problem else ""
 
-        found = [text for text in await asyncio.gather(*map(lack, others)) if text]
+        found = [text for text in await asyncio.gather(*map(lack, self._others())) if text]
         if found:
             raise Refused(f"nothing was changed: not every server has the seal key {seal.kek_id}. " + "; ".join(found))
 

@@ -104,12 +104,16 @@ class PassphraseFile:
         self._path = path
 
     def new_salt(self) -> bytes:
-        return secrets.token_bytes(16)
+        return self._passphrase().new_salt()
 
     def key(self, salt: bytes) -> bytes:
+        return self._passphrase().key(salt)
+
+    def _passphrase(self) -> Passphrase:
+        """Raises: SealError."""
         if not self._path.exists():
             raise KeyMissing(f"the seal passphrase file {self._path} is missing")
-        return passphrase_in(self._path).key(salt)
+        return passphrase_in(self._path)
 
 
 def write_key_file(path: Path) -> None:

@@ -7,7 +7,16 @@ from typing import Final
 
 from cluster.cli.api_flags import parse_address
 from cluster.cli.dev.cluster_file import ClusterFile, Entry
-from cluster.cli.dev.local_cluster import HTTP_PORT, MAX_NODES, LocalNode, load_local, make_node, node_at, port_in_use
+from cluster.cli.dev.local_cluster import (
+    HTTP_PORT,
+    MAX_NODES,
+    LocalNode,
+    load_local,
+    make_node,
+    node_at,
+    port_in_use,
+    take_seal_key_of,
+)
 from cluster.cli.dev.supervisor import NodeProcess, Stopped, StopSignals, start_node, stop_all, wait_until_serving
 from cluster.cli.locks import LockHeld, locked
 from cluster.cli.output import note, waiting
@@ -50,6 +59,7 @@ def _next_node(root: Path, members: Sequence[Entry]) -> LocalNode:
         LocalNode(server.name, root / server.name, http="", rpc=server.rpc, raft=server.raft)
         for server in config.servers
     ]
+    take_seal_key_of(root, first)
     make_node(root, node, founders)
     return node
 

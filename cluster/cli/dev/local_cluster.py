@@ -108,6 +108,24 @@ def make_shared(root: Path) -> None:
     _make(root / "seal.key", write_key_file)
 
 
+def take_seal_key_of(root: Path, node: LocalNode) -> None:
+    """The original is what later nodes are given: after `quorumca seal rotate` it is the one that this node has.
+
+    Raises: CommandError.
+    """
+    original, in_force = root / "seal.key", node.data_dir / "seal.key"
+    if not in_force.exists():
+        return  # it is kept elsewhere
+    text = read_text(str(in_force), _MAX_FILE_BYTES)
+    if original.exists() and read_text(str(original), _MAX_FILE_BYTES) == text:
+        return
+    draft = root / ".seal.key.new"
+    draft.unlink(missing_ok=True)
+    with new_file(draft, PRIVATE) as file:
+        file.write(text)
+    os.replace(draft, original)
+
+
 def make_node(
     root: Path, node: LocalNode, founders: Iterable[LocalNode], settings: Mapping[str, Mapping[str, Any]] | None = None
 ) -> None:

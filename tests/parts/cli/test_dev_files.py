@@ -8,9 +8,17 @@ import pytest
 
 from cluster.base.config import NodeConfig, load_config
 from cluster.cli.dev import local_cluster
-from cluster.cli.dev.local_cluster import LocalNode, load_local, make_node, make_shared, node_at, port_in_use
+from cluster.cli.dev.local_cluster import (
+    LocalNode,
+    load_local,
+    make_node,
+    make_shared,
+    node_at,
+    port_in_use,
+    take_seal_key_of,
+)
 from cluster.client.errors import CommandError
-from cluster.seal.sources import FileKey, key_source
+from cluster.seal.sources import FileKey, key_source, write_key_file
 from cluster.tls.contexts import NodeTls, TlsFiles
 from tests.kit import broken_cas, pki
 from tests.kit.ports import free_ports
@@ -68,6 +76,23 @@ def test_nodes_know_each_other_by_their_certificates(nodes: list[LocalNode]) -> 
         tls = NodeTls(files, config.datacenter, config.tls.domain)
         assert tls.server_name(node.name) == f"{node.name}.server.dc1.consul"
         assert b"BEGIN CERTIFICATE" in config.tls.cert_file.read_bytes()
+
+
+def test_later_node_gets_the_key_that_the_others_have_after_a_change(root: Path, nodes: list[LocalNode]) -> None:
+    original, in_force = root / "seal.key", nodes[0].data_dir / "seal.key"
+    take_seal_key_of(root, nodes[0])
+    assert original.read_text() == in_force.read_text()
+    before = original.stat()
+    take_seal_key_of(root, nodes[0])
+    assert original.stat() == before
+    in_force.unlink()
+    write_key_file(in_force)  # as `seal rotate` leaves it
+    take_seal_key_of(root, nodes[0])
+    assert original.read_text() == in_force.read_text()
+    assert original.stat().st_mode & 0o777 == 0o600
+    in_force.unlink()
+    take_seal_key_of(root, nodes[0])  # it is kept elsewhere
+    assert original.exists()
 
 
 def test_all_nodes_have_the_same_seal_key(root: Path, nodes: list[LocalNode]) -> None:

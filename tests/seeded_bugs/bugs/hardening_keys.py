@@ -166,4 +166,30 @@ BUGS: Final = (
         "following.exists()",
         (f"{_T_SEALS}::test_files_that_the_configuration_names_are_the_operators",),
     ),
+    Bug(
+        "a snapshot whose key the leader alone has is restored",
+        "all other servers end as soon as they hear of it",
+        _RESEAL,
+        "        if found := [text for text in await asyncio.gather(*map(lack, self._others())) if text]:\n"
+        '            raise Refused("not every server has the seal key of the snapshot',
+        "        if False:\n            found = list[str]()\n"
+        '            raise Refused("not every server has the seal key of the snapshot',
+        (f"{_T_SEALS}::test_snapshot_that_another_server_could_not_open_is_refused",),
+    ),
+    Bug(
+        "a lost key cannot be replaced",
+        "the CA can be opened by nobody once its nodes have stopped, although they still have what it takes",
+        _RESEAL,
+        "        before.unlock(state.seal)\n",
+        "        before = before.opened(state.seal)\n",
+        (f"{_T_SEALS}::test_key_that_is_lost_is_replaced_while_nodes_run",),
+    ),
+    Bug(
+        "a traceback for every signing process that outlives its node",
+        "the log of a node that stops in order is full of errors",
+        "cluster/signing/worker.py",
+        "        contextlib.suppress(ConnectionError),\n        connection.makefile",
+        "        connection.makefile",
+        ("tests/unit/signing/test_worker.py::test_parent_that_is_gone_before_an_answer_ends_it_quietly",),
+    ),
 )
