@@ -171,4 +171,4 @@ def test_defect_of_the_library_is_no_certificate(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(cx509, "load_pem_x509_certificate", panic)
     with pytest.raises(ValueError, match="cannot be decoded"):
-        x509.load_cert("-----BEGIN CERTIFICATE-----")
+        x509.load_cert("-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n")
