@@ -84,7 +84,10 @@ class Snapshots:
         return await asyncio.to_thread(self._write, path, meta, state, state.seal)
 
     def _write(self, path: Path, meta: Meta, state: State, seal: SealKey) -> Meta:
-        mac_key = self._sealer.opened(seal).mac_key()
+        try:
+            mac_key = self._sealer.mac_key_of(seal)
+        except SealError as error:
+            raise Refused(f"the snapshot could not be given its MAC: {error}") from error
         reader = LedgerReader(self._ledger_path)
         try:
             return backup.write(

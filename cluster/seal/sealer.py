@@ -170,6 +170,12 @@ class Sealer:
             raise SealError("the cluster has no seal yet")
         return self._mac_key
 
+    def mac_key_of(self, seal: SealKey) -> bytes:
+        """The same for a seal of any moment: without the key-encryption key where it is the one in use, so that a
+        snapshot can be saved while nodes run on after their key file was lost. Raises: SealError.
+        """
+        return self.mac_key() if seal == self._unlocked else self.opened(seal).mac_key()
+
     def _cipher(self) -> AESGCM:
         if self._aead is None:
             raise SealError("the cluster has no seal yet")

@@ -17,6 +17,8 @@ from cluster.backup import file as backup
 from cluster.backup.trust import trust_change
 from cluster.base.errors import Refused
 from cluster.rpc.messages import DISTRUST_ROOT, DistrustRequest
+from cluster.seal.sealer import Sealer
+from cluster.seal.sources import FileKey
 from fsm.codec import dump_state, load_state
 from tests.kit import samples
 from tests.kit.backups import restore, sign, snapshots
@@ -155,6 +157,23 @@ def test_mac_does_not_keep_the_release_before_from_reading_the_sums(saved: Path)
     assert [(len(line), line[-1]) for line in lines[:2]] == [(2, "meta.json"), (2, "state.bin")]
     assert len(lines[2]) > 2
     assert lines[2][0] == "#"
+
+
+async def test_snapshot_can_be_saved_after_the_key_file_was_lost(two: Two, tmp_path: Path) -> None:
+    """Above all then: nodes that run still have the data key."""
+    source, target = two
+    (source.cluster.directory / "seal.key").unlink()
+    await snapshots(source).save(tmp_path / "late")
+    assert await restore(target, tmp_path / "late") != ()
+
+
+async def test_node_that_has_neither_key_says_so(two: Two, tmp_path: Path) -> None:
+    source, _ = two
+    (source.cluster.directory / "seal.key").unlink()
+    stranger = Sealer(FileKey(source.cluster.directory / "seal.key"))
+    with pytest.raises(Refused, match="could not be given its MAC"):
+        await snapshots(source, stranger).save(tmp_path / "late")
+    assert not (tmp_path / "late").exists()
 
 
 # -- trust that is added, and trust that comes back
