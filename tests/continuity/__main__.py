@@ -14,7 +14,15 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.origin import describe_origin
-from tests.continuity.campaign import LAST_WITHOUT_KILL, PLAIN_GOALS, Outcome, Plan, run
+from tests.continuity.campaign import (
+    LAST_WITHOUT_KILL,
+    PLAIN_GOALS,
+    Outcome,
+    Plan,
+    broken_plan,
+    clocks_plan,
+    run,
+)
 from tests.continuity.evidence import evidence_of, write_evidence
 from tests.continuity.places import BUILT_IN, VAULT_A, VAULT_GOALS, Goal
 from tests.kit.vault_server import bao_binary
@@ -51,9 +59,10 @@ def main() -> int:
     origin = describe_origin(root, plan.seed)
     outcome = _played(root / "rotations", plan)
     forced = _played(root / "forced", _forced_plan(plan.seed)) if arguments.vault else None
+    apart = {} if arguments.vault else _apart(root, plan.seed)
     if arguments.evidence is not None:
-        write_evidence(arguments.evidence, evidence_of(outcome, origin, forced))
-    if outcome.is_good and (forced is None or forced.is_good):
+        write_evidence(arguments.evidence, evidence_of(outcome, origin, forced, apart))
+    if all(run is None or run.is_good for run in (outcome, forced, *apart.values())):
         shutil.rmtree(root)
         return 0
     print(f"logs and data: {root}")
@@ -71,6 +80,12 @@ def _forced_plan(seed: int) -> Plan:
         goals=VAULT_GOALS,
         route=_FORCED,
     )
+
+
+def _apart(root: Path, seed: int) -> dict[str, Outcome]:
+    """Broken trust, odd roots, and clocks that are wrong: each in a cluster of its own."""
+    plans = {"Broken trust and odd roots": broken_plan(seed), "Clocks that are wrong": clocks_plan(seed)}
+    return {name: _played(root / name.split()[0].lower(), plan) for name, plan in plans.items()}
 
 
 def _played(root: Path, plan: Plan) -> Outcome:

@@ -12,7 +12,7 @@ from typing import Any, Final
 from tests.continuity.judges import ChainJudges, GoEnd, start_go
 from tests.continuity.listing import Api, Listings
 from tests.continuity.mesh import Mesh, Tally, running_mesh
-from tests.continuity.places import Goal, Places
+from tests.continuity.places import CONSTRAINED, ROOMY, SHORT, Goal, Places
 from tests.continuity.rotations import KINDS, Rotation, Rotator, walk
 from tests.integration.load import Load, assert_all_on_record, signing_load
 from tests.kit.real_cluster import LocalCluster, Settings
@@ -47,6 +47,12 @@ class Plan:
     staged: int = 0
     goals: tuple[Goal, ...] = PLAIN_GOALS
     route: tuple[Goal, ...] = ()  # instead of from every goal to every other
+    #: Seconds by which clocks of verifiers are ahead, of those whose clock can be set.
+    offsets: tuple[int, ...] = (0,)
+
+    @property
+    def has_expiry(self) -> bool:
+        return any(goal.own == SHORT for goal in self.route)
 
     @property
     def has_vault(self) -> bool:
@@ -60,6 +66,38 @@ class Plan:
             "CSRMaxPerSecond": 0,
             "SkipValidate": True,
         }
+
+
+#: Each root is one that a mesh may meet, and each change of root is possible, at any moment.
+_BROKEN: Final = (
+    Goal("ec 384"),
+    Goal("ec 256", own=CONSTRAINED),
+    Goal("ec 384"),
+    Goal("ec 256", is_forced=True),
+    Goal("ec 384"),
+    Goal("ec 256", own=ROOMY),
+    Goal("ec 384"),
+    Goal("ec 256", own=SHORT),  # has ended when the next one comes
+    Goal("ec 384"),
+    Goal("ec 256"),
+)
+_CLOCKS: Final = (
+    Goal("ec 384"),
+    Goal("ec 256", own=CONSTRAINED),
+    Goal("ec 384", is_forced=True),
+    Goal("ec 256", own=ROOMY),
+    Goal("ec 384"),
+)
+
+
+def broken_plan(seed: int) -> Plan:
+    """Forced rotations in between, constrained roots, roots with little room, an expired root and its recovery."""
+    return Plan(len(_BROKEN), 2, seed, route=_BROKEN)
+
+
+def clocks_plan(seed: int) -> Plan:
+    """Verifiers whose clocks are 50 s behind and ahead; leaves of seconds would be too short for them."""
+    return Plan(len(_CLOCKS), 0, seed, leaf_ttl_seconds=3600, route=_CLOCKS, offsets=(0, -50, 50))
 
 
 @dataclass(slots=True)
@@ -155,9 +193,15 @@ async def _play(
     rng = random.Random(f"{plan.seed}/rotations")
     api = Api(cluster, random.Random(f"{plan.seed}/nodes"))
     listings, judges = Listings(api), ChainJudges(root / "chains")
-    mesh = Mesh(api, listings, judges, go, root / "mesh", random.Random(f"{plan.seed}/mesh"), plan.services)
+    mesh = Mesh(
+        api, listings, judges, go, root / "mesh", random.Random(f"{plan.seed}/mesh"), plan.services, plan.offsets
+    )
     outcome.tally = mesh.tally
-    async with running_mesh(mesh), signing_load(cluster, _LOAD_CLIENTS) as load:
+    # Without a root that is valid nothing is signed, which a load would not understand.
+    clients = 0 if plan.has_expiry else _LOAD_CLIENTS
+    if plan.has_expiry:
+        listings.expect_expiry()
+    async with running_mesh(mesh), signing_load(cluster, clients) as load:
         places = Places(plan.config, vault)
         rotator = Rotator(cluster, api, listings, rng, places, plan.goals[0], mesh.tally.violations)
         await _rotate(rotator, mesh, outcome, rng, report)
@@ -177,6 +221,7 @@ async def _rotate(
     staged = rng.sample(range(plan.rotations), plan.staged)
     try:
         for number in range(plan.rotations):
+            await asyncio.sleep(max(0.0, _seconds_left(mesh, plan, number)))
             # A kill that would come behind the answer is left out: then the next rotation gets it.
             has_kill = outcome.kills < sum(due <= number for due in due_kills)
             rotation = await rotator.rotate(
@@ -191,6 +236,13 @@ async def _rotate(
             await asyncio.sleep(rng.uniform(0, _PAUSE_SECONDS))
     finally:
         await rotator.close()
+
+
+def _seconds_left(mesh: Mesh, plan: Plan, number: int) -> float:
+    """Until the active root has expired, where a recovery from that is what comes next."""
+    if not plan.route or number == 0 or plan.route[number - 1].own != SHORT:
+        return 0.0
+    return mesh.listings.latest.active.not_after + _LATE_SECONDS - time.time()
 
 
 async def _check_ledger(cluster: LocalCluster, load: Load, outcome: Outcome) -> None:

@@ -6,6 +6,7 @@ import ssl
 import statistics
 import textwrap
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
@@ -19,8 +20,10 @@ _MOST_SHOWN: Final = 20
 _WIDTH: Final = 120
 
 
-def evidence_of(outcome: Outcome, origin: Origin, forced: Outcome | None = None) -> dict[str, Any]:
-    """`forced`: what was run apart, without cross-signing."""
+def evidence_of(
+    outcome: Outcome, origin: Origin, forced: Outcome | None = None, apart: Mapping[str, Outcome] | None = None
+) -> dict[str, Any]:
+    """`forced`: what was run apart, without cross-signing. `apart`: other runs, each in a cluster of its own."""
     plan, tally, rotations = outcome.plan, outcome.tally, outcome.rotations
     direct = [rotation for rotation in rotations if not rotation.is_staged]
     seconds = [rotation.seconds for rotation in direct or rotations]
@@ -72,6 +75,7 @@ def evidence_of(outcome: Outcome, origin: Origin, forced: Outcome | None = None)
         },
         "failures": [*tally.failures, *tally.violations][:_MOST_SHOWN],
         "forced": None if forced is None else _forced(forced),
+        "apart": {name: _apart(run) for name, run in (apart or {}).items()},
         "ssl": ssl.OPENSSL_VERSION,
         "go": outcome.go,
         "load_average": round(os.getloadavg()[2], 1),  # of the last 15 minutes
@@ -81,6 +85,22 @@ def evidence_of(outcome: Outcome, origin: Origin, forced: Outcome | None = None)
 
 def _way(rotation: Rotation) -> str:
     return f"{rotation.way}, staged" if rotation.is_staged else rotation.way
+
+
+def _apart(outcome: Outcome) -> dict[str, Any]:
+    tally = outcome.tally
+    return {
+        "seed": outcome.plan.seed,
+        "leaf_ttl_seconds": outcome.plan.leaf_ttl_seconds,
+        "clocks_ahead_seconds": list(outcome.plan.offsets),
+        "moves": [f"{rotation.before} -> {rotation.after}" for rotation in outcome.rotations],
+        "handshakes": tally.total,
+        "failed": len(tally.failures),
+        "chains_verified": outcome.verified,
+        "bundles_fetched_because_trust_was_broken": tally.refreshed_first,
+        "violations": len(tally.violations),
+        "failures": [*tally.failures, *tally.violations][:_MOST_SHOWN],
+    }
 
 
 def _forced(outcome: Outcome) -> dict[str, Any]:
@@ -168,6 +188,7 @@ def page_of(evidence: dict[str, Any], source: str) -> str:
             " (`tests/continuity/test_continuity.py`)."
         ),
         *(_forced_lines(evidence["forced"]) if evidence["forced"] else ()),
+        *(line for name, run in evidence.get("apart", {}).items() for line in _apart_lines(name, run)),
         "",
         "## Where",
         "",
@@ -208,6 +229,16 @@ def _forced_lines(forced: dict[str, Any]) -> list[str]:
         f" **Outside of them: {forced['outside_of_the_windows']}**; other violations: {forced['other_violations']}."
     )
     return ["", "## Forced", "", _paragraph(text)]
+
+
+def _apart_lines(name: str, run: dict[str, Any]) -> list[str]:
+    text = (
+        f"Run apart, leaves of {run['leaf_ttl_seconds']} s, seed {run['seed']}, clocks ahead by"
+        f" {', '.join(map(str, run['clocks_ahead_seconds']))} s: {'; '.join(run['moves'])}. Of {run['handshakes']}"
+        f" handshakes that were promised **{run['failed']} failed**; violations: {run['violations']}; chains verified:"
+        f" {_counts(run['chains_verified'])}."
+    )
+    return ["", f"## {name}", "", _paragraph(text)]
 
 
 def _paragraph(text: str) -> str:

@@ -7,13 +7,18 @@ verifier trusts a root that
 A root that came later can vouch for no leaf of before: that is what the leaf's own root stays listed for, as long as
 any of its leaves is valid. So every whole bundle from the API is good for every valid leaf, for as long as one root in
 it is listed. A client of which no root is listed any more has to fetch the bundle again before it connects.
+
+Nothing is promised across a break of trust: a rotation that was forced, or away from a root that has expired. Roots of
+before it vouch for no leaf of after it, and an expired root for nothing.
 """
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any, Final
 
 from tests.kit.real_cluster import Answer, LocalCluster, Node
@@ -22,7 +27,11 @@ from tests.kit.wait import eventually
 ROOTS: Final = "/v1/connect/ca/roots"
 #: Consul's text, with status 500, for a read without a leader.
 NO_LEADER: Final = "No cluster leader"
+#: Consul's, with status 500: there is nothing to sign with until an operator has made another root.
+_EXPIRED: Final = "root expired"
 _ASK_SECONDS: Final = 60.0
+#: A certificate that is about to expire could do so during the handshake.
+_MARGIN_SECONDS: Final = 2.0
 _PAUSE_SECONDS: Final = 0.25
 
 
@@ -35,6 +44,7 @@ class Root:
     order: int
     signing_key_id: str
     kind: str  # "ec 256"
+    not_after: float = math.inf  # Unix time
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +55,7 @@ class Listing:
     roots: tuple[Root, ...]
     active: Root
     trust_domain: str
+    breaks: frozenset[int] = frozenset()  # of trust: the orders of the last roots before them
 
     def has(self, root: Root) -> bool:
         return root in self.roots
@@ -52,7 +63,19 @@ class Listing:
 
 def is_promised(trusted: Collection[Root], issuer: Root, now: Listing) -> bool:
     """Whether who trusts these must accept a valid leaf of this root."""
-    return any(now.has(root) and root.order <= issuer.order for root in trusted)
+    moment = time.time() + _MARGIN_SECONDS
+    return any(
+        now.has(root)
+        and root.order <= issuer.order
+        and moment < min(root.not_after, issuer.not_after)
+        and not is_cut_off(root, issuer, now)
+        for root in trusted
+    )
+
+
+def is_cut_off(root: Root, issuer: Root, now: Listing) -> bool:
+    """Whether trust was broken between these two."""
+    return any(root.order <= order < issuer.order for order in now.breaks)
 
 
 class Api:
@@ -63,6 +86,7 @@ class Api:
         self._rng = rng
         #: Answers that not even a cluster without a leader may give.
         self.unexpected: list[str] = []
+        self.expected = [NO_LEADER]
 
     def node(self) -> Node:
         return self._rng.choice([node for node in self._cluster.nodes if node.is_running])
@@ -76,7 +100,7 @@ class Api:
             node = self.node()
             attempted()
             answer = await self._cluster.ask(node, method, path, body)
-            if answer.status not in (200, 503, 504) and NO_LEADER not in answer.text:
+            if answer.status not in (200, 503, 504) and not any(text in answer.text for text in self.expected):
                 self.unexpected.append(f"{method} {path}: {node.name} answered {answer.status}: {answer.text:.300}")
             return answer if answer.status == 200 else None
 
@@ -93,6 +117,7 @@ class Listings:
         #: Of every change of the active root: when it was first seen to be behind us, by `time.monotonic()`.
         self.activations: list[tuple[float, Root]] = []
         self.most_listed = 0
+        self._breaks: frozenset[int] = frozenset()
 
     @property
     def latest(self) -> Listing:
@@ -107,10 +132,18 @@ class Listings:
         """The newest root that was known to be active before this moment: a leaf asked for then is not of an older."""
         return next(root for seen, root in reversed(self.activations) if seen <= moment)
 
+    def break_trust(self, last: Root) -> None:
+        """The rotation that is asked for next breaks it behind this root."""
+        self._breaks |= {last.order}
+        self._latest = replace(self.latest, breaks=self._breaks)
+
+    def expect_expiry(self) -> None:
+        self._api.expected.append(_EXPIRED)
+
     async def look(self) -> Listing:
         """Through any node, until one answers."""
         answer = await self._api.ask("GET", ROOTS)
-        listing = _listing(answer)
+        listing = replace(_listing(answer), breaks=self._breaks)
         if self._latest is None or listing.index >= self._latest.index:
             if self._latest is None or listing.active != self._latest.active:
                 self.activations.append((time.monotonic(), listing.active))
@@ -135,6 +168,7 @@ def _listing(answer: Answer) -> Listing:
                 found["CreateIndex"],
                 found["SigningKeyID"],
                 f"{found['PrivateKeyType']} {found['PrivateKeyBits']}",
+                datetime.fromisoformat(found["NotAfter"]).timestamp(),
             )
             for found in body["Roots"]
         ),

@@ -19,7 +19,7 @@ from typing import Any, Final
 from cryptography import x509
 
 from tests.continuity.judges import GO, ChainJudges, GoEnd
-from tests.continuity.listing import Api, Listings, is_promised
+from tests.continuity.listing import Api, Listings, is_cut_off, is_promised
 from tests.continuity.service import Endpoint, Identity, Service, Trust
 from tests.continuity.tls import HandshakeError, shake_hands_by_socket, shake_hands_in_memory
 from tests.kit import pki
@@ -82,7 +82,9 @@ class Mesh:
         directory: Path,
         rng: random.Random,
         size: int,
+        offsets: tuple[int, ...] = (0,),
     ) -> None:
+        self._offsets = offsets
         self._api = api
         self.listings = listings
         self.judges = judges
@@ -90,9 +92,9 @@ class Mesh:
         self.tally = Tally()
         self._go = go
         self._stacks = {stack: share for stack, share in _STACKS.items() if go is not None or stack != GO}
-        trusts = itertools.cycle(Trust)
+        trusts, clocks = itertools.cycle(Trust), itertools.cycle(offsets)
         self.services = [
-            Service(f"service-{number + 1}", next(trusts), self.new_identity, listings, directory, rng)
+            Service(f"service-{number + 1}", next(trusts), self.new_identity, listings, directory, rng, next(clocks))
             for number in range(size)
         ]
 
@@ -120,7 +122,8 @@ class Mesh:
         authority = pki.value_of(leaf, x509.AuthorityKeyIdentifier).key_identifier
         assert authority is not None
         issuer = self.listings.issuer(authority.hex(":"))
-        if issuer.order < (active := self.listings.active_before(asked)).order:
+        # Of an expired root there is no leaf: then the one of before is given again, while it is valid.
+        if issuer.order < (active := self.listings.active_before(asked)).order and time.time() < active.not_after:
             self.tally.violations.append(
                 f"{method} {path}: the leaf is of root {issuer.root_id}, although {active.root_id} was active before"
             )
@@ -172,7 +175,10 @@ class Mesh:
                     f"root {issuer.root_id} is not listed, and its leaf {holder.identity.serial} is valid"
                 )
             if not is_promised(verifier.trusted, issuer, now):
-                if not by.trust.is_pinned:
+                if not by.trust.is_pinned and any(is_cut_off(root, issuer, now) for root in verifier.trusted):
+                    by.refresh(now)  # its bundle is of before trust was broken: a client has to ask then
+                    self.tally.refreshed_first += 1
+                elif not by.trust.is_pinned:
                     self.tally.violations.append(f"{by.name}: no root of its bundle is good for {holder.identity}")
                 self.tally.not_promised += 1
                 return False
@@ -218,7 +224,11 @@ class Mesh:
         listing = self.listings.latest
         for root in listing.roots:
             if identity.is_valid and is_promised([root], identity.issuer, listing):
-                troubles = await self.judges.judge(identity.chain_pem, root)
+                troubles = [
+                    trouble
+                    for offset in self._offsets
+                    for trouble in await self.judges.judge(identity.chain_pem, root, offset)
+                ]
                 self.tally.rejected_at += [time.time()] * len(troubles)
                 self.tally.violations += [
                     f"leaf of {identity.issuer.kind} {identity.issuer.root_id}, trust in {root.kind} {root.root_id}"

@@ -113,6 +113,10 @@ class Rotator:
 
     async def rotate(self, goal: Goal, *, has_kill: bool, is_forced: bool = False, is_staged: bool = False) -> Rotation:
         before = await self._active()
+        is_forced = is_forced or goal.is_forced
+        is_recovery = before.not_after < time.time()
+        if goal.is_forced or is_recovery:
+            self._listings.break_trust(before)
         self._numbers += 1
         rotation = Rotation(
             self._numbers, str(self._at), str(goal), self._way(goal), is_forced, is_staged, began_at=time.time()
@@ -137,7 +141,7 @@ class Rotator:
         return rotation
 
     def _way(self, goal: Goal) -> str:
-        if self._at.place != goal.place or goal.is_in_vault:
+        if self._at.place != goal.place or goal.is_in_vault or goal.own:
             return "configuration"
         # The same configuration again would change nothing.
         return "rotate" if self._at.kind == goal.kind else self._rng.choice(["configuration", "rotate"])
@@ -170,7 +174,7 @@ class Rotator:
             body |= {"Staged": True, "Wait": f"{_STAGED_SECONDS}s"} if rotation.is_staged else {}
         else:
             path = CONFIGURATION
-            body |= self._places.configuration(goal, rotation.number)
+            body |= self._places.configuration(goal, rotation.number, self._listings.latest.trust_domain)
             body |= {"RotationMode": "staged", "RotationWait": f"{_STAGED_SECONDS}s"} if rotation.is_staged else {}
         node = self._api.node()
         try:

@@ -68,12 +68,14 @@ class Endpoint:
     trusted: tuple[Root, ...]
     server: ssl.SSLContext
     client: ssl.SSLContext
+    offset: int = 0  # seconds that the clock is ahead, where the verifier lets that be set: in Go
 
     def for_go(self) -> dict[str, object]:
         return {
             "chain": self.identity.chain_pem,
             "key": self.identity.key_pem,
             "roots": [root.pem for root in self.trusted],
+            "offset": self.offset,
         }
 
 
@@ -88,7 +90,9 @@ class Service:
         listings: Listings,
         directory: Path,
         rng: random.Random,
+        offset: int = 0,
     ) -> None:
+        self._offset = offset
         self.name = name
         self.trust = trust
         self._new_identity = new_identity
@@ -134,4 +138,4 @@ class Service:
         path.write_text(self._identity.key_pem + self._identity.chain_pem)
         pems = [root.pem for root in self._trusted]
         server, client = (context(path, pems, is_server=is_server) for is_server in (True, False))
-        self._endpoint = Endpoint(self._identity, self._trusted, server, client)
+        self._endpoint = Endpoint(self._identity, self._trusted, server, client, self._offset)

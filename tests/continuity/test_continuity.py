@@ -2,12 +2,14 @@
 
 import itertools
 import random
+import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.continuity.campaign import Plan, run
+from tests.continuity.campaign import Plan, broken_plan, clocks_plan, run
 from tests.continuity.listing import Listing, Root, is_promised
 from tests.continuity.places import BUILT_IN, VAULT_A, VAULT_B, VAULT_GOALS, Goal
 from tests.continuity.rotations import KINDS, walk
@@ -53,6 +55,35 @@ async def test_no_handshake_fails_in_eight_rotations_with_two_leaders_killed(tmp
     assert tally.by_cross_signed > 50
     assert all(tally.verifiers[name] > 10 for name in ("PROMPT", "SLOW", "OLDEST", "ACTIVE"))
     assert min(outcome.verified.values()) > 30
+
+
+def test_nothing_is_promised_across_a_break_of_trust_and_by_roots_that_have_expired() -> None:
+    listing = Listing(7, tuple(ROOTS), ROOTS[3], "", breaks=frozenset({1}))
+    assert not is_promised(ROOTS[:2], ROOTS[2], listing)
+    assert is_promised(ROOTS[:2], ROOTS[1], listing)
+    assert is_promised(ROOTS[2:3], ROOTS[3], listing)
+    expired = replace(ROOTS[2], not_after=time.time() - 1)
+    listing = replace(listing, roots=(*ROOTS[:2], expired, ROOTS[3]))
+    assert not is_promised([expired], ROOTS[3], listing)
+
+
+@pytest.mark.slow
+@pki.needs_openssl
+async def test_no_promised_handshake_fails_over_broken_trust_and_odd_roots(tmp_path: Path) -> None:
+    outcome = await run(tmp_path, broken_plan(seed=3))
+    tally = outcome.tally
+    assert (tally.failures, tally.violations) == ([], [])
+    assert outcome.is_good
+    assert tally.by_cross_signed > 50
+    assert [rotation.is_forced for rotation in outcome.rotations].count(True) == 1
+
+
+@pytest.mark.slow
+@pki.needs_openssl
+async def test_no_handshake_fails_for_clients_whose_clocks_are_wrong(tmp_path: Path) -> None:
+    outcome = await run(tmp_path, clocks_plan(seed=4))
+    assert (outcome.tally.failures, outcome.tally.violations) == ([], [])
+    assert min(outcome.verified.values()) > 3 * len(outcome.rotations)
 
 
 @pytest.mark.slow

@@ -24,6 +24,8 @@ type end struct {
 	Chain string   `json:"chain"`
 	Key   string   `json:"key"`
 	Roots []string `json:"roots"`
+	// Offset: seconds by which its clock is ahead.
+	Offset int `json:"offset"`
 }
 
 type question struct {
@@ -50,12 +52,12 @@ func config(side end, usage x509.ExtKeyUsage) (*tls.Config, error) {
 		ClientAuth:         tls.RequireAnyClientCert,
 		InsecureSkipVerify: true, // replaced by what follows: there is no host name to compare
 		VerifyPeerCertificate: func(raw [][]byte, _ [][]*x509.Certificate) error {
-			return verify(raw, roots, usage)
+			return verify(raw, roots, usage, time.Now().Add(time.Duration(side.Offset)*time.Second))
 		},
 	}, nil
 }
 
-func verify(raw [][]byte, roots *x509.CertPool, usage x509.ExtKeyUsage) error {
+func verify(raw [][]byte, roots *x509.CertPool, usage x509.ExtKeyUsage, now time.Time) error {
 	if len(raw) == 0 {
 		return errors.New("the peer showed no certificate")
 	}
@@ -72,7 +74,7 @@ func verify(raw [][]byte, roots *x509.CertPool, usage x509.ExtKeyUsage) error {
 		others.AddCert(other)
 	}
 	_, err = leaf.Verify(x509.VerifyOptions{
-		Roots: roots, Intermediates: others, KeyUsages: []x509.ExtKeyUsage{usage},
+		Roots: roots, Intermediates: others, KeyUsages: []x509.ExtKeyUsage{usage}, CurrentTime: now,
 	})
 	return err
 }
