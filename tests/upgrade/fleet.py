@@ -19,6 +19,8 @@ OLD, NEW = "old", "new"
 #: How the release before may end an orderly stop: a compaction that ended meanwhile wrote into the journal that was
 #: closed. It loses nothing. To be taken out when the release before is one that does not (previous.py).
 _KNOWN_TROUBLE: Final = "Bad file descriptor"
+#: The release before makes roots that begin when they are made, which this one warns of for a minute.
+_KNOWN_WARNING: Final = "until a minute after that, clients whose clocks are late"
 _SIGNING_WORKERS: Final = 1
 #: No limit on signing, and a log so short that whoever was away for a moment needs a snapshot of whoever leads.
 _SETTINGS: Final[Settings] = {
@@ -151,13 +153,15 @@ class Fleet:
         """As the doctor of this release says, which is what an operator waits for between two exchanges."""
         addresses = [word for node in self.nodes for word in ("--http-addr", node.local.http)]
         process = await asyncio.create_subprocess_exec(
-            *(str(release.python), "-P", "-m", "cluster", "doctor", *addresses),
+            *(str(release.python), "-P", "-m", "cluster", "doctor", "--format", "json", *addresses),
             env=without_path(),
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
         )
         said, _ = await process.communicate()
-        assert process.returncode == 0, f"the doctor of the {release} release: {said.decode()}"
+        found = json.loads(said)["Findings"]
+        wrong = [one for one in found if one["Severity"] != "note" and _KNOWN_WARNING not in one["What"]]
+        assert wrong == [], f"the doctor of the {release} release: {wrong}"
 
     def troubles(self) -> Iterable[str]:
         """What nodes have logged that a person would have to look at."""
