@@ -182,8 +182,8 @@ class Authority:
 
     # -- signing
 
-    async def sign(self, csr_pem: str, serial: bytes, requested_by: str, request_id: bytes = b"") -> IssuedCert:
-        """On the leader. `serial`, minimal big-endian, identifies the request where it has no `request_id`.
+    async def sign(self, csr_pem: str, serial: bytes, requested_by: str) -> IssuedCert:
+        """On the leader. `serial`, minimal big-endian, identifies the request too.
 
         Raises: NotReady, NotLeader, CSRRejected, RateLimitReached, InternalError, and as SigningPipeline.sign.
         """
@@ -197,7 +197,7 @@ class Authority:
         async with signing.limiter:
             self._check_expiry(signing)
             try:
-                signed = await self._pipeline.sign(context, csr_pem, serial, requested_by, request_id)
+                signed = await self._pipeline.sign(context, csr_pem, serial, requested_by)
             except (InternalError, ProviderError) as error:
                 if isinstance(error, SigningKeyGone) and signing is self._signing:
                     self.lose_key()

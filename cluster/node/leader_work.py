@@ -59,9 +59,9 @@ from cluster.rpc.messages import (
     WatchersRequest,
 )
 from cluster.rpc.operations import Operations, served
-from cluster.signing.serials import is_request_id, is_serial, new_serial
+from cluster.seal.sources import SealError
+from cluster.signing.serials import is_request_id, is_serial, serial_from
 from providers.errors import NotInitialized
-from providers.pki.serials import serial_bytes
 
 #: A leader that was elected a moment ago takes its provider into use first.
 _SETTLE_SECONDS: Final = 5.0
@@ -117,13 +117,13 @@ class LeaderWork:
         )
 
     async def _sign(self, request: SignRequest) -> SignAnswer:
+        if not self._replica.leadership.is_ready:
+            raise NotLeader("this node does not lead")
         serial = await self._serial_for(request.request_id)
         with audited_signature(self._log, serial=serial.hex(), by=request.requested_by):
             return await self._signed(request, serial)
 
     async def _signed(self, request: SignRequest, serial: bytes) -> SignAnswer:
-        if not self._replica.leadership.is_ready:
-            raise NotLeader("this node does not lead")
         if not self._authority.is_ready and self._replica.state.active_root is not None:
             await self._authority.settled(_SETTLE_SECONDS)
         try:
@@ -131,7 +131,7 @@ class LeaderWork:
                 # The CA has changed a moment ago: whoever has seen that must not get a leaf of the CA before the
                 # change.
                 await self._authority.adopt(state)
-            cert = await self._authority.sign(request.csr_pem, serial, request.requested_by, request.request_id)
+            cert = await self._authority.sign(request.csr_pem, serial, request.requested_by)
         except (NotReady, NotInitialized):
             if self._replica.leadership.is_ready:
                 raise
@@ -146,7 +146,10 @@ class LeaderWork:
             # its id, perhaps.
             if is_serial(request_id) and (row := await self._ledger.call(lambda reader: reader.find(request_id))):
                 return row.record.serial
-            return serial_bytes(new_serial())
+            try:
+                return serial_from(self._sealer.draw(request_id))
+            except SealError as error:
+                raise NotReady(str(error)) from error
         if not (is_serial(request_id) or is_request_id(request_id)):
             raise BadRequest(f"request id {request_id.hex()} is no serial of a server: must be 16 or 20 bytes long")
         return request_id

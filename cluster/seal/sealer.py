@@ -7,6 +7,7 @@ not open the data key must not run: it could not take over.
 
 import contextlib
 import hashlib
+import hmac
 import secrets
 from collections.abc import Mapping
 from typing import Any, Final
@@ -22,6 +23,7 @@ from fsm.ca import SealKey
 _NONCE_BYTES: Final = 12
 _WRAP_CONTEXT: Final = b"quorumca data key 1"
 _MAC_PURPOSE: Final = b"quorumca snapshot mac 1"
+_DRAW_PURPOSE: Final = b"quorumca serials 1"
 
 
 def _key_id(key: bytes) -> str:
@@ -51,6 +53,7 @@ class Sealer:
         self._aead: AESGCM | None = None
         self._unlocked: SealKey | None = None
         self._mac_key: bytes | None = None
+        self._draw_key: bytes | None = None
 
     def new_data_key(self) -> SealKey:
         """A fresh data key, wrapped. It is in use only once it has been committed and `unlock` was called."""
@@ -104,6 +107,7 @@ class Sealer:
             ) from None
         self._aead = AESGCM(data_key)
         self._mac_key = HKDF(hashes.SHA256(), KEY_BYTES, salt=None, info=_MAC_PURPOSE).derive(data_key)
+        self._draw_key = HKDF(hashes.SHA256(), KEY_BYTES, salt=None, info=_DRAW_PURPOSE).derive(data_key)
         self._unlocked = seal
 
     def _key_of(self, source: str, kek_id: str, salt: bytes) -> tuple[KeySource, bytes]:
@@ -175,6 +179,15 @@ class Sealer:
         snapshot can be saved while nodes run on after their key file was lost. Raises: SealError.
         """
         return self.mac_key() if seal == self._unlocked else self.opened(seal).mac_key()
+
+    def draw(self, request_id: bytes) -> bytes:
+        """32 bytes for a request, the same whenever it is sent; without the data key nobody chooses or foresees them.
+
+        Raises: SealError before `unlock`.
+        """
+        if self._draw_key is None:
+            raise SealError("the cluster has no seal yet")
+        return hmac.digest(self._draw_key, request_id, "sha256")
 
     def _cipher(self) -> AESGCM:
         if self._aead is None:

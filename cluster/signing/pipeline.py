@@ -54,7 +54,6 @@ class _Request:
     csr_pem: str
     serial: bytes
     requested_by: str
-    request_id: bytes
     context: SigningContext
     done: "asyncio.Future[SignedLeaf]"
 
@@ -72,7 +71,7 @@ class SigningPipeline:
         metrics: Metrics,
         queue_length: int,
     ) -> None:
-        """`find` looks for what is on record for a request, by its id."""
+        """`find` looks for what is on record for a request, by the serial that was asked for."""
         self._pool = pool
         self._proposer = proposer
         self._find = find
@@ -85,10 +84,8 @@ class SigningPipeline:
         self._signing = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def sign(
-        self, context: SigningContext, csr_pem: str, serial: bytes, requested_by: str, request_id: bytes = b""
-    ) -> SignedLeaf:
-        """Sign and record one leaf. Without a `request_id` the serial names the request.
+    async def sign(self, context: SigningContext, csr_pem: str, serial: bytes, requested_by: str) -> SignedLeaf:
+        """Sign and record one leaf.
 
         Raises: CSRRejected, ProviderError; Overloaded, NotLeader (definitely not recorded); CommitUnknown.
         """
@@ -98,7 +95,7 @@ class SigningPipeline:
         self._unanswered += 1
         started = self._clock.monotonic()
         try:
-            self._queue.append(_Request(csr_pem, serial, requested_by, request_id or serial, context, done))
+            self._queue.append(_Request(csr_pem, serial, requested_by, context, done))
             self._start_batches()
             return await done
         finally:
@@ -205,7 +202,7 @@ class SigningPipeline:
         request is answered with what it got, and not with a second certificate. Raises: AnswerLost when the CA has
         changed since, cannot sign now, or picks its serials itself.
         """
-        row = await self._find(request.request_id)
+        row = await self._find(request.serial)
         if row is not None and serial_bytes(leaf.serial) == request.serial:
             then = row.record.not_before + (now - leaf.not_before)
             again: object = None
@@ -249,7 +246,8 @@ def _record(request: _Request, leaf: IssuedLeaf) -> LeafRecord:
         not_before=leaf.not_before,
         not_after=leaf.not_after,
         requested_by=request.requested_by,
-        request_id=b"" if serial == request.request_id else request.request_id,
+        # A provider whose backend picks serials: the request is known by the one that was asked for.
+        request_id=b"" if serial == request.serial else request.serial,
     )
 
 

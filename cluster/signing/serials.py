@@ -1,9 +1,11 @@
 """Serials and the other random choices that the leader makes for a certificate before it is signed.
 
 The leader draws serials: one that another server chose could be short, or made to collide. A request has an id of its
-own, drawn by the server that was asked, by which the ledger recognises its repetition. While servers of the release
-before take part, the id is the serial, as it always was for them; both forms can be told apart by their length, and a
-request keeps its form, however often it is sent.
+own, drawn by the server that was asked, and its serial is drawn from that with a key of the cluster's (`Sealer.draw`).
+So a repetition gets the same serial from any leader, the ledger recognises it by that, and no id has to be kept. Only a
+change of the data key (`seal rotate`) between a request and its repetition makes two certificates of it, of which one
+reaches nobody. While servers of the release before take part, the id is the serial, as it always was for them; both
+forms can be told apart by their length, and a request keeps its form, however often it is sent.
 """
 
 import secrets
@@ -33,6 +35,11 @@ def is_request_id(request_id: bytes) -> bool:
 def new_serial() -> int:
     """Positive, 127 random bits after a one: of one length, and within 20 octets (RFC 5280 4.1.2.2)."""
     return secrets.randbits(127) | 1 << 127
+
+
+def serial_from(drawn: bytes) -> bytes:
+    """Of 16 or more random bytes the first 16, in the form of `new_serial`."""
+    return bytes([drawn[0] | 1 << 7]) + drawn[1 : _SERIAL_BITS // 8]
 
 
 def new_intent(now: int) -> RootIntent:

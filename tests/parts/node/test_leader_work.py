@@ -9,7 +9,9 @@ import pytest
 from cluster.base.errors import BadRequest, NotLeader, RateLimitReached
 from cluster.base.requester import shown
 from cluster.rpc.messages import SIGN, SignRequest
-from cluster.signing.serials import new_request_id, new_serial
+from cluster.seal.sealer import Sealer
+from cluster.seal.sources import FileKey, SealError
+from cluster.signing.serials import is_serial, new_request_id, new_serial, serial_from
 from fsm.ca import SetRoots
 from fsm.leaves import LeafRecord
 from providers.errors import CSRRejected, ProviderUnavailable
@@ -97,7 +99,7 @@ async def test_leader_draws_the_serial_whatever_a_server_wants(node: Node, reque
     number, record = await signed(node, request_id)
     assert number.bit_length() == 128
     assert number != int.from_bytes(request_id, "big")
-    assert record.request_id == request_id
+    assert record.request_id == b""
 
 
 async def test_repeated_request_has_one_certificate(node: Node) -> None:
@@ -106,6 +108,22 @@ async def test_repeated_request_has_one_certificate(node: Node) -> None:
     first = await signed(node, request_id, csr_pem)
     assert await signed(node, request_id, csr_pem) == first
     assert node.cluster.machine.ledger_summary.count == 1
+
+
+async def test_next_leader_draws_the_same_serial_for_a_request(node: Node) -> None:
+    """Without a key of the cluster's nobody foresees it."""
+    drawn = [node.sealer.draw(request_id) for request_id in (b"a" * 20, b"b" * 20)]
+    assert len({*drawn, node.sealer.draw(b"a" * 20)}) == 2
+    seal = node.cluster.state.seal
+    assert seal is not None
+    assert node.sealer.opened(seal).draw(b"a" * 20) == drawn[0]
+    other = Sealer(FileKey(node.cluster.directory / "seal.key"))
+    with pytest.raises(SealError, match="no seal yet"):
+        other.draw(b"a" * 20)
+    other.unlock(other.new_data_key())
+    assert other.draw(b"a" * 20) != drawn[0]
+    assert [len(serial_from(bytes([first]) * 32)) for first in (0, 127, 128, 255)] == [16] * 4
+    assert all(is_serial(serial_from(bytes([first]) * 32)) for first in (0, 127, 128, 255))
 
 
 async def test_request_that_began_with_the_release_before_has_one_certificate(node: Node) -> None:

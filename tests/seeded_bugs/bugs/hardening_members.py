@@ -178,8 +178,8 @@ BUGS: Final = (
         "a server chooses the serial",
         "a hostile member has certificates signed whose serials are short, or those of others",
         _LEADER_WORK,
-        "            return serial_bytes(new_serial())\n",
-        "            return request_id\n",
+        "                return serial_from(self._sealer.draw(request_id))\n",
+        "                return request_id\n",
         (_T_LEADER_WORK,),
     ),
     Bug(
@@ -200,10 +200,10 @@ BUGS: Final = (
     ),
     Bug(
         "a request is looked for by its serial alone",
-        "a repetition that meets another leader gets an error instead of its certificate",
+        "where a backend picks serials, nobody says under which one a repeated request is on record",
         "fsm/ledger.py",
         "        return _ledger_row(row) if row else self.find(request_id)\n",
         "        return self.find(request_id)\n",
-        (_T_LEADER_WORK,),
+        ("tests/unit/fsm/test_ledger.py::test_request_is_found_by_its_id_or_by_the_serial_that_is_its_id",),
     ),
 )

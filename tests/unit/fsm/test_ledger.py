@@ -100,6 +100,13 @@ def test_request_that_is_known_is_refused(ledger: Ledger, reader: LedgerReader) 
     assert reader.find(record(2).serial) is None
 
 
+def test_request_is_found_by_its_id_or_by_the_serial_that_is_its_id(ledger: Ledger, reader: LedgerReader) -> None:
+    ledger.add(1, 1, ISSUER, [record(1, request_id=b"q"), record(2)])
+    ledger.commit(1)
+    known = [reader.find_request(b"q"), reader.find_request(record(2).serial), reader.find_request(b"none")]
+    assert [row and row.index for row in known] == [1, 2, None]
+
+
 def test_records_without_a_request_id_are_no_duplicates_of_each_other(ledger: Ledger) -> None:
     assert ledger.add(1, 1, ISSUER, [record(1), record(2)]) == ()
 
