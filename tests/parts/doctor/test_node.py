@@ -405,11 +405,11 @@ def test_node_that_is_no_founder_is_told_how_to_join(node: NodeFiles) -> None:
 def pinned(node: NodeFiles, key: bytes, *, in_log: bool = False, is_removed: bool = False) -> None:
     """What the node knew last of itself."""
     disk, member = RealDisk(sync=lambda _fd: None), Member("ca-1", "h:1", "h:2", keys=(key,))
-    state = dump_state(State())
+    state, macs = dump_state(State()), FileMacs(node.mac_key)
     if not in_log and not is_removed:
-        SnapshotFile(disk, str(node.data / "snapshot")).save(Snapshot(12, 1, (member,), state))
+        SnapshotFile(disk, str(node.data / "snapshot"), macs).save(Snapshot(12, 1, (member,), state))
         return
-    journal = Journal(disk, str(node.data / "wal"))
+    journal = Journal(disk, str(node.data / "wal"), macs=macs)
     kinds = (ChangeKind.PIN, ChangeKind.REMOVE) if is_removed else (ChangeKind.PIN,)
     for kind in kinds:
         change = bytes([MEMBERSHIP]) + pack_change(MembershipChange(kind, member))
