@@ -10,7 +10,7 @@ from cluster.raft.codec import MessageInvalid
 from cluster.raft.inspection import read_configuration
 from cluster.raft.journal import JournalDamaged
 from cluster.raft.snapshot import SnapshotDamaged
-from cluster.tls.keys import hash_of_file, hashes_of_file
+from cluster.tls.keys import first_certificate, hashes_of_file, key_from
 
 _REFUSED = "The other servers refuse it on both ports, and it follows nobody."
 
@@ -36,7 +36,8 @@ def _check(config: NodeConfig) -> Iterator[Finding]:
     member = members.get(name)
     if member is None:
         return
-    anchors, key = hashes_of_file(config.tls.ca_file.read_bytes()), hash_of_file(config.tls.cert_file.read_bytes())
+    anchors = hashes_of_file(config.tls.ca_file.read_bytes())
+    key = key_from(first_certificate(config.tls.cert_file.read_bytes()), None)
     if Admission(members, removed, {}, anchors).is_known_by_key(member) and not is_key_of(key, member.keys):
         yield critical(
             "tls-key-not-pinned",

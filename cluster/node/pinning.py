@@ -93,12 +93,19 @@ class OwnKey:
         member = self._replica.members.get(self._node_name)
         return () if member is None else member.keys
 
+    @property
+    def _counts(self) -> tuple[bytes, ...]:
+        """The same, unless the name alone counts now."""
+        replica = self._replica
+        member = replica.members.get(self._node_name)
+        return member.keys if member is not None and replica.admission.is_known_by_key(member) else ()
+
     def reload(self) -> bool:
         """Take certificate and key from the files into use; False if the other servers must be told first, which is
         done then. Raises: TlsFileRefused.
         """
-        pinned, key = self.pinned, self._tls.read_key()
-        if pinned and not is_key_of(key, pinned) and is_key_of(self._tls.key, pinned):
+        key, counts = self._tls.read_key(), self._counts
+        if counts and not is_key_of(key, counts) and is_key_of(self._tls.key, counts):
             self._due.set()
             return False
         self._tls.reload()
@@ -108,11 +115,7 @@ class OwnKey:
 
     def check(self) -> None:
         """Say so if the others refuse this server."""
-        replica = self._replica
-        member = replica.members.get(self._node_name)
-        if member is None or not replica.admission.is_known_by_key(member):
-            return
-        if not is_key_of(self._tls.key, member.keys):
+        if (counts := self._counts) and not is_key_of(self._tls.key, counts):
             action = (
                 "the other servers refuse it: on one of them, add this server again as it is"
                 f" (`quorumca operator raft add-peer -id {self._node_name} ...`), or bring the former key back"

@@ -5,6 +5,7 @@ what it knew last. For both ports between nodes; a Raft connection of a stranger
 added meanwhile may be on it, but nothing of it is heard before a server that this node knows has vouched for it.
 """
 
+import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
@@ -14,7 +15,7 @@ from cluster.base.log import Log
 from cluster.raft.codec import Message
 from cluster.raft.core import RaftCore
 from cluster.raft.membership import Member, Members
-from cluster.tls.keys import anchor_part, public_part
+from cluster.tls.keys import anchor_part, expiry_part, public_part
 
 #: How often servers are asked about one stranger, how long an answer is waited for, and about how many at a time.
 _ASK_SECONDS: Final = 0.5
@@ -47,6 +48,8 @@ class Admission:
     vouched: Mapping[str, tuple[bytes, ...]] = field(default_factory=dict)
     #: Of the CAs that this node trusts; empty: not looked at.
     anchors: frozenset[bytes] = frozenset()
+    #: Unix seconds.
+    now: Callable[[], float] = field(default=time.time, compare=False)
     is_pinned: bool = field(init=False)
 
     def __post_init__(self) -> None:
@@ -70,12 +73,14 @@ class Admission:
 
     def is_known_by_key(self, member: Member) -> bool:
         """Whether its keys count. They do not when this node trusts none of the CAs any more under which they were
-        learnt: an operator has replaced the agent CA, and with it every certificate. Then the name counts, among those
-        to which the new CA has given one, until the leader has pinned the new keys.
+        learnt: an operator has replaced the agent CA, and with it every certificate. Nor once its certificate has
+        expired: whoever was away then could not prove the key, and has a new one perhaps. Then the name counts, among
+        those that have a good certificate, until the leader has pinned what it sees.
         """
-        if not self.anchors:
+        if not member.keys or not self.anchors:
             return bool(member.keys)
-        return any(anchor_part(key) in self.anchors for key in member.keys)
+        newest = member.keys[-1]  # the other one is given up
+        return anchor_part(newest) in self.anchors and self.now() < expiry_part(newest)
 
     def refusal(self, name: str, key: bytes) -> str | None:
         """Why nothing is done for somebody who asks; None for a member."""

@@ -21,7 +21,7 @@ from pysyncobj import FAIL_REASON
 
 from cluster.base.log import Log
 from cluster.raft import codec
-from cluster.raft.admission import Admission, Introductions
+from cluster.raft.admission import Admission, Introductions, is_key_of
 from cluster.raft.catchup import BulkData, CatchUp, SnapshotSource
 from cluster.raft.codec import EntryUnknown, Message, MessageInvalid
 from cluster.raft.core import RaftCore, RaftTiming
@@ -42,6 +42,7 @@ from cluster.raft.membership import (
 from cluster.raft.reads import ReadCallback, ReadIndex
 from cluster.raft.skips import Skip, load_skips
 from cluster.raft.snapshot import Snapshot, SnapshotDamaged, SnapshotFile
+from cluster.tls.keys import expiry_part
 
 MAX_BATCH_COMMANDS: Final = 512
 MAX_BATCH_BYTES: Final = 256 << 10
@@ -54,6 +55,8 @@ MAX_QUEUED_COMMANDS: Final = 8192
 _LEARNER_MAX_LAG: Final = 64
 _LEARNER_CONTACT_SECONDS: Final = 1.0
 
+#: How often the leader looks whether certificates were renewed.
+_LOOK_AT_KEYS_SECONDS: Final = 1.0
 #: Servers that this node does not know, and others vouch for, at a time.
 _MAX_VOUCHED: Final = 16
 
@@ -219,6 +222,7 @@ class RaftNode:
         self._is_promoting = False
         self._is_pinning = False
         self._has_unpinned = False
+        self._next_look_at_keys = 0.0
         self._is_admission_due = True
         self._snapshot_wanted_at = 0
         #: Every server is of a release that knows keys in the log (Replica.allow_pins). Once one is pinned, all are.
@@ -648,19 +652,31 @@ class RaftNode:
         """Put the key of a member that has none yet into the log, as the leader sees it where it has dialled it. Found
         again by every leader until it is done for all.
         """
-        core = self.core
-        if not self._has_unpinned or not core.is_ready_leader or self._is_pinning:
+        core, now = self.core, self._env.clock()
+        if not core.is_ready_leader or self._is_pinning or not (self.may_pin or self.admission.is_pinned):
             return
-        if not (self.may_pin or self.admission.is_pinned) or core.pending_change is not None:
+        if (not self._has_unpinned and now < self._next_look_at_keys) or core.pending_change is not None:
             return
+        self._next_look_at_keys = now + _LOOK_AT_KEYS_SECONDS
         for member in sorted(core.members.values()):
-            key = None if self.admission.is_known_by_key(member) else self._env.links.key_of(member.id)
-            if key is not None and (key,) != member.keys:
+            key = self._env.links.key_of(member.id)
+            if key is not None and self._is_to_be_pinned(member, key):
                 self._is_pinning = True
                 change = MembershipChange(ChangeKind.PIN, replace(member, keys=(key,)), keys_before=member.keys)
                 core.propose_change(change, self._pinned)
                 self._env.log("member.pinning", member=member.id, key=key.hex())
                 return
+
+    def _is_to_be_pinned(self, member: Member, key: bytes) -> bool:
+        """A key where none counts; the one that was announced, once it is used; and that of a certificate that was
+        renewed, or it would not count any more once the first one has expired.
+        """
+        if (key,) == member.keys:
+            return False
+        if not self.admission.is_known_by_key(member):
+            return True
+        newest = member.keys[-1]
+        return is_key_of(key, (newest,)) and (len(member.keys) > 1 or expiry_part(key) > expiry_part(newest))
 
     def _pinned(self, _reason: int) -> None:
         self._is_pinning = False

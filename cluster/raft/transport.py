@@ -15,10 +15,11 @@ from typing import Final, Protocol, cast
 from cluster.base.listener import Accepting, Listener, listen
 from cluster.base.log import Log
 from cluster.base.seats import PeerSeats, Seat, Seats
-from cluster.raft.admission import Admission, Standing
+from cluster.raft.admission import Admission, Standing, is_key_of
 from cluster.raft.codec import FRAME_HEADER, MAX_FRAME_BYTES, Message, MessageInvalid, pack_frame, unpack_message
 from cluster.raft.membership import Members
 from cluster.tls.contexts import NodeTls
+from cluster.tls.keys import expiry_part
 
 _HANDSHAKE_SECONDS: Final = 3.0
 #: In which a peer says hello: nodes do at once.
@@ -287,7 +288,14 @@ class TlsLinks:
             return self.tls.key
         link = self._outbound.get(peer)
         # A guest is dialled where it says it is, which the configuration may not confirm.
-        return (link.key or None) if link is not None and peer in self._addresses else None
+        if link is None or not link.key or peer not in self._addresses:
+            return None
+        # Its certificate may have been renewed, or its key exchanged as announced, since it was dialled.
+        member = self._admission.members.get(peer)
+        good = (link.key, *(() if member is None else member.keys[-1:]))
+        shown = [other.key for other in self._inbound if other.peer == peer and is_key_of(other.key, good)]
+        newest = [key for key in shown if is_key_of(key, good[1:])]
+        return max(newest or (link.key, *shown), key=expiry_part)
 
     def anchors(self) -> frozenset[bytes]:
         return self.tls.anchors

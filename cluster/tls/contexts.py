@@ -14,7 +14,7 @@ from typing import Any, Final, NoReturn, TypeVar
 
 from cluster.base.names import is_node_name
 from cluster.base.words import plain
-from cluster.tls.keys import KEY_BYTES, hash_of_certificate, hash_of_file, hashes_of_file, shown_by, verified_chain
+from cluster.tls.keys import KEY_BYTES, first_certificate, hashes_of_file, key_from, shown_by, verified_chain
 
 T = TypeVar("T")
 
@@ -59,7 +59,8 @@ class NodeTls:
         self._suffix = f".server.{datacenter}.{domain}"
         self.server_context = _context(ssl.PROTOCOL_TLS_SERVER)
         self.client_context = _context(ssl.PROTOCOL_TLS_CLIENT)
-        self._hashes: dict[bytes, bytes] = {}  # by certificate, a few: RPC asks for every request
+        #: By certificate and trusted CA, a few: RPC asks for every request.
+        self._keys: dict[tuple[bytes, bytes], bytes] = {}
         #: This node's own, as others see it (`keys.py`), and those of the CAs that it trusts.
         self.key = bytes(KEY_BYTES)
         self.anchors: frozenset[bytes] = frozenset()
@@ -94,20 +95,18 @@ class NodeTls:
             chain = shown_by(server, client)
         except ssl.SSLError:
             # It is expired, or of another CA: nobody will accept it. Whoever dials says so, doctor says more.
-            return _parsed(self._cert, "certificate", hash_of_file) + bytes(KEY_BYTES // 2), anchors
-        return self._hash(chain[0]) + self._hash(chain[-1]), anchors
+            return key_from(_parsed(self._cert, "certificate", first_certificate), None), anchors
+        return key_from(chain[0], chain[-1]), anchors
 
     def peer_key(self, connection: Any) -> bytes:
         """The key of a peer's verified certificate (`keys.py`); `connection` is an `SSLObject`. Raises: ValueError."""
         chain = verified_chain(connection)
-        return self._hash(chain[0]) + self._hash(chain[-1])
-
-    def _hash(self, certificate: bytes) -> bytes:
-        found = self._hashes.get(certificate)
+        ends = chain[0], chain[-1]
+        found = self._keys.get(ends)
         if found is None:
-            if len(self._hashes) >= _KNOWN_CERTIFICATES:
-                self._hashes.clear()
-            found = self._hashes[certificate] = hash_of_certificate(certificate)
+            if len(self._keys) >= _KNOWN_CERTIFICATES:
+                self._keys.clear()
+            found = self._keys[ends] = key_from(*ends)
         return found
 
     def server_name(self, node: str) -> str:

@@ -1,7 +1,8 @@
 """The key of a TLS certificate, as servers know each other by it: and the CA that it was trusted by.
 
-A server's key is good for as long as the CA is in use under which it was learnt. When an operator replaces the agent
-CA, all certificates are new at once, and only those of the new CA get through the handshake.
+A server's key counts as long as the CA is in use under which it was learnt, and the certificate has not expired. When
+an operator replaces the agent CA, all certificates are new at once, and only those of the new CA get through the
+handshake. And whose certificate has expired can prove its key to nobody any more, while it may have another by now.
 """
 
 import hashlib
@@ -9,9 +10,11 @@ import ssl
 from typing import Any, Final
 
 #: SHA-256 of the certificate's public key, then of that of the trusted CA which its chain ends at: of each the
-#: SubjectPublicKeyInfo (RFC 7469 2.4), so that renewed certificates may keep the key.
-KEY_BYTES: Final = 64
+#: SubjectPublicKeyInfo (RFC 7469 2.4), so that renewed certificates may keep the key. Then the certificate's end, as
+#: Unix seconds.
+KEY_BYTES: Final = 72
 _HASH_BYTES: Final = 32
+_EXPIRY_BYTES: Final = 8
 _ENCODING_DER: Final = 2  # of OpenSSL's binding
 #: A handshake of TLS 1.3 takes fewer.
 _FLIGHTS: Final = 4
@@ -22,7 +25,20 @@ def public_part(key: bytes) -> bytes:
 
 
 def anchor_part(key: bytes) -> bytes:
-    return key[_HASH_BYTES:]
+    return key[_HASH_BYTES : 2 * _HASH_BYTES]
+
+
+def expiry_part(key: bytes) -> int:
+    return int.from_bytes(key[2 * _HASH_BYTES :], "big")
+
+
+def key_from(certificate: bytes, anchor: bytes | None) -> bytes:
+    """Of two certificates in DER; `anchor` None: of none that is trusted. Raises: ValueError."""
+    from cryptography import x509
+
+    end = int(x509.load_der_x509_certificate(certificate).not_valid_after_utc.timestamp())
+    anchor_hash = bytes(_HASH_BYTES) if anchor is None else hash_of_certificate(anchor)
+    return hash_of_certificate(certificate) + anchor_hash + max(0, end).to_bytes(_EXPIRY_BYTES, "big")
 
 
 def hash_of_certificate(der: bytes) -> bytes:
@@ -49,12 +65,12 @@ def hashes_of_file(pem: bytes) -> frozenset[bytes]:
     )
 
 
-def hash_of_file(pem: bytes) -> bytes:
-    """Of the first certificate in a PEM file. Raises: ValueError."""
+def first_certificate(pem: bytes) -> bytes:
+    """In DER, of a PEM file. Raises: ValueError."""
     from cryptography import x509
     from cryptography.hazmat.primitives.serialization import Encoding
 
-    return hash_of_certificate(x509.load_pem_x509_certificates(pem)[0].public_bytes(Encoding.DER))
+    return x509.load_pem_x509_certificates(pem)[0].public_bytes(Encoding.DER)
 
 
 def verified_chain(connection: Any) -> tuple[bytes, ...]:

@@ -60,7 +60,7 @@ class Target:
             ("sign", [[csr_pem, secrets.token_bytes(20), "attacker"]]),
             ("cluster", [[]]),
             ("watchers", [[0]]),
-            ("announce_key", [[secrets.token_bytes(64), "node-1"]]),
+            ("announce_key", [[secrets.token_bytes(72), "node-1"]]),
         ):
             answer = attacker.send_tls(node.local.rpc, context, attacker.rpc_request(operation, arguments))
             assert answer.startswith(b"HTTP/1.1 403 "), (operation, answer)

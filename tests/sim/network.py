@@ -122,7 +122,7 @@ class Network:
         self._endpoints[node_id] = endpoint
         self._guests[node_id], self._members[node_id] = set(), set()
         self._admissions[node_id] = Admission({})
-        self.keys.setdefault(node_id, hashlib.sha512(node_id.encode()).digest())
+        self.keys.setdefault(node_id, hashlib.sha512(node_id.encode()).digest() + bytes(8))
 
     # -- for nodes
 

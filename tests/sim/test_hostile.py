@@ -13,7 +13,7 @@ from cluster.raft.membership import ChangeKind, MembershipChange, learner
 from tests.sim.cluster import SimCluster, SimNode, member, members_of
 
 FAR = 1 << 20
-OTHER_KEY = b"x" * 64
+OTHER_KEY = b"x" * 72
 
 
 class Hostile:

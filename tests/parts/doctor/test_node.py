@@ -31,7 +31,7 @@ from cluster.seal.node_file import NodeFile
 from cluster.seal.sealer import Sealer
 from cluster.seal.sources import FileKey, write_key_file
 from cluster.tls.certificates import Identity, load_ca, new_ca, new_cert
-from cluster.tls.keys import hash_of_file, hashes_of_file
+from cluster.tls.keys import first_certificate, hashes_of_file, key_from
 from fsm.codec import dump_state
 from fsm.ledger import Ledger
 from fsm.state import State
@@ -420,7 +420,8 @@ def pinned(node: NodeFiles, key: bytes, *, in_log: bool = False, is_removed: boo
 
 def own_key(node: NodeFiles) -> bytes:
     [anchor] = hashes_of_file(node.ca.read_bytes())
-    return hash_of_file(node.cert.read_bytes()) + anchor
+    key = key_from(first_certificate(node.cert.read_bytes()), None)
+    return key[:32] + anchor + key[64:]
 
 
 @pytest.mark.parametrize("in_log", [False, True], ids=["in the snapshot", "in the log"])
@@ -437,7 +438,7 @@ def test_key_that_the_cluster_does_not_know_is_named_with_the_way_out(node: Node
 
 
 def test_key_of_an_agent_ca_that_was_replaced_does_not_matter(node: NodeFiles) -> None:
-    pinned(node, bytes(64))
+    pinned(node, bytes(72))
     assert node.found() == []
 
 

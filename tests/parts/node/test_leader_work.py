@@ -82,7 +82,7 @@ async def test_leader_takes_what_was_committed_into_use_before_it_signs(node: No
 def pin(node: Node) -> None:
     """From now on every server is of this release."""
     members = node.cluster.members
-    node.cluster.members = {name: replace(known, keys=(b"k" * 64,)) for name, known in members.items()}
+    node.cluster.members = {name: replace(known, keys=(b"k" * 72,)) for name, known in members.items()}
 
 
 async def signed(node: Node, request_id: bytes, csr_pem: str = "") -> tuple[int, LeafRecord]:

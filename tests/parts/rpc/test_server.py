@@ -121,7 +121,7 @@ async def test_name_of_a_server_is_not_enough(leader: RpcNode, tls_directory: Pa
     if kind == "removed":
         cluster.members, cluster.removed = {name: keyed[name] for name in "ac"}, frozenset("b")
     else:
-        cluster.members = {**keyed, "b": replace(keyed["b"], keys=(b"x" * 64,))}
+        cluster.members = {**keyed, "b": replace(keyed["b"], keys=(b"x" * 72,))}
     status, body = await _post(leader, tls.client_context, msgpack.packb([1000, [1]]))
     assert (status, reason in body.decode()) == (403, True)
     [refused] = [fields for event, fields in leader.log.events if event == "rpc.refused"]

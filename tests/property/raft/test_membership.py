@@ -27,7 +27,7 @@ def possible(
             was_removed = member_id in removed
             return None if known else MembershipChange(kind, learner(member(member_id)), was_removed=was_removed)
         case ChangeKind.PIN:
-            key = bytes([number]) * 64
+            key = bytes([number]) * 72
             return MembershipChange(kind, replace(known, keys=(key,)), keys_before=known.keys) if known else None
         case ChangeKind.PROMOTE:
             return MembershipChange(kind, known) if known and not known.is_voter else None

@@ -211,7 +211,7 @@ async def test_learner_that_never_answers_is_shown(cluster: FakeCluster, members
 # -- keys
 
 
-KEY, NEXT_KEY, THIRD_KEY = b"k" * 64, b"n" * 64, b"t" * 64
+KEY, NEXT_KEY, THIRD_KEY = b"k" * 72, b"n" * 72, b"t" * 72
 
 
 def pin(cluster: FakeCluster, *keys: bytes) -> None:

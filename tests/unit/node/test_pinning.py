@@ -17,7 +17,7 @@ from tests.kit.fake_cluster import FakeCluster, FakeReplica
 from tests.kit.log import EventLog
 from tests.kit.wait import until
 
-KEY, NEXT_KEY, OTHER_KEY = b"k" * 64, b"n" * 64, b"o" * 64
+KEY, NEXT_KEY, OTHER_KEY = b"k" * 72, b"n" * 72, b"o" * 72
 
 
 class _Peers:

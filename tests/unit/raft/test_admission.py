@@ -12,7 +12,7 @@ from tests.kit.clock import FakeClock
 from tests.kit.log import EventLog
 from tests.sim.cluster import member, members_of
 
-KEY, OLD_KEY, OTHER_KEY = b"k" * 64, b"o" * 64, b"x" * 64
+KEY, OLD_KEY, OTHER_KEY = b"k" * 72, b"o" * 72, b"x" * 72
 
 
 def pinned(*names: str) -> Members:
@@ -23,11 +23,17 @@ UNPINNED = Admission(members_of("a", "b"))
 PINNED = Admission({**pinned("a", "b"), "f": member("f"), "l": learner(member("l"))}, frozenset({"gone"}))
 EXCHANGING = Admission({"a": replace(member("a"), keys=(OLD_KEY, KEY))})
 OLD_CA, NEW_CA = b"1" * 32, b"2" * 32
-OF_OLD_CA, OF_NEW_CA = b"a" * 32 + OLD_CA, b"b" * 32 + NEW_CA
+#: When the certificates expire, and what it is now.
+END, NOW = 1000, 999
+END_BYTES = END.to_bytes(8, "big")
+OF_OLD_CA, OF_NEW_CA = b"a" * 32 + OLD_CA + END_BYTES, b"b" * 32 + NEW_CA + END_BYTES
 TRUSTING = {
-    anchors: Admission({"a": replace(member("a"), keys=(OF_OLD_CA,))}, frozenset({"gone"}), {}, frozenset(anchors))
+    anchors: Admission(
+        {"a": replace(member("a"), keys=(OF_OLD_CA,))}, frozenset({"gone"}), {}, frozenset(anchors), lambda: NOW
+    )
     for anchors in ((OLD_CA,), (OLD_CA, NEW_CA), (NEW_CA,))
 }
+EXPIRED = replace(TRUSTING[OLD_CA,], now=lambda: END)
 VOUCHED = Admission(pinned("a"), frozenset(), {"new": (KEY,)})
 
 
@@ -47,11 +53,15 @@ VOUCHED = Admission(pinned("a"), frozenset(), {"new": (KEY,)})
         (EXCHANGING, "a", OLD_KEY, Standing.MEMBER),
         (EXCHANGING, "a", OTHER_KEY, Standing.REFUSED),
         (TRUSTING[OLD_CA,], "a", OF_OLD_CA, Standing.MEMBER),
-        (TRUSTING[OLD_CA, NEW_CA], "a", OF_OLD_CA[:32] + NEW_CA, Standing.MEMBER),  # renewed, the key kept
+        (TRUSTING[OLD_CA, NEW_CA], "a", OF_OLD_CA[:32] + NEW_CA + END_BYTES, Standing.MEMBER),  # renewed, the key kept
         (TRUSTING[OLD_CA, NEW_CA], "a", OF_NEW_CA, Standing.REFUSED),  # the old CA may still have made others
         (TRUSTING[NEW_CA,], "a", OF_NEW_CA, Standing.MEMBER),  # all certificates are of the new CA now
         (TRUSTING[NEW_CA,], "gone", OF_NEW_CA, Standing.REFUSED),
         (TRUSTING[NEW_CA,], "x", OF_NEW_CA, Standing.STRANGER),
+        (TRUSTING[OLD_CA,], "a", b"x" * 32 + OLD_CA + END_BYTES, Standing.REFUSED),
+        (EXPIRED, "a", b"x" * 32 + OLD_CA + END_BYTES, Standing.MEMBER),  # who could prove its key any more?
+        (EXPIRED, "gone", OF_OLD_CA, Standing.REFUSED),
+        (EXPIRED, "x", OF_OLD_CA, Standing.STRANGER),
         (VOUCHED, "new", KEY, Standing.GUEST),
         (VOUCHED, "new", OTHER_KEY, Standing.STRANGER),
     ],

@@ -12,8 +12,10 @@ from cluster.raft.membership import ChangeKind, Member, MembershipChange
 from tests.kit.solo import TIMING, Solo
 from tests.sim.cluster import member, members_of
 
-KEYS = {name: name.encode() * 64 for name in "abcd"}
-OTHER_KEY = b"x" * 64
+KEYS = {name: name.encode() * 72 for name in "abcd"}
+OTHER_KEY = b"x" * 72
+#: When certificates expire: not in this test.
+FAR, FARTHER = (seconds.to_bytes(8, "big") for seconds in (1 << 40, 1 << 41))
 
 
 def keyed(name: str, *keys: bytes) -> Member:
@@ -40,6 +42,13 @@ def settle(solo: Solo) -> None:
         solo.node.pump()
         if solo.last.log_index == last:
             return
+
+
+def pass_time(solo: Solo) -> None:
+    """Longer than the leader looks away from keys; it hears from the others meanwhile."""
+    for _ in range(30):
+        solo.advance(TIMING.heartbeat)
+        settle(solo)
 
 
 def change(solo: Solo, change: MembershipChange) -> list[Any]:
@@ -120,14 +129,33 @@ def test_founding_is_told_by_the_empty_log() -> None:
 def test_keys_of_an_agent_ca_that_was_replaced_are_pinned_anew() -> None:
     solo = leader()
     assert {member.keys for member in solo.node.core.members.values()} == {(KEYS[name],) for name in "abc"}
-    new = {name: KEYS[name][:32] + b"2" * 32 for name in "abc"} | {"b": b"y" * 32 + b"2" * 32}
+    new = {name: KEYS[name][:32] + b"2" * 32 + FAR for name in "abc"} | {"b": b"y" * 32 + b"2" * 32 + FAR}
     solo.keys, solo.trusted = new, frozenset({b"2" * 32})
     solo.restart()
     assert standing(solo, "b", new["b"]) is Standing.MEMBER
     solo.elect()
     settle(solo)
     assert {name: member.keys for name, member in solo.node.core.members.items()} == {n: (new[n],) for n in "abc"}
-    assert standing(solo, "b", b"x" * 32 + b"2" * 32) is Standing.REFUSED
+    assert standing(solo, "b", b"x" * 32 + b"2" * 32 + FAR) is Standing.REFUSED
+
+
+def test_renewed_certificate_of_the_same_key_is_noticed() -> None:
+    """Or the key would not count any more once the first one has expired."""
+    solo = leader()
+    before, renewed = KEYS["b"][:64] + FAR, KEYS["b"][:64] + FARTHER
+    b = solo.node.core.members["b"]
+    change(solo, MembershipChange(ChangeKind.PIN, replace(b, keys=(before,)), keys_before=b.keys))
+    for seen, known in ((renewed, renewed), (before, renewed), (OTHER_KEY, renewed)):
+        solo.keys["b"] = seen
+        pass_time(solo)
+        assert solo.node.core.members["b"].keys == (known,)
+    two = (renewed, OTHER_KEY)
+    b = solo.node.core.members["b"]
+    change(solo, MembershipChange(ChangeKind.PIN, replace(b, keys=two), keys_before=b.keys))
+    for seen, keys in ((renewed, two), (OTHER_KEY, (OTHER_KEY,))):  # announced, and then used
+        solo.keys["b"] = seen
+        pass_time(solo)
+        assert solo.node.core.members["b"].keys == keys
 
 
 # -- what they are good for

@@ -36,11 +36,11 @@ def test_snapshot_is_read_back(version: Snapshot) -> None:
 
 
 def test_snapshot_with_keys_and_removed_names_is_read_back() -> None:
-    keyed = tuple(replace(member, keys=(bytes([number]) * 64,)) for number, member in enumerate(OLD.members))
+    keyed = tuple(replace(member, keys=(bytes([number]) * 72,)) for number, member in enumerate(OLD.members))
     for version in (
         replace(OLD, members=keyed),
         replace(OLD, members=keyed[:1], removed=frozenset({"b", "c"})),
-        replace(OLD, members=(replace(keyed[0], keys=(b"o" * 64, b"n" * 64)), OLD.members[1])),
+        replace(OLD, members=(replace(keyed[0], keys=(b"o" * 72, b"n" * 72)), OLD.members[1])),
     ):
         assert loaded(saved(version)) == version
 
@@ -50,7 +50,7 @@ def test_snapshot_without_keys_is_written_as_the_release_before_reads_it() -> No
     assert msgpack.unpackb(head) == [1, 10, 2, [["a", "a:1", "a:2", True], ["b", "b:1", "b:2", False]]]
 
 
-@pytest.mark.parametrize("keys", [[b"short"], b"k" * 64, ["k" * 64], 3 * [b"k" * 64], None])
+@pytest.mark.parametrize("keys", [[b"short"], b"k" * 72, ["k" * 72], 3 * [b"k" * 72], None])
 def test_keys_of_a_wrong_form_are_refused(keys: object) -> None:
     head = msgpack.packb([2, 10, 2, [["a", "a:1", "a:2", True, keys]], []])
     body = b"QCASNAP1" + struct.pack("<IQ", len(head), 0) + head

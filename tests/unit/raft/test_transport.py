@@ -16,7 +16,7 @@ from tests.kit.wait import until
 from tests.sim.cluster import member
 
 HELLO = pack_frame({"type": "hello", "ct": 0, "address": "b:8300"})
-KEY, OTHER_KEY = b"k" * 64, b"o" * 64
+KEY, OTHER_KEY = b"k" * 72, b"o" * 72
 NOTICE: Message = {"type": "term_notice", "ct": 3, "term": 3}
 
 

@@ -108,7 +108,7 @@ MESSAGES: Final[dict[str, tuple[Message, Message]]] = {
     "transfer": (TransferRequest(None), DONE),
     "add_peer": (AddPeerRequest("d", "127.0.0.1:8303", "127.0.0.1:8403"), DONE),
     "remove_peer": (RemovePeerRequest("d", None), DONE),
-    "announce_key": (AnnounceKeyRequest(b"\x02" * 64, "d"), DONE),
+    "announce_key": (AnnounceKeyRequest(b"\x02" * 72, "d"), DONE),
 }
 OPERATIONS: Final[dict[str, Operation[Any, Any]]] = {
     found.name: found for found in vars(messages).values() if isinstance(found, Operation)
