@@ -217,9 +217,10 @@ class Leader:
 
     def _of_root(self, state: State) -> tuple[str, ...]:
         """What to warn of."""
-        root = state.active_root
-        texts = (begins_just_now(root, self._clock.now()), stuck(root)) if root is not None else ()
-        return tuple(filter(None, texts))
+        root, config = state.active_root, state.config
+        if root is None or config is None:
+            return ()
+        return tuple(filter(None, (begins_just_now(root, config, self._clock.now()), stuck(root))))
 
     def _warn_of_expiry(self, state: State) -> None:
         """Loudly, and in good time: a root that ends unnoticed ends the mesh."""

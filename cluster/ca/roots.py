@@ -1,5 +1,6 @@
 """From a provider's chain to the replicated description of a root."""
 
+import json
 from collections.abc import Iterable
 from typing import Final
 
@@ -54,11 +55,13 @@ def name_limits(active: CARoot, roots: Iterable[CARoot], now: float) -> tuple[Na
     return limits_of(cert for pem in pems for cert in load_bundle(pem))
 
 
-def begins_just_now(root: CARoot, now: float) -> str:
+def begins_just_now(root: CARoot, config: CAConfig, now: float) -> str:
     """What to warn of while clients whose clocks are late by less than certificates are backdated refuse this root;
-    empty otherwise. Roots that are made here begin in time: this is about an operator's, or a backend's.
+    empty otherwise. Roots that are made here begin in time, or did not in the release before, where nobody can do
+    anything about it: this is about an operator's, or a backend's.
     """
-    if now >= root.not_before + x509.BACKDATE_SECONDS:
+    is_made_here = config.provider == "consul" and "rootcert" not in map(str.lower, json.loads(config.config_json))
+    if is_made_here or now >= root.not_before + x509.BACKDATE_SECONDS:
         return ""
     return (
         f"the active root {root.root_id} begins at {rfc3339(root.not_before)}: until a minute after that, clients whose"

@@ -134,7 +134,7 @@ def new_cert(issuer: Issuer, identity: Identity, now: datetime, days: int) -> Pa
     """
     _check_permitted(issuer.cert, identity.dns_names)
     key = keys.generate(_KEY)
-    begin = max(now - timedelta(seconds=BACKDATE_SECONDS), issuer.cert.not_valid_before_utc)
+    begin = now - timedelta(seconds=BACKDATE_SECONDS)
     not_after = min(begin + timedelta(days=days), issuer.cert.not_valid_after_utc)
     names: list[x509.GeneralName] = [x509.DNSName(name) for name in identity.dns_names]
     names += [x509.IPAddress(ip_address(text)) for text in identity.addresses]

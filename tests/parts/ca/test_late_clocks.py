@@ -5,6 +5,7 @@ certificate of a new chain, the root included, begins a minute ago, and none bef
 import subprocess
 import time
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
@@ -119,9 +120,11 @@ async def test_operators_root_that_begins_in_the_future_is_refused_and_one_that_
         await put(node, update(own_root(node, not_before=now + 1)))
     assert node.cluster.state is before
     await node.reconfigurer.wait_for_rotation(await put(node, update(own_root(node, not_before=now - 5))))
-    active = node.cluster.state.active_root
+    active, config = node.cluster.state.active_root, node.cluster.state.config
     assert active is not None
-    text = begins_just_now(active, now)
+    assert config is not None
+    text = begins_just_now(active, config, now)
+    assert begins_just_now(active, replace(config, config_json="{}"), now) == ""
     assert "clients whose clocks are late refuse" in text
     await until(lambda: node.health.now.warnings == (text,))
     node.clock.advance(55)
