@@ -179,20 +179,6 @@ def load_cert(pem: str) -> x509.Certificate:
 
     Raises: ValueError, and nothing else, whatever the text is.
     """
-    try:
-        return _decoded(pem)
-    except x509.InvalidVersion as error:  # which is no ValueError
-        raise ValueError(f"certificate cannot be used: {error}") from error
-    except BaseException as error:
-        # A defect of the Rust part of `cryptography`, which has no importable name. Let through it would end whoever
-        # reads.
-        if type(error).__name__ == "PanicException":
-            raise ValueError("certificate cannot be decoded") from error
-        raise
-
-
-def _decoded(pem: str) -> x509.Certificate:
-    """Raises: ValueError, and what `load_cert` makes one."""
     found = _CERTIFICATE.search(pem)
     if found is None:
         raise ValueError(_NO_PEM)

@@ -147,7 +147,7 @@ BUGS: Final = (
         "certificates of a version that there is not",
         "reading one raises what nobody expects: a snapshot with it is answered as a fault of the node",
         "providers/pki/x509.py",
-        "    except x509.InvalidVersion as error:  # which is no ValueError\n",
+        "    except x509.InvalidVersion as error:\n",
         "    except ZeroDivisionError as error:\n",
         ("tests/unit/providers/test_x509.py",),
     ),
