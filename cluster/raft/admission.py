@@ -44,7 +44,7 @@ class Admission:
 
     members: Members
     removed: frozenset[str] = frozenset()
-    #: Keys of servers that this node does not know yet, as a server that it knows has said.
+    #: Keys that this node does not know yet, or servers even, as a server that it knows has said.
     vouched: Mapping[str, tuple[bytes, ...]] = field(default_factory=dict)
     #: Of the CAs that this node trusts; empty: not looked at.
     anchors: frozenset[bytes] = frozenset()
@@ -58,6 +58,8 @@ class Admission:
 
     def standing(self, name: str, key: bytes) -> Standing:
         member = self.members.get(name)
+        if member is not None and is_key_of(key, self.vouched.get(name, ())):
+            return Standing.MEMBER  # its key came into the log, or into use, while this node was away
         if member is not None and self.is_known_by_key(member):
             return Standing.MEMBER if is_key_of(key, member.keys) else Standing.REFUSED
         if member is not None and member.keys:
@@ -148,6 +150,11 @@ class Introductions:
         if message["type"] == "who_is":
             if member is not None and member.keys:
                 self._send(peer, {"type": "is_server", "name": name, "keys": member.keys})
-        elif member is None and name not in self._core.removed and name in self._asked and message["keys"]:
+        elif (
+            name in self._asked
+            and name != peer
+            and name not in self._core.removed
+            and (member is None or member.keys != tuple(message["keys"]))
+        ):
             self._log("raft.server_vouched", peer=name, by=peer)
             self._vouched(name, tuple(message["keys"]))

@@ -368,10 +368,18 @@ class RaftNode:
         # What is not committed may be taken back, by nobody else than the server that it would shut out. So it shuts
         # out nobody yet, and once it is committed this looks again.
         self._is_admission_due = is_open
-        known = members.keys() | removed
-        vouched = {name: keys for name, keys in self.admission.vouched.items() if name not in known}
+        vouched = {
+            name: keys
+            for name, keys in self.admission.vouched.items()
+            if name not in removed and not self._is_answered(name, members)
+        }
         self._admit(Admission(members, removed, vouched, self._env.links.anchors()))
         self._has_unpinned = not all(self.admission.is_known_by_key(member) for member in core.members.values())
+
+    def _is_answered(self, name: str, members: Members) -> bool:
+        """Whether the log has said since whose key that is: nobody's word counts beside it."""
+        member = members.get(name)
+        return member is not None and bool(member.keys) and member != self.admission.members.get(name)
 
     def _admit(self, admission: Admission) -> None:
         if admission != self.admission:

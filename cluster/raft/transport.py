@@ -425,6 +425,8 @@ class TlsLinks:
     def accepted(self, link: _Inbound) -> None:
         self._judge(link)
         if link.standing in (Standing.REFUSED, Standing.UNPINNED):
+            if link.peer is not None:
+                self.owner.stranger(link.peer)  # perhaps others know better, and it is let in when it comes again
             link.peer = None
             return
         self._inbound.add(link)

@@ -306,6 +306,9 @@ class Network:
         self._drop(link)  # whatever an earlier process had sent
         link.sender_key, link.receiver_key = self.keys[link.sender], self.keys[link.receiver]
         if not self._is_admitted(link):
+            standing = self._admissions[link.receiver].standing(link.sender, link.sender_key)
+            if standing in (Standing.REFUSED, Standing.UNPINNED):
+                ends[1].stranger(link.sender)
             self._dial_later(link)
             return
         link.is_up = True

@@ -11,6 +11,8 @@ from cluster.raft import codec
 from cluster.raft.codec import Message
 from cluster.raft.membership import ChangeKind, MembershipChange, learner
 from tests.sim.cluster import SimCluster, SimNode, member, members_of
+from tests.sim.run import run_scenario
+from tests.sim.script import scenario_of
 
 FAR = 1 << 20
 OTHER_KEY = b"x" * 72
@@ -197,6 +199,12 @@ def test_server_that_was_away_follows_one_that_was_added_meanwhile() -> None:
     cluster.settle()
     assert away.raft.core.leader_id == "n"
     assert any("raft.server_vouched" in event for event in cluster.events)
+
+
+@pytest.mark.parametrize("seed", [31231, 32218])
+def test_server_that_knows_its_leader_as_a_learner_without_a_key_follows_it(seed: int) -> None:
+    """It missed the entries in between."""
+    run_scenario(seed, scenario_of(seed))
 
 
 def test_cluster_with_servers_of_the_release_before_pins_nobody() -> None:

@@ -74,8 +74,8 @@ BUGS: Final = (
         "who was not asked about is vouched for",
         "a hostile member fills a node with names, or brings a removed server back",
         _ADMISSION,
-        '        elif member is None and name not in self._core.removed and name in self._asked and message["keys"]:\n',
-        '        elif member is None and message["keys"]:\n',
+        "            name in self._asked\n            and name != peer\n            and name not in self._core.removed\n",
+        "            True\n",
         (_T_ADMISSION,),
     ),
     Bug(

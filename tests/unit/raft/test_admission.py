@@ -62,6 +62,10 @@ VOUCHED = Admission(pinned("a"), frozenset(), {"new": (KEY,)})
         (EXPIRED, "a", b"x" * 32 + OLD_CA + END_BYTES, Standing.MEMBER),  # who could prove its key any more?
         (EXPIRED, "gone", OF_OLD_CA, Standing.REFUSED),
         (EXPIRED, "x", OF_OLD_CA, Standing.STRANGER),
+        (replace(PINNED, vouched={"l": (KEY,)}), "l", KEY, Standing.MEMBER),
+        (replace(PINNED, vouched={"l": (KEY,)}), "l", OTHER_KEY, Standing.UNPINNED),
+        (replace(PINNED, vouched={"b": (OTHER_KEY,)}), "b", OTHER_KEY, Standing.MEMBER),
+        (replace(PINNED, vouched={"b": (OTHER_KEY,)}), "b", KEY, Standing.MEMBER),
         (VOUCHED, "new", KEY, Standing.GUEST),
         (VOUCHED, "new", OTHER_KEY, Standing.STRANGER),
     ],
@@ -120,14 +124,22 @@ def test_many_strangers_are_not_all_asked_about() -> None:
 
 
 def test_only_who_was_asked_about_is_vouched_for() -> None:
-    asking = Asking(pinned("b"), removed=frozenset({"gone"}))
-    for name in ("new", "gone", "b"):
-        asking.introductions.incoming("b", said(name))
+    asking = Asking({**pinned("b", "c"), "l": learner(member("l"))}, removed=frozenset({"gone"}))
+    for name in ("new", "gone", "c", "l"):
+        asking.introductions.incoming("b", said(name, OTHER_KEY))
     assert not asking.vouched
-    for name in ("new", "gone", "b"):
+    for name in ("new", "gone", "b", "c", "l"):
         asking.introductions.ask_about(name)
         asking.introductions.incoming("b", said(name, OTHER_KEY))
-    assert asking.vouched == {"new": (OTHER_KEY,)}  # neither a removed server, nor another key for a known one
+    # Neither a removed server, nor the one that speaks.
+    assert asking.vouched == {"new": (OTHER_KEY,), "c": (OTHER_KEY,), "l": (OTHER_KEY,)}
+
+
+def test_what_is_known_is_no_news() -> None:
+    asking = Asking(pinned("b", "c"))
+    asking.introductions.ask_about("c")
+    asking.introductions.incoming("b", said("c"))
+    assert not asking.vouched
 
 
 def test_server_vouches_for_members_with_a_key_only() -> None:

@@ -256,3 +256,16 @@ def test_only_members_speak_of_others(kind: str) -> None:
     solo.feed("b", kind, **fields)
     assert bool(solo.take("b", "is_server")) == (kind == "who_is")
     assert (standing(solo, "x", OTHER_KEY) is Standing.GUEST) == (kind == "is_server")
+
+
+def test_word_of_others_ends_where_the_log_begins() -> None:
+    """A key that was vouched for and taken away later must not count any longer."""
+    solo = leader()
+    solo.node.stranger("c")
+    solo.feed("b", "is_server", name="c", keys=(OTHER_KEY,))
+    assert standing(solo, "c", OTHER_KEY) is Standing.MEMBER
+    c = solo.node.core.members["c"]
+    change(solo, MembershipChange(ChangeKind.PIN, replace(c, keys=(KEYS["d"],)), keys_before=c.keys))
+    settle(solo)
+    assert standing(solo, "c", OTHER_KEY) is Standing.REFUSED
+    assert standing(solo, "c", KEYS["d"]) is Standing.MEMBER
