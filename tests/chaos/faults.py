@@ -31,7 +31,6 @@ from tests.chaos.workload import Workload
 from tests.kit.hoard import hoarding
 from tests.kit.hostile_vault import MODES, hostile_vault
 from tests.kit.real_cluster import Answer, Node, make_csr
-from tests.kit.tls_files import earlier
 from tests.kit.wait import eventually
 
 #: Longer than an election takes, in which nobody may be elected, or somebody must be.
@@ -372,7 +371,7 @@ def _expired(root: Path, node: Node) -> Iterator[None]:
     )
     now = datetime.now(UTC).replace(microsecond=0)
     issuer = load_ca(ca_pem, ca_key_pem, now)
-    pair = new_cert(earlier(issuer), Identity("server", node=node.name), now - timedelta(days=2), 1)
+    pair = new_cert(issuer, Identity("server", node=node.name), now - timedelta(days=2), 1)
     files = {node.local.directory / "cert.pem": pair.cert_pem, node.local.directory / "key.pem": pair.key_pem}
     valid = {path: path.read_text() for path in files}
     for path, text in files.items():

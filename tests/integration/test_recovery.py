@@ -22,7 +22,6 @@ import pytest_asyncio
 from cluster.tls.certificates import Identity, load_ca, new_cert
 from tests.kit import pki
 from tests.kit.real_cluster import LocalCluster, Node, make_csr
-from tests.kit.tls_files import earlier
 from tests.kit.wait import eventually
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module"), pki.needs_openssl]
@@ -304,7 +303,7 @@ def write_certificate(cluster: LocalCluster, node: Node, ends_in: timedelta) -> 
     ca_pem, key_pem = ((directory / f"consul-agent-ca{end}.pem").read_text() for end in ("", "-key"))
     day = timedelta(days=1)
     identity = Identity("server", node=node.name)
-    pair = new_cert(earlier(load_ca(ca_pem, key_pem, now)), identity, now - day + ends_in, 1)
+    pair = new_cert(load_ca(ca_pem, key_pem, now), identity, now - day + ends_in, 1)
     for name, content in (("cert.pem", pair.cert_pem), ("key.pem", pair.key_pem)):
         draft = node.local.directory / f"{name}.new"
         draft.write_text(content)

@@ -2,15 +2,12 @@
 
 import datetime
 import ipaddress
-from dataclasses import replace
 from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-
-from providers.pki.x509 import Issuer
 
 _DAY = datetime.timedelta(days=1)
 _USAGES = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
@@ -96,15 +93,3 @@ def encrypted(key_pem: bytes, form: str) -> bytes:
     key = serialization.load_pem_private_key(key_pem, None)
     encryption = serialization.BestAvailableEncryption(b"a passphrase")
     return key.private_bytes(serialization.Encoding.PEM, ENCRYPTED_FORMS[form], encryption)
-
-
-def earlier(issuer: Issuer) -> Issuer:
-    """The same CA, name and key, as if it had been there for a month: no certificate begins before its CA, so one that
-    has ended needs a CA which is older.
-    """
-    cert = issuer.cert
-    begin, end = cert.not_valid_before_utc - 30 * _DAY, cert.not_valid_after_utc
-    builder = x509.CertificateBuilder(cert.issuer, cert.subject, cert.public_key(), cert.serial_number, begin, end)
-    for extension in cert.extensions:
-        builder = builder.add_extension(extension.value, extension.critical)
-    return replace(issuer, cert=builder.sign(issuer.key, hashes.SHA256()))

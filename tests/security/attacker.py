@@ -13,7 +13,6 @@ import msgpack
 
 from cluster.tls.certificates import Identity, Pair, load_ca, new_ca, new_cert
 from providers.pki.x509 import Issuer
-from tests.kit.tls_files import earlier
 
 #: In which a connection that gets nowhere must have ended. aiohttp reads 10 s of a body that it has refused.
 PATIENCE_SECONDS: Final = 15.0
@@ -30,7 +29,7 @@ class Credentials:
 
 def issue(directory: Path, name: str, issuer: Issuer, identity: Identity, *, age_days: int = 0) -> Credentials:
     """A certificate, made `age_days` ago for one day more than none: an old one has expired."""
-    return _saved(directory, name, new_cert(earlier(issuer), identity, _now() - timedelta(days=age_days), 1))
+    return _saved(directory, name, new_cert(issuer, identity, _now() - timedelta(days=age_days), 1))
 
 
 def self_signed(directory: Path, name: str) -> Credentials:
