@@ -74,7 +74,8 @@ BUGS: Final = (
         "who was not asked about is vouched for",
         "a hostile member fills a node with names, or brings a removed server back",
         _ADMISSION,
-        "            name in self._asked\n            and name != peer\n            and name not in self._core.removed\n",
+        "            name in self._asked\n            and name != peer\n"
+        "            and name not in self._core.removed\n",
         "            True\n",
         (_T_ADMISSION,),
     ),
