@@ -26,7 +26,7 @@ def request(method: str, target: str, headers: Iterable[tuple[str, str]] = (), b
     """With the length of its body, and as the last one on its connection, unless the headers say something else."""
     given = list(headers)
     names = {name.lower() for name, _ in given}
-    for name, value in (("Host", "node"), ("Connection", "close"), ("Content-Length", str(len(body)))):
+    for name, value in (("Host", "localhost"), ("Connection", "close"), ("Content-Length", str(len(body)))):
         if name.lower() not in names and (body or name != "Content-Length"):
             given.append((name, value))
     lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in given), "", ""]

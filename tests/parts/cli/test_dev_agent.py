@@ -22,7 +22,8 @@ def node(tmp_path: Path) -> LocalNode:
 def test_agent_runs_the_node_and_notes_its_pid(run: Run, node: LocalNode, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[NodeConfig] = []
 
-    def run_node(config: NodeConfig) -> int:
+    def run_node(config: NodeConfig, *, accepts_files_without_mac: bool) -> int:
+        assert not accepts_files_without_mac
         seen.append(config)
         return 7
 

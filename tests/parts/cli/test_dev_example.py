@@ -13,6 +13,8 @@ from cluster.base.config import NodeConfig, parse_config
 EXAMPLE = Path(__file__).parents[3] / "deploy" / "node.example.toml"
 #: Shown by an example, as they have no default; or what a default of "none" stands for.
 WITHOUT_DEFAULT = {
+    "http.allowed_hosts",
+    "http.max_connections_per_source",
     "http.tls_cert",
     "http.tls_key",
     "rpc.advertise",

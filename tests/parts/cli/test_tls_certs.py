@@ -21,6 +21,8 @@ from providers.pki import keys
 from tests.kit import pki
 
 NOW = datetime(2027, 1, 15, 8, tzinfo=UTC)
+#: When what is made now begins: somebody's clock may be late.
+BEGIN = NOW - timedelta(minutes=1)
 CA_SUBJECT = {
     "countryName": "US",
     "organizationName": "HashiCorp Inc.",
@@ -60,7 +62,7 @@ def test_ca_profile(ca: Pair) -> None:
     assert subject["CN"] == f"Consul Agent CA {cert.serial_number}"
     assert names == {**CA_SUBJECT, "commonName": subject["CN"]}
     assert cert.issuer == cert.subject
-    assert (cert.not_valid_before_utc, cert.not_valid_after_utc) == (NOW, NOW + timedelta(days=1825))
+    assert (cert.not_valid_before_utc, cert.not_valid_after_utc) == (BEGIN, BEGIN + timedelta(days=1825))
     key_id = pki.key_id(cert.public_key())
     assert extensions(cert) == {
         x509.KeyUsage: (pki.key_usage(digital_signature=True, key_cert_sign=True, crl_sign=True), True),
@@ -109,7 +111,7 @@ def test_certificate_profile(
     cert, issuer = signed(ca, identity), cert_of(ca)
     assert cert.subject.rfc4514_string() == f"CN={identity.name}"
     assert cert.issuer == issuer.subject
-    assert (cert.not_valid_before_utc, cert.not_valid_after_utc) == (NOW, NOW + timedelta(days=365))
+    assert (cert.not_valid_before_utc, cert.not_valid_after_utc) == (BEGIN, BEGIN + timedelta(days=365))
     names = [*(x509.DNSName(name) for name in dns), *(x509.IPAddress(ip_address(text)) for text in addresses)]
     expected = {
         x509.KeyUsage: (pki.key_usage(digital_signature=True, key_encipherment=True), True),
@@ -167,7 +169,7 @@ def handshake(node: NodeTls) -> dict[str, object]:
 
 def test_certificate_ends_with_its_ca() -> None:
     ca = new_ca(NOW, 10)
-    assert signed(ca, Identity("client"), days=365).not_valid_after_utc == NOW + timedelta(days=10)
+    assert signed(ca, Identity("client"), days=365).not_valid_after_utc == BEGIN + timedelta(days=10)
 
 
 @pytest.mark.parametrize("permitted", ["consul", ".consul", "dc1.consul"])

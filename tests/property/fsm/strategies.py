@@ -237,6 +237,12 @@ def _renew_signing(state: State) -> Command:
     return RenewSigning(state.ca_index, root.root_id, signer.key_id, (signer,), _provider(state))
 
 
+def _reseal(state: State) -> Command:
+    """All that is sealed, under a data key that was not in force yet."""
+    seal = replace(samples.SEAL, wrapped_key=state.index.to_bytes(48, "big"))
+    return Reseal(state.ca_index, seal, tuple(replace(record, sealed=b"anew") for record in state.providers))
+
+
 def _begin_rotation(state: State) -> Command:
     """Of a root and a provider with new names, so that one rotation can follow another."""
     name = f"p{state.index}"
@@ -285,6 +291,7 @@ fitting: st.SearchStrategy[Author] = st.sampled_from(
         _set_config,
         _set_roots,
         _renew_signing,
+        _reseal,
         # A rotation takes three steps, and most other commands are refused meanwhile.
         *(_go_on_rotating, _go_on_rotating, _go_on_rotating, _go_on_rotating),
         *(_abort_rotation, _abort_rotation),

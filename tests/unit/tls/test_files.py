@@ -21,6 +21,7 @@ from cluster.http.app import _tls_context
 from cluster.tls.contexts import TlsFileRefused
 from providers.errors import ConfigInvalid
 from providers.vault.config import TLSOptions
+from providers.vault.files import CredentialFiles
 from providers.vault.transport import tls_context
 from tests.kit.rpc_nodes import node_tls
 from tests.kit.tls_files import ENCRYPTED_FORMS, encrypted
@@ -163,7 +164,7 @@ def test_trusted_cas_that_cannot_be_used_are_named(files: Path, content: str | N
 @pytest.mark.parametrize("form", ENCRYPTED_FORMS)
 def test_key_for_vault_under_a_passphrase_is_refused(files: Path, form: str) -> None:
     key = files / "a.key"
-    options = TLSOptions(cert_file=str(files / "a.pem"), key_file=str(key))
+    options = TLSOptions(cert_file=str(files / "a.pem"), key_file=str(key), files=CredentialFiles(str(files)))
     tls_context(options)
     key.write_bytes(encrypted(key.read_bytes(), form))
     with pytest.raises(ConfigInvalid, match=f"^KeyFile {key} is encrypted: it must be given without a passphrase$"):
