@@ -1,5 +1,7 @@
 """Hypothesis strategies for names and identities, kept small so that many examples run in little time."""
 
+from ipaddress import IPv4Address, IPv6Address
+
 from hypothesis import strategies as st
 
 from providers.pki.spiffe import Kind, SpiffeId
@@ -13,9 +15,14 @@ DNS_NAMES = st.builds(
     st.lists(LABEL, max_size=5),
     st.from_regex(r"[a-z_]([a-z0-9_-]{0,20}[a-z_])?", fullmatch=True),
 )
-ADDRESSES = st.ip_addresses().filter(
-    lambda address: not (address.is_multicast or address.is_unspecified or str(address) == "255.255.255.255")
-)
+
+
+def _is_of_one_host(address: IPv4Address | IPv6Address) -> bool:
+    mapped = getattr(address, "ipv4_mapped", None) or address
+    return not (mapped.is_multicast or mapped.is_unspecified or str(mapped) == "255.255.255.255")
+
+
+ADDRESSES = st.ip_addresses().filter(_is_of_one_host)
 # Any printable name but the dot segments, also such that need escapes.
 NAMES = st.text(
     st.characters(categories=["L", "N", "P", "S", "Zs"]).filter(str.isprintable), min_size=1, max_size=40
