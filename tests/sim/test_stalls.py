@@ -18,9 +18,10 @@ def stall(node: SimNode, *, ends: bool = False) -> None:
 
 def started(seed: str, size: int = 3, network: NetworkProfile | None = None) -> tuple[SimCluster, SimNode]:
     cluster = SimCluster(seed, size, network=network or NetworkProfile()).start()
-    leader = cluster.wait_for_leader()
+    # With the keys of the servers in the log: until they are, somebody is always an entry behind.
+    cluster.wait(lambda: all(node.raft.admission.is_pinned for node in cluster.nodes.values()), 20.0, "keys are pinned")
     cluster.settle()
-    return cluster, leader
+    return cluster, cluster.wait_for_leader()
 
 
 def others(cluster: SimCluster, *left_out: SimNode) -> str:
@@ -91,7 +92,8 @@ def test_stalls_at_random_on_a_bad_network_lose_nothing(seed: int) -> None:
         stall(rng.choice([*cluster.nodes.values()]), ends=rng.random() < 0.5)
         for node in cluster.nodes.values():
             if node.is_leader:
-                cluster.propose(node, b"%d" % number)
+                # Two of them, while one does not know yet that it was deposed.
+                cluster.propose(node, f"{number} {node.id}".encode())
         cluster.run(0.3 * rng.random())
     for node in cluster.nodes.values():
         stall(node, ends=True)
