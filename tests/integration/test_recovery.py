@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 import pytest_asyncio
@@ -296,6 +296,10 @@ async def test_expired_root_is_replaced_by_one_made_by_hand(tmp_path: Path) -> N
         assert "root-expired" not in found
 
 
+#: Time enough for the servers to tell each other of their new keys.
+_SHORT_LIFE: Final = timedelta(seconds=8)
+
+
 def write_certificate(cluster: LocalCluster, node: Node, ends_in: timedelta) -> None:
     """In place of the node's, each file at once, as `mv` does."""
     directory = cluster.root / "tls"
@@ -303,7 +307,9 @@ def write_certificate(cluster: LocalCluster, node: Node, ends_in: timedelta) -> 
     ca_pem, key_pem = ((directory / f"consul-agent-ca{end}.pem").read_text() for end in ("", "-key"))
     day = timedelta(days=1)
     identity = Identity("server", node=node.name)
-    pair = new_cert(load_ca(ca_pem, key_pem, now), identity, now - day + ends_in, 1)
+    # What is made begins a minute before, and so ends a minute before, too.
+    made_at = now - day + ends_in + timedelta(minutes=1)
+    pair = new_cert(load_ca(ca_pem, key_pem, now), identity, made_at, 1)
     for name, content in (("cert.pem", pair.cert_pem), ("key.pem", pair.key_pem)):
         draft = node.local.directory / f"{name}.new"
         draft.write_text(content)
@@ -319,14 +325,21 @@ async def test_expired_certificates_of_nodes_are_replaced_while_they_run_and_the
         leader = await cluster.leader()
         lost = next(node for node in cluster.nodes if node is not leader)
         for node in cluster.nodes:
-            write_certificate(cluster, node, timedelta(seconds=3))
+            write_certificate(cluster, node, _SHORT_LIFE)
             cluster.send(node, signal.SIGHUP)
+
+        async def is_in_use() -> bool | None:
+            """The others know the new keys, so these certificates are those that expire."""
+            changed = ['"event":"tls.key_changed"' in node.local.log.read_text() for node in cluster.nodes]
+            return True if all(changed) else None
+
+        await eventually("the certificates are in use", is_in_use, _SHORT_LIFE.total_seconds())
 
         async def expired() -> bool | None:
             code, found = await doctor("--config", lost.local.config)
             return True if (code, found.get("tls-expired")) == (UNHEALTHY, "critical") else None
 
-        await eventually("doctor finds the certificate expired", expired, 20.0)
+        await eventually("doctor finds the certificate expired", expired, 20.0 + _SHORT_LIFE.total_seconds())
 
         async def seen_from_outside() -> bool | None:
             code, found = await doctor(*addresses(cluster))
