@@ -20,7 +20,7 @@ from cluster.tls.keys import KEY_BYTES
 from fsm.fields import FIRST_SECOND, LAST_SECOND
 from fsm.leaves import MAX_RECORDS, MAX_REQUESTER, LeafRecord
 
-#: Keys of RSA 4096 take seconds, and a rotation is waited for.
+#: Keys of RSA 4096 take seconds, a rotation is waited for, and what it made is removed from a backend that may hang.
 _CONFIGURE_SECONDS: Final = 60.0
 _RESTORE_SECONDS: Final = 10.0
 #: A passphrase is stretched on every node, and the nodes are asked one after the other where that cannot be at once.
@@ -372,9 +372,9 @@ SIGN: Final = Operation(
 CONFIGURE: Final = Operation("configure", ConfigureRequest, Nothing, is_repeatable=True, seconds=_CONFIGURE_SECONDS)
 PLAN_ROTATION: Final = Operation("plan_rotation", PlanRequest, PlanAnswer, is_repeatable=True)
 ROTATE: Final = Operation("rotate", RotationRequest, Nothing, is_repeatable=True, seconds=_CONFIGURE_SECONDS)
-STEER_ROTATION: Final = Operation("steer_rotation", SteerRequest, Nothing)
+STEER_ROTATION: Final = Operation("steer_rotation", SteerRequest, Nothing, seconds=_CONFIGURE_SECONDS)
 ROTATION_UPTAKE: Final = Operation("rotation_uptake", Nothing, UptakeAnswer, is_repeatable=True)
-DISTRUST_ROOT: Final = Operation("distrust_root", DistrustRequest, Nothing)
+DISTRUST_ROOT: Final = Operation("distrust_root", DistrustRequest, Nothing, seconds=_CONFIGURE_SECONDS)
 WATCHERS: Final = Operation("watchers", WatchersRequest, WatchersAnswer, needs_leader=False)
 SEAL_CHECK: Final = Operation("seal_check", SealCheckRequest, SealCheckAnswer, needs_leader=False)
 SEAL_STATUS: Final = Operation("seal_status", Nothing, SealStatusAnswer, needs_leader=False)

@@ -50,6 +50,8 @@ _FLOOD_STATUSES: Final = frozenset((200, 429, 503))
 _CONFIGURATION: Final = "/v1/connect/ca/configuration"
 _HOSTILE_MODES: Final = 4
 _HOSTILE_SECONDS: Final = 30.0
+#: A write of the configuration waits for its turn, and then for its rotation; and giving that up waits for a backend.
+_CHANGE_SECONDS: Final = 60.0
 _HOSTILE_TEXT: Final = 5000
 
 
@@ -476,11 +478,13 @@ async def hostile_backend(scene: Scene) -> None:
 
 async def _given_up(stage: Stage, node: Node, body: object) -> Answer:
     """The answer to this change of the CA, which is given up again and again until there is one."""
-    asked = asyncio.ensure_future(stage.cluster.ask(node, "PUT", _CONFIGURATION, body))
+    asked = asyncio.ensure_future(stage.cluster.ask(node, "PUT", _CONFIGURATION, body, seconds=_CHANGE_SECONDS))
     while not asked.done():
         await asyncio.wait({asked}, timeout=1.0)
         if not asked.done():
-            await stage.cluster.ask(node, "PUT", "/v1/connect/ca/rotation", {"Action": "abort"})
+            await stage.cluster.ask(
+                node, "PUT", "/v1/connect/ca/rotation", {"Action": "abort"}, seconds=_CHANGE_SECONDS
+            )
     return asked.result()
 
 

@@ -220,14 +220,16 @@ class LocalCluster:
         *,
         query: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
+        seconds: float = _ASK_SECONDS,
     ) -> Answer:
         """One request, never repeated; a body that is not bytes is sent as JSON. Raises: aiohttp.ClientError,
         TimeoutError.
         """
         assert self._session is not None
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        timeout = aiohttp.ClientTimeout(total=seconds)
         async with self._session.request(
-            method, f"{node.url}{path}", data=data, params=query, headers=headers
+            method, f"{node.url}{path}", data=data, params=query, headers=headers, timeout=timeout
         ) as response:
             return Answer(response.status, await response.text(), response.headers)
 
