@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+import aiohttp
+
 from cluster.client.errors import CommandError
 from tests.chaos.faults import FAULTS, Scene
 from tests.chaos.history import write_history
@@ -74,8 +76,9 @@ class Campaign:
         troubles: list[str] = []
         try:
             await self._play(Scene(run.stage, workload, rng, notes), fault)
-        except (AssertionError, CommandError) as error:
-            troubles.append(f"{fault}: {error}")
+        except (AssertionError, CommandError, aiohttp.ClientError, TimeoutError) as error:
+            # Without an answer in time, too: else clients would go on into the next round.
+            troubles.append(f"{fault}: {error!r}")
         record = await workload.stop()
         run.acknowledged += [signed.serial for signed in record.signed]
         verdict = await _judged(run, record, troubles)
