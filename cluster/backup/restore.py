@@ -212,10 +212,7 @@ def check_seal(sealer: Sealer, saved: State) -> Sealer:
         raise Refused("the snapshot holds no CA")
     try:
         opened = sealer.opened(saved.seal)
-        opener = Opener(opened)
-        for sealed in saved.providers:
-            opener.record(sealed)
-        moved = opener.moved(saved)
+        moved = Opener(opened).moved(saved)
     except SealError as error:
         raise Refused(f"the snapshot was sealed with another seal key than this cluster has: {error}") from error
     except (ValueError, TypeError) as error:

@@ -191,6 +191,7 @@ async def test_write_that_waited_while_the_leader_changed_is_for_the_next_leader
         await asyncio.sleep(0.01)
         node.cluster.elect("b")
         node.cluster.elect("a")
+        await until(lambda: node.authority.is_ready)  # so that nothing else stops it
     with pytest.raises(NotLeader):
         await waiting
     assert not [command for command in node.cluster.proposed if isinstance(command, SetConfig)]

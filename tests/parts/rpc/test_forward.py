@@ -232,6 +232,24 @@ async def test_answer_that_no_version_understands_is_an_unknown_outcome(
     assert work.arguments == [False]
 
 
+async def test_failure_of_the_server_is_an_unknown_outcome(
+    rpc_cluster: FakeCluster, tls_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have come after the work, as here."""
+
+    def fail(_outcomes: object) -> bytes:
+        raise RuntimeError("no memory")
+
+    work = Recorder("done")
+    async with rpc_nodes(rpc_cluster, tls_directory, {"a": {"do": work}, "b": {}}) as nodes:
+        rpc_cluster.elect("a")
+        with monkeypatch.context() as patch:
+            patch.setattr("cluster.rpc.server.pack_outcomes", fail)
+            with pytest.raises(CommitUnknown):
+                await asked(nodes["b"].forwarder, ONCE)
+    assert work.arguments == [False]
+
+
 async def test_node_that_does_not_lead_says_so_and_does_nothing(rpc_cluster: FakeCluster, tls_directory: Path) -> None:
     """One that led a moment ago would judge from an old state."""
     work = Recorder("done")

@@ -71,14 +71,6 @@ BUGS: Final = (
         (f"{_T_SNAPSHOTS}::test_leader_looks_at_the_seal_itself",),
     ),
     Bug(
-        "what is sealed is not opened before it is restored",
-        "a CA is restored whose private key is damaged: nothing is signed any more",
-        _SNAPSHOTS,
-        "        for sealed in saved.providers:\n            opener.record(sealed)\n",
-        "",
-        (f"{_T_SNAPSHOTS}::test_secret_that_does_not_open_is_refused_though_the_seal_does",),
-    ),
-    Bug(
         "a CA that is not there yet is saved",
         "an operator has a backup of nothing",
         _SNAPSHOTS,

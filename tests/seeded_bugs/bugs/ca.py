@@ -155,14 +155,6 @@ BUGS: Final = (
     ),
     # -- a rotation that fails
     Bug(
-        "a deposed leader cleans up",
-        "what the next leader's rotation has made in the backend is removed under it",
-        _ROTATION,
-        "        self._require_leadership()\n        rotation = state.rotation\n",
-        "        rotation = state.rotation\n",
-        (f"{_T_VAULT}::test_leader_that_was_deposed_in_a_step_removes_nothing_that_the_next_one_uses",),
-    ),
-    Bug(
         "what a failed rotation made stays",
         "mounts in the backend and keys in the workers grow with each attempt",
         _ROTATION,
@@ -437,7 +429,7 @@ BUGS: Final = (
         _ATTEMPTS,
         "    if rotation is not None and rotation.config.request_id == request_id:\n",
         "    if False:\n",
-        (f"{_T_ROTATION}::test_leader_lost_at_any_step_is_continued_by_the_next",),
+        ("tests/unit/ca/test_attempts.py",),
     ),
     Bug(
         "a stale index is any refusal",
@@ -456,14 +448,6 @@ BUGS: Final = (
         (f"{_T_RECONFIGURE}::test_write_between_reading_and_committing_is_a_lost_race",),
     ),
     # -- what a leader signs with
-    Bug(
-        "a node that does not lead takes keys into use",
-        "private keys stay in the workers of a node that nobody asks for a signature",
-        _AUTHORITY,
-        "            if not self._is_leading:\n",
-        "            if False:\n",
-        (f"{_T_AUTHORITY}::test_node_that_does_not_lead_takes_no_keys",),
-    ),
     Bug(
         "keys stay after the leadership",
         "as above, on every node that has ever led",

@@ -128,7 +128,7 @@ BUGS: Final = (
         _PEERS,
         "        if answer.status >= 500:\n",
         "        if False:\n",
-        (f"{_T_FORWARD}::test_answer_that_no_version_understands_is_an_unknown_outcome",),
+        (f"{_T_FORWARD}::test_failure_of_the_server_is_an_unknown_outcome",),
     ),
     Bug(
         "a server that is not reached is called lost",
@@ -222,8 +222,8 @@ BUGS: Final = (
         "serials of any length",
         "a leaf is signed whose serial X.509 does not allow, and no record can hold",
         _MESSAGES,
-        "Serial = Annotated[bytes, Meta(min_length=1, max_length=20)]",
-        "Serial = Annotated[bytes, Meta()]",
+        "NewSerial = Annotated[bytes, Meta(min_length=16, max_length=20)]",
+        "NewSerial = Annotated[bytes, Meta()]",
         (f"{_T_MESSAGES}::test_fields_are_bounded",),
     ),
     Bug(
