@@ -104,7 +104,7 @@ BUGS: Final = (
         _ATTEMPTS,
         "        if term != self.term:\n",
         "        if False:\n",
-        (f"{_T_WRITERS}::test_write_that_waited_while_the_leader_changed_is_for_the_next_leader",),
+        ("tests/unit/ca/test_attempts.py",),
     ),
     Bug(
         "a write that was overtaken on its way is done",

@@ -322,13 +322,4 @@ BUGS: Final = (
         "",
         (_T_ROOT,),
     ),
-    Bug(
-        "an operator's root is not verified",
-        "a root with an unknown critical extension is taken, and all leaves are refused",
-        _VERIFY,
-        "    try:\n        verify_below(root, [], root, now=now)\n    except ChainInvalid as error:\n"
-        '        raise ConfigInvalid(f"RootCert is not usable as a root: {error}") from error\n',
-        "",
-        (_T_ROOT,),
-    ),
 )

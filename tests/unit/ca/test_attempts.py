@@ -1,8 +1,11 @@
-"""What a write that is repeated has led to, as the state says."""
+"""Writes that are sent again, or wait for their turn."""
 
 from dataclasses import replace
 
-from cluster.ca.attempts import done_before
+import pytest
+
+from cluster.base.errors import NotLeader
+from cluster.ca.attempts import Arrival, Attempt, done_before
 from tests.kit import samples
 
 
@@ -18,3 +21,12 @@ def test_write_is_known_by_its_request_while_its_rotation_is_under_way_and_after
     assert done_before(state, b"ended") == "rotation-0"
     assert done_before(state, b"set") == ""
     assert done_before(state, b"another") is None
+
+
+def test_write_that_waited_while_another_node_led_is_not_made_here() -> None:
+    """Another leader may have done it meanwhile."""
+    state = samples.full_state()
+    arrival = Arrival(Attempt(b"begun", state.ca_index - 1, is_repeat=False), term=3, is_overtaken=False)
+    assert arrival.base_index(state, 3) == state.ca_index
+    with pytest.raises(NotLeader):
+        arrival.base_index(state, 4)
