@@ -146,6 +146,8 @@ class _Inbound(asyncio.Protocol):
                     self._links.greeted(peer, message)
                 elif self.standing is Standing.STRANGER:
                     self._links.owner.stranger(peer)
+                elif self.standing in (Standing.REFUSED, Standing.UNPINNED):
+                    return  # turned away by what was in the frame before: the rest is not heard
                 else:
                     self._links.received(peer, message)
         except MessageInvalid as error:
@@ -262,7 +264,8 @@ class TlsLinks:
     def set_admission(self, admission: Admission) -> None:
         self._admission = admission
         for link in [*self._inbound]:
-            self._judge(link)
+            if link.peer is not None:  # else it is being closed, for a frame that was none
+                self._judge(link)
         for outbound in [*self._outbound.values()]:
             reason = admission.dial_refusal(outbound.peer, outbound.key)
             if reason is not None and outbound.transport is not None:

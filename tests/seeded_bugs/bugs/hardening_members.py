@@ -131,8 +131,8 @@ BUGS: Final = (
         "connections outlive the removal of their server",
         "it goes on being heard until the connection breaks",
         _TRANSPORT,
-        "        for link in [*self._inbound]:\n            self._judge(link)\n",
-        "",
+        "                self._judge(link)\n        for outbound",
+        "                pass\n        for outbound",
         (_T_TRANSPORT,),
     ),
     Bug(

@@ -137,6 +137,26 @@ def pinned(*names: str) -> Members:
     return {name: replace(member(name), keys=(KEY,)) for name in names}
 
 
+def test_connection_that_is_being_closed_is_judged_no_more() -> None:
+    """It is there until the loop says so, and the configuration may change in the same turn."""
+    connection = Connection()
+    connection.feed(HELLO, FRAME_HEADER.pack(3) + b"abc")
+    connection.links.set_admission(Admission(pinned("a"), frozenset({"b"})))
+    assert_cut(connection, [])
+
+
+def test_rest_of_what_has_arrived_is_not_heard_once_its_sender_is_refused() -> None:
+    class Removing(Connection):
+        def receive(self, peer: str, message: Message) -> None:
+            super().receive(peer, message)
+            self.links.set_admission(Admission(pinned("a"), frozenset({"b"})))
+
+    connection = Removing()
+    connection.feed(HELLO + 3 * pack_frame(NOTICE))
+    assert connection.messages == [NOTICE]
+    assert connection.is_aborted
+
+
 @pytest.mark.parametrize(
     ("admission", "key"),
     [
