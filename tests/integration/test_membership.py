@@ -257,7 +257,7 @@ async def test_server_that_cannot_be_is_refused_and_nothing_changes(cluster: Loc
 
 async def test_changes_at_once_have_one_clear_outcome_each(cluster: LocalCluster) -> None:
     first, second, third = cluster.nodes
-    new, other, unused = (peer_of(cluster.add()) for _ in range(3))
+    new, other, unused, waiting = (peer_of(cluster.add()) for _ in range(4))
     for pair, names in (
         ((new, {**new, "Address": unused["Address"]}), ("node-4",)),
         ((other, {**other, "ID": "node-7"}), ("node-5", "node-7")),
@@ -271,7 +271,7 @@ async def test_changes_at_once_have_one_clear_outcome_each(cluster: LocalCluster
         assert learner in names
         # Nobody is there: it never votes, and is in nobody's way, but for the next one, which has to wait.
         assert servers == {**FOUNDERS, learner: False}
-        refused = await cluster.ask(third, "PUT", PEER, unused)
+        refused = await cluster.ask(third, "PUT", PEER, {**waiting, "ID": "node-8"})
         assert (refused.status, f"remove-peer -id {learner}" in refused.text) == (409, True), refused
         removed = await asyncio.gather(
             *(cluster.ask(node, "DELETE", PEER, query={"id": learner}) for node in (first, second, third))
