@@ -4,13 +4,13 @@ Events are `noun.verb` with fields, JSON on stdout (readable on a terminal). Sec
 one has no `repr`. Labels of metrics are constant and few; never a serial or a SPIFFE ID.
 """
 
-import json
 import logging
 import sys
 from collections.abc import Mapping, MutableMapping
 from types import ModuleType
 from typing import Any, Final, cast
 
+from cluster.base.ascii_json import AsciiJson
 from cluster.base.log import Log
 from cluster.base.seats import Caps, PeerSeats, Seats, TurnedAway
 
@@ -99,7 +99,10 @@ def _bounded(_logger: object, _method: str, event: MutableMapping[str, Any]) -> 
 
 
 def _render_json(_logger: object, _method: str, event: MutableMapping[str, Any]) -> bytes:
-    return json.dumps(event, separators=(",", ":"), default=str).encode()
+    return _JSON.encode(event)
+
+
+_JSON: Final = AsciiJson(default=str)
 
 
 class EventLog:

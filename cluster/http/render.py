@@ -7,6 +7,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from cluster.api.leaves import IssuedCert
+from cluster.base.ascii_json import AsciiJson
 from cluster.base.clock import rfc3339
 from providers.pki.serials import serial_text
 
@@ -20,7 +21,7 @@ COMMON_HEADERS: Final[Mapping[str, str]] = {"Server": SERVER, "X-Content-Type-Op
 #: On answers that nobody but the asker may keep a copy of.
 NO_STORE: Final[Mapping[str, str]] = {"Cache-Control": "no-store"}
 
-_compact: Final = json.JSONEncoder(separators=(",", ":")).encode
+_compact: Final = AsciiJson().encode
 _pretty: Final = json.JSONEncoder(indent=4, separators=(",", ": ")).encode
 
 
@@ -28,8 +29,8 @@ def json_response(
     value: object, query: Mapping[str, str], headers: Mapping[str, str] | None = None, status: int = 200
 ) -> web.Response:
     """Compact and without a newline; with `?pretty`, indented by four and with one."""
-    text = f"{_pretty(value)}\n" if "pretty" in query else _compact(value)
-    return body_response(text.encode("ascii"), _JSON, headers, status)
+    body = f"{_pretty(value)}\n".encode("ascii") if "pretty" in query else _compact(value)
+    return body_response(body, _JSON, headers, status)
 
 
 def text_response(text: str, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
