@@ -70,11 +70,20 @@ class Malformed(CodecError):
 class OutOfBounds(ValueError):
     """A value that may not be proposed. The text names the field, the value and what is allowed."""
 
+    def __init__(self, what: str, where: str = "") -> None:
+        super().__init__(f"{where} {what}" if where else what)
+        self._what = what
+        self._where = where
+
+    def inside(self, outer: str) -> "OutOfBounds":
+        """The same of what holds the value. So a place is put together only where something is wrong with it."""
+        return OutOfBounds(self._what, f"{outer}{self._where}")
+
 
 _Encoder = Callable[[Any], Any]
 _Decoder = Callable[[Any], Any]
-#: Whether the value may be proposed; the text says where it is, for the error. Raises: OutOfBounds.
-_Checker = Callable[[Any, str], None]
+#: Whether the value may be proposed. Raises: OutOfBounds, which says where in the value something is wrong.
+_Checker = Callable[[Any], None]
 
 
 class _Form(NamedTuple):
@@ -91,10 +100,10 @@ def _scalar(kind: type) -> _Form:
             raise Malformed(f"expected {kind.__name__}, found {type(value).__name__}")
         return value
 
-    def check(value: Any, where: str) -> None:
+    def check(value: Any) -> None:
         # An IntEnum is an int, and written as one; a bool is not.
-        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            raise OutOfBounds(f"{where} is of type {type(value).__name__}: must be {kind.__name__}")
+        if type(value) is not kind and (not isinstance(value, kind) or isinstance(value, bool)):
+            raise OutOfBounds(f"is of type {type(value).__name__}: must be {kind.__name__}")
 
     return _Form(lambda value: value, decode, check)
 
@@ -107,9 +116,9 @@ def _named(kind: type[StrEnum]) -> _Form:
             raise CodecError(f"{value!r:.50} is no {kind.__name__}")
         return kind(value)
 
-    def check(value: Any, where: str) -> None:
+    def check(value: Any) -> None:
         if not isinstance(value, kind):
-            raise OutOfBounds(f"{where} is {value!r:.50}: must be {', '.join(kind)}")
+            raise OutOfBounds(f"is {value!r:.50}: must be {', '.join(kind)}")
 
     return _Form(lambda value: value.value, decode, check)
 
@@ -117,9 +126,9 @@ def _named(kind: type[StrEnum]) -> _Form:
 def _optional(inner: _Form) -> _Form:
     encode, decode, check = inner
 
-    def check_given(value: Any, where: str) -> None:
+    def check_given(value: Any) -> None:
         if value is not None:
-            check(value, where)
+            check(value)
 
     return _Form(
         lambda value: None if value is None else encode(value),
@@ -136,11 +145,14 @@ def _sequence(inner: _Form) -> _Form:
             raise Malformed(f"expected a list, found {type(value).__name__}")
         return tuple([decode_item(item) for item in value])
 
-    def check(value: Any, where: str) -> None:
+    def check(value: Any) -> None:
         if type(value) is not tuple:
-            raise OutOfBounds(f"{where} is of type {type(value).__name__}: must be a tuple")
+            raise OutOfBounds(f"is of type {type(value).__name__}: must be a tuple")
         for position, item in enumerate(value):
-            check_item(item, f"{where}[{position}]")
+            try:
+                check_item(item)
+            except OutOfBounds as error:
+                raise error.inside(f"[{position}]") from None
 
     return _Form(lambda value: [encode(item) for item in value], decode, check)
 
@@ -151,28 +163,36 @@ def _pair(inner: list[_Form]) -> _Form:
             raise Malformed(f"expected a list of {len(inner)}")
         return tuple([form.decode(item) for form, item in zip(inner, value, strict=True)])
 
-    def check(value: Any, where: str) -> None:
+    def check(value: Any) -> None:
         if type(value) is not tuple or len(value) != len(inner):
-            raise OutOfBounds(f"{where} must be {len(inner)} values")
+            raise OutOfBounds(f"must be {len(inner)} values")
         for position, (form, item) in enumerate(zip(inner, value, strict=True)):
-            form.check(item, f"{where}[{position}]")
+            try:
+                form.check(item)
+            except OutOfBounds as error:
+                raise error.inside(f"[{position}]") from None
 
     return _Form(lambda value: [form.encode(item) for form, item in zip(inner, value, strict=True)], decode, check)
 
 
-def _bounded(inner: _Form, bounds: Sequence[Bound]) -> _Form:
-    def check(value: Any, where: str) -> None:
-        # Lengths first: what is too long is not looked at in detail.
-        inner_first = not isinstance(value, tuple)
-        if inner_first:
-            inner.check(value, where)
-        for bound in bounds:
-            if wrong := bound.wrong(value):
-                raise OutOfBounds(f"{where} {wrong}")
-        if not inner_first:
-            inner.check(value, where)
+def _bounded(inner: _Form, bounds: Sequence[Bound], kind: Any) -> _Form:
+    check_inner = inner.check
+    wrongs = [bound.wrong for bound in bounds]
 
-    return _Form(inner.encode, inner.decode, check)
+    def check(value: Any) -> None:
+        if type(value) is not kind:  # what is exactly of the type needs no second look: this is asked for each leaf
+            check_inner(value)
+        for wrong in wrongs:
+            if text := wrong(value):
+                raise OutOfBounds(text)
+
+    def check_sequence(value: Any) -> None:
+        for wrong in wrongs if type(value) is tuple else ():
+            if text := wrong(value):
+                raise OutOfBounds(text)
+        check_inner(value)  # lengths come first: what is too long is not looked at in detail
+
+    return _Form(inner.encode, inner.decode, check_sequence if typing.get_origin(kind) is tuple else check)
 
 
 def _record(kind: type) -> _Form:
@@ -203,11 +223,14 @@ def _record(kind: type) -> _Form:
             raise CodecError(f"expected the {len(names)} fields of {kind.__name__}, found more")
         return kind(*[decode_field(item) for decode_field, item in zip(decoders, value, strict=False)])
 
-    def check(value: Any, where: str) -> None:
+    def check(value: Any) -> None:
         if type(value) is not kind:
-            raise OutOfBounds(f"{where} is of type {type(value).__name__}: must be {kind.__name__}")
+            raise OutOfBounds(f"is of type {type(value).__name__}: must be {kind.__name__}")
         for name, check_field in checkers:
-            check_field(getattr(value, name), f"{where}.{name}")
+            try:
+                check_field(getattr(value, name))
+            except OutOfBounds as error:
+                raise error.inside(f".{name}") from None
 
     return _Form(encode, decode, check)
 
@@ -216,7 +239,7 @@ def _codec(hint: Any, where: str) -> _Form:
     """Raises: TypeError for a field whose values would have no bounds."""
     if typing.get_origin(hint) is typing.Annotated:
         kind, *bounds = typing.get_args(hint)
-        return _bounded(_unbounded(kind, where), bounds)
+        return _bounded(_unbounded(kind, where), bounds, kind)
     if hint in (int, str, bytes):
         raise TypeError(f"{where} has no bounds")
     return _unbounded(hint, where)
@@ -251,17 +274,24 @@ _LEAF: Final = _record(LeafRecord)
 def check_command(command: Command) -> None:
     """Raises: OutOfBounds for what must not get into the log: every node would have to apply it, for ever."""
     _, form = _COMMANDS[type(command)]
-    form.check(command, type(command).__name__)
+    _check(form, command, type(command).__name__)
 
 
 def check_state(state: State) -> None:
     """The same of a state that comes from outside, to take the place of this one. Raises: OutOfBounds."""
-    _STATE.check(state, "State")
+    _check(_STATE, state, "State")
 
 
 def check_leaf(record: LeafRecord) -> None:
     """The same of a record that comes from outside. Raises: OutOfBounds."""
-    _LEAF.check(record, "record")
+    _check(_LEAF, record, "record")
+
+
+def _check(form: _Form, value: Any, name: str) -> None:
+    try:
+        form.check(value)
+    except OutOfBounds as error:
+        raise error.inside(name) from None
 
 
 # -- bytes
