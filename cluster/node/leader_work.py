@@ -1,5 +1,6 @@
 """What only the leader can do, as operations for every node of the cluster."""
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -84,7 +85,6 @@ class LeaderWork:
         self._replica = parts.replica
         self._log = parts.log
         self._authority = parts.authority
-        self._ledger = parts.ledger
         self._snapshots = snapshots
         self._reconfigurer = reconfigurer
         self._rotation = rotation
@@ -119,7 +119,7 @@ class LeaderWork:
     async def _sign(self, request: SignRequest) -> SignAnswer:
         if not self._replica.leadership.is_ready:
             raise NotLeader("this node does not lead")
-        serial = await self._serial_for(request.request_id)
+        serial = self._serial_for(request)
         with audited_signature(self._log, serial=serial.hex(), by=request.requested_by):
             return await self._signed(request, serial)
 
@@ -139,15 +139,14 @@ class LeaderWork:
             raise NotLeader("this node does not lead") from None
         return SignAnswer.of(cert)
 
-    async def _serial_for(self, request_id: bytes) -> bytes:
-        """Raises: BadRequest."""
+    def _serial_for(self, request: SignRequest) -> bytes:
+        """Raises: BadRequest, NotReady."""
+        request_id = request.request_id
         if self._replica.admission.is_pinned:
-            # One that was under way while the last server of the release before was exchanged has its certificate under
-            # its id, perhaps.
-            if is_serial(request_id) and (row := await self._ledger.call(lambda reader: reader.find(request_id))):
-                return row.record.serial
+            # The CSR is a part of it: a server that sends another one under the same id asks for another certificate.
+            csr = hashlib.sha256(request.csr_pem.encode()).digest()
             try:
-                return serial_from(self._sealer.draw(request_id))
+                return serial_from(self._sealer.draw(request_id + csr))
             except SealError as error:
                 raise NotReady(str(error)) from error
         if not (is_serial(request_id) or is_request_id(request_id)):

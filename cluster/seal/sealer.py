@@ -180,14 +180,14 @@ class Sealer:
         """
         return self.mac_key() if seal == self._unlocked else self.opened(seal).mac_key()
 
-    def draw(self, request_id: bytes) -> bytes:
+    def draw(self, request: bytes) -> bytes:
         """32 bytes for a request, the same whenever it is sent; without the data key nobody chooses or foresees them.
 
         Raises: SealError before `unlock`.
         """
         if self._draw_key is None:
             raise SealError("the cluster has no seal yet")
-        return hmac.digest(self._draw_key, request_id, "sha256")
+        return hmac.digest(self._draw_key, request, "sha256")
 
     def _cipher(self) -> AESGCM:
         if self._aead is None:

@@ -214,7 +214,7 @@ class SigningPipeline:
                     then,
                     [(request.csr_pem, row.record.serial)],
                 )
-            if isinstance(again, IssuedLeaf) and _is_of(row.record, _record(request, again)):
+            if isinstance(again, IssuedLeaf) and _is_of(row, _record(request, again), again.issuer_key_id):
                 return SignedLeaf(again, row.index)
         raise AnswerLost(_DUPLICATE.format(serial=(request.serial if row is None else row.record.serial).hex()))
 
@@ -251,8 +251,6 @@ def _record(request: _Request, leaf: IssuedLeaf) -> LeafRecord:
     )
 
 
-def _is_of(record: LeafRecord, made: LeafRecord) -> bool:
-    """Whether this is the record of the same certificate. Who asked for it may have been told by another server, and
-    its serial may have been the request's id then.
-    """
-    return replace(made, requested_by=record.requested_by, request_id=record.request_id) == record
+def _is_of(row: LedgerRow, made: LeafRecord, issuer_key_id: bytes) -> bool:
+    """Whether this is the record of the same certificate. Who asked for it may have been told by another server."""
+    return row.issuer_key_id == issuer_key_id and replace(made, requested_by=row.record.requested_by) == row.record

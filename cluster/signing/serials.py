@@ -1,11 +1,11 @@
 """Serials and the other random choices that the leader makes for a certificate before it is signed.
 
 The leader draws serials: one that another server chose could be short, or made to collide. A request has an id of its
-own, drawn by the server that was asked, and its serial is drawn from that with a key of the cluster's (`Sealer.draw`).
-So a repetition gets the same serial from any leader, the ledger recognises it by that, and no id has to be kept. Only a
-change of the data key (`seal rotate`) between a request and its repetition makes two certificates of it, of which one
-reaches nobody. While servers of the release before take part, the id is the serial, as it always was for them; both
-forms can be told apart by their length, and a request keeps its form, however often it is sent.
+own, drawn by the server that was asked, and its serial is drawn from that and the CSR with a key of the cluster's
+(`Sealer.draw`). So a repetition gets the same serial from any leader, the ledger recognises it by that, no id has to be
+kept, and two CSRs never share a serial. While servers of the release before take part, the id is the serial, as it
+always was for them. Only a change of the data key (`seal rotate`), or the exchange of the last of those servers,
+between a request and its repetition makes two certificates of it, of which one reaches nobody.
 """
 
 import secrets

@@ -126,14 +126,25 @@ async def test_next_leader_draws_the_same_serial_for_a_request(node: Node) -> No
     assert all(is_serial(serial_from(bytes([first]) * 32)) for first in (0, 127, 128, 255))
 
 
-async def test_request_that_began_with_the_release_before_has_one_certificate(node: Node) -> None:
-    """Its id was its serial, and the last of those servers was exchanged meanwhile."""
-    csr_pem, request_id = service_csr(node.cluster.state.trust_domain), serial_bytes(new_serial())
-    first = await signed(node, request_id, csr_pem)
-    assert serial_bytes(first[0]) == request_id
+async def test_no_two_csrs_share_a_serial(node: Node) -> None:
+    """A server may send another CSR, of the same key and for the same service, under an id that was taken."""
     pin(node)
-    assert await signed(node, request_id, csr_pem) == first
-    assert node.cluster.machine.ledger_summary.count == 1
+    csr_pem, request_id = service_csr(node.cluster.state.trust_domain), new_request_id()
+    first, record = await signed(node, request_id, csr_pem)
+    second, other = await signed(node, request_id, f"{csr_pem}\n")
+    assert first != second
+    assert (record.public_key_sha256, record.spiffe_id) == (other.public_key_sha256, other.spiffe_id)
+    assert node.cluster.machine.ledger_summary.count == 2
+
+
+async def test_id_that_was_a_serial_beside_the_release_before_draws_one_now(node: Node) -> None:
+    """Whoever names a certificate on record by it gets another one."""
+    csr_pem, request_id = service_csr(node.cluster.state.trust_domain), serial_bytes(new_serial())
+    first, _ = await signed(node, request_id, csr_pem)
+    assert serial_bytes(first) == request_id
+    pin(node)
+    second, _ = await signed(node, request_id, csr_pem)
+    assert second != first
 
 
 @pytest.mark.parametrize("request_id", [b"\x01", b"\x01" * 16, b"\x80" + b"\x01" * 18, b"\xff" * 20, b"\x00" * 20])

@@ -210,6 +210,18 @@ async def test_repetition_under_another_configuration_is_not_answered(node: Node
         await sign(node, 1, csr)
 
 
+async def test_repetition_below_another_issuer_is_not_answered(node: Node) -> None:
+    """A second certificate with this serial, of another issuer, would be on no record."""
+    csr = service_csr(node.cluster.state.trust_domain)
+    before = context_of(node)
+    await sign(node, 1, csr)
+    await put(node, update({"PrivateKeyType": "ec", "PrivateKeyBits": 384}))
+    await until(lambda: context_of(node).provider_key != before.provider_key)
+    with pytest.raises(AnswerLost):
+        await sign(node, 1, csr)
+    assert node.cluster.machine.ledger_summary.count == 1
+
+
 async def test_repetition_that_cannot_be_signed_again_is_lost_not_failed(node: Node) -> None:
     """It is on record: an error that means "not done" would be wrong."""
     csr = service_csr(node.cluster.state.trust_domain)
