@@ -180,6 +180,7 @@ class _Outbound(asyncio.Protocol):
         self.peer = peer
         self.key = b""
         self.transport: asyncio.Transport | None = None
+        self.ended = asyncio.Event()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # Not asserted: uvloop's transports are none of asyncio's classes.
@@ -197,6 +198,7 @@ class _Outbound(asyncio.Protocol):
 
     def connection_lost(self, _error: Exception | None) -> None:
         self._links.lost(self)
+        self.ended.set()
 
 
 class TlsLinks:
@@ -321,8 +323,9 @@ class TlsLinks:
     async def _dial(self, peer: str) -> None:
         hurry, failures = self._hurries[peer], 0
         while not self._is_closed:
-            if peer in self._outbound:
+            if (link := self._outbound.get(peer)) is not None:
                 failures = 0
+                await link.ended.wait()
             else:
                 try:
                     await self._connect(peer, self._addresses.get(peer) or self._guests.get(peer, ""))
