@@ -127,6 +127,11 @@ class Membership:
                 raise Refused(f"no key is pinned for {name}")
             if is_key_of(key, member.keys):
                 return None
+            if not self._replica.admission.counts(key):
+                # The name alone would count, and the key that is pinned again then is not the one in use.
+                raise Refused(
+                    f"the new certificate of {name} has expired, or is of a CA that the leader does not trust"
+                )
             if len(member.keys) > 1:
                 raise Refused(f"another exchange of the key of {name} is under way")
             return member, (*member.keys, key)

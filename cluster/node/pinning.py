@@ -23,7 +23,7 @@ from cluster.rpc.forward import Forwarder
 from cluster.rpc.messages import ANNOUNCE_KEY, WATCHERS, AnnounceKeyRequest, WatchersRequest
 from cluster.rpc.operation import VERSION
 from cluster.rpc.peers import Peers
-from cluster.tls.contexts import NodeTls
+from cluster.tls.contexts import NodeTls, TlsFileRefused
 
 #: How long after an upgrade the release before can be gone back to.
 ROLLBACK_SECONDS: Final = 600.0
@@ -108,7 +108,7 @@ class OwnKey:
         if counts and not is_key_of(key, counts) and is_key_of(self._tls.key, counts):
             self._due.set()
             return False
-        self._tls.reload()
+        self._tls.reload(key)
         self.check()
         self._due.set()
         return True
@@ -141,10 +141,12 @@ class OwnKey:
             if not is_key_of(key, self.pinned):
                 await self._forwarder.call(ANNOUNCE_KEY, AnnounceKeyRequest(key, self._node_name))
             if is_key_of(key, self.pinned):
-                self._tls.reload()
+                self._tls.reload(key)
                 await self._replica.refresh_links()
                 self._log("tls.key_changed", key=key.hex())
                 return True
+        except TlsFileRefused:
+            return True  # whoever looks after the files looks again, and says why
         except (ClusterError, ssl.SSLError) as error:
             if self._said != str(error):
                 self._said = str(error)

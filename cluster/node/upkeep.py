@@ -72,25 +72,33 @@ class CertificateFiles:
         self._log = log
         self._expiry = metrics.node_cert_not_after_seconds.labels(name)
         self._versions = self._version()
+        self._failure = ""
         self._not_before, self._not_after = self._read_validity()
         self._warned_at = float("-inf")
 
     def look(self) -> None:
-        versions = self._version()
-        if versions != self._versions:
-            self._versions = versions
-            try:
-                if self._reload() is False:
-                    self._versions = ()
-                    return
-                self._not_before, self._not_after = self._read_validity()
-            except (OSError, ValueError, ssl.SSLError) as error:
-                # Perhaps half of the files are there yet: the old ones stay in use, and the next change is looked at.
-                self._log("tls.reload_failed", certificate=self._name, reason=str(error))
-            else:
-                self._log("tls.reloaded", certificate=self._name, not_after=self._not_after)
+        before, self._versions = self._versions, self._version()
+        if (before != self._versions or self._failure) and not self._took(is_news=before != self._versions):
+            return
         self._expiry.set(self._not_after)
         self._warn()
+
+    def _took(self, *, is_news: bool) -> bool:
+        """False if the files have to wait. What is refused is looked at again, and said once."""
+        failure, self._failure = self._failure, ""
+        try:
+            if self._reload() is False:
+                self._versions = ()
+                return False
+            self._not_before, self._not_after = self._read_validity()
+        except (OSError, ValueError, ssl.SSLError) as error:
+            # Perhaps half of the files are there yet, or a certificate is not valid yet: the old ones stay in use.
+            self._failure = str(error) or type(error).__name__
+            if is_news or self._failure != failure:
+                self._log("tls.reload_failed", certificate=self._name, reason=self._failure)
+        else:
+            self._log("tls.reloaded", certificate=self._name, not_after=self._not_after)
+        return True
 
     def _warn(self) -> None:
         now = self._now()

@@ -79,10 +79,10 @@ class Admission:
         expired: whoever was away then could not prove the key, and has a new one perhaps. Then the name counts, among
         those that have a good certificate, until the leader has pinned what it sees.
         """
-        if not member.keys or not self.anchors:
-            return bool(member.keys)
-        newest = member.keys[-1]  # the other one is given up
-        return anchor_part(newest) in self.anchors and self.now() < expiry_part(newest)
+        return bool(member.keys) and self.counts(member.keys[-1])  # the other one is given up
+
+    def counts(self, key: bytes) -> bool:
+        return not self.anchors or (anchor_part(key) in self.anchors and self.now() < expiry_part(key))
 
     def refusal(self, name: str, key: bytes) -> str | None:
         """Why nothing is done for somebody who asks; None for a member."""

@@ -6,6 +6,7 @@ A server's certificate carries the DNS name `<node>.server.<datacenter>.<domain>
 `load_pair` is how every certificate and key of this program gets into a TLS context.
 """
 
+import contextlib
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -48,6 +49,17 @@ class TlsFileRefused(ssl.SSLError):
         super().__init__(ssl.SSLErrorNumber.SSL_ERROR_SSL, text)  # `str` gives the text only if a number goes with it
 
 
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What a node's files hold."""
+
+    key: bytes
+    anchors: frozenset[bytes]
+    name: str | None
+    #: Why the other servers would refuse the certificate; empty: they would not.
+    fault: str
+
+
 class NodeTls:
     """This node's identity, and how it recognises others. Contexts keep working while `reload` replaces the files."""
 
@@ -64,39 +76,85 @@ class NodeTls:
         #: This node's own, as others see it (`keys.py`), and those of the CAs that it trusts.
         self.key = bytes(KEY_BYTES)
         self.anchors: frozenset[bytes] = frozenset()
-        self.reload()
+        self._name: str | None = None
+        # A node starts with whatever it has: there is no other one to keep, and it takes a better one by itself.
+        self._take(self._read())
 
-    def reload(self) -> None:
-        """Read the files again, for the connections made from now on.
+    def reload(self, key: bytes | None = None) -> None:
+        """Read the files again, for the connections made from now on. `key`: the one that the caller has read there.
 
         Raises: TlsFileRefused; then what was in use stays in use.
         """
         # First into some that nobody uses: a pair that is refused leaves half of it in the context.
-        key, anchors = self._read()
+        found = self._acceptable()
+        if key is not None and found.key != key:
+            raise TlsFileRefused(f"{self._cert} has changed again: it is looked at anew")
+        self._take(found)
+
+    def read_key(self) -> bytes:
+        """This node's key by the files as they are now, which `reload` would take into use. Raises: TlsFileRefused."""
+        return self._acceptable().key
+
+    def _take(self, found: _Found) -> None:
         for context in (self.server_context, self.client_context):
             load_authorities(context, self._ca)
             load_pair(context, self._cert, self._key)
         # A context forgets no CA.
-        self.key, self.anchors = key, self.anchors | anchors
+        self.key, self.anchors, self._name = found.key, self.anchors | found.anchors, found.name
 
-    def read_key(self) -> bytes:
-        """This node's key by the files as they are now, which `reload` would take into use. Raises: TlsFileRefused."""
-        return self._read()[0]
+    def _acceptable(self) -> _Found:
+        """A certificate that the other servers refuse never takes the place of one that they accept: its key would be
+        announced, and could not be shown, so that they would know this server by neither.
 
-    def _read(self) -> tuple[bytes, frozenset[bytes]]:
-        """Key and CAs of the files. Raises: TlsFileRefused."""
+        Raises: TlsFileRefused.
+        """
+        found, fault = self._read(), ""
+        if found.fault:
+            fault = f"would be refused by every other server: {found.fault}"
+        elif self._name is not None and found.name != self._name:
+            whose = "no server" if found.name is None else self.server_name(found.name)
+            fault = f"is that of {whose}, and this is {self.server_name(self._name)}"
+        if fault:
+            raise TlsFileRefused(
+                f"{self._cert} {fault}. The one in use stays. Put one in place that is valid now, is this server's, and"
+                f" is signed by a CA in {self._ca} (`quorumca tls cert create -server -node {self._name or 'NAME'}`)"
+            )
+        return found
+
+    def _read(self) -> _Found:
+        """Raises: TlsFileRefused."""
+        try:
+            chain = self._accepted_chain()
+        except TlsFileRefused:
+            raise
+        except ssl.SSLError as error:
+            # It is expired, or of another CA: nobody will accept it. Whoever dials says so, doctor says more.
+            key = key_from(_parsed(self._cert, "certificate", first_certificate), None)
+            name, fault = None, getattr(error, "verify_message", "") or plain(error)
+        else:
+            key, fault = key_from(chain[0], chain[-1]), ""
+            name = self.peer_name({"subjectAltName": [("DNS", name) for name in subject_names(self._cert)]})
+        return _Found(key, _parsed(self._ca, "certificate", hashes_of_file), name, fault)
+
+    def _accepted_chain(self) -> tuple[bytes, ...]:
+        """Raises: TlsFileRefused, ssl.SSLError."""
+        try:
+            return self._shown(lambda context: load_authorities(context, self._ca))
+        except ssl.SSLCertVerificationError:
+            # Of a CA that was taken out of the file, perhaps: the contexts in use forget none.
+            if trusted := b"".join(self.client_context.get_ca_certs(binary_form=True)):
+                with contextlib.suppress(ssl.SSLCertVerificationError):
+                    return self._shown(lambda context: context.load_verify_locations(cadata=trusted))
+            raise
+
+    def _shown(self, trust: Callable[[ssl.SSLContext], None]) -> tuple[bytes, ...]:
+        """The chain by which others with this trust accept the certificate. Raises: TlsFileRefused, ssl.SSLError."""
         server, client = _context(ssl.PROTOCOL_TLS_SERVER), _context(ssl.PROTOCOL_TLS_CLIENT)
         client.check_hostname = False  # its own name is what the certificate says
         for context in (server, client):
-            load_authorities(context, self._ca)
+            trust(context)
             load_pair(context, self._cert, self._key)
-        anchors = _parsed(self._ca, "certificate", hashes_of_file)
-        try:
-            chain = shown_by(server, client)
-        except ssl.SSLError:
-            # It is expired, or of another CA: nobody will accept it. Whoever dials says so, doctor says more.
-            return key_from(_parsed(self._cert, "certificate", first_certificate), None), anchors
-        return key_from(chain[0], chain[-1]), anchors
+        return shown_by(server, client)
 
     def peer_key(self, connection: Any) -> bytes:
         """The key of a peer's verified certificate (`keys.py`); `connection` is an `SSLObject`. Raises: ValueError."""

@@ -2,7 +2,7 @@
 
 import shutil
 import signal
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -21,12 +21,13 @@ FLOWING_SECONDS = 20.0
 EXCHANGE_SECONDS = 30.0
 
 
-def exchange_key(cluster: LocalCluster, node: Node) -> None:
-    """Both files, as `mv` puts them in place."""
+def exchange_key(cluster: LocalCluster, node: Node, *, days_ago: int = 0) -> None:
+    """Both files, as `mv` puts them in place; good for a day and more from then on."""
     cert, key = (cluster.root / "tls" / name for name in ("consul-agent-ca.pem", "consul-agent-ca-key.pem"))
     now = datetime.now(UTC).replace(microsecond=0)
     issuer = load_ca(cert.read_text(), key.read_text(), now)
-    made = new_cert(issuer, Identity("server", node=node.name), now, 30)
+    days = 1 if days_ago else 30
+    made = new_cert(issuer, Identity("server", node=node.name), now - timedelta(days=days_ago), days)
     for name, pem in (("cert.pem", made.cert_pem), ("key.pem", made.key_pem)):
         new = node.local.directory / f"{name}.new"
         new.write_text(pem)
@@ -75,6 +76,39 @@ async def test_running_servers_exchange_their_keys_one_after_the_other_and_nobod
         csr_pem, _ = make_csr(await cluster.service_uri())
         for node in cluster.nodes:
             await cluster.sign(node, csr_pem)
+
+
+async def test_servers_that_all_get_expired_certificates_and_then_good_ones_find_each_other(tmp_path: Path) -> None:
+    """Of three different keys. The one in the middle is never announced, or each would be known by one that is gone."""
+    async with LocalCluster(tmp_path, settings=SETTINGS) as cluster:
+        await cluster.start_all()
+        await cluster.wait_ready()
+        csr_pem, _ = make_csr(await cluster.service_uri())
+        for node in cluster.nodes:
+            exchange_key(cluster, node, days_ago=2)
+            cluster.send(node, signal.SIGHUP)
+        for node in cluster.nodes:
+            await told(node, "tls.reload_failed")
+            [failed] = events(node, "tls.reload_failed")
+            assert str(node.local.directory / "cert.pem") in failed["reason"]
+            assert "certificate has expired. The one in use stays. Put one in place" in failed["reason"]
+            assert not events(node, "tls.key_changed")
+        await cluster.sign(cluster.nodes[0], csr_pem)
+        for node in cluster.nodes:
+            exchange_key(cluster, node)
+            cluster.send(node, signal.SIGHUP)
+        for node in cluster.nodes:
+            await told(node, "tls.key_changed")
+        leader = await cluster.leader()
+        for node in cluster.nodes:
+            await former_key_is_gone(leader, node)
+        # What is connected stays so: only who connects anew has to be known.
+        for node in cluster.nodes:
+            await cluster.restart(node, signal.SIGKILL)
+        await cluster.wait_ready(EXCHANGE_SECONDS)
+        for node in cluster.nodes:
+            await cluster.sign(node, csr_pem)
+            assert not events(node, "tls.key_not_pinned")
 
 
 async def test_server_that_starts_with_another_key_is_out_until_an_operator_adds_it_again(tmp_path: Path) -> None:

@@ -81,6 +81,7 @@ class FakeCluster:
         }
         self.removed: frozenset[str] = frozenset()
         self.keys: dict[str, bytes] = {}  # of the servers' certificates, as somebody sees them who dials
+        self.anchors: frozenset[bytes] = frozenset()  # CAs that are trusted; none: not looked at
         self.replicas = {name: FakeReplica(self, name) for name in names}
         self.term = 0
         self.leader: str | None = None
@@ -148,7 +149,8 @@ class FakeReplica:
 
     @property
     def admission(self) -> Admission:
-        return Admission(self.cluster.members, self.cluster.removed)
+        cluster = self.cluster
+        return Admission(cluster.members, cluster.removed, anchors=cluster.anchors, now=FakeClock().now)
 
     @property
     def state(self) -> State:

@@ -67,6 +67,7 @@ def write_tls_files(directory: Path) -> None:
     authority.write_ca(directory / "ca.pem")
     for name in NAMES:
         authority.write_server(directory, name)
+    authority.write_certificate(directory, "next", "a.server.dc1.consul")
     authority.write_certificate(directory, "client", "b.client.dc1.consul")
 
 

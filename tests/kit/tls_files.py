@@ -40,9 +40,9 @@ class Authority:
     def write_ca(self, path: Path) -> None:
         path.write_bytes(self._cert.public_bytes(serialization.Encoding.PEM))
 
-    def write_server(self, directory: Path, node: str) -> None:
-        """`<node>.pem` and `<node>.key` of a server of datacenter dc1."""
-        self.write_certificate(directory, node, f"{node}.server.dc1.consul")
+    def write_server(self, directory: Path, node: str, days_from_now: float = 0.0) -> None:
+        """`<node>.pem` and `<node>.key` of a server of datacenter dc1; good for a day around that moment."""
+        self.write_certificate(directory, node, f"{node}.server.dc1.consul", days_from_now)
 
     def renew_server(self, directory: Path, node: str) -> None:
         """Another certificate for the key that is there."""
@@ -50,15 +50,22 @@ class Authority:
         assert isinstance(key, ec.EllipticCurvePrivateKey)
         self._write(directory, node, f"{node}.server.dc1.consul", key)
 
-    def write_certificate(self, directory: Path, file_name: str, dns_name: str) -> None:
-        self._write(directory, file_name, dns_name, ec.generate_private_key(ec.SECP256R1()))
+    def write_certificate(self, directory: Path, file_name: str, dns_name: str, days_from_now: float = 0.0) -> None:
+        self._write(directory, file_name, dns_name, ec.generate_private_key(ec.SECP256R1()), days_from_now)
 
-    def _write(self, directory: Path, file_name: str, dns_name: str, key: ec.EllipticCurvePrivateKey) -> None:
+    def _write(
+        self,
+        directory: Path,
+        file_name: str,
+        dns_name: str,
+        key: ec.EllipticCurvePrivateKey,
+        days_from_now: float = 0.0,
+    ) -> None:
         address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
         names = x509.SubjectAlternativeName([x509.DNSName(dns_name), x509.DNSName("localhost"), address])
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, dns_name)])
         cert = (
-            self._builder(subject, key.public_key())
+            self._builder(subject, key.public_key(), days_from_now)
             .add_extension(names, critical=False)
             .add_extension(x509.ExtendedKeyUsage(_USAGES), critical=False)
             .sign(self._key, hashes.SHA256())
@@ -68,8 +75,10 @@ class Authority:
         private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
         (directory / f"{file_name}.key").write_bytes(private)
 
-    def _builder(self, subject: x509.Name, public_key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
-        now = datetime.datetime.now(datetime.UTC)
+    def _builder(
+        self, subject: x509.Name, public_key: ec.EllipticCurvePublicKey, days_from_now: float = 0.0
+    ) -> x509.CertificateBuilder:
+        now = datetime.datetime.now(datetime.UTC) + days_from_now * _DAY
         return (
             x509.CertificateBuilder()
             .subject_name(subject)

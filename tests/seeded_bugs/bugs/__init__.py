@@ -13,6 +13,7 @@ from tests.seeded_bugs.bugs import (
     hardening_archive,
     hardening_doors,
     hardening_keys,
+    hardening_locks,
     hardening_log,
     hardening_members,
     hardening_names,
@@ -51,4 +52,5 @@ BUGS: Final[tuple[Bug, ...]] = (
     *hardening_keys.BUGS,
     *hardening_members.BUGS,
     *hardening_doors.BUGS,
+    *hardening_locks.BUGS,
 )

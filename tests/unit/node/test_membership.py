@@ -212,6 +212,8 @@ async def test_learner_that_never_answers_is_shown(cluster: FakeCluster, members
 
 
 KEY, NEXT_KEY, THIRD_KEY = b"k" * 72, b"n" * 72, b"t" * 72
+#: The CA of a key that counts.
+TRUSTED = b"c" * 32
 
 
 def pin(cluster: FakeCluster, *keys: bytes) -> None:
@@ -270,6 +272,24 @@ async def test_announced_key_counts_beside_the_present_one_until_it_is_used(
     cluster.keys["b"] = NEXT_KEY
     await membership.drop_old_keys()
     assert keys_of(cluster) == [NEXT_KEY]
+
+
+@pytest.mark.parametrize(
+    ("anchor", "expiry"), [(TRUSTED, FakeClock().now() - 1), (bytes(32), FakeClock().now() + 60)], ids=["expired", "CA"]
+)
+async def test_key_that_would_not_count_is_not_announced(
+    cluster: FakeCluster, membership: Membership, anchor: bytes, expiry: float
+) -> None:
+    """With it in the log the name alone would count, and the leader pin what it sees: the key that is given up."""
+    pin(cluster, KEY)
+    cluster.anchors, cluster.keys["b"] = frozenset([TRUSTED]), KEY
+    announced = b"n" * 32 + anchor + int(expiry).to_bytes(8, "big")
+    with pytest.raises(Refused, match="the new certificate of b has expired, or is of a CA that the leader does not"):
+        await membership.announce_key("b", announced)
+    assert keys_of(cluster) == [KEY]
+    good = b"n" * 32 + TRUSTED + int(FakeClock().now() + 60).to_bytes(8, "big")
+    await membership.announce_key("b", good)
+    assert keys_of(cluster) == [KEY, good]
 
 
 @pytest.mark.parametrize("name", ["b", "x"])

@@ -12,12 +12,15 @@ from cluster.node.pinning import ROLLBACK_SECONDS, OwnKey, Pinning
 from cluster.raft.membership import Member
 from cluster.rpc.messages import ANNOUNCE_KEY, AnnounceKeyRequest
 from cluster.rpc.operation import VERSION
+from cluster.tls.contexts import TlsFileRefused
 from tests.kit.clock import FakeClock
 from tests.kit.fake_cluster import FakeCluster, FakeReplica
 from tests.kit.log import EventLog
 from tests.kit.wait import until
 
 KEY, NEXT_KEY, OTHER_KEY = b"k" * 72, b"n" * 72, b"o" * 72
+#: Of a certificate that NodeTls refuses.
+BAD_KEY = b"b" * 72
 
 
 class _Peers:
@@ -112,9 +115,12 @@ class Own:
         self.cluster.members = {**self.cluster.members, "b": replace(self.cluster.members["b"], keys=keys)}
 
     def read_key(self) -> bytes:
+        if self.in_files == BAD_KEY:
+            raise TlsFileRefused("nobody accepts it")
         return self.in_files
 
-    def reload(self) -> None:
+    def reload(self, key: bytes) -> None:
+        assert key == self.read_key()
         self.key = self.in_files
 
     async def call(self, operation: object, request: AnnounceKeyRequest) -> None:
@@ -152,6 +158,24 @@ async def test_other_key_is_used_once_the_others_know_it(cluster: FakeCluster, m
     assert own.asked == 3 * [AnnounceKeyRequest(NEXT_KEY, "b")]
     assert own.log.names() == ["tls.reload_failed", "tls.reload_failed", "tls.key_changed"]
     assert own.own.reload()
+    task.cancel()
+
+
+async def test_key_that_nobody_could_be_shown_is_not_announced(cluster: FakeCluster) -> None:
+    own = Own(cluster)
+    task = asyncio.ensure_future(own.own.run())
+    own.in_files = BAD_KEY
+    with pytest.raises(TlsFileRefused):
+        own.own.reload()
+    own.in_files, own.failures = NEXT_KEY, [NoLeader("No cluster leader")]
+    own.own.reload()
+    await until(lambda: own.asked)
+    own.in_files = BAD_KEY  # while the leader is looked for
+    await until(lambda: not own.own._due.is_set())
+    assert (own.key, own.asked) == (KEY, [AnnounceKeyRequest(NEXT_KEY, "b")])
+    own.in_files = OTHER_KEY
+    own.own.reload()
+    await until(lambda: own.key == OTHER_KEY)
     task.cancel()
 
 

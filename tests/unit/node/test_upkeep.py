@@ -102,6 +102,18 @@ def test_unusable_certificate_leaves_the_old_one_and_the_next_change_is_looked_a
     assert watched.look() == ["tls.reloaded"]
 
 
+def test_certificate_that_is_refused_is_looked_at_until_it_is_good_and_named_once(watched: Watched) -> None:
+    """It may have been put in place before it was valid."""
+    watched.refuse = True
+    watched.renew(days=20)
+    assert watched.look() == ["tls.reload_failed"]
+    assert watched.look() == []
+    watched.refuse = False
+    assert watched.look() == ["tls.reloaded"]
+    assert watched.look() == []
+    assert watched.expiry() == watched.clock.now() + 20 * 86_400
+
+
 def test_a_file_that_is_gone_for_a_moment_is_no_reason_to_stop(watched: Watched) -> None:
     watched.path.unlink()
     watched.refuse = True

@@ -190,12 +190,12 @@ def _handshake(server: ssl.SSLContext, client: ssl.SSLContext, name: str) -> byt
 
 def _half_of_a_new_pair(files: Path) -> None:
     """A certificate whose key is not there yet."""
-    shutil.copy(files / "b.pem", files / "a.pem")
+    shutil.copy(files / "next.pem", files / "a.pem")
 
 
 def _new_pair_under_a_passphrase(files: Path) -> None:
-    shutil.copy(files / "b.pem", files / "a.pem")
-    (files / "a.key").write_bytes(encrypted((files / "b.key").read_bytes(), "pkcs8"))
+    shutil.copy(files / "next.pem", files / "a.pem")
+    (files / "a.key").write_bytes(encrypted((files / "next.key").read_bytes(), "pkcs8"))
 
 
 @pytest.mark.parametrize("do", [_half_of_a_new_pair, _new_pair_under_a_passphrase])
@@ -208,6 +208,6 @@ def test_refused_pair_leaves_a_node_with_the_one_it_has(files: Path, do: Callabl
         tls.reload()
     assert _handshake(tls.server_context, peer.client_context, "a.server.dc1.consul") == old
     assert _handshake(peer.server_context, tls.client_context, "c.server.dc1.consul")
-    shutil.copy(files / "b.key", files / "a.key")
+    shutil.copy(files / "next.key", files / "a.key")
     tls.reload()
-    assert _handshake(tls.server_context, peer.client_context, "b.server.dc1.consul") != old
+    assert _handshake(tls.server_context, peer.client_context, "a.server.dc1.consul") != old

@@ -2,11 +2,12 @@
 
 import contextlib
 import ssl
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from cluster.tls.contexts import NodeTls, TlsFiles
+from cluster.tls.contexts import NodeTls, TlsFileRefused, TlsFiles
 from cluster.tls.keys import KEY_BYTES, anchor_part, public_part, shown_by
 from tests.kit.tls_files import Authority
 
@@ -23,8 +24,15 @@ def directory(tmp_path: Path) -> Path:
     other.write_ca(tmp_path / "other.pem")
     for name in ("a", "b"):
         authority.write_server(tmp_path, name)
-    other.write_server(tmp_path, "foreign")
+    authority.write_certificate(tmp_path, "next", "a.server.dc1.consul")
+    other.write_certificate(tmp_path, "foreign", "a.server.dc1.consul")
     return tmp_path
+
+
+def put(directory: Path, name: str) -> None:
+    """In the place of a's certificate and key."""
+    for kind in ("pem", "key"):
+        (directory / f"a.{kind}").write_bytes((directory / f"{name}.{kind}").read_bytes())
 
 
 def met(server: NodeTls, client: NodeTls, name: str) -> bytes:
@@ -64,9 +72,8 @@ def test_renewed_certificate_of_the_same_key_is_the_same_server(tmp_path: Path) 
 def test_new_files_are_looked_at_without_being_used(directory: Path) -> None:
     a, b = tls_of(directory, "a"), tls_of(directory, "b")
     before = a.key
-    for kind in ("pem", "key"):
-        (directory / f"a.{kind}").write_bytes((directory / f"b.{kind}").read_bytes())
-    assert a.read_key() == b.key
+    put(directory, "next")
+    assert a.read_key() == tls_of(directory, "next").key
     assert a.key == before == met(a, b, "a")
 
 
@@ -74,8 +81,9 @@ def test_ca_that_was_taken_out_is_trusted_until_the_next_start(directory: Path) 
     a = tls_of(directory, "a")
     old = a.anchors
     (directory / "ca.pem").write_bytes((directory / "other.pem").read_bytes())
-    for kind in ("pem", "key"):
-        (directory / f"a.{kind}").write_bytes((directory / f"foreign.{kind}").read_bytes())
+    a.reload()  # its own certificate is still of the old one
+    assert anchor_part(a.key) in old
+    put(directory, "foreign")
     a.reload()
     assert old < a.anchors
     assert tls_of(directory, "foreign").anchors == a.anchors - old
@@ -90,3 +98,80 @@ def test_own_certificate_that_nobody_accepts_has_a_key_and_no_ca(directory: Path
 def test_handshake_that_fails_says_so(directory: Path) -> None:
     with pytest.raises(ssl.SSLError):
         shown_by(tls_of(directory, "a").server_context, tls_of(directory, "foreign", "other").client_context)
+
+
+#: Certificates that no other server takes, for a server that is `a`, and what is said of them.
+UNACCEPTABLE: dict[str, tuple[Callable[[Authority, Path], None], str]] = {
+    "expired": (
+        lambda agent_ca, path: agent_ca.write_server(path, "a", days_from_now=-2),
+        "would be refused by every other server: certificate has expired",
+    ),
+    "not valid yet": (
+        lambda agent_ca, path: agent_ca.write_server(path, "a", days_from_now=2),
+        "would be refused by every other server: certificate is not yet valid",
+    ),
+    "of another CA": (
+        lambda _agent_ca, path: Authority().write_server(path, "a"),
+        "would be refused by every other server: ",
+    ),
+    "of another server": (
+        lambda agent_ca, path: agent_ca.write_certificate(path, "a", "b.server.dc1.consul"),
+        "is that of b.server.dc1.consul, and this is a.server.dc1.consul",
+    ),
+    "of a client": (
+        lambda agent_ca, path: agent_ca.write_certificate(path, "a", "a.client.dc1.consul"),
+        "is that of no server, and this is a.server.dc1.consul",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", UNACCEPTABLE)
+def test_certificate_that_nobody_accepts_does_not_take_the_place_of_a_good_one(tmp_path: Path, kind: str) -> None:
+    """Else its key would be announced, and the server be known by one that it cannot show."""
+    authority = Authority()
+    authority.write_ca(tmp_path / "ca.pem")
+    for name in ("a", "b"):
+        authority.write_server(tmp_path, name)
+    a, b = tls_of(tmp_path, "a"), tls_of(tmp_path, "b")
+    before, anchors = a.key, a.anchors
+    make, text = UNACCEPTABLE[kind]
+    make(authority, tmp_path)
+    for take in (a.read_key, a.reload):
+        with pytest.raises(TlsFileRefused) as refused:
+            take()
+        said = str(refused.value)
+        assert said.startswith(f"tls.cert_file {tmp_path / 'a.pem'} {text}"), said
+        assert "The one in use stays." in said
+        assert "`quorumca tls cert create -server -node a`" in said
+    assert (met(a, b, "a"), a.key, a.anchors) == (before, before, anchors)
+    authority.write_server(tmp_path, "a")
+    a.reload()
+    assert met(a, b, "a") == a.key != before
+
+
+def test_node_that_starts_with_a_certificate_that_nobody_accepts_takes_a_good_one(tmp_path: Path) -> None:
+    authority = Authority()
+    authority.write_ca(tmp_path / "ca.pem")
+    authority.write_server(tmp_path, "b")
+    authority.write_server(tmp_path, "a", days_from_now=-2)
+    a = tls_of(tmp_path, "a")
+    authority.write_server(tmp_path, "a")
+    a.reload()
+    assert met(a, tls_of(tmp_path, "b"), "a") == a.key
+
+
+def test_files_that_changed_since_their_key_was_read_are_not_used(tmp_path: Path) -> None:
+    """The others have been told of the key that was read."""
+    authority = Authority()
+    authority.write_ca(tmp_path / "ca.pem")
+    authority.write_server(tmp_path, "a")
+    a = tls_of(tmp_path, "a")
+    before = a.key
+    authority.write_server(tmp_path, "a")
+    told = a.read_key()
+    authority.write_server(tmp_path, "a")
+    with pytest.raises(TlsFileRefused, match="has changed again"):
+        a.reload(told)
+    assert a.key == before
+    a.reload(a.read_key())
+    assert a.key not in (before, told)

@@ -1,0 +1,67 @@
+"""What keeps servers from locking one another out, and pages out of what changes something."""
+
+from typing import Final
+
+from tests.seeded_bugs.bug import Bug
+
+_CONTEXTS: Final = "cluster/tls/contexts.py"
+_PINNING: Final = "cluster/node/pinning.py"
+_MEMBERSHIP: Final = "cluster/node/membership.py"
+_UPKEEP: Final = "cluster/node/upkeep.py"
+
+_T_KEYS: Final = "tests/unit/tls/test_keys.py"
+_T_PINNING: Final = "tests/unit/node/test_pinning.py"
+_T_MEMBERSHIP: Final = "tests/unit/node/test_membership.py"
+_T_UPKEEP: Final = "tests/unit/node/test_upkeep.py"
+_T_UNACCEPTABLE: Final = f"{_T_KEYS}::test_certificate_that_nobody_accepts_does_not_take_the_place_of_a_good_one"
+
+BUGS: Final = (
+    Bug(
+        "a certificate that every other server refuses is taken",
+        "its key is announced, cannot be shown, and is taken back: with good certificates all servers are strangers",
+        _CONTEXTS,
+        "        if found.fault:\n",
+        "        if False:\n",
+        (_T_UNACCEPTABLE,),
+    ),
+    Bug(
+        "a certificate of another server is taken",
+        "servers whose files were mixed up are known by keys that they cannot show under their names",
+        _CONTEXTS,
+        "        elif self._name is not None and found.name != self._name:\n",
+        "        elif False:\n",
+        (_T_UNACCEPTABLE,),
+    ),
+    Bug(
+        "files are used whose key is not the one that was announced",
+        "a certificate that is put in place while the others are told of the one before shuts its server out",
+        _CONTEXTS,
+        "        if key is not None and found.key != key:\n",
+        "        if False:\n",
+        (f"{_T_KEYS}::test_files_that_changed_since_their_key_was_read_are_not_used",),
+    ),
+    Bug(
+        "a certificate that is refused is announced again and again",
+        "the leader is asked five times a second for what it cannot do, and the log does not say what to mend",
+        _PINNING,
+        "        except TlsFileRefused:\n            return True ",
+        "        except TlsFileRefused:\n            return False ",
+        (f"{_T_PINNING}::test_key_that_nobody_could_be_shown_is_not_announced",),
+    ),
+    Bug(
+        "the leader takes every key that is announced",
+        "one that does not count makes the name alone count, and the leader pins the key that is given up",
+        _MEMBERSHIP,
+        "            if not self._replica.admission.counts(key):\n",
+        "            if False:\n",
+        (f"{_T_MEMBERSHIP}::test_key_that_would_not_count_is_not_announced",),
+    ),
+    Bug(
+        "files that were refused are looked at when they change",
+        "a certificate that was put in place before it is valid is never taken",
+        _UPKEEP,
+        "        if (before != self._versions or self._failure) and ",
+        "        if before != self._versions and ",
+        (f"{_T_UPKEEP}::test_certificate_that_is_refused_is_looked_at_until_it_is_good_and_named_once",),
+    ),
+)
