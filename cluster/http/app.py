@@ -258,6 +258,9 @@ def _endpoint(api: Api, route: Route) -> AiohttpHandler:
         response: web.StreamResponse
         try:
             query = _admit(request, api.hosts, datacenter)
+            # Of other methods a browser asks first whether a page may (CORS), and is not told so.
+            if route.changes_on_get or request.method == "POST":
+                api.hosts.check_change(request)
             response = await route.handler(api, request, query)
         except Exception as error:
             response = error_response(error, label, api.log, route.status_of)

@@ -49,6 +49,8 @@ class Route:
     logs_success: bool = False
     #: Its answers have a private key or a secret in them, or may have: no cache may keep one.
     is_private: bool = False
+    #: It changes something though it is a GET, which a browser sends for any page.
+    changes_on_get: bool = False
     #: What the endpoint itself reads at most; only asked here whether a client should begin to send.
     max_body_bytes: int = MAX_BODY_BYTES
 

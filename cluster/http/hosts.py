@@ -2,7 +2,11 @@
 
 A browser sends a page's requests wherever the page says, and shows it the answers of its own name. So a page whose name
 is made to point here (DNS rebinding) would have the whole API, and any page could send what changes something without
-reading the answer. Both give themselves away: the one in Host, the other in Origin and Sec-Fetch-Site.
+reading the answer. Both give themselves away: the one in Host, the other in Origin, Sec-Fetch-Site and Referer.
+
+Not always, though: browsers send Sec-Fetch-Site to "potentially trustworthy" origins only (W3C Fetch Metadata 2: to TLS
+or loopback), no Origin with the GET of an image, and a page decides whether there is a Referer. Such a GET cannot be
+told from one that somebody typed. Its answer is shown to no page; and where a GET changes something, it is refused.
 """
 
 import re
@@ -23,6 +27,8 @@ _LOOPBACK: Final = ("127.0.0.1", "::1")
 _OTHER_SITES: Final = frozenset(("cross-site", "same-site"))
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _ORIGIN: Final = re.compile(r"(https?)://([^/?#@\s]+)", re.IGNORECASE)
+#: How every browser's User-Agent begins (RFC 9110 10.1.5); a page cannot change it without a preflight.
+_BROWSER: Final = "mozilla/"
 _SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 #: Host headers that were found good, so that the next request with one is not parsed again.
 _MAX_REMEMBERED: Final = 64
@@ -76,6 +82,25 @@ class Hosts:
         for origin in headers.getall("Origin", ()):
             if not self._is_own(origin, hosts):
                 raise CrossSite(f"Origin: {shown(origin)}: requests from pages of other origins are refused")
+        for referer in headers.getall("Referer", ()):
+            if referer and not self._is_own(_origin_of(referer), hosts):
+                raise CrossSite(f"Referer: {shown(referer)}: requests from pages of other origins are refused")
+
+    @staticmethod
+    def check_change(request: web.BaseRequest) -> None:
+        """Of what changes something, and what a browser sends for any page without asking here first whether it may.
+
+        Raises: CrossSite.
+        """
+        headers = request.headers
+        if "Origin" in headers or "Sec-Fetch-Site" in headers:
+            return  # it has been checked
+        for agent in headers.getall("User-Agent", ()):
+            if agent.strip().lower().startswith(_BROWSER):
+                raise CrossSite(
+                    f"User-Agent: {shown(agent)}: a browser that sends neither Origin nor Sec-Fetch-Site may ask for a"
+                    " page of another site, so nothing is made or changed for it; a program needs another User-Agent"
+                )
 
     def _check_host(self, text: str, request: web.BaseRequest) -> None:
         """Raises: Misdirected."""
@@ -113,6 +138,12 @@ class Hosts:
     def _with_port(self, text: str) -> tuple[str, int] | None:
         parsed = parse_host(text)
         return None if parsed is None else (parsed[0], parsed[1] or _DEFAULT_PORTS[self._scheme])
+
+
+def _origin_of(url: str) -> str:
+    """Empty where there is none."""
+    found = _ORIGIN.match(url)
+    return found[0] if found is not None and url[found.end() : found.end() + 1] in ("", "/", "?", "#") else ""
 
 
 def _authority(request: web.BaseRequest) -> str:

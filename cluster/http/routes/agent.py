@@ -140,7 +140,14 @@ async def get_metrics(api: Api, _request: web.Request, query: Query) -> web.Resp
 
 ROUTES: Final = (
     Route(("GET",), "/v1/agent/connect/ca/roots", get_roots),
-    Route(("GET",), "/v1/agent/connect/ca/leaf/{service:.*}", get_leaf, status_of=leaf_status, is_private=True),
+    Route(
+        ("GET",),
+        "/v1/agent/connect/ca/leaf/{service:.*}",
+        get_leaf,
+        status_of=leaf_status,
+        is_private=True,
+        changes_on_get=True,
+    ),
     Route(("POST", "PUT"), "/v1/agent/connect/authorize", authorize),
     Route(("GET",), "/v1/agent/self", get_self),
     Route(("GET",), "/v1/agent/metrics", get_metrics),

@@ -8,11 +8,14 @@ _CONTEXTS: Final = "cluster/tls/contexts.py"
 _PINNING: Final = "cluster/node/pinning.py"
 _MEMBERSHIP: Final = "cluster/node/membership.py"
 _UPKEEP: Final = "cluster/node/upkeep.py"
+_APP: Final = "cluster/http/app.py"
+_HOSTS: Final = "cluster/http/hosts.py"
 
 _T_KEYS: Final = "tests/unit/tls/test_keys.py"
 _T_PINNING: Final = "tests/unit/node/test_pinning.py"
 _T_MEMBERSHIP: Final = "tests/unit/node/test_membership.py"
 _T_UPKEEP: Final = "tests/unit/node/test_upkeep.py"
+_T_PAGES: Final = "tests/parts/http/test_pages.py"
 _T_UNACCEPTABLE: Final = f"{_T_KEYS}::test_certificate_that_nobody_accepts_does_not_take_the_place_of_a_good_one"
 
 BUGS: Final = (
@@ -63,5 +66,29 @@ BUGS: Final = (
         "        if (before != self._versions or self._failure) and ",
         "        if before != self._versions and ",
         (f"{_T_UPKEEP}::test_certificate_that_is_refused_is_looked_at_until_it_is_good_and_named_once",),
+    ),
+    Bug(
+        "a page's GET signs where the browser does not say whose it is",
+        "any page that is opened in the network of a listener in clear has leaves signed for any service",
+        _APP,
+        """            if route.changes_on_get or request.method == "POST":\n""",
+        """            if request.method == "POST":\n""",
+        (f"{_T_PAGES}::test_no_page_of_another_site_has_anything_changed",),
+    ),
+    Bug(
+        "a page's POST signs where the browser does not say whose it is",
+        "an old browser signs, and moves the leader, for any page",
+        _APP,
+        """            if route.changes_on_get or request.method == "POST":\n""",
+        """            if route.changes_on_get:\n""",
+        (f"{_T_PAGES}::test_no_page_of_another_site_has_anything_changed",),
+    ),
+    Bug(
+        "Referer is not looked at",
+        "images of any page are answered by a listener in clear",
+        _HOSTS,
+        "            if referer and not self._is_own(_origin_of(referer), hosts):\n",
+        "            if False:\n",
+        (f"{_T_PAGES}::test_no_page_of_another_site_has_anything_changed",),
     ),
 )

@@ -1,0 +1,115 @@
+"""What a page of another site can have a browser do: every endpoint, with whatever a browser says of the page."""
+
+import pytest
+
+from cluster.http.app import ROUTES, template
+from tests.kit.fake_service import CSR
+from tests.parts.http.conftest import Reply, Running
+
+BROWSER = {"User-Agent": "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"}
+ENDPOINTS = [(method, template(route.path)) for route in ROUTES for method in route.methods]
+BODIES = {"/v1/connect/ca/sign": {"CSR": CSR}, "/v1/agent/connect/authorize": {"Target": "web"}}
+
+#: By what a browser may give a page of another site away.
+PAGES = {
+    "Origin": {"Origin": "http://evil.example"},
+    "no name in Origin": {"Origin": "null"},
+    "Referer": {"Referer": "http://evil.example/"},
+    "Sec-Fetch-Site": {"Sec-Fetch-Site": "cross-site"},
+    "nothing": {},
+}
+#: Methods that a page uses without the browser asking first: the others it asks for by OPTIONS.
+NOT_ASKED_FOR = ("GET", "POST")
+#: What the node behind the API is asked for without anything being changed or made.
+READS = {
+    *("read", "watch", "find_cert", "search_certs", "cluster", "digest", "seal_status", "rotation_uptake"),
+    *("plan_rotation", "save_snapshot"),
+}
+
+
+async def asked(api: Running, method: str, path: str, headers: dict[str, str]) -> tuple[Reply, set[str]]:
+    """The answer, and what the node did for it."""
+    api.service.calls.clear()
+    url = path.replace("{service}", "web").replace("{serial}", "01").replace("{id}", "aa:r1")
+    body = BODIES.get(path, {}) if method in ("POST", "PUT") else None
+    reply = await api.ask(method, url, json=body, headers=headers)
+    return reply, {name for name, _ in api.service.calls}
+
+
+@pytest.mark.parametrize("page", PAGES)
+async def test_no_page_of_another_site_has_anything_changed(api: Running, page: str) -> None:
+    """Also where browsers say nothing of the page, which is on listeners that are neither TLS nor loopback."""
+    for method, path in ENDPOINTS:
+        reply, done = await asked(api, method, path, BROWSER | PAGES[page])
+        if page != "nothing":
+            assert (reply.status, done) == (403, set()), (method, path)
+        elif method in NOT_ASKED_FOR:
+            assert done <= READS, (method, path)
+            assert (reply.status == 403) is (method == "POST" or "/leaf/" in path), (method, path)
+        assert not [name for name in reply.headers if name.lower().startswith("access-control-")], (method, path)
+
+
+@pytest.mark.parametrize("page", PAGES)
+async def test_no_browser_is_told_that_a_page_may_do_more(api: Running, page: str) -> None:
+    """The preflight of CORS: without these headers in the answer, PUT and DELETE of a page are not sent."""
+    for method, path in ENDPOINTS:
+        wanted = {"Access-Control-Request-Method": method, "Access-Control-Request-Headers": "user-agent"}
+        reply, done = await asked(api, "OPTIONS", path, BROWSER | PAGES[page] | wanted)
+        assert not done
+        assert not [name for name in reply.headers if name.lower().startswith("access-control-")], (method, path)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"User-Agent": "Go-http-client/1.1"},
+        {"User-Agent": "curl/8.5.0"},
+        {"User-Agent": ""},
+        BROWSER | {"Sec-Fetch-Site": "none"},
+        BROWSER | {"Sec-Fetch-Site": "same-origin"},
+        BROWSER | {"Origin": "OWN"},
+    ],
+    ids=["Go", "curl", "no name", "typed", "own page", "own origin"],
+)
+async def test_programs_people_and_own_pages_get_what_they_ask_for(api: Running, headers: dict[str, str]) -> None:
+    own = {name: value.replace("OWN", f"http://127.0.0.1:{api.port}") for name, value in headers.items()}
+    for method, path in ENDPOINTS:
+        reply, _ = await asked(api, method, path, own)
+        assert reply.status not in (403, 405, 421), (method, path)
+    _, done = await asked(api, "GET", "/v1/agent/connect/ca/leaf/{service}", own)
+    assert done == {"leaf"}
+    _, done = await asked(api, "POST", "/v1/connect/ca/sign", own)
+    assert done == {"sign"}
+
+
+@pytest.mark.parametrize(
+    ("referer", "status"),
+    [
+        ("http://127.0.0.1:OWN/v1/agent/self", 200),
+        ("HTTP://127.0.0.1:OWN", 200),
+        ("http://127.0.0.1:OWN?x", 200),
+        ("", 200),
+        ("https://127.0.0.1:OWN/", 403),
+        ("http://127.0.0.1/", 403),
+        ("http://127.0.0.1:OWN.evil.example/", 403),
+        ("http://127.0.0.1:OWN@evil.example/", 403),
+        ("http://evil.example/http://127.0.0.1:OWN/", 403),
+        ("about:blank", 403),
+        ("android-app://com.example/", 403),
+    ],
+)
+async def test_referer_must_be_a_page_of_the_own_origin(api: Running, referer: str, status: int) -> None:
+    reply = await api.get("/v1/status/leader", headers={"Referer": referer.replace("OWN", str(api.port))})
+    assert reply.status == status
+
+
+@pytest.mark.parametrize(
+    ("agent", "status"),
+    [("Mozilla/4.0 (compatible)", 403), (" mozilla/5.0", 403), ("curl/8.5.0 Mozilla/5.0", 200), ("Mozillator", 200)],
+)
+async def test_browsers_are_known_by_how_their_name_begins(api: Running, agent: str, status: int) -> None:
+    reply = await api.get("/v1/agent/connect/ca/leaf/web", headers={"User-Agent": agent})
+    assert reply.status == status
+    assert (reply.status == 200) is ("private" in reply.text.lower())
+    if status == 403:
+        assert reply.text.startswith("User-Agent: ")
