@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from cluster.api.ca import Steering
 from cluster.base.errors import (
     AnswerLost,
     CommitUnknown,
@@ -18,7 +19,20 @@ from cluster.base.errors import (
 )
 from cluster.raft.membership import Member
 from cluster.rpc.batches import Batches
+from cluster.rpc.messages import (
+    CONFIGURE,
+    DISTRUST_ROOT,
+    DONE,
+    ROTATE,
+    STEER_ROTATION,
+    ConfigureRequest,
+    DistrustRequest,
+    Nothing,
+    RotationRequest,
+    SteerRequest,
+)
 from cluster.rpc.operation import Operation
+from cluster.rpc.operations import Operations, served
 from cluster.rpc.peers import Lost, Unsent
 from cluster.rpc.server import RpcServer
 from providers.errors import CSRRejected
@@ -272,6 +286,45 @@ async def test_what_takes_too_long_on_the_leader_is_an_unknown_outcome(
         with pytest.raises(CommitUnknown):
             await asked(nodes["b"].forwarder, ONCE)
         never.set()
+
+
+#: Changes of the CA that wait for a backend, or for others, with a request of each.
+SLOW: list[tuple[Operation[Any, Any], Any]] = [
+    (CONFIGURE, ConfigureRequest("consul", "{}", None, False, 0, False, 0, bytes(16), 0, False)),
+    (ROTATE, RotationRequest(None, None, False, False, 0, bytes(16), 0, False)),
+    (STEER_ROTATION, SteerRequest(Steering.ABORT)),
+    (DISTRUST_ROOT, DistrustRequest("aa:bb")),
+]
+
+
+@pytest.mark.parametrize(("slow", "request_"), SLOW, ids=[slow.name for slow, _ in SLOW])
+async def test_change_that_waits_for_a_backend_is_waited_for_through_a_follower(
+    rpc_cluster: FakeCluster, tls_directory: Path, slow: Operation[Any, Any], request_: Any
+) -> None:
+    """Not given up when the ordinary time is over, here or at the leader: it would never be done."""
+    backend, seen = asyncio.Event(), []
+
+    async def change(request: Any) -> Nothing:
+        seen.append(request)
+        await backend.wait()
+        seen.append("done")
+        return DONE
+
+    async def hang(_request: Ask) -> Told:
+        await backend.wait()
+        return Told()
+
+    leaders = Operations(served(slow, change), served(ONCE, hang))
+    async with rpc_nodes(rpc_cluster, tls_directory, {"a": leaders, "b": {}}, wait_seconds=0.05) as nodes:
+        rpc_cluster.elect("a")
+        call = asyncio.ensure_future(nodes["b"].forwarder.call(slow, request_))
+        await until(lambda: seen)
+        with pytest.raises(CommitUnknown):  # something else, that was asked for later
+            await asked(nodes["b"].forwarder, ONCE)
+        assert not call.done()
+        backend.set()
+        assert await call == DONE
+    assert seen == [request_, "done"]
 
 
 @pytest.mark.parametrize("name", ["a", "b"])

@@ -8,6 +8,7 @@ _CONTEXTS: Final = "cluster/tls/contexts.py"
 _PINNING: Final = "cluster/node/pinning.py"
 _MEMBERSHIP: Final = "cluster/node/membership.py"
 _UPKEEP: Final = "cluster/node/upkeep.py"
+_MESSAGES: Final = "cluster/rpc/messages.py"
 _APP: Final = "cluster/http/app.py"
 _HOSTS: Final = "cluster/http/hosts.py"
 
@@ -15,6 +16,7 @@ _T_KEYS: Final = "tests/unit/tls/test_keys.py"
 _T_PINNING: Final = "tests/unit/node/test_pinning.py"
 _T_MEMBERSHIP: Final = "tests/unit/node/test_membership.py"
 _T_UPKEEP: Final = "tests/unit/node/test_upkeep.py"
+_T_FORWARD: Final = "tests/parts/rpc/test_forward.py"
 _T_PAGES: Final = "tests/parts/http/test_pages.py"
 _T_UNACCEPTABLE: Final = f"{_T_KEYS}::test_certificate_that_nobody_accepts_does_not_take_the_place_of_a_good_one"
 
@@ -66,6 +68,14 @@ BUGS: Final = (
         "        if (before != self._versions or self._failure) and ",
         "        if before != self._versions and ",
         (f"{_T_UPKEEP}::test_certificate_that_is_refused_is_looked_at_until_it_is_good_and_named_once",),
+    ),
+    Bug(
+        "a follower gives an abort up after the ordinary time",
+        "with a backend that hangs, a rotation is never given up by whoever asks another node than the leader",
+        _MESSAGES,
+        'Operation("steer_rotation", SteerRequest, Nothing, seconds=_CONFIGURE_SECONDS)',
+        'Operation("steer_rotation", SteerRequest, Nothing)',
+        (f"{_T_FORWARD}::test_change_that_waits_for_a_backend_is_waited_for_through_a_follower",),
     ),
     Bug(
         "a page's GET signs where the browser does not say whose it is",
