@@ -188,6 +188,13 @@ def _door(api: Api, section: HttpSection, caps: Caps | None, head_seconds: float
 def _keep_to_endpoints(server: web.Server, app: web.Application) -> None:
     """What the router refuses by itself (a path with a line break in it, a target that is no path) is answered by the
     endpoint for unknown paths: within its bounds, as text, counted and logged.
+
+    aiohttp has no other place for it (looked at in 3.14.5). A middleware sees what the router refuses only after an
+    Expect header has been answered, costs every request a call more, and never sees one that could not be made.
+    `web.Application` lets nobody choose the factory of its requests, and a `web.Server` of our own would take the two
+    from here as well, beside a second one that the runner stops. So the two public attributes are replaced, before the
+    first connection, which reads them (`RequestHandler.__init__`). If they are gone one day, this fails at the start;
+    if they are read no more, `test_no_path_and_no_method_passes_by_the_door` does.
     """
     handle, make, fallback = server.request_handler, server.request_factory, app[_FALLBACK]
 
