@@ -82,7 +82,10 @@ class Admission:
         return bool(member.keys) and self.counts(member.keys[-1])  # the other one is given up
 
     def counts(self, key: bytes) -> bool:
-        return not self.anchors or (anchor_part(key) in self.anchors and self.now() < expiry_part(key))
+        """Whether a server can be known by this key."""
+        if not self.anchors:
+            return True
+        return anchor_part(key) in self.anchors and self.now() < expiry_part(key)
 
     def refusal(self, name: str, key: bytes) -> str | None:
         """Why nothing is done for somebody who asks; None for a member."""
