@@ -67,9 +67,8 @@ class Resealer:
     def _resealed(self, state: State, keeps_key: bool) -> tuple[SealKey, tuple[ProviderState, ...]]:
         """Raises: SealError."""
         assert state.seal is not None
-        before = self._parts.sealer
-        # It has opened that long ago, and needs no key for it any more: a lost one can be replaced while nodes run.
-        before.unlock(state.seal)
+        # It is in use here, and needs no key any more: a lost one can be replaced while nodes run.
+        before = self._parts.sealer.opened(state.seal)
         seal = before.next_data_key(keeps_key=keeps_key)
         after = before.opened(seal)
         return seal, tuple(_sealed_again(before, after, found) for found in state.providers)

@@ -10,6 +10,7 @@ import hashlib
 import hmac
 import secrets
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from cryptography.exceptions import InvalidTag
@@ -38,6 +39,27 @@ def _wrapped(source: KeySource, salt: bytes) -> SealKey:
     return SealKey(source.name, _key_id(kek), salt, wrapped)
 
 
+def _derived(data_key: bytes, purpose: bytes) -> bytes:
+    """A key that is good for this purpose alone (RFC 5869)."""
+    return HKDF(hashes.SHA256(), KEY_BYTES, salt=None, info=purpose).derive(data_key)
+
+
+@dataclass(frozen=True, slots=True)
+class _DataKey:
+    """What a seal opens. One value: nodes open a seal in another thread than those that use it, and whoever looks must
+    find all of one data key or all of the next.
+    """
+
+    seal: SealKey
+    aead: AESGCM = field(repr=False)
+    mac_key: bytes = field(repr=False)
+    draw_key: bytes = field(repr=False)
+
+    @classmethod
+    def of(cls, seal: SealKey, data_key: bytes) -> "_DataKey":
+        return cls(seal, AESGCM(data_key), _derived(data_key, _MAC_PURPOSE), _derived(data_key, _DRAW_PURPOSE))
+
+
 class Sealer:
     """Seals and opens secrets once it has the cluster's data key.
 
@@ -50,10 +72,7 @@ class Sealer:
     def __init__(self, source: KeySource, *following: KeySource) -> None:
         self._source = source
         self._following = following
-        self._aead: AESGCM | None = None
-        self._unlocked: SealKey | None = None
-        self._mac_key: bytes | None = None
-        self._draw_key: bytes | None = None
+        self._held: _DataKey | None = None
 
     def new_data_key(self) -> SealKey:
         """A fresh data key, wrapped. It is in use only once it has been committed and `unlock` was called."""
@@ -64,11 +83,10 @@ class Sealer:
 
         In use as that of `new_data_key`.
         """
-        if self._unlocked is None:
-            raise SealError("the cluster has no seal yet")
+        seal = self._in_use().seal
         if keeps_key:
-            source, _ = self._key_of(self._unlocked.source, self._unlocked.kek_id, self._unlocked.salt)
-            return _wrapped(source, self._unlocked.salt)
+            source, _ = self._key_of(seal.source, seal.kek_id, seal.salt)
+            return _wrapped(source, seal.salt)
         made = []
         for source in self._following:
             with contextlib.suppress(KeyMissing):
@@ -80,7 +98,7 @@ class Sealer:
                 "there is no next seal key: make one with `quorumca seal init --key-file seal.next.key`, and copy it,"
                 " mode 0600, into the data directory of every node (or to where seal.next_key_file points)"
             )
-        if made[0].kek_id == self._unlocked.kek_id:
+        if made[0].kek_id == seal.kek_id:
             raise SealError(f"the next seal key is the one in force ({made[0].kek_id})")
         return made[0]
 
@@ -94,7 +112,7 @@ class Sealer:
 
     def unlock(self, seal: SealKey) -> None:
         """Take the cluster's data key into use. Raises: SealError when this node's KEK does not open it."""
-        if seal == self._unlocked:
+        if self._holds(seal):
             return
         _, kek = self._key_of(seal.source, seal.kek_id, seal.salt)
         try:
@@ -105,10 +123,18 @@ class Sealer:
             raise SealError(
                 f"the cluster's data key is damaged: it does not open with the seal key that it names ({seal.kek_id})"
             ) from None
-        self._aead = AESGCM(data_key)
-        self._mac_key = HKDF(hashes.SHA256(), KEY_BYTES, salt=None, info=_MAC_PURPOSE).derive(data_key)
-        self._draw_key = HKDF(hashes.SHA256(), KEY_BYTES, salt=None, info=_DRAW_PURPOSE).derive(data_key)
-        self._unlocked = seal
+        self._held = _DataKey.of(seal, data_key)
+
+    def _holds(self, seal: SealKey) -> bool:
+        held = self._held
+        return held is not None and held.seal == seal
+
+    def _in_use(self) -> _DataKey:
+        """Raises: SealError before `unlock`."""
+        held = self._held
+        if held is None:
+            raise SealError("the cluster has no seal yet")
+        return held
 
     def _key_of(self, source: str, kek_id: str, salt: bytes) -> tuple[KeySource, bytes]:
         """The KEK with this id, and where it is from. Raises: SealError."""
@@ -140,16 +166,20 @@ class Sealer:
     @property
     def is_moved(self) -> bool:
         """Whether the KEK in force is where a node looks for it first."""
-        unlocked = self._unlocked
-        if unlocked is None:
+        held = self._held
+        if held is None:
             return True
+        seal = held.seal
         with contextlib.suppress(SealError):
-            return self._source.name == unlocked.source and _key_id(self._source.key(unlocked.salt)) == unlocked.kek_id
+            return self._source.name == seal.source and _key_id(self._source.key(seal.salt)) == seal.kek_id
         return False
 
     def opened(self, seal: SealKey) -> "Sealer":
-        """Another sealer, for another cluster's seal, with this node's key. Raises: SealError."""
+        """A sealer of its own for this seal, which no later `unlock` of this one changes. It takes this node's key, but
+        for the seal in use: there the key may be lost while nodes run. Raises: SealError.
+        """
         other = Sealer(self._source, *self._following)
+        other._held = self._held
         other.unlock(seal)
         return other
 
@@ -170,29 +200,21 @@ class Sealer:
 
         Raises: SealError before `unlock`.
         """
-        if self._mac_key is None:
-            raise SealError("the cluster has no seal yet")
-        return self._mac_key
+        return self._in_use().mac_key
 
     def mac_key_of(self, seal: SealKey) -> bytes:
-        """The same for a seal of any moment: without the key-encryption key where it is the one in use, so that a
-        snapshot can be saved while nodes run on after their key file was lost. Raises: SealError.
-        """
-        return self.mac_key() if seal == self._unlocked else self.opened(seal).mac_key()
+        """The same for a seal of any moment. Raises: SealError."""
+        return self.opened(seal).mac_key()
 
     def draw(self, request: bytes) -> bytes:
         """32 bytes for a request, the same whenever it is sent; without the data key nobody chooses or foresees them.
 
         Raises: SealError before `unlock`.
         """
-        if self._draw_key is None:
-            raise SealError("the cluster has no seal yet")
-        return hmac.digest(self._draw_key, request, "sha256")
+        return hmac.digest(self._in_use().draw_key, request, "sha256")
 
     def _cipher(self) -> AESGCM:
-        if self._aead is None:
-            raise SealError("the cluster has no seal yet")
-        return self._aead
+        return self._in_use().aead
 
     # -- what this data directory was used with
 
@@ -222,13 +244,10 @@ class Sealer:
 
     def node_facts(self) -> dict[str, str] | None:
         """What `check_node` compares after the next start; None before `unlock`."""
-        if self._unlocked is None:
+        held = self._held
+        if held is None:
             return None
-        return {
-            "source": self._unlocked.source,
-            "kek_id": self._unlocked.kek_id,
-            "salt": self._unlocked.salt.hex(),
-        }
+        return {"source": held.seal.source, "kek_id": held.seal.kek_id, "salt": held.seal.salt.hex()}
 
     def check_node(self, facts: Mapping[str, Any] | None) -> None:
         """At start: is the key there, and is it the one of before? Raises: SealError."""

@@ -17,6 +17,7 @@ from tests.seeded_bugs.bugs import (
     hardening_log,
     hardening_members,
     hardening_names,
+    hardening_restore,
     hardening_secrets,
     hardening_trust,
     http,
@@ -53,4 +54,5 @@ BUGS: Final[tuple[Bug, ...]] = (
     *hardening_members.BUGS,
     *hardening_doors.BUGS,
     *hardening_locks.BUGS,
+    *hardening_restore.BUGS,
 )

@@ -9,6 +9,7 @@ _SECRET_FILES: Final = "cluster/seal/secret_files.py"
 _POOL: Final = "cluster/signing/pool.py"
 _RULES: Final = "fsm/ca_rules.py"
 _RESEAL: Final = "cluster/node/reseal.py"
+_SEALER: Final = "cluster/seal/sealer.py"
 _SEALS: Final = "cluster/node/seals.py"
 _RAFT: Final = "cluster/raft/node.py"
 
@@ -179,9 +180,9 @@ BUGS: Final = (
     Bug(
         "a lost key cannot be replaced",
         "the CA can be opened by nobody once its nodes have stopped, although they still have what it takes",
-        _RESEAL,
-        "        before.unlock(state.seal)\n",
-        "        before = before.opened(state.seal)\n",
+        _SEALER,
+        "        other._held = self._held\n",
+        "",
         (f"{_T_SEALS}::test_key_that_is_lost_is_replaced_while_nodes_run",),
     ),
     Bug(

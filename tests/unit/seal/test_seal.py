@@ -1,12 +1,15 @@
 """Sealed keys: what opens where, and that a wrong or missing key stops a node with words that help."""
 
 import base64
+import contextlib
 import os
 import stat
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from cluster.base.config import NodeConfig, parse_config
 from cluster.seal.node_file import NodeFile
@@ -360,6 +363,46 @@ def test_data_key_alone_changes_under_the_key_in_force(both: Sealer, key_path: P
     only.unlock(seal)
     with pytest.raises(SealError, match="does not open with this cluster's data key"):
         only.open(both.seal(b"secret", "x"), "x")
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_data_key_changes_in_one_step(both: Sealer, monkeypatch: pytest.MonkeyPatch, fails: bool) -> None:
+    """Another thread may use the sealer at any moment of an `unlock`, and a step of it may fail."""
+
+    def uses() -> tuple[object, ...]:
+        return both.open(secret, "x"), both.mac_key(), both.draw(b"r" * 16), both.node_facts()
+
+    secret, seal = both.seal(b"secret", "x"), both.next_data_key(keeps_key=False)
+    before = uses()
+    seen: list[tuple[object, ...]] = []
+
+    def watched(*args: Any, **more: Any) -> HKDF:
+        seen.append(uses())
+        if fails and len(seen) > 1:
+            raise MemoryError
+        return HKDF(*args, **more)
+
+    monkeypatch.setattr("cluster.seal.sealer.HKDF", watched)
+    with pytest.raises(MemoryError) if fails else contextlib.nullcontext():
+        both.unlock(seal)
+    assert len(seen) >= 2
+    assert all(each == before for each in seen)
+    if fails:
+        assert uses() == before
+    else:
+        assert both.node_facts() != before[-1]
+        assert both.mac_key() != before[1]
+
+
+def test_sealer_of_the_seal_in_use_needs_no_key_and_is_not_changed_by_the_next(both: Sealer, key_path: Path) -> None:
+    first = both.new_data_key()
+    both.unlock(first)
+    secret, facts = both.seal(b"secret", "x"), both.node_facts()
+    key_path.unlink()
+    own = both.opened(first)
+    both.unlock(both.next_data_key(keeps_key=False))
+    assert own.open(secret, "x") == b"secret"
+    assert own.node_facts() == facts
 
 
 def test_next_key_may_be_a_passphrase(both: Sealer, tmp_path: Path) -> None:
