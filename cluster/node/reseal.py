@@ -20,7 +20,6 @@ from cluster.rpc.messages import SEAL_CHECK, SealCheckAnswer, SealCheckRequest
 from cluster.seal.sealer import Sealer
 from cluster.seal.sources import SealError
 from fsm.ca import ProviderState, Reseal, SealKey
-from fsm.state import State
 from providers.errors import ProviderError
 
 _ASK_SECONDS: Final = 3.0
@@ -45,33 +44,51 @@ class Resealer:
     async def rotate(self, base: str, *, keeps_key: bool) -> None:
         """Nothing is done when the seal is not the one with the id `base` any more: it has been done.
 
-        Raises: Refused, NotReady, NotLeader, CommitUnknown.
+        The servers are asked first: one that does not answer is waited for, and no other change has to stand behind
+        that.
+
+        Raises: Refused, NotReady, NotLeader, ChangeUnderWay, CommitUnknown.
         """
-        async with self._parts.changes.turn("RECONFIGURING", is_duty=True):
-            state = self._parts.replica.state
-            if state.seal is None:
-                raise NotReady("CA has not finished initializing: there is nothing sealed yet")
-            if seal_id(state.seal) != base:
+        if (before := self._seal_to_follow(base)) is None:
+            return
+        try:
+            # Off the loop: a passphrase is stretched for a quarter of a second.
+            seal, sealers = await asyncio.to_thread(self._next_seal, before, keeps_key)
+        except SealError as error:
+            raise Refused(str(error)) from error
+        asked = self._others()
+        await self._require_key_everywhere(asked, seal)
+        async with self._parts.changes.turn("RECONFIGURING", is_duty=False):
+            if self._seal_to_follow(base) is None:
                 return
-            try:
-                # Off the loop: a passphrase is stretched for a quarter of a second.
-                seal, providers = await asyncio.to_thread(self._resealed, state, keeps_key)
-            except SealError as error:
-                raise Refused(str(error)) from error
-            await self._require_key_everywhere(seal)
+            self._require_asked(asked)
             self._require_leadership()
-            applied = await commit(self._parts.replica, Reseal(state.ca_index, seal, providers))
-            self._parts.log("seal.rotated", key_id=seal.kek_id, before=state.seal.kek_id, index=applied.index)
+            await self._commit(seal, sealers)
         await self._take_into_use()
 
-    def _resealed(self, state: State, keeps_key: bool) -> tuple[SealKey, tuple[ProviderState, ...]]:
-        """Raises: SealError."""
-        assert state.seal is not None
+    def _seal_to_follow(self, base: str) -> SealKey | None:
+        """The one in force; None when it is another than that with the id `base`. Raises: NotReady."""
+        seal = self._parts.replica.state.seal
+        if seal is None:
+            raise NotReady("CA has not finished initializing: there is nothing sealed yet")
+        return seal if seal_id(seal) == base else None
+
+    def _next_seal(self, before: SealKey, keeps_key: bool) -> tuple[SealKey, tuple[Sealer, Sealer]]:
+        """And the sealers of both. Raises: SealError."""
         # It is in use here, and needs no key any more: a lost one can be replaced while nodes run.
-        before = self._parts.sealer.opened(state.seal)
-        seal = before.next_data_key(keeps_key=keeps_key)
-        after = before.opened(seal)
-        return seal, tuple(_sealed_again(before, after, found) for found in state.providers)
+        opener = self._parts.sealer.opened(before)
+        seal = opener.next_data_key(keeps_key=keeps_key)
+        return seal, (opener, opener.opened(seal))
+
+    async def _commit(self, seal: SealKey, sealers: tuple[Sealer, Sealer]) -> None:
+        state = self._parts.replica.state
+        assert state.seal is not None  # `_seal_to_follow`
+        try:
+            providers = tuple(_sealed_again(*sealers, found) for found in state.providers)
+        except SealError as error:
+            raise Refused(str(error)) from error
+        applied = await commit(self._parts.replica, Reseal(state.ca_index, seal, providers))
+        self._parts.log("seal.rotated", key_id=seal.kek_id, before=state.seal.kek_id, index=applied.index)
 
     async def refuse_where_lacking(self, seal: SealKey) -> None:
         """Of a seal that comes with a snapshot: a server that says it could not open it would end.
@@ -96,7 +113,12 @@ class Resealer:
     def _others(self) -> list[Member]:
         return [member for name, member in sorted(self._parts.replica.members.items()) if name != self._node_name]
 
-    async def _require_key_everywhere(self, seal: SealKey) -> None:
+    def _require_asked(self, asked: list[Member]) -> None:
+        """Raises: Refused when there are other servers than these."""
+        if added := sorted({member.id for member in self._others()} - {member.id for member in asked}):
+            raise Refused(f"nothing was changed: {', '.join(added)} joined meanwhile, and was not asked: try again")
+
+    async def _require_key_everywhere(self, others: list[Member], seal: SealKey) -> None:
         """Raises: Refused, with every node that lacks it."""
         request = SealCheckRequest(seal.source, seal.kek_id, seal.salt)
 
@@ -108,7 +130,7 @@ class Resealer:
                 return f"{member.id}: {error}"
             return f"{member.id}: {answer.problem}" if answer.problem else ""
 
-        found = [text for text in await asyncio.gather(*map(lack, self._others())) if text]
+        found = [text for text in await asyncio.gather(*map(lack, others)) if text]
         if found:
             raise Refused(f"nothing was changed: not every server has the seal key {seal.kek_id}. " + "; ".join(found))
 

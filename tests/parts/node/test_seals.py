@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cluster.base.config import NodeConfig, parse_config
-from cluster.base.errors import CommitUnknown, InternalError, NoLeader, NotReady, Refused
+from cluster.base.errors import ChangeUnderWay, CommitUnknown, InternalError, NoLeader, NotReady, Refused
 from cluster.node.reseal import Resealer, answer_check, seal_id
 from cluster.node.seals import SealWatch
 from cluster.raft.membership import Member
@@ -18,9 +18,9 @@ from cluster.seal.disk_key import MAC_KEY, DiskKeyFile
 from cluster.seal.node_file import NodeFile
 from cluster.seal.sealer import Sealer
 from cluster.seal.sources import NEXT_KEY, SealError, key_source, next_sources, write_key_file
-from fsm.ca import InitSeal, Reseal, SealKey
+from fsm.ca import InitSeal, Reseal, SealKey, SetConfig
 from tests.kit.csrs import serial, service_csr
-from tests.kit.fake_cluster import FakeCluster, Fate, Node, bootstrapped, running
+from tests.kit.fake_cluster import FakeCluster, Fate, Node, bootstrapped, put, running, update
 from tests.kit.log import EventLog
 from tests.kit.node_config import minimal
 from tests.kit.wait import until
@@ -213,6 +213,65 @@ async def test_server_that_starts_again_meanwhile_is_asked_again(
         del others.failures["c"]
         await changing
         assert base(cluster) != wanted
+
+
+async def test_other_changes_do_not_wait_for_a_server_that_does_not_answer(
+    cluster: FakeCluster, node: Node, others: Others
+) -> None:
+    """It may be dead, and is waited for all the same; nor may whoever asks over and over fill the queue of changes."""
+    others.failures["c"] = NoLeader("no answer from c")
+    async with running(node):
+        await bootstrapped(node)
+        changing = [asyncio.ensure_future(resealer(node).rotate(base(cluster), keeps_key=False)) for _ in range(3)]
+        await until(lambda: others.asked.count("c") >= 6)
+        before = cluster.state
+        await put(node, update({"LeafCertTTL": "48h"}))
+        assert cluster.state.config != before.config
+        assert cluster.state.seal == before.seal
+        node.clock.advance(3600)
+        for refused in await asyncio.gather(*changing, return_exceptions=True):
+            assert isinstance(refused, Refused)
+            assert "c: no answer from c" in str(refused)
+        assert cluster.state.seal == before.seal
+
+
+async def test_change_waits_its_turn_as_long_as_an_operators_and_seals_what_is_there_then(
+    cluster: FakeCluster, node: Node, others: Others, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cluster.ca.changes._PATIENCE_SECONDS", 0.05)
+    async with running(node):
+        await bootstrapped(node)
+        before = cluster.state
+        async with node.changes.turn("ROTATING", is_duty=True):
+            with pytest.raises(ChangeUnderWay, match="ROTATING"):
+                await asyncio.wait_for(resealer(node).rotate(base(cluster), keeps_key=False), 5)
+        assert cluster.state is before
+        monkeypatch.setattr("cluster.ca.changes._PATIENCE_SECONDS", 30.0)
+        cluster.held = {SetConfig}
+        putting = asyncio.ensure_future(put(node, update({"LeafCertTTL": "48h"})))
+        await until(lambda: any(isinstance(command, SetConfig) for command in cluster.proposed))
+        changing = asyncio.ensure_future(resealer(node).rotate(base(cluster), keeps_key=False))
+        await until(lambda: len(others.asked) == 4)
+        cluster.gate.set()
+        await asyncio.gather(putting, changing)
+        assert cluster.state.seal != before.seal
+        await sign(node, 1)
+
+
+async def test_server_that_joins_while_the_others_are_asked_is_not_left_without_the_key(
+    cluster: FakeCluster, node: Node, others: Others
+) -> None:
+    others.failures["c"] = NoLeader("no answer from c")
+    async with running(node):
+        await bootstrapped(node)
+        before = cluster.state
+        changing = asyncio.ensure_future(resealer(node).rotate(base(cluster), keeps_key=False))
+        await until(lambda: others.asked.count("c") >= 1)
+        cluster.members = {**cluster.members, "d": Member("d", "127.0.0.1:8", "127.0.0.1:9", is_voter=False)}
+        del others.failures["c"]
+        with pytest.raises(Refused, match="nothing was changed: d joined meanwhile"):
+            await changing
+        assert cluster.state is before
 
 
 async def test_change_without_a_next_key_is_refused_before_anybody_is_asked(

@@ -4,9 +4,11 @@ from typing import Final
 
 from tests.seeded_bugs.bug import Bug
 
+_RESEAL: Final = "cluster/node/reseal.py"
 _SEALER: Final = "cluster/seal/sealer.py"
 
 _T_SEAL: Final = "tests/unit/seal/test_seal.py"
+_T_SEALS: Final = "tests/parts/node/test_seals.py"
 
 BUGS: Final = (
     Bug(
@@ -19,5 +21,31 @@ BUGS: Final = (
         "            self._held = _DataKey(seal, AESGCM(data_key), held.mac_key, held.draw_key)\n"
         "        self._held = _DataKey.of(seal, data_key)\n",
         (f"{_T_SEAL}::test_data_key_changes_in_one_step",),
+    ),
+    Bug(
+        "a change of the seal key waits for servers in its turn",
+        "one dead server holds up every change of the CA, a distrust among them, for as long as somebody asks",
+        _RESEAL,
+        "        await self._require_key_everywhere(asked, seal)\n"
+        '        async with self._parts.changes.turn("RECONFIGURING", is_duty=False):\n',
+        '        async with self._parts.changes.turn("RECONFIGURING", is_duty=False):\n'
+        "            await self._require_key_everywhere(asked, seal)\n",
+        (f"{_T_SEALS}::test_other_changes_do_not_wait_for_a_server_that_does_not_answer",),
+    ),
+    Bug(
+        "a change of the seal key queues as the CA's own work does",
+        "whoever asks over and over fills a queue without a bound",
+        _RESEAL,
+        '        async with self._parts.changes.turn("RECONFIGURING", is_duty=False):\n',
+        '        async with self._parts.changes.turn("RECONFIGURING", is_duty=True):\n',
+        (f"{_T_SEALS}::test_change_waits_its_turn_as_long_as_an_operators_and_seals_what_is_there_then",),
+    ),
+    Bug(
+        "a server that joins while others are asked for the next key",
+        "it cannot open what was committed, and ends",
+        _RESEAL,
+        "            self._require_asked(asked)\n",
+        "",
+        (f"{_T_SEALS}::test_server_that_joins_while_the_others_are_asked_is_not_left_without_the_key",),
     ),
 )
