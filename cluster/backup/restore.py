@@ -2,7 +2,8 @@
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -12,11 +13,11 @@ from cluster.backup.content import ContentRefused, check_content
 from cluster.backup.file import Row, Saved, SnapshotInvalid
 from cluster.backup.trust import TrustChange, trust_change
 from cluster.base.clock import Clock
-from cluster.base.errors import InternalError, LostRace, Refused
+from cluster.base.errors import InternalError, LostRace, NotReady, Refused
 from cluster.base.log import Log
 from cluster.ca.candidate import Candidate
 from cluster.ca.commit import commit
-from cluster.ca.opened import Opener
+from cluster.ca.opened import Opener, sealed_again
 from cluster.ca.parts import Parts
 from cluster.raft.replica import Replica
 from cluster.rpc.forward import Forwarder
@@ -138,10 +139,8 @@ class Snapshots:
 class SnapshotWork:
     """The leader's side of a restore."""
 
-    def __init__(self, parts: Parts, refuse_where_lacking: Callable[[SealKey], Awaitable[None]]) -> None:
-        """`refuse_where_lacking` raises Refused when another server says that it could not open a seal."""
+    def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._refuse_where_lacking = refuse_where_lacking
 
     async def rows(self, request: RestoreRowsRequest) -> Nothing:
         """Records that are there already are left alone. Raises: Refused, NotLeader, CommitUnknown."""
@@ -152,24 +151,39 @@ class SnapshotWork:
         return DONE
 
     async def ca(self, request: RestoreRequest) -> Nothing:
-        """Raises: Refused, InternalError, NotLeader, CommitUnknown."""
+        """Raises: Refused, InternalError, NotReady, NotLeader, CommitUnknown."""
         try:
             saved = load_state(request.state)
         except CodecError as error:
             raise Refused(f"the saved state cannot be read: {error}") from error
-        opener = Opener(await asyncio.to_thread(check_seal, self._parts.sealer, saved))
+        sealer = await asyncio.to_thread(check_seal, self._parts.sealer, saved)
+        opener = Opener(sealer)
         await asyncio.to_thread(check_content, saved, opener, self._parts.unix_now)
         await self._check_provider(saved, opener)
-        assert saved.seal is not None  # `check_seal`
-        await self._refuse_where_lacking(saved.seal)
         async with self._parts.changes.turn("RECONFIGURING", is_duty=False):
             state = self._parts.replica.state
+            resealed = await asyncio.to_thread(self._under_seal_of, state, saved, sealer)
             try:
-                applied = await commit(self._parts.replica, RestoreCA(state.ca_index, saved))
+                applied = await commit(self._parts.replica, RestoreCA(state.ca_index, resealed))
             except LostRace:
                 raise InternalError("the CA changed while it was being restored: nothing was done") from None
         self._parts.log("ca.restored", trust_domain=saved.trust_domain, roots=len(saved.roots), index=applied.index)
         return DONE
+
+    def _under_seal_of(self, state: State, saved: State, sealer: Sealer) -> State:
+        """The saved state, with all that `sealer` opens of it sealed by this cluster's data key. That of the snapshot
+        may have been changed because somebody had it; and every server has the one in force.
+
+        Raises: NotReady, Refused.
+        """
+        if state.seal is None:
+            raise NotReady("CA has not finished initializing: there is no data key to seal the saved secrets with")
+        try:
+            present = self._parts.sealer.opened(state.seal)
+            providers = tuple(sealed_again(sealer, present, found) for found in saved.providers)
+        except SealError as error:
+            raise Refused(f"what is sealed in the snapshot cannot be sealed again: {error}") from error
+        return replace(saved, seal=state.seal, providers=providers)
 
     async def _check_provider(self, saved: State, opener: Opener) -> None:
         """Configured in the workers, the provider must hold the active root, as after every election.

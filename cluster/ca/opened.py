@@ -47,6 +47,12 @@ def open_record(sealer: Sealer, sealed: ProviderState) -> ProviderRecord:
     return ProviderRecord(secret_values, state, config_json)
 
 
+def sealed_again(before: Sealer, after: Sealer, sealed: ProviderState) -> ProviderState:
+    """The same under another data key. Raises: SealError."""
+    record = open_record(before, sealed)
+    return seal_record(after, sealed.provider_id, sealed.provider, record, is_prepared=sealed.is_prepared)
+
+
 def _purpose(provider_id: str) -> str:
     return f"provider state {provider_id}"
 
@@ -145,7 +151,7 @@ class Opener:
         self._sealer = sealer
 
     def unlock(self, state: State) -> None:
-        """Take the state's seal into use; another one, if a snapshot was restored. Raises: SealError."""
+        """Take the state's seal into use; another one after `seal rotate`. Raises: SealError."""
         if state.seal is not None:
             self._sealer.unlock(state.seal)
 

@@ -108,7 +108,7 @@ def build_leaders_side(ground: Ground, watchers: Watchers, peers: Peers, seal_wa
         reconfigurer,
         operators,
         watchers,
-        SnapshotWork(parts, resealer.refuse_where_lacking),
+        SnapshotWork(parts),
         membership,
         resealer,
         seal_watch.status,

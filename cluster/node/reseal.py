@@ -6,20 +6,19 @@ them.
 """
 
 import asyncio
-import contextlib
 import hashlib
 from typing import Final
 
 from cluster.base.errors import ClusterError, InternalError, NoLeader, NotLeader, NotReady, Refused
 from cluster.ca.commit import commit
-from cluster.ca.opened import open_record, seal_record
+from cluster.ca.opened import sealed_again
 from cluster.ca.parts import Parts
 from cluster.ca.uptake import Peers
 from cluster.raft.membership import Member
 from cluster.rpc.messages import SEAL_CHECK, SealCheckAnswer, SealCheckRequest
 from cluster.seal.sealer import Sealer
 from cluster.seal.sources import SealError
-from fsm.ca import ProviderState, Reseal, SealKey
+from fsm.ca import Reseal, SealKey
 from providers.errors import ProviderError
 
 _ASK_SECONDS: Final = 3.0
@@ -84,31 +83,11 @@ class Resealer:
         state = self._parts.replica.state
         assert state.seal is not None  # `_seal_to_follow`
         try:
-            providers = tuple(_sealed_again(*sealers, found) for found in state.providers)
+            providers = tuple(sealed_again(*sealers, found) for found in state.providers)
         except SealError as error:
             raise Refused(str(error)) from error
         applied = await commit(self._parts.replica, Reseal(state.ca_index, seal, providers))
         self._parts.log("seal.rotated", key_id=seal.kek_id, before=state.seal.kek_id, index=applied.index)
-
-    async def refuse_where_lacking(self, seal: SealKey) -> None:
-        """Of a seal that comes with a snapshot: a server that says it could not open it would end.
-
-        One that does not answer, or does not know the question, holds nothing up: it has the same key as the others
-        unless somebody is just changing it. Raises: Refused.
-        """
-        now = self._parts.replica.state.seal
-        if now is not None and now.kek_id == seal.kek_id:
-            return
-        request = SealCheckRequest(seal.source, seal.kek_id, seal.salt)
-
-        async def lack(member: Member) -> str:
-            with contextlib.suppress(ClusterError):
-                answer = await self._peers.ask(member, SEAL_CHECK, request, _ASK_SECONDS)
-                return f"{member.id}: {answer.problem}" if answer.problem else ""
-            return ""
-
-        if found := [text for text in await asyncio.gather(*map(lack, self._others())) if text]:
-            raise Refused("not every server has the seal key of the snapshot. " + "; ".join(found))
 
     def _others(self) -> list[Member]:
         return [member for name, member in sorted(self._parts.replica.members.items()) if name != self._node_name]
@@ -157,11 +136,6 @@ class Resealer:
                 await parts.authority.adopt(parts.replica.state)
             except (ProviderError, InternalError, ClusterError) as error:
                 parts.log("duty.failed", duty="adopt", reason=str(error), again_in_seconds=0)
-
-
-def _sealed_again(before: Sealer, after: Sealer, sealed: ProviderState) -> ProviderState:
-    record = open_record(before, sealed)
-    return seal_record(after, sealed.provider_id, sealed.provider, record, is_prepared=sealed.is_prepared)
 
 
 async def answer_check(sealer: Sealer, request: SealCheckRequest) -> SealCheckAnswer:

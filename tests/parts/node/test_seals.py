@@ -135,28 +135,6 @@ async def test_node_that_has_lost_the_key_settles_on_the_next_one(cluster: FakeC
     assert watch.status().to_do == ""
 
 
-async def test_snapshot_that_another_server_could_not_open_is_refused(
-    cluster: FakeCluster, node: Node, others: Others
-) -> None:
-    """The leader alone may have its key: the others would end as soon as they heard of it."""
-    both = Sealer(key_source(config_in(cluster.directory)), *next_sources(config_in(cluster.directory)))
-    async with running(node):
-        await bootstrapped(node)
-        assert cluster.state.seal is not None
-        both.unlock(cluster.state.seal)
-        other = both.next_data_key(keeps_key=False)
-        work = resealer(node)
-        await work.refuse_where_lacking(other)
-        others.failures["b"] = NoLeader("no answer from b")
-        await work.refuse_where_lacking(other)
-        others.sealers["c"] = Sealer(key_source(config_in(cluster.directory)))
-        with pytest.raises(Refused, match=r"seal key of the snapshot\. c: this node's seal key"):
-            await work.refuse_where_lacking(other)
-        others.asked.clear()
-        await work.refuse_where_lacking(cluster.state.seal)
-        assert others.asked == []
-
-
 async def test_data_key_changes_alone(cluster: FakeCluster, node: Node) -> None:
     (cluster.directory / NEXT_KEY).unlink()
     async with running(node):

@@ -5,10 +5,12 @@ from typing import Final
 from tests.seeded_bugs.bug import Bug
 
 _RESEAL: Final = "cluster/node/reseal.py"
+_RESTORE: Final = "cluster/backup/restore.py"
 _SEALER: Final = "cluster/seal/sealer.py"
 
 _T_SEAL: Final = "tests/unit/seal/test_seal.py"
 _T_SEALS: Final = "tests/parts/node/test_seals.py"
+_T_RESEAL: Final = "tests/parts/backup/test_reseal.py"
 
 BUGS: Final = (
     Bug(
@@ -47,5 +49,21 @@ BUGS: Final = (
         "            self._require_asked(asked)\n",
         "",
         (f"{_T_SEALS}::test_server_that_joins_while_the_others_are_asked_is_not_left_without_the_key",),
+    ),
+    Bug(
+        "a snapshot brings its data key with it",
+        "a data key that was changed because it was stolen opens the CA's keys again, those to come among them",
+        _RESTORE,
+        "        return replace(saved, seal=state.seal, providers=providers)\n",
+        "        return saved\n",
+        (f"{_T_RESEAL}::test_data_key_of_before_does_not_come_back_with_a_snapshot",),
+    ),
+    Bug(
+        "what a snapshot holds stays sealed with its own data key",
+        "nobody can open the CA's keys any more",
+        _RESTORE,
+        "        return replace(saved, seal=state.seal, providers=providers)\n",
+        "        return replace(saved, seal=state.seal)\n",
+        (f"{_T_RESEAL}::test_change_of_the_data_key_after_a_restore_is_one",),
     ),
 )
