@@ -57,7 +57,7 @@ _SUM_LINES: Final = re.compile(
 )
 _MAC_LINE: Final = "# HMAC-SHA256 quorumca-snapshot-1 {}\n"
 
-__all__ = ["FORMAT", "MAX_FILE_BYTES", "PAGE_ROWS", "Row", "Saved", "SnapshotInvalid", "read", "write"]
+__all__ = ["FORMAT", "MAX_FILE_BYTES", "PAGE_ROWS", "Row", "Saved", "SnapshotInvalid", "is_right_mac", "read", "write"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +74,17 @@ class Saved:
 
     meta: Meta
     state: State
-    has_mac: bool
-    _sums: bytes
-    _mac: str
+    sums: bytes  # the lines that the MAC is over
+    mac: str  # empty where there is none
     _path: Path
+
+    @property
+    def has_mac(self) -> bool:
+        return bool(self.mac)
 
     def is_authentic(self, mac_key: bytes) -> bool:
         """Whether who wrote the file had this key (`Sealer.mac_key`); never without a MAC."""
-        return self.has_mac and hmac.compare_digest(_mac(mac_key, self._sums), self._mac)
+        return is_right_mac(mac_key, self.sums, self.mac)
 
     def check_rows(self) -> None:
         """Read the record of certificates to its end. Raises: SnapshotInvalid, OSError."""
@@ -99,6 +102,11 @@ class Saved:
                     values = _values(member)
                     _state(values)
                     yield from _pages(values, member.size)
+
+
+def is_right_mac(mac_key: bytes, sums: bytes, mac: str) -> bool:
+    """Never an empty one."""
+    return bool(mac) and hmac.compare_digest(_mac(mac_key, sums).encode(), mac.encode())
 
 
 Pages = Callable[[int], list[tuple[Any, ...]]]  # ledger rows after an id, oldest first; empty at the end
@@ -176,7 +184,7 @@ def read(path: Path) -> Saved:
     for name, own, written in zip((_META, _STATE), found.splitlines(), sums.splitlines(), strict=True):
         if own != written:
             raise SnapshotInvalid(f"the snapshot is damaged: {name} does not have the checksum in {_SUMS}")
-    return Saved(meta, state, mac is not None, sums, mac or "", path)
+    return Saved(meta, state, sums, mac or "", path)
 
 
 def _rules(path: Path) -> tuple[Rule, ...]:

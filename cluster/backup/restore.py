@@ -1,16 +1,24 @@
-"""Saving this cluster's CA to a file, and putting a saved one in its place. The file's form is in file.py."""
+"""Saving this cluster's CA to a file, and putting a saved one in its place. The file's form is in file.py.
+
+A restore is judged twice: by the node that was asked, before it sends anything, and by the leader, while nothing else
+changes the CA. The leader cannot see the file, which may hold millions of records; that the state is the file's, and
+that an operator has said `?force`, is the word of the node that was asked. It proves with the data key that it is one.
+"""
 
 import asyncio
+import hmac
 import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from msgspec import structs
+
 from cluster.api.backups import Meta
 from cluster.backup import file as backup
 from cluster.backup.content import ContentRefused, check_content
-from cluster.backup.file import Row, Saved, SnapshotInvalid
+from cluster.backup.file import Row, SnapshotInvalid
 from cluster.backup.trust import TrustChange, trust_change
 from cluster.base.clock import Clock
 from cluster.base.errors import InternalError, LostRace, NotReady, Refused
@@ -21,7 +29,16 @@ from cluster.ca.opened import Opener, sealed_again
 from cluster.ca.parts import Parts
 from cluster.raft.replica import Replica
 from cluster.rpc.forward import Forwarder
-from cluster.rpc.messages import DONE, RESTORE_CA, RESTORE_ROWS, Nothing, RestoreRequest, RestoreRowsRequest, RowMessage
+from cluster.rpc.messages import (
+    DONE,
+    RESTORE_JUDGED,
+    RESTORE_ROWS,
+    JudgedRestoreRequest,
+    Nothing,
+    RestoreRequest,
+    RestoreRowsRequest,
+    RowMessage,
+)
 from cluster.seal.sealer import Sealer
 from cluster.seal.sources import SealError
 from fsm.ca import SealKey
@@ -32,10 +49,13 @@ from fsm.ledger import LedgerReader
 from fsm.state import State
 from providers.pki import x509
 
-_COMMIT_SECONDS: Final = 10.0
 #: Records in one log entry: well below what an entry may hold.
 _ROWS_PER_ENTRY: Final = 500
 _BARRIER_SECONDS: Final = 10.0
+_CHANGED: Final = (
+    "the CA changed while it was being restored: nothing was done. Restore again, without ?force first: the refusal"
+    " says what the snapshot would add now"
+)
 
 
 class Snapshots:
@@ -106,22 +126,34 @@ class Snapshots:
         """
         saved = await asyncio.to_thread(backup.read, path)
         sealer = await asyncio.to_thread(check_seal, self._sealer, saved.state)
-        is_authentic = _is_authentic(saved, sealer)
-        await self._replica.read_barrier(timeout=_BARRIER_SECONDS)
-        change = trust_change(self._replica.state, saved.state, is_authentic=is_authentic)
-        if change.refusal is not None and not is_forced:
-            raise Refused(change.refusal)
+        is_authentic = _is_authentic(sealer, saved.sums, saved.mac)
+        state, meant = await self._judged(saved.state, is_authentic=is_authentic, is_forced=is_forced)
+        await asyncio.to_thread(_present, self._sealer, state)  # it will have to prove that it has it
         await asyncio.to_thread(check_content, saved.state, Opener(sealer), int(self._clock.now()))
         await asyncio.to_thread(saved.check_rows)
         pages = saved.pages()
         while page := await asyncio.to_thread(next, pages, None):
             for issuer, rows in _entries(page):
-                request = RestoreRowsRequest(issuer, [RowMessage.of(row.record) for row in rows])
-                await self._forwarder.call(RESTORE_ROWS, request)
-        await self._forwarder.call(RESTORE_CA, RestoreRequest(dump_state(saved.state)))
+                records = RestoreRowsRequest(issuer, [RowMessage.of(row.record) for row in rows])
+                await self._forwarder.call(RESTORE_ROWS, records)
+        # Once more: sending the records may have taken minutes.
+        state, change = await self._judged(saved.state, is_authentic=is_authentic, is_forced=is_forced)
+        if is_forced and change.roots != meant.roots:
+            raise Refused(_CHANGED)
+        request = JudgedRestoreRequest(dump_state(saved.state), saved.sums, saved.mac, is_forced, state.ca_index, b"")
+        proof = await asyncio.to_thread(_proof, self._sealer, state, request)
+        await self._forwarder.call(RESTORE_JUDGED, structs.replace(request, proof=proof))
         self._log_restored(saved.meta, change, is_forced=is_forced)
         await self._replica.read_barrier(timeout=_BARRIER_SECONDS)
         return change.notes()
+
+    async def _judged(self, saved: State, *, is_authentic: bool, is_forced: bool) -> tuple[State, TrustChange]:
+        """Beside the cluster's state of now. Raises: Refused, NoLeader."""
+        await self._replica.read_barrier(timeout=_BARRIER_SECONDS)
+        state = self._replica.state
+        change = trust_change(state, saved, is_authentic=is_authentic)
+        change.require(is_forced=is_forced)
+        return state, change
 
     def _log_restored(self, meta: Meta, change: TrustChange, *, is_forced: bool) -> None:
         self._log(
@@ -150,18 +182,29 @@ class SnapshotWork:
         await commit(self._parts.replica, RecordLeaves(request.issuer_key_id, records))
         return DONE
 
-    async def ca(self, request: RestoreRequest) -> Nothing:
+    async def unjudged(self, _request: RestoreRequest) -> Nothing:
+        """As the release before asks, which takes snapshots for which this one wants `?force`. Raises: Refused."""
+        raise Refused(
+            "the node that was asked is of the release before, which does not say how it has judged the snapshot:"
+            " restore it through a node of this release; nothing was changed"
+        )
+
+    async def ca(self, request: JudgedRestoreRequest) -> Nothing:
         """Raises: Refused, InternalError, NotReady, NotLeader, CommitUnknown."""
+        await asyncio.to_thread(self._require_proof, self._parts.replica.state, request)
         try:
             saved = load_state(request.state)
         except CodecError as error:
             raise Refused(f"the saved state cannot be read: {error}") from error
         sealer = await asyncio.to_thread(check_seal, self._parts.sealer, saved)
+        is_authentic = _is_authentic(sealer, request.sums, request.mac)
         opener = Opener(sealer)
         await asyncio.to_thread(check_content, saved, opener, self._parts.unix_now)
         await self._check_provider(saved, opener)
         async with self._parts.changes.turn("RECONFIGURING", is_duty=False):
             state = self._parts.replica.state
+            # Here, where nothing else changes the CA: a root that was taken away meanwhile does not come back.
+            _require_judged_so(request, state, trust_change(state, saved, is_authentic=is_authentic))
             resealed = await asyncio.to_thread(self._under_seal_of, state, saved, sealer)
             try:
                 applied = await commit(self._parts.replica, RestoreCA(state.ca_index, resealed))
@@ -170,19 +213,24 @@ class SnapshotWork:
         self._parts.log("ca.restored", trust_domain=saved.trust_domain, roots=len(saved.roots), index=applied.index)
         return DONE
 
+    def _require_proof(self, state: State, request: JudgedRestoreRequest) -> None:
+        """A server's TLS key opens the way to here, and is not enough. Raises: NotReady, Refused."""
+        expected = _proof(self._parts.sealer, state, request)
+        if not hmac.compare_digest(request.proof, expected):
+            raise Refused(
+                "the request to restore does not prove that it comes from a node with this cluster's data key; nothing"
+                " was changed. If the seal key is just being changed, restore again"
+            )
+
     def _under_seal_of(self, state: State, saved: State, sealer: Sealer) -> State:
         """The saved state, with all that `sealer` opens of it sealed by this cluster's data key. That of the snapshot
         may have been changed because somebody had it; and every server has the one in force.
 
         Raises: NotReady, Refused.
         """
-        if state.seal is None:
-            raise NotReady("CA has not finished initializing: there is no data key to seal the saved secrets with")
-        try:
-            present = self._parts.sealer.opened(state.seal)
-            providers = tuple(sealed_again(sealer, present, found) for found in saved.providers)
-        except SealError as error:
-            raise Refused(f"what is sealed in the snapshot cannot be sealed again: {error}") from error
+        present = _present(self._parts.sealer, state)
+        # `check_content` has opened each of them.
+        providers = tuple(sealed_again(sealer, present, found) for found in saved.providers)
         return replace(saved, seal=state.seal, providers=providers)
 
     async def _check_provider(self, saved: State, opener: Opener) -> None:
@@ -208,10 +256,32 @@ class SnapshotWork:
             )
 
 
-def _is_authentic(saved: Saved, sealer: Sealer) -> bool:
+def _require_judged_so(request: JudgedRestoreRequest, state: State, change: TrustChange) -> None:
+    """Raises: Refused. What is meant by force is what an operator was told of, beside that state of the CA."""
+    change.require(is_forced=request.is_forced)
+    if change.refusal is not None and request.ca_index != state.ca_index:
+        raise Refused(_CHANGED)
+
+
+def _present(sealer: Sealer, state: State) -> Sealer:
+    """Of the cluster's own seal. Raises: NotReady before there is one; Refused."""
+    if state.seal is None:
+        raise NotReady("CA has not finished initializing: there is no data key yet")
+    try:
+        return sealer.opened(state.seal)
+    except SealError as error:
+        raise Refused(f"nothing can be restored by a node that does not have the data key: {error}") from error
+
+
+def _proof(sealer: Sealer, state: State, request: JudgedRestoreRequest) -> bytes:
+    """Raises: NotReady, Refused."""
+    return _present(sealer, state).proof(request.unproven())
+
+
+def _is_authentic(sealer: Sealer, sums: bytes, mac: str) -> bool:
     """False for a file without a MAC. Raises: SnapshotInvalid for one whose MAC is wrong, which nothing excuses."""
-    is_authentic = saved.is_authentic(sealer.mac_key())
-    if saved.has_mac and not is_authentic:
+    is_authentic = backup.is_right_mac(sealer.mac_key(), sums, mac)
+    if mac and not is_authentic:
         raise SnapshotInvalid(
             "the snapshot's MAC is wrong: it was changed after it was saved, or put together from several"
         )

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from cluster.base.errors import Refused
 from fsm.ca import CARoot
 from fsm.state import State
 
@@ -35,6 +36,11 @@ class TrustChange:
         if self.is_same_trust_domain and self.roots:
             return f"the snapshot brings back trust that was taken away here: it {self._roots()}{_FORCE}"
         return None
+
+    def require(self, *, is_forced: bool) -> None:
+        """Raises: Refused."""
+        if self.refusal is not None and not is_forced:
+            raise Refused(self.refusal)
 
     def notes(self) -> tuple[str, ...]:
         """What is to be said when it was done."""

@@ -8,7 +8,7 @@ message as the releases wrote it.
 from collections.abc import Mapping
 from typing import Annotated, Final
 
-from msgspec import Meta, structs
+from msgspec import Meta, msgpack, structs
 
 from cluster.api.ca import RotateRequest, RotationPlan, Steering, Uptake
 from cluster.api.leaves import IssuedCert
@@ -298,7 +298,25 @@ class RestoreRowsRequest(Message, frozen=True):
 
 
 class RestoreRequest(Message, frozen=True):
+    """Of the release before, which does not say how the snapshot was judged: it is always refused."""
+
     state: Annotated[bytes, Meta(max_length=MAX_STATE_BYTES)]  # as fsm.codec writes it
+
+
+class JudgedRestoreRequest(Message, frozen=True):
+    """Puts a saved CA in the place of the cluster's, with what the leader needs to judge it once more."""
+
+    state: Annotated[bytes, Meta(max_length=MAX_STATE_BYTES)]  # as fsm.codec writes it
+    sums: Annotated[bytes, Meta(max_length=1024)]  # of the snapshot's parts: what its MAC is over
+    mac: Annotated[str, Meta(max_length=64)]  # in hex; empty for a snapshot without one
+    is_forced: bool  # whoever asked has been told what the snapshot adds, and means it
+    ca_index: Count  # of the CA beside which the node that was asked has judged it
+    proof: Annotated[bytes, Meta(max_length=32)]  # that this node has the cluster's data key, not a certificate alone
+
+    def unproven(self) -> bytes:
+        """What the proof is over: everything else."""
+        fields = [self.state, self.sums, self.mac, self.is_forced, self.ca_index]
+        return b"quorumca restore 1" + msgpack.encode(fields)
 
 
 # -- servers
@@ -381,6 +399,7 @@ SEAL_STATUS: Final = Operation("seal_status", Nothing, SealStatusAnswer, needs_l
 ROTATE_SEAL: Final = Operation("rotate_seal", RotateSealRequest, Nothing, is_repeatable=True, seconds=_RESEAL_SECONDS)
 RESTORE_ROWS: Final = Operation("restore_rows", RestoreRowsRequest, Nothing, is_repeatable=True)
 RESTORE_CA: Final = Operation("restore_ca", RestoreRequest, Nothing, seconds=_RESTORE_SECONDS)
+RESTORE_JUDGED: Final = Operation("restore_judged", JudgedRestoreRequest, Nothing, seconds=_RESTORE_SECONDS)
 CLUSTER: Final = Operation("cluster", Nothing, ClusterAnswer, is_repeatable=True)
 TRANSFER: Final = Operation("transfer", TransferRequest, Nothing)
 ADD_PEER: Final = Operation("add_peer", AddPeerRequest, Nothing, is_repeatable=True)

@@ -25,6 +25,7 @@ _NONCE_BYTES: Final = 12
 _WRAP_CONTEXT: Final = b"quorumca data key 1"
 _MAC_PURPOSE: Final = b"quorumca snapshot mac 1"
 _DRAW_PURPOSE: Final = b"quorumca serials 1"
+_PROOF_PURPOSE: Final = b"quorumca requests 1"
 
 
 def _key_id(key: bytes) -> str:
@@ -54,10 +55,12 @@ class _DataKey:
     aead: AESGCM = field(repr=False)
     mac_key: bytes = field(repr=False)
     draw_key: bytes = field(repr=False)
+    proof_key: bytes = field(repr=False)
 
     @classmethod
     def of(cls, seal: SealKey, data_key: bytes) -> "_DataKey":
-        return cls(seal, AESGCM(data_key), _derived(data_key, _MAC_PURPOSE), _derived(data_key, _DRAW_PURPOSE))
+        derived = (_derived(data_key, purpose) for purpose in (_MAC_PURPOSE, _DRAW_PURPOSE, _PROOF_PURPOSE))
+        return cls(seal, AESGCM(data_key), *derived)
 
 
 class Sealer:
@@ -212,6 +215,10 @@ class Sealer:
         Raises: SealError before `unlock`.
         """
         return hmac.digest(self._in_use().draw_key, request, "sha256")
+
+    def proof(self, request: bytes) -> bytes:
+        """That whoever sends this request has the cluster's data key: 32 bytes. Raises: SealError before `unlock`."""
+        return hmac.digest(self._in_use().proof_key, request, "sha256")
 
     def _cipher(self) -> AESGCM:
         return self._in_use().aead

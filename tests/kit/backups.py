@@ -1,16 +1,21 @@
 """Saving and restoring snapshots for keeping in clusters of one process, and looking into their files."""
 
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+from msgspec import structs
 
 from cluster.api.backups import Meta
 from cluster.backup import file as backup
 from cluster.backup.file import Row
 from cluster.backup.restore import Snapshots
 from cluster.base.log import Log
+from cluster.rpc.messages import JudgedRestoreRequest
 from cluster.rpc.operation import A, Operation, Q
 from cluster.seal.sealer import Sealer
 from cluster.signing.serials import new_serial
+from fsm.codec import dump_state
 from fsm.state import State
 from providers.pki.serials import serial_bytes
 from tests.kit.fake_cluster import Node
@@ -19,17 +24,25 @@ from tests.kit.wait import until
 
 
 class LocalForwarder:
-    """The leader is this node: its operations are run here."""
+    """The leader is this node: its operations are run here. `before` is done once, before that operation."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, before: Mapping[Operation[Any, Any], Callable[[], Awaitable[object]]]) -> None:
         self._node = node
+        self._before = dict(before)
 
     async def call(self, operation: Operation[Q, A], request: Q) -> A:
+        if (first := self._before.pop(operation, None)) is not None:
+            await first()
         return await self._node.operations.run(operation, request)
 
 
-def snapshots(node: Node, sealer: Sealer | None = None, log: Log | None = None) -> Snapshots:
-    forwarder: Any = LocalForwarder(node)
+def snapshots(
+    node: Node,
+    sealer: Sealer | None = None,
+    log: Log | None = None,
+    before: Mapping[Operation[Any, Any], Callable[[], Awaitable[object]]] | None = None,
+) -> Snapshots:
+    forwarder: Any = LocalForwarder(node, before or {})
     ledger_path = node.cluster.ledger_path
     return Snapshots(
         node.replica.real,
@@ -67,3 +80,16 @@ def facts_of(path: Path) -> tuple[Meta, State, list[Row]]:
 def mac_key_of(node: Node) -> bytes:
     assert node.cluster.state.seal is not None
     return node.sealer.opened(node.cluster.state.seal).mac_key()
+
+
+def proven(node: Node, request: JudgedRestoreRequest) -> JudgedRestoreRequest:
+    """As a node of this cluster asks for it."""
+    assert node.cluster.state.seal is not None
+    proof = node.sealer.opened(node.cluster.state.seal).proof(request.unproven())
+    return structs.replace(request, proof=proof)
+
+
+def request_of(node: Node, saved: State) -> JudgedRestoreRequest:
+    """To restore this state in the node's cluster, from a file without a MAC, by force."""
+    request = JudgedRestoreRequest(dump_state(saved), b"", "", True, node.cluster.state.ca_index, b"")
+    return proven(node, request)

@@ -2,7 +2,7 @@
 
 So an old data directory and an old snapshot load in the new release, and the other way round: every exchanged node goes
 on with the directory that the other release has left, gets a snapshot of the other release's leader, and files that one
-release has saved are restored through the other.
+release has saved are restored through the other, where that leads.
 """
 
 import asyncio
@@ -100,8 +100,9 @@ class Upgrade:
         else:
             await visitor.rotate_by_configuration(node)
             await visitor.rotate_in_stages(node)
-            await visitor.restore(node, leader)
-            self.restored.add((self.fleet.release_of(leader), self.fleet.release_of(node)))
+            await visitor.is_refused_a_restore(node)
+            await visitor.restore(leader, node)
+            self.restored.add((self.fleet.release_of(node), self.fleet.release_of(leader)))
 
 
 async def test_nodes_are_exchanged_one_by_one_forth_and_back_under_load(

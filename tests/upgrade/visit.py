@@ -287,6 +287,15 @@ class Visitor:
         for by in self._cluster.nodes:
             assert await voters(self._cluster, by) == before
 
+    async def is_refused_a_restore(self, node: Node) -> None:
+        """Which a leader of the other release cannot judge as this one does; the CA stays as it is."""
+        before = await self._cluster.roots(node)
+        path = await self.save(node)
+        answer = await self._cluster.ask(node, "PUT", SNAPSHOT, await asyncio.to_thread(path.read_bytes))
+        assert answer.status in (422, 500), answer
+        assert "through a node of this release" in answer.text or "is not known to this node" in answer.text, answer
+        assert (await self._cluster.roots(node))["Roots"] == before["Roots"]
+
     async def restore(self, node: Node, saved_by: Node) -> None:
         """What a node has saved takes the place of what there is, through another one. A file of the release before
         has no MAC, which a node of this one takes only when it is told to.

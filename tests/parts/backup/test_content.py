@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from cluster.base.errors import Refused
-from cluster.rpc.messages import RESTORE_CA, RestoreRequest
+from cluster.rpc.messages import RESTORE_JUDGED
 from fsm.ca import CARoot, Intermediate
-from fsm.codec import dump_state
 from fsm.state import State
 from providers.pki import keys, x509
+from tests.kit.backups import request_of
 from tests.kit.fake_cluster import FakeCluster, Node, bootstrapped, put, running, update
 from tests.kit.wait import until
 
@@ -42,7 +42,7 @@ async def two(tmp_path: Path) -> AsyncIterator[tuple[Node, Node]]:
 
 
 async def restore(node: Node, saved: State) -> None:
-    await node.operations.run(RESTORE_CA, RestoreRequest(dump_state(saved)))
+    await node.operations.run(RESTORE_JUDGED, request_of(node, saved))
 
 
 def _root(state: State, **changes: Any) -> State:

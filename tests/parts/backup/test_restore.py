@@ -17,8 +17,9 @@ from cluster.api.backups import Meta
 from cluster.backup import file as backup
 from cluster.backup.file import SnapshotInvalid
 from cluster.base.errors import Refused
+from cluster.rpc.messages import RESTORE_JUDGED
 from tests.kit import samples
-from tests.kit.backups import facts_of, mac_key_of, restore, sign, snapshots
+from tests.kit.backups import facts_of, mac_key_of, request_of, restore, sign, snapshots
 from tests.kit.fake_cluster import FakeCluster, Node
 
 
@@ -74,6 +75,9 @@ async def test_leader_looks_at_the_seal_itself(two: tuple[Node, Node], stranger:
     await snapshots(source).save(tmp_path / "f")
     before = stranger.cluster.state
     with pytest.raises(Refused, match="another seal key"):
+        await stranger.operations.run(RESTORE_JUDGED, request_of(stranger, source.cluster.state))
+    assert stranger.cluster.state is before
+    with pytest.raises(Refused, match="does not have the data key"):
         await snapshots(stranger, source.sealer).restore(tmp_path / "f", is_forced=False)
     assert stranger.cluster.state is before
 

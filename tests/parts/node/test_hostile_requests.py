@@ -40,6 +40,7 @@ REQUESTS: Final[dict[str, list[Any]]] = {
     "watchers": [41],
     "restore_rows": [b"k" * 20, [ROW]],
     "restore_ca": [dump_state(samples.full_state())],
+    "restore_judged": [dump_state(samples.full_state()), b"sums", "ab" * 32, True, 5, b"p" * 32],
     "cluster": [],
     "transfer": ["nobody"],
     "add_peer": ["d", "127.0.0.1:1", "127.0.0.1:2"],

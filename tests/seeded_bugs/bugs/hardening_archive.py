@@ -86,7 +86,7 @@ BUGS: Final = (
         "the MAC of a snapshot is not compared",
         "who can write backups adds a root, and all nodes trust it after the next restore",
         _RESTORE,
-        "    if saved.has_mac and not is_authentic:\n",
+        "    if mac and not is_authentic:\n",
         "    if False:\n",
         (f"{_T_TRUST}::test_root_added_with_sums_made_anew_is_refused_even_by_force",),
     ),

@@ -11,6 +11,8 @@ _SEALER: Final = "cluster/seal/sealer.py"
 _T_SEAL: Final = "tests/unit/seal/test_seal.py"
 _T_SEALS: Final = "tests/parts/node/test_seals.py"
 _T_RESEAL: Final = "tests/parts/backup/test_reseal.py"
+_T_JUDGEMENT: Final = "tests/parts/backup/test_judgement.py"
+_T_STAYS_AWAY: Final = f"{_T_JUDGEMENT}::test_root_that_is_taken_away_while_a_snapshot_is_restored_stays_away"
 
 BUGS: Final = (
     Bug(
@@ -20,7 +22,7 @@ BUGS: Final = (
         "        self._held = _DataKey.of(seal, data_key)\n",
         "        held = self._held\n"
         "        if held is not None:\n"
-        "            self._held = _DataKey(seal, AESGCM(data_key), held.mac_key, held.draw_key)\n"
+        "            self._held = _DataKey(seal, AESGCM(data_key), held.mac_key, held.draw_key, bytes(32))\n"
         "        self._held = _DataKey.of(seal, data_key)\n",
         (f"{_T_SEAL}::test_data_key_changes_in_one_step",),
     ),
@@ -65,5 +67,69 @@ BUGS: Final = (
         "        return replace(saved, seal=state.seal, providers=providers)\n",
         "        return replace(saved, seal=state.seal)\n",
         (f"{_T_RESEAL}::test_change_of_the_data_key_after_a_restore_is_one",),
+    ),
+    Bug(
+        "whoever has a server's certificate may have a CA restored",
+        "a TLS key and a snapshot with a root of one's own are enough: the mesh trusts it",
+        _RESTORE,
+        "        if not hmac.compare_digest(request.proof, expected):\n",
+        "        if False:\n",
+        (f"{_T_JUDGEMENT}::test_request_is_taken_only_whole_and_with_the_proof_of_a_data_key",),
+    ),
+    Bug(
+        "the proof leaves something out",
+        "a request that was meant is changed on its way into one by force",
+        "cluster/rpc/messages.py",
+        "        fields = [self.state, self.sums, self.mac, self.is_forced, self.ca_index]\n",
+        "        fields = [self.state, self.sums, self.mac, self.ca_index]\n",
+        (f"{_T_JUDGEMENT}::test_request_is_taken_only_whole_and_with_the_proof_of_a_data_key",),
+    ),
+    Bug(
+        "the form of the release before is served",
+        "a restore without a proof or a judgement, for whoever has a server's certificate",
+        "cluster/node/leader_work.py",
+        "            served(RESTORE_CA, self._snapshots.unjudged),\n",
+        "            served(RESTORE_CA, self._snapshots.rows),\n",
+        (f"{_T_JUDGEMENT}::test_form_of_the_release_before_is_refused_whatever_it_holds",),
+    ),
+    Bug(
+        "the leader takes the word of the node that was asked",
+        "a root that was taken away a moment ago comes back, and nobody is told",
+        _RESTORE,
+        "            _require_judged_so(request, state, trust_change(state, saved, is_authentic=is_authentic))\n",
+        "",
+        (_T_STAYS_AWAY, f"{_T_JUDGEMENT}::test_leader_takes_no_snapshot_without_a_mac_unless_it_is_meant"),
+    ),
+    Bug(
+        "force is good for ever",
+        "a root that was taken away after an operator has looked comes back by a word that did not mean it",
+        _RESTORE,
+        "    if change.refusal is not None and request.ca_index != state.ca_index:\n",
+        "    if False:\n",
+        (_T_STAYS_AWAY, f"{_T_JUDGEMENT}::test_leader_judges_when_its_turn_has_come"),
+    ),
+    Bug(
+        "force is good for whatever the records have taken to send",
+        "as above, for as long as a large record is restored",
+        _RESTORE,
+        "        if is_forced and change.roots != meant.roots:\n",
+        "        if False:\n",
+        (_T_STAYS_AWAY,),
+    ),
+    Bug(
+        "the leader does not compare the MAC",
+        "a snapshot counts as authentic that only says so",
+        _RESTORE,
+        "        is_authentic = _is_authentic(sealer, request.sums, request.mac)\n",
+        "        is_authentic = bool(request.mac)\n",
+        (f"{_T_JUDGEMENT}::test_leader_compares_the_mac_itself",),
+    ),
+    Bug(
+        "records are sent before it is known whether the CA can follow",
+        "a restore that is refused leaves thousands of records of another CA",
+        _RESTORE,
+        "        await asyncio.to_thread(_present, self._sealer, state)  # it will have to prove that it has it\n",
+        "",
+        (f"{_T_JUDGEMENT}::test_node_without_the_data_key_says_so",),
     ),
 )
