@@ -8,11 +8,15 @@ import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from cluster.cli.arguments import Subcommands
 from cluster.cli.locks import LockHeld, locked
 from cluster.client.errors import CommandError, Exit
+
+if TYPE_CHECKING:
+    from cluster.raft.macs import FileMacs
+    from cluster.seal.sources import KeySource
 
 _FAILED: Final = "Error marking entry"
 _NEXT: Final = """\
@@ -29,6 +33,9 @@ def add_parser(commands: Subcommands) -> None:
     )
     skip.add_argument("--data-dir", metavar="DIR", type=Path, required=True, help="of the node, which must not run")
     skip.add_argument("--index", metavar="N", type=int, required=True, help="the entry's index in the Raft log")
+    keys = skip.add_mutually_exclusive_group()
+    keys.add_argument("--seal-key", metavar="FILE", type=Path, help="the node's; default: seal.key in its directory")
+    keys.add_argument("--seal-passphrase-file", metavar="FILE", type=Path, help="the same where a passphrase seals")
     skip.add_argument("--dry-run", action="store_true", help="show the entry, and mark nothing")
     skip.add_argument("--undo", action="store_true", help="take the mark away again")
     skip.set_defaults(run=run_skip_entry)
@@ -43,7 +50,7 @@ def run_skip_entry(args: argparse.Namespace) -> int:
         raise CommandError(f"{_FAILED}: {args.data_dir} is no data directory of a node: it has no wal/")
     try:
         with locked(args.data_dir / "lock"):
-            _skip_entry(args.data_dir, args.index, is_dry_run=args.dry_run, is_undo=args.undo)
+            _skip_entry(args, args.data_dir, args.index)
     except LockHeld:
         raise CommandError(f"{_FAILED}: a node runs on {args.data_dir}: stop it first") from None
     except (JournalDamaged, SnapshotDamaged, LedgerDamaged, sqlite3.Error, OSError) as error:
@@ -51,7 +58,7 @@ def run_skip_entry(args: argparse.Namespace) -> int:
     return Exit.OK
 
 
-def _skip_entry(data_dir: Path, log_index: int, *, is_dry_run: bool, is_undo: bool) -> None:
+def _skip_entry(args: argparse.Namespace, data_dir: Path, log_index: int) -> None:
     from cluster.raft.disk import RealDisk
     from cluster.raft.inspection import read_entries
     from cluster.raft.skips import FILE, Skip, load_skips, save_skips
@@ -61,18 +68,55 @@ def _skip_entry(data_dir: Path, log_index: int, *, is_dry_run: bool, is_undo: bo
     entry = _found(entries, log_index)
     _refuse_kinds(entry)
     skip = Skip.of(entry)
-    disk, marked = RealDisk(), load_skips(RealDisk(), str(data_dir))
-    if is_undo and skip not in marked:
+    # To look at an entry takes no key.
+    disk, macs = RealDisk(), None if args.dry_run else _macs(data_dir, args)
+    marked = load_skips(disk, str(data_dir), macs)
+    if args.undo and skip not in marked:
         raise CommandError(f"{_FAILED}: entry {log_index} is not marked")
     print(f"Entry:  {skip.log_index}\nTerm:   {skip.term}\nSha256: {skip.sha256}")
     for line in _described(entry.command):
         print(f"Holds:  {line}")
     print(f"Behind: {entries[-1].log_index - log_index} entries, which will be applied without it")
-    if is_dry_run:
+    if args.dry_run:
         return
-    save_skips(disk, str(data_dir), marked - {skip} if is_undo else marked | {skip})
+    save_skips(disk, str(data_dir), marked - {skip} if args.undo else marked | {skip}, macs)
     _give_to_owner(data_dir, FILE)
-    print(f"==> {'Took away the mark of' if is_undo else 'Marked'} entry {log_index} in {data_dir}\n{_NEXT}")
+    print(f"==> {'Took away the mark of' if args.undo else 'Marked'} entry {log_index} in {data_dir}\n{_NEXT}")
+
+
+def _macs(data_dir: Path, args: argparse.Namespace) -> "FileMacs | None":
+    """Of the node's own files: it takes no mark that anybody could have made. None where only a release before MACs has
+    run. Raises: CommandError, OSError.
+    """
+    from cluster.raft.macs import FileMacs
+    from cluster.seal.disk_key import MAC_KEY, DiskKeyFile
+    from cluster.seal.node_file import NodeFile
+    from cluster.seal.sealer import Sealer
+    from cluster.seal.sources import NEXT_KEY, FileKey, SealError
+
+    if not (data_dir / MAC_KEY).exists():
+        return None
+    try:
+        name = (NodeFile(data_dir).read() or {}).get("node_name")
+        if not isinstance(name, str):
+            raise ValueError("node.json does not say whose data this is")
+        sealer = Sealer(_source(data_dir, args), FileKey(data_dir / NEXT_KEY))
+        found = DiskKeyFile(data_dir, name, sealer).found()
+    except (SealError, ValueError) as error:
+        raise CommandError(
+            f"{_FAILED}: marks carry a MAC of the node, which takes its seal key (--seal-key, --seal-passphrase-file):"
+            f" {error}"
+        ) from error
+    return None if found is None else FileMacs(found.key, is_required=found.is_required)
+
+
+def _source(data_dir: Path, args: argparse.Namespace) -> "KeySource":
+    """Raises: SealError."""
+    from cluster.seal.sources import KEY, FileKey, passphrase_in
+
+    if args.seal_passphrase_file is not None:
+        return passphrase_in(args.seal_passphrase_file)
+    return FileKey(args.seal_key or data_dir / KEY)
 
 
 def _refuse_applied(data_dir: Path, log_index: int) -> None:

@@ -8,6 +8,7 @@ from cluster.raft.disk import AppendFile, RealDisk
 from cluster.raft.journal import Entry, Journal, JournalDamaged
 from cluster.raft.macs import FileMacs
 from cluster.raft.membership import ChangeKind, Members, changed, removed_after
+from cluster.raft.skips import load_skips
 from cluster.raft.snapshot import Snapshot, SnapshotFile
 
 
@@ -94,11 +95,12 @@ def read_configuration(data_dir: Path) -> tuple[Members, frozenset[str]]:
 
 
 def check_journal(data_dir: Path, start: int | None, macs: FileMacs | None = None) -> None:
-    """As recovery does. `start`: the entry it must reach back to, the snapshot's or the first; None if not known.
-    Without `macs` only checksums are looked at.
+    """And the marks of entries in it, as recovery does. `start`: the entry it must reach back to, the snapshot's or the
+    first; None if not known. Without `macs` only checksums are looked at.
 
     Raises: JournalDamaged, naming file and offset; OSError.
     """
+    load_skips(ReadOnlyDisk(), str(data_dir), macs)
     entries = Journal(ReadOnlyDisk(), str(data_dir / "wal"), macs=macs).entries
     if entries and start is not None and entries[0].log_index > start:
         raise JournalDamaged(

@@ -1,9 +1,10 @@
-"""MACs of the files that a node starts from: journal and snapshot are taken only as this node has written them.
+"""MACs of the files that a node starts from: journal, snapshot and marks of entries to be passed over are taken only as
+this node, or a command of its operator, has written them.
 
 Their checksums find what a disk does. They do not stop anybody who can write to the data directory and computes them
-anew, and what such a file says is applied: a root, a member, a vote. So each synced group of the journal and each
-snapshot has a MAC too, under a key that the seal key wraps (cluster/seal/disk_key.py). DESIGN.md says what that cannot
-do.
+anew, and what such a file says is applied: a root, a member, a vote. So each synced group of the journal, each snapshot
+and the file of marks have a MAC too, under a key that the seal key wraps (cluster/seal/disk_key.py). DESIGN.md says
+what that cannot do.
 """
 
 import hashlib
@@ -22,6 +23,7 @@ REMEDY: Final = (
 NO_MAC: Final = bytes(MAC_BYTES)
 _GROUP: Final = b"quorumca wal 1"
 _SNAPSHOT: Final = b"quorumca snap 1"
+_SKIPS: Final = b"quorumca skips 1"
 _SEQ_BYTES: Final = 8
 
 
@@ -52,6 +54,9 @@ class FileMacs:
 
     def snapshot(self, data: bytes) -> bytes:
         return hashlib.blake2b(data, digest_size=MAC_BYTES, key=self.key, person=_SNAPSHOT).digest()
+
+    def skips(self, marks: bytes) -> bytes:
+        return hashlib.blake2b(marks, digest_size=MAC_BYTES, key=self.key, person=_SKIPS).digest()
 
 
 def is_same(one: bytes, other: bytes) -> bool:

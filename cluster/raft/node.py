@@ -40,7 +40,7 @@ from cluster.raft.membership import (
     still_counted,
 )
 from cluster.raft.reads import ReadCallback, ReadIndex
-from cluster.raft.skips import Skip, load_skips
+from cluster.raft.skips import Skip, load_skips, save_skips
 from cluster.raft.snapshot import Snapshot, SnapshotDamaged, SnapshotFile
 from cluster.tls.keys import expiry_part
 
@@ -190,7 +190,7 @@ class NodeEnvironment:
     wake: Callable[[], None]  # ask for a `pump` soon
     in_background: Callable[[Callable[[], object], Callable[[object], None]], None]
     incarnation: int  # random, different at every start: whose results an entry brings
-    macs: FileMacs | None = None  # of journal and snapshot
+    macs: FileMacs | None = None  # of journal, snapshot and marks
 
 
 class RaftNode:
@@ -244,7 +244,7 @@ class RaftNode:
             env.disk.sync_directory(os.path.dirname(env.directory))
         self._snapshot_file = SnapshotFile(env.disk, f"{env.directory}/snapshot", env.macs)
         self.journal = Journal(env.disk, f"{env.directory}/wal", macs=env.macs)
-        self._skipped = load_skips(env.disk, env.directory)
+        self._skipped = load_skips(env.disk, env.directory, env.macs)
         snapshot = self._snapshot_file.load()
         self._is_marked_fresh = is_fresh = self._note_fresh(snapshot)
         self._leader_seen: tuple[int, str | None, bool] | None = None
@@ -281,6 +281,8 @@ class RaftNode:
             self.journal.rewrite()
         if snapshot is not None and self._snapshot_file.lacks_mac:
             self._snapshot_file.save(snapshot)
+        if self._skipped:
+            save_skips(self._env.disk, self._env.directory, self._skipped, macs)
         macs.established()
         self._env.log("files.authenticated", log_index=snapshot.log_index if snapshot else 0)
 

@@ -14,9 +14,13 @@ from cluster.raft import codec
 from cluster.raft.disk import RealDisk
 from cluster.raft.journal import Entry, Journal
 from cluster.raft.machine import ReplicatedMachine
+from cluster.raft.macs import FileMacs
 from cluster.raft.membership import ChangeKind, Member, MembershipChange
 from cluster.raft.skips import FILE, Skip, load_skips
 from cluster.raft.snapshot import Snapshot, SnapshotFile
+from cluster.seal.disk_key import DiskKeyFile
+from cluster.seal.sealer import Sealer
+from cluster.seal.sources import FileKey, write_key_file
 from fsm.codec import dump_command, dump_state
 from fsm.leaves import RecordLeaves
 from fsm.state import State
@@ -160,3 +164,59 @@ def test_damaged_files_are_refused_by_name(run: Run, data_dir: Path) -> None:
     segment.write_bytes(bytes(data))
     result = run(f"operator raft skip-entry -data-dir {data_dir} -index 4")
     assert (result.code, segment.name in result.err) == (1, True)
+
+
+# -- in a directory of a node that has a key for its files
+
+
+@pytest.fixture
+def guarded(data_dir: Path) -> tuple[Path, FileMacs]:
+    write_key_file(data_dir / "seal.key")
+    sealer = Sealer(FileKey(data_dir / "seal.key"))
+    key_file = DiskKeyFile(data_dir, "node-1", sealer)
+    key_file.open()
+    key_file.establish()
+    (data_dir / "node.json").write_text(json.dumps({"node_name": "node-1", "datacenter": "dc1"}))
+    return data_dir, FileMacs(key_file.open().key)
+
+
+def test_mark_carries_the_nodes_own_mac(run: Run, guarded: tuple[Path, FileMacs]) -> None:
+    data_dir, macs = guarded
+    for index in (4, 3):
+        assert run(f"operator raft skip-entry -data-dir {data_dir} -index {index}").code == 0
+    assert {skip.log_index for skip in load_skips(RealDisk(), str(data_dir), macs)} == {3, 4}
+    assert run(f"operator raft skip-entry -data-dir {data_dir} -index 3 -undo").code == 0
+    assert {skip.log_index for skip in load_skips(RealDisk(), str(data_dir), macs)} == {4}
+
+
+def test_key_may_lie_elsewhere_and_without_one_nothing_is_marked(
+    run: Run, guarded: tuple[Path, FileMacs], tmp_path: Path
+) -> None:
+    data_dir, macs = guarded
+    (data_dir / "seal.key").rename(tmp_path / "key")
+    command = f"operator raft skip-entry -data-dir {data_dir} -index 4"
+    for more in ([], ["-seal-key", str(tmp_path / "nowhere")], ["-seal-passphrase-file", str(tmp_path / "nowhere")]):
+        result = run(command, *more)
+        assert (result.code, "marks carry a MAC of the node" in result.err) == (1, True)
+        assert not (data_dir / FILE).exists()
+    assert run(command, "-dry-run").code == 0
+    assert run(command, "-seal-key", str(tmp_path / "key")).code == 0
+    assert {skip.log_index for skip in load_skips(RealDisk(), str(data_dir), macs)} == {4}
+
+
+def test_marks_of_somebody_else_are_not_added_to(run: Run, guarded: tuple[Path, FileMacs]) -> None:
+    """They would get a good MAC by it."""
+    data_dir, _ = guarded
+    (data_dir / FILE).write_text(json.dumps({"format": 1, "entries": [{"log_index": 6, "term": 1, "sha256": "ab"}]}))
+    before = (data_dir / FILE).read_bytes()
+    result = run(f"operator raft skip-entry -data-dir {data_dir} -index 4")
+    assert (result.code, "it has no MAC" in result.err) == (1, True)
+    assert (data_dir / FILE).read_bytes() == before
+
+
+def test_directory_that_does_not_say_whose_it_is_is_refused(run: Run, guarded: tuple[Path, FileMacs]) -> None:
+    data_dir, _ = guarded
+    (data_dir / "node.json").unlink()
+    result = run(f"operator raft skip-entry -data-dir {data_dir} -index 4")
+    assert (result.code, "whose data this is" in result.err) == (1, True)
+    assert not (data_dir / FILE).exists()

@@ -25,6 +25,7 @@ from cluster.raft.disk import RealDisk
 from cluster.raft.journal import Journal
 from cluster.raft.macs import FileMacs
 from cluster.raft.membership import ChangeKind, Member, MembershipChange
+from cluster.raft.skips import Skip, save_skips
 from cluster.raft.snapshot import Snapshot, SnapshotFile
 from cluster.seal.disk_key import DiskKeyFile
 from cluster.seal.node_file import NodeFile
@@ -68,6 +69,10 @@ class NodeFiles:
         """Journal and snapshot, by somebody else."""
         shutil.rmtree(self.data / "wal")
         self._write_log(macs)
+
+    def mark_an_entry(self, macs: FileMacs) -> None:
+        """As one to be passed over."""
+        save_skips(RealDisk(), str(self.data), {Skip(20, 1, "ab" * 32)}, macs)
 
     def _write_log(self, macs: FileMacs | None) -> None:
         disk = RealDisk(sync=lambda _fd: None)
@@ -221,6 +226,7 @@ BROKEN: dict[str, tuple[Break, set[str]]] = {
     "manifest": (lambda n: (n.data / "wal" / "manifest").unlink(), {"journal-damaged"}),
     "other-journal": (lambda n: n.write_again(FileMacs(b"o" * 32)), {"journal-damaged", "snapshot-damaged"}),
     "no-macs": (lambda n: n.write_again(None), {"journal-damaged"}),
+    "marks": (lambda n: n.mark_an_entry(FileMacs(b"o" * 32)), {"journal-damaged"}),
     "mac-key": (lambda n: (n.data / "mac.key").write_text("{}"), {"mac-key"}),
     "no-journal": (lambda n: shutil.rmtree(n.data / "wal"), {"log-missing"}),
     "snapshot": (lambda n: n.flip(n.data / "snapshot", 30), {"snapshot-damaged"}),
@@ -445,3 +451,8 @@ def test_key_of_an_agent_ca_that_was_replaced_does_not_matter(node: NodeFiles) -
 def test_removed_server_is_told_so(node: NodeFiles) -> None:
     pinned(node, own_key(node), is_removed=True)
     assert [finding.code for finding in node.found()] == ["server-removed"]
+
+
+def test_marks_with_the_nodes_own_mac_are_nothing_to_tell(node: NodeFiles) -> None:
+    node.mark_an_entry(FileMacs(node.mac_key))
+    assert "journal-damaged" not in {finding.code for finding in node.found()}

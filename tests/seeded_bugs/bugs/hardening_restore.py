@@ -6,6 +6,7 @@ from tests.seeded_bugs.bug import Bug
 
 _RESEAL: Final = "cluster/node/reseal.py"
 _RESTORE: Final = "cluster/backup/restore.py"
+_SKIPS: Final = "cluster/raft/skips.py"
 _SEALER: Final = "cluster/seal/sealer.py"
 
 _T_SEAL: Final = "tests/unit/seal/test_seal.py"
@@ -13,6 +14,8 @@ _T_SEALS: Final = "tests/parts/node/test_seals.py"
 _T_RESEAL: Final = "tests/parts/backup/test_reseal.py"
 _T_JUDGEMENT: Final = "tests/parts/backup/test_judgement.py"
 _T_STAYS_AWAY: Final = f"{_T_JUDGEMENT}::test_root_that_is_taken_away_while_a_snapshot_is_restored_stays_away"
+_T_SKIPS: Final = "tests/unit/raft/test_skips.py"
+_T_SKIP_ENTRY: Final = "tests/parts/cli/test_skip_entry.py"
 
 BUGS: Final = (
     Bug(
@@ -131,5 +134,46 @@ BUGS: Final = (
         "        await asyncio.to_thread(_present, self._sealer, state)  # it will have to prove that it has it\n",
         "",
         (f"{_T_JUDGEMENT}::test_node_without_the_data_key_says_so",),
+    ),
+    # -- marks of entries that are passed over
+    Bug(
+        "the MAC of marks is not compared",
+        "who can write to the data directory has the node pass over a distrust that the others apply",
+        _SKIPS,
+        "    if not is_same(mac, _mac(skips, macs)):\n",
+        "    if False:\n",
+        (f"{_T_SKIPS}::test_marks_of_somebody_else_are_refused_and_the_node_does_not_start",),
+    ),
+    Bug(
+        "marks without a MAC are taken",
+        "as above, by somebody who leaves the MAC away",
+        _SKIPS,
+        "    if not mac and not macs.is_required:\n",
+        "    if not mac:\n",
+        (f"{_T_SKIPS}::test_marks_of_somebody_else_are_refused_and_the_node_does_not_start",),
+    ),
+    Bug(
+        "a node starts without a look at whose marks they are",
+        "as above",
+        "cluster/raft/node.py",
+        "        self._skipped = load_skips(env.disk, env.directory, env.macs)\n",
+        "        self._skipped = load_skips(env.disk, env.directory)\n",
+        (f"{_T_SKIPS}::test_marks_of_somebody_else_are_refused_and_the_node_does_not_start",),
+    ),
+    Bug(
+        "marks of the release before get no MAC",
+        "the node does not start a second time",
+        "cluster/raft/node.py",
+        "        if self._skipped:\n",
+        "        if False:\n",
+        (f"{_T_SKIPS}::test_marks_of_the_release_before_are_taken_once_and_have_a_mac_from_then_on",),
+    ),
+    Bug(
+        "the command that marks takes marks of somebody else along",
+        "an operator gives a mark that was smuggled in the node's MAC",
+        "cluster/cli/skip_entry.py",
+        "    marked = load_skips(disk, str(data_dir), macs)\n",
+        "    marked = load_skips(disk, str(data_dir))\n",
+        (f"{_T_SKIP_ENTRY}::test_marks_of_somebody_else_are_not_added_to",),
     ),
 )
