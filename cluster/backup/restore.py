@@ -121,8 +121,8 @@ class Snapshots:
         """Everything is checked before anything is changed; the CA changes in one command, at the end. Returns what an
         operator must be told. `is_forced`: trust that comes back, and a file without a MAC, are meant.
 
-        Raises: Refused (SnapshotInvalid, another seal key, not forced), OSError; NoLeader, CommitUnknown,
-        InternalError.
+        Raises: Refused (SnapshotInvalid, another seal key, not forced), OSError; NotReady before the cluster has a data
+        key; NoLeader, CommitUnknown, InternalError (a leader of the release before among them).
         """
         saved = await asyncio.to_thread(backup.read, path)
         sealer = await asyncio.to_thread(check_seal, self._sealer, saved.state)

@@ -7,6 +7,7 @@ import asyncio
 import json
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -103,6 +104,25 @@ def _snapshot(path: Path, state: State, *rows: tuple[Any, ...]) -> bytes:
     return path.read_bytes()
 
 
+async def _refuses_to_restore(member: Member, leader: Node, directory: Path) -> None:
+    """In either form, by force or not, with whatever somebody may put in the place of the proof."""
+    path = directory / "own.tgz"
+    path.write_bytes(await asyncio.to_thread(_saved_by, leader))
+    saved = backup.read(path)
+    state = dump_state(saved.state)
+    [[error, _]] = await member.post("restore_ca", [state])
+    assert "through a node of this release" in error[1]
+    for is_forced in (False, True):
+        for proof in (b"", bytes(32), bytes.fromhex(saved.mac)):
+            [[error, _]] = await member.post("restore_judged", [state, saved.sums, saved.mac, is_forced, 1, proof])
+            assert "does not prove" in error[1]
+
+
+def _saved_by(node: Node) -> bytes:
+    with urllib.request.urlopen(f"{node.url}/v1/snapshot", timeout=20) as answer:
+        return bytes(answer.read())
+
+
 async def test_what_ended_every_node_ends_none(cluster: LocalCluster, tmp_path: Path) -> None:
     leader = await cluster.leader()
     pids = {node.name: node.pid for node in cluster.nodes}
@@ -148,6 +168,8 @@ async def test_what_ended_every_node_ends_none(cluster: LocalCluster, tmp_path: 
     ):
         [[error, _]] = await member.post("restore_ca", [state])
         assert error is not None
+    # One that is sound and of this cluster, as somebody sends it who has a server's TLS key and no more.
+    await _refuses_to_restore(member, leader, tmp_path)
     for config in ("{", "[" * 20_000, '{"LeafCertTTL":"\\ud800"}', '{"LeafCertTTL":1e999}'):
         [[error, _]] = await member.post("configure", ["consul", config, None, False, 0, False, 0, b"r" * 16, 0, False])
         assert error is not None

@@ -76,7 +76,7 @@ async def test_seal_is_opened_as_soon_as_there_is_one_and_remembered(cluster: Fa
     await until(lambda: node_file.read() is not None)
     assert sealer.open(sealer.seal(b"secret", "x"), "x") == b"secret"
     assert node_file.read() == {"node_name": "a", "datacenter": "dc1", "seal": sealer.node_facts()}
-    # It goes on: a snapshot that is restored may bring another seal.
+    # It goes on: another seal may follow.
     assert not watching.done()
     watching.cancel()
     (tmp_path / "seal.key").unlink()
