@@ -150,6 +150,9 @@ class Metrics:
         self.is_leader = gauge("is_leader", "1 while this node leads")
         self.raft_term = gauge("raft_term", "Present Raft term")
         self.raft_applied_index = gauge("raft_applied_index", "Raft log index applied by this node")
+        self.raft_frames_refused = gauge(
+            "raft_frames_refused", "Frames since the start that no correct server sends: their connections were closed"
+        )
         self.raft_pump_seconds_max = gauge("raft_pump_seconds_max", "Longest round of the Raft thread since the start")
         self.api_stalls = gauge("api_stalls", "Times since the start that the API stood still and could not lead")
         self.api_stall_seconds_max = gauge("api_stall_seconds_max", "Longest of these times")

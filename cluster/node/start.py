@@ -278,6 +278,7 @@ def _publish(metrics: Metrics, replica: Replica, authority: Authority, leader: L
     metrics.ledger_records.set_function(lambda: replica.ledger_count)
     metrics.journal_bytes.set_function(lambda: replica.journal_bytes)
     metrics.compactions.set_function(lambda: replica.compactions)
+    metrics.raft_frames_refused.set_function(lambda: replica.frames_refused)
     metrics.ca_ready.set_function(lambda: authority.is_ready)
     metrics.root_not_after_seconds.set_function(
         lambda: root.not_after if (root := replica.state.active_root) is not None else 0

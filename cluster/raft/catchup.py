@@ -148,6 +148,9 @@ class CatchUp:
             except SnapshotDamaged as error:
                 self._give_up(str(error))
                 return
+            if self._snapshot.log_index != message["log_index"]:
+                self._give_up(f"it ends at entry {self._snapshot.log_index}: announced was {message['log_index']}")
+                return
             self._buffer.clear()
         self._ask()
 

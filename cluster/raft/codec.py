@@ -34,7 +34,7 @@ _PINNED_ENTRY_VERSION: Final = 2
 
 
 class MessageInvalid(ValueError):
-    """A frame or entry that no correct peer sends."""
+    """A frame or entry that no correct peer sends. It costs whoever sent it the connection, and this node nothing."""
 
 
 class EntryUnknown(MessageInvalid):
@@ -206,6 +206,11 @@ _SCHEMA: Final[Mapping[str, Mapping[str, _Check]]] = {
     "pull_bulk": {"log_index": _is_count, "after": _is_count},
     "bulk_part": {"log_index": _is_count, "after": _is_count, "data": _is_bytes, "is_last": _is_bool},
 }
+
+
+def bad_field(message: Message, name: str, why: str) -> MessageInvalid:
+    """Of a field that is of its type, and cannot be true: `why` says what is known here."""
+    return MessageInvalid(f"{message['type']}.{name} is {message[name]}: {why}")
 
 
 def pack_frame(message: Message) -> bytes:

@@ -6,11 +6,11 @@ are dropped; each peer has one vote; elections start with PreVote.
 """
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from cluster.base.log import Log
-from cluster.raft.codec import Message, MessageInvalid, check_entry
+from cluster.raft.codec import Message, MessageInvalid, bad_field, check_entry
 from cluster.raft.core import FOLLOWER, RaftCore, RaftTiming
 from cluster.raft.journal import Journal
 
@@ -18,6 +18,10 @@ from cluster.raft.journal import Journal
 _LINK_LOST_MIN: Final = 0.02
 _LINK_LOST_SPREAD: Final = 0.1
 _NEVER: Final = float("-inf")
+#: No cluster counts so far by itself. A term or index that does leaves no room for the next ones, and a cluster that
+#: has reached the last term never elects a leader again; so from here on a term goes up in small steps only.
+_FAR: Final = 1 << 62
+_FAR_STEP: Final = 1 << 20
 
 #: Obeyed from any server of this cluster, member or not as far as this node knows: a node that was away may not know
 #: yet that its leader was added (Raft 6). But not while another leader is heard: whoever was removed keeps a good
@@ -27,10 +31,6 @@ _FROM_VOTERS: Final = frozenset(("response_vote", "pre_vote_granted", "timeout_n
 #: Of a learner, too, once no leader is heard: the entry that made it a voter may not be here, and without this node's
 #: vote it may have no majority (Raft 6).
 _BALLOTS: Final = frozenset(("request_vote", "pre_vote"))
-
-
-class ProtocolBroken(Exception):
-    """Something that Raft excludes was seen. The process must stop before it can spread."""
 
 
 class Guard:
@@ -89,7 +89,8 @@ class Guard:
     def incoming(self, peer: str, message: Message) -> Message | None:
         """What the core shall see of a message: it, a repaired copy, or nothing.
 
-        Raises: ProtocolBroken, MessageInvalid.
+        Raises: MessageInvalid, before anything has changed here. What Raft excludes proves that whoever sent it is
+        wrong, or lies: that costs the connection, or one server's key could end every other server.
         """
         core = self._core
         kind, term = message["type"], core.term
@@ -98,6 +99,7 @@ class Guard:
         known = core.other_voters if kind in _BALLOTS else core.members
         if peer not in known and self._has_leader_beside(peer):
             return None
+        self._check_terms(message)
         match kind:
             case "append_entries" | "offer_snapshot":
                 return self._from_leader(peer, message)
@@ -116,6 +118,13 @@ class Guard:
                 if message["round"] == self._round:
                     self._round_votes[peer] = message["is_fresh"]
         return None
+
+    def _check_terms(self, message: Message) -> None:
+        """Raises: MessageInvalid."""
+        most = max(_FAR, self._core.term + _FAR_STEP)
+        for name in ("term", "ct"):
+            if message.get(name, 0) > most:
+                raise bad_field(message, name, f"must be at most {most}")
 
     def _has_leader_beside(self, peer: str) -> bool:
         """Whether this node leads, or hears from another leader. A leader that was deposed by one it does not know
@@ -143,17 +152,18 @@ class Guard:
             self._send(peer, {"type": "term_notice", "term": core.term})
             return None
         if message["term"] == core.term and core.is_leader:
-            raise ProtocolBroken(f"{peer} leads in term {core.term} too")
+            raise bad_field(message, "term", "this node leads in that term")
+        repaired = self._offered(message) if message["type"] == "offer_snapshot" else self._append(message)
         self.leader_contact = self._clock()
         self._seen_epoch[peer] = message["epoch"]
-        if message["type"] == "offer_snapshot":
-            return self._offered(message)
-        return self._append(peer, message)
+        return repaired
 
     def _offered(self, message: Message) -> Message:
-        """A heartbeat that proves nothing about this log, so it commits nothing (G3)."""
-        core = self._core
-        if message["log_index"] is not None and message["log_index"] <= core.applied_index:
+        """A heartbeat that proves nothing about this log, so it commits nothing (G3). Raises: MessageInvalid."""
+        core, log_index = self._core, message["log_index"]
+        if log_index is not None and log_index > _FAR:
+            raise bad_field(message, "log_index", f"must be at most {_FAR}")
+        if log_index is not None and log_index <= core.applied_index:
             # The snapshot is here already, and the answer that said so was lost with a connection. What is applied is
             # committed, so the leader's log has it too.
             return self._heartbeat(message, core.commit_index, core.applied_index + 1, success=True, reset=True)
@@ -172,37 +182,48 @@ class Guard:
         }
         return {"type": "append_entries", "term": message["term"], "commit_index": commit, "serialized": None}
 
-    def _append(self, peer: str, message: Message) -> Message | None:
+    def _append(self, message: Message) -> Message:
+        """Raises: MessageInvalid."""
         entries, commit = self._journal.entries, self._core.commit_index
         first, last = entries[0].log_index, entries[-1].log_index
         previous, new = message["prevLogIdx"], message["entries"]
-        if any(entry[1] != index for index, entry in enumerate(new, previous + 1)):
-            raise MessageInvalid(f"{peer} sent entries that do not follow entry {previous}")
-        for command, _, _ in new:
-            check_entry(command)  # what is in the log once is there for ever
+        _check_order(message)
         if previous > last or previous < first:
             return self._heartbeat(message, commit, last + 1, reset=True)
         if entries[previous - first].term != message["prevLogTerm"]:
             if previous <= commit:
-                raise ProtocolBroken(f"{peer} contradicts committed entry {previous}")
+                known_term = entries[previous - first].term
+                raise bad_field(message, "prevLogTerm", f"entry {previous} is committed here, with term {known_term}")
             # Skip the whole conflicting term at once (Raft 5.3); the core would go back entry by entry.
             return self._heartbeat(message, commit, self._first_of_term(previous), reset=True)
+        known = self._count_known(new)
+        if known < len(new) and new[known][1] <= commit:
+            raise MessageInvalid(
+                f"append_entries.entries has entry {new[known][1]} with term {new[known][2]}: it is committed here,"
+                f" with term {entries[new[known][1] - first].term}"
+            )
+        for command, _, _ in new[known:]:
+            check_entry(command)  # what is in the log once is there for ever
         top = previous + len(new)
         if self.is_fresh and self._brings_up_to_date(message, top):
             self.is_fresh = False
         message["commit_index"] = min(message["commit_index"], top)  # G3
-        known = 0
-        while known < len(new) and new[known][1] <= last and entries[new[known][1] - first].term == new[known][2]:
-            known += 1
         if known == len(new) and top < last:
             # G2: nothing new, and the longer log may hold acknowledged entries. The core would truncate it.
             return self._heartbeat(message, message["commit_index"], top + 1, success=True)
         if known:
             message["prevLogIdx"], message["prevLogTerm"] = new[known - 1][1], new[known - 1][2]
-            message["entries"] = new = new[known:]
-        if new and new[0][1] <= commit:
-            raise ProtocolBroken(f"{peer} would replace committed entry {new[0][1]}")
+            message["entries"] = new[known:]
         return message
+
+    def _count_known(self, new: Sequence[tuple[bytes, int, int]]) -> int:
+        """How many of these entries are here already; they follow an entry that is."""
+        entries = self._journal.entries
+        first, last = entries[0].log_index, entries[-1].log_index
+        known = 0
+        while known < len(new) and new[known][1] <= last and entries[new[known][1] - first].term == new[known][2]:
+            known += 1
+        return known
 
     def _brings_up_to_date(self, message: Message, top: int) -> bool:
         """Whether this log holds all that was ever committed, once the append is taken (G7).
@@ -243,6 +264,10 @@ class Guard:
             return None
         if message["ct"] < core.term or not core.is_leader:
             return None  # G1: an answer to an earlier term says nothing about this log (R4)
+        last = self._journal.entries[-1].log_index
+        if message["success"] and message["next_node_idx"] > last + 1:
+            # It would count for entries that are still to come.
+            raise bad_field(message, "next_node_idx", f"must be at most {last + 1}, which follows this leader's log")
         if message["reset"]:
             if message["epoch"] != self._epochs.get(peer, 0):
                 return None  # G4: it rejects what was sent before the last rewind
@@ -333,3 +358,18 @@ class Guard:
             return len(others)
         remembering = sum(not is_fresh for peer, is_fresh in votes.items() if peer in others)
         return remembering - 1 if self.is_fresh else remembering
+
+
+def _check_order(message: Message) -> None:
+    """Indexes go up by one, terms never down, and not past the leader's own (Raft 5.3). Raises: MessageInvalid."""
+    index, term = message["prevLogIdx"], message["prevLogTerm"]
+    for _, entry_index, entry_term in message["entries"]:
+        if entry_index != index + 1:
+            raise MessageInvalid(f"append_entries.entries has entry {entry_index}: must be {index + 1}, the next one")
+        if entry_term < term:
+            raise MessageInvalid(
+                f"append_entries.entries has entry {entry_index} with term {entry_term}: must be {term} or later"
+            )
+        index, term = entry_index, entry_term
+    if term > message["term"]:
+        raise bad_field(message, "term", f"must be {term} or later, which is that of entry {index}")

@@ -159,7 +159,11 @@ class ReplicatedMachine:
         self._on_change(self.state)
 
     def install(self, state: bytes) -> None:
-        self._state = codec.load_state(state)
+        installed = codec.load_state(state)
+        if installed.leaf_index > installed.index:
+            # Certificates that come later would have lower numbers: the next start would miss what is above them.
+            raise Malformed(f"State.leaf_index is {installed.leaf_index}: must be at most {installed.index}, its index")
+        self._state = installed
         self._ledger.skip_to(self._state.leaf_index)
         self._ledger.tidy(self._state.tidied_before)
         self._ledger.commit(self._ledger.applied_log_index)

@@ -24,7 +24,7 @@ from cluster.raft import codec
 from cluster.raft.admission import Admission, Introductions, is_key_of
 from cluster.raft.catchup import BulkData, CatchUp, SnapshotSource
 from cluster.raft.codec import EntryUnknown, Message, MessageInvalid
-from cluster.raft.core import RaftCore, RaftTiming
+from cluster.raft.core import SEND_WINDOW_BYTES, RaftCore, RaftTiming
 from cluster.raft.disk import Disk
 from cluster.raft.guard import Guard
 from cluster.raft.journal import Entry, Journal, JournalDamaged, JournalFailed, check_part
@@ -333,12 +333,7 @@ class RaftNode:
         return True
 
     def pending_bytes(self, peer: str) -> int:
-        queued = sum(
-            len(entry.command)
-            for message in self._outbox.get(peer, ())
-            if message["type"] == "append_entries"
-            for entry in message["entries"]
-        )
+        queued = sum(map(_payload_bytes, self._outbox.get(peer, ())))
         return queued + self._env.links.pending_bytes(peer)
 
     def may_campaign(self) -> bool:
@@ -417,9 +412,14 @@ class RaftNode:
             self._say_failed(entry)
             raise
         if origin == self._env.incarnation:
-            waiting = self._in_flight.pop(sequence, None)
-            if waiting is not None:
-                self._results.extend(zip(waiting, results, strict=True))
+            self._take_results(self._in_flight.pop(sequence, []), commands, results)
+
+    def _take_results(self, waiting: list[Proposal], commands: list[bytes], results: list[Any]) -> None:
+        if waiting and [proposal.command for proposal in waiting] != commands:
+            # Another leader's entry under this node's number, which the others have seen: ours may be there or not.
+            results = [Outcome.UNKNOWN] * len(waiting)
+        if waiting:
+            self._results.extend(zip(waiting, results, strict=True))
 
     def _say_failed(self, entry: Entry) -> None:
         """This ends the node: which entry it was, an operator may need to know (docs/recovery.md)."""
@@ -430,7 +430,8 @@ class RaftNode:
     def receive(self, peer: str, message: Message) -> None:
         """A message that `codec.unpack_message` accepted, from the server whose certificate names `peer`.
 
-        Raises: ProtocolBroken (stop the process), MessageInvalid (drop the connection).
+        Raises: MessageInvalid (drop the connection); anything else, for what this node or its disk has done wrong, must
+        stop the process.
         """
         match message["type"]:
             case "who_is" | "is_server":
@@ -440,7 +441,8 @@ class RaftNode:
                 if peer in self.core.members:
                     self.reads.incoming(peer, message)
             case "pull_snapshot" | "pull_bulk":
-                if peer in self.core.members:
+                # A part is a thousand times as large as the question, which is repeated when it stays unanswered.
+                if peer in self.core.members and self.pending_bytes(peer) <= SEND_WINDOW_BYTES:
                     self._source.incoming(peer, message)
             case "snapshot_part" | "bulk_part":
                 if peer == self.core.leader_id:
@@ -451,8 +453,8 @@ class RaftNode:
                 if repaired is not None:
                     self.core.receive(peer, repaired)
                     self.guard.after_core(peer)
-                if kind == "offer_snapshot" and self.core.leader_id == peer:
-                    self._catch_up.offered(peer, offer)
+                    if kind == "offer_snapshot" and self.core.leader_id == peer:
+                        self._catch_up.offered(peer, offer)
         self._judge_anew()
 
     def anchors_changed(self) -> None:
@@ -856,6 +858,10 @@ class RaftNode:
             self.core.learn_committed(snapshot.log_index)
             self._answer_snapshot(snapshot.log_index)
             return
+        if snapshot.log_index <= self.core.commit_index or snapshot.term > self.core.term:
+            reason = f"it ends at entry {snapshot.log_index} of term {snapshot.term}: that is not the entry of this log"
+            self._env.log("snapshot.refused", reason=reason)
+            return
         try:
             self._env.machine.install(snapshot.state)
         except ValueError as error:
@@ -884,6 +890,16 @@ class RaftNode:
 
     def close(self) -> None:
         self.journal.close()
+
+
+def _payload_bytes(message: Message) -> int:
+    """Of a message that may be large."""
+    match message["type"]:
+        case "append_entries":
+            return sum(len(entry.command) for entry in message["entries"])
+        case "snapshot_part" | "bulk_part":
+            return len(message["data"])
+    return 0
 
 
 def is_shortage(result: object) -> bool:

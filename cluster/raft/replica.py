@@ -277,6 +277,11 @@ class Replica:
         return self._node.compactions
 
     @property
+    def frames_refused(self) -> int:
+        """Frames of other servers that no correct one sends."""
+        return self._links.frames_refused
+
+    @property
     def leader_contact_seconds(self) -> float:
         """Since this node last heard from its leader; infinite if it never did."""
         return time.monotonic() - self._node.guard.leader_contact

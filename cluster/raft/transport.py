@@ -33,6 +33,8 @@ _MAX_LEARNER_REDIAL_SECONDS: Final = 10.0
 _DOUBLINGS: Final = 10
 #: Names whose refusal was logged and is not logged again. Whoever has the agent CA's key can invent more.
 _TURNED_AWAY: Final = 32
+#: What dialling an address may raise that was never looked at: the last one for a port above 65535.
+_UNREACHABLE: Final = (OSError, ValueError, TimeoutError, OverflowError)
 #: A peer that leaves so much unread is cut off rather than let grow.
 _MAX_UNREAD_BYTES: Final = 64 << 20
 #: Probe an idle connection each second; what was not acknowledged for two seconds went to a host that is gone.
@@ -151,7 +153,7 @@ class _Inbound(asyncio.Protocol):
                 else:
                     self._links.received(peer, message)
         except MessageInvalid as error:
-            self._links.log("raft.frame_refused", peer=peer, reason=str(error))
+            self._links.frame_refused(peer, error)
             assert self.transport is not None
             self.peer = None
             self.transport.abort()
@@ -224,6 +226,7 @@ class TlsLinks:
         self._server: Listener | None = None
         self._seats: PeerSeats | None = None
         self._is_closed = False
+        self.frames_refused = 0
 
     # -- life
 
@@ -331,7 +334,7 @@ class TlsLinks:
                     await self._connect(peer, self._addresses.get(peer) or self._guests.get(peer, ""))
                 except ssl.SSLError as error:
                     self._refused(peer, str(error))
-                except (OSError, ValueError, OverflowError, TimeoutError):
+                except _UNREACHABLE:
                     pass  # not there; tried again below
                 failures += 1  # until it is seen to have lasted
             pause = redial_pause(failures, random.random(), is_learner=peer in self._learners)  # noqa: S311 - no secret
@@ -359,7 +362,7 @@ class TlsLinks:
         """
         for peer in [*self._outbound]:
             if (address := self._addresses.get(peer)) is not None:
-                with contextlib.suppress(OSError, ValueError, TimeoutError):
+                with contextlib.suppress(*_UNREACHABLE):
                     await self._connect(peer, address)
 
     async def look_up_key(self, peer: str, address: str) -> bytes | None:
@@ -374,7 +377,7 @@ class TlsLinks:
                     ssl=self.tls.client_context,
                     server_hostname=self.tls.server_name(peer),
                 )
-        except (OSError, ValueError, TimeoutError) as error:
+        except _UNREACHABLE as error:
             self.log("raft.dial_refused", peer=peer, reason=str(error) or "no answer")
             return None
         try:
@@ -404,6 +407,10 @@ class TlsLinks:
         return 0 if link is None or link.transport is None else link.transport.get_write_buffer_size()
 
     # -- what connections report
+
+    def frame_refused(self, peer: str, error: MessageInvalid) -> None:
+        self.frames_refused += 1
+        self.log("raft.frame_refused", peer=peer, reason=str(error))
 
     def connected(self, link: _Outbound) -> None:
         assert link.transport is not None

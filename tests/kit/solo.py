@@ -11,7 +11,7 @@ from cluster.raft.core import RaftTiming
 from cluster.raft.journal import Entry
 from cluster.raft.macs import FileMacs
 from cluster.raft.membership import Members
-from cluster.raft.node import CompactionPolicy, NodeEnvironment, Proposal, RaftNode
+from cluster.raft.node import CompactionPolicy, Machine, NodeEnvironment, Proposal, RaftNode
 from tests.kit.clock import FakeClock
 from tests.kit.log import EventLog
 from tests.sim.cluster import members_of
@@ -60,8 +60,11 @@ class Solo:
         #: Bytes that peers have not read yet.
         self.unread: dict[str, int] = {}
         self.background: list[tuple[Callable[[], object], Callable[[object], None]]] = []
-        self.machine = ListMachine(self.store)
+        self.machine: Any = self._opened()
         self.node = self._started()
+
+    def _opened(self) -> Machine:
+        return ListMachine(self.store)
 
     def _started(self) -> RaftNode:
         env = NodeEnvironment(
@@ -89,7 +92,7 @@ class Solo:
         self.disk.crash_in = crash_in
         self.background.clear()
         self.sent.clear()
-        self.machine = ListMachine(self.store)
+        self.machine = self._opened()
         self.node = self._started()
 
     # -- Links

@@ -455,6 +455,35 @@ async def test_garbage_from_a_server_of_the_cluster_costs_it_the_connection_only
     await assert_undisturbed(cluster, term)
 
 
+async def test_frame_that_contradicts_the_log_costs_a_member_the_connection_and_no_process(cluster: Cluster) -> None:
+    """Whoever has one server's key must not be able to end the others."""
+    await cluster.record(5)
+    name, _ = await cluster.leader()
+    _, node = await cluster.leader()
+    term = node.leadership.term
+    villain = next(other for other in cluster.names[:3] if other != name)
+    context = ssl.create_default_context(cafile=f"{cluster.directory}/ca.pem")
+    context.load_cert_chain(f"{cluster.directory}/{villain}.pem", f"{cluster.directory}/{villain}.key")
+    append = {"commit_index": 1, "prevLogIdx": 1, "prevLogTerm": 1, "entries": (), "epoch": 0}
+    for target in [other for other in cluster.names[:3] if other != villain]:
+        refused = cluster.running[target].frames_refused
+        host, port = cluster.members[target].raft_address.split(":")
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            reader, writer = await asyncio.open_connection(
+                host, int(port), ssl=context, server_hostname=f"{target}.server.dc1.consul"
+            )
+            writer.write(pack_frame({"type": "hello", "ct": 0, "address": cluster.members[villain].raft_address}))
+            writer.write(pack_frame({"type": "append_entries", "ct": term, "term": term, **append}))
+            assert await reader.read() == b""  # hung up
+            writer.close()
+        assert cluster.running[target].frames_refused == refused + 1
+        fields = next(fields for event, fields in cluster.log.events[::-1] if event == "raft.frame_refused")
+        assert fields["peer"] == villain
+        assert fields["reason"].startswith("append_entries.")
+    await cluster.record(5, start=5)
+    await cluster.equal(*cluster.running)
+
+
 # -- without a cluster
 
 

@@ -12,6 +12,7 @@ from tests.seeded_bugs.bugs import (
     fsm,
     hardening_archive,
     hardening_doors,
+    hardening_guard,
     hardening_keys,
     hardening_locks,
     hardening_log,
@@ -55,4 +56,5 @@ BUGS: Final[tuple[Bug, ...]] = (
     *hardening_doors.BUGS,
     *hardening_locks.BUGS,
     *hardening_restore.BUGS,
+    *hardening_guard.BUGS,
 )

@@ -5,13 +5,13 @@ S1 to S13 are the failures that were reproduced with the stock library (cluster/
 
 import contextlib
 import random
+from typing import Any
 
 import msgpack
 import pytest
 
-from cluster.raft.codec import MessageInvalid
+from cluster.raft.codec import MessageInvalid, pack_batch, unpack_batch
 from cluster.raft.core import LEADER
-from cluster.raft.guard import ProtocolBroken
 from cluster.raft.journal import Entry, JournalFailed
 from cluster.raft.membership import ChangeKind, MembershipChange
 from cluster.raft.node import Outcome
@@ -103,13 +103,40 @@ def test_conflicting_entries_are_replaced_from_the_first_conflict_on() -> None:
     assert solo.entries[3:] == [batch(4, 1), no_op(5, 2)]
 
 
-def test_leader_that_contradicts_a_committed_entry_stops_the_node() -> None:
+@pytest.mark.parametrize(
+    ("previous", "entries", "field"),
+    [
+        ((4, 2), (), "prevLogTerm"),
+        ((4, 0), (batch(5, 1),), "prevLogTerm"),
+        ((2, 1), (batch(3, 2),), "entries"),
+        ((2, 1), (batch(3, 1), batch(4, 2), batch(5, 2)), "entries"),
+    ],
+)
+def test_leader_that_contradicts_a_committed_entry_is_refused_and_counts_for_nothing(
+    previous: tuple[int, int], entries: tuple[Entry, ...], field: str
+) -> None:
+    """One server's key must not end another server. Nor does it keep this one from looking for another leader."""
     solo = follower(last=5, commit=4)
-    with pytest.raises(ProtocolBroken):
-        solo.append("c", 2, (2, 1), batch(3, 2))
-    with pytest.raises(ProtocolBroken):
-        solo.append("c", 2, (4, 2))
+    contact = solo.node.guard.leader_contact
+    solo.clock.advance(0.1)
+    with pytest.raises(MessageInvalid, match=rf"append_entries\.{field} .*entry [34].* committed here, with term 1"):
+        solo.append("c", 2, previous, *entries, commit=9)
     assert solo.entries[1:] == [batch(index, 1) for index in range(2, 6)]
+    assert (solo.node.core.term, solo.node.core.leader_id, solo.commit) == (1, "b", 4)
+    assert solo.node.guard.leader_contact == contact
+    solo.append("b", 1, (5, 1), batch(6, 1), commit=6)
+    assert solo.commit == 6
+
+
+@pytest.mark.parametrize("terms", [(3, 2), (5,), (2, 5), (1 << 60,)])
+def test_entries_of_terms_that_cannot_be_are_refused(terms: tuple[int, ...]) -> None:
+    """A log that ends in a later term than any leader's would win every election."""
+    solo = follower(last=5)
+    with pytest.raises(MessageInvalid, match="term"):
+        solo.append("c", 4, (5, 1), *(no_op(index, term) for index, term in enumerate(terms, 6)))
+    with pytest.raises(MessageInvalid, match="term"):
+        solo.append("c", 4, (5, 9))
+    assert (solo.last, solo.node.core.term) == (batch(5, 1), 1)
 
 
 def test_conflict_goes_back_a_whole_term_at_once_but_not_below_the_commit() -> None:
@@ -145,11 +172,21 @@ def test_leader_of_an_older_term_is_told_so_and_not_obeyed() -> None:
     assert [message["term"] for message in solo.take("b", "term_notice")] == [3]
 
 
-def test_two_leaders_of_one_term_stop_the_node() -> None:
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        ("append_entries", {"commit_index": 1, "prevLogIdx": 1, "prevLogTerm": 0, "entries": ()}),
+        ("offer_snapshot", {"log_index": 9}),
+    ],
+)
+def test_who_says_that_it_leads_in_this_leaders_term_is_refused(kind: str, fields: dict[str, Any]) -> None:
     solo = Solo()
     term = solo.elect()
-    with pytest.raises(ProtocolBroken):
-        solo.append("b", term, (1, 0))
+    before = list(solo.entries)
+    with pytest.raises(MessageInvalid, match=rf"{kind}\.term is {term}: this node leads in that term"):
+        solo.feed("b", kind, term=term, epoch=0, **fields)
+    assert solo.is_leader()
+    assert list(solo.entries) == before
 
 
 def test_answer_repeats_the_epoch_of_the_append() -> None:
@@ -175,6 +212,31 @@ def test_acknowledgement_of_an_earlier_term_counts_for_nothing() -> None:
     solo.answer("c", last + 1)
     solo.node.pump()
     assert (solo.commit, result) == (last, [1])
+
+
+def test_acknowledgement_of_entries_that_are_still_to_come_is_refused() -> None:
+    solo = Solo()
+    solo.elect()
+    last = solo.last.log_index
+    with pytest.raises(MessageInvalid, match=rf"next_node_idx is {last + 2}: must be at most {last + 1}"):
+        solo.answer("b", last + 2)
+    result = solo.propose(b"x")
+    solo.node.pump()
+    assert (solo.commit, result) == (last, [])
+
+
+def test_entry_of_another_leader_under_this_nodes_number_tells_nothing_of_its_own() -> None:
+    """The number of what is under way can be read in the entry that was sent."""
+    for forged in ([], [b"y"], [b"x", b"x"]):
+        solo = Solo()
+        term = solo.elect()
+        result = solo.propose(b"x")
+        solo.node.pump()
+        index, sequence = solo.last.log_index, unpack_batch(solo.last.command)[1]
+        entry = Entry(pack_batch(7, sequence, forged), index, term + 1)
+        solo.append("b", term + 1, (index - 1, term), entry, commit=index)
+        assert result in ([Outcome.UNKNOWN], [Outcome.NOT_LEADER])
+        assert solo.commands == forged
 
 
 def test_answer_of_a_later_term_deposes() -> None:

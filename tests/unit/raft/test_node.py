@@ -710,8 +710,8 @@ def test_entry_that_ends_the_node_is_named(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(solo.machine, "apply", fails)
     solo.append("b", solo.node.core.term + 1, (solo.last.log_index, solo.last.term), commit=1)
-    last = solo.last
+    last, term = solo.last, solo.node.core.term
     with pytest.raises(ValueError, match="cannot be applied"):
-        solo.append("b", solo.node.core.term, (last.log_index, last.term), batch(last.log_index + 1, 9), commit=99)
+        solo.append("b", term, (last.log_index, last.term), batch(last.log_index + 1, term), commit=99)
     name, fields = solo.log.events[-1]
     assert (name, fields["log_index"]) == ("entry.failed", last.log_index + 1)

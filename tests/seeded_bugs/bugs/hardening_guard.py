@@ -1,0 +1,96 @@
+"""What one server's key can do to the others."""
+
+from typing import Final
+
+from tests.seeded_bugs.bug import Bug
+
+_GUARD: Final = "cluster/raft/guard.py"
+_MACHINE: Final = "cluster/raft/machine.py"
+_NODE: Final = "cluster/raft/node.py"
+
+_T_GUARD: Final = "tests/unit/raft/test_guard.py"
+_T_HOSTILE: Final = "tests/unit/raft/test_hostile_member.py"
+_T_ANY: Final = f"{_T_HOSTILE}::test_no_message_of_a_member_ends_the_process_or_changes_what_is_committed"
+
+BUGS: Final = (
+    Bug(
+        "what a server contradicts ends the process",
+        "whoever has the key of one server ends all others, each with one frame",
+        _GUARD,
+        '                raise bad_field(message, "prevLogTerm", f"entry',
+        '                raise AssertionError(f"entry',
+        (_T_GUARD, _T_ANY),
+    ),
+    Bug(
+        "a second leader of one term ends the process",
+        "whoever has the key of one server ends the leader with one frame, and the next one",
+        _GUARD,
+        '            raise bad_field(message, "term", "this node leads in that term")\n',
+        '            raise AssertionError("two leaders")\n',
+        (_T_GUARD, _T_ANY),
+    ),
+    Bug(
+        "a refused append is a sign of the leader's life",
+        "a server that contradicts keeps the others from electing a leader",
+        _GUARD,
+        "        repaired = self._offered(message) if",
+        "        self.leader_contact = self._clock()\n        repaired = self._offered(message) if",
+        (_T_GUARD,),
+    ),
+    Bug(
+        "entries of any term",
+        "a log that ends in a term of the far future wins every election from then on",
+        _GUARD,
+        '    if term > message["term"]:\n',
+        "    if False:\n",
+        (_T_GUARD,),
+    ),
+    Bug(
+        "terms up to the last one",
+        "one frame, and no server is ever elected again",
+        _GUARD,
+        "        self._check_terms(message)\n",
+        "",
+        (_T_ANY,),
+    ),
+    Bug(
+        "entries that are not there yet can be acknowledged",
+        "the leader takes what it will write for copied, and a loss of one disk loses it",
+        _GUARD,
+        '        if message["success"] and message["next_node_idx"] > last + 1:\n',
+        "        if False:\n",
+        (_T_GUARD,),
+    ),
+    Bug(
+        "a snapshot that counts more certificates than changes",
+        "a node that took one never starts again",
+        _MACHINE,
+        "        if installed.leaf_index > installed.index:\n",
+        "        if False:\n",
+        (_T_ANY,),
+    ),
+    Bug(
+        "results by the number of an entry alone",
+        "an entry of another leader under that number ends the process, or tells clients what never happened",
+        _NODE,
+        "        if waiting and [proposal.command for proposal in waiting] != commands:\n",
+        "        if False:\n",
+        (_T_GUARD,),
+    ),
+    Bug(
+        "parts of a snapshot pile up",
+        "questions of a few bytes fill the memory of whoever is asked",
+        _NODE,
+        "                if peer in self.core.members and self.pending_bytes(peer) <= SEND_WINDOW_BYTES:\n",
+        "                if peer in self.core.members:\n",
+        (f"{_T_HOSTILE}::test_parts_of_a_snapshot_that_are_not_read_are_not_piled_up",),
+    ),
+    Bug(
+        "a snapshot over what is committed",
+        "a snapshot that contradicts the log takes its place, and acknowledged entries are gone",
+        _NODE,
+        "        if snapshot.log_index <= self.core.commit_index or snapshot.term > self.core.term:\n",
+        "        if False:\n",
+        (f"{_T_HOSTILE}::test_snapshot_that_contradicts_what_is_committed_is_refused",),
+    ),
+)
