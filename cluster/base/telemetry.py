@@ -39,6 +39,7 @@ _LEVELS: Final[Mapping[str, str]] = {
     "entry.failed": "critical",
     "entry.refused": "error",
     "entry.skipped": "error",
+    "entry.unknown": "error",
     "files.authenticated": "warning",
     "http.failed": "error",
     "http.request": "info",

@@ -38,7 +38,9 @@ class MessageInvalid(ValueError):
 
 
 class EntryUnknown(MessageInvalid):
-    """An entry of a newer format: a node that has it in its log must stop rather than skip it."""
+    """An entry that a newer release has made: no node that does not know it takes it, and one that has it in its log
+    must stop rather than skip it.
+    """
 
 
 # -- log entries
@@ -75,11 +77,16 @@ def _check_version(value: Any, *, newest: int = _ENTRY_VERSION) -> None:
         raise EntryUnknown(f"entry of format {value[0]}, which a newer release has written")
 
 
-def check_entry(command: bytes) -> None:
-    """An entry that may be taken into the log: one that can be read when its turn comes. Raises: MessageInvalid."""
+def check_entry(command: bytes, check_command: Callable[[bytes], None]) -> None:
+    """An entry that may be taken into the log: one that can be read when its turn comes, and so can what is in it.
+
+    Raises: MessageInvalid, EntryUnknown.
+    """
     match command[0]:
         case 0:  # REGULAR
-            unpack_batch(command)
+            _, _, commands = unpack_batch(command)
+            for item in commands:
+                check_command(item)
         case 2:  # MEMBERSHIP
             unpack_change(command)
         case 1:  # NO_OP

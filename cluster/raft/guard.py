@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from cluster.base.log import Log
-from cluster.raft.codec import Message, MessageInvalid, bad_field, check_entry
+from cluster.raft.codec import EntryUnknown, Message, MessageInvalid, bad_field, check_entry
 from cluster.raft.core import FOLLOWER, RaftCore, RaftTiming
 from cluster.raft.journal import Journal
 
@@ -22,6 +22,7 @@ _NEVER: Final = float("-inf")
 #: has reached the last term never elects a leader again; so from here on a term goes up in small steps only.
 _FAR: Final = 1 << 62
 _FAR_STEP: Final = 1 << 20
+_UPGRADE: Final = "this server runs an older release, and takes no further entries until it is upgraded"
 
 #: Obeyed from any server of this cluster, member or not as far as this node knows: a node that was away may not know
 #: yet that its leader was added (Raft 6). But not while another leader is heard: whoever was removed keeps a good
@@ -47,7 +48,9 @@ class Guard:
         log: Log,
         *,
         is_fresh: bool,
+        check_command: Callable[[bytes], None],
     ) -> None:
+        """`check_command` is the machine's."""
         self._core = core
         self._journal = journal
         self._send = send
@@ -55,6 +58,8 @@ class Guard:
         self._clock = clock
         self._rng = rng
         self._log = log
+        self._check_command = check_command
+        self._unknown = (0, 0)  # index and term of the last entry that only a newer release knows
         self._epochs: dict[str, int] = {}  # leader: number of the present probe of a peer's log
         self._seen_epoch: dict[str, int] = {}  # follower: epoch of the last append of a leader
         # Who voted for this node, and whether the voter's disk may have lost something (G7).
@@ -202,8 +207,8 @@ class Guard:
                 f"append_entries.entries has entry {new[known][1]} with term {new[known][2]}: it is committed here,"
                 f" with term {entries[new[known][1] - first].term}"
             )
-        for command, _, _ in new[known:]:
-            check_entry(command)  # what is in the log once is there for ever
+        for entry in new[known:]:
+            self._check_entry(*entry)  # what is in the log once is there for ever
         top = previous + len(new)
         if self.is_fresh and self._brings_up_to_date(message, top):
             self.is_fresh = False
@@ -215,6 +220,19 @@ class Guard:
             message["prevLogIdx"], message["prevLogTerm"] = new[known - 1][1], new[known - 1][2]
             message["entries"] = new[known:]
         return message
+
+    def _check_entry(self, command: bytes, log_index: int, term: int) -> None:
+        """Raises: MessageInvalid."""
+        try:
+            check_entry(command, self._check_command)
+        except MessageInvalid as error:
+            if isinstance(error, EntryUnknown) and self._unknown != (
+                log_index,
+                term,
+            ):  # said once, not at every attempt
+                self._unknown = (log_index, term)
+                self._log("entry.unknown", log_index=log_index, term=term, reason=f"{error}: {_UPGRADE}")
+            raise MessageInvalid(f"append_entries.entries has entry {log_index}: {error}") from error
 
     def _count_known(self, new: Sequence[tuple[bytes, int, int]]) -> int:
         """How many of these entries are here already; they follow an entry that is."""

@@ -13,10 +13,11 @@ from typing import Any, Final
 
 import msgpack
 
+from cluster.raft.codec import EntryUnknown, MessageInvalid
 from fsm import codec
 from fsm.apply import apply
-from fsm.codec import Malformed
-from fsm.commands import Applied, Rejected
+from fsm.codec import CodecError, Malformed
+from fsm.commands import Applied, Command, Rejected
 from fsm.leaves import RecordLeaves, TidyLedger
 from fsm.ledger import Ledger, LedgerDamaged, LedgerReader, LedgerSummary, checkpoint
 from fsm.state import State
@@ -43,6 +44,8 @@ _ROW_TYPES: Final[tuple[tuple[type, ...], ...]] = (
     *(_INT, _INT, _TEXT, _MAYBE_BYTES, _INT),
 )
 _MAX_INT: Final = (1 << 63) - 1
+#: Of commands that were checked and are not applied yet: more than is ever on its way to a node that keeps up.
+_MAX_CHECKED_BYTES: Final = 4 << 20
 
 
 class ReplicatedMachine:
@@ -60,7 +63,37 @@ class ReplicatedMachine:
         self.state = self._state
         self._can_start_log_again = False  # set by the thread that encodes
         self._parts = 0
+        self._checked: dict[bytes, Command] = {}
+        self._checked_bytes = 0
         self._log_index = self._ledger.applied_log_index
+
+    def check(self, command: bytes) -> None:
+        """What it has decoded is kept until the command is applied: it is decoded once.
+
+        Types only: what is out of bounds was taken by releases without bounds, and all nodes reject or apply it alike.
+        """
+        if command in self._checked:
+            return
+        try:
+            loaded = codec.load_command(command)
+        except Malformed as error:
+            raise MessageInvalid(f"malformed command: {error}"[:_MAX_DETAIL]) from None
+        except CodecError as error:
+            raise EntryUnknown(str(error)[:_MAX_DETAIL]) from None
+        if self._checked_bytes > _MAX_CHECKED_BYTES:
+            # This node lags, or another leader has replaced them: they are decoded again, if they are applied.
+            self._checked.clear()
+            self._checked_bytes = 0
+        self._checked[command] = loaded
+        self._checked_bytes += len(command)
+
+    def _load(self, data: bytes) -> Command:
+        """Raises: CodecError."""
+        known = self._checked.pop(data, None)
+        if known is None:
+            return codec.load_command(data)
+        self._checked_bytes -= len(data)
+        return known
 
     def apply(self, log_index: int, commands: list[bytes]) -> list[Applied | Rejected]:
         """Raises: CodecError for a command of a newer version: this node must stop rather than skip it."""
@@ -68,7 +101,7 @@ class ReplicatedMachine:
 
     def _apply(self, log_index: int, data: bytes) -> Applied | Rejected:
         try:
-            command = codec.load_command(data)
+            command = self._load(data)
         except Malformed as error:
             # No release would apply it, so all of them agree, and no node need end.
             return Rejected("malformed", str(error)[:_MAX_DETAIL])

@@ -69,7 +69,14 @@ _BEFORE_SYNC: Final = frozenset(("append_entries", "offer_snapshot"))
 
 
 class Machine(BulkData, Protocol):
-    """The replicated state machine as Raft sees it. No method may raise for what a command says."""
+    """The replicated state machine as Raft sees it. No method but `check` may raise for what a command says."""
+
+    def check(self, command: bytes) -> None:
+        """Before another node's command goes into the log: will `apply` know it?
+
+        Raises: EntryUnknown when only a newer release can; MessageInvalid when none can.
+        """
+        ...
 
     def apply(self, log_index: int, commands: list[bytes]) -> list[Any]:
         """Apply one entry's commands; their results, in order."""
@@ -252,7 +259,17 @@ class RaftNode:
         self._source = SnapshotSource(self._send, env.machine, env.in_background)
         self.core = RaftCore(node_id, members, self.journal, self, timing, env.clock, env.rng, removed)
         self._introductions = Introductions(self.core, self._send, env.clock, self._vouched, env.log)
-        self.guard = Guard(self.core, self.journal, self._send, timing, env.clock, env.rng, env.log, is_fresh=is_fresh)
+        self.guard = Guard(
+            self.core,
+            self.journal,
+            self._send,
+            timing,
+            env.clock,
+            env.rng,
+            env.log,
+            is_fresh=is_fresh,
+            check_command=env.machine.check,
+        )
         self.reads = ReadIndex(self.core, self._send, env.clock, env.wake)
         self._catch_up = CatchUp(
             self._send, env.machine, lambda: self.core.applied_index, self._install, env.clock, env.log

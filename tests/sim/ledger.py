@@ -254,7 +254,7 @@ class LedgerMachine:
         self.replicated: ReplicatedMachine = kind(path, lambda _state: None, rows_per_commit=rows_per_commit)
         machine = self.replicated
         self.apply, self.commit, self.capture = machine.apply, machine.commit, machine.capture
-        self.load, self.install = machine.load, machine.install
+        self.check, self.load, self.install = machine.check, machine.load, machine.install
         self.bulk_position, self.bulk_read, self.bulk_write = (
             machine.bulk_position,
             machine.bulk_read,

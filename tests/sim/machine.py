@@ -75,6 +75,8 @@ class ListMachine:
         self._rows: list[Row] = []
         self.state = self._state  # visible
 
+    def check(self, command: bytes) -> None: ...
+
     def apply(self, log_index: int, commands: list[bytes]) -> list[int]:
         results = []
         for command in commands:

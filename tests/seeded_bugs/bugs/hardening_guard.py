@@ -4,6 +4,7 @@ from typing import Final
 
 from tests.seeded_bugs.bug import Bug
 
+_CODEC: Final = "cluster/raft/codec.py"
 _GUARD: Final = "cluster/raft/guard.py"
 _MACHINE: Final = "cluster/raft/machine.py"
 _NODE: Final = "cluster/raft/node.py"
@@ -11,6 +12,7 @@ _NODE: Final = "cluster/raft/node.py"
 _T_GUARD: Final = "tests/unit/raft/test_guard.py"
 _T_HOSTILE: Final = "tests/unit/raft/test_hostile_member.py"
 _T_ANY: Final = f"{_T_HOSTILE}::test_no_message_of_a_member_ends_the_process_or_changes_what_is_committed"
+_T_UNKNOWN: Final = f"{_T_HOSTILE}::test_command_that_this_release_cannot_apply_never_gets_into_the_log"
 
 BUGS: Final = (
     Bug(
@@ -68,6 +70,38 @@ BUGS: Final = (
         "        if installed.leaf_index > installed.index:\n",
         "        if False:\n",
         (_T_ANY,),
+    ),
+    Bug(
+        "commands that nobody can apply get into the log",
+        "whoever leads with a command of a newer release, or with garbage, ends every node, at each start again",
+        _CODEC,
+        "                check_command(item)\n",
+        "                pass\n",
+        (_T_UNKNOWN,),
+    ),
+    Bug(
+        "only the first command of an entry is looked at",
+        "a good command in front of it brings a bad one into the log",
+        _CODEC,
+        "            for item in commands:\n",
+        "            for item in commands[:1]:\n",
+        (_T_UNKNOWN,),
+    ),
+    Bug(
+        "nobody says that a newer release leads",
+        "a server that was not upgraded lags for ever, and its operator does not know why",
+        _GUARD,
+        '                self._log("entry.unknown",',
+        '                (lambda *_, **__: None)("entry.unknown",',
+        (_T_UNKNOWN,),
+    ),
+    Bug(
+        "what was checked is kept for ever",
+        "commands that are replaced before they are applied fill the memory of the nodes that got them",
+        _MACHINE,
+        "        if self._checked_bytes > _MAX_CHECKED_BYTES:\n",
+        "        if False:\n",
+        ("tests/unit/raft/test_machine.py::test_what_was_checked_and_is_never_applied_is_forgotten",),
     ),
     Bug(
         "results by the number of an entry alone",

@@ -156,6 +156,7 @@ class Sender:
             bytes([codec.MEMBERSHIP]) + codec.pack_change(change),
             pack_batch(origin, sequence, _COMMANDS[: self.rng.randint(0, 3)]),
             pack_batch(origin, sequence, [dump_command(TidyLedger(_MOST))]),
+            pack_batch(origin, sequence, [_COMMANDS[0], msgpack.packb([1, 99, []])]),
             pack_batch(origin, sequence, [b"", b"\xc1", msgpack.packb([1, 7, []])]),
             bytes([self.rng.randint(0, 3)]) + self._bytes(),
         ]
@@ -217,6 +218,44 @@ def test_no_message_of_a_member_ends_the_process_or_changes_what_is_committed(
     last = solo.last
     solo.restart()
     assert solo.last == last
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+@pytest.mark.parametrize(
+    ("command", "is_newer"),
+    [
+        *((msgpack.packb(value), True) for value in ([2, 7, [1]], [1, 99, []], [1, 7, [1, "added later"]])),
+        *((data, False) for data in (b"", b"\xc1", msgpack.packb([1, 7, ["x"]]), msgpack.packb([0, 7, [1]]))),
+    ],
+)
+def test_command_that_this_release_cannot_apply_never_gets_into_the_log(
+    command: bytes, is_newer: bool, place: int, tmp_path: Path
+) -> None:
+    """It would end every node at the same entry, at each start again."""
+    solo = RealSolo(tmp_path)
+    _follower(solo)
+    before = list(solo.entries)
+    commands = [*_COMMANDS[4:6]]
+    commands.insert(place, command)
+    for _ in range(3):
+        with pytest.raises(MessageInvalid, match="entry 7: "):
+            solo.append("b", 1, (5, 1), batch(6, 1, _COMMANDS[6]), batch(7, 1, *commands), commit=7)
+        assert list(solo.entries) == before
+    said = [fields for event, fields in solo.log.events if event == "entry.unknown"]
+    assert len(said) == is_newer
+    assert all("upgraded" in fields["reason"] and fields["log_index"] == 7 for fields in said)
+    solo.append("b", 1, (5, 1), batch(6, 1, _COMMANDS[6]), commit=6)
+    assert solo.commit == 6
+
+
+def test_entries_that_are_here_already_are_not_looked_at_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    solo = RealSolo(tmp_path)
+    _follower(solo)
+    seen: list[bytes] = []
+    monkeypatch.setattr(solo.node.guard, "_check_command", seen.append)
+    entries = [batch(index, 1, command) for index, command in enumerate(_COMMANDS[:5], 2)]
+    solo.append("b", 1, (1, 0), *entries, commit=4)
+    assert seen == [_COMMANDS[4]]
 
 
 def test_parts_of_a_snapshot_that_are_not_read_are_not_piled_up() -> None:

@@ -14,9 +14,11 @@ import msgpack
 import pytest
 
 from cluster.raft import machine as machine_module
+from cluster.raft.codec import EntryUnknown, MessageInvalid
 from cluster.raft.machine import ReplicatedMachine
+from fsm import codec
 from fsm.ca import InitSeal
-from fsm.codec import CodecError, dump_command, dump_state
+from fsm.codec import CodecError, dump_command, dump_state, load_command
 from fsm.commands import Applied, Command, Rejected, RestoreCA
 from fsm.leaves import RecordLeaves, TidyLedger
 from fsm.ledger import LedgerDamaged, LedgerReader, LedgerSummary
@@ -69,6 +71,63 @@ def machines(tmp_path: Path) -> Iterator[Machines]:
     machines = Machines(tmp_path)
     yield machines
     machines.close()
+
+
+NEWER = [msgpack.packb(value) for value in ([2, 7, [1]], [1, 99, []], [1, 7, [1, "added later"]])]
+NOTHING = [
+    b"",
+    b"\xc1",
+    b"\x91" * 2000,
+    *map(msgpack.packb, ([0, 7, [1]], ["1", 7, [1]], [1, 0, []], [1, 7, ["x"]], [1, 7, []], "text")),
+]
+
+
+@pytest.mark.parametrize("command", NEWER)
+def test_command_of_a_newer_release_is_told_from_one_of_none(machines: Machines, command: bytes) -> None:
+    with pytest.raises(EntryUnknown):
+        machines.open("a").check(command)
+
+
+@pytest.mark.parametrize("command", NOTHING)
+def test_command_that_no_release_has_made_is_refused_in_few_words(machines: Machines, command: bytes) -> None:
+    with pytest.raises(MessageInvalid) as found:
+        machines.open("a").check(command)
+    assert not isinstance(found.value, EntryUnknown)
+    assert len(str(found.value)) <= 200
+
+
+@pytest.mark.parametrize("name", samples.COMMANDS)
+def test_command_that_was_checked_is_applied_as_any_other_and_decoded_once(
+    machines: Machines, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = dump_command(samples.COMMANDS[name])
+    one, two = machines.open("a"), machines.open("b")
+    expected = two.apply(2, [data, data])
+    decoded: list[bytes] = []
+
+    def counted(data: bytes) -> Command:
+        decoded.append(data)
+        return load_command(data)
+
+    monkeypatch.setattr(codec, "load_command", counted)
+    one.check(data)
+    one.check(bytes(bytearray(data)))
+    assert one.apply(2, [data]) == expected[:1]
+    assert decoded == [data]
+    assert one.apply(2, [data]) == expected[1:]
+
+
+def test_what_was_checked_and_is_never_applied_is_forgotten(
+    machines: Machines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine_module, "_MAX_CHECKED_BYTES", 1000)
+    machine = machines.open("a")
+    for number in range(100):
+        machine.check(dump_command(leaves(number)))
+        assert machine._checked_bytes == sum(map(len, machine._checked)) < 2000
+    for number in range(100):
+        assert isinstance(machine.apply(2 + number, [dump_command(leaves(number))])[0], Applied)
+    assert (machine._checked, machine._checked_bytes) == ({}, 0)
 
 
 def leaves(*numbers: int) -> RecordLeaves:
