@@ -39,13 +39,41 @@ class Standing(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class Word:
+    """The keys of a server, as another server has said."""
+
+    keys: tuple[bytes, ...]
+    by: str
+    #: By which that other one was known when it said so; it counts for as long as one of them is that one's.
+    by_keys: tuple[bytes, ...]
+
+
+def still_vouched(vouched: Mapping[str, Word], members: Members) -> dict[str, Word]:
+    """Without the word of servers that were removed since, or whose key was exchanged, and of those that were heard
+    because of such a word.
+    """
+    kept = dict(vouched)
+    while lost := [name for name, word in kept.items() if not _counts(word, members, kept)]:
+        for name in lost:
+            del kept[name]
+    return kept
+
+
+def _counts(word: Word, members: Members, vouched: Mapping[str, Word]) -> bool:
+    if word.by not in members:
+        return False
+    keys = members[word.by].keys + (vouched[word.by].keys if word.by in vouched else ())
+    return any(is_key_of(key, keys) for key in word.by_keys)
+
+
+@dataclass(frozen=True, slots=True)
 class Admission:
     """Replaced as a whole when the configuration changes."""
 
     members: Members
     removed: frozenset[str] = frozenset()
     #: Keys that this node does not know yet, or servers even, as a server that it knows has said.
-    vouched: Mapping[str, tuple[bytes, ...]] = field(default_factory=dict)
+    vouched: Mapping[str, Word] = field(default_factory=dict)
     #: Of the CAs that this node trusts; empty: not looked at.
     anchors: frozenset[bytes] = frozenset()
     #: Unix seconds.
@@ -58,7 +86,8 @@ class Admission:
 
     def standing(self, name: str, key: bytes) -> Standing:
         member = self.members.get(name)
-        if member is not None and is_key_of(key, self.vouched.get(name, ())):
+        is_vouched = name in self.vouched and is_key_of(key, self.vouched[name].keys)
+        if member is not None and is_vouched:
             return Standing.MEMBER  # its key came into the log, or into use, while this node was away
         if member is not None and self.is_known_by_key(member):
             return Standing.MEMBER if is_key_of(key, member.keys) else Standing.REFUSED
@@ -69,7 +98,7 @@ class Admission:
             return Standing.MEMBER if member.is_voter or not self.is_pinned else Standing.UNPINNED
         if name in self.removed:
             return Standing.REFUSED
-        if not self.is_pinned or is_key_of(key, self.vouched.get(name, ())):
+        if not self.is_pinned or is_vouched:
             return Standing.GUEST
         return Standing.STRANGER
 
@@ -125,9 +154,10 @@ class Introductions:
         core: RaftCore,
         send: Callable[[str, Message], bool],
         clock: Callable[[], float],
-        vouched: Callable[[str, tuple[bytes, ...]], None],
+        vouched: Callable[[str, tuple[bytes, ...], str], None],
         log: Log,
     ) -> None:
+        """`vouched` gets a name, its keys, and who says so."""
         self._core = core
         self._send = send
         self._clock = clock
@@ -160,4 +190,4 @@ class Introductions:
             and (member is None or member.keys != tuple(message["keys"]))
         ):
             self._log("raft.server_vouched", peer=name, by=peer)
-            self._vouched(name, tuple(message["keys"]))
+            self._vouched(name, tuple(message["keys"]), peer)

@@ -21,7 +21,7 @@ from pysyncobj import FAIL_REASON
 
 from cluster.base.log import Log
 from cluster.raft import codec
-from cluster.raft.admission import Admission, Introductions, is_key_of
+from cluster.raft.admission import Admission, Introductions, Word, is_key_of, still_vouched
 from cluster.raft.catchup import BulkData, CatchUp, SnapshotSource
 from cluster.raft.codec import EntryUnknown, Message, MessageInvalid
 from cluster.raft.core import SEND_WINDOW_BYTES, RaftCore, RaftTiming
@@ -383,11 +383,11 @@ class RaftNode:
         # out nobody yet, and once it is committed this looks again.
         self._is_admission_due = is_open
         vouched = {
-            name: keys
-            for name, keys in self.admission.vouched.items()
+            name: word
+            for name, word in self.admission.vouched.items()
             if name not in removed and not self._is_answered(name, members)
         }
-        self._admit(Admission(members, removed, vouched, self._env.links.anchors()))
+        self._admit(Admission(members, removed, still_vouched(vouched, members), self._env.links.anchors()))
         self._has_unpinned = not all(self.admission.is_known_by_key(member) for member in core.members.values())
 
     def _is_answered(self, name: str, members: Members) -> bool:
@@ -400,8 +400,11 @@ class RaftNode:
             self.admission = admission
             self._env.links.set_admission(admission)
 
-    def _vouched(self, name: str, keys: tuple[bytes, ...]) -> None:
-        vouched = {**self.admission.vouched, name: keys}
+    def _vouched(self, name: str, keys: tuple[bytes, ...], by: str) -> None:
+        known = self.admission.vouched
+        # A server that is heard because of another one's word may have given its own under that key.
+        by_keys = known[by].keys if by in known else self.core.members[by].keys
+        vouched = {**known, name: Word(keys, by, by_keys)}
         self._admit(replace(self.admission, vouched=dict([*vouched.items()][-_MAX_VOUCHED:])))
 
     def apply(self, entry: Entry) -> None:

@@ -4,6 +4,7 @@ from typing import Final
 
 from tests.seeded_bugs.bug import Bug
 
+_ADMISSION: Final = "cluster/raft/admission.py"
 _CODEC: Final = "cluster/raft/codec.py"
 _GUARD: Final = "cluster/raft/guard.py"
 _MACHINE: Final = "cluster/raft/machine.py"
@@ -13,6 +14,7 @@ _T_GUARD: Final = "tests/unit/raft/test_guard.py"
 _T_HOSTILE: Final = "tests/unit/raft/test_hostile_member.py"
 _T_ANY: Final = f"{_T_HOSTILE}::test_no_message_of_a_member_ends_the_process_or_changes_what_is_committed"
 _T_UNKNOWN: Final = f"{_T_HOSTILE}::test_command_that_this_release_cannot_apply_never_gets_into_the_log"
+_T_WORD: Final = "tests/unit/raft/test_pins.py::test_word_of_a_server_counts_no_longer_than_the_server"
 
 BUGS: Final = (
     Bug(
@@ -102,6 +104,30 @@ BUGS: Final = (
         "        if self._checked_bytes > _MAX_CHECKED_BYTES:\n",
         "        if False:\n",
         ("tests/unit/raft/test_machine.py::test_what_was_checked_and_is_never_applied_is_forgotten",),
+    ),
+    Bug(
+        "a word outlives whoever gave it",
+        "whoever had the key of a server that was removed for it is still heard, under the name of another one",
+        _ADMISSION,
+        "    if word.by not in members:\n        return False\n",
+        "    if word.by not in members:\n        return True\n",
+        (_T_WORD,),
+    ),
+    Bug(
+        "a word outlives the key under which it was given",
+        "a stolen key was exchanged, and the servers that it had vouched for are still heard",
+        _ADMISSION,
+        "    return any(is_key_of(key, keys) for key in word.by_keys)\n",
+        "    return True\n",
+        (_T_WORD,),
+    ),
+    Bug(
+        "a word outlives the word that it was given by",
+        "one that a stolen key brought in brings in the next one, and that one stays",
+        _ADMISSION,
+        "    while lost := [",
+        "    if lost := [",
+        (_T_WORD,),
     ),
     Bug(
         "results by the number of an entry alone",

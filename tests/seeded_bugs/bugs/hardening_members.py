@@ -42,7 +42,7 @@ BUGS: Final = (
         "strangers are heard between leaders",
         "a server that never was one leads, and commits a root of its own",
         _ADMISSION,
-        "        if not self.is_pinned or is_key_of(key, self.vouched.get(name, ())):\n",
+        "        if not self.is_pinned or is_vouched:\n",
         "        if True:\n",
         (_T_ADMISSION, _T_HOSTILE),
     ),

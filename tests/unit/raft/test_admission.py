@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from cluster.raft.admission import Admission, Introductions, Standing
+from cluster.raft.admission import Admission, Introductions, Standing, Word
 from cluster.raft.codec import Message
 from cluster.raft.membership import Members, learner
 from tests.kit.clock import FakeClock
@@ -17,6 +17,10 @@ KEY, OLD_KEY, OTHER_KEY = b"k" * 72, b"o" * 72, b"x" * 72
 
 def pinned(*names: str) -> Members:
     return {name: replace(known, keys=(KEY,)) for name, known in members_of(*names).items()}
+
+
+def word(key: bytes) -> Word:
+    return Word((key,), by="a", by_keys=(KEY,))
 
 
 UNPINNED = Admission(members_of("a", "b"))
@@ -34,7 +38,7 @@ TRUSTING = {
     for anchors in ((OLD_CA,), (OLD_CA, NEW_CA), (NEW_CA,))
 }
 EXPIRED = replace(TRUSTING[OLD_CA,], now=lambda: END)
-VOUCHED = Admission(pinned("a"), frozenset(), {"new": (KEY,)})
+VOUCHED = Admission(pinned("a"), frozenset(), {"new": word(KEY)})
 
 
 @pytest.mark.parametrize(
@@ -62,10 +66,10 @@ VOUCHED = Admission(pinned("a"), frozenset(), {"new": (KEY,)})
         (EXPIRED, "a", b"x" * 32 + OLD_CA + END_BYTES, Standing.MEMBER),  # who could prove its key any more?
         (EXPIRED, "gone", OF_OLD_CA, Standing.REFUSED),
         (EXPIRED, "x", OF_OLD_CA, Standing.STRANGER),
-        (replace(PINNED, vouched={"l": (KEY,)}), "l", KEY, Standing.MEMBER),
-        (replace(PINNED, vouched={"l": (KEY,)}), "l", OTHER_KEY, Standing.UNPINNED),
-        (replace(PINNED, vouched={"b": (OTHER_KEY,)}), "b", OTHER_KEY, Standing.MEMBER),
-        (replace(PINNED, vouched={"b": (OTHER_KEY,)}), "b", KEY, Standing.MEMBER),
+        (replace(PINNED, vouched={"l": word(KEY)}), "l", KEY, Standing.MEMBER),
+        (replace(PINNED, vouched={"l": word(KEY)}), "l", OTHER_KEY, Standing.UNPINNED),
+        (replace(PINNED, vouched={"b": word(OTHER_KEY)}), "b", OTHER_KEY, Standing.MEMBER),
+        (replace(PINNED, vouched={"b": word(OTHER_KEY)}), "b", KEY, Standing.MEMBER),
         (VOUCHED, "new", KEY, Standing.GUEST),
         (VOUCHED, "new", OTHER_KEY, Standing.STRANGER),
     ],
@@ -93,9 +97,12 @@ class Asking:
     def __init__(self, members: Members, removed: frozenset[str] = frozenset()) -> None:
         self.clock = FakeClock()
         self.sent: list[tuple[str, Message]] = []
-        self.vouched: dict[str, tuple[bytes, ...]] = {}
+        self.vouched: dict[str, tuple[tuple[bytes, ...], str]] = {}
         core: Any = _Core(members, removed)
-        self.introductions = Introductions(core, self._send, self.clock, self.vouched.__setitem__, EventLog())
+        self.introductions = Introductions(core, self._send, self.clock, self._vouched, EventLog())
+
+    def _vouched(self, name: str, keys: tuple[bytes, ...], by: str) -> None:
+        self.vouched[name] = (keys, by)
 
     def _send(self, peer: str, message: Message) -> bool:
         self.sent.append((peer, message))
@@ -132,7 +139,7 @@ def test_only_who_was_asked_about_is_vouched_for() -> None:
         asking.introductions.ask_about(name)
         asking.introductions.incoming("b", said(name, OTHER_KEY))
     # Neither a removed server, nor the one that speaks.
-    assert asking.vouched == {"new": (OTHER_KEY,), "c": (OTHER_KEY,), "l": (OTHER_KEY,)}
+    assert asking.vouched == dict.fromkeys(("new", "c", "l"), ((OTHER_KEY,), "b"))
 
 
 def test_what_is_known_is_no_news() -> None:

@@ -258,6 +258,48 @@ def test_only_members_speak_of_others(kind: str) -> None:
     assert (standing(solo, "x", OTHER_KEY) is Standing.GUEST) == (kind == "is_server")
 
 
+def vouched_by(solo: Solo, by: str, name: str, key: bytes) -> None:
+    solo.node.stranger(name)
+    solo.feed(by, "is_server", name=name, keys=(key,))
+
+
+def removed_or_exchanged(solo: Solo, name: str, *, is_exchange: bool) -> None:
+    known = solo.node.core.members[name]
+    if is_exchange:
+        exchange = MembershipChange(ChangeKind.PIN, replace(known, keys=(KEYS["d"],)), keys_before=known.keys)
+        change(solo, exchange)
+    else:
+        change(solo, MembershipChange(ChangeKind.REMOVE, known))
+    settle(solo)
+
+
+@pytest.mark.parametrize("is_exchange", [False, True])
+def test_word_of_a_server_counts_no_longer_than_the_server(is_exchange: bool) -> None:
+    """Whoever had its key may have brought friends in before it was taken away."""
+    solo = leader()
+    vouched_by(solo, "b", "new", OTHER_KEY)
+    vouched_by(solo, "b", "c", OTHER_KEY)
+    vouched_by(solo, "c", "newer", OTHER_KEY)  # by the friend, perhaps
+    assert standing(solo, "new", OTHER_KEY) is standing(solo, "newer", OTHER_KEY) is Standing.GUEST
+    assert standing(solo, "c", OTHER_KEY) is Standing.MEMBER
+    removed_or_exchanged(solo, "b", is_exchange=is_exchange)
+    assert standing(solo, "new", OTHER_KEY) is standing(solo, "newer", OTHER_KEY) is Standing.STRANGER
+    assert standing(solo, "c", OTHER_KEY) is Standing.REFUSED
+    assert standing(solo, "c", KEYS["c"]) is Standing.MEMBER
+
+
+@pytest.mark.parametrize("is_exchange", [False, True])
+def test_word_of_a_server_counts_when_another_one_goes_or_its_own_certificate_is_renewed(is_exchange: bool) -> None:
+    solo = leader()
+    vouched_by(solo, "b", "new", OTHER_KEY)
+    removed_or_exchanged(solo, "c", is_exchange=is_exchange)
+    b = solo.node.core.members["b"]
+    renewed = replace(b, keys=(b.keys[0][:-8] + FAR,))
+    change(solo, MembershipChange(ChangeKind.PIN, renewed, keys_before=b.keys))
+    settle(solo)
+    assert standing(solo, "new", OTHER_KEY) is Standing.GUEST
+
+
 def test_word_of_others_ends_where_the_log_begins() -> None:
     """A key that was vouched for and taken away later must not count any longer."""
     solo = leader()

@@ -6,7 +6,7 @@ from typing import cast
 
 import pytest
 
-from cluster.raft.admission import Admission
+from cluster.raft.admission import Admission, Word
 from cluster.raft.codec import FRAME_HEADER, MAX_FRAME_BYTES, Message, pack_frame
 from cluster.raft.membership import Members, learner
 from cluster.raft.transport import TlsLinks, _Inbound, _Outbound, redial_pause
@@ -181,7 +181,7 @@ def test_nothing_of_a_stranger_is_heard_but_that_it_is_there() -> None:
     connection.feed(HELLO + pack_frame(NOTICE))
     assert (connection.received, connection.strangers) == ([], ["b"])
     assert not connection.is_aborted
-    connection.links.set_admission(Admission(pinned("a", "c"), frozenset(), {"b": (KEY,)}))
+    connection.links.set_admission(Admission(pinned("a", "c"), frozenset(), {"b": Word((KEY,), "c", (KEY,))}))
     connection.feed(pack_frame(NOTICE))
     assert connection.received == [("b", NOTICE)]
 
