@@ -659,7 +659,7 @@ class RaftNode:
     def _promote_learner(self) -> None:
         """Make a learner that has caught up a voter. Found again by every leader until it is done."""
         core = self.core
-        if not core.has_learners or not core.is_ready_leader:
+        if not core.has_learners or not core.is_ready_leader or self.must_not_lead:
             return
         for member in core.members.values():
             contact, match = core.last_contact(member.id), core.match_index(member.id)
@@ -687,6 +687,8 @@ class RaftNode:
         core, now = self.core, self._env.clock()
         if not core.is_ready_leader or self._is_pinning or not (self.may_pin or self.admission.is_pinned):
             return
+        if self.must_not_lead:
+            return  # with another entry, nobody would have all of them, and nobody could take over at once
         if (not self._has_unpinned and now < self._next_look_at_keys) or core.pending_change is not None:
             return
         self._next_look_at_keys = now + _LOOK_AT_KEYS_SECONDS

@@ -4,7 +4,8 @@ import random
 
 import pytest
 
-from tests.sim.cluster import SimCluster, SimNode
+from cluster.raft.membership import ChangeKind
+from tests.sim.cluster import SimCluster, SimNode, member, members_of
 from tests.sim.network import NetworkProfile
 
 #: From the moment at which a stall is known; what is left of three seconds when it took a second and a quarter to see.
@@ -44,6 +45,45 @@ def test_stalled_leader_is_followed_at_once_by_one_that_is_caught_up(seed: int, 
     stall(leader, ends=True)
     cluster.settle()
     assert second.is_ready_leader
+
+
+@pytest.mark.parametrize("pinned", range(3))
+@pytest.mark.parametrize("seed", range(5))
+def test_leader_that_stalls_while_it_pins_keys_is_followed_at_once(seed: int, pinned: int) -> None:
+    """An entry that it adds by itself puts everybody one behind again, and whoever is behind cannot take over."""
+    cluster = SimCluster(f"stalled while pinning {seed}", 3).start()
+    leader = cluster.wait_for_leader()
+
+    def keys(node: SimNode) -> int:
+        return sum(bool(known.keys) for known in node.raft.core.members.values())
+
+    cluster.wait(lambda: keys(leader) >= pinned, 5.0, f"{pinned} keys are in its log")
+    since = cluster.scheduler.now
+    stall(leader)
+    second = cluster.wait_for_leader(_MOVE_SECONDS, others(cluster, leader))
+    assert cluster.scheduler.now - since < 0.3
+    cluster.wait(lambda: keys(second) == 3, 5.0, "the next leader goes on with the keys")
+    stall(leader, ends=True)
+    cluster.settle()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_leader_that_stalls_as_a_learner_catches_up_is_followed_at_once(seed: int) -> None:
+    cluster, leader = started(f"stalled while promoting {seed}")
+    new = cluster.add("n", members_of("a", "b", "c"))
+    new.start()
+    cluster.change_membership(leader, ChangeKind.LEARN, member("n"))
+
+    def is_pinned() -> bool:
+        known = leader.raft.core.members.get("n")
+        return known is not None and bool(known.keys)
+
+    cluster.wait(is_pinned, 10.0, "its key is in the log, and next comes its vote")
+    since = cluster.scheduler.now
+    stall(leader)
+    cluster.wait_for_leader(_MOVE_SECONDS, others(cluster, leader))
+    assert cluster.scheduler.now - since < 0.3
+    cluster.wait(lambda: new.raft.core.is_voter, 10.0, "the next leader makes it a voter")
 
 
 @pytest.mark.parametrize("seed", range(20))

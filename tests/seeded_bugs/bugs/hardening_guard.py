@@ -14,6 +14,8 @@ _T_GUARD: Final = "tests/unit/raft/test_guard.py"
 _T_HOSTILE: Final = "tests/unit/raft/test_hostile_member.py"
 _T_ANY: Final = f"{_T_HOSTILE}::test_no_message_of_a_member_ends_the_process_or_changes_what_is_committed"
 _T_UNKNOWN: Final = f"{_T_HOSTILE}::test_command_that_this_release_cannot_apply_never_gets_into_the_log"
+_T_STALL: Final = "tests/unit/raft/test_stall.py::test_stalled_leader_adds_no_entry_of_its_own"
+_T_STALLS: Final = "tests/sim/test_stalls.py"
 _T_WORD: Final = "tests/unit/raft/test_pins.py::test_word_of_a_server_counts_no_longer_than_the_server"
 
 BUGS: Final = (
@@ -128,6 +130,22 @@ BUGS: Final = (
         "    while lost := [",
         "    if lost := [",
         (_T_WORD,),
+    ),
+    Bug(
+        "a stalled leader goes on to pin keys",
+        "with each entry nobody has all of them, and it leads on until an election, in which nothing is signed",
+        _NODE,
+        "        if self.must_not_lead:\n            return  # with another entry",
+        "        if False:\n            return  # with another entry",
+        (_T_STALLS,),
+    ),
+    Bug(
+        "a stalled leader goes on to make learners voters",
+        "with each entry nobody has all of them, and it leads on until an election, in which nothing is signed",
+        _NODE,
+        "        if not core.has_learners or not core.is_ready_leader or self.must_not_lead:\n",
+        "        if not core.has_learners or not core.is_ready_leader:\n",
+        (_T_STALL,),
     ),
     Bug(
         "results by the number of an entry alone",

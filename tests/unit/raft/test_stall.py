@@ -4,10 +4,11 @@ from collections.abc import Callable
 
 import pytest
 
+from cluster.raft.membership import learner
 from cluster.raft.stall import LoopWatch, stall_limit
 from tests.kit.clock import FakeClock
 from tests.kit.solo import TIMING, Solo
-from tests.sim.cluster import members_of
+from tests.sim.cluster import member, members_of
 
 LIMIT = 1.0
 
@@ -123,6 +124,25 @@ def caught_up(solo: Solo, *peers: str) -> None:
     for peer in peers:
         solo.confirm(peer)
     solo.take()
+
+
+@pytest.mark.parametrize("is_stalled", [True, False])
+@pytest.mark.parametrize("what", ["keys", "learner"])
+def test_stalled_leader_adds_no_entry_of_its_own(what: str, is_stalled: bool) -> None:
+    """Nobody would have all of them any more, and nobody could take over at once."""
+    solo = Solo({**members_of("a", "b", "c"), "d": learner(member("d"))})
+    solo.elect()
+    caught_up(solo, "b", "c")
+    last = solo.last.log_index
+    solo.node.is_stalled = is_stalled
+    if what == "keys":
+        solo.node.may_pin = True
+        solo.keys = {"b": bytes(72)}
+        solo.node.pump()
+    else:
+        solo.confirm("d")
+    solo.node.pump()  # what it proposes gets into its log with the next round
+    assert solo.last.log_index == (last if is_stalled else last + 1)
 
 
 def test_stalled_leader_asks_a_voter_that_has_everything_to_take_over() -> None:
