@@ -304,7 +304,9 @@ def test_cluster_replaced_server_by_server_keeps_everything(seed: int) -> None:
         new.start()
         # The keys of the servers are being put into the log, perhaps: changes are made one at a time.
         asked: list[Outcome | None] = [Outcome.REFUSED]
+        deadline = cluster.scheduler.now + 20.0
         while asked == [Outcome.REFUSED]:
+            assert cluster.scheduler.now < deadline, f"{new_id} is not added\n{cluster.describe()}"
             asked = cluster.change_membership(leader, ChangeKind.LEARN, member(new_id))
             cluster.run(0.05)
         cluster.wait(lambda new=new: new.raft.core.is_voter, 20, f"{new_id} votes")  # type: ignore[misc]
