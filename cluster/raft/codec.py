@@ -20,6 +20,10 @@ Message = dict[str, Any]
 FRAME_HEADER: Final = struct.Struct("<I")
 MAX_FRAME_BYTES: Final = 16 << 20
 MAX_COMMAND_BYTES: Final = 1 << 20
+#: Objects may take eighty times the bytes that announce them. Small frames may have any; larger ones no map in a map,
+#: the worst of them; and no lists are in those that are larger than anything but ledger rows, which are one value.
+_SMALL_FRAME_BYTES: Final = 64 << 10
+_MAX_LISTED_BYTES: Final = 4 << 20
 
 # First byte of an entry's command, PySyncObj's numbers.
 REGULAR: Final = 0
@@ -227,7 +231,7 @@ def pack_frame(message: Message) -> bytes:
 
 def unpack_message(data: bytes | memoryview) -> Message:
     """A message that has exactly the fields of its type, each of its type. Raises: MessageInvalid."""
-    message = _unpack(data, use_list=False)
+    message = _unpack(data, use_list=False) if len(data) <= _SMALL_FRAME_BYTES else _unpack_large(data)
     if type(message) is not dict:
         raise MessageInvalid("not a map")
     kind = message.get("type")
@@ -240,10 +244,30 @@ def unpack_message(data: bytes | memoryview) -> Message:
     return message
 
 
-def _unpack(data: bytes | memoryview, *, use_list: bool = True) -> Any:
+class _OneMap:
+    """Told of each map when it is complete, the innermost first: lets one pass."""
+
+    __slots__ = ("_is_found",)
+
+    def __init__(self) -> None:
+        self._is_found = False
+
+    def __call__(self, found: Message) -> Message:
+        if self._is_found:
+            raise ValueError("more than one map")
+        self._is_found = True
+        return found
+
+
+def _unpack_large(data: bytes | memoryview) -> Any:
+    bounds = {"max_array_len": 0} if len(data) > _MAX_LISTED_BYTES else {}
+    return _unpack(data, use_list=False, object_hook=_OneMap(), **bounds)
+
+
+def _unpack(data: bytes | memoryview, *, use_list: bool = True, **bounds: Any) -> Any:
     try:
         # Lengths are bounded by the input's own length, which the caller has bounded.
-        return msgpack.unpackb(data, use_list=use_list)
+        return msgpack.unpackb(data, use_list=use_list, **bounds)
     except (ValueError, TypeError, ArithmeticError, msgpack.UnpackException, RecursionError) as error:
         raise MessageInvalid(f"not msgpack: {error}") from error
 

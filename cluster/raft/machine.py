@@ -9,7 +9,7 @@ import errno
 import os
 import sqlite3
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import msgpack
 
@@ -262,9 +262,13 @@ def _sync_log(ledger_path: str) -> None:
         os.fsync(file.fileno())
 
 
+def _refuse_map(_found: dict[Any, Any]) -> NoReturn:
+    raise ValueError("ledger rows have no maps")
+
+
 def _checked_rows(part: bytes) -> list[list[Any]]:
     try:
-        rows = msgpack.unpackb(part)
+        rows = msgpack.unpackb(part, object_hook=_refuse_map)  # millions of them fit into a part, and fill the memory
     except (ValueError, TypeError, ArithmeticError, RecursionError, msgpack.UnpackException) as error:
         raise ValueError(f"ledger rows are not msgpack: {error}") from error
     if not isinstance(rows, list):

@@ -148,6 +148,22 @@ BUGS: Final = (
         (_T_STALL,),
     ),
     Bug(
+        "lists in a frame of any size",
+        "one frame takes up half a gigabyte of the node that gets it, and holds its Raft up for seconds",
+        _CODEC,
+        '    bounds = {"max_array_len": 0} if len(data) > _MAX_LISTED_BYTES else {}\n',
+        "    bounds: dict[str, Any] = {}\n",
+        ("tests/unit/raft/test_codec.py::test_largest_frame_takes_up_little_more_than_itself_whatever_is_in_it",),
+    ),
+    Bug(
+        "maps in a map",
+        "a frame takes up eighty times its size of the node that gets it",
+        _CODEC,
+        "        if self._is_found:\n",
+        "        if False:\n",
+        ("tests/unit/raft/test_codec.py::test_maps_in_a_frame_that_may_have_lists_are_refused_at_the_second_one",),
+    ),
+    Bug(
         "results by the number of an entry alone",
         "an entry of another leader under that number ends the process, or tells clients what never happened",
         _NODE,

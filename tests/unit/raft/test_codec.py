@@ -2,6 +2,7 @@
 
 import contextlib
 import pickle
+import tracemalloc
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -53,6 +54,57 @@ MESSAGES: list[Message] = [
     {"type": "bulk_part", "ct": 3, "log_index": 12, "after": 0, "data": b"data", "is_last": True},
 ]
 ids = [message["type"] for message in MESSAGES]
+
+
+_MIB = 1 << 20
+FILLED = {
+    "empty maps": b"\x80",
+    "lists of one": b"\x91\xc0",
+    "short texts": b"\xa2ab",
+    "numbers": b"\xca\x3f\x80\x00\x01",
+    "maps of one": b"\x81\xa0\xc0",
+    "maps of sixteen maps": b"\x8f" + b"\xa0\x80" * 15,
+}
+
+
+@pytest.mark.parametrize("what", FILLED)
+@pytest.mark.parametrize("is_in_message", [False, True])
+def test_largest_frame_takes_up_little_more_than_itself_whatever_is_in_it(what: str, is_in_message: bool) -> None:
+    """One frame must not fill the memory of the node that gets it."""
+    piece = FILLED[what]
+    pieces = (codec.MAX_FRAME_BYTES - 100) // len(piece)
+    value = b"\xdd" + pieces.to_bytes(4, "big") + piece * pieces
+    data = b"\x82\xa4type\xa8read_index\xa7entries" + value if is_in_message else value
+    tracemalloc.start()
+    try:
+        with pytest.raises(MessageInvalid):
+            unpack_message(data)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 2 * _MIB
+
+
+def test_maps_in_a_frame_that_may_have_lists_are_refused_at_the_second_one() -> None:
+    pieces = 3 * _MIB
+    data = b"\xdd" + pieces.to_bytes(4, "big") + b"\x80" * pieces
+    with pytest.raises(MessageInvalid, match="more than one map"):
+        unpack_message(data)
+
+
+def test_largest_messages_are_understood() -> None:
+    rows: Message = {
+        "type": "bulk_part",
+        "ct": 3,
+        "log_index": 1,
+        "after": 0,
+        "data": bytes(12 * _MIB),
+        "is_last": True,
+    }
+    entries = tuple((bytes([codec.REGULAR]) + bytes(99), index, 3) for index in range(2 * _MIB // 100))
+    append: Message = {**MESSAGES[1], "entries": entries}
+    for message in (rows, append):
+        assert unpack_message(pack_frame(message)[FRAME_HEADER.size :]) == message
 
 
 def packed(message: Any) -> bytes:
