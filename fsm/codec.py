@@ -14,6 +14,7 @@ import types
 import typing
 from collections.abc import Callable, Sequence
 from enum import StrEnum
+from functools import cache
 from typing import Any, Final, NamedTuple
 
 import msgpack
@@ -195,6 +196,7 @@ def _bounded(inner: _Form, bounds: Sequence[Bound], kind: Any) -> _Form:
     return _Form(inner.encode, inner.decode, check_sequence if typing.get_origin(kind) is tuple else check)
 
 
+@cache  # one for each type, and not for each place where it stands: they take a megabyte of every node
 def _record(kind: type) -> _Form:
     hints = typing.get_type_hints(kind, include_extras=True)
     fields = dataclasses.fields(kind)

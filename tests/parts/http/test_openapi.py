@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from cluster.http.app import ROUTES, template
-from cluster.http.routes.openapi import DOCUMENT
+from cluster.http.openapi import DOCUMENT
 from tests.parts.http.conftest import Running
 
 
