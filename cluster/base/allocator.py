@@ -1,7 +1,9 @@
 """Keeping a process small: the C library's defaults are made for few large programs, not for many small ones."""
 
 import ctypes
-from typing import Final
+import sys
+from types import ModuleType
+from typing import Final, cast
 
 _M_ARENA_MAX: Final = -8  # malloc.h
 
@@ -14,6 +16,13 @@ def limit_arenas(count: int) -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_M_ARENA_MAX, count)
+
+
+def hash_without_openssl() -> None:
+    """For a process that has `cryptography`, which brings an OpenSSL of its own, and no TLS: `hashlib` would load the
+    system's one too, 4 MB, for hashes that Python has itself. Before anything imports `hashlib`.
+    """
+    sys.modules.setdefault("_hashlib", cast(ModuleType, None))
 
 
 def return_free_memory() -> None:

@@ -25,7 +25,7 @@ from typing import Any, BinaryIO, Final
 import msgpack
 
 from cluster.base import process
-from cluster.base.allocator import limit_arenas
+from cluster.base.allocator import hash_without_openssl, limit_arenas
 from cluster.base.wire import pack_error
 from providers.api import (
     CAChain,
@@ -287,6 +287,7 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     limit_arenas(1)
+    hash_without_openssl()
     # Heartbeats come before signatures.
     refused += process.be_nicer(_NICENESS)
     connection = socket.socket(fileno=os.dup(0))
