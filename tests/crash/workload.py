@@ -325,7 +325,8 @@ class Recorder:
 
     def _truncate(self, node: Node) -> None:
         self._phase = "truncation"
-        lost = [batch(node.last.log_index + number, 1, b"lost %d" % number) for number in (1, 2, 3)]
+        commands = [dump_command(TidyLedger(number)) for number in (1, 2, 3)]
+        lost = [batch(index, 1, command) for index, command in enumerate(commands, node.last.log_index + 1)]
         node.append("b", 1, lost, node.last, node.raft.core.commit_index)
         assert node.ask_for_vote("c", 2)
         entries = [self.history.add(2), self.history.add(2, self.history.leaves(4))]

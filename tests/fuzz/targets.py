@@ -162,6 +162,9 @@ class _Links:
     def receive(self, _peer: str, message: Message) -> None:
         self.messages.append(message)
 
+    def frame_refused(self, _peer: str, error: MessageInvalid) -> None:
+        self.reason = str(error)
+
     def wake(self) -> None: ...
 
 
