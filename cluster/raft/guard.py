@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from cluster.base.log import Log
-from cluster.raft.codec import EntryUnknown, Message, MessageInvalid, bad_field, check_entry
+from cluster.raft.codec import EntryUnknown, Message, MessageInvalid, bad_field
 from cluster.raft.core import FOLLOWER, RaftCore, RaftTiming
-from cluster.raft.journal import Journal
+from cluster.raft.journal import Entry, Journal
 
 #: How soon a follower campaigns when the leader's connection closes, seconds: at least, and at random on top.
 _LINK_LOST_MIN: Final = 0.02
@@ -48,9 +48,9 @@ class Guard:
         log: Log,
         *,
         is_fresh: bool,
-        check_command: Callable[[bytes], None],
+        check_entry: Callable[[Entry], None],
     ) -> None:
-        """`check_command` is the machine's."""
+        """`check_entry` raises MessageInvalid for one that may not be taken into the log."""
         self._core = core
         self._journal = journal
         self._send = send
@@ -58,7 +58,7 @@ class Guard:
         self._clock = clock
         self._rng = rng
         self._log = log
-        self._check_command = check_command
+        self._check_new = check_entry
         self._unknown = (0, 0)  # index and term of the last entry that only a newer release knows
         self._epochs: dict[str, int] = {}  # leader: number of the present probe of a peer's log
         self._seen_epoch: dict[str, int] = {}  # follower: epoch of the last append of a leader
@@ -224,7 +224,7 @@ class Guard:
     def _check_entry(self, command: bytes, log_index: int, term: int) -> None:
         """Raises: MessageInvalid."""
         try:
-            check_entry(command, self._check_command)
+            self._check_new(Entry(command, log_index, term))
         except MessageInvalid as error:
             if isinstance(error, EntryUnknown) and self._unknown != (
                 log_index,

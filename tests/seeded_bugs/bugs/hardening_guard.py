@@ -92,6 +92,14 @@ BUGS: Final = (
         (_T_UNKNOWN,),
     ),
     Bug(
+        "what an operator has had passed over is refused",
+        "a server whose disk was replaced never catches up with those that have passed over the entry",
+        _NODE,
+        "            if entry.command[0] != codec.REGULAR or Skip.of(entry) not in self._skipped:\n",
+        "            if True:\n",
+        (f"{_T_HOSTILE}::test_entry_that_an_operator_has_passed_over_is_taken_and_no_other_one",),
+    ),
+    Bug(
         "nobody says that a newer release leads",
         "a server that was not upgraded lags for ever, and its operator does not know why",
         _GUARD,

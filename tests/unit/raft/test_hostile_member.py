@@ -20,6 +20,7 @@ from cluster.raft.core import SEND_WINDOW_BYTES
 from cluster.raft.machine import ReplicatedMachine
 from cluster.raft.membership import ChangeKind, MembershipChange, learner
 from cluster.raft.node import Machine
+from cluster.raft.skips import Skip, save_skips
 from cluster.raft.snapshot import Snapshot
 from fsm.codec import dump_command, dump_state
 from fsm.leaves import RecordLeaves, TidyLedger
@@ -248,11 +249,25 @@ def test_command_that_this_release_cannot_apply_never_gets_into_the_log(
     assert solo.commit == 6
 
 
+def test_entry_that_an_operator_has_passed_over_is_taken_and_no_other_one(tmp_path: Path) -> None:
+    """The others may have it in their logs, and this node would never catch up."""
+    solo = RealSolo(tmp_path)
+    _follower(solo)
+    passed_over = batch(6, 1, msgpack.packb([1, 99, []]))
+    save_skips(solo.disk, "data", {Skip.of(passed_over)})
+    solo.machine.close()
+    solo.restart()
+    solo.append("b", 1, (5, 1), passed_over, batch(7, 1, _COMMANDS[6]), commit=7)
+    assert (solo.commit, solo.node.core.applied_index) == (7, 7)
+    with pytest.raises(MessageInvalid, match="entry 8: "):
+        solo.append("b", 1, (7, 1), batch(8, 1, msgpack.packb([1, 99, []])), commit=8)
+
+
 def test_entries_that_are_here_already_are_not_looked_at_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     solo = RealSolo(tmp_path)
     _follower(solo)
     seen: list[bytes] = []
-    monkeypatch.setattr(solo.node.guard, "_check_command", seen.append)
+    monkeypatch.setattr(solo.machine, "check", seen.append)
     entries = [batch(index, 1, command) for index, command in enumerate(_COMMANDS[:5], 2)]
     solo.append("b", 1, (1, 0), *entries, commit=4)
     assert seen == [_COMMANDS[4]]
