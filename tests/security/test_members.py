@@ -15,10 +15,10 @@ import pytest_asyncio
 
 from cluster.tls.certificates import Identity
 from tests.integration.peers import add_peer, join, remove_peer, voters, wait_until_voting, wipe
+from tests.kit import attacker
+from tests.kit.attacker import Credentials
 from tests.kit.real_cluster import LocalCluster, Node, make_csr
 from tests.kit.wait import eventually
-from tests.security import attacker
-from tests.security.attacker import Credentials
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
