@@ -11,9 +11,10 @@ from typing import Final
 import aiohttp
 
 from cluster.client.errors import CommandError
-from tests.chaos.faults import FAULTS, Scene
+from tests.chaos.faults import FAULTS
 from tests.chaos.history import write_history
 from tests.chaos.invariants import Verdict, judge
+from tests.chaos.scene import Scene
 from tests.chaos.stage import Stage
 from tests.chaos.workload import Record, Workload, ttl_values
 

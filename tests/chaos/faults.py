@@ -8,16 +8,14 @@ import asyncio
 import contextlib
 import errno
 import os
-import random
 import re
 import shutil
 import signal
 import subprocess
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -26,17 +24,13 @@ import aiohttp
 
 from cluster.tls.certificates import Identity, load_ca, new_cert
 from tests.chaos.launcher import Hurt
+from tests.chaos.scene import HOLD_SECONDS, Fault, Scene
 from tests.chaos.stage import Stage
-from tests.chaos.workload import Workload
 from tests.kit.hoard import hoarding
 from tests.kit.hostile_vault import MODES, hostile_vault
 from tests.kit.real_cluster import Answer, Node, make_csr
 from tests.kit.wait import eventually
 
-#: Longer than an election takes, in which nobody may be elected, or somebody must be.
-_HOLD_SECONDS: Final = 2.5
-#: A request that was under way when a majority was lost is answered within this time.
-_SETTLE_SECONDS: Final = 0.3
 _HOUR_SECONDS: Final = 3600.0
 _BLOWS: Final = 12
 _SMALL_DISK_BYTES: Final = 24 << 20
@@ -53,30 +47,6 @@ _HOSTILE_SECONDS: Final = 30.0
 #: A write of the configuration waits for its turn, and then for its rotation; and giving that up waits for a backend.
 _CHANGE_SECONDS: Final = 60.0
 _HOSTILE_TEXT: Final = 5000
-
-
-@dataclass(frozen=True, slots=True)
-class Scene:
-    """What a fault works with. `notes` go into the report of the round."""
-
-    stage: Stage
-    workload: Workload
-    rng: random.Random
-    notes: dict[str, object]
-
-    async def nobody_signs(self) -> None:
-        """Without a majority nothing may be acknowledged, however long it lasts."""
-        await asyncio.sleep(_SETTLE_SECONDS)
-        since = time.monotonic()
-        await asyncio.sleep(_HOLD_SECONDS)
-        count = self.workload.signed_since(since)
-        assert count == 0, f"{count} certificates were acknowledged without a majority"
-
-    async def follower(self) -> Node:
-        return self.rng.choice(self.stage.others(await self.stage.leader()))
-
-
-Fault = Callable[[Scene], Awaitable[None]]
 
 
 # -- processes that end
@@ -133,7 +103,7 @@ async def pause_leader(scene: Scene) -> None:
 async def pause_follower(scene: Scene) -> None:
     victim = await scene.follower()
     scene.stage.pause(victim)
-    await asyncio.sleep(_HOLD_SECONDS)
+    await asyncio.sleep(HOLD_SECONDS)
     await scene.workload.progress(scene.stage.others(victim))
     scene.stage.resume(victim)
     await scene.workload.progress(scene.stage.nodes)
@@ -149,7 +119,7 @@ async def partition_leader(scene: Scene) -> None:
     scene.stage.network.partition([leader.name], [node.name for node in others])
     await scene.stage.leader_among(others)
     await scene.workload.progress(others)
-    await asyncio.sleep(_HOLD_SECONDS)
+    await asyncio.sleep(HOLD_SECONDS)
 
 
 async def partition_follower(scene: Scene) -> None:
@@ -159,7 +129,7 @@ async def partition_follower(scene: Scene) -> None:
     victim = scene.rng.choice(stage.others(leader))
     term = await stage.term(leader)
     stage.network.partition([victim.name], [node.name for node in stage.others(victim)])
-    await asyncio.sleep(_HOLD_SECONDS)
+    await asyncio.sleep(HOLD_SECONDS)
     await scene.workload.progress(stage.others(victim))
     stage.network.heal()
     await scene.workload.progress(stage.nodes)
@@ -200,21 +170,21 @@ async def one_link(scene: Scene) -> None:
     leader = await stage.leader()
     victim = scene.rng.choice(stage.others(leader))
     stage.network.partition([leader.name], [victim.name])
-    await asyncio.sleep(_HOLD_SECONDS)
+    await asyncio.sleep(HOLD_SECONDS)
     (middle,) = stage.others(leader, victim)
     await scene.workload.progress([middle])
 
 
 async def slow_network(scene: Scene) -> None:
     scene.stage.network.spoil(delay=(0.02, 0.08))
-    await asyncio.sleep(_HOLD_SECONDS)
+    await asyncio.sleep(HOLD_SECONDS)
     await scene.workload.progress(scene.stage.nodes, 30.0)
 
 
 async def lossy_network(scene: Scene) -> None:
     """Pieces arrive late, all the time, and connections end."""
     scene.stage.network.spoil(delay=(0.0, 0.01), loss=0.01, reset=0.002)
-    await asyncio.sleep(2 * _HOLD_SECONDS)
+    await asyncio.sleep(2 * HOLD_SECONDS)
     await scene.workload.progress(scene.stage.nodes, 30.0)
 
 
@@ -310,7 +280,7 @@ async def slow_disk(scene: Scene) -> None:
     """Of one node. A leader with such a disk may stay or go; certificates are signed either way."""
     victim = scene.rng.choice(scene.stage.nodes)
     scene.stage.hurt(victim, Hurt(sync_seconds=0.3))
-    await asyncio.sleep(_HOLD_SECONDS)
+    await asyncio.sleep(HOLD_SECONDS)
     await scene.workload.progress(scene.stage.nodes, 30.0)
 
 
@@ -333,7 +303,7 @@ async def _wrong_clock(scene: Scene, node: Node, seconds: float) -> None:
     """Leadership and time-outs do not depend on the time of day: nobody is elected because of it."""
     term = await scene.stage.term(node)
     scene.stage.hurt(node, Hurt(clock_seconds=seconds))
-    await asyncio.sleep(_HOLD_SECONDS)
+    await asyncio.sleep(HOLD_SECONDS)
     await scene.workload.progress(scene.stage.nodes)
     assert await scene.stage.term(node) == term, f"the clock of {node.name} has ended term {term}"
 
@@ -503,7 +473,7 @@ async def descriptor_exhaustion(scene: Scene) -> None:
     term = await stage.term(leader)
     async with hoarding(stage.nodes, "127.0.0.1", persistent=False):
         await scene.workload.progress(stage.nodes, 30.0)
-        await asyncio.sleep(_HOLD_SECONDS)
+        await asyncio.sleep(HOLD_SECONDS)
         await scene.workload.progress(stage.nodes, 30.0)
         assert await stage.term(leader) == term, f"idle connections have ended term {term}"
     for node in stage.nodes:
