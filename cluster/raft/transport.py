@@ -24,6 +24,8 @@ from cluster.tls.keys import expiry_part
 _HANDSHAKE_SECONDS: Final = 3.0
 #: In which a peer says hello: nodes do at once.
 _HELLO_SECONDS: Final = 3.0
+#: A name and an address. Until it is read, nothing is known of a connection but its certificate.
+_MAX_HELLO_BYTES: Final = 4096
 _DIAL_SECONDS: Final = 2.0
 #: Between attempts to reach a peer: doubled with each that fails, up to a bound that is larger for a server which has
 #: no vote yet, as it may never have been there. A peer that dials this node is dialled at once.
@@ -90,6 +92,7 @@ class _Inbound(asyncio.Protocol):
         self._seat = seat
         self._hello: asyncio.TimerHandle | None = None
         self._buffer = bytearray()
+        self._passed_over = 0  # bytes to come of a frame that is not kept
         self._is_greeted = False
         self.peer: str | None = None
         self.key = b""
@@ -127,7 +130,7 @@ class _Inbound(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         buffer = self._buffer
-        buffer += data
+        buffer += self._after_passed_over(data)
         peer = self.peer
         if peer is None:
             return
@@ -135,10 +138,16 @@ class _Inbound(asyncio.Protocol):
         try:
             while size - offset >= FRAME_HEADER.size:
                 (length,) = FRAME_HEADER.unpack_from(buffer, offset)
-                if length > MAX_FRAME_BYTES:
-                    raise MessageInvalid(f"frame of {length} bytes")
+                most = MAX_FRAME_BYTES if self._is_greeted else _MAX_HELLO_BYTES
+                if length > most:
+                    raise MessageInvalid(f"frame of {length} bytes: at most {most} are allowed here")
                 start = offset + FRAME_HEADER.size
                 if size - start < length:
+                    if self._is_greeted and self.standing is Standing.STRANGER:
+                        # None of it would be heard, and many connections of strangers would fill the memory with it.
+                        self._passed_over = length - (size - start)
+                        offset = size
+                        self._links.owner.stranger(peer)
                     break
                 message = unpack_message(bytes(memoryview(buffer)[start : start + length]))
                 offset = start + length
@@ -161,6 +170,12 @@ class _Inbound(asyncio.Protocol):
         if offset:
             del buffer[:offset]
         self._links.owner.wake()
+
+    def _after_passed_over(self, data: bytes) -> bytes:
+        """What follows the frame that is not kept."""
+        passed = min(self._passed_over, len(data))
+        self._passed_over -= passed
+        return data[passed:]
 
     def connection_lost(self, _error: Exception | None) -> None:
         self._end_hello()

@@ -13,6 +13,7 @@ from tests.seeded_bugs.bugs import (
     hardening_archive,
     hardening_doors,
     hardening_guard,
+    hardening_hostile,
     hardening_keys,
     hardening_locks,
     hardening_log,
@@ -57,4 +58,5 @@ BUGS: Final[tuple[Bug, ...]] = (
     *hardening_locks.BUGS,
     *hardening_restore.BUGS,
     *hardening_guard.BUGS,
+    *hardening_hostile.BUGS,
 )

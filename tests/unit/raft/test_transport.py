@@ -186,6 +186,31 @@ def test_nothing_of_a_stranger_is_heard_but_that_it_is_there() -> None:
     assert connection.received == [("b", NOTICE)]
 
 
+@pytest.mark.parametrize("size", [1, 1000, 1 << 16])
+def test_no_part_of_a_frame_of_a_stranger_is_kept(size: int) -> None:
+    """What comes once it is known is heard again, from the next frame on."""
+    connection = Connection(admission=Admission(pinned("a", "c")))
+    part = {"type": "bulk_part", "ct": 3, "log_index": 1, "after": 0, "data": bytes(1 << 16), "is_last": True}
+    frame = pack_frame(part)
+    connection.feed(HELLO)
+    for start in range(0, len(frame) - 100, size):
+        connection.feed(frame[start : min(start + size, len(frame) - 100)])
+        assert len(connection.inbound._buffer) < FRAME_HEADER.size
+    assert set(connection.strangers) == {"b"}
+    connection.links.set_admission(Admission(pinned("a", "c"), frozenset(), {"b": (KEY,)}))
+    connection.feed(frame[len(frame) - 100 :] + pack_frame(NOTICE))
+    assert connection.received == [("b", NOTICE)]
+    assert not connection.is_aborted
+
+
+def test_hello_that_is_as_long_as_a_frame_is_refused_by_its_header() -> None:
+    connection = Connection()
+    connection.feed(FRAME_HEADER.pack(1 << 20))
+    assert connection.is_aborted
+    [(event, fields)] = connection.log.events
+    assert (event, fields["reason"]) == ("raft.frame_refused", "frame of 1048576 bytes: at most 4096 are allowed here")
+
+
 def test_connection_ends_when_its_server_is_removed_or_gets_another_key() -> None:
     for after in (Admission(pinned("a"), frozenset({"b"})), Admission({"b": replace(member("b"), keys=(OTHER_KEY,))})):
         connection = Connection(admission=Admission(pinned("a", "b")))
