@@ -40,6 +40,17 @@ def test_offer_of_a_snapshot_commits_nothing() -> None:
     assert solo.commands == []
 
 
+def test_nobody_else_leads_in_the_term_of_the_leader() -> None:
+    """Its entries would have the numbers of the leader's own, and those would be taken for known when they come."""
+    solo = follower(last=5)
+    for entries in ((batch(6, 1, b"forged"),), ()):
+        with pytest.raises(MessageInvalid, match="c leads in term 1, and so does b"):
+            solo.append("c", 1, (5, 1), *entries, commit=90)
+    assert (solo.last.log_index, solo.commit, solo.node.core.leader_id) == (5, 1, "b")
+    solo.append("b", 1, (5, 1), batch(6, 1, b"real"), commit=6)
+    assert solo.commands[-1] == b"real"
+
+
 def test_commit_index_covers_only_what_the_message_proves() -> None:
     """S1: behind what was sent, this log may be another one."""
     solo = follower(last=5)
