@@ -26,6 +26,15 @@ class _Round:
     confirmed: set[str] = field(default_factory=set)
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What waits for the word of the leader, and of nobody else."""
+
+    leader: str
+    started: float
+    waiting: list[ReadCallback]
+
+
 class ReadIndex:
     """Both sides of the protocol for one node. Callbacks get an index, or None: ask again, perhaps elsewhere."""
 
@@ -39,7 +48,7 @@ class ReadIndex:
         self._number = 0
         self._next: list[ReadCallback] = []
         self._rounds: dict[int, _Round] = {}
-        self._asked: dict[int, tuple[float, list[ReadCallback]]] = {}
+        self._asked: dict[int, _Asked] = {}
 
     def request(self, done: ReadCallback) -> None:
         """Reads that arrive before the next `pump` share a round."""
@@ -56,8 +65,8 @@ class ReadIndex:
         expired = self._clock() - _EXPIRY_SECONDS
         for number in [number for number, round_ in self._rounds.items() if round_.started < expired]:
             _finish(self._rounds.pop(number).waiting, None)
-        for number in [number for number, (started, _) in self._asked.items() if started < expired]:
-            _finish(self._asked.pop(number)[1], None)
+        for number in [number for number, asked in self._asked.items() if asked.started < expired]:
+            _finish(self._asked.pop(number).waiting, None)
 
     def _start(self, waiting: list[ReadCallback]) -> None:
         core = self._core
@@ -72,7 +81,7 @@ class ReadIndex:
                 self._send(peer, {"type": "confirm_leader", "round": round_.number, "term": round_.term})
             self._check(round_)
         elif core.leader_id is not None:
-            self._asked[self._number] = (self._clock(), waiting)
+            self._asked[self._number] = _Asked(core.leader_id, self._clock(), waiting)
             self._send(core.leader_id, {"type": "read_index", "request": self._number})
         else:
             _finish(waiting, None)
@@ -102,15 +111,17 @@ class ReadIndex:
                 else:
                     reply(None)
             case "read_index_reply":
-                _, waiting = self._asked.pop(message["request"], (0.0, []))
-                _finish(waiting, message["log_index"])
+                asked = self._asked.get(message["request"])
+                if asked is not None and asked.leader == peer:
+                    del self._asked[message["request"]]
+                    _finish(asked.waiting, message["log_index"])
 
     def fail_all(self) -> None:
         """This node stopped leading, or its leader changed: nothing under way can be trusted."""
         for round_ in self._rounds.values():
             _finish(round_.waiting, None)
-        for _, waiting in self._asked.values():
-            _finish(waiting, None)
+        for asked in self._asked.values():
+            _finish(asked.waiting, None)
         self._rounds.clear()
         self._asked.clear()
 

@@ -101,6 +101,18 @@ def test_follower_asks_the_leader_and_passes_the_answer_on() -> None:
     assert result == [2]
 
 
+def test_only_the_leader_that_was_asked_answers() -> None:
+    """Another server could say an index that is long past, and what is read then would be old."""
+    solo = follower()
+    result = ask(solo)
+    (question,) = solo.take("b", "read_index")
+    for log_index in (0, 1 << 62, None):
+        solo.feed("c", "read_index_reply", request=question["request"], log_index=log_index)
+    assert result == []
+    solo.feed("b", "read_index_reply", request=question["request"], log_index=2)
+    assert result == [2]
+
+
 def test_leader_answers_for_a_follower_only_with_a_majority() -> None:
     solo = Solo()
     term = solo.elect()
