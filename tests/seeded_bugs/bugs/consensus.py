@@ -53,9 +53,9 @@ BUGS: Final = (
         "a leader of an earlier term is not told",
         "it goes on until its quorum is gone, and its clients wait",
         _GUARD,
-        '            self._send(peer, {"type": "term_notice", "term": core.term})\n            return None\n'
-        '        if message["term"] == core.term and core.is_leader:',
-        '            return None\n        if message["term"] == core.term and core.is_leader:',
+        '        if message["term"] < core.term:\n'
+        '            self._send(peer, {"type": "term_notice", "term": core.term})\n',
+        '        if message["term"] < core.term:\n',
         (_T_GUARD,),
     ),
     Bug(
@@ -159,7 +159,7 @@ BUGS: Final = (
         "frames of any length",
         "one peer fills the memory of another",
         _TRANSPORT,
-        "                if length > MAX_FRAME_BYTES:\n",
+        "                if length > most:\n",
         "                if False:\n",
         (_T_TRANSPORT,),
     ),
