@@ -19,7 +19,7 @@ from fsm.codec import dump_state, load_state
 from fsm.fields import LAST_SECOND
 from fsm.ledger import LedgerQuery
 from providers.pki.serials import serial_bytes
-from tests.kit import samples
+from tests.kit import hostile_frames, samples
 from tests.kit.csrs import service_csr
 from tests.kit.fake_cluster import FakeCluster, Node, bootstrapped, running
 from tests.kit.seats import roomy_seats
@@ -63,7 +63,7 @@ _WILD: Final[list[Any]] = [
 class _Request:
     """A POST of a member, as far as the RPC server looks at it."""
 
-    def __init__(self, operation: str, body: bytes, version: int) -> None:
+    def __init__(self, operation: str, body: bytes, version: int | str) -> None:
         self.match_info = {"operation": operation}
         self.headers = {"Quorumca-Rpc": str(version)}
         self.transport = self
@@ -148,9 +148,28 @@ async def test_leader_survives_what_another_node_asks(
         await _can_be_read(node, cluster)
 
 
+@pytest.mark.parametrize("operation", hostile_frames.GOOD_REQUESTS)
+async def test_what_no_server_asks_is_refused_whole(cluster: FakeCluster, operation: str) -> None:
+    """What chaos sends to real nodes."""
+    node = Node(cluster, "a")
+    server = _server(node)
+    cluster.elect("a")
+    before, rng = cluster.log_index, random.Random(operation)
+    for _ in range(CASES // 10):
+        for request in hostile_frames.bad_requests(operation, rng):
+            asked = _Request(request.operation, request.body, request.version)
+            response = await server._handle(cast(web.Request, asked))
+            assert isinstance(response.body, bytes)
+            outcomes = msgpack.unpackb(response.body) if response.status == 200 else []
+            assert response.status in (200, 400), request
+            assert all(error is not None for error, _ in outcomes), request
+    assert cluster.log_index == before
+    node.ledger.close()
+
+
 async def test_operations_that_are_tried_are_all_there_are(cluster: FakeCluster) -> None:
     node = Node(cluster, "a")
-    assert set(REQUESTS) == set(node.operations._served)
+    assert set(REQUESTS) == set(hostile_frames.GOOD_REQUESTS) == set(node.operations._served)
     node.ledger.close()
 
 
