@@ -4,6 +4,7 @@ import socket
 import ssl
 import struct
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -87,6 +88,26 @@ def send_tls(address: str, context: ssl.SSLContext, data: bytes) -> bytes:
                 return _exchange(tls, data)
         except (ssl.SSLError, ConnectionError):
             return b""
+
+
+def fill(address: str, context: ssl.SSLContext, data: bytes, connections: int, seconds: float) -> int:
+    """Send the same on many connections at a time, and leave them open for so long; how many have got all of it."""
+    with ThreadPoolExecutor(connections) as threads:
+        return sum(threads.map(lambda _: _fill_one(address, context, data, seconds), range(connections)))
+
+
+def _fill_one(address: str, context: ssl.SSLContext, data: bytes, seconds: float) -> bool:
+    end = time.monotonic() + seconds
+    try:
+        with _connected(address) as sock, context.wrap_socket(sock) as tls:
+            tls.settimeout(seconds)
+            tls.sendall(data)
+            tls.settimeout(max(0.1, end - time.monotonic()))
+            return not tls.recv(1)
+    except TimeoutError:
+        return True  # it waits for more
+    except OSError:
+        return False  # cut off
 
 
 @dataclass(frozen=True, slots=True)
