@@ -23,11 +23,13 @@ from typing import Final
 import aiohttp
 
 from cluster.tls.certificates import Identity, load_ca, new_cert
+from tests.chaos.hostile import hostile_member, hostile_stranger, poisoned_snapshot
 from tests.chaos.launcher import Hurt
 from tests.chaos.scene import HOLD_SECONDS, Fault, Scene
 from tests.chaos.stage import Stage
+from tests.chaos.unharmed import unharmed
 from tests.kit.hoard import hoarding
-from tests.kit.hostile_vault import MODES, hostile_vault
+from tests.kit.hostile_vault import MODES, HostileVault, hostile_vault
 from tests.kit.real_cluster import Answer, Node, make_csr
 from tests.kit.wait import eventually
 
@@ -425,25 +427,30 @@ async def hostile_backend(scene: Scene) -> None:
     given up when an operator says so, in few words each time, and whoever signs goes on.
     """
     stage = scene.stage
-    before = await _active_root(stage)
     with hostile_vault() as vault:
-        for number, mode in enumerate(scene.rng.sample(MODES, _HOSTILE_MODES)):
-            vault.mode, vault.is_far = mode, scene.rng.random() < 0.5
-            config = {"Address": vault.address, "Token": "t", "RootPKIPath": f"r{number}", "IntermediatePKIPath": "i"}
-            body = {"Provider": "vault", "Config": {**config, "CSRMaxPerSecond": 0}}
-            node, deadline = scene.rng.choice(stage.nodes), time.monotonic() + _HOSTILE_SECONDS
-            while not vault.answered[mode]:  # other changes are under way as well
-                assert time.monotonic() < deadline, f"{mode}: nothing was asked of the Vault"
-                answer = await _given_up(stage, node, body)
-                assert answer.status >= 400, f"{mode}: {answer.status}"
-                assert len(answer.text) < _HOSTILE_TEXT, f"{mode}: {answer.text[:2000]}"
-            await scene.workload.progress(stage.nodes)
+        async with unharmed(scene):
+            for number, mode in enumerate(scene.rng.sample(MODES, _HOSTILE_MODES)):
+                vault.mode, vault.is_far = mode, scene.rng.random() < 0.5
+                await _move_to(scene, vault, number)
+                await scene.workload.progress(stage.nodes)
         scene.notes["hostile"] = dict(sorted(vault.answered.items()))
         assert vault.trapped == 0, "a token was sent to where a redirect pointed"
-    assert await _active_root(stage) == before
     for node in stage.nodes:
         lines = node.log_tail(2000).splitlines()
         assert max(map(len, lines)) < 2 * _HOSTILE_TEXT, f"{node.name} logs {max(map(len, lines))} characters"
+
+
+async def _move_to(scene: Scene, vault: HostileVault, number: int) -> None:
+    """Until it was asked for something: other changes are under way as well."""
+    stage, mode = scene.stage, vault.mode
+    config = {"Address": vault.address, "Token": "t", "RootPKIPath": f"r{number}", "IntermediatePKIPath": "i"}
+    body = {"Provider": "vault", "Config": {**config, "CSRMaxPerSecond": 0}}
+    node, deadline = scene.rng.choice(stage.nodes), time.monotonic() + _HOSTILE_SECONDS
+    while not vault.answered[mode]:
+        assert time.monotonic() < deadline, f"{mode}: nothing was asked of the Vault"
+        answer = await _given_up(stage, node, body)
+        assert answer.status >= 400, f"{mode}: {answer.status}"
+        assert len(answer.text) < _HOSTILE_TEXT, f"{mode}: {answer.text[:2000]}"
 
 
 async def _given_up(stage: Stage, node: Node, body: object) -> Answer:
@@ -458,11 +465,6 @@ async def _given_up(stage: Stage, node: Node, body: object) -> Answer:
     return asked.result()
 
 
-async def _active_root(stage: Stage) -> str:
-    roots = (await stage.cluster.roots(await stage.leader()))["Roots"]
-    return next(str(root["ID"]) for root in roots if root["Active"])
-
-
 async def descriptor_exhaustion(scene: Scene) -> None:
     """Somebody holds hundreds of connections to each port of nodes that may have few files open: nobody ends or gives
     leadership away, and clients are served.
@@ -471,13 +473,12 @@ async def descriptor_exhaustion(scene: Scene) -> None:
     await _restart_all(stage, _FEW_FILES)
     leader = await stage.leader()
     term = await stage.term(leader)
-    async with hoarding(stage.nodes, "127.0.0.1", persistent=False):
+    async with unharmed(scene), hoarding(stage.nodes, "127.0.0.1", persistent=False):
         await scene.workload.progress(stage.nodes, 30.0)
         await asyncio.sleep(HOLD_SECONDS)
         await scene.workload.progress(stage.nodes, 30.0)
         assert await stage.term(leader) == term, f"idle connections have ended term {term}"
     for node in stage.nodes:
-        assert node.is_running, f"{node.name} has ended"
         metrics = (await stage.local(node, "/v1/agent/metrics?format=prometheus")).text
         gave_way = re.findall(r'^quorumca_connections_gave_way_total{port="(\w+)"} [1-9]', metrics, re.MULTILINE)
         assert set(gave_way) == {"http", "raft", "rpc"}, f"{node.name} had room for all: {gave_way}"
@@ -526,5 +527,8 @@ FAULTS: Final[Mapping[str, Fault]] = {
         csr_flood,
         hostile_backend,
         descriptor_exhaustion,
+        hostile_member,
+        hostile_stranger,
+        poisoned_snapshot,
     )
 }

@@ -7,10 +7,15 @@ from tests.seeded_bugs.bug import Bug
 _RAFT: Final = "cluster/raft/transport.py"
 _GUARD: Final = "cluster/raft/guard.py"
 _READS: Final = "cluster/raft/reads.py"
+_RPC: Final = "cluster/rpc/server.py"
+_RESTORE: Final = "cluster/backup/restore.py"
 
 _T_RAFT: Final = "tests/unit/raft/test_transport.py"
 _T_GUARD: Final = "tests/unit/raft/test_guard.py"
 _T_READS: Final = "tests/unit/raft/test_reads.py"
+_T_REQUESTS: Final = "tests/parts/node/test_hostile_requests.py"
+_T_POISON: Final = "tests/parts/backup/test_poison.py"
+_T_CHAOS: Final = "tests/chaos/test_chaos.py::test_nothing_acknowledged_is_lost_and_the_cluster_heals"
 
 BUGS: Final = (
     Bug(
@@ -45,5 +50,38 @@ BUGS: Final = (
         "                if asked is not None and asked.leader == peer:\n",
         "                if asked is not None:\n",
         (f"{_T_READS}::test_only_the_leader_that_was_asked_answers",),
+    ),
+    # -- what chaos notices, too
+    Bug(
+        "a frame that no server sends does not end its connection",
+        "whoever sends garbage goes on sending it",
+        _RAFT,
+        "            self.peer = None\n            self.transport.abort()\n            return\n        if offset:\n",
+        "            del buffer[:]\n            return\n        if offset:\n",
+        (f"{_T_CHAOS}[hostile_member]",),
+    ),
+    Bug(
+        "a request that is not understood ends the request, and not itself alone",
+        "one request in a message takes along those beside it",
+        _RPC,
+        "    except NotUnderstood as error:\n        raise InternalError(",
+        "    except ZeroDivisionError as error:\n        raise InternalError(",
+        (f"{_T_REQUESTS}::test_what_no_server_asks_is_refused_whole",),
+    ),
+    Bug(
+        "servers that are none are served",
+        "a certificate of the agent CA signs, and makes itself a server",
+        _RPC,
+        "        if peer is None or reason is not None:\n",
+        "        if peer is None:\n",
+        (f"{_T_CHAOS}[hostile_stranger]",),
+    ),
+    Bug(
+        "a MAC that is wrong is no reason",
+        "who gets hold of a backup puts roots and certificates into it",
+        _RESTORE,
+        "    if saved.has_mac and not is_authentic:\n",
+        "    if False:\n",
+        (f"{_T_POISON}::test_no_poison_is_restored", f"{_T_CHAOS}[poisoned_snapshot]"),
     ),
 )
