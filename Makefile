@@ -11,6 +11,7 @@ ROUNDS ?= 50
 ROTATIONS ?= 100
 KILLS ?= 30
 SECONDS ?= 600
+CASES ?= 1000000
 FIRST ?= 0
 SEED ?=
 PORT_OFFSET ?=
@@ -21,12 +22,12 @@ COMPILE = $(PY) -m uv pip compile --universal --python-version 3.11 --generate-h
 INSTALL := $(PIP) install --require-hashes --no-build-isolation --only-binary :all: --no-binary pysyncobj
 CODE := cluster fsm providers tests benchmarks
 EVIDENCE := docs/evidence
-RESULTS := $(patsubst %,$(EVIDENCE)/%.json,crash-points simulation seeded-bugs fuzz chaos continuity continuity-vault kills soak catchup)
+RESULTS := $(patsubst %,$(EVIDENCE)/%.json,crash-points simulation seeded-bugs fuzz cases chaos continuity continuity-vault kills soak catchup)
 ANEW := $(if $(FRESH),anew)
 SEEDED := $(if $(SEED),--seed $(SEED))
 
 .DEFAULT_GOAL := help
-.PHONY: help cluster test quick sim chaos continuity continuity-vault fuzz seed-bugs crash-points kills soak catchup \
+.PHONY: help cluster test quick sim chaos continuity continuity-vault fuzz cases seed-bugs crash-points kills soak catchup \
 	evidence anew check format bench lock clean
 
 help: ## show this list
@@ -58,6 +59,9 @@ continuity-vault: $(VENV)/.dev ## the same between the built-in provider and Vau
 
 fuzz: $(VENV)/.dev ## change inputs of every decoder, in $(SECONDS) seconds for all; results in docs/evidence/fuzz.json
 	$(PY) -m tests.fuzz --seconds $(SECONDS) $(SEEDED)
+
+cases: $(VENV)/.dev ## $(CASES) inputs for PUT snapshot, RPC operations and decoders; results in docs/evidence/cases.json
+	$(PY) -m tests.fuzz --cases $(CASES) $(SEEDED)
 
 seed-bugs: $(VENV)/.dev ## take one protection away at a time, and see that a test notices
 	$(PY) -m tests.seeded_bugs --jobs $(WORKERS)

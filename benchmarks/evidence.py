@@ -184,6 +184,7 @@ CAMPAIGNS: Final = (
         lambda found: sum(not bug["is_caught"] for bug in _bugs(found)),
     ),
     Campaign("Fuzzing", "fuzz.json", "make fuzz SECONDS=2400", _fuzz, _count("findings"), _fuzz_table),
+    Campaign("No bytes end a process", "cases.json", "make cases", _fuzz, _count("findings"), _fuzz_table),
     Campaign("Chaos", "chaos.json", "make chaos ROUNDS=50", _chaos, _count("violations"), _chaos_table),
     Campaign("Leader kills", "kills.json", "make kills", _kills, _count("failures")),
     Campaign("Soak", "soak.json", "make soak", _soak, _count("failures")),

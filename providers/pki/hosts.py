@@ -17,6 +17,7 @@ What is decided, form first:
 
 import functools
 import re
+from importlib.resources import files
 from ipaddress import IPv4Address, IPv6Address
 
 from cryptography import x509
@@ -99,8 +100,6 @@ def is_public_suffix(labels: list[str]) -> bool:
 
 @functools.cache  # 9,000 names: read when the first wildcard is asked for
 def _public_suffixes() -> frozenset[str]:
-    from importlib.resources import files  # half a megabyte of every worker, for whom wildcards are rare
-
     lines = files("providers.pki").joinpath("public_suffixes.txt").read_text("ascii").splitlines()
     return frozenset(line for line in lines if not line.startswith("#"))
 

@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from cluster.backup.content import ContentRefused, check_content
 from cluster.backup.file import SnapshotInvalid
+from cluster.base.errors import Refused as RestoreRefused
 from cluster.base.telemetry import Metrics
 from cluster.ca.opened import Opener, ProviderRecord
 from cluster.ca.roots import root_of
@@ -66,6 +67,7 @@ from tests.fuzz.backups import Archives, Contents
 from tests.fuzz.csr import mutants
 from tests.fuzz.csr.request import der_of
 from tests.fuzz.mutate import mutated
+from tests.fuzz.nodes import NotUnderstoodAtAll, Requests, Restores
 from tests.fuzz.reasons import csr_reason_of, reason_of
 from tests.kit import pki, samples
 from tests.kit.seats import roomy_seats
@@ -98,6 +100,8 @@ class Target:
     mutate: Callable[[Sequence[bytes], Sequence[bytes], random.Random], bytes] = mutated
     #: By which refusals are counted.
     reason: Callable[[Exception], str] = reason_of
+    #: What it has started ends. Raises: for what went wrong there meanwhile.
+    close: Callable[[], None] = lambda: None
 
 
 # -- frames between nodes
@@ -618,6 +622,7 @@ def targets() -> dict[str, Target]:
     """By name. Each call makes new ones: some keep files or loops."""
     authority = _Authority()
     archives, contents = Archives(), Contents()
+    restores, requests = Restores(), Requests()
     found = (
         Target("frames", _frame_seeds, _frames, (Refused, Unfinished)),
         Target("message", lambda: [msgpack.packb(message) for message in _messages()], _message, (MessageInvalid,)),
@@ -636,6 +641,10 @@ def targets() -> dict[str, Target]:
         Target("ledger-rows", _rows_seeds, _Ledger(), (ValueError,)),
         Target("rpc-messages", _message_seeds, _rpc_message, (NotUnderstood, OutOfBounds)),
         Target("rpc-body", _rpc_seeds, _Rpc(), (Refused,)),
+        Target("put-snapshot", restores.seeds, restores, (RestoreRefused,), close=restores.close),
+        Target(
+            "rpc-operations", requests.seeds, requests, (NotUnderstoodAtAll,), requests.mutate, close=requests.close
+        ),
         Target("csr", mutants.leaf_seeds, authority.leaf, (CSRRejected,), mutants.mutated_csr, csr_reason_of),
         Target(
             "csr-intermediate",

@@ -1,6 +1,8 @@
-"""No bytes make a decoder do anything but understand or refuse them: a short run for each, and the kept inputs.
+"""No bytes make a decoder, PUT snapshot or an operation do anything but understand or refuse them: a short run for
+each, and the kept inputs.
 
-FUZZ_SECONDS is the time for each decoder, FUZZ_SEED another course. `make fuzz SECONDS=600` is the long campaign.
+FUZZ_SECONDS is the time for each decoder, FUZZ_SEED another course. `make fuzz SECONDS=600` and `make cases` are the
+long campaigns.
 """
 
 import hashlib
@@ -9,13 +11,16 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 import pytest
 
+from cluster.raft.machine import ReplicatedMachine
 from tests.fuzz.__main__ import main
 from tests.fuzz.campaign import Finding, Result, changed, run, run_corpus
+from tests.fuzz.nodes import Ended, Requests
 from tests.fuzz.targets import Target, targets
 
 SECONDS: Final = float(os.environ.get("FUZZ_SECONDS", "2.5"))
@@ -39,6 +44,8 @@ NAMES: Final = (
     "ledger-rows",
     "rpc-messages",
     "rpc-body",
+    "put-snapshot",
+    "rpc-operations",
     "csr",
     "csr-intermediate",
 )
@@ -53,8 +60,11 @@ pytestmark = pytest.mark.filterwarnings("ignore:Attribute's length")
 
 
 @pytest.fixture(scope="module")
-def found() -> dict[str, Target]:
-    return targets()
+def found() -> Iterator[dict[str, Target]]:
+    made = targets()
+    yield made
+    for target in made.values():
+        target.close()
 
 
 def test_names_are_those_of_the_targets(found: dict[str, Target]) -> None:
@@ -125,19 +135,42 @@ def test_seed_gives_the_same_inputs_in_every_process() -> None:
 
 
 @pytest.mark.slow
-def test_one_run_of_all_decoders_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("options", [("--seconds", f"{0.1 * len(NAMES)}"), ("--cases", f"{30 * len(NAMES) - 1}")])
+def test_one_run_of_all_decoders_is_one_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, str]
+) -> None:
     output = tmp_path / "fuzz.json"
-    monkeypatch.setattr(
-        sys, "argv", ["fuzz", "--seconds", f"{0.1 * len(NAMES)}", "--seed", "5", "--output", str(output)]
-    )
+    monkeypatch.setattr(sys, "argv", ["fuzz", *options, "--seed", "5", "--output", str(output)])
     assert main() == 0
     evidence = json.loads(output.read_text())
     assert tuple(evidence["decoders"]) == NAMES
     assert evidence["findings"] == []
     assert evidence["origin"]["seed"] == 5
     for name, decoder in evidence["decoders"].items():
-        assert decoder["seconds"] >= 0.1, name
+        assert decoder["seconds"] >= 0.1 or decoder["inputs"] == 30, name
         assert decoder["accepted"] + sum(decoder["errors"].values()) == decoder["inputs"], name
+
+
+def test_entry_that_cannot_be_applied_is_found_whatever_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    is_broken = False
+    commit = ReplicatedMachine.commit
+
+    def commit_or_fail(machine: ReplicatedMachine, log_index: int) -> None:
+        if is_broken:
+            raise OverflowError("a number that SQLite has no room for")
+        commit(machine, log_index)
+
+    monkeypatch.setattr(ReplicatedMachine, "commit", commit_or_fail)
+    requests = Requests()
+    try:
+        rows = requests.seeds()[2 * Requests.NAMES.index("restore_rows") + 1]
+        requests(rows)
+        is_broken = True
+        with pytest.raises(Ended, match="SQLite"):
+            requests(rows)
+    finally:
+        is_broken = False
+        requests.close()
 
 
 def test_some_decoders_alone_leave_no_evidence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

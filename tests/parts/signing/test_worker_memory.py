@@ -12,10 +12,10 @@ worker.Host().warm_up()
 import hashlib, hmac
 assert hashlib.sha256(b"abc").hexdigest().startswith("ba7816bf")
 assert hmac.new(b"key", b"abc", "sha256").hexdigest().startswith("9c196e32")
-print(any("libcrypto" in line for line in open("/proc/self/maps")), "importlib.resources" in sys.modules)
+print(any("libcrypto" in line for line in open("/proc/self/maps")))
 """
 
 
 def test_one_openssl_is_enough_to_sign_with() -> None:
     done = subprocess.run([sys.executable, "-c", _LOADED], capture_output=True, text=True, check=False, timeout=60)
-    assert (done.stdout, done.stderr) == ("False False\n", "")
+    assert (done.stdout, done.stderr) == ("False\n", "")

@@ -31,7 +31,15 @@ STILL_TO_RUN: Final = frozenset(
 )
 #: These draw what they do.
 SEEDED: Final = frozenset(
-    {"chaos.json", "continuity-vault.json", "continuity.json", "crash-points.json", "fuzz.json", "simulation.json"}
+    {
+        "cases.json",
+        "chaos.json",
+        "continuity-vault.json",
+        "continuity.json",
+        "crash-points.json",
+        "fuzz.json",
+        "simulation.json",
+    }
 )
 ORIGIN: Final = {
     "began_at": "2030-01-01T00:00:00+00:00",
