@@ -82,7 +82,7 @@ BUGS: Final = (
         "a MAC that is wrong is no reason",
         "who gets hold of a backup puts roots and certificates into it",
         _RESTORE,
-        "    if saved.has_mac and not is_authentic:\n",
+        "    if mac and not is_authentic:\n",
         "    if False:\n",
         (f"{_T_POISON}::test_no_poison_is_restored", f"{_T_CHAOS}[poisoned_snapshot]"),
     ),

@@ -197,7 +197,7 @@ def test_no_part_of_a_frame_of_a_stranger_is_kept(size: int) -> None:
         connection.feed(frame[start : min(start + size, len(frame) - 100)])
         assert len(connection.inbound._buffer) < FRAME_HEADER.size
     assert set(connection.strangers) == {"b"}
-    connection.links.set_admission(Admission(pinned("a", "c"), frozenset(), {"b": (KEY,)}))
+    connection.links.set_admission(Admission(pinned("a", "c"), frozenset(), {"b": Word((KEY,), "c", (KEY,))}))
     connection.feed(frame[len(frame) - 100 :] + pack_frame(NOTICE))
     assert connection.received == [("b", NOTICE)]
     assert not connection.is_aborted
