@@ -156,12 +156,11 @@ class Guard:
         if message["term"] < core.term:
             self._send(peer, {"type": "term_notice", "term": core.term})
             return None
-        if message["term"] == core.term and not core.is_leader and core.leader_id not in (None, peer):
+        leader = "this node" if core.is_leader else core.leader_id
+        if message["term"] == core.term and leader not in (None, peer):
             # A term has one leader (Raft 5.2). Entries of another one would have the numbers of the leader's own, which
             # would then be taken for known.
-            raise MessageInvalid(f"{peer} leads in term {core.term}, and so does {core.leader_id}")
-        if message["term"] == core.term and core.is_leader:
-            raise bad_field(message, "term", "this node leads in that term")
+            raise bad_field(message, "term", f"{leader} leads in that term")
         repaired = self._offered(message) if message["type"] == "offer_snapshot" else self._append(message)
         self.leader_contact = self._clock()
         self._seen_epoch[peer] = message["epoch"]

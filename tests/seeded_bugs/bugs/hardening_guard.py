@@ -31,7 +31,7 @@ BUGS: Final = (
         "a second leader of one term ends the process",
         "whoever has the key of one server ends the leader with one frame, and the next one",
         _GUARD,
-        '            raise bad_field(message, "term", "this node leads in that term")\n',
+        '            raise bad_field(message, "term", f"{leader} leads in that term")\n',
         '            raise AssertionError("two leaders")\n',
         (_T_GUARD, _T_ANY),
     ),

@@ -41,8 +41,8 @@ BUGS: Final = (
         "a term may have two leaders",
         "entries of somebody with a server's key take the place of the leader's own, whose loss nobody notices",
         _GUARD,
-        """        if message["term"] == core.term and not core.is_leader and core.leader_id not in (None, peer):\n""",
-        "        if False:\n",
+        """        leader = "this node" if core.is_leader else core.leader_id\n""",
+        """        leader = "this node" if core.is_leader else None\n""",
         (f"{_T_GUARD}::test_nobody_else_leads_in_the_term_of_the_leader",),
     ),
     Bug(
