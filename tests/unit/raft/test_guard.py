@@ -44,7 +44,7 @@ def test_nobody_else_leads_in_the_term_of_the_leader() -> None:
     """Its entries would have the numbers of the leader's own, and those would be taken for known when they come."""
     solo = follower(last=5)
     for entries in ((batch(6, 1, b"forged"),), ()):
-        with pytest.raises(MessageInvalid, match="append_entries.term is 1: b leads in that term"):
+        with pytest.raises(MessageInvalid, match=r"append_entries\.term is 1: b leads in that term"):
             solo.append("c", 1, (5, 1), *entries, commit=90)
     assert (solo.last.log_index, solo.commit, solo.node.core.leader_id) == (5, 1, "b")
     solo.append("b", 1, (5, 1), batch(6, 1, b"real"), commit=6)
