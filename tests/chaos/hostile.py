@@ -316,8 +316,12 @@ async def _restore_by_request(scene: Scene, saved: bytes) -> None:
     leader = await stage.leader()
     context = attacker.client_context(_own(scene.rng.choice(stage.others(leader))))
     for kind, state in poison.bad_states(poison.state_of(saved)):
-        answer = await _answer(leader.local.rpc, context, _request("restore_ca", [[state]]))
-        assert hostile_frames.is_refused(answer), f"{kind}: {answer[:300]!r}"
+        for operation, request in (
+            ("restore_ca", [state]),
+            ("restore_judged", [state, b"sums", "ab" * 32, True, 0, bytes(32)]),
+        ):
+            answer = await _answer(leader.local.rpc, context, _request(operation, [request]))
+            assert hostile_frames.is_refused(answer), f"{operation}, {kind}: {answer[:300]!r}"
     for row in poison.bad_rows():
         _, serial, kind, name, spiffe_id, issuer, fingerprint, start, end, by, request_id, _ = row
         fields = [serial, kind, name, spiffe_id, fingerprint, start, end, by, request_id or b""]

@@ -21,12 +21,14 @@ from typing import Any, Final, TypeVar, cast
 
 import msgpack
 from aiohttp import web
+from msgspec import structs
 
 from cluster.backup import file as backup
 from cluster.backup.file import SnapshotInvalid
 from cluster.http.render import json_response
 from cluster.http.routes.certs import _cert_object
-from cluster.rpc.operation import OLDEST, VERSION
+from cluster.rpc.messages import RESTORE_JUDGED
+from cluster.rpc.operation import OLDEST, VERSION, NotUnderstood
 from cluster.rpc.server import RpcServer
 from cluster.signing.serials import new_serial
 from fsm.codec import dump_state, load_state
@@ -52,6 +54,8 @@ _COUNT: Final = re.compile(r"holds ([0-9]+) certificates, its description says")
 _CHANGES: Final = 40
 _ROWS: Final = 50
 _MILLISECONDS: Final = 40
+#: In the place of a proof.
+_UNPROVEN: Final = b"p" * 32
 
 
 class Ended(AssertionError):
@@ -224,6 +228,10 @@ class Restores:
         return archive(dict(zip(_PARTS, (meta, content, sums), strict=True)))
 
 
+def _golden_state() -> bytes:
+    return Restores().seeds()[-1][1:]
+
+
 def _read_member(tar: tarfile.TarFile, name: str) -> bytes:
     file = tar.extractfile(name)
     assert file is not None
@@ -236,6 +244,7 @@ class Requests:
     NAMES: Final = tuple(wild_requests.REQUESTS)
 
     def __init__(self) -> None:
+        self._good = {**wild_requests.REQUESTS, RESTORE_JUDGED.name: [_golden_state(), b"sums", "", True, 0, _UNPROVEN]}
         self._fresh = _Fresh()
         self.close = self._fresh.close
         self._server: tuple[Node, RpcServer] | None = None
@@ -243,19 +252,19 @@ class Requests:
     def seeds(self) -> list[bytes]:
         return [
             bytes([number, version]) + msgpack.packb(_in_version(good, version))
-            for number, good in enumerate(wild_requests.REQUESTS.values())
+            for number, good in enumerate(self._good.values())
             for version in range(OLDEST, VERSION + 1)
         ]
 
     def mutate(self, seeds: Sequence[bytes], kept: Sequence[bytes], rng: random.Random) -> bytes:
-        """Half of them as values, the others as bytes."""
-        if rng.random() < 0.5:
+        """Most of them as values, the others as bytes."""
+        if rng.random() < 0.2:
             data = mutated(
                 [seed[2:] for seed in seeds if len(seed) > 2], [old[2:] for old in kept if len(old) > 2], rng
             )
             return bytes([rng.randrange(len(self.NAMES)), rng.randrange(OLDEST, VERSION + 1)]) + data
         number, version = rng.randrange(len(self.NAMES)), rng.randrange(OLDEST, VERSION + 1)
-        value = _in_version(wild_requests.REQUESTS[self.NAMES[number]], version)
+        value = _in_version(self._good[self.NAMES[number]], version)
         for _ in range(rng.choice((1, 1, 2))):
             value = wild_requests.mutated(value, rng)
         return bytes([number, version]) + bytes(msgpack.packb(value, unicode_errors="surrogatepass"))
@@ -263,8 +272,9 @@ class Requests:
     def __call__(self, data: bytes) -> object:
         number, version = (*data[:2], 0, 0)[:2]
         operation = self.NAMES[number % len(self.NAMES)]
-        body = b"\x92" + msgpack.packb(_MILLISECONDS) + b"\x91" + data[2:]
-        asked = WildRequest(operation, body, OLDEST + (version - OLDEST) % (VERSION - OLDEST + 1))
+        version = OLDEST + (version - OLDEST) % (VERSION - OLDEST + 1)
+        body = b"\x92" + msgpack.packb(_MILLISECONDS) + b"\x91" + self._proven(operation, data[2:], version)
+        asked = WildRequest(operation, body, version)
         node = self._fresh.get()
         members = node.cluster.members, node.cluster.removed
         try:
@@ -282,6 +292,21 @@ class Requests:
         # An error that nobody has foreseen is told by its type alone (cluster/base/wire.py).
         assert error is None or not error[1].endswith(" on the leader"), error
         return error or result
+
+    def _proven(self, operation: str, request: bytes, version: int) -> bytes:
+        """To restore takes a proof that only a server can give. With it, what comes after is reached, too."""
+        if operation != RESTORE_JUDGED.name:
+            return request
+        try:
+            wanted = RESTORE_JUDGED.request.unpack(request, version)
+        except NotUnderstood:
+            return request
+        running = self._fresh.get()
+        seal = running.cluster.state.seal
+        if wanted.proof != _UNPROVEN or seal is None:
+            return request
+        proof = running.node.sealer.opened(seal).proof(wanted.unproven())
+        return RESTORE_JUDGED.request.pack(structs.replace(wanted, proof=proof), version)
 
     def _server_of(self, node: Node) -> RpcServer:
         if self._server is None or self._server[0] is not node:
