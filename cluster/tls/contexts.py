@@ -9,7 +9,7 @@ A server's certificate carries the DNS name `<node>.server.<datacenter>.<domain>
 import contextlib
 import ssl
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, NoReturn, TypeVar
 
@@ -53,6 +53,7 @@ class TlsFileRefused(ssl.SSLError):
 class _Found:
     """What a node's files hold."""
 
+    certificate: bytes  # DER
     key: bytes
     anchors: frozenset[bytes]
     name: str | None
@@ -77,6 +78,7 @@ class NodeTls:
         self.key = bytes(KEY_BYTES)
         self.anchors: frozenset[bytes] = frozenset()
         self._name: str | None = None
+        self._certificate = b""
         # A node starts with whatever it has: there is no other one to keep, and it takes a better one by itself.
         self._take(self._read())
 
@@ -101,6 +103,7 @@ class NodeTls:
             load_pair(context, self._cert, self._key)
         # A context forgets no CA.
         self.key, self.anchors, self._name = found.key, self.anchors | found.anchors, found.name
+        self._certificate = found.certificate
 
     def _acceptable(self) -> _Found:
         """A certificate that the other servers refuse never takes the place of one that they accept: its key would be
@@ -109,6 +112,8 @@ class NodeTls:
         Raises: TlsFileRefused.
         """
         found, fault = self._read(), ""
+        if found.fault and found.certificate == self._certificate:
+            return replace(found, key=self.key, name=self._name)  # it is the one in use, and has expired since
         if found.fault:
             fault = f"would be refused by every other server: {found.fault}"
         elif self._name is not None and found.name != self._name:
@@ -129,12 +134,13 @@ class NodeTls:
             raise
         except ssl.SSLError as error:
             # It is expired, or of another CA: nobody will accept it. Whoever dials says so, doctor says more.
-            key = key_from(_parsed(self._cert, "certificate", first_certificate), None)
+            certificate = _parsed(self._cert, "certificate", first_certificate)
+            key = key_from(certificate, None)
             name, fault = None, getattr(error, "verify_message", "") or plain(error)
         else:
-            key, fault = key_from(chain[0], chain[-1]), ""
+            certificate, key, fault = chain[0], key_from(chain[0], chain[-1]), ""
             name = self.peer_name({"subjectAltName": [("DNS", name) for name in subject_names(self._cert)]})
-        return _Found(key, _parsed(self._ca, "certificate", hashes_of_file), name, fault)
+        return _Found(certificate, key, _parsed(self._ca, "certificate", hashes_of_file), name, fault)
 
     def _accepted_chain(self) -> tuple[bytes, ...]:
         """Raises: TlsFileRefused, ssl.SSLError."""

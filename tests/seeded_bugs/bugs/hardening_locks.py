@@ -30,6 +30,14 @@ BUGS: Final = (
         (_T_UNACCEPTABLE,),
     ),
     Bug(
+        "a certificate in use that has expired is taken for one that is refused",
+        "its expiry is said to be that of the one before, and nobody is warned",
+        _CONTEXTS,
+        "        if found.fault and found.certificate == self._certificate:\n",
+        "        if False:\n",
+        (f"{_T_KEYS}::test_node_that_starts_with_a_certificate_that_nobody_accepts_takes_a_good_one",),
+    ),
+    Bug(
         "a certificate of another server is taken",
         "servers whose files were mixed up are known by keys that they cannot show under their names",
         _CONTEXTS,
