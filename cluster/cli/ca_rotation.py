@@ -125,7 +125,7 @@ def run_rotate(args: argparse.Namespace) -> int:
     elif args.dry_run:
         _print_plan(answer)
     else:
-        _print_status(answer)
+        _print_status(answer, asked="rotate")
     return Exit.OK
 
 
@@ -206,16 +206,19 @@ def _progress_text(rotation: Mapping[str, Any]) -> str:
 # -- printing
 
 
-def _print_status(status: Mapping[str, Any]) -> None:
+def _print_status(status: Mapping[str, Any], asked: str = "") -> None:
     rotation, last = _member(status, "Rotation"), _member(status, "Last")
+    is_done = asked == "rotate" and not rotation and bool(last.get("RootID"))
     if rotation:
         rows: list[tuple[object, object]] = [(name, rotation.get(name)) for name in _STATUS_FIELDS]
         if uptake := _member(rotation, "Uptake"):
             rows.append(("Uptake", _uptake_text(uptake)))
         print_table("A rotation is under way.", ("Field", "Value"), rows)
-    else:
+    elif not is_done:
         print("No rotation is under way.")
-    if last:
+    if is_done:
+        print(f"Rotated at {last.get('EndedAt')}: root {last['RootID']} signs from now on.")
+    elif last:
         print(_last_text(last))
     columns = ("ID", "Active", "RotatedOutAt", "PruneAt", "NotAfter")
     print_table(None, columns, [[root.get(name) for name in columns] for root in objects(status, "Roots")])

@@ -394,7 +394,8 @@ async def test_commands_plan_and_rotate(cluster: LocalCluster) -> None:
     shown = await quorumca(node, "ca", "rotate", "-key-type", "ec", "-key-bits", "384", "--wait")
     new = await active_root(cluster, node)
     assert (new["ID"] != old["ID"], new["PrivateKeyBits"]) == (True, 384)
-    assert shown.startswith("No rotation is under way.\nThe last one ended at ")
+    assert shown.startswith("Rotated at ")
+    assert f"root {new['ID']} signs from now on." in shown
     assert {old["ID"], new["ID"]} <= set(shown.split())
     chain_pem = await new_leaf(cluster, node)
     assert len(chain_pem) <= plan["ChainBytes"]

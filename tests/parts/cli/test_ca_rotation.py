@@ -243,7 +243,7 @@ def test_wait_looks_until_the_new_root_signs(run: Run, api: FakeApi) -> None:
     api.then("GET", ROTATION, status(None, last()))
     result = run("ca rotate -staged -wait")
     assert (result.code, result.err) == (0, "")
-    assert result.out.startswith("No rotation is under way.\nThe last one ended at")
+    assert result.out == f"Rotated at 2027-01-15T08:00:00Z: root 02:aa signs from now on.\n{TABLE}"
     assert [request.method for request in api.requests] == ["GET", "PUT", "GET", "GET", "GET"]
 
 
