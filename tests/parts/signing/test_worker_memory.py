@@ -16,6 +16,26 @@ print(any("libcrypto" in line for line in open("/proc/self/maps")))
 """
 
 
+_WITHOUT = """
+import sys
+for name in ("_md5", "_sha1", "_sha256", "_sha2", "_sha512", "_sha3"):
+    sys.modules[name] = None
+import cluster.signing.worker as worker
+import cluster.base.allocator as allocator
+allocator.find_spec = lambda name: sys.modules.get(name) and object()
+worker.hash_without_openssl()
+worker.Host().warm_up()
+import hashlib
+print(hashlib.sha512(b"abc").hexdigest()[:8], "_hashlib" in sys.modules)
+"""
+
+
+def test_python_whose_hashes_are_all_openssls_signs_too() -> None:
+    """As that of some distributions is built."""
+    done = subprocess.run([sys.executable, "-c", _WITHOUT], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.stdout, done.stderr) == ("ddaf35a1 True\n", "")
+
+
 def test_one_openssl_is_enough_to_sign_with() -> None:
     done = subprocess.run([sys.executable, "-c", _LOADED], capture_output=True, text=True, check=False, timeout=60)
     assert (done.stdout, done.stderr) == ("False\n", "")

@@ -1,6 +1,7 @@
 """One text for one value, whichever of the two encoders wrote it."""
 
 import json
+from dataclasses import dataclass, field
 
 import pytest
 from hypothesis import given
@@ -32,6 +33,24 @@ def test_half_of_a_surrogate_pair_is_escaped() -> None:
 
 def test_what_moves_the_cursor_of_a_terminal_is_escaped() -> None:
     assert AsciiJson().encode("\x1b[2J \x9b2J \u202e") == b'"\\u001b[2J \\u009b2J \\u202e"'
+
+
+@dataclass(frozen=True)
+class Held:
+    secret: str = field(default="s3cret", repr=False)
+
+
+@pytest.mark.parametrize("value", [Held(), [Held()], {"event": {"by": (1, Held())}}])
+def test_what_a_repr_keeps_back_is_not_written(value: object) -> None:
+    assert b"s3cret" not in AsciiJson(default=str).encode(value)
+    with pytest.raises(TypeError, match="Held"):
+        AsciiJson().encode(value)
+
+
+@pytest.mark.parametrize("value", [b"bytes", {b"bytes": 1}, {1, 2}, {(1, 2): 3}])
+def test_other_things_are_no_json(value: object) -> None:
+    with pytest.raises(TypeError):
+        AsciiJson().encode(value)
 
 
 def test_what_json_does_not_know_is_written_as_told_or_refused() -> None:
