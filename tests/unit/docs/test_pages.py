@@ -14,6 +14,11 @@ PAGES: Final = (
     "CHANGELOG.md",
     "tests/README.md",
     "docs/consul-compat.md",
+    "docs/production.md",
+    "docs/recovery.md",
+    "docs/rotation.md",
+    "docs/vault.md",
+    "deploy/RUNBOOK.md",
 )
 _LINK: Final = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)")
 _HEADING: Final = re.compile(r"^#+ (.*)$", re.MULTILINE)
