@@ -165,6 +165,7 @@ class Snapshots:
             is_forced=is_forced,
             is_same_trust_domain=change.is_same_trust_domain,
             added_roots=[root.root_id for root in change.roots],
+            removed_roots=[root.root_id for root in change.removed],
         )
 
 
@@ -204,13 +205,21 @@ class SnapshotWork:
         async with self._parts.changes.turn("RECONFIGURING", is_duty=False):
             state = self._parts.replica.state
             # Here, where nothing else changes the CA: a root that was taken away meanwhile does not come back.
-            _require_judged_so(request, state, trust_change(state, saved, is_authentic=is_authentic))
+            change = trust_change(state, saved, is_authentic=is_authentic)
+            _require_judged_so(request, state, change)
             resealed = await asyncio.to_thread(self._under_seal_of, state, saved, sealer)
             try:
                 applied = await commit(self._parts.replica, RestoreCA(state.ca_index, resealed))
             except LostRace:
                 raise InternalError("the CA changed while it was being restored: nothing was done") from None
-        self._parts.log("ca.restored", trust_domain=saved.trust_domain, roots=len(saved.roots), index=applied.index)
+        self._parts.log(
+            "ca.restored",
+            trust_domain=saved.trust_domain,
+            roots=len(saved.roots),
+            # Beside the state that was replaced, which may be newer than the one that the node that was asked has seen.
+            removed_roots=[root.root_id for root in change.removed],
+            index=applied.index,
+        )
         return DONE
 
     def _require_proof(self, state: State, request: JudgedRestoreRequest) -> None:

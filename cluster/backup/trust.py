@@ -4,6 +4,9 @@ A snapshot whose MAC is right was saved by a cluster with this seal key, so its 
 on new machines, which trust nothing yet that anybody uses. On the cluster itself it is not: a root which is no longer
 listed was taken away, perhaps because its key is in the wrong hands, and an old backup must not bring it back
 unnoticed.
+
+Trust that ends needs nobody's word, but is named afterwards: a restore always takes the place of another CA, on new
+machines of the one that they started with.
 """
 
 from collections.abc import Iterator
@@ -15,6 +18,8 @@ from fsm.ca import CARoot
 from fsm.state import State
 
 _FORCE: Final = "; if you know where it comes from, restore it with ?force (quorumca snapshot restore -force)"
+#: Not simply "leaves below it": where the root was cross-signed, they lead to the one before it, too.
+_NO_MORE: Final = "is not trusted any more: leaves that lead to no other root are refused"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +29,7 @@ class TrustChange:
     is_authentic: bool
     is_same_trust_domain: bool
     roots: tuple[CARoot, ...]  # of the snapshot, and not listed now
+    removed: tuple[CARoot, ...]  # listed now, and not by the snapshot
 
     @property
     def refusal(self) -> str | None:
@@ -46,7 +52,11 @@ class TrustChange:
         """What is to be said when it was done."""
         verb = "is trusted again" if self.is_same_trust_domain else "is trusted from now on"
         warning = () if self.is_authentic else ("The snapshot is not authenticated: it has no MAC",)
-        return (*warning, *(f"Root {_shown(root)} {verb}" for root in self.roots))
+        return (
+            *warning,
+            *(f"Root {_shown(root)} {verb}" for root in self.roots),
+            *(f"Root {_shown(root)} {_NO_MORE}" for root in self.removed),
+        )
 
     def _roots(self) -> str:
         if not self.roots:
@@ -57,10 +67,13 @@ class TrustChange:
 def trust_change(now: State, saved: State, *, is_authentic: bool) -> TrustChange:
     # By the certificate itself: two roots may be given the same id, and then one would hide behind the other.
     listed = {root.root_pem for root in now.roots}
+    kept = {root.root_pem for root in saved.roots}
     return TrustChange(
         is_authentic=is_authentic,
         is_same_trust_domain=bool(now.roots) and now.trust_domain == saved.trust_domain,
         roots=tuple(root for root in _trusted(saved) if root.root_pem not in listed),
+        # A root that the snapshot's rotation has not published yet is not listed at once: it counts as removed.
+        removed=tuple(root for root in now.roots if root.root_pem not in kept),
     )
 
 

@@ -163,11 +163,13 @@ async def test_ca_that_was_saved_amid_a_rotation_lives_on_elsewhere(
     saved: Saved, new_cluster: LocalCluster, tmp_path: Path
 ) -> None:
     first = new_cluster.nodes[0]
+    [own] = (await new_cluster.roots(first))["Roots"]
     done = await quorumca("snapshot", "restore", saved.path, "-http-addr", first.url)
     assert (done.code, done.err) == (0, "")
-    # New machines trust none of its roots yet: they are named.
-    told, *notes = done.out.splitlines()
+    # New machines trust none of its roots yet: they are named, and the one that goes.
+    told, *notes, gone = done.out.splitlines()
     assert told == "Restored snapshot"
+    assert gone.startswith(f"Root {own['ID']} ({own['Name']}) is not trusted any more: ")
     assert notes == [f"Root {root['ID']} ({root['Name']}) is trusted from now on" for root in saved.roots["Roots"]]
     # Roots and record are there, on every node, and the nodes agree.
     await new_cluster.wait_same_digest()

@@ -19,6 +19,7 @@ from cluster.base.errors import Refused
 from cluster.rpc.messages import DISTRUST_ROOT, DistrustRequest
 from cluster.seal.sealer import Sealer
 from cluster.seal.sources import FileKey
+from fsm.ca import CARoot
 from fsm.codec import dump_state, load_state
 from tests.kit import samples
 from tests.kit.backups import restore, sign, snapshots
@@ -73,6 +74,10 @@ async def assert_refused(node: Node, path: Path, match: str, *, is_forced: bool 
     assert (node.cluster.state, node.cluster.log_index) == (before, log_index)
     assert node.cluster.machine.ledger_summary.count == count
     return str(refused.value)
+
+
+def no_more(root: CARoot) -> str:
+    return f"Root {root.root_id} ({root.name}) is not trusted any more: leaves that lead to no other root are refused"
 
 
 # -- what the MAC protects
@@ -181,19 +186,43 @@ async def test_node_that_has_neither_key_says_so(two: Two, tmp_path: Path) -> No
 
 async def test_on_new_machines_nothing_is_asked_and_the_roots_are_named(two: Two, saved: Path) -> None:
     source, target = two
-    root = source.cluster.state.roots[0]
+    root, first = source.cluster.state.roots[0], target.cluster.state.roots[0]
     log = EventLog()
     notes = await snapshots(target, log=log).restore(saved, is_forced=False)
-    assert notes == (f"Root {root.root_id} ({root.name}) is trusted from now on",)
+    assert notes == (f"Root {root.root_id} ({root.name}) is trusted from now on", no_more(first))
     [(event, fields)] = log.events
     assert event == "snapshot.restored"
     assert (fields["is_authentic"], fields["is_forced"]) == (True, False)
-    assert fields["added_roots"] == [root.root_id]
+    assert (fields["added_roots"], fields["removed_roots"]) == ([root.root_id], [first.root_id])
 
 
-async def test_where_its_roots_are_listed_a_snapshot_adds_nothing(two: Two, saved: Path) -> None:
+async def test_where_its_roots_are_listed_a_snapshot_changes_no_trust(two: Two, saved: Path) -> None:
     source, _ = two
-    assert await restore(source, saved) == ()
+    log = EventLog()
+    assert await snapshots(source, log=log).restore(saved, is_forced=False) == ()
+    [(_, fields)] = log.events
+    assert (fields["added_roots"], fields["removed_roots"]) == ([], [])
+
+
+async def test_roots_that_a_snapshot_does_not_know_are_named(two: Two, saved: Path) -> None:
+    """It was saved before them. Nothing comes back, so nobody was asked: the answer is the only word about it."""
+    source, _ = two
+    old = source.cluster.state.roots[0]
+    for bits in (384, 256):
+        key = {"PrivateKeyType": "ec", "PrivateKeyBits": bits}
+        await put(source, update({"LeafCertTTL": "72h", **key}))
+        await until(lambda: source.cluster.state.rotation is None)
+    newer = [root for root in source.cluster.state.roots if root.root_id != old.root_id]
+    assert len(newer) == 2
+    log = EventLog()
+    notes = await snapshots(source, log=log).restore(saved, is_forced=False)
+    assert [root.root_id for root in source.cluster.state.roots] == [old.root_id]
+    assert sorted(notes) == sorted(map(no_more, newer))
+    [(_, fields)] = log.events
+    assert fields["added_roots"] == []
+    assert sorted(fields["removed_roots"]) == sorted(root.root_id for root in newer)
+    [on_leader] = [fields for event, fields in source.log.events if event == "ca.restored"]
+    assert sorted(on_leader["removed_roots"]) == sorted(root.root_id for root in newer)
 
 
 async def test_root_that_was_taken_away_comes_back_only_by_force(two: Two, saved: Path) -> None:
@@ -202,7 +231,8 @@ async def test_root_that_was_taken_away_comes_back_only_by_force(two: Two, saved
     await put(source, update({"LeafCertTTL": "72h", "PrivateKeyType": "ec", "PrivateKeyBits": 384}))
     await until(lambda: len(source.cluster.state.roots) == 2 and source.cluster.state.rotation is None)
     await source.operations.run(DISTRUST_ROOT, DistrustRequest(old.root_id))
-    assert old.root_id not in {root.root_id for root in source.cluster.state.roots}
+    [new] = source.cluster.state.roots
+    assert new.root_id != old.root_id
 
     text = await assert_refused(source, saved, "brings back trust that was taken away here")
     assert f"{old.root_id} ({old.name})" in text
@@ -210,7 +240,7 @@ async def test_root_that_was_taken_away_comes_back_only_by_force(two: Two, saved
 
     log = EventLog()
     notes = await snapshots(source, log=log).restore(saved, is_forced=True)
-    assert notes == (f"Root {old.root_id} ({old.name}) is trusted again",)
+    assert notes == (f"Root {old.root_id} ({old.name}) is trusted again", no_more(new))
     assert [root.root_id for root in source.cluster.state.roots] == [old.root_id]
     [(_, fields)] = log.events
     assert (fields["is_forced"], fields["added_roots"]) == (True, [old.root_id])
@@ -237,6 +267,16 @@ def test_root_of_a_rotation_that_was_under_way_is_named_too() -> None:
     assert change.refusal is not None
     assert "77:77 (Coming)" in change.refusal
     assert trust_change(saved, replace(saved, roots=(*state.roots, root)), is_authentic=True).roots == (root,)
+    # The other way round: where it is trusted already, it is not from the restore on until the rotation goes on.
+    published = replace(state, roots=(*state.roots, root))
+    assert trust_change(published, saved, is_authentic=True).removed == (root,)
+
+
+def test_another_certificate_under_the_id_of_a_root_does_not_hide_that_it_is_removed() -> None:
+    state = samples.full_state()
+    first, *others = state.roots
+    saved = replace(state, roots=(replace(first, root_pem="another"), *others))
+    assert trust_change(state, saved, is_authentic=True).removed == (first,)
 
 
 # -- snapshots of the release before
@@ -248,11 +288,13 @@ async def test_snapshot_of_the_release_before_is_restored_by_force_and_saved_ane
     previous = GOLDEN / "previous.snapshot"
     text = await assert_refused(heir, previous, "the snapshot is not authenticated: it has no MAC")
     wanted = backup.read(previous).state
+    [first] = heir.cluster.state.roots
     assert wanted.roots[0].root_id in text
     log = EventLog()
     warning, *notes = await snapshots(heir, log=log).restore(previous, is_forced=True)
     assert warning == "The snapshot is not authenticated: it has no MAC"
-    assert notes == [f"Root {root.root_id} ({root.name}) is trusted from now on" for root in wanted.roots]
+    added = [f"Root {root.root_id} ({root.name}) is trusted from now on" for root in wanted.roots]
+    assert notes == [*added, no_more(first)]
     assert [fields["is_authentic"] for _, fields in log.events] == [False]
     assert [root.root_pem for root in heir.cluster.state.roots] == [root.root_pem for root in wanted.roots]
     await until(lambda: heir.authority.is_ready and not heir.authority.is_behind(heir.cluster.state))

@@ -12,6 +12,7 @@ from tests.seeded_bugs.bugs import (
     fsm,
     hardening_archive,
     hardening_doors,
+    hardening_fixes,
     hardening_guard,
     hardening_hostile,
     hardening_keys,
@@ -59,4 +60,5 @@ BUGS: Final[tuple[Bug, ...]] = (
     *hardening_restore.BUGS,
     *hardening_guard.BUGS,
     *hardening_hostile.BUGS,
+    *hardening_fixes.BUGS,
 )

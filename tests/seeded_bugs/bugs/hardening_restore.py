@@ -99,7 +99,7 @@ BUGS: Final = (
         "the leader takes the word of the node that was asked",
         "a root that was taken away a moment ago comes back, and nobody is told",
         _RESTORE,
-        "            _require_judged_so(request, state, trust_change(state, saved, is_authentic=is_authentic))\n",
+        "            _require_judged_so(request, state, change)\n",
         "",
         (_T_STAYS_AWAY, f"{_T_JUDGEMENT}::test_leader_takes_no_snapshot_without_a_mac_unless_it_is_meant"),
     ),
