@@ -30,8 +30,8 @@ _IDLE_SECONDS: Final = 72 * 3600.0
 class RootFeed(Protocol):
     """Where the cache learns which root is active."""
 
-    async def current(self) -> State:
-        """As current as can be had: without a leader, what this node knows."""
+    async def current(self, leader_wait_seconds: float) -> State:
+        """As current as can be had: without a leader, once it was waited for, what this node knows."""
         ...
 
     async def changed(self, ca_index: int) -> State:
@@ -43,6 +43,10 @@ class RootFeed(Protocol):
 class NewLeaf:
     cert: IssuedCert
     private_key_pem: str = field(repr=False)
+
+
+#: For a service, asked for by somebody; the seconds are what is left of the wait for a leader.
+Issue = Callable[[str, str, float], Awaitable[NewLeaf]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +70,14 @@ class LeafCache:
     """Leaves and keys that local services have asked for, in memory only."""
 
     def __init__(
-        self, issue: Callable[[str, str], Awaitable[NewLeaf]], roots: RootFeed, clock: Clock, rng: random.Random
+        self, issue: Issue, roots: RootFeed, clock: Clock, rng: random.Random, leader_wait_seconds: float
     ) -> None:
+        """`leader_wait_seconds`: for all that one request asks of a leader, together."""
         self._issue = issue
         self._roots = roots
         self._clock = clock
         self._rng = rng
+        self._leader_wait_seconds = leader_wait_seconds
         self._entries: dict[str, _Entry] = {}  # least recently used first
 
     def __len__(self) -> int:
@@ -79,42 +85,53 @@ class LeafCache:
 
     async def get(self, service: str, requested_by: str, index: int, timeout_seconds: float) -> LocalLeaf:
         """See `cluster.api.service.Service.leaf`."""
-        state = await self._roots.current()
+        leader_by = self._leader_by()
+        state = await self._roots.current(self._leader_wait_seconds)
         entry = self._entry(service)
         held = entry.held
         if held is not None and 0 < held.leaf.cert.index <= index:
-            return await self._watch(entry, service, requested_by, index, timeout_seconds)
+            return await self._watch(entry, service, requested_by, index, timeout_seconds, leader_by)
         if held is not None and self._is_good(held, state):
             return self._answer(held, is_hit=True)
-        return await self._renewed(entry, service, requested_by, held)
+        return await self._renewed(entry, service, requested_by, held, leader_by)
+
+    def _leader_by(self) -> float:
+        return self._clock.monotonic() + self._leader_wait_seconds
+
+    def _left(self, leader_by: float) -> float:
+        return max(0.0, leader_by - self._clock.monotonic())
 
     def _is_good(self, held: _Held, state: State) -> bool:
         root = state.active_root
         return root is not None and held.signing_key_id == root.signing_key_id and self._clock.now() < held.due
 
-    async def _renewed(self, entry: _Entry, service: str, requested_by: str, seen: _Held | None) -> LocalLeaf:
+    async def _renewed(
+        self, entry: _Entry, service: str, requested_by: str, seen: _Held | None, leader_by: float
+    ) -> LocalLeaf:
         """A leaf other than `seen`; or that one, while it is valid and no other can be had."""
         try:
-            held = await self._renew(entry, service, requested_by, seen)
+            held = await self._renew(entry, service, requested_by, seen, leader_by)
         except (ClusterError, ProviderError):
             if seen is None or self._clock.now() >= seen.leaf.cert.not_after:
                 raise
             return self._answer(seen, is_hit=True)
         return self._answer(held, is_hit=False)
 
-    async def _renew(self, entry: _Entry, service: str, requested_by: str, seen: _Held | None) -> _Held:
+    async def _renew(
+        self, entry: _Entry, service: str, requested_by: str, seen: _Held | None, leader_by: float
+    ) -> _Held:
         """At most one request under way for each service: whoever waits shares what comes of it, errors too."""
         if entry.held is not None and entry.held is not seen:
             return entry.held
         if entry.renewal is None:
-            request = self._request(entry, service, requested_by)
+            request = self._request(entry, service, requested_by, leader_by)
             entry.renewal = asyncio.get_running_loop().create_task(request)
         # Shielded: the client that came first may go away, the others still wait.
         return await asyncio.shield(entry.renewal)
 
-    async def _request(self, entry: _Entry, service: str, requested_by: str) -> _Held:
+    async def _request(self, entry: _Entry, service: str, requested_by: str, leader_by: float) -> _Held:
         try:
-            leaf = await self._issue(service, requested_by)
+            leaf = await self._issue(service, requested_by, self._left(leader_by))
             now = self._clock.now()
             lifetime = leaf.cert.not_after - leaf.cert.not_before
             due = leaf.cert.not_before + lifetime * self._rng.uniform(_RENEW_FROM, _RENEW_UNTIL)
@@ -126,12 +143,12 @@ class LeafCache:
             entry.renewal = None
 
     async def _watch(
-        self, entry: _Entry, service: str, requested_by: str, index: int, timeout_seconds: float
+        self, entry: _Entry, service: str, requested_by: str, index: int, timeout_seconds: float, leader_by: float
     ) -> LocalLeaf:
         """Until there is a leaf newer than `index`, or the time is over."""
         deadline = self._clock.monotonic() + timeout_seconds
         while True:
-            held, state = entry.held, await self._roots.current()
+            held, state = entry.held, await self._roots.current(self._left(leader_by))
             assert held is not None  # entries are dropped as a whole, and this one is in use
             if held.leaf.cert.index > index:
                 return self._answer(held, is_hit=True)
@@ -139,7 +156,8 @@ class LeafCache:
             now = self._clock.now()
             if now >= renew_at:
                 try:
-                    return self._answer(await self._renew(entry, service, requested_by, held), is_hit=False)
+                    renewed = await self._renew(entry, service, requested_by, held, leader_by)
+                    return self._answer(renewed, is_hit=False)
                 except RateLimitReached:
                     entry.not_before = now + self._rng.uniform(0, _SPREAD_SECONDS)
                     continue
@@ -149,6 +167,8 @@ class LeafCache:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max(0.0, min(left, renew_at - now))):
                     await self._roots.changed(state.ca_index)
+            # What has woken it may be minutes after the wait for a leader that the request began with.
+            leader_by = self._leader_by()
 
     def _renew_at(self, entry: _Entry, held: _Held, state: State) -> float:
         root = state.active_root

@@ -41,15 +41,19 @@ class NodeLeaves:
         self._pool = pool
         self._health = health
         self._datacenter = datacenter
+        self._clock = clock
         rng = random.Random(secrets.randbits(64))  # noqa: S311 - spreads renewals, no secret
-        self._leaves = LeafCache(self._new_leaf, reads, clock, rng)
+        self._leaves = LeafCache(self._new_leaf, reads, clock, rng, reads.wait_seconds)
         metrics.leaf_cache_entries.set_function(lambda: len(self._leaves))
 
     async def sign(self, csr_pem: str, requested_by: str) -> IssuedCert:
+        return await self._sign(csr_pem, requested_by)
+
+    async def _sign(self, csr_pem: str, requested_by: str, *, leader_wait_seconds: float | None = None) -> IssuedCert:
         # The id names the request wherever it is sent: the ledger takes it once.
         request_id = new_request_id() if self._reads.is_pinned else serial_bytes(new_serial())
         request = SignRequest(csr_pem, request_id, recorded(requested_by))
-        return (await self._forwarder.call(SIGN, request)).value()
+        return (await self._forwarder.call(SIGN, request, leader_wait_seconds=leader_wait_seconds)).value()
 
     async def leaf(self, service: str, requested_by: str, *, index: int = 0, timeout_seconds: float = 0.0) -> LocalLeaf:
         try:
@@ -61,11 +65,13 @@ class NodeLeaves:
     def _service_id(self, trust_domain: str, service: str) -> str:
         return SpiffeId(Kind.SERVICE, trust_domain, self._datacenter, service).uri
 
-    async def _new_leaf(self, service: str, requested_by: str) -> NewLeaf:
+    async def _new_leaf(self, service: str, requested_by: str, leader_wait_seconds: float) -> NewLeaf:
+        leader_by = self._clock.monotonic() + leader_wait_seconds
         state = (await self._reads.read(ReadLevel.STALE)).state
         if state.active_root is None:
-            state = (await self._reads.read(ReadLevel.LINEARIZABLE)).state
+            state = (await self._reads.read(ReadLevel.LINEARIZABLE, leader_wait_seconds)).state
         if state.active_root is None:
             raise NotReady(f"{_NO_ROOT}: {trouble}" if (trouble := self._health.now.trouble) else _NO_ROOT)
         csr_pem, key_pem = await self._pool.make_csr(self._service_id(state.trust_domain, service), (), ())
-        return NewLeaf(await self.sign(csr_pem, requested_by), key_pem)
+        left = max(0.0, leader_by - self._clock.monotonic())
+        return NewLeaf(await self._sign(csr_pem, requested_by, leader_wait_seconds=left), key_pem)

@@ -16,16 +16,18 @@ class NodeReads:
         self._replica = replica
         self._watchers = watchers
         self._node_name = node_name
-        self._wait_seconds = wait_seconds
+        self.wait_seconds = wait_seconds  # for a leader
 
     @property
     def is_pinned(self) -> bool:
         """Whether every server is known by its key, and so of a release whose leaders draw serials."""
         return self._replica.admission.is_pinned
 
-    async def read(self, level: ReadLevel) -> ReadPoint:
+    async def read(self, level: ReadLevel, leader_wait_seconds: float | None = None) -> ReadPoint:
+        """`leader_wait_seconds`: what is left for whom a part of the wait for a leader is over."""
         if level is ReadLevel.LINEARIZABLE:
-            await self._replica.read_barrier(timeout=self._wait_seconds)
+            seconds = self.wait_seconds if leader_wait_seconds is None else leader_wait_seconds
+            await self._replica.read_barrier(timeout=seconds)
         return self._point()
 
     async def watch(self, level: ReadLevel, index: int, what: Watch, timeout_seconds: float) -> ReadPoint:
@@ -48,9 +50,9 @@ class NodeReads:
         contact_ms = 0 if contact == float("inf") else int(1000 * contact)
         return ReadPoint(self._replica.state, leadership.leader_id is not None, contact_ms)
 
-    async def current(self) -> State:
+    async def current(self, leader_wait_seconds: float) -> State:
         try:
-            return (await self.read(ReadLevel.LINEARIZABLE)).state
+            return (await self.read(ReadLevel.LINEARIZABLE, leader_wait_seconds)).state
         except NoLeader:
             return (await self.read(ReadLevel.STALE)).state
 

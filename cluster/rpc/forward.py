@@ -47,13 +47,23 @@ class Forwarder:
         for batches in self._batches.values():
             batches.close()
 
-    async def call(self, operation: Operation[Q, A], request: Q, repetition: Q | None = None) -> A:
+    async def call(
+        self,
+        operation: Operation[Q, A],
+        request: Q,
+        repetition: Q | None = None,
+        *,
+        leader_wait_seconds: float | None = None,
+    ) -> A:
         """Done by whoever leads. `repetition` is sent instead once the request may have been done.
+        `leader_wait_seconds`: what is left for whom a part of the wait for a leader is over. It is tried once at least,
+        and a leader that has the request gets as long as ever: cut short, what it has done would not be known.
 
         Raises: as the operation; NoLeader (not done); CommitUnknown.
         """
         started = self._clock.monotonic()
         done_by = started + (operation.seconds or self._wait_seconds)
+        leader_by = started + (self._wait_seconds if leader_wait_seconds is None else leader_wait_seconds)
         is_lost, term, unknown = False, self._replica.leadership.term, None
         while True:
             try:
@@ -72,7 +82,7 @@ class Forwarder:
                 if not operation.is_repeatable:
                     raise
             # What may be done already is asked about for longer than a leader is waited for.
-            if not await self._worth_another(done_by if is_lost else started + self._wait_seconds):
+            if not await self._worth_another(done_by if is_lost else leader_by):
                 break
         if is_lost:
             raise unknown or self._unknown(term)

@@ -5,8 +5,13 @@ from typing import Final
 from tests.seeded_bugs.bug import Bug
 
 _TRUST: Final = "cluster/backup/trust.py"
+_FORWARD: Final = "cluster/rpc/forward.py"
+_LEAF_CACHE: Final = "cluster/agent/leaves.py"
 
 _T_TRUST: Final = "tests/parts/backup/test_trust.py"
+_T_LEAF_CACHE: Final = "tests/unit/agent/test_leaves.py"
+_T_LEADER_WAIT: Final = "tests/unit/node/test_leader_wait.py"
+_T_ONE_WAIT: Final = f"{_T_LEADER_WAIT}::test_leaf_without_a_leader_is_refused_after_one_wait"
 
 BUGS: Final = (
     Bug(
@@ -27,5 +32,34 @@ BUGS: Final = (
         "        removed=tuple(root for root in now.roots if root.root_pem not in kept),\n",
         "        removed=tuple(r for r in now.roots if all(r.root_id != root.root_id for root in saved.roots)),\n",
         (f"{_T_TRUST}::test_another_certificate_under_the_id_of_a_root_does_not_hide_that_it_is_removed",),
+    ),
+    # -- one wait for a leader
+    Bug(
+        "whoever has waited for a leader waits as long again",
+        "a service without a leaf hears of a lost leader when its own time-out is long over",
+        _FORWARD,
+        "(self._wait_seconds if leader_wait_seconds is None else leader_wait_seconds)\n",
+        "self._wait_seconds\n",
+        (_T_ONE_WAIT,),
+    ),
+    Bug(
+        "each step of a leaf waits for a leader as if it were the first",
+        "as above",
+        _LEAF_CACHE,
+        "self._issue(service, requested_by, self._left(leader_by))",
+        "self._issue(service, requested_by, self._leader_wait_seconds)",
+        (
+            _T_ONE_WAIT,
+            f"{_T_LEAF_CACHE}::test_request_waits_for_a_leader_once_and_not_at_each_step",
+            f"{_T_LEAF_CACHE}::test_time_that_a_leader_was_waited_for_is_not_there_twice",
+        ),
+    ),
+    Bug(
+        "a watch that begins without a leader waits for one twice",
+        "a blocking query takes longer than its client has said",
+        _LEAF_CACHE,
+        "await self._roots.current(self._left(leader_by))",
+        "await self._roots.current(self._leader_wait_seconds)",
+        (f"{_T_LEAF_CACHE}::test_watch_waits_for_a_leader_once_and_anew_when_it_is_woken",),
     ),
 )

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import math
 import random
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,6 +23,7 @@ from tests.unit.providers.test_builtin import chain_of, primary
 
 HOUR = 3600
 TTL = 10 * HOUR
+LEADER_WAIT = 7.0
 PROVIDERS = {1: primary(1), 2: primary(2)}
 
 
@@ -45,11 +47,14 @@ class Backend:
         self.error: Exception | None = None
         self.gate: asyncio.Event | None = None
         self.seconds_a_wait = 1.0
+        self.leader_after_seconds = 0.0
+        self.waits: list[float] = []  # for a leader, granted to each step
         self.on_wait: Callable[[], None] = lambda: None
-        self.cache = LeafCache(self.issue, self, self.clock, random.Random(7))
+        self.cache = LeafCache(self.issue, self, self.clock, random.Random(7), LEADER_WAIT)
 
-    async def issue(self, service: str, requested_by: str) -> NewLeaf:
+    async def issue(self, service: str, requested_by: str, leader_wait_seconds: float) -> NewLeaf:
         self.issued.append(service)
+        self.waited_for_a_leader(leader_wait_seconds)
         await asyncio.sleep(0)
         if self.gate is not None:
             await self.gate.wait()
@@ -63,8 +68,13 @@ class Backend:
         )
         return NewLeaf(cert, f"key {number}")
 
-    async def current(self) -> State:
+    def waited_for_a_leader(self, seconds: float) -> None:
+        self.waits.append(seconds)
+        self.clock.advance(min(seconds, self.leader_after_seconds))
+
+    async def current(self, leader_wait_seconds: float = 0.0) -> State:
         await asyncio.sleep(0)
+        self.waited_for_a_leader(leader_wait_seconds)
         if self.state is None:
             self.state = state_with_root(self.root, self.ca_index)
         return self.state
@@ -133,6 +143,35 @@ async def test_failure_is_shared_by_all_that_waited_for_it(backend: Backend) -> 
     assert (await backend.get()).cert.name == "web"
 
 
+async def test_request_waits_for_a_leader_once_and_not_at_each_step(backend: Backend) -> None:
+    backend.leader_after_seconds, backend.error = math.inf, NoLeader("No cluster leader")
+    begin = backend.clock.monotonic()
+    with pytest.raises(NoLeader):
+        await backend.get()
+    assert backend.clock.monotonic() - begin == LEADER_WAIT
+    assert backend.waits == [LEADER_WAIT, 0.0]
+
+
+async def test_watch_waits_for_a_leader_once_and_anew_when_it_is_woken(backend: Backend) -> None:
+    held = await backend.get()
+    backend.leader_after_seconds = math.inf
+    backend.waits.clear()
+    begin = backend.clock.monotonic()
+    answer = await backend.get(index=held.cert.index)
+    assert (answer.is_hit, answer.cert) == (True, held.cert)
+    assert backend.clock.monotonic() - begin == LEADER_WAIT
+    backend.waits.clear()
+    await backend.get(index=held.cert.index, timeout_seconds=backend.seconds_a_wait)
+    assert backend.waits == [LEADER_WAIT, 0.0, LEADER_WAIT]
+
+
+async def test_time_that_a_leader_was_waited_for_is_not_there_twice(backend: Backend) -> None:
+    """A leader is found within the time, and lost again before it signs."""
+    backend.leader_after_seconds = LEADER_WAIT - 2
+    await backend.get()
+    assert backend.waits == [LEADER_WAIT, 2.0]
+
+
 async def test_client_that_goes_away_takes_no_other_along(backend: Backend) -> None:
     backend.gate = asyncio.Event()
     first, second = asyncio.ensure_future(backend.get()), asyncio.ensure_future(backend.get())
@@ -148,7 +187,7 @@ async def test_leaf_is_renewed_at_random_within_its_window() -> None:
     dues = []
     for seed in range(40):
         backend = Backend()
-        backend.cache = LeafCache(backend.issue, backend, backend.clock, random.Random(seed))
+        backend.cache = LeafCache(backend.issue, backend, backend.clock, random.Random(seed), LEADER_WAIT)
         await backend.get()
         start = backend.clock.now()
         while len(backend.issued) == 1:
@@ -226,7 +265,7 @@ async def test_watchers_are_spread_over_half_a_minute_behind_a_change_of_root() 
     delays = []
     for seed in range(40):
         backend = Backend()
-        backend.cache = LeafCache(backend.issue, backend, backend.clock, random.Random(seed))
+        backend.cache = LeafCache(backend.issue, backend, backend.clock, random.Random(seed), LEADER_WAIT)
         first = await backend.get()
         backend.rotate()
         start = backend.clock.now()
