@@ -118,6 +118,8 @@ class EventLog:
 
 
 _LATENCY_BUCKETS: Final = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.015, 0.03, 0.06, 0.125, 0.25, 0.5, 1.0, 2.5, 5.0)
+#: Up to the most that are signed together (`MAX_BATCH` of cluster/signing/pipeline.py).
+_BATCH_BUCKETS: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 
 
 class Metrics:
@@ -132,12 +134,12 @@ class Metrics:
         def gauge(name: str, text: str, *labels: str) -> Gauge:
             return Gauge(f"quorumca_{name}", text, labels, registry=self.registry)
 
-        def histogram(name: str, text: str, *labels: str) -> Histogram:
-            return Histogram(f"quorumca_{name}", text, labels, registry=self.registry, buckets=_LATENCY_BUCKETS)
+        def histogram(name: str, text: str, *labels: str, buckets: tuple[float, ...] = _LATENCY_BUCKETS) -> Histogram:
+            return Histogram(f"quorumca_{name}", text, labels, registry=self.registry, buckets=buckets)
 
         self.leaf_signed = counter("leaf_signed", "Leaves signed and recorded", "provider", "profile")
         self.sign_seconds = histogram("sign_seconds", "From request to recorded certificate, on the leader")
-        self.sign_batch_size = histogram("sign_batch_size", "Leaves signed together")
+        self.sign_batch_size = histogram("sign_batch_size", "Leaves signed together", buckets=_BATCH_BUCKETS)
         self.commit_seconds = histogram("commit_seconds", "From proposal to applied entry, on the leader")
         self.http_requests = counter("http_requests", "HTTP requests answered", "route", "status")
         self.http_seconds = histogram("http_seconds", "Time to answer an HTTP request", "route")

@@ -33,6 +33,17 @@ BUGS: Final = (
         "        removed=tuple(r for r in now.roots if all(r.root_id != root.root_id for root in saved.roots)),\n",
         (f"{_T_TRUST}::test_another_certificate_under_the_id_of_a_root_does_not_hide_that_it_is_removed",),
     ),
+    Bug(
+        "a count of leaves in buckets of seconds",
+        "how well leaves are signed together cannot be seen: all but the smallest batches are in one bucket",
+        "cluster/base/telemetry.py",
+        '"Leaves signed together", buckets=_BATCH_BUCKETS)\n',
+        '"Leaves signed together")\n',
+        (
+            "tests/unit/base/test_telemetry.py::test_sizes_of_batches_are_told_apart_up_to_the_largest",
+            "tests/unit/base/test_telemetry.py::test_only_times_have_buckets_of_fractions",
+        ),
+    ),
     # -- one wait for a leader
     Bug(
         "whoever has waited for a leader waits as long again",
