@@ -1,5 +1,6 @@
 """What is wrong with a node's place on its machine and in its cluster: addresses, ports, the list of servers."""
 
+import errno
 import socket
 from collections.abc import Iterator
 
@@ -14,14 +15,15 @@ def check_addresses(config: NodeConfig) -> Iterator[Finding]:
         ("rpc.address", config.rpc.address),
         ("raft.address", config.raft.address),
     ):
-        if trouble := _trouble_listening(address):
-            port = address.rpartition(":")[2]
+        if trouble := _trouble_listening(key, address):
+            what, then = trouble
+            # One code for all that is in the way: scripts know it.
             yield critical(
                 "port-in-use",
                 address,
-                f"{key}: {trouble}",
+                f"{key}: {what}",
                 "The node does not start: it could not be reached there.",
-                f"ss -ltnp 'sport = :{port}'; end what listens there, or change {key} on this node",
+                then,
             )
 
 
@@ -51,13 +53,16 @@ def check_servers(config: NodeConfig) -> Iterator[Finding]:
             )
 
 
-def _trouble_listening(address: str) -> str:
-    """Empty if none."""
+def _trouble_listening(key: str, address: str) -> tuple[str, str] | None:
+    """What is in the way, and what to do about it."""
     host, _, port = address.rpartition(":")
     try:
         found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as error:
-        return f"the name cannot be looked up: {error.strerror}"
+        return (
+            f"the name cannot be looked up: {error.strerror}",
+            f"getent hosts {host}; correct {key} on this node, or what its resolver says",
+        )
     family, kind, _, _, where = found[0]
     with socket.socket(family, kind) as probe:
         # As the nodes do: connections of a process that has ended are in nobody's way.
@@ -66,5 +71,21 @@ def _trouble_listening(address: str) -> str:
             probe.bind(where)
             probe.listen()
         except OSError as error:
-            return f"it cannot be listened on: {error.strerror}"
-    return ""
+            return _refused(error, key, str(where[0]), port)
+    return None
+
+
+def _refused(error: OSError, key: str, host: str, port: str) -> tuple[str, str]:
+    what = f"it cannot be listened on: {error.strerror}"
+    match error.errno:
+        case errno.EADDRNOTAVAIL:
+            section = key.removesuffix(".address")
+            advertised = "" if section == "http" else f"; if the others reach it by {host}, that is {section}.advertise"
+            return (
+                f"{host} is not an address of this machine",
+                f"ip -brief address; set {key} on this node to one of these{advertised}",
+            )
+        case errno.EACCES:
+            return what, f"give the node CAP_NET_BIND_SERVICE for a port below 1024, or change {key}"
+        case _:
+            return what, f"ss -ltnp 'sport = :{port}'; end what listens there, or change {key} on this node"

@@ -1,5 +1,6 @@
 """What is found wrong with a node's files, one broken thing at a time; and that looking changes nothing."""
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -345,6 +346,42 @@ def test_port_that_something_else_has(node: NodeFiles, key: str) -> None:
         (finding,) = node.found()
     assert (finding.code, finding.subject) == ("port-in-use", getattr(node.local, key))
     assert f"sport = :{port}" in finding.next
+
+
+@pytest.mark.parametrize("key", ["http", "rpc", "raft"])
+def test_address_of_another_machine_is_not_said_to_be_in_use(node: NodeFiles, key: str) -> None:
+    address = getattr(node.local, key)
+    foreign = f"203.0.113.1:{address.rpartition(':')[2]}"
+    in_clear = "allow_plaintext_off_loopback = true\n" if key == "http" else ""
+    node.edit_config(f'[{key}]\naddress = "{address}"', f'[{key}]\n{in_clear}address = "{foreign}"')
+    (finding,) = [found for found in node.found() if found.code == "port-in-use"]
+    assert finding.subject == foreign
+    assert finding.what == f"{key}.address: 203.0.113.1 is not an address of this machine"
+    assert f"set {key}.address" in finding.next
+    assert (f"{key}.advertise" in finding.next) is (key != "http")
+    assert "end what listens" not in finding.next
+
+
+def test_port_that_only_root_may_have_is_not_said_to_be_in_use(
+    node: NodeFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_socket: socket.socket, _address: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(socket.socket, "bind", refuse)
+    for finding in node.found():
+        assert finding.code == "port-in-use"
+        assert "Permission denied" in finding.what
+        assert "CAP_NET_BIND_SERVICE" in finding.next
+        assert "end what listens" not in finding.next
+
+
+def test_name_without_an_address_is_not_said_to_be_in_use(node: NodeFiles) -> None:
+    node.edit_config(f'[rpc]\naddress = "{node.local.rpc}"', '[rpc]\naddress = "no.such.host.invalid:8400"')
+    (finding,) = [found for found in node.found() if found.code == "port-in-use"]
+    assert "no.such.host.invalid" in finding.next
+    assert "rpc.address" in finding.next
+    assert "end what listens" not in finding.next
 
 
 def test_node_that_runs_has_its_ports_for_itself(node: NodeFiles) -> None:

@@ -44,6 +44,14 @@ BUGS: Final = (
             "tests/unit/base/test_telemetry.py::test_only_times_have_buckets_of_fractions",
         ),
     ),
+    Bug(
+        "an address of another machine is said to be in use",
+        "an operator looks for a process that listens where nothing can",
+        "cluster/doctor/host.py",
+        "        case errno.EADDRNOTAVAIL:\n",
+        "        case errno.EADDRINUSE:\n",
+        ("tests/parts/doctor/test_node.py::test_address_of_another_machine_is_not_said_to_be_in_use",),
+    ),
     # -- one wait for a leader
     Bug(
         "whoever has waited for a leader waits as long again",
