@@ -204,6 +204,12 @@ async def test_without_a_majority_only_stale_reads_are_answered(fragile: LocalCl
     assert (await cluster.ask(survivor, "GET", WATCHED[1])).status == 200
     unsigned = await cluster.ask(survivor, "PUT", "/v1/connect/ca/sign", {"CSR": csr_pem})
     assert (unsigned.status, unsigned.headers.get("Retry-After")) == (503, "1"), unsigned
+    # A leaf takes a read and a signature: both together wait for a leader as long as either.
+    begin = time.monotonic()
+    missing = await cluster.ask(survivor, "GET", "/v1/agent/connect/ca/leaf/new")
+    took = time.monotonic() - begin
+    assert (missing.status, missing.text) == (500, "No cluster leader"), missing
+    assert took < 2 * LEADER_WAIT_SECONDS
     unwritten = await set_leaf_ttl(cluster, survivor, 60)
     assert unwritten.status in (500, 503), unwritten
     # One more makes a majority, and the write that was refused has left nothing behind.
