@@ -64,14 +64,14 @@ def _trouble_listening(key: str, address: str) -> tuple[str, str] | None:
             f"getent hosts {host}; correct {key} on this node, or what its resolver says",
         )
     family, kind, _, _, where = found[0]
-    with socket.socket(family, kind) as probe:
-        # As the nodes do: connections of a process that has ended are in nobody's way.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
+    try:
+        with socket.socket(family, kind) as probe:
+            # As the nodes do: connections of a process that has ended are in nobody's way.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(where)
             probe.listen()
-        except OSError as error:
-            return _refused(error, key, str(where[0]), port)
+    except OSError as error:
+        return _refused(error, key, str(where[0]), port)
     return None
 
 
