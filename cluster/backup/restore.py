@@ -18,7 +18,7 @@ from msgspec import structs
 from cluster.api.backups import Meta
 from cluster.backup import file as backup
 from cluster.backup.content import ContentRefused, check_content
-from cluster.backup.file import Row, SnapshotInvalid
+from cluster.backup.file import Row, Saved, SnapshotInvalid
 from cluster.backup.trust import TrustChange, trust_change
 from cluster.base.clock import Clock
 from cluster.base.errors import InternalError, LostRace, NotReady, Refused
@@ -52,10 +52,13 @@ from providers.pki import x509
 #: Records in one log entry: well below what an entry may hold.
 _ROWS_PER_ENTRY: Final = 500
 _BARRIER_SECONDS: Final = 10.0
+#: How often the CA is asked for, when other changes of it come first. Each of them needs somebody who makes it.
+_ATTEMPTS: Final = 4
 _CHANGED: Final = (
     "the CA changed while it was being restored: nothing was done. Restore again, without ?force first: the refusal"
     " says what the snapshot would add now"
 )
+_CHANGING: Final = "the CA changed again and again while it was being restored: nothing was done. Restore again"
 
 
 class Snapshots:
@@ -136,16 +139,31 @@ class Snapshots:
             for issuer, rows in _entries(page):
                 records = RestoreRowsRequest(issuer, [RowMessage.of(row.record) for row in rows])
                 await self._forwarder.call(RESTORE_ROWS, records)
-        # Once more: sending the records may have taken minutes.
-        state, change = await self._judged(saved.state, is_authentic=is_authentic, is_forced=is_forced)
-        if is_forced and change.roots != meant.roots:
-            raise Refused(_CHANGED)
-        request = JudgedRestoreRequest(dump_state(saved.state), saved.sums, saved.mac, is_forced, state.ca_index, b"")
-        proof = await asyncio.to_thread(_proof, self._sealer, state, request)
-        await self._forwarder.call(RESTORE_JUDGED, structs.replace(request, proof=proof))
+        change = await self._ask_for_the_ca(saved, meant, is_forced=is_forced)
         self._log_restored(saved.meta, change, is_forced=is_forced)
         await self._replica.read_barrier(timeout=_BARRIER_SECONDS)
         return change.notes()
+
+    async def _ask_for_the_ca(self, saved: Saved, meant: TrustChange, *, is_forced: bool) -> TrustChange:
+        """Each request is for the CA as it is at that moment, and judged beside it: sending the records may have taken
+        minutes, and another change of the CA may come first.
+
+        Raises: as `restore`.
+        """
+        for _ in range(_ATTEMPTS):
+            state, change = await self._judged(saved.state, is_authentic=meant.is_authentic, is_forced=is_forced)
+            if is_forced and change.roots != meant.roots:
+                raise Refused(_CHANGED)
+            request = JudgedRestoreRequest(
+                dump_state(saved.state), saved.sums, saved.mac, is_forced, state.ca_index, b""
+            )
+            proof = await asyncio.to_thread(_proof, self._sealer, state, request)
+            try:
+                await self._forwarder.call(RESTORE_JUDGED, structs.replace(request, proof=proof))
+            except LostRace:
+                continue
+            return change
+        raise Refused(_CHANGING)
 
     async def _judged(self, saved: State, *, is_authentic: bool, is_forced: bool) -> tuple[State, TrustChange]:
         """Beside the cluster's state of now. Raises: Refused, NoLeader."""
@@ -191,8 +209,13 @@ class SnapshotWork:
         )
 
     async def ca(self, request: JudgedRestoreRequest) -> Nothing:
-        """Raises: Refused, InternalError, NotReady, NotLeader, CommitUnknown."""
-        await asyncio.to_thread(self._require_proof, self._parts.replica.state, request)
+        """Raises: LostRace when the CA is not the one that the request is for; Refused, InternalError, NotReady,
+        NotLeader, CommitUnknown.
+        """
+        state = self._parts.replica.state
+        await asyncio.to_thread(self._require_proof, state, request)
+        # Here too: so the data key that has proved it is the one in force when its turn has come.
+        _require_its_ca(request, state)
         try:
             saved = load_state(request.state)
         except CodecError as error:
@@ -205,13 +228,11 @@ class SnapshotWork:
         async with self._parts.changes.turn("RECONFIGURING", is_duty=False):
             state = self._parts.replica.state
             # Here, where nothing else changes the CA: a root that was taken away meanwhile does not come back.
+            _require_its_ca(request, state)
             change = trust_change(state, saved, is_authentic=is_authentic)
-            _require_judged_so(request, state, change)
+            change.require(is_forced=request.is_forced)
             resealed = await asyncio.to_thread(self._under_seal_of, state, saved, sealer)
-            try:
-                applied = await commit(self._parts.replica, RestoreCA(state.ca_index, resealed))
-            except LostRace:
-                raise InternalError("the CA changed while it was being restored: nothing was done") from None
+            applied = await commit(self._parts.replica, RestoreCA(state.ca_index, resealed))
         self._parts.log(
             "ca.restored",
             trust_domain=saved.trust_domain,
@@ -265,11 +286,12 @@ class SnapshotWork:
             )
 
 
-def _require_judged_so(request: JudgedRestoreRequest, state: State, change: TrustChange) -> None:
-    """Raises: Refused. What is meant by force is what an operator was told of, beside that state of the CA."""
-    change.require(is_forced=request.is_forced)
-    if change.refusal is not None and request.ca_index != state.ca_index:
-        raise Refused(_CHANGED)
+def _require_its_ca(request: JudgedRestoreRequest, state: State) -> None:
+    """Raises: LostRace. A request is good for one state of the CA, so it has an effect once, however often and by
+    whomever it is delivered.
+    """
+    if request.ca_index != state.ca_index:
+        raise LostRace(_CHANGED)
 
 
 def _present(sealer: Sealer, state: State) -> Sealer:

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
+_DEL: Final = b"\x7f"
 _SCALARS: Final = frozenset({str, int, float, bool, NoneType})
 
 
@@ -28,8 +29,9 @@ class AsciiJson:
             except UnicodeEncodeError:
                 pass  # half of a surrogate pair, which only an escape can carry
             else:
-                # In UTF-8 there are characters that move the cursor of a terminal; escaped, there are none.
-                if text.isascii():
+                # In UTF-8 there are characters that move the cursor of a terminal; escaped, there are none. msgspec
+                # escapes what JSON demands, which is not DEL.
+                if text.isascii() and _DEL not in text:
                     return text
         return self._exact(value).encode("ascii")
 

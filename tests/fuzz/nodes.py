@@ -294,7 +294,9 @@ class Requests:
         return error or result
 
     def _proven(self, operation: str, request: bytes, version: int) -> bytes:
-        """To restore takes a proof that only a server can give. With it, what comes after is reached, too."""
+        """To restore takes a proof that only a server can give, for the CA as it is. With it, what comes after is
+        reached, too.
+        """
         if operation != RESTORE_JUDGED.name:
             return request
         try:
@@ -305,6 +307,8 @@ class Requests:
         seal = running.cluster.state.seal
         if wanted.proof != _UNPROVEN or seal is None:
             return request
+        if wanted.ca_index == 0:
+            wanted = structs.replace(wanted, ca_index=running.cluster.state.ca_index)
         proof = running.node.sealer.opened(seal).proof(wanted.unproven())
         return RESTORE_JUDGED.request.pack(structs.replace(wanted, proof=proof), version)
 

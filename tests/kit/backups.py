@@ -22,17 +22,23 @@ from tests.kit.fake_cluster import Node
 from tests.kit.log import EventLog
 from tests.kit.wait import until
 
+Before = Mapping[Operation[Any, Any], Callable[[], Awaitable[object]]]
+
 
 class LocalForwarder:
-    """The leader is this node: its operations are run here. `before` is done once, before that operation."""
+    """The leader is this node: its operations are run here. `before` is done once, before that operation; `always`
+    before each.
+    """
 
-    def __init__(self, node: Node, before: Mapping[Operation[Any, Any], Callable[[], Awaitable[object]]]) -> None:
+    def __init__(self, node: Node, before: Before, always: Before) -> None:
         self._node = node
         self._before = dict(before)
+        self._always = dict(always)
 
     async def call(self, operation: Operation[Q, A], request: Q) -> A:
-        if (first := self._before.pop(operation, None)) is not None:
-            await first()
+        for first in (self._before.pop(operation, None), self._always.get(operation)):
+            if first is not None:
+                await first()
         return await self._node.operations.run(operation, request)
 
 
@@ -40,9 +46,10 @@ def snapshots(
     node: Node,
     sealer: Sealer | None = None,
     log: Log | None = None,
-    before: Mapping[Operation[Any, Any], Callable[[], Awaitable[object]]] | None = None,
+    before: Before | None = None,
+    always: Before | None = None,
 ) -> Snapshots:
-    forwarder: Any = LocalForwarder(node, before or {})
+    forwarder: Any = LocalForwarder(node, before or {}, always or {})
     ledger_path = node.cluster.ledger_path
     return Snapshots(
         node.replica.real,

@@ -97,19 +97,14 @@ BUGS: Final = (
     ),
     Bug(
         "the leader takes the word of the node that was asked",
-        "a root that was taken away a moment ago comes back, and nobody is told",
+        "trust that was taken away comes back, and nobody is told",
         _RESTORE,
-        "            _require_judged_so(request, state, change)\n",
+        "            change.require(is_forced=request.is_forced)\n",
         "",
-        (_T_STAYS_AWAY, f"{_T_JUDGEMENT}::test_leader_takes_no_snapshot_without_a_mac_unless_it_is_meant"),
-    ),
-    Bug(
-        "force is good for ever",
-        "a root that was taken away after an operator has looked comes back by a word that did not mean it",
-        _RESTORE,
-        "    if change.refusal is not None and request.ca_index != state.ca_index:\n",
-        "    if False:\n",
-        (_T_STAYS_AWAY, f"{_T_JUDGEMENT}::test_leader_judges_when_its_turn_has_come"),
+        (
+            f"{_T_JUDGEMENT}::test_leader_takes_no_trust_back_unless_it_is_meant",
+            f"{_T_JUDGEMENT}::test_leader_takes_no_snapshot_without_a_mac_unless_it_is_meant",
+        ),
     ),
     Bug(
         "force is good for whatever the records have taken to send",

@@ -33,6 +33,7 @@ def test_half_of_a_surrogate_pair_is_escaped() -> None:
 
 def test_what_moves_the_cursor_of_a_terminal_is_escaped() -> None:
     assert AsciiJson().encode("\x1b[2J \x9b2J \u202e") == b'"\\u001b[2J \\u009b2J \\u202e"'
+    assert AsciiJson().encode("\x7f") == b'"\\u007f"'
 
 
 @dataclass(frozen=True)

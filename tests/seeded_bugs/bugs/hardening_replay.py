@@ -1,0 +1,46 @@
+"""What was true when somebody asked, and is not any more: requests kept back, servers and certificates exchanged."""
+
+from typing import Final
+
+from tests.seeded_bugs.bug import Bug
+
+_RESTORE: Final = "cluster/backup/restore.py"
+
+_T_JUDGEMENT: Final = "tests/parts/backup/test_judgement.py"
+_T_KEPT: Final = f"{_T_JUDGEMENT}::test_request_that_somebody_has_kept_does_nothing_after_another_change_of_the_ca"
+_T_STAYS_AWAY: Final = f"{_T_JUDGEMENT}::test_root_that_is_taken_away_while_a_snapshot_is_restored_stays_away"
+
+BUGS: Final = (
+    Bug(
+        "a request to restore is good for ever",
+        "whoever was taken for the leader once brings the old roots back with it, after any rotation",
+        _RESTORE,
+        "    if request.ca_index != state.ca_index:\n",
+        "    if False:\n",
+        (_T_KEPT, _T_STAYS_AWAY),
+    ),
+    Bug(
+        "a request to restore is held against the CA before its turn only",
+        "a root that is taken away while the request waits comes back by force that did not mean it",
+        _RESTORE,
+        "            _require_its_ca(request, state)\n            change = trust_change(",
+        "            change = trust_change(",
+        (f"{_T_JUDGEMENT}::test_leader_judges_when_its_turn_has_come",),
+    ),
+    Bug(
+        "a request to restore may name a state of the CA that is to come",
+        "a data key that was stolen proves what is served after its change",
+        _RESTORE,
+        "        _require_its_ca(request, state)\n        try:\n",
+        "        try:\n",
+        (f"{_T_JUDGEMENT}::test_request_is_proved_by_the_data_key_in_force_when_its_turn_comes",),
+    ),
+    Bug(
+        "a restore is asked for over and over",
+        "who changes the CA all the time keeps a restore, and its file, for ever",
+        _RESTORE,
+        "        for _ in range(_ATTEMPTS):\n",
+        "        for _ in range(3 * _ATTEMPTS):\n",
+        (f"{_T_JUDGEMENT}::test_restore_beside_changes_without_end_comes_to_an_end",),
+    ),
+)
