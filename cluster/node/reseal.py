@@ -14,7 +14,7 @@ from cluster.ca.commit import commit
 from cluster.ca.opened import sealed_again
 from cluster.ca.parts import Parts
 from cluster.ca.uptake import Peers
-from cluster.raft.membership import Member
+from cluster.raft.membership import Member, learner
 from cluster.rpc.messages import SEAL_CHECK, SealCheckAnswer, SealCheckRequest
 from cluster.seal.sealer import Sealer
 from cluster.seal.sources import SealError
@@ -93,9 +93,15 @@ class Resealer:
         return [member for name, member in sorted(self._parts.replica.members.items()) if name != self._node_name]
 
     def _require_asked(self, asked: list[Member]) -> None:
-        """Raises: Refused when there are other servers than these."""
-        if added := sorted({member.id for member in self._others()} - {member.id for member in asked}):
-            raise Refused(f"nothing was changed: {', '.join(added)} joined meanwhile, and was not asked: try again")
+        """Raises: Refused when there are other servers than these. A name says little: with another key or address, or
+        as a learner once more, it may be another machine.
+        """
+        # Whoever is a voter now and was a learner then has caught up, and no more.
+        if new := [member.id for member in self._others() if member not in asked and learner(member) not in asked]:
+            raise Refused(
+                f"nothing was changed: {', '.join(new)} joined, or has another key or address, since it was asked: try"
+                " again"
+            )
 
     async def _require_key_everywhere(self, others: list[Member], seal: SealKey) -> None:
         """Raises: Refused, with every node that lacks it."""

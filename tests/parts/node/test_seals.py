@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +13,14 @@ from cluster.base.config import NodeConfig, parse_config
 from cluster.base.errors import ChangeUnderWay, CommitUnknown, InternalError, NoLeader, NotReady, Refused
 from cluster.node.reseal import Resealer, answer_check, seal_id
 from cluster.node.seals import SealWatch
-from cluster.raft.membership import Member
+from cluster.raft.membership import Member, learner, voter
 from cluster.rpc.messages import SealCheckAnswer, SealCheckRequest
 from cluster.rpc.operation import Operation
 from cluster.seal.disk_key import MAC_KEY, DiskKeyFile
 from cluster.seal.node_file import NodeFile
 from cluster.seal.sealer import Sealer
 from cluster.seal.sources import NEXT_KEY, SealError, key_source, next_sources, write_key_file
+from cluster.tls.keys import KEY_BYTES
 from fsm.ca import InitSeal, Reseal, SealKey, SetConfig
 from tests.kit.csrs import serial, service_csr
 from tests.kit.fake_cluster import FakeCluster, Fate, Node, bootstrapped, put, running, update
@@ -247,9 +250,59 @@ async def test_server_that_joins_while_the_others_are_asked_is_not_left_without_
         await until(lambda: others.asked.count("c") >= 1)
         cluster.members = {**cluster.members, "d": Member("d", "127.0.0.1:8", "127.0.0.1:9", is_voter=False)}
         del others.failures["c"]
-        with pytest.raises(Refused, match="nothing was changed: d joined meanwhile"):
+        with pytest.raises(Refused, match="nothing was changed: d joined"):
             await changing
         assert cluster.state is before
+
+
+EXCHANGES: dict[str, Callable[[Member], Member]] = {
+    "another key": lambda member: replace(member, keys=(b"k" * KEY_BYTES,)),
+    "one more key": lambda member: replace(member, keys=(*member.keys, b"k" * KEY_BYTES)),
+    "another address": lambda member: replace(member, raft_address="127.0.0.1:8"),
+    "another address for requests": lambda member: replace(member, rpc_address="127.0.0.1:9"),
+    "removed and added": learner,
+}
+
+
+@pytest.mark.parametrize("how", EXCHANGES)
+async def test_server_that_is_exchanged_after_it_was_asked_is_not_left_without_the_key(
+    cluster: FakeCluster, node: Node, others: Others, how: str
+) -> None:
+    """It has the name of one that has the key, and may be another machine."""
+    others.failures["c"] = NoLeader("no answer from c")
+    async with running(node):
+        await bootstrapped(node)
+        before = cluster.state
+        changing = asyncio.ensure_future(resealer(node).rotate(base(cluster), keeps_key=False))
+        await until(lambda: "b" in others.asked and "c" in others.asked)
+        cluster.members = {**cluster.members, "b": EXCHANGES[how](cluster.members["b"])}
+        del others.failures["c"]
+        with pytest.raises(Refused, match="nothing was changed: b joined, or has another key"):
+            await changing
+        assert cluster.state is before
+        wanted = base(cluster)
+        await resealer(node).rotate(wanted, keeps_key=False)
+        assert others.asked.count("b") == 2
+        assert base(cluster) != wanted
+
+
+@pytest.mark.parametrize("change", ["promoted", "removed"])
+async def test_other_news_of_a_server_that_was_asked_does_not_matter(
+    cluster: FakeCluster, node: Node, others: Others, change: str
+) -> None:
+    cluster.members = {**cluster.members, "b": learner(cluster.members["b"])}
+    others.failures["c"] = NoLeader("no answer from c")
+    async with running(node):
+        await bootstrapped(node)
+        wanted = base(cluster)
+        changing = asyncio.ensure_future(resealer(node).rotate(wanted, keeps_key=False))
+        await until(lambda: "b" in others.asked and "c" in others.asked)
+        now = dict(cluster.members)
+        b = now.pop("b")
+        cluster.members = now if change == "removed" else {**now, "b": voter(b)}
+        del others.failures["c"]
+        await changing
+        assert base(cluster) != wanted
 
 
 async def test_change_without_a_next_key_is_refused_before_anybody_is_asked(

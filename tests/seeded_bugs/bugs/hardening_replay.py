@@ -4,9 +4,11 @@ from typing import Final
 
 from tests.seeded_bugs.bug import Bug
 
+_RESEAL: Final = "cluster/node/reseal.py"
 _RESTORE: Final = "cluster/backup/restore.py"
 
 _T_JUDGEMENT: Final = "tests/parts/backup/test_judgement.py"
+_T_SEALS: Final = "tests/parts/node/test_seals.py"
 _T_KEPT: Final = f"{_T_JUDGEMENT}::test_request_that_somebody_has_kept_does_nothing_after_another_change_of_the_ca"
 _T_STAYS_AWAY: Final = f"{_T_JUDGEMENT}::test_root_that_is_taken_away_while_a_snapshot_is_restored_stays_away"
 
@@ -42,5 +44,14 @@ BUGS: Final = (
         "        for _ in range(_ATTEMPTS):\n",
         "        for _ in range(3 * _ATTEMPTS):\n",
         (f"{_T_JUDGEMENT}::test_restore_beside_changes_without_end_comes_to_an_end",),
+    ),
+    # -- servers
+    Bug(
+        "a server counts as asked by its name",
+        "the machine that has taken its place meanwhile cannot open what was committed, and ends",
+        _RESEAL,
+        "if member not in asked and learner(member) not in asked]:\n",
+        "if member.id not in {known.id for known in asked}]:\n",
+        (f"{_T_SEALS}::test_server_that_is_exchanged_after_it_was_asked_is_not_left_without_the_key",),
     ),
 )
