@@ -79,6 +79,7 @@ async def start_node(
         TlsFiles(str(config.tls.ca_file), str(config.tls.cert_file), str(config.tls.key_file)),
         config.datacenter,
         config.tls.domain,
+        config.node_name,
     )
 
     raft_seats = metrics.peer_seats("raft", shares.strangers, shares.raft_members, log)

@@ -64,12 +64,16 @@ class _Found:
 class NodeTls:
     """This node's identity, and how it recognises others. Contexts keep working while `reload` replaces the files."""
 
-    def __init__(self, files: TlsFiles, datacenter: str, domain: str) -> None:
-        """Raises: TlsFileRefused."""
+    def __init__(self, files: TlsFiles, datacenter: str, domain: str, node_name: str | None = None) -> None:
+        """`node_name`: as configured, for which certificates are taken while it runs; not needed without `reload`.
+
+        Raises: TlsFileRefused.
+        """
         self._ca = PemFile("tls.ca_file", files.ca)
         self._cert = PemFile("tls.cert_file", files.cert)
         self._key = PemFile("tls.key_file", files.key)
         self._suffix = f".server.{datacenter}.{domain}"
+        self._name = node_name
         self.server_context = _context(ssl.PROTOCOL_TLS_SERVER)
         self.client_context = _context(ssl.PROTOCOL_TLS_CLIENT)
         #: By certificate and trusted CA, a few: RPC asks for every request.
@@ -77,7 +81,6 @@ class NodeTls:
         #: This node's own, as others see it (`keys.py`), and those of the CAs that it trusts.
         self.key = bytes(KEY_BYTES)
         self.anchors: frozenset[bytes] = frozenset()
-        self._name: str | None = None
         self._certificate = b""
         # A node starts with whatever it has: there is no other one to keep, and it takes a better one by itself.
         self._take(self._read())
@@ -102,7 +105,7 @@ class NodeTls:
             load_authorities(context, self._ca)
             load_pair(context, self._cert, self._key)
         # A context forgets no CA.
-        self.key, self.anchors, self._name = found.key, self.anchors | found.anchors, found.name
+        self.key, self.anchors = found.key, self.anchors | found.anchors
         self._certificate = found.certificate
 
     def _acceptable(self) -> _Found:
@@ -112,8 +115,9 @@ class NodeTls:
         Raises: TlsFileRefused.
         """
         found, fault = self._read(), ""
-        if found.fault and found.certificate == self._certificate:
-            return replace(found, key=self.key, name=self._name)  # it is the one in use, and has expired since
+        if found.certificate == self._certificate:
+            # It is the one in use. It may have expired since, or been another server's from the start.
+            return replace(found, key=self.key) if found.fault else found
         if found.fault:
             fault = f"would be refused by every other server: {found.fault}"
         elif self._name is not None and found.name != self._name:

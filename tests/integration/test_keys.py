@@ -21,13 +21,13 @@ FLOWING_SECONDS = 20.0
 EXCHANGE_SECONDS = 30.0
 
 
-def exchange_key(cluster: LocalCluster, node: Node, *, days_ago: int = 0) -> None:
-    """Both files, as `mv` puts them in place; good for a day and more from then on."""
+def exchange_key(cluster: LocalCluster, node: Node, *, days_ago: int = 0, name: str = "") -> None:
+    """Both files, as `mv` puts them in place; good for a day and more from then on. `name`: another server's."""
     cert, key = (cluster.root / "tls" / name for name in ("consul-agent-ca.pem", "consul-agent-ca-key.pem"))
     now = datetime.now(UTC).replace(microsecond=0)
     issuer = load_ca(cert.read_text(), key.read_text(), now)
     days = 1 if days_ago else 30
-    made = new_cert(issuer, Identity("server", node=node.name), now - timedelta(days=days_ago), days)
+    made = new_cert(issuer, Identity("server", node=name or node.name), now - timedelta(days=days_ago), days)
     for name, pem in (("cert.pem", made.cert_pem), ("key.pem", made.key_pem)):
         new = node.local.directory / f"{name}.new"
         new.write_text(pem)
@@ -109,6 +109,22 @@ async def test_servers_that_all_get_expired_certificates_and_then_good_ones_find
         for node in cluster.nodes:
             await cluster.sign(node, csr_pem)
             assert not events(node, "tls.key_not_pinned")
+
+
+async def test_server_that_starts_with_an_expired_certificate_takes_no_other_servers_next(tmp_path: Path) -> None:
+    async with LocalCluster(tmp_path) as cluster:
+        node, other, _ = cluster.nodes
+        exchange_key(cluster, node, days_ago=2)
+        cluster.start_with(node)
+        await told(node, "tls.expired")
+        exchange_key(cluster, node, name=other.name)
+        cluster.send(node, signal.SIGHUP)
+        await told(node, "tls.reload_failed")
+        [failed] = events(node, "tls.reload_failed")
+        assert f"is that of {other.name}.server.dc1.consul, and this is {node.name}.server." in failed["reason"]
+        exchange_key(cluster, node)
+        cluster.send(node, signal.SIGHUP)
+        await told(node, "tls.reloaded")
 
 
 async def test_server_that_starts_with_another_key_is_out_until_an_operator_adds_it_again(tmp_path: Path) -> None:

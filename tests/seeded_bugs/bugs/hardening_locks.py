@@ -33,8 +33,8 @@ BUGS: Final = (
         "a certificate in use that has expired is taken for one that is refused",
         "its expiry is said to be that of the one before, and nobody is warned",
         _CONTEXTS,
-        "        if found.fault and found.certificate == self._certificate:\n",
-        "        if False:\n",
+        "        if found.certificate == self._certificate:\n",
+        "        if not found.fault and found.certificate == self._certificate:\n",
         (f"{_T_KEYS}::test_node_that_starts_with_a_certificate_that_nobody_accepts_takes_a_good_one",),
     ),
     Bug(

@@ -4,10 +4,13 @@ from typing import Final
 
 from tests.seeded_bugs.bug import Bug
 
+_CONTEXTS: Final = "cluster/tls/contexts.py"
 _RESEAL: Final = "cluster/node/reseal.py"
 _RESTORE: Final = "cluster/backup/restore.py"
 
 _T_JUDGEMENT: Final = "tests/parts/backup/test_judgement.py"
+_T_NODE: Final = "tests/integration/test_keys.py"
+_T_KEYS: Final = "tests/unit/tls/test_keys.py"
 _T_SEALS: Final = "tests/parts/node/test_seals.py"
 _T_KEPT: Final = f"{_T_JUDGEMENT}::test_request_that_somebody_has_kept_does_nothing_after_another_change_of_the_ca"
 _T_STAYS_AWAY: Final = f"{_T_JUDGEMENT}::test_root_that_is_taken_away_while_a_snapshot_is_restored_stays_away"
@@ -53,5 +56,23 @@ BUGS: Final = (
         "if member not in asked and learner(member) not in asked]:\n",
         "if member.id not in {known.id for known in asked}]:\n",
         (f"{_T_SEALS}::test_server_that_is_exchanged_after_it_was_asked_is_not_left_without_the_key",),
+    ),
+    # -- certificates
+    Bug(
+        "a server is whom its last good certificate names",
+        "one that starts with an expired certificate takes any other server's next, and announces its key",
+        _CONTEXTS,
+        "        elif self._name is not None and found.name != self._name:\n",
+        "        elif found.name != self.peer_name("
+        "{'subjectAltName': [('DNS', name) for name in (subject_names(self._cert))]}):\n",
+        (f"{_T_KEYS}::test_whatever_a_node_starts_with_the_next_certificate_is_its_own",),
+    ),
+    Bug(
+        "a node does not tell its TLS what its name is",
+        "any server's certificate is taken into use, and its key announced",
+        "cluster/node/start.py",
+        "        config.tls.domain,\n        config.node_name,\n    )\n",
+        "        config.tls.domain,\n    )\n",
+        (f"{_T_NODE}::test_server_that_starts_with_an_expired_certificate_takes_no_other_servers_next",),
     ),
 )

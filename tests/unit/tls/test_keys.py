@@ -13,8 +13,9 @@ from tests.kit.tls_files import Authority
 
 
 def tls_of(directory: Path, name: str, ca: str = "ca") -> NodeTls:
+    """As the node of this name has it, whose files are called so."""
     files = TlsFiles(str(directory / f"{ca}.pem"), str(directory / f"{name}.pem"), str(directory / f"{name}.key"))
-    return NodeTls(files, "dc1", "consul")
+    return NodeTls(files, "dc1", "consul", name)
 
 
 @pytest.fixture
@@ -161,6 +162,38 @@ def test_node_that_starts_with_a_certificate_that_nobody_accepts_takes_a_good_on
     authority.write_server(tmp_path, "a")
     a.reload()
     assert met(a, tls_of(tmp_path, "b"), "a") == a.key
+
+
+#: What a server that is `a` may start with: nothing of it says whose the next certificate must be.
+STARTS: dict[str, Callable[[Authority, Path], None]] = {
+    "expired": lambda agent_ca, path: agent_ca.write_server(path, "a", days_from_now=-2),
+    "not valid yet": lambda agent_ca, path: agent_ca.write_server(path, "a", days_from_now=2),
+    "of another CA": lambda _agent_ca, path: Authority().write_server(path, "a"),
+    "of another server": lambda agent_ca, path: agent_ca.write_certificate(path, "a", "b.server.dc1.consul"),
+    "of a client": lambda agent_ca, path: agent_ca.write_certificate(path, "a", "a.client.dc1.consul"),
+}
+
+
+@pytest.mark.parametrize("dns_name", ["b.server.dc1.consul", "a.client.dc1.consul", "a.server.dc2.consul"])
+@pytest.mark.parametrize("start", STARTS)
+def test_whatever_a_node_starts_with_the_next_certificate_is_its_own(tmp_path: Path, start: str, dns_name: str) -> None:
+    """Its name is the configured one: else it would announce the key of another server, and be known by that."""
+    authority = Authority()
+    authority.write_ca(tmp_path / "ca.pem")
+    authority.write_server(tmp_path, "b")
+    STARTS[start](authority, tmp_path)
+    a = tls_of(tmp_path, "a")
+    before = a.key
+    a.reload()
+    assert a.read_key() == before
+    authority.write_certificate(tmp_path, "a", dns_name)
+    for take in (a.read_key, a.reload):
+        with pytest.raises(TlsFileRefused, match=r"and this is a\.server\.dc1\.consul"):
+            take()
+    assert a.key == before
+    authority.write_server(tmp_path, "a")
+    a.reload()
+    assert met(a, tls_of(tmp_path, "b"), "a") == a.key != before
 
 
 def test_files_that_changed_since_their_key_was_read_are_not_used(tmp_path: Path) -> None:
