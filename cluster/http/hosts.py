@@ -5,8 +5,9 @@ is made to point here (DNS rebinding) would have the whole API, and any page cou
 reading the answer. Both give themselves away: the one in Host, the other in Origin, Sec-Fetch-Site and Referer.
 
 Not always, though: browsers send Sec-Fetch-Site to "potentially trustworthy" origins only (W3C Fetch Metadata 2: to TLS
-or loopback), no Origin with the GET of an image, and a page decides whether there is a Referer. Such a GET cannot be
-told from one that somebody typed. Its answer is shown to no page; and where a GET changes something, it is refused.
+or loopback), no Origin with the GET of an image, and a page decides whether there is a Referer. In clear over a network
+such a GET cannot be told from one that somebody typed. Its answer is shown to no page; and where a GET changes
+something, it is refused there.
 """
 
 import re
@@ -16,7 +17,7 @@ from typing import Final
 from aiohttp import web
 
 from cluster.base.config import HttpSection
-from cluster.base.names import ip_address, parse_host
+from cluster.base.names import ip_address, is_loopback, parse_host
 from cluster.http.errors import CrossSite, Misdirected
 from cluster.http.query import shown
 from cluster.tls.contexts import PemFile, subject_names
@@ -45,6 +46,7 @@ class Hosts:
         self._takes_any_address = own is not None and own.is_unspecified
         #: A listener on a name has the addresses that the name stands for; its connections know which.
         self._asks_connection = own is None
+        self._is_loopback = is_loopback(section.address)
         self._own = {_LOCALHOST, listener if own is None else str(own)}
         if own is None or not own.is_loopback:
             self._own.update(_LOOPBACK)
@@ -86,8 +88,7 @@ class Hosts:
             if referer and not self._is_own(_origin_of(referer), hosts):
                 raise CrossSite(f"Referer: {shown(referer)}: requests from pages of other origins are refused")
 
-    @staticmethod
-    def check_change(request: web.BaseRequest) -> None:
+    def check_change(self, request: web.BaseRequest) -> None:
         """Of what changes something, and what a browser sends for any page without asking here first whether it may.
 
         Raises: CrossSite.
@@ -95,11 +96,14 @@ class Hosts:
         headers = request.headers
         if "Origin" in headers or "Sec-Fetch-Site" in headers:
             return  # it has been checked
+        if self._scheme == "https" or (self._is_loopback and all(map(_is_local, headers.getall("Host", ())))):
+            return  # a browser would have sent Sec-Fetch-Site
         for agent in headers.getall("User-Agent", ()):
             if agent.strip().lower().startswith(_BROWSER):
                 raise CrossSite(
-                    f"User-Agent: {shown(agent)}: a browser that sends neither Origin nor Sec-Fetch-Site may ask for a"
-                    " page of another site, so nothing is made or changed for it; a program needs another User-Agent"
+                    f"User-Agent: {shown(agent)}: without TLS, a browser that sends neither Origin nor Sec-Fetch-Site"
+                    " may ask for a page of another site, so nothing is made or changed for it; a program needs another"
+                    " User-Agent"
                 )
 
     def _check_host(self, text: str, request: web.BaseRequest) -> None:
@@ -138,6 +142,15 @@ class Hosts:
     def _with_port(self, text: str) -> tuple[str, int] | None:
         parsed = parse_host(text)
         return None if parsed is None else (parsed[0], parsed[1] or _DEFAULT_PORTS[self._scheme])
+
+
+def _is_local(text: str) -> bool:
+    """Of a Host header, as the browser has the name: a listener on loopback may stand behind a proxy."""
+    parsed = parse_host(text)
+    if parsed is None:
+        return False
+    address = ip_address(parsed[0])
+    return parsed[0] == _LOCALHOST if address is None else address.is_loopback
 
 
 def _origin_of(url: str) -> str:

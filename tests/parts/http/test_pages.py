@@ -1,12 +1,18 @@
 """What a page of another site can have a browser do: every endpoint, with whatever a browser says of the page."""
 
+import ssl
+from pathlib import Path
+
 import pytest
 
 from cluster.http.app import ROUTES, template
+from tests.kit import tls_files
 from tests.kit.fake_service import CSR
-from tests.parts.http.conftest import Reply, Running
+from tests.parts.http.conftest import Reply, Running, Start, free_port
 
 BROWSER = {"User-Agent": "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"}
+#: What PowerShell's Invoke-WebRequest says that it is.
+SHELL = {"User-Agent": "Mozilla/5.0 (Windows NT 10.0; Microsoft Windows 10.0.26100; en-US) PowerShell/7.5.1"}
 ENDPOINTS = [(method, template(route.path)) for route in ROUTES for method in route.methods]
 BODIES = {"/v1/connect/ca/sign": {"CSR": CSR}, "/v1/agent/connect/authorize": {"Target": "web"}}
 
@@ -27,6 +33,20 @@ READS = {
 }
 
 
+@pytest.fixture
+async def in_clear(start: Start) -> Running:
+    """A listener to which browsers do not say whose page it is: neither TLS nor loopback."""
+    port = free_port()
+    started: Running = await start(http={"address": f"0.0.0.0:{port}", "allow_plaintext_off_loopback": True}, port=port)
+    return started
+
+
+@pytest.fixture
+def listener(request: pytest.FixtureRequest) -> Running:
+    found: Running = request.getfixturevalue(request.param)
+    return found
+
+
 async def asked(api: Running, method: str, path: str, headers: dict[str, str]) -> tuple[Reply, set[str]]:
     """The answer, and what the node did for it."""
     api.service.calls.clear()
@@ -36,11 +56,15 @@ async def asked(api: Running, method: str, path: str, headers: dict[str, str]) -
     return reply, {name for name, _ in api.service.calls}
 
 
-@pytest.mark.parametrize("page", PAGES)
-async def test_no_page_of_another_site_has_anything_changed(api: Running, page: str) -> None:
+@pytest.mark.parametrize(
+    ("listener", "page"),
+    [("in_clear", page) for page in PAGES] + [("api", page) for page in PAGES if page != "nothing"],
+    indirect=["listener"],
+)
+async def test_no_page_of_another_site_has_anything_changed(listener: Running, page: str) -> None:
     """Also where browsers say nothing of the page, which is on listeners that are neither TLS nor loopback."""
     for method, path in ENDPOINTS:
-        reply, done = await asked(api, method, path, BROWSER | PAGES[page])
+        reply, done = await asked(listener, method, path, BROWSER | PAGES[page])
         if page != "nothing":
             assert (reply.status, done) == (403, set()), (method, path)
         elif method in NOT_ASKED_FOR:
@@ -71,15 +95,55 @@ async def test_no_browser_is_told_that_a_page_may_do_more(api: Running, page: st
     ],
     ids=["Go", "curl", "no name", "typed", "own page", "own origin"],
 )
-async def test_programs_people_and_own_pages_get_what_they_ask_for(api: Running, headers: dict[str, str]) -> None:
-    own = {name: value.replace("OWN", f"http://127.0.0.1:{api.port}") for name, value in headers.items()}
+@pytest.mark.parametrize("listener", ["in_clear", "api"], indirect=True)
+async def test_programs_people_and_own_pages_get_what_they_ask_for(listener: Running, headers: dict[str, str]) -> None:
+    own = {name: value.replace("OWN", f"http://127.0.0.1:{listener.port}") for name, value in headers.items()}
+    await assert_served(listener, own)
+
+
+async def assert_served(api: Running, headers: dict[str, str]) -> None:
     for method, path in ENDPOINTS:
-        reply, _ = await asked(api, method, path, own)
+        reply, _ = await asked(api, method, path, headers)
         assert reply.status not in (403, 405, 421), (method, path)
-    _, done = await asked(api, "GET", "/v1/agent/connect/ca/leaf/{service}", own)
+    _, done = await asked(api, "GET", "/v1/agent/connect/ca/leaf/{service}", headers)
     assert done == {"leaf"}
-    _, done = await asked(api, "POST", "/v1/connect/ca/sign", own)
+    _, done = await asked(api, "POST", "/v1/connect/ca/sign", headers)
     assert done == {"sign"}
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "localhost"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "LOCALHOST.:80"])
+async def test_programs_that_call_themselves_browsers_are_served_on_loopback(
+    start: Start, address: str, host: str
+) -> None:
+    """A browser says there whose page it is, so its name need not be looked at."""
+    port = free_port()
+    await assert_served(await start(http={"address": f"{address}:{port}"}, port=port), SHELL | {"Host": host})
+
+
+async def test_programs_that_call_themselves_browsers_are_served_over_tls(start: Start, tmp_path: Path) -> None:
+    authority = tls_files.Authority()
+    authority.write_ca(tmp_path / "ca.pem")
+    authority.write_certificate(tmp_path, "http", "ca.test")
+    files = {"tls_cert": str(tmp_path / "http.pem"), "tls_key": str(tmp_path / "http.key")}
+    api: Running = await start(http=files)
+    context = ssl.create_default_context(cafile=str(tmp_path / "ca.pem"))
+    for host in ("127.0.0.1", "ca.test"):
+        api.service.calls.clear()
+        url = f"https://127.0.0.1:{api.port}/v1/agent/connect/ca/leaf/web"
+        async with api.client.get(url, headers=SHELL | {"Host": host}, ssl=context) as reply:
+            assert reply.status == 200
+        assert "leaf" in {name for name, _ in api.service.calls}
+
+
+@pytest.mark.parametrize(("host", "status"), [("ca.example.net", 403), ("10.1.2.3", 403), ("127.0.0.1", 200)])
+async def test_loopback_behind_a_proxy_in_clear_is_not_loopback_to_a_browser(
+    start: Start, host: str, status: int
+) -> None:
+    """It goes by the name in the address bar, and sends no Sec-Fetch-Site."""
+    api: Running = await start(http={"allowed_hosts": ["ca.example.net", "10.1.2.3"]})
+    reply = await api.get("/v1/agent/connect/ca/leaf/web", headers=BROWSER | {"Host": f"{host}:8500"})
+    assert reply.status == status
 
 
 @pytest.mark.parametrize(
@@ -107,8 +171,8 @@ async def test_referer_must_be_a_page_of_the_own_origin(api: Running, referer: s
     ("agent", "status"),
     [("Mozilla/4.0 (compatible)", 403), (" mozilla/5.0", 403), ("curl/8.5.0 Mozilla/5.0", 200), ("Mozillator", 200)],
 )
-async def test_browsers_are_known_by_how_their_name_begins(api: Running, agent: str, status: int) -> None:
-    reply = await api.get("/v1/agent/connect/ca/leaf/web", headers={"User-Agent": agent})
+async def test_browsers_are_known_by_how_their_name_begins(in_clear: Running, agent: str, status: int) -> None:
+    reply = await in_clear.get("/v1/agent/connect/ca/leaf/web", headers={"User-Agent": agent})
     assert reply.status == status
     assert (reply.status == 200) is ("private" in reply.text.lower())
     if status == 403:

@@ -1,14 +1,18 @@
-"""What was true when somebody asked, and is not any more: requests kept back, servers and certificates exchanged."""
+"""What was true when somebody asked, and is not any more: requests kept back, servers and certificates exchanged. And
+browsers that do not say whose page asks.
+"""
 
 from typing import Final
 
 from tests.seeded_bugs.bug import Bug
 
+_HOSTS: Final = "cluster/http/hosts.py"
 _CONTEXTS: Final = "cluster/tls/contexts.py"
 _RESEAL: Final = "cluster/node/reseal.py"
 _RESTORE: Final = "cluster/backup/restore.py"
 
 _T_JUDGEMENT: Final = "tests/parts/backup/test_judgement.py"
+_T_PAGES: Final = "tests/parts/http/test_pages.py"
 _T_NODE: Final = "tests/integration/test_keys.py"
 _T_KEYS: Final = "tests/unit/tls/test_keys.py"
 _T_SEALS: Final = "tests/parts/node/test_seals.py"
@@ -74,5 +78,22 @@ BUGS: Final = (
         "        config.tls.domain,\n        config.node_name,\n    )\n",
         "        config.tls.domain,\n    )\n",
         (f"{_T_NODE}::test_server_that_starts_with_an_expired_certificate_takes_no_other_servers_next",),
+    ),
+    # -- pages
+    Bug(
+        "every listener in clear counts as one on loopback",
+        "any page that is opened in its network has leaves signed for any service",
+        _HOSTS,
+        "        self._is_loopback = is_loopback(section.address)\n",
+        "        self._is_loopback = True\n",
+        (f"{_T_PAGES}::test_no_page_of_another_site_has_anything_changed",),
+    ),
+    Bug(
+        "a listener on loopback is loopback under any name",
+        "the same, where a proxy in clear stands before it",
+        _HOSTS,
+        '(self._is_loopback and all(map(_is_local, headers.getall("Host", ())))):\n',
+        "self._is_loopback:\n",
+        (f"{_T_PAGES}::test_loopback_behind_a_proxy_in_clear_is_not_loopback_to_a_browser",),
     ),
 )
