@@ -5,7 +5,8 @@ own, drawn by the server that was asked, and its serial is drawn from that and t
 (`Sealer.draw`). So a repetition gets the same serial from any leader, the ledger recognises it by that, no id has to be
 kept, and two CSRs never share a serial. While servers of the release before take part, the id is the serial, as it
 always was for them. Only a change of the data key (`seal rotate`), or the exchange of the last of those servers,
-between a request and its repetition makes two certificates of it, of which one reaches nobody.
+between a request and its repetition makes two certificates of it, of which one reaches nobody. And a repetition that
+comes after the record was tidied makes a second certificate with the serial, of which the first has expired by then.
 """
 
 import secrets
