@@ -49,6 +49,9 @@ _COLUMNS: Final = (
 )
 _JOIN: Final = "cert JOIN identity ON identity.id = cert.identity JOIN issuer ON issuer.id = cert.issuer"
 _DIGEST_MODULUS: Final = 1 << 256
+_ROWS_PER_CUT: Final = 1000
+#: In `meta` while a copy is under way: the log index of its last row.
+_COPIED: Final = "copied_log_index"
 _CACHED_IDS: Final = 4096
 _KEPT_LOG_BYTES: Final = 64 << 20
 #: Serials are random: each new one changes a page of its own, all of which is written, so small pages write less.
@@ -140,7 +143,9 @@ class Ledger:
 
     @property
     def applied_log_index(self) -> int:
-        """Entries up to here are in the ledger; applying one of them again is refused by the caller."""
+        """Entries up to here are in the ledger; applying one of them again is refused by the caller. Rows that are being
+        copied from another node do not move it: they count once the copy is whole (`cut_to`).
+        """
         return self._applied_log_index
 
     @property
@@ -170,11 +175,14 @@ class Ledger:
         self._begin()
         expired_before = max(MIN_INT64, min(expired_before, MAX_INT64))
         rows = self._db.execute(f"SELECT {_COLUMNS} FROM {_JOIN} WHERE not_after < ?", (expired_before,)).fetchall()
+        self._delete(rows)
+        return len(rows)
+
+    def _delete(self, rows: Sequence[Sequence[Any]]) -> None:
         for row in rows:
             self._digest = (self._digest - _row_hash(row)) % _DIGEST_MODULUS
         self._count -= len(rows)
         self._db.executemany("DELETE FROM cert WHERE id = ?", ((row[0],) for row in rows))
-        return len(rows)
 
     def commit(self, applied_log_index: int) -> None:
         """Make everything since the last commit visible. Durable once the write-ahead log is synced."""
@@ -239,20 +247,33 @@ class Ledger:
     # -- copying from another node
 
     def import_rows(self, rows: Iterable[Sequence[Any]]) -> None:
-        """Add rows that another node's `LedgerReader.export_rows` gave, after `last_id`. Then `commit`.
+        """Add rows that another node's `LedgerReader.export_rows` gave, after `last_id`. Then `commit`, as of the entry
+        before: until `cut_to` they are of a copy that is under way.
 
         Raises: ValueError when they do not follow what is here: nothing may be committed then.
         """
         self._begin()
+        log_index = 0
         for row in rows:
             if row[0] <= self._last_id or not self._insert(row, self._issuer(row[5])):
                 raise ValueError(f"ledger row {row[0]} does not follow row {self._last_id}")
-            self._last_id = row[0]
+            self._last_id, log_index = row[0], row[11]
+        self._write_meta(**{_COPIED: log_index})
 
-    def skip_to(self, last_id: int) -> None:
-        """The copy is complete up to `last_id`; rows missing at its end were dropped as expired."""
+    def cut_to(self, last_id: int, applied_log_index: int) -> None:
+        """Be what a ledger is after this log entry, when `last_id` was the highest there had been. Then `commit`.
+
+        Rows above it go: they are of a copy that did not get to its end. Rows missing at the end were dropped as expired.
+        """
         self._begin()
-        self._last_id = max(self._last_id, last_id)
+        while rows := self._rows_above(last_id):
+            self._delete(rows)
+        self._db.execute("DELETE FROM meta WHERE key = ?", (_COPIED,))
+        self._last_id, self._applied_log_index = last_id, applied_log_index
+
+    def _rows_above(self, last_id: int) -> list[Any]:
+        sql = f"SELECT {_COLUMNS} FROM {_JOIN} WHERE cert.id > ? ORDER BY cert.id DESC LIMIT {_ROWS_PER_CUT}"
+        return self._db.execute(sql, (last_id,)).fetchall()
 
     def rollback(self) -> None:
         """Forget what was not committed."""
@@ -335,11 +356,13 @@ class LedgerReader:
     def _wrong_rows(self) -> str:
         count = total = log_index = 0
         written = self.summary()
+        copied = self._db.execute("SELECT value FROM meta WHERE key = ?", (_COPIED,)).fetchone()
+        last = max(written.applied_log_index, int(copied[0]) if copied else 0)
         for row in self._db.execute(f"SELECT {_COLUMNS} FROM {_JOIN} ORDER BY cert.id"):
             count += 1
             total += _row_hash(row)
-            # Not in the digest, but it grows with the id: a copy would take a wrong one for how far it has got.
-            if not log_index <= row[11] <= written.applied_log_index:
+            # Not in the digest, but it grows with the id: nodes that copy a row with a wrong one refuse it.
+            if not log_index <= row[11] <= last:
                 return f"certificate {row[0]} has log index {row[11]}, between {log_index} and the last one applied"
             log_index = row[11]
         read = count, f"{total % _DIGEST_MODULUS:064x}"

@@ -1,8 +1,8 @@
 """How a node gets what the leader's log no longer holds: the snapshot, then the bulk data it stands on.
 
 The node that lags pulls, one part at a time, so the leader keeps no state for it, a slow node slows nobody, and a
-transfer goes on where it stopped: bulk data is kept as it arrives, whichever leader sent it. Reading bulk data happens
-off the Raft thread.
+transfer goes on where it stopped, across restarts too: bulk data is kept as it arrives. What one server sent is not
+built on when another one offers its snapshot: one of them may lie. Reading bulk data happens off the Raft thread.
 """
 
 from collections.abc import Callable
@@ -28,8 +28,15 @@ class BulkData(Protocol):
         """The part that follows `after` of what `state` stands on, and whether it is the last. In any thread."""
         ...
 
-    def bulk_write(self, part: bytes) -> None:
-        """Add a part that another node's `bulk_read` gave. Raises: ValueError when it does not fit."""
+    def bulk_write(self, part: bytes, log_index: int, state: bytes) -> None:
+        """Add a part that another node's `bulk_read` gave of a snapshot. It counts for nothing before that is installed.
+
+        Raises: ValueError when it does not fit, or the snapshot does not stand on it.
+        """
+        ...
+
+    def bulk_restart(self, log_index: int) -> None:
+        """Forget parts that were added, whose snapshot was not installed; this node has applied all up to `log_index`."""
         ...
 
 
@@ -102,6 +109,7 @@ class CatchUp:
         self._source: tuple[str, int] | None = None
         self._buffer = bytearray()
         self._snapshot: Snapshot | None = None
+        self._sender: str | None = None  # of the bulk data that came last
         self._asked = 0.0
         # Since `_copied_from`, for whoever wants to know what a transfer that was cut short has sent again.
         self._copied_from: int | None = None
@@ -117,6 +125,9 @@ class CatchUp:
         if log_index is None or log_index <= self._applied_index():
             return
         if self._source != (peer, log_index):
+            if self._sender not in (None, peer):
+                self._bulk.bulk_restart(self._applied_index())
+                self._sender = None
             position = self._bulk.bulk_position()
             self._log("snapshot.wanted", source=peer, log_index=log_index, bulk_position=position)
             if self._copied_from is None:
@@ -133,7 +144,7 @@ class CatchUp:
         if message["type"] == "snapshot_part":
             self._snapshot_part(message)
         else:
-            self._bulk_part(message)
+            self._bulk_part(peer, message)
 
     def _snapshot_part(self, message: Message) -> None:
         if self._snapshot is not None or message["offset"] != len(self._buffer) or not message["data"]:
@@ -154,18 +165,20 @@ class CatchUp:
             self._buffer.clear()
         self._ask()
 
-    def _bulk_part(self, message: Message) -> None:
+    def _bulk_part(self, peer: str, message: Message) -> None:
         if self._snapshot is None or message["after"] != self._bulk.bulk_position():
             return  # repeated
+        snapshot = self._snapshot
         try:
-            self._bulk.bulk_write(message["data"])
+            self._bulk.bulk_write(message["data"], snapshot.log_index, snapshot.state)
         except ValueError as error:
             self._give_up(str(error))
             return
+        self._sender = peer
         self._parts += 1
         self._part_bytes += len(message["data"])
         if message["is_last"]:
-            snapshot, self._source, self._snapshot = self._snapshot, None, None
+            self._source = self._snapshot = None
             self._log_copied()
             self._install(snapshot)
         else:

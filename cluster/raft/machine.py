@@ -105,11 +105,12 @@ class ReplicatedMachine:
         except Malformed as error:
             # No release would apply it, so all of them agree, and no node need end.
             return Rejected("malformed", str(error)[:_MAX_DETAIL])
+        self._drop_unfinished_copy(log_index)
         first_id = self._state.index + 1
         self._state, result = apply(self._state, command)
         match command:
-            # A ledger ahead of the log (replay after a restart, or a copy that was cut short) has the records already.
-            case RecordLeaves() if isinstance(result, Applied) and log_index > self._ledger.applied_log_index:
+            # A ledger ahead of the log (replay after a restart) has the records already.
+            case RecordLeaves() if isinstance(result, Applied) and not self._is_recorded(log_index):
                 duplicates = self._ledger.add(log_index, first_id, command.issuer_key_id, command.records)
                 self._waiting_rows += len(command.records)
                 # The ledger never holds what the latest tidying would drop: a node that copies the ledger, or replays
@@ -121,6 +122,20 @@ class ReplicatedMachine:
                 self._ledger.tidy(command.expired_before)
                 self._waiting_rows += self._rows_per_commit
         return result
+
+    def _is_recorded(self, log_index: int) -> bool:
+        """Whether the ledger has the certificates of the entry that the state has just taken. It says so itself, and its
+        last row must reach them: both were written in one transaction.
+        """
+        return log_index <= self._ledger.applied_log_index and self._state.leaf_index <= self._ledger.last_id
+
+    def _drop_unfinished_copy(self, log_index: int) -> None:
+        """Before an entry that the ledger does not have: the log goes on, so the copy will not be finished. Its rows
+        would stand where those of this entry belong, and are only what another node has said.
+        """
+        if log_index > self._ledger.applied_log_index and self._ledger.last_id > self._state.leaf_index:
+            self._ledger.cut_to(self._state.leaf_index, self._ledger.applied_log_index)
+            self._waiting_rows += self._rows_per_commit
 
     def commit(self, log_index: int) -> None:
         self._log_index = log_index
@@ -191,15 +206,17 @@ class ReplicatedMachine:
         self.state = self._state
         self._on_change(self.state)
 
-    def install(self, state: bytes) -> None:
+    def install(self, log_index: int, state: bytes) -> None:
         installed = codec.load_state(state)
         if installed.leaf_index > installed.index:
             # Certificates that come later would have lower numbers: the next start would miss what is above them.
             raise Malformed(f"State.leaf_index is {installed.leaf_index}: must be at most {installed.index}, its index")
         self._state = installed
-        self._ledger.skip_to(self._state.leaf_index)
-        self._ledger.tidy(self._state.tidied_before)
-        self._ledger.commit(self._ledger.applied_log_index)
+        self._log_index = log_index
+        self._waiting_rows = 0
+        self._ledger.cut_to(installed.leaf_index, log_index)
+        self._ledger.tidy(installed.tidied_before)
+        self._ledger.commit(log_index)
         _make_durable(self._ledger_path)
         self.state = self._state
         self._on_change(self.state)
@@ -219,20 +236,43 @@ class ReplicatedMachine:
         part: bytes = msgpack.packb(rows)
         return part, len(rows) < _BULK_ROWS
 
-    def bulk_write(self, part: bytes) -> None:
+    def bulk_restart(self, log_index: int) -> None:
+        if self._ledger.last_id <= self._state.leaf_index:
+            return
+        self.flush_ledger()
+        self._log_index = log_index
+        self._ledger.cut_to(self._state.leaf_index, log_index)
+        self._ledger.commit(log_index)
+
+    def bulk_write(self, part: bytes, log_index: int, state: bytes) -> None:
         rows = _checked_rows(part)
         if not rows:
             return
+        self._check_place(rows, log_index, codec.load_state(state).leaf_index)
         self.flush_ledger()  # what is taken back below is only what came with this part
         try:
             self._ledger.import_rows(rows)
         except ValueError:
             self._ledger.rollback()
             raise
-        self._ledger.commit(rows[-1][11])
+        # Not as of the rows' own entries: what another node says of them must not have this one pass over its log.
+        self._ledger.commit(self._ledger.applied_log_index)
         self._parts += 1
         if self._parts % _PARTS_PER_CHECKPOINT == 0:
             self._ledger.start_log_again()
+
+    def _check_place(self, rows: list[list[Any]], log_index: int, leaf_index: int) -> None:
+        """That they are of entries after those in the ledger, in order, and that the snapshot stands on them.
+
+        Raises: ValueError.
+        """
+        before = self._ledger.applied_log_index + 1
+        for row in rows:
+            if row[0] > leaf_index:
+                raise ValueError(f"ledger row {row[0]}: the snapshot stands on row {leaf_index} and those before it")
+            if not before <= row[11] <= log_index:
+                raise ValueError(f"ledger row {row[0]} has log index {row[11]}: must be from {before} to {log_index}")
+            before = row[11]
 
     @property
     def ledger_summary(self) -> LedgerSummary:

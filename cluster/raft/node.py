@@ -94,8 +94,8 @@ class Machine(BulkData, Protocol):
         """At start: take over the state of this node's own snapshot. Raises when the bulk data does not reach it."""
         ...
 
-    def install(self, state: bytes) -> None:
-        """While running: take over a received state, whose bulk data has arrived; durable on return.
+    def install(self, log_index: int, state: bytes) -> None:
+        """While running: take over a received state as of `log_index`, whose bulk data has arrived; durable on return.
 
         Raises: ValueError for what is no state, before anything is changed.
         """
@@ -894,7 +894,7 @@ class RaftNode:
             self._env.log("snapshot.refused", reason=reason)
             return
         try:
-            self._env.machine.install(snapshot.state)
+            self._env.machine.install(snapshot.log_index, snapshot.state)
         except ValueError as error:
             # Its state is of no release that this one knows. It may follow a leader of its own release again.
             self._env.log("snapshot.refused", reason=str(error))

@@ -54,6 +54,7 @@ from fsm import codec as fsm_codec
 from fsm.ca import CAConfig, ProviderState
 from fsm.codec import CodecError, OutOfBounds
 from fsm.commands import Rejected, RestoreCA
+from fsm.fields import MAX_INDEX
 from fsm.leaves import RecordLeaves
 from fsm.ledger import LedgerQuery, LedgerReader
 from fsm.state import State
@@ -353,6 +354,7 @@ class _Ledger:
     def __init__(self) -> None:
         self._directory = tempfile.TemporaryDirectory()
         self._number = 0
+        self._state = fsm_codec.dump_state(State(index=MAX_INDEX, leaf_index=MAX_INDEX))
         self._machine = self._new()
 
     def _new(self) -> ReplicatedMachine:
@@ -362,7 +364,7 @@ class _Ledger:
     def __call__(self, data: bytes) -> object:
         before = self._machine.bulk_position()
         try:
-            self._machine.bulk_write(data)
+            self._machine.bulk_write(data, MAX_INDEX, self._state)
         except ValueError:
             assert self._machine.bulk_position() == before, "rows of a part that was refused"
             raise

@@ -199,9 +199,12 @@ class MemoryLedger:
                 raise ValueError(f"ledger row {row[0]} does not follow row {self._last_id}")
             self._last_id = row[0]
 
-    def skip_to(self, last_id: int) -> None:
+    def cut_to(self, last_id: int, applied_log_index: int) -> None:
         self._is_changed = True
-        self._last_id = max(self._last_id, last_id)
+        for row in [row for row_id, row in self._store.table.rows.items() if row_id > last_id]:
+            self._store.table.delete(row)
+            self._store.pending.append((False, row))
+        self._last_id, self._applied_log_index = last_id, applied_log_index
 
     def start_log_again(self) -> None: ...
     def close(self) -> None: ...
@@ -255,11 +258,8 @@ class LedgerMachine:
         machine = self.replicated
         self.apply, self.commit, self.capture = machine.apply, machine.commit, machine.capture
         self.check, self.load, self.install = machine.check, machine.load, machine.install
-        self.bulk_position, self.bulk_read, self.bulk_write = (
-            machine.bulk_position,
-            machine.bulk_read,
-            machine.bulk_write,
-        )
+        self.bulk_position, self.bulk_read = machine.bulk_position, machine.bulk_read
+        self.bulk_write, self.bulk_restart = machine.bulk_write, machine.bulk_restart
 
     @property
     def state(self) -> State:

@@ -106,7 +106,7 @@ class ListMachine:
         if len(self._store.rows) < self._state.position:
             raise StoreTooShort(f"{len(self._store.rows)} rows, snapshot stands on {self._state.position}")
 
-    def install(self, state: bytes) -> None:
+    def install(self, _log_index: int, state: bytes) -> None:
         self.load(state)
         self._store.durable = len(self._store.commits)
 
@@ -130,7 +130,10 @@ class ListMachine:
         packed: bytes = msgpack.packb([after, part])
         return packed, is_last
 
-    def bulk_write(self, part: bytes) -> None:
+    def bulk_restart(self, _log_index: int) -> None:
+        """Its servers do not lie: what one has sent is what another would."""
+
+    def bulk_write(self, part: bytes, _log_index: int, _state: bytes) -> None:
         after, rows = msgpack.unpackb(part)
         if after != len(self._store.rows):
             raise ValueError(f"rows behind {after} do not follow row {len(self._store.rows)}")

@@ -113,8 +113,8 @@ def test_node_caught_up_by_a_snapshot_is_equal(sequence: list[Author], data: st.
         is_last = False
         while not is_last:
             part, is_last = steady.machine.bulk_read(late.machine.bulk_position(), snapshot)
-            late.machine.bulk_write(part)
-        late.machine.install(snapshot)
+            late.machine.bulk_write(part, 1 + snapshot_at, snapshot)
+        late.machine.install(1 + snapshot_at, snapshot)
         late.machine.commit(1 + snapshot_at)
         late.apply(log, start=snapshot_at)
         assert late.stopped() == steady.stopped()

@@ -41,7 +41,7 @@ BUGS: Final = (
         "entries are applied to the ledger again",
         "certificates that were tidied away come back on one node",
         _MACHINE,
-        "isinstance(result, Applied) and log_index > self._ledger.applied_log_index:",
+        "isinstance(result, Applied) and not self._is_recorded(log_index):",
         "isinstance(result, Applied):",
         (_T_MACHINE,),
     ),

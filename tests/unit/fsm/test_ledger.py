@@ -454,11 +454,30 @@ def test_rows_that_do_not_follow_are_refused(ledger: Ledger, reader: LedgerReade
 
 def test_copy_whose_last_rows_were_tidied_reaches_the_end(ledger: Ledger) -> None:
     fill(ledger, 3)
-    ledger.skip_to(10)
+    ledger.cut_to(10, 103)
     ledger.commit(103)
-    assert ledger.last_id == 10
-    ledger.skip_to(5)
-    assert ledger.last_id == 10
+    assert (ledger.last_id, ledger.summary.count) == (10, 3)
+
+
+def test_copy_that_was_cut_short_is_taken_back(ledger: Ledger, reader: LedgerReader, path: str, tmp_path: Path) -> None:
+    fill(ledger, 1200)
+    source = LedgerReader(path)
+    part = source.export_rows(0, 1200, 1200)
+    source.close()
+    target = Ledger(str(tmp_path / "target.db"))
+    found = LedgerReader(str(tmp_path / "target.db"))
+    target.import_rows(part[:3])
+    target.cut_to(3, 103)
+    target.commit(103)
+    before = target.summary
+    target.import_rows(part[3:])
+    target.commit(target.applied_log_index)
+    assert (target.summary.count, target.applied_log_index, found.damage()) == (1200, 103, "")
+    target.cut_to(3, 103)
+    target.commit(103)
+    assert (target.summary, target.last_id, found.damage()) == (before, 3, "")
+    found.close()
+    target.close()
 
 
 # -- damage

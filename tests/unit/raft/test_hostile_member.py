@@ -300,3 +300,41 @@ def test_snapshot_that_contradicts_what_is_committed_is_refused(index: int, term
         solo.node._install(snapshot)
     assert committed(solo) == before
     assert solo.last.log_index == 5
+
+
+def test_copy_of_a_member_that_only_says_it_leads_leaves_nothing(tmp_path: Path) -> None:
+    """A frame in the next term makes a follower follow; what it is sent then must not outlive the next leader."""
+    solo = RealSolo(tmp_path)
+    _follower(solo)
+    known = solo.machine.ledger_summary
+    rows = [
+        [[1000, b"odd", 1, "n", "s", b"k", b"h", 1, _MOST, "r", None, log_index]] for log_index in (0, 50, 51, _MOST)
+    ]
+    for number, row in enumerate(rows):
+        index, members = 50, tuple(solo.node.core.members.values())
+        state = dump_state(replace(State(), index=2000, leaf_index=2000))
+        snapshot = Snapshot(index, 2, members, state).encode()
+        solo.feed("c", "offer_snapshot", term=2 + number, log_index=index, epoch=0)
+        solo.feed("c", "snapshot_part", log_index=index, offset=0, total=len(snapshot), data=snapshot)
+        part = {"after": solo.machine.bulk_position(), "data": msgpack.packb(row), "is_last": False}
+        solo.feed("c", "bulk_part", log_index=index, **part)
+    assert solo.machine.bulk_position() == 1000  # one of them was like a good one
+    assert solo.machine.ledger_summary.applied_log_index == known.applied_log_index
+    solo.append("b", 9, (5, 1), batch(6, 9, _COMMANDS[4]), batch(7, 9, _COMMANDS[5]), commit=7)
+    assert solo.machine.ledger_summary.count == known.count + 3  # one was there, and not known to be committed
+    assert solo.machine.bulk_position() == solo.machine.state.leaf_index
+
+
+def test_copy_is_not_built_on_what_another_server_has_sent(tmp_path: Path) -> None:
+    solo = RealSolo(tmp_path)
+    _follower(solo)
+    members = tuple(solo.node.core.members.values())
+    snapshot = Snapshot(50, 2, members, dump_state(replace(State(), index=2000, leaf_index=2000))).encode()
+    known, positions = solo.machine.bulk_position(), []
+    for peer, term in (("c", 2), ("c", 2), ("b", 3)):
+        solo.feed(peer, "offer_snapshot", term=term, log_index=50, epoch=0)
+        solo.feed(peer, "snapshot_part", log_index=50, offset=0, total=len(snapshot), data=snapshot)
+        positions.append(solo.machine.bulk_position())
+        row = [1000, b"odd", 1, "n", "s", b"k", b"h", 1, _MOST, "r", None, 50]
+        solo.feed(peer, "bulk_part", log_index=50, after=known, data=msgpack.packb([row]), is_last=False)
+    assert positions == [known, 1000, known]

@@ -145,11 +145,11 @@ def feed(machine: ReplicatedMachine, log: Sequence[Command], start: int = 2) -> 
 
 
 def copy(source: ReplicatedMachine, target: ReplicatedMachine, snapshot: bytes) -> None:
-    is_last = False
+    log_index, is_last = source.ledger_summary.applied_log_index, False
     while not is_last:
         part, is_last = source.bulk_read(target.bulk_position(), snapshot)
-        target.bulk_write(part)
-    target.install(snapshot)
+        target.bulk_write(part, log_index, snapshot)
+    target.install(log_index, snapshot)
 
 
 def test_several_commands_of_one_entry_have_a_result_each(machines: Machines) -> None:
@@ -220,7 +220,7 @@ def test_snapshot_whose_state_cannot_be_read_changes_nothing(machines: Machines,
     feed(machine, [leaves(1)])
     before = machine.state, machines.summary("a")
     with pytest.raises(CodecError):
-        machine.install(state)
+        machine.install(9, state)
     assert (machine.state, machines.summary("a")) == before
 
 
@@ -358,6 +358,10 @@ def test_snapshot_that_the_ledger_does_not_reach_is_refused(machines: Machines) 
         machines.open("empty").load(snapshot)
 
 
+#: What parts that are written by hand are of.
+STATE = dump_state(State(index=9, leaf_index=9))
+
+
 def rows_of(machines: Machines) -> list[list[object]]:
     machine = machines.open("rows")
     feed(machine, [leaves(1, 2)])
@@ -372,7 +376,7 @@ def test_row_with_a_field_of_a_wrong_type_is_refused(machines: Machines, positio
     target = machines.open("target")
     rows[1][position] = [1.5]
     with pytest.raises(ValueError, match="row"):
-        target.bulk_write(msgpack.packb(rows))
+        target.bulk_write(msgpack.packb(rows), 9, STATE)
     assert (target.bulk_position(), machines.summary("target").count) == (0, 0)
 
 
@@ -385,23 +389,23 @@ def test_row_with_a_number_that_sqlite_would_not_give_back_is_refused(
     target = machines.open("target")
     rows[1][position] = value
     with pytest.raises(ValueError, match="row"):
-        target.bulk_write(msgpack.packb(rows))
+        target.bulk_write(msgpack.packb(rows), 9, STATE)
     assert (target.bulk_position(), machines.summary("target").count) == (0, 0)
 
 
 @pytest.mark.parametrize("part", [b"", b"\xc1", b"\x01", b"\x80", b"\x91\x01", b"\x91\x91\x01"])
 def test_part_of_another_form_is_refused(machines: Machines, part: bytes) -> None:
     with pytest.raises(ValueError, match="row"):
-        machines.open("target").bulk_write(part)
+        machines.open("target").bulk_write(part, 9, STATE)
 
 
 def test_part_that_does_not_follow_leaves_nothing_behind(machines: Machines) -> None:
     rows = rows_of(machines)
     target = machines.open("target")
     with pytest.raises(ValueError, match="does not follow"):
-        target.bulk_write(msgpack.packb([rows[0], rows[0]]))
+        target.bulk_write(msgpack.packb([rows[0], rows[0]]), 9, STATE)
     assert (target.bulk_position(), machines.summary("target").count) == (0, 0)
-    target.bulk_write(msgpack.packb(rows))
+    target.bulk_write(msgpack.packb(rows), 9, STATE)
     assert machines.summary("target").count == 2
 
 
@@ -461,7 +465,7 @@ def test_part_that_is_refused_takes_back_nothing_but_itself(machines: Machines) 
     feed(machine, [leaves(1)])
     row = [1, b"x", 1, "n", "s", b"i", b"p", 0, NOW, "by", None, 2]
     with pytest.raises(ValueError, match="does not follow"):
-        machine.bulk_write(msgpack.packb([row]))
+        machine.bulk_write(msgpack.packb([row]), 9, STATE)
     assert machines.summary("a").count == 1
 
 
@@ -473,3 +477,139 @@ def test_syncing_beside_the_writer_leaves_little_for_a_compaction(machines: Mach
     assert machine.unsynced_bytes() == 0
     feed(machine, [leaves(4)], start=3)
     assert machine.unsynced_bytes() > 0
+
+
+# -- copies that another server begins, and nobody finishes
+
+
+MOST = (1 << 63) - 1
+
+
+def odd_row(row_id: int, log_index: int) -> list[object]:
+    return [row_id, row_id.to_bytes(8), 1, "odd", "spiffe://odd", b"odd", b"p", 0, 2 * NOW, "odd", None, log_index]
+
+
+def damage(machines: Machines, name: str) -> str:
+    reader = LedgerReader(machines.path(name))
+    try:
+        return reader.damage()
+    finally:
+        reader.close()
+
+
+def begin_copy(machine: ReplicatedMachine, rows: list[list[object]]) -> None:
+    """Of a snapshot that may stand on anything, and is never installed."""
+    machine.bulk_write(msgpack.packb(rows), MOST, dump_state(State(index=1 << 62, leaf_index=1 << 62)))
+
+
+UNFINISHED = {
+    "rows that come next": [odd_row(3, 5), odd_row(4, 5), odd_row(5, 6)],
+    "a row of far away": [odd_row(1 << 40, 5)],
+    "a row of the last entry there can be": [odd_row(3, MOST)],
+    "rows that are in the way of a page": [odd_row(3 + number, 5) for number in range(2500)],
+}
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+@pytest.mark.parametrize("rows_per_commit", [1, 100])
+@pytest.mark.parametrize("rows", UNFINISHED.values(), ids=UNFINISHED)
+def test_log_that_goes_on_has_nothing_of_a_copy_that_was_not_finished(
+    machines: Machines, rows: list[list[object]], rows_per_commit: int, is_killed: bool
+) -> None:
+    log: list[Command] = [leaves(1), leaves(2), TidyLedger(NOW), leaves(3, 4), leaves(5)]
+    steady = machines.open("steady", rows_per_commit=rows_per_commit)
+    late = machines.open("late", rows_per_commit=rows_per_commit)
+    feed(steady, log)
+    feed(late, log[:2])
+    begin_copy(late, rows)
+    assert damage(machines, "late") == ""
+    if is_killed:
+        late = machines.copied("late", "again")
+        feed(late, log[:2])
+    feed(late, log[2:], 4)
+    late.flush_ledger()
+    steady.flush_ledger()
+    assert late.ledger_summary == steady.ledger_summary
+    assert late.bulk_position() == steady.bulk_position()
+    assert damage(machines, "again" if is_killed else "late") == ""
+
+
+@pytest.mark.parametrize("rows", UNFINISHED.values(), ids=UNFINISHED)
+def test_copy_begins_again_with_what_this_node_has_applied(machines: Machines, rows: list[list[object]]) -> None:
+    log: list[Command] = [leaves(1), leaves(2), leaves(3, 4), leaves(5)]
+    source, target = machines.open("source"), machines.open("target")
+    feed(source, log)
+    feed(target, log[:2])
+    begin_copy(target, rows)
+    target.bulk_restart(3)
+    assert target.bulk_position() == 2
+    copy(source, target, source.capture()())
+    assert target.ledger_summary == source.ledger_summary
+    assert feed(target, [leaves(6)], 6) == feed(source, [leaves(6)], 6) == [Applied(6)]
+    assert target.ledger_summary == source.ledger_summary
+
+
+@pytest.mark.parametrize("applied", [6, MOST])
+def test_installed_snapshot_says_how_far_the_ledger_goes(machines: Machines, applied: int) -> None:
+    """Also to one that was written by a release which believed what it was sent."""
+    source, target = machines.open("source"), machines.open("target")
+    feed(source, [leaves(1), leaves(2)])
+    target._ledger.import_rows([tuple(odd_row(1 << 40, applied))])
+    target._ledger.commit(applied)
+    again = machines.copied("target", "again")
+    target.close()
+    again.bulk_restart(0)
+    copy(source, again, source.capture()())
+    assert again.ledger_summary == source.ledger_summary
+    assert feed(again, [leaves(3)], 4) == feed(source, [leaves(3)], 4)
+    assert again.ledger_summary == source.ledger_summary
+    assert damage(machines, "again") == ""
+
+
+def test_ledger_that_says_it_has_an_entry_and_has_not_takes_it(machines: Machines) -> None:
+    machine = machines.open("a")
+    feed(machine, [leaves(1)])
+    machine._ledger.cut_to(1, MOST)
+    machine._ledger.commit(MOST)
+    feed(machine, [leaves(2), leaves(3)], 3)
+    assert machines.summary("a").count == 3
+
+
+@pytest.mark.parametrize(
+    ("row", "why"),
+    [
+        (odd_row(6, 5), "stands on row 5"),
+        (odd_row(3, 6), "must be from 4 to 5"),
+        (odd_row(3, MOST), "must be from 4 to 5"),
+        (odd_row(3, 3), "must be from 4 to 5"),
+    ],
+)
+def test_row_that_is_not_between_the_ledger_and_the_snapshot_is_refused(
+    machines: Machines, row: list[object], why: str
+) -> None:
+    machine = machines.open("a")
+    feed(machine, [leaves(1), leaves(2)])
+    before = machine.ledger_summary
+    with pytest.raises(ValueError, match=why):
+        machine.bulk_write(msgpack.packb([row]), 5, dump_state(State(index=5, leaf_index=5)))
+    assert (machine.ledger_summary, machine.bulk_position()) == (before, 2)
+
+
+def test_rows_of_a_part_are_in_the_order_of_their_entries(machines: Machines) -> None:
+    with pytest.raises(ValueError, match="ledger row 2 has log index 4: must be from 5"):
+        begin_copy(machines.open("a"), [odd_row(1, 5), odd_row(2, 4)])
+
+
+def test_snapshot_that_reaches_less_far_than_a_copy_is_installed_as_it_is(machines: Machines) -> None:
+    """Another leader's, of an earlier entry: what comes after it is in the log."""
+    log: list[Command] = [leaves(1), leaves(2), leaves(3, 4)]
+    source, target = machines.open("source"), machines.open("target")
+    feed(source, log[:2])
+    earlier = source.capture()()
+    feed(source, log[2:], 4)
+    part, _ = source.bulk_read(0, source.capture()())
+    target.bulk_write(part, 4, source.capture()())
+    target.install(3, earlier)
+    assert (target.bulk_position(), target.ledger_summary.count) == (2, 2)
+    feed(target, log[2:], 4)
+    assert target.ledger_summary == source.ledger_summary
