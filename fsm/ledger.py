@@ -143,8 +143,8 @@ class Ledger:
 
     @property
     def applied_log_index(self) -> int:
-        """Entries up to here are in the ledger; applying one of them again is refused by the caller. Rows that are being
-        copied from another node do not move it: they count once the copy is whole (`cut_to`).
+        """Entries up to here are in the ledger; applying one of them again is refused by the caller. Rows that are
+        being copied from another node do not move it: they count once the copy is whole (`cut_to`).
         """
         return self._applied_log_index
 
@@ -263,7 +263,7 @@ class Ledger:
     def cut_to(self, last_id: int, applied_log_index: int) -> None:
         """Be what a ledger is after this log entry, when `last_id` was the highest there had been. Then `commit`.
 
-        Rows above it go: they are of a copy that did not get to its end. Rows missing at the end were dropped as expired.
+        Rows above it go: they are of a copy that did not get to its end. Those missing below were dropped as expired.
         """
         self._begin()
         while rows := self._rows_above(last_id):

@@ -28,7 +28,7 @@ import msgspec
 from cluster.api.backups import Meta
 from cluster.backup import archive
 from cluster.backup.archive import Member, Rule, SnapshotInvalid
-from cluster.backup.bounds import check_value
+from cluster.base.bounds import check_value
 from fsm.codec import CodecError, check_command, check_leaf, dump_state, load_state
 from fsm.leaves import MAX_REQUESTER, LeafRecord, RecordLeaves
 from fsm.state import State

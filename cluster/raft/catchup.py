@@ -11,7 +11,7 @@ from typing import Final, Protocol
 from cluster.base.log import Log
 from cluster.raft import snapshot as snapshots
 from cluster.raft.codec import Message
-from cluster.raft.snapshot import MAX_STATE_BYTES, Snapshot, SnapshotDamaged
+from cluster.raft.snapshot import MAX_HEAD_BYTES, MAX_STATE_BYTES, Snapshot, SnapshotDamaged
 
 PART_BYTES: Final = 256 << 10
 _REPEAT_SECONDS: Final = 1.0
@@ -29,14 +29,14 @@ class BulkData(Protocol):
         ...
 
     def bulk_write(self, part: bytes, log_index: int, state: bytes) -> None:
-        """Add a part that another node's `bulk_read` gave of a snapshot. It counts for nothing before that is installed.
+        """Add a part that another node's `bulk_read` gave of a snapshot; it counts once that is installed.
 
         Raises: ValueError when it does not fit, or the snapshot does not stand on it.
         """
         ...
 
     def bulk_restart(self, log_index: int) -> None:
-        """Forget parts that were added, whose snapshot was not installed; this node has applied all up to `log_index`."""
+        """Forget parts whose snapshot was not installed; this node has applied all up to `log_index`."""
         ...
 
 
@@ -150,7 +150,7 @@ class CatchUp:
         if self._snapshot is not None or message["offset"] != len(self._buffer) or not message["data"]:
             return  # repeated
         self._buffer += message["data"]
-        if len(self._buffer) > message["total"] or message["total"] > MAX_STATE_BYTES:
+        if len(self._buffer) > message["total"] or message["total"] > MAX_STATE_BYTES + MAX_HEAD_BYTES:
             self._give_up("snapshot is longer than announced")
             return
         if len(self._buffer) == message["total"]:

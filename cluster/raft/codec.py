@@ -20,8 +20,9 @@ Message = dict[str, Any]
 FRAME_HEADER: Final = struct.Struct("<I")
 MAX_FRAME_BYTES: Final = 16 << 20
 MAX_COMMAND_BYTES: Final = 1 << 20
-#: Objects may take eighty times the bytes that announce them. Small frames may have any; larger ones no map in a map,
-#: the worst of them; and no lists are in those that are larger than anything but ledger rows, which are one value.
+#: Objects may take eighty times the bytes that announce them. No frame has a map of more fields than a message. Small
+#: ones may have anything else; larger ones no map in a map, the worst of them; and no lists are in those that are larger
+#: than anything but ledger rows, which are one value.
 _SMALL_FRAME_BYTES: Final = 64 << 10
 _MAX_LISTED_BYTES: Final = 4 << 20
 
@@ -218,6 +219,9 @@ _SCHEMA: Final[Mapping[str, Mapping[str, _Check]]] = {
     "bulk_part": {"log_index": _is_count, "after": _is_count, "data": _is_bytes, "is_last": _is_bool},
 }
 
+#: Of the largest of them: its own, its type, and its sender's term. One map may fill a frame, too.
+_MAX_FIELDS: Final = max(map(len, _SCHEMA.values())) + 2
+
 
 def bad_field(message: Message, name: str, why: str) -> MessageInvalid:
     """Of a field that is of its type, and cannot be true: `why` says what is known here."""
@@ -231,7 +235,8 @@ def pack_frame(message: Message) -> bytes:
 
 def unpack_message(data: bytes | memoryview) -> Message:
     """A message that has exactly the fields of its type, each of its type. Raises: MessageInvalid."""
-    message = _unpack(data, use_list=False) if len(data) <= _SMALL_FRAME_BYTES else _unpack_large(data)
+    is_small = len(data) <= _SMALL_FRAME_BYTES
+    message = _unpack(data, use_list=False, max_map_len=_MAX_FIELDS) if is_small else _unpack_large(data)
     if type(message) is not dict:
         raise MessageInvalid("not a map")
     kind = message.get("type")
@@ -261,7 +266,7 @@ class _OneMap:
 
 def _unpack_large(data: bytes | memoryview) -> Any:
     bounds = {"max_array_len": 0} if len(data) > _MAX_LISTED_BYTES else {}
-    return _unpack(data, use_list=False, object_hook=_OneMap(), **bounds)
+    return _unpack(data, use_list=False, object_hook=_OneMap(), max_map_len=_MAX_FIELDS, **bounds)
 
 
 def _unpack(data: bytes | memoryview, *, use_list: bool = True, **bounds: Any) -> Any:

@@ -9,11 +9,12 @@ import errno
 import os
 import sqlite3
 from collections.abc import Callable
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 import msgpack
 
-from cluster.raft.codec import EntryUnknown, MessageInvalid
+from cluster.base.bounds import check_value
+from cluster.raft.codec import MAX_COMMAND_BYTES, EntryUnknown, MessageInvalid
 from fsm import codec
 from fsm.apply import apply
 from fsm.codec import CodecError, Malformed
@@ -23,7 +24,12 @@ from fsm.ledger import Ledger, LedgerDamaged, LedgerReader, LedgerSummary, check
 from fsm.state import State
 
 _BULK_ROWS: Final = 1000
+#: A part ends with a log entry, and a certificate takes up more than this of its entry.
+_MAX_PART_ROWS: Final = _BULK_ROWS + MAX_COMMAND_BYTES // 16
 _MAX_DETAIL: Final = 200
+#: Twice what the bounds of its fields allow (fsm/ca.py): 256 roots with 64 intermediates of six fields each.
+_MAX_STATE_VALUES: Final = 200_000
+_MAX_STATE_DEPTH: Final = 16
 #: While rows arrive in bulk, the write-ahead log is copied into the ledger's file after this many parts.
 _PARTS_PER_CHECKPOINT: Final = 16
 #: Few enough to be copied on the Raft thread; and how often the other thread tries to get there.
@@ -63,6 +69,7 @@ class ReplicatedMachine:
         self.state = self._state
         self._can_start_log_again = False  # set by the thread that encodes
         self._parts = 0
+        self._copied: tuple[bytes, int] | None = None
         self._checked: dict[bytes, Command] = {}
         self._checked_bytes = 0
         self._log_index = self._ledger.applied_log_index
@@ -124,8 +131,8 @@ class ReplicatedMachine:
         return result
 
     def _is_recorded(self, log_index: int) -> bool:
-        """Whether the ledger has the certificates of the entry that the state has just taken. It says so itself, and its
-        last row must reach them: both were written in one transaction.
+        """Whether the ledger has the certificates of the entry that the state has just taken. It says so itself, and
+        its last row must reach them: both were written in one transaction.
         """
         return log_index <= self._ledger.applied_log_index and self._state.leaf_index <= self._ledger.last_id
 
@@ -207,13 +214,13 @@ class ReplicatedMachine:
         self._on_change(self.state)
 
     def install(self, log_index: int, state: bytes) -> None:
-        installed = codec.load_state(state)
+        installed = _received_state(state)
         if installed.leaf_index > installed.index:
             # Certificates that come later would have lower numbers: the next start would miss what is above them.
             raise Malformed(f"State.leaf_index is {installed.leaf_index}: must be at most {installed.index}, its index")
         self._state = installed
         self._log_index = log_index
-        self._waiting_rows = 0
+        self._waiting_rows, self._copied = 0, None
         self._ledger.cut_to(installed.leaf_index, log_index)
         self._ledger.tidy(installed.tidied_before)
         self._ledger.commit(log_index)
@@ -248,7 +255,7 @@ class ReplicatedMachine:
         rows = _checked_rows(part)
         if not rows:
             return
-        self._check_place(rows, log_index, codec.load_state(state).leaf_index)
+        self._check_place(rows, log_index, self._leaf_index_of(state))
         self.flush_ledger()  # what is taken back below is only what came with this part
         try:
             self._ledger.import_rows(rows)
@@ -260,6 +267,12 @@ class ReplicatedMachine:
         self._parts += 1
         if self._parts % _PARTS_PER_CHECKPOINT == 0:
             self._ledger.start_log_again()
+
+    def _leaf_index_of(self, state: bytes) -> int:
+        """Parts of one snapshot come one after another: it is decoded with the first."""
+        if self._copied is None or self._copied[0] is not state:
+            self._copied = state, _received_state(state).leaf_index
+        return self._copied[1]
 
     def _check_place(self, rows: list[list[Any]], log_index: int, leaf_index: int) -> None:
         """That they are of entries after those in the ledger, in order, and that the snapshot stands on them.
@@ -302,23 +315,41 @@ def _sync_log(ledger_path: str) -> None:
         os.fsync(file.fileno())
 
 
-def _refuse_map(_found: dict[Any, Any]) -> NoReturn:
-    raise ValueError("ledger rows have no maps")
-
-
 def _checked_rows(part: bytes) -> list[list[Any]]:
+    """One by one, so that the first that is none ends it: a part has room for millions of small objects.
+
+    Raises: ValueError.
+    """
+    values = msgpack.Unpacker(max_buffer_size=len(part) or 1, max_array_len=0, max_map_len=0, max_ext_len=0)
+    values.feed(part)
     try:
-        rows = msgpack.unpackb(part, object_hook=_refuse_map)  # millions of them fit into a part, and fill the memory
+        count = values.read_array_header()
+        if count > _MAX_PART_ROWS:
+            raise ValueError(f"{count} ledger rows in a part: there may be {_MAX_PART_ROWS}")
+        rows = [_checked_row(values) for _ in range(count)]
     except (ValueError, TypeError, ArithmeticError, RecursionError, msgpack.UnpackException) as error:
-        raise ValueError(f"ledger rows are not msgpack: {error}") from error
-    if not isinstance(rows, list):
-        raise ValueError("ledger rows are not a list")
-    for row in rows:
-        if not isinstance(row, list) or len(row) != len(_ROW_TYPES):
-            raise ValueError("ledger row of a wrong length")
-        if not all(_is_of(value, kinds) for value, kinds in zip(row, _ROW_TYPES, strict=True)):
-            raise ValueError(f"ledger row {row[0]!r:.40} with fields of a wrong type")
+        raise ValueError(f"bad part of ledger rows: {error!r:.200}") from error
+    if values.tell() != len(part):
+        raise ValueError(f"bad part of ledger rows: {len(part) - values.tell()} bytes follow them")
     return rows
+
+
+def _checked_row(values: msgpack.Unpacker) -> list[Any]:
+    if (found := values.read_array_header()) != len(_ROW_TYPES):
+        raise ValueError(f"ledger row of {found} fields: must have {len(_ROW_TYPES)}")
+    row = [values.unpack() for _ in _ROW_TYPES]
+    if not all(_is_of(value, kinds) for value, kinds in zip(row, _ROW_TYPES, strict=True)):
+        raise ValueError(f"ledger row {row[0]!r:.40} with fields of a wrong type")
+    return row
+
+
+def _received_state(data: bytes) -> State:
+    """Of another node: looked at before it is decoded. Raises: CodecError."""
+    try:
+        check_value(data, max_items=_MAX_STATE_VALUES, max_depth=_MAX_STATE_DEPTH)
+    except ValueError as error:
+        raise Malformed(f"state: {error}") from error
+    return codec.load_state(data)
 
 
 def _is_of(value: object, kinds: tuple[type, ...]) -> bool:

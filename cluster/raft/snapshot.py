@@ -15,6 +15,7 @@ from typing import Any, Final, TypeVar
 
 import msgpack
 
+from cluster.base.bounds import check_value
 from cluster.raft.codec import is_keys
 from cluster.raft.disk import Disk, write_atomically
 from cluster.raft.macs import MAC_BYTES, REMEDY, FileMacs, is_same
@@ -31,7 +32,13 @@ _PINNED_FORMAT_VERSION: Final = 2
 
 T = TypeVar("T")
 
-MAX_STATE_BYTES: Final = 256 << 20
+#: Of what another node sends. A state is configuration and roots, some ten KiB each; one that is saved or restored ends
+#: at 1 MiB (cluster/backup). This node's own file may be of any size: a release without the bound may have written it.
+MAX_STATE_BYTES: Final = 8 << 20
+#: Members, and every name that was ever removed.
+MAX_HEAD_BYTES: Final = 1 << 20
+_MAX_HEAD_VALUES: Final = 100_000
+_MAX_HEAD_DEPTH: Final = 8
 
 
 class SnapshotDamaged(Exception):
@@ -72,7 +79,10 @@ def decode(data: bytes) -> Snapshot:
     head_length, state_length = _LENGTHS.unpack_from(data, len(_MAGIC))
     if start + head_length + state_length + _CHECK.size != len(data):
         raise SnapshotDamaged("length does not match")
+    if head_length > MAX_HEAD_BYTES:
+        raise SnapshotDamaged(f"bad head: it has {head_length} bytes, there may be {MAX_HEAD_BYTES}")
     try:
+        check_value(data[start : start + head_length], max_items=_MAX_HEAD_VALUES, max_depth=_MAX_HEAD_DEPTH)
         version, log_index, term, members, *pinned = msgpack.unpackb(data[start : start + head_length])
         if (version, len(pinned)) not in ((_FORMAT_VERSION, 0), (_PINNED_FORMAT_VERSION, 1)):
             raise SnapshotDamaged(f"format {version!r} is not supported")

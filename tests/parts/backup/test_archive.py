@@ -18,7 +18,7 @@ from cluster.api.backups import Meta
 from cluster.backup import archive
 from cluster.backup import file as backup
 from cluster.backup.archive import SnapshotInvalid
-from cluster.backup.bounds import check_value
+from cluster.base.bounds import check_value
 from tests.kit import samples
 
 META: Final = Meta(1, 5, 9, samples.NOW, "dc1", "a", "x.consul", "aa", 1, 0, "file", "0123456789abcdef")

@@ -5,7 +5,7 @@ from typing import Final
 from tests.seeded_bugs.bug import Bug
 
 _ARCHIVE: Final = "cluster/backup/archive.py"
-_BOUNDS: Final = "cluster/backup/bounds.py"
+_BOUNDS: Final = "cluster/base/bounds.py"
 _FILE: Final = "cluster/backup/file.py"
 _RESTORE: Final = "cluster/backup/restore.py"
 _TRUST: Final = "cluster/backup/trust.py"

@@ -85,6 +85,21 @@ def test_largest_frame_takes_up_little_more_than_itself_whatever_is_in_it(what: 
     assert peak < 2 * _MIB
 
 
+@pytest.mark.parametrize("size", [60 << 10, 1 * _MIB, codec.MAX_FRAME_BYTES])
+@pytest.mark.parametrize("entry", [b"\xa8%08x\xc0", b"\xc4\x08%08x\x00"], ids=["texts", "bytes"])
+def test_one_map_as_wide_as_the_frame_is_refused_before_it_is_made(entry: bytes, size: int) -> None:
+    pieces = (size - 100) // len(entry % 0)
+    data = b"\xdf" + pieces.to_bytes(4, "big") + b"".join(entry % number for number in range(pieces))
+    tracemalloc.start()
+    try:
+        with pytest.raises(MessageInvalid, match="max_map_len"):
+            unpack_message(data)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 100 << 10
+
+
 def test_maps_in_a_frame_that_may_have_lists_are_refused_at_the_second_one() -> None:
     pieces = 3 * _MIB
     data = b"\xdd" + pieces.to_bytes(4, "big") + b"\x80" * pieces

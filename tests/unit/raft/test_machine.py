@@ -4,6 +4,7 @@ import errno
 import os
 import shutil
 import sqlite3
+import tracemalloc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,7 +15,7 @@ import msgpack
 import pytest
 
 from cluster.raft import machine as machine_module
-from cluster.raft.codec import EntryUnknown, MessageInvalid
+from cluster.raft.codec import MAX_COMMAND_BYTES, EntryUnknown, MessageInvalid
 from cluster.raft.machine import ReplicatedMachine
 from fsm import codec
 from fsm.ca import InitSeal
@@ -613,3 +614,79 @@ def test_snapshot_that_reaches_less_far_than_a_copy_is_installed_as_it_is(machin
     assert (target.bulk_position(), target.ledger_summary.count) == (2, 2)
     feed(target, log[2:], 4)
     assert target.ledger_summary == source.ledger_summary
+
+
+# -- what one part may take up
+
+
+_MIB = 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("piece", "count"),
+    [
+        (b"\x90", 1),
+        (b"\x91\x90", 2),
+        (b"\x80", 1),
+        (b"\x9c" + b"\xa0" * 12, 13),
+        (b"\x9c" + b"\x90" * 12, 13),
+        (b"\xc0", 1),
+        (msgpack.packb(odd_row(1, 1)), len(msgpack.packb(odd_row(1, 1)))),
+    ],
+    ids=["lists", "lists in lists", "maps", "rows of texts", "rows of lists", "nothing", "too many rows"],
+)
+@pytest.mark.parametrize("is_in_row", [False, True])
+def test_part_that_is_refused_takes_up_little_more_than_itself(
+    machines: Machines, piece: bytes, count: int, is_in_row: bool
+) -> None:
+    machine = machines.open("a")
+    pieces = 8 * _MIB // count
+    part = (b"\x91\x9c" if is_in_row else b"") + b"\xdd" + pieces.to_bytes(4, "big") + piece * pieces
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match="ledger row"):
+            machine.bulk_write(part, 9, STATE)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 2 * len(part)
+
+
+@pytest.mark.parametrize("tail", [b"\x00", b"\x90"])
+def test_part_with_something_behind_it_is_refused(machines: Machines, tail: bytes) -> None:
+    with pytest.raises(ValueError, match="1 bytes follow"):
+        machines.open("a").bulk_write(msgpack.packb([odd_row(1, 1)]) + tail, 9, STATE)
+
+
+@pytest.mark.parametrize("depth", [1, 20])
+def test_state_that_is_refused_takes_up_little_more_than_itself(
+    machines: Machines, depth: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine_module, "_MAX_STATE_VALUES", 10_000)  # counting is slow while memory is traced
+    machine = machines.open("a")
+    filled = b"\x91" * depth + b"\x92\x01\xdd" + (4 * _MIB).to_bytes(4, "big") + b"\x90" * (4 * _MIB)
+    for take in (
+        machine.install,
+        lambda index, state: machine.bulk_write(msgpack.packb([odd_row(1, 1)]), index, state),
+    ):
+        tracemalloc.start()
+        try:
+            with pytest.raises(CodecError, match=r"values|nested"):
+                take(9, filled)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert peak < 2 * _MIB
+    assert machine.state == State()
+
+
+def test_largest_part_that_a_leader_sends_is_taken(machines: Machines) -> None:
+    """A page, and what is left of a log entry of the largest size."""
+    machine = machines.open("a")
+    record = replace(samples.record(1), name="", spiffe_id="", public_key_sha256=b"", requested_by="", request_id=b"")
+    least = len(dump_command(RecordLeaves(b"", (record,) * 101))) - len(dump_command(RecordLeaves(b"", (record,))))
+    rows = machine_module._BULK_ROWS + MAX_COMMAND_BYTES * 100 // least
+    assert rows <= machine_module._MAX_PART_ROWS
+    part = msgpack.packb([odd_row(number, 5) for number in range(1, machine_module._MAX_PART_ROWS + 1)])
+    begin_copy(machine, msgpack.unpackb(part))
+    assert machine.bulk_position() == machine_module._MAX_PART_ROWS

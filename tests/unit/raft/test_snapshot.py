@@ -2,6 +2,7 @@
 
 import random
 import struct
+import tracemalloc
 import zlib
 from dataclasses import replace
 
@@ -10,7 +11,7 @@ import pytest
 
 from cluster.raft import snapshot as snapshots
 from cluster.raft.membership import Member
-from cluster.raft.snapshot import Snapshot, SnapshotDamaged, SnapshotFile
+from cluster.raft.snapshot import MAX_HEAD_BYTES, Snapshot, SnapshotDamaged, SnapshotFile, decode
 from tests.sim.disk import Crash, SimDisk
 
 PATH = "data/snapshot"
@@ -177,3 +178,27 @@ def test_full_disk_keeps_the_old_one() -> None:
         with pytest.raises(OSError, match="No space"):
             SnapshotFile(disk, PATH).save(NEW)
         assert loaded(disk) == OLD
+
+
+@pytest.mark.parametrize("piece", [b"\x90", b"\x91\x90", b"\x80", b"\xa0"], ids=["lists", "deep", "maps", "texts"])
+@pytest.mark.parametrize("size", [MAX_HEAD_BYTES - 100, 8 << 20])
+def test_head_that_is_refused_takes_up_little_more_than_itself(piece: bytes, size: int) -> None:
+    """It comes from another node, too."""
+    pieces = size // len(piece)
+    head = b"\x94\x01\x02\x03\xdd" + pieces.to_bytes(4, "big") + piece * pieces
+    body = b"QCASNAP1" + struct.pack("<IQ", len(head), 0) + head
+    data = body + zlib.crc32(body).to_bytes(4, "little")
+    tracemalloc.start()
+    try:
+        with pytest.raises(SnapshotDamaged, match="bad head"):
+            decode(data)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < len(data) + (2 << 20)
+
+
+def test_head_of_many_members_and_removed_names_is_read_back() -> None:
+    members = tuple(Member(f"{number:063}", "h" * 250, "r" * 250, True, (b"k" * 72,) * 2) for number in range(100))
+    many = Snapshot(9, 2, members, b"state", frozenset(f"{number:063}" for number in range(5000)))
+    assert decode(many.encode()) == many
