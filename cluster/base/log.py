@@ -1,6 +1,6 @@
 """Where notable events go, as every part of the program sees it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final, Protocol
 
@@ -11,12 +11,29 @@ from providers.texts import one_line
 SAME: Final = "as before"
 #: One line for each signature that failed, however large what was refused is.
 _MAX_REASON: Final = 300
+_PAUSE_SECONDS: Final = 1.0
 
 
 class Log(Protocol):
     """Where notable events go: name and fields."""
 
     def __call__(self, event: str, /, **fields: object) -> None: ...
+
+
+class Seldom:
+    """Passes each event on at most once a second for each cause: what a peer repeats fills no disk."""
+
+    def __init__(self, log: Log, clock: Callable[[], float]) -> None:
+        self._log = log
+        self._clock = clock
+        self._said: dict[tuple[str, str], float] = {}
+
+    def __call__(self, event: str, cause: str, **fields: object) -> None:
+        """`cause` is one of a bounded number: the name of a server."""
+        now = self._clock()
+        if now - self._said.get((event, cause), -_PAUSE_SECONDS) >= _PAUSE_SECONDS:
+            self._said[event, cause] = now
+            self._log(event, **fields)
 
 
 class Reports:

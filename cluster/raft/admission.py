@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Final
 
-from cluster.base.log import Log
+from cluster.base.log import Log, Seldom
 from cluster.raft.codec import Message
 from cluster.raft.core import RaftCore
 from cluster.raft.membership import Member, Members
@@ -162,7 +162,7 @@ class Introductions:
         self._send = send
         self._clock = clock
         self._vouched = vouched
-        self._log = log
+        self._log = Seldom(log, clock)
         self._asked: dict[str, float] = {}
 
     def ask_about(self, stranger: str) -> None:
@@ -189,5 +189,5 @@ class Introductions:
             and name not in self._core.removed
             and (member is None or member.keys != tuple(message["keys"]))
         ):
-            self._log("raft.server_vouched", peer=name, by=peer)
+            self._log("raft.server_vouched", peer, peer=name, by=peer)
             self._vouched(name, tuple(message["keys"]), peer)

@@ -8,7 +8,7 @@ built on when another one offers its snapshot: one of them may lie. Reading bulk
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from cluster.base.log import Log
+from cluster.base.log import Log, Seldom
 from cluster.raft import snapshot as snapshots
 from cluster.raft.codec import Message
 from cluster.raft.snapshot import MAX_HEAD_BYTES, MAX_STATE_BYTES, Snapshot, SnapshotDamaged
@@ -106,6 +106,7 @@ class CatchUp:
         self._install = install
         self._clock = clock
         self._log = log
+        self._log_seldom = Seldom(log, clock)  # what a server can have said as often as it likes
         self._source: tuple[str, int] | None = None
         self._buffer = bytearray()
         self._snapshot: Snapshot | None = None
@@ -129,7 +130,7 @@ class CatchUp:
                 self._bulk.bulk_restart(self._applied_index())
                 self._sender = None
             position = self._bulk.bulk_position()
-            self._log("snapshot.wanted", source=peer, log_index=log_index, bulk_position=position)
+            self._log_seldom("snapshot.wanted", peer, source=peer, log_index=log_index, bulk_position=position)
             if self._copied_from is None:
                 self._copied_from = position
             self._source, self._snapshot = (peer, log_index), None
@@ -203,6 +204,7 @@ class CatchUp:
 
     def _give_up(self, reason: str) -> None:
         """Start again with the leader's next offer."""
-        self._log("snapshot.refused", reason=reason)
+        peer = self._source[0] if self._source else ""
+        self._log_seldom("snapshot.refused", peer, source=peer, reason=reason)
         self._source, self._snapshot = None, None
         self._buffer.clear()

@@ -21,8 +21,8 @@ FRAME_HEADER: Final = struct.Struct("<I")
 MAX_FRAME_BYTES: Final = 16 << 20
 MAX_COMMAND_BYTES: Final = 1 << 20
 #: Objects may take eighty times the bytes that announce them. No frame has a map of more fields than a message. Small
-#: ones may have anything else; larger ones no map in a map, the worst of them; and no lists are in those that are larger
-#: than anything but ledger rows, which are one value.
+#: ones may have anything else; larger ones no map in a map, the worst of them; and no lists are in those that are
+#: larger than anything but ledger rows, which are one value.
 _SMALL_FRAME_BYTES: Final = 64 << 10
 _MAX_LISTED_BYTES: Final = 4 << 20
 

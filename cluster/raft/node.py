@@ -19,7 +19,7 @@ from typing import Any, Final, Protocol
 
 from pysyncobj import FAIL_REASON
 
-from cluster.base.log import Log
+from cluster.base.log import Log, Seldom
 from cluster.raft import codec
 from cluster.raft.admission import Admission, Introductions, Word, is_key_of, still_vouched
 from cluster.raft.catchup import BulkData, CatchUp, SnapshotSource
@@ -244,6 +244,7 @@ class RaftNode:
         self._gives_way_until: float | None = None
         self._is_successor_asked = False
         self.compactions = 0
+        self._log_seldom = Seldom(env.log, env.clock)
         env.disk.make_directory(env.directory)
         # Whoever made the directory may not have made its name durable, and everything goes with it. Where the parent
         # may not be read it was not made by this user, and is no concern of this node.
@@ -891,13 +892,13 @@ class RaftNode:
             return
         if snapshot.log_index <= self.core.commit_index or snapshot.term > self.core.term:
             reason = f"it ends at entry {snapshot.log_index} of term {snapshot.term}: that is not the entry of this log"
-            self._env.log("snapshot.refused", reason=reason)
+            self._log_refused(reason)
             return
         try:
             self._env.machine.install(snapshot.log_index, snapshot.state)
         except ValueError as error:
             # Its state is of no release that this one knows. It may follow a leader of its own release again.
-            self._env.log("snapshot.refused", reason=str(error))
+            self._log_refused(str(error))
             return
         self._snapshot_file.save(snapshot)
         self.journal.reset(Entry(codec.NO_OP_COMMAND, snapshot.log_index, snapshot.term))
@@ -911,6 +912,10 @@ class RaftNode:
             self._failed(sequence, FAIL_REASON.UNKNOWN_OUTCOME)  # covered by the snapshot, perhaps
         self._answer_snapshot(snapshot.log_index)
         self._env.log("snapshot.installed", log_index=snapshot.log_index)
+
+    def _log_refused(self, reason: str) -> None:
+        leader = self.core.leader_id or ""
+        self._log_seldom("snapshot.refused", leader, source=leader, reason=reason)
 
     def _answer_snapshot(self, log_index: int) -> None:
         """This node has everything up to the snapshot, and wants what follows."""

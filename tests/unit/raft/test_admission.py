@@ -99,7 +99,8 @@ class Asking:
         self.sent: list[tuple[str, Message]] = []
         self.vouched: dict[str, tuple[tuple[bytes, ...], str]] = {}
         core: Any = _Core(members, removed)
-        self.introductions = Introductions(core, self._send, self.clock, self._vouched, EventLog())
+        self.log = EventLog()
+        self.introductions = Introductions(core, self._send, self.clock, self._vouched, self.log)
 
     def _vouched(self, name: str, keys: tuple[bytes, ...], by: str) -> None:
         self.vouched[name] = (keys, by)
@@ -128,6 +129,18 @@ def test_many_strangers_are_not_all_asked_about() -> None:
     for number in range(100):
         asking.introductions.ask_about(f"n{number}")
     assert len(asking.sent) < 20
+
+
+def test_word_that_a_server_repeats_is_told_once_a_second() -> None:
+    asking = Asking(pinned("b", "c"))
+    for second in range(1, 4):
+        asking.introductions.ask_about("new")
+        for number in range(50):
+            asking.introductions.incoming("b", said("new", bytes([number]) * 72))
+        assert asking.log.names() == ["raft.server_vouched"] * second
+        asking.clock.advance(1.0)
+    asking.introductions.incoming("c", said("new"))
+    assert [fields["by"] for _, fields in asking.log.events] == ["b", "b", "b", "c"]
 
 
 def test_only_who_was_asked_about_is_vouched_for() -> None:

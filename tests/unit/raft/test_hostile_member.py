@@ -338,3 +338,41 @@ def test_copy_is_not_built_on_what_another_server_has_sent(tmp_path: Path) -> No
         row = [1000, b"odd", 1, "n", "s", b"k", b"h", 1, _MOST, "r", None, 50]
         solo.feed(peer, "bulk_part", log_index=50, after=known, data=msgpack.packb([row]), is_last=False)
     assert positions == [known, 1000, known]
+
+
+def _said(solo: Solo, event: str) -> int:
+    return solo.log.names().count(event)
+
+
+def test_what_a_member_repeats_is_told_once_a_second(tmp_path: Path) -> None:
+    solo = RealSolo(tmp_path)
+    _follower(solo)
+    members = tuple(solo.node.core.members.values())
+    good = Snapshot(50, 2, members, dump_state(State(index=9, leaf_index=9))).encode()
+    bad_row = msgpack.packb([[1 << 40, b"odd", 1, "n", "s", b"k", b"h", 1, _MOST, "r", None, 50]])
+    for second in range(1, 4):
+        for number in range(40):
+            solo.feed("c", "offer_snapshot", term=2, log_index=50, epoch=0)
+            data = [b"no snapshot", good, Snapshot(50, 2, members, b"none").encode()][number % 3]
+            solo.feed("c", "snapshot_part", log_index=50, offset=0, total=len(data), data=data)
+            part = {"after": solo.machine.bulk_position(), "data": bad_row, "is_last": True}
+            solo.feed("c", "bulk_part", log_index=50, **part)
+        assert _said(solo, "snapshot.wanted") == second
+        assert _said(solo, "snapshot.refused") == second
+        solo.advance(1.0)
+    solo.feed("b", "offer_snapshot", term=solo.node.core.term + 1, log_index=50, epoch=0)
+    assert _said(solo, "snapshot.wanted") == 4  # another one is told at once
+
+
+def test_snapshots_whose_state_is_none_are_told_once_a_second(tmp_path: Path) -> None:
+    solo = RealSolo(tmp_path)
+    _follower(solo)
+    members = tuple(solo.node.core.members.values())
+    for number in range(20):
+        index = 50 + number
+        data = Snapshot(index, 2 + number % 2 * 7, members, dump_state(State()) + b"more").encode()
+        solo.feed("c", "offer_snapshot", term=2, log_index=index, epoch=0)
+        solo.feed("c", "snapshot_part", log_index=index, offset=0, total=len(data), data=data)
+        part = {"after": solo.machine.bulk_position(), "data": b"\x90", "is_last": True}
+        solo.feed("c", "bulk_part", log_index=index, **part)
+    assert _said(solo, "snapshot.refused") == 1
