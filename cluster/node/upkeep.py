@@ -140,7 +140,7 @@ class Scrub:
         for text in damage:
             self._log("journal.damaged", reason=text, action="a new snapshot takes the place of the damaged file")
         self._metrics.scrub_damage.labels("journal").inc(len(damage))
-        found = await self._ledger.call(lambda reader: reader.damage())
+        found = await self._ledger.call(lambda reader: reader.damage()) or await self._replica.ledger_excess()
         if found:
             self._log("ledger.damaged", reason=found, action="remove this node and add it again with an empty disk")
         self._metrics.scrub_damage.labels("ledger").inc(bool(found))

@@ -424,6 +424,10 @@ class Replica:
         self._to_raft(lambda: self._node.scrub(lambda damage: self._to_owner(_resolve, future, damage)))
         return await future
 
+    async def ledger_excess(self) -> str:
+        """What the ledger says it has applied, if this node's log does not get there; empty if it does."""
+        return await self._call(lambda: ledger_excess(self._node.status(), self._machine.ledger_summary))
+
     async def purge(self) -> bool:
         """Have nothing on this node's disk, in snapshot or log, of before what is applied now; False: not now."""
         future: asyncio.Future[bool] = self._owner_loop.create_future()
@@ -659,3 +663,15 @@ def _checked(result: Any) -> Any:
         case Outcome.UNKNOWN:
             raise CommitUnknown("the leader changed while the write was under way; it may have taken effect")
     return result
+
+
+def ledger_excess(status: NodeStatus, ledger: LedgerSummary) -> str:
+    """Why a ledger is not to be believed: it would pass over the entries that come.
+
+    One that is ahead after a crash (a snapshot was being installed, or a power cut took the end of the log) is not, and
+    the leader brings the entries it has within moments: without a leader nothing can be said.
+    """
+    known = max(status.applied_index, status.last_index, status.commit_index)
+    if status.leader_id is None or ledger.applied_log_index <= known:
+        return ""
+    return f"says it has applied entry {ledger.applied_log_index}, but the log ends at entry {known}"

@@ -11,6 +11,7 @@ from tests.seeded_bugs.bugs import (
     csr,
     fsm,
     hardening_archive,
+    hardening_bulk,
     hardening_doors,
     hardening_fixes,
     hardening_guard,
@@ -63,4 +64,5 @@ BUGS: Final[tuple[Bug, ...]] = (
     *hardening_guard.BUGS,
     *hardening_hostile.BUGS,
     *hardening_fixes.BUGS,
+    *hardening_bulk.BUGS,
 )

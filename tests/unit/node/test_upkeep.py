@@ -133,9 +133,13 @@ def test_expiry_is_warned_of_and_repeated_every_hour(watched: Watched) -> None:
 class _Files:
     """Stands for Replica and LedgerReads."""
 
-    def __init__(self, journal: list[str], ledger: str) -> None:
+    def __init__(self, journal: list[str], ledger: str, excess: str) -> None:
         self.journal = journal
         self.ledger = ledger
+        self.excess = excess
+
+    async def ledger_excess(self) -> str:
+        return self.excess
 
     async def scrub(self) -> list[str]:
         return self.journal
@@ -145,17 +149,24 @@ class _Files:
 
 
 @pytest.mark.parametrize(
-    ("journal", "ledger", "events"),
-    [([], "", []), (["a", "b"], "", ["journal.damaged"] * 2), ([], "row missing", ["ledger.damaged"])],
+    ("journal", "ledger", "excess", "events"),
+    [
+        ([], "", "", []),
+        (["a", "b"], "", "", ["journal.damaged"] * 2),
+        ([], "row missing", "", ["ledger.damaged"]),
+        ([], "", "ahead", ["ledger.damaged"]),
+    ],
 )
-async def test_scrub_reports_what_is_damaged(journal: list[str], ledger: str, events: list[str]) -> None:
+async def test_scrub_reports_what_is_damaged(journal: list[str], ledger: str, excess: str, events: list[str]) -> None:
     log, metrics = EventLog(), Metrics()
-    files: Any = _Files(journal, ledger)
+    files: Any = _Files(journal, ledger, excess)
     await Scrub(files, files, log, metrics).look()
     assert log.names() == events
     assert metrics.registry.get_sample_value("quorumca_scrubs_total") == 1
     assert metrics.registry.get_sample_value("quorumca_scrub_damage_total", {"file": "journal"}) == len(journal)
-    assert metrics.registry.get_sample_value("quorumca_scrub_damage_total", {"file": "ledger"}) == bool(ledger)
+    assert metrics.registry.get_sample_value("quorumca_scrub_damage_total", {"file": "ledger"}) == bool(
+        ledger or excess
+    )
 
 
 async def test_one_look_that_fails_takes_none_of_the_others_along(tmp_path: Path) -> None:

@@ -20,8 +20,9 @@ from cluster.raft.core import SEND_WINDOW_BYTES
 from cluster.raft.machine import ReplicatedMachine
 from cluster.raft.membership import ChangeKind, MembershipChange, learner
 from cluster.raft.node import Machine
+from cluster.raft.replica import ledger_excess
 from cluster.raft.skips import Skip, save_skips
-from cluster.raft.snapshot import Snapshot
+from cluster.raft.snapshot import MAX_HEAD_BYTES, MAX_STATE_BYTES, Snapshot
 from fsm.codec import dump_command, dump_state
 from fsm.leaves import RecordLeaves, TidyLedger
 from fsm.state import State
@@ -376,3 +377,24 @@ def test_snapshots_whose_state_is_none_are_told_once_a_second(tmp_path: Path) ->
         part = {"after": solo.machine.bulk_position(), "data": b"\x90", "is_last": True}
         solo.feed("c", "bulk_part", log_index=index, **part)
     assert _said(solo, "snapshot.refused") == 1
+
+
+@pytest.mark.parametrize(("applied", "is_excess"), [(0, False), (4, False), (5, False), (6, True), (_MOST, True)])
+def test_ledger_that_says_more_than_the_log_has_is_found(applied: int, is_excess: bool, tmp_path: Path) -> None:
+    solo = RealSolo(tmp_path)
+    _follower(solo)
+    summary = replace(solo.machine.ledger_summary, applied_log_index=applied)
+    status = solo.node.status()
+    assert bool(ledger_excess(status, summary)) == is_excess
+    assert ledger_excess(replace(status, leader_id=None), summary) == ""
+
+
+@pytest.mark.parametrize(("more", "is_given_up"), [(0, False), (1, True)])
+def test_snapshot_larger_than_any_is_given_up_at_its_first_part(more: int, is_given_up: bool, tmp_path: Path) -> None:
+    solo = RealSolo(tmp_path)
+    _follower(solo)
+    total = MAX_STATE_BYTES + MAX_HEAD_BYTES + more
+    solo.feed("c", "offer_snapshot", term=2, log_index=50, epoch=0)
+    solo.feed("c", "snapshot_part", log_index=50, offset=0, total=total, data=bytes(1000))
+    assert ("snapshot.refused" in solo.log.names()) == is_given_up
+    assert solo.node._catch_up.is_active != is_given_up

@@ -202,3 +202,10 @@ def test_head_of_many_members_and_removed_names_is_read_back() -> None:
     members = tuple(Member(f"{number:063}", "h" * 250, "r" * 250, True, (b"k" * 72,) * 2) for number in range(100))
     many = Snapshot(9, 2, members, b"state", frozenset(f"{number:063}" for number in range(5000)))
     assert decode(many.encode()) == many
+
+
+@pytest.mark.parametrize(("size", "why"), [(MAX_HEAD_BYTES, "more than"), (MAX_HEAD_BYTES + 1, "there may be")])
+def test_head_longer_than_any_is_refused_by_its_length(size: int, why: str) -> None:
+    body = b"QCASNAP1" + struct.pack("<IQ", size, 0) + b"\xdd" + (size - 5).to_bytes(4, "big") + b"\xc0" * (size - 5)
+    with pytest.raises(SnapshotDamaged, match=f"bad head: .*{why}"):
+        decode(body + zlib.crc32(body).to_bytes(4, "little"))
