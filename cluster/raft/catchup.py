@@ -28,6 +28,12 @@ class BulkData(Protocol):
         """The part that follows `after` of what `state` stands on, and whether it is the last. In any thread."""
         ...
 
+    def bulk_begin(self, log_index: int, state: bytes) -> None:
+        """Parts of what `state` stands on will come: `bulk_restart` if what is here goes further, for then it is of
+        something else. Raises: ValueError for what is no state.
+        """
+        ...
+
     def bulk_write(self, part: bytes, log_index: int, state: bytes) -> None:
         """Add a part that another node's `bulk_read` gave of a snapshot; it counts once that is installed.
 
@@ -164,6 +170,11 @@ class CatchUp:
                 self._give_up(f"it ends at entry {self._snapshot.log_index}: announced was {message['log_index']}")
                 return
             self._buffer.clear()
+            try:
+                self._bulk.bulk_begin(self._applied_index(), self._snapshot.state)
+            except ValueError as error:
+                self._give_up(str(error))
+                return
         self._ask()
 
     def _bulk_part(self, peer: str, message: Message) -> None:
@@ -173,6 +184,8 @@ class CatchUp:
         try:
             self._bulk.bulk_write(message["data"], snapshot.log_index, snapshot.state)
         except ValueError as error:
+            # At fault may be what is here, from an earlier transfer or a release that believed more.
+            self._bulk.bulk_restart(self._applied_index())
             self._give_up(str(error))
             return
         self._sender = peer

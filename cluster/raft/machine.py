@@ -243,8 +243,12 @@ class ReplicatedMachine:
         part: bytes = msgpack.packb(rows)
         return part, len(rows) < _BULK_ROWS
 
+    def bulk_begin(self, log_index: int, state: bytes) -> None:
+        if self._ledger.last_id > self._leaf_index_of(state):
+            self.bulk_restart(log_index)
+
     def bulk_restart(self, log_index: int) -> None:
-        if self._ledger.last_id <= self._state.leaf_index:
+        if self._ledger.last_id <= self._state.leaf_index and self._ledger.applied_log_index <= log_index:
             return
         self.flush_ledger()
         self._log_index = log_index

@@ -259,7 +259,11 @@ class LedgerMachine:
         self.apply, self.commit, self.capture = machine.apply, machine.commit, machine.capture
         self.check, self.load, self.install = machine.check, machine.load, machine.install
         self.bulk_position, self.bulk_read = machine.bulk_position, machine.bulk_read
-        self.bulk_write, self.bulk_restart = machine.bulk_write, machine.bulk_restart
+        self.bulk_begin, self.bulk_write, self.bulk_restart = (
+            machine.bulk_begin,
+            machine.bulk_write,
+            machine.bulk_restart,
+        )
 
     @property
     def state(self) -> State:

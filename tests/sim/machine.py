@@ -130,6 +130,8 @@ class ListMachine:
         packed: bytes = msgpack.packb([after, part])
         return packed, is_last
 
+    def bulk_begin(self, _log_index: int, _state: bytes) -> None: ...
+
     def bulk_restart(self, _log_index: int) -> None:
         """Its servers do not lie: what one has sent is what another would."""
 

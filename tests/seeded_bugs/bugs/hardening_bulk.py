@@ -20,7 +20,7 @@ _T_MACHINE: Final = "tests/unit/raft/test_machine.py"
 _T_SNAPSHOT: Final = "tests/unit/raft/test_snapshot.py"
 
 _T_GOES_ON: Final = f"{_T_MACHINE}::test_log_that_goes_on_has_nothing_of_a_copy_that_was_not_finished"
-_T_INSTALLED: Final = f"{_T_MACHINE}::test_installed_snapshot_says_how_far_the_ledger_goes"
+_T_INSTALLED: Final = f"{_T_MACHINE}::test_installed_snapshot_takes_back_what_the_ledger_says_it_has_applied"
 _T_PLACE: Final = f"{_T_MACHINE}::test_row_that_is_not_between_the_ledger_and_the_snapshot_is_refused"
 _T_PART: Final = f"{_T_MACHINE}::test_part_that_is_refused_takes_up_little_more_than_itself"
 _T_STATE: Final = f"{_T_MACHINE}::test_state_that_is_refused_takes_up_little_more_than_itself"
@@ -64,7 +64,7 @@ BUGS: Final = (
         _MACHINE,
         "        self._ledger.cut_to(installed.leaf_index, log_index)\n",
         "        self._ledger.cut_to(installed.leaf_index, self._ledger.applied_log_index)\n",
-        (_T_INSTALLED, _T_MACHINE),
+        (_T_INSTALLED,),
     ),
     Bug(
         "rows above the snapshot",
@@ -89,6 +89,22 @@ BUGS: Final = (
         "                self._bulk.bulk_restart(self._applied_index())\n",
         "                pass\n",
         (f"{_T_HOSTILE}::test_copy_is_not_built_on_what_another_server_has_sent",),
+    ),
+    Bug(
+        "a copy that goes further than the snapshot is built on",
+        "one row of far away, and the next good snapshot leaves a hole in the record",
+        _MACHINE,
+        "        if self._ledger.last_id > self._leaf_index_of(state):\n",
+        "        if False:\n",
+        (f"{_T_HOSTILE}::test_honest_snapshot_mends_a_ledger_that_says_anything",),
+    ),
+    Bug(
+        "a part that does not fit is asked for again and again",
+        "a ledger that was made to say too much is never brought up to date",
+        _CATCHUP,
+        "            self._bulk.bulk_restart(self._applied_index())\n            self._give_up(",
+        "            self._give_up(",
+        (f"{_T_HOSTILE}::test_honest_snapshot_mends_a_ledger_that_says_anything",),
     ),
     Bug(
         "rows that are taken back stay in the digest",
@@ -150,8 +166,8 @@ BUGS: Final = (
         "a snapshot's head is decoded before it is looked at",
         "as above",
         _SNAPSHOT,
-        "check_value(data[start : start + head_length], max_items=_MAX_HEAD_VALUES, max_depth=_MAX_HEAD_DEPTH)",
-        "pass",
+        "        check_value(data[start : start + head_length],",
+        "        (lambda *_, **__: None)(data[start : start + head_length],",
         (f"{_T_SNAPSHOT}::test_head_that_is_refused_takes_up_little_more_than_itself",),
     ),
     Bug(

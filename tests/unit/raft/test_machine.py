@@ -567,6 +567,17 @@ def test_installed_snapshot_says_how_far_the_ledger_goes(machines: Machines, app
     assert damage(machines, "again") == ""
 
 
+def test_installed_snapshot_takes_back_what_the_ledger_says_it_has_applied(machines: Machines) -> None:
+    source, target = machines.open("source"), machines.open("target")
+    for machine in (source, target):
+        feed(machine, [leaves(1), leaves(2)])
+    target._ledger.cut_to(2, MOST)
+    target._ledger.commit(MOST)
+    target.install(3, source.capture()())
+    assert target.ledger_summary == source.ledger_summary
+    assert machines.committed_log_index("target") == 3
+
+
 def test_ledger_that_says_it_has_an_entry_and_has_not_takes_it(machines: Machines) -> None:
     machine = machines.open("a")
     feed(machine, [leaves(1)])
