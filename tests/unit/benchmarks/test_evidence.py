@@ -25,7 +25,6 @@ STILL_TO_RUN: Final = frozenset(
         "continuity-vault.json",
         "continuity.json",
         "kills.json",
-        "seeded-bugs.json",
         "soak.json",
     }
 )
