@@ -24,7 +24,7 @@ class Seldom:
     """Passes each event on at most once a second for each cause: what a peer repeats fills no disk."""
 
     def __init__(self, log: Log, clock: Callable[[], float]) -> None:
-        self._log = log
+        self._pass_on = log
         self._clock = clock
         self._said: dict[tuple[str, str], float] = {}
 
@@ -33,7 +33,7 @@ class Seldom:
         now = self._clock()
         if now - self._said.get((event, cause), -_PAUSE_SECONDS) >= _PAUSE_SECONDS:
             self._said[event, cause] = now
-            self._log(event, **fields)
+            self._pass_on(event, **fields)
 
 
 class Reports:
