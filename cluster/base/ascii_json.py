@@ -37,12 +37,11 @@ class AsciiJson:
 
 
 def _is_plain(value: object) -> bool:
-    kind = type(value)
-    if kind is dict:
-        for name, member in value.items():  # type: ignore[attr-defined]  # it is a dict
+    if type(value) is dict:
+        for name, member in value.items():
             if type(name) is not str or (type(member) not in _SCALARS and not _is_plain(member)):
                 return False
         return True
-    if kind is list or kind is tuple:
-        return all(map(_is_plain, value))  # type: ignore[call-overload]  # it is one of them
-    return kind in _SCALARS
+    if type(value) is list or type(value) is tuple:
+        return all(map(_is_plain, value))
+    return type(value) in _SCALARS

@@ -125,7 +125,7 @@ def run_rotate(args: argparse.Namespace) -> int:
     elif args.dry_run:
         _print_plan(answer)
     else:
-        _print_status(answer, asked="rotate")
+        _print_status(answer, was_asked_for=True)
     return Exit.OK
 
 
@@ -206,9 +206,9 @@ def _progress_text(rotation: Mapping[str, Any]) -> str:
 # -- printing
 
 
-def _print_status(status: Mapping[str, Any], asked: str = "") -> None:
+def _print_status(status: Mapping[str, Any], *, was_asked_for: bool = False) -> None:
     rotation, last = _member(status, "Rotation"), _member(status, "Last")
-    is_done = asked == "rotate" and not rotation and bool(last.get("RootID"))
+    is_done = was_asked_for and not rotation and bool(last.get("RootID"))
     if rotation:
         rows: list[tuple[object, object]] = [(name, rotation.get(name)) for name in _STATUS_FIELDS]
         if uptake := _member(rotation, "Uptake"):
