@@ -11,9 +11,10 @@ from typing import Final
 from cryptography import x509 as crypto
 
 from cluster.base.errors import ClusterError, Refused
-from cluster.ca.opened import Opener, ProviderRecord, settings_in
+from cluster.ca.opened import Opener, settings_in
 from cluster.ca.roots import intermediate_of
 from cluster.ca.settings import policies_of
+from cluster.seal.keeper import CoveredRecord
 from fsm.ca import CAConfig, CARoot, Intermediate
 from fsm.ca_rules import broken_invariant
 from fsm.codec import OutOfBounds, check_state
@@ -150,7 +151,7 @@ def _check_configurations(saved: State, opener: Opener) -> None:
         _check_configuration(config, providers[config.provider_id], records[config.provider_id])
 
 
-def _check_configuration(config: CAConfig, provider: str, record: ProviderRecord) -> None:
+def _check_configuration(config: CAConfig, provider: str, record: CoveredRecord) -> None:
     _require(config.provider == provider, f"the provider is {config.provider!r:.50}, its state is of {provider!r:.50}")
     # The record is sealed, and so nobody can have changed it. Its secrets must go nowhere else.
     _require(config.config_json == record.config_json, "its configuration is not the one that was sealed with it")

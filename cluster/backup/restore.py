@@ -39,7 +39,7 @@ from cluster.rpc.messages import (
     RestoreRowsRequest,
     RowMessage,
 )
-from cluster.seal.sealer import Sealer
+from cluster.seal.node_sealer import NodeSealer
 from cluster.seal.sources import SealError
 from fsm.ca import SealKey
 from fsm.codec import CodecError, dump_state, load_state
@@ -68,7 +68,7 @@ class Snapshots:
         self,
         replica: Replica,
         forwarder: Forwarder,
-        sealer: Sealer,
+        sealer: NodeSealer,
         ledger_path: str,
         node_name: str,
         datacenter: str,
@@ -252,7 +252,7 @@ class SnapshotWork:
                 " was changed. If the seal key is just being changed, restore again"
             )
 
-    def _under_seal_of(self, state: State, saved: State, sealer: Sealer) -> State:
+    def _under_seal_of(self, state: State, saved: State, sealer: NodeSealer) -> State:
         """The saved state, with all that `sealer` opens of it sealed by this cluster's data key. That of the snapshot
         may have been changed because somebody had it; and every server has the one in force.
 
@@ -294,7 +294,7 @@ def _require_its_ca(request: JudgedRestoreRequest, state: State) -> None:
         raise LostRace(_CHANGED)
 
 
-def _present(sealer: Sealer, state: State) -> Sealer:
+def _present(sealer: NodeSealer, state: State) -> NodeSealer:
     """Of the cluster's own seal. Raises: NotReady before there is one; Refused."""
     if state.seal is None:
         raise NotReady("CA has not finished initializing: there is no data key yet")
@@ -304,12 +304,12 @@ def _present(sealer: Sealer, state: State) -> Sealer:
         raise Refused(f"nothing can be restored by a node that does not have the data key: {error}") from error
 
 
-def _proof(sealer: Sealer, state: State, request: JudgedRestoreRequest) -> bytes:
+def _proof(sealer: NodeSealer, state: State, request: JudgedRestoreRequest) -> bytes:
     """Raises: NotReady, Refused."""
     return _present(sealer, state).proof(request.unproven())
 
 
-def _is_authentic(sealer: Sealer, sums: bytes, mac: str) -> bool:
+def _is_authentic(sealer: NodeSealer, sums: bytes, mac: str) -> bool:
     """False for a file without a MAC. Raises: SnapshotInvalid for one whose MAC is wrong, which nothing excuses."""
     is_authentic = backup.is_right_mac(sealer.mac_key(), sums, mac)
     if mac and not is_authentic:
@@ -319,7 +319,7 @@ def _is_authentic(sealer: Sealer, sums: bytes, mac: str) -> bool:
     return is_authentic
 
 
-def check_seal(sealer: Sealer, saved: State) -> Sealer:
+def check_seal(sealer: NodeSealer, saved: State) -> NodeSealer:
     """One that opens what is sealed in the saved state, all of which was tried. Raises: Refused, which says what to
     do.
     """

@@ -45,6 +45,7 @@ _LEVELS: Final[Mapping[str, str]] = {
     "http.request": "info",
     "journal.damaged": "error",
     "journal.torn_tail": "warning",
+    "keeper.unprotected": "warning",
     "leader.gives_way": "warning",
     "ledger.damaged": "error",
     "node.failed": "critical",

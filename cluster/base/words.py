@@ -7,8 +7,11 @@ has a file or an address to mend needs the reason alone; which file or address i
 import json
 import os
 import re
-import ssl
-from typing import Final
+import sys
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    import ssl
 
 #: It puts an address in Python's form into the texts of the system's errors, and several of these into one.
 _OF_ASYNCIO: Final = re.compile(r"Connect call failed|\[Errno|Multiple exceptions")
@@ -23,11 +26,12 @@ _TLS_REASONS: Final = {
 
 def plain(error: BaseException) -> str:
     """Completes a sentence such as "FILE cannot be used: ..."; one line, and never empty."""
-    match error:
-        case ssl.SSLCertVerificationError():
+    # A process that has not loaded it has none of its errors.
+    if (tls := sys.modules.get("ssl")) is not None and isinstance(error, tls.SSLError):
+        if isinstance(error, tls.SSLCertVerificationError):
             return f"its certificate is refused: {error.verify_message}"
-        case ssl.SSLError():
-            return _of_tls(error)
+        return _of_tls(error)
+    match error:
         case OSError():
             return _of_system(error)
         case UnicodeDecodeError():
@@ -40,7 +44,7 @@ def plain(error: BaseException) -> str:
             return _UNREADABLE
 
 
-def _of_tls(error: ssl.SSLError) -> str:
+def _of_tls(error: "ssl.SSLError") -> str:
     if reason := getattr(error, "reason", None):  # only errors that OpenSSL itself has raised have one
         return _TLS_REASONS.get(reason) or str(reason).replace("_", " ").lower()
     if error.strerror and "_ssl.c" not in error.strerror:  # one of our own

@@ -12,10 +12,11 @@ from dataclasses import replace
 from cluster.base.errors import InternalError
 from cluster.base.log import audited_signature
 from cluster.ca.commit import commit
-from cluster.ca.opened import ProviderRecord, Stored
+from cluster.ca.opened import Stored
 from cluster.ca.parts import Parts
 from cluster.ca.roots import root_of
 from cluster.ca.settings import first_cluster_id, first_settings, policies_of
+from cluster.seal.keeper import CoveredRecord
 from cluster.signing.serials import new_intent
 from fsm.ca import CAConfig, InitConfig, InitSeal, SetProviderState, SetRootsConfig
 from fsm.state import State
@@ -36,8 +37,8 @@ class Bootstrap:
 
     async def init_config(self, _state: State) -> None:
         connect = self._parts.connect
-        settings = first_settings(connect)
-        record = ProviderRecord(settings.secrets, b"", settings.config_json)
+        settings = first_settings(connect, self._parts.opener.cover_values)
+        record = CoveredRecord(settings.secrets, b"", settings.config_json)
         config = CAConfig(first_cluster_id(connect), settings.provider, secrets.token_hex(8), settings.config_json)
         with contextlib.suppress(ConfigInvalid):  # the next duty says what is wrong with it
             policies = policies_of(settings)

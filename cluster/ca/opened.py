@@ -1,4 +1,7 @@
-"""The CA of a state with what is sealed of it open: the only place that opens, and seals, a provider's record.
+"""The CA of a state with what is sealed of it open: the only place that has a provider's record opened, and sealed.
+
+Open means: as this process may see it. Secrets and the provider's own state, which has the CA's key in it, stay under
+the cover that the keeper puts on them (cluster/seal/cover.py), until they are in a process that signs.
 
 Everything here is for the leader. Invariants of the state (fsm/ca_rules.py) say what is there: where there is a root
 there is a configuration, and whatever is configured has a record.
@@ -6,14 +9,15 @@ there is a configuration, and whatever is configured has a record.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Final
-
-import msgpack
 
 from cluster.base.errors import InternalError, NotReady
 from cluster.ca.settings import CASettings, moved_keys
-from cluster.seal.sealer import Sealer
+from cluster.seal.cover import NOTHING
+from cluster.seal.keeper import CoveredRecord
+from cluster.seal.node_sealer import NodeSealer
+from cluster.seal.records import purpose_of
 from fsm.ca import CAConfig, CARoot, ProviderState, Rotation
 from fsm.state import State
 from providers.errors import ConfigInvalid
@@ -25,39 +29,13 @@ class ConfigUnreadable(InternalError):
     """What is stored as configuration is none."""
 
 
-@dataclass(frozen=True, slots=True)
-class ProviderRecord:
-    """What a ProviderState holds once it is open."""
-
-    secrets: Mapping[str, object] = field(repr=False)
-    state: bytes = field(repr=False)
-    config_json: str  # its own configuration, which a retired provider cannot find in the state any more
-
-
-def seal_record(
-    sealer: Sealer, provider_id: str, provider: str, record: ProviderRecord, *, is_prepared: bool
-) -> ProviderState:
-    plain: bytes = msgpack.packb([dict(record.secrets), record.state, record.config_json])
-    return ProviderState(provider_id, provider, sealer.seal(plain, _purpose(provider_id)), is_prepared)
-
-
-def open_record(sealer: Sealer, sealed: ProviderState) -> ProviderRecord:
-    """Raises: SealError."""
-    secret_values, state, config_json = msgpack.unpackb(sealer.open(sealed.sealed, _purpose(sealed.provider_id)))
-    return ProviderRecord(secret_values, state, config_json)
-
-
-def sealed_again(before: Sealer, after: Sealer, sealed: ProviderState) -> ProviderState:
+def sealed_again(before: NodeSealer, after: NodeSealer, sealed: ProviderState) -> ProviderState:
     """The same under another data key. Raises: SealError."""
-    record = open_record(before, sealed)
-    return seal_record(after, sealed.provider_id, sealed.provider, record, is_prepared=sealed.is_prepared)
+    purpose = purpose_of(sealed.provider_id)
+    return replace(sealed, sealed=after.seal_record(purpose, before.open_record(purpose, sealed.sealed)))
 
 
-def _purpose(provider_id: str) -> str:
-    return f"provider state {provider_id}"
-
-
-def settings_in(config: CAConfig, record: ProviderRecord) -> CASettings:
+def settings_in(config: CAConfig, record: CoveredRecord) -> CASettings:
     """The stored configuration, whole again. Raises: ConfigUnreadable."""
     return CASettings(config.provider, config_map(config.config_json), record.secrets)
 
@@ -73,13 +51,13 @@ def config_map(config_json: str) -> Mapping[str, object]:
     return value
 
 
-def moved_since_sealed(config: CAConfig, record: ProviderRecord) -> list[str]:
+def moved_since_sealed(config: CAConfig, record: CoveredRecord) -> list[str]:
     """What of the configuration would send the sealed secrets elsewhere than where they were sealed for.
 
     The configuration beside them is in clear, and not bound to them: whoever could write a file of it, or a snapshot,
     could have a login sent to a place of their own. The one that was sealed with them says where they may go.
     """
-    if config.config_json == record.config_json or not any(value != "" for value in record.secrets.values()):
+    if config.config_json == record.config_json or not any(value != NOTHING for value in record.secrets.values()):
         return []
     try:
         return moved_keys(config.provider, config_map(record.config_json), config_map(config.config_json))
@@ -92,7 +70,7 @@ class Stored:
     """A configured CA, whether it has a root or not."""
 
     config: CAConfig
-    record: ProviderRecord  # of the provider in use
+    record: CoveredRecord  # of the provider in use
 
     @property
     def given(self) -> CASettings:
@@ -110,7 +88,7 @@ class Opened:
     """A CA that signs."""
 
     config: CAConfig
-    record: ProviderRecord  # of the provider in use
+    record: CoveredRecord  # of the provider in use
     root: CARoot  # the active one
 
     @property
@@ -124,7 +102,7 @@ class OpenedRotation:
     """A rotation under way."""
 
     rotation: Rotation
-    record: ProviderRecord  # of the new provider
+    record: CoveredRecord  # of the new provider
     config: CAConfig  # in force
     old: CARoot  # the active root
 
@@ -147,7 +125,7 @@ class Opener:
     The key is derived from a passphrase (slow) only when the state's seal has changed.
     """
 
-    def __init__(self, sealer: Sealer) -> None:
+    def __init__(self, sealer: NodeSealer) -> None:
         self._sealer = sealer
 
     def unlock(self, state: State) -> None:
@@ -182,9 +160,9 @@ class Opener:
         assert old is not None  # invariants of the state
         return OpenedRotation(rotation, self._unmoved(state, rotation.config), config, old)
 
-    def record(self, sealed: ProviderState) -> ProviderRecord:
+    def record(self, sealed: ProviderState) -> CoveredRecord:
         """Of any provider of the state that was unlocked last. Raises: SealError."""
-        return open_record(self._sealer, sealed)
+        return self._sealer.open_record(purpose_of(sealed.provider_id), sealed.sealed)
 
     def moved(self, state: State) -> list[str]:
         """As `moved_since_sealed`, of every configuration in the state that was unlocked last. Raises: SealError."""
@@ -196,15 +174,20 @@ class Opener:
             for key in moved_since_sealed(config, self.record(sealed))
         ]
 
-    def sealed(self, config: CAConfig, record: ProviderRecord, *, is_prepared: bool = True) -> ProviderState:
+    def sealed(self, config: CAConfig, record: CoveredRecord, *, is_prepared: bool = True) -> ProviderState:
         """What the state keeps of the provider that this configuration names."""
-        return seal_record(self._sealer, config.provider_id, config.provider, record, is_prepared=is_prepared)
+        sealed = self._sealer.seal_record(purpose_of(config.provider_id), record)
+        return ProviderState(config.provider_id, config.provider, sealed, is_prepared)
 
-    def resealed(self, config: CAConfig, record: ProviderRecord, provider_state: bytes) -> ProviderState:
+    def cover_values(self, values: Mapping[str, object]) -> Mapping[str, bytes]:
+        """The secrets of a configuration, as this process may keep them. Raises: SealError."""
+        return self._sealer.cover_values(values)
+
+    def resealed(self, config: CAConfig, record: CoveredRecord, provider_state: bytes) -> ProviderState:
         """The same with the provider's own state replaced."""
         return self.sealed(config, replace(record, state=provider_state))
 
-    def _unmoved(self, state: State, config: CAConfig) -> ProviderRecord:
+    def _unmoved(self, state: State, config: CAConfig) -> CoveredRecord:
         record = self._record_of(state, config)
         if moved := moved_since_sealed(config, record):
             raise InternalError(
@@ -213,8 +196,8 @@ class Opener:
             )
         return record
 
-    def _record_of(self, state: State, config: CAConfig) -> ProviderRecord:
+    def _record_of(self, state: State, config: CAConfig) -> CoveredRecord:
         self.unlock(state)
         sealed = state.provider_state(config.provider_id)
         assert sealed is not None  # an invariant of the state
-        return open_record(self._sealer, sealed)
+        return self.record(sealed)

@@ -12,7 +12,7 @@ from cluster.ca.health import HealthBoard
 from cluster.ca.opened import Opener
 from cluster.raft.replica import Replica
 from cluster.record.reads import LedgerReads
-from cluster.seal.sealer import Sealer
+from cluster.seal.node_sealer import NodeSealer
 from cluster.signing.pipeline import SigningPipeline
 from cluster.signing.pool import WorkerPool
 from fsm.duties import DutyPolicy
@@ -24,7 +24,7 @@ class Parts:
 
     replica: Replica
     pool: WorkerPool
-    sealer: Sealer
+    sealer: NodeSealer
     opener: Opener
     pipeline: SigningPipeline
     authority: Authority

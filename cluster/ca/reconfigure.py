@@ -9,7 +9,7 @@ import contextlib
 import secrets
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 from cluster.api.ca import ConfigUpdate
 from cluster.base.errors import (
@@ -27,12 +27,14 @@ from cluster.base.signals import wait_any
 from cluster.ca.attempts import Arrival, Attempt, done_before, is_overtaken
 from cluster.ca.candidate import Candidate
 from cluster.ca.commit import commit
-from cluster.ca.opened import ConfigUnreadable, Opened, ProviderRecord, Stored
+from cluster.ca.opened import ConfigUnreadable, Opened, Stored
 from cluster.ca.parts import Parts
 from cluster.ca.proof import prove
 from cluster.ca.renewal import proved_renewal
 from cluster.ca.rotation import SAME_ROOT, RotationRequest, Rotator
-from cluster.ca.settings import CASettings, keep_secrets, policies_of, settings_of
+from cluster.ca.settings import CASettings, has_kept_key, keep_secrets, policies_of, settings_of, without_private_key
+from cluster.seal.cover import NOTHING
+from cluster.seal.keeper import CoveredRecord
 from fsm.ca import CAConfig, CARoot, Rotation, RotationPhase, SetConfig
 from fsm.state import Area, State
 from providers.config.secrets import folded
@@ -152,11 +154,11 @@ class Reconfigurer:
         config, record = stored.config, stored.record
         is_same_provider = update.provider == config.provider
         try:
-            settings = settings_of(update.provider, update.config)
+            settings = settings_of(update.provider, update.config, self._parts.opener.cover_values)
         except ConfigInvalid as error:
             raise InternalError(str(error)) from error
         if is_same_provider:
-            settings = keep_secrets(settings, stored.given)
+            settings = await self._with_kept_secrets(settings, stored.given)
             with contextlib.suppress(ConfigUnreadable):  # this write is the cure
                 if _are_same(settings, stored.settings):
                     return ""
@@ -176,6 +178,18 @@ class Reconfigurer:
                     self._authority.lose_key()
                 return ""
             return await self._rotate(candidate, update, state, Opened(config, record, root), attempt)
+
+    async def _with_kept_secrets(self, given: CASettings, stored: CASettings) -> CASettings:
+        """Raises: BadRequest, InternalError."""
+        settings = keep_secrets(given, stored)
+        if has_kept_key(given, settings):
+            try:
+                fits = await self._parts.pool.private_key_fits(settings.config, settings.secrets)
+            except ProviderError as error:
+                raise InternalError(f"error configuring provider: {error}") from error
+            if not fits:
+                return without_private_key(settings)
+        return settings
 
     async def _prove(self, candidate: Candidate, state: State, root: CARoot) -> bool:
         """That leaves are signed under this configuration, before it counts. A provider that holds a CA holds it also
@@ -266,7 +280,7 @@ class Reconfigurer:
 
     async def _commit(self, candidate: Candidate, target: CAConfig, attempt: Attempt, provider_state: bytes) -> None:
         settings = candidate.settings
-        record = ProviderRecord(settings.secrets, provider_state, settings.config_json)
+        record = CoveredRecord(settings.secrets, provider_state, settings.config_json)
         sealed = self._parts.opener.sealed(target, record)
         applied = await commit(self._replica, SetConfig(attempt.ca_index, target, sealed))
         self._parts.log("ca.configured", provider=settings.provider, index=applied.index)
@@ -349,7 +363,7 @@ def _text(settings: CASettings, name: str) -> str:
 
 
 def _are_same(one: CASettings, other: CASettings) -> bool:
-    def secrets_of(settings: CASettings) -> Mapping[str, Any]:
-        return {folded(key): value for key, value in settings.secrets.items() if value != ""}
+    def secrets_of(settings: CASettings) -> Mapping[str, bytes]:
+        return {folded(key): value for key, value in settings.secrets.items() if value != NOTHING}
 
     return one.config_json == other.config_json and secrets_of(one) == secrets_of(other)

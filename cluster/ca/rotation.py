@@ -19,11 +19,12 @@ from cluster.base.errors import ClusterError, InternalError, NotLeader, Refused
 from cluster.base.log import audited_signature
 from cluster.ca.chain_limits import UNLINKED, PlannedChain, planned_chain, require_short
 from cluster.ca.commit import commit
-from cluster.ca.opened import OpenedRotation, ProviderRecord
+from cluster.ca.opened import OpenedRotation
 from cluster.ca.parts import Parts
 from cluster.ca.proof import prove
 from cluster.ca.roots import intermediates_of, root_of
 from cluster.ca.settings import CASettings
+from cluster.seal.keeper import CoveredRecord
 from cluster.signing.serials import new_serial
 from fsm.ca import (
     AbortRotation,
@@ -163,7 +164,7 @@ class Rotator:
             is_staged=request.is_staged,
             wait_seconds=request.wait_seconds,
         )
-        record = ProviderRecord(request.settings.secrets, request.provider_state, request.settings.config_json)
+        record = CoveredRecord(request.settings.secrets, request.provider_state, request.settings.config_json)
         sealed = self._opener.sealed(config, record)
         await commit(self._replica, BeginRotation(request.ca_index, rotation, sealed))
         self._log("rotation.begun", rotation=rotation.rotation_id, provider=config.provider, forced=request.is_forced)

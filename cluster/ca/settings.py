@@ -2,15 +2,15 @@
 
 import json
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
 from cluster.base.config import ConnectSection
 from cluster.base.errors import BadRequest
+from cluster.seal.cover import NOTHING
 from cluster.signing.pool import ProviderSetup
 from providers import registry
-from providers.builtin.state import private_key_fits
 from providers.config.common import CommonConfig
 from providers.config.decode import Fields
 from providers.config.secrets import PUBLIC_KEYS, folded, secret_places
@@ -57,28 +57,30 @@ _CLUSTER_ID: Final = "cluster_id"
 
 @dataclass(frozen=True, slots=True)
 class CASettings:
-    """A provider's whole configuration; `config` holds no secret."""
+    """A provider's whole configuration; `config` holds no secret, and the secrets are covered: they can be compared,
+    kept and left out here, and be read where they are used.
+    """
 
     provider: str
     config: Mapping[str, object]
-    secrets: Mapping[str, object] = field(repr=False)
+    secrets: Mapping[str, bytes] = field(repr=False)
 
     @property
     def config_json(self) -> str:
         """Canonical: equal settings have equal texts."""
         return json.dumps(self.config, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
-    @property
-    def merged(self) -> dict[str, object]:
-        return {**self.config, **self.secrets}
-
     def setup(self, cluster_id: str, datacenter: str, state: bytes) -> ProviderSetup:
         """For the workers. `state` is what the provider is given at first; empty for one that shall begin afresh."""
-        return ProviderSetup(self.provider, cluster_id, datacenter, True, self.merged, state)
+        return ProviderSetup(self.provider, cluster_id, datacenter, True, self.config, self.secrets, state)
 
 
-def settings_of(provider: str, raw: Mapping[str, object]) -> CASettings:
-    """The operator's map, its secrets put apart, completed as Consul does.
+#: Covers secrets by name, as `NodeSealer.cover_values` does.
+Coverer = Callable[[Mapping[str, object]], Mapping[str, bytes]]
+
+
+def settings_of(provider: str, raw: Mapping[str, object], cover: Coverer) -> CASettings:
+    """The operator's map, its secrets put apart and covered, completed as Consul does.
 
     Raises: ConfigInvalid when a value is not plain JSON; BadRequest for what looks like a secret under a name that no
     provider keeps secret: it would be stored, replicated and shown.
@@ -95,7 +97,7 @@ def settings_of(provider: str, raw: Mapping[str, object]) -> CASettings:
     name, value = _INTERMEDIATE_TTL
     if not any(key.lower() == name.lower() for key in config):
         config[name] = value
-    return CASettings(provider, config, secrets)
+    return CASettings(provider, config, cover(secrets) if secrets else {})
 
 
 def _canonical(raw: Mapping[str, object], secret_names: frozenset[str]) -> dict[str, object]:
@@ -141,22 +143,31 @@ def secret_keys(provider: str) -> frozenset[str]:
 def keep_secrets(settings: CASettings, stored: CASettings) -> CASettings:
     """An omitted secret keeps its stored value; an explicit "" clears it (consul-compat 10.1).
 
-    A Token takes the place of a stored AuthMethod, and the other way round. An omitted PrivateKey that is not of the
-    kind asked for counts as cleared: a new one will be made.
+    A Token takes the place of a stored AuthMethod, and the other way round. Whether a PrivateKey that was kept is of
+    the kind asked for is for the caller to find out (`has_kept_key`).
 
     Raises: BadRequest when a secret would go elsewhere than where it was given for.
     """
     given = {folded(key) for key in settings.secrets}
-    replaced = {folded(key) for key, value in settings.secrets.items() if value != ""}
+    replaced = {folded(key) for key, value in settings.secrets.items() if value != NOTHING}
     if any(replaced & login for login in _LOGINS):
         given |= frozenset().union(*_LOGINS)
-    kept = {key: value for key, value in stored.secrets.items() if folded(key) not in given and value != ""}
+    kept = {key: value for key, value in stored.secrets.items() if folded(key) not in given and value != NOTHING}
     _require_same_destination(settings, stored, kept)
-    merged = CASettings(settings.provider, settings.config, {**kept, **settings.secrets})
-    if _PRIVATE_KEY not in given and not private_key_fits(merged.merged):
-        # Else a later change that leaves out type and bits would bring the old key back.
-        merged = without_private_key(merged)
-    return merged
+    return CASettings(settings.provider, settings.config, {**kept, **settings.secrets})
+
+
+def has_kept_key(given: CASettings, kept: CASettings) -> bool:
+    """Whether `keep_secrets` has put a stored PrivateKey back.
+
+    One that is not of the kind asked for counts as cleared (consul-compat 10.1), and must be left out: a new one will
+    be made, and a later change that leaves out type and bits would bring the old one back.
+    """
+    return _has_key(kept) and not _has_key(given)
+
+
+def _has_key(settings: CASettings) -> bool:
+    return any(folded(key) == _PRIVATE_KEY for key in settings.secrets)
 
 
 def _require_same_destination(settings: CASettings, stored: CASettings, kept: Mapping[str, object]) -> None:
@@ -210,13 +221,13 @@ def policies_of(settings: CASettings) -> Policies:
     return Policies(leaf_ttl_seconds, percent if is_automatic else 0)
 
 
-def first_settings(section: ConnectSection) -> CASettings:
+def first_settings(section: ConnectSection, cover: Coverer) -> CASettings:
     """What a new CA starts from: the node file's `[connect]` over the defaults."""
     raw: dict[str, object] = dict(_DEFAULTS)
     for key, value in section.ca_config.items():
         if key != _CLUSTER_ID:
             raw[_api_key(key)] = value
-    return settings_of(section.ca_provider, raw)
+    return settings_of(section.ca_provider, raw, cover)
 
 
 def first_cluster_id(section: ConnectSection) -> str:

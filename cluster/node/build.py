@@ -27,7 +27,7 @@ from cluster.node.seals import SealWatch
 from cluster.raft.replica import Replica
 from cluster.record.reads import LedgerReads
 from cluster.rpc.operations import Operations
-from cluster.seal.sealer import Sealer
+from cluster.seal.node_sealer import NodeSealer
 from cluster.signing.pipeline import SigningPipeline
 from cluster.signing.pool import WorkerPool
 from fsm.duties import DutyPolicy
@@ -41,7 +41,7 @@ class Ground:
     datacenter: str
     replica: Replica
     pool: WorkerPool
-    sealer: Sealer
+    sealer: NodeSealer
     ledger: LedgerReads
     connect: ConnectSection
     policy: DutyPolicy

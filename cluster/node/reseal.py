@@ -16,7 +16,7 @@ from cluster.ca.parts import Parts
 from cluster.ca.uptake import Peers
 from cluster.raft.membership import Member, learner
 from cluster.rpc.messages import SEAL_CHECK, SealCheckAnswer, SealCheckRequest
-from cluster.seal.sealer import Sealer
+from cluster.seal.node_sealer import NodeSealer
 from cluster.seal.sources import SealError
 from fsm.ca import Reseal, SealKey
 from providers.errors import ProviderError
@@ -72,14 +72,14 @@ class Resealer:
             raise NotReady("CA has not finished initializing: there is nothing sealed yet")
         return seal if seal_id(seal) == base else None
 
-    def _next_seal(self, before: SealKey, keeps_key: bool) -> tuple[SealKey, tuple[Sealer, Sealer]]:
+    def _next_seal(self, before: SealKey, keeps_key: bool) -> tuple[SealKey, tuple[NodeSealer, NodeSealer]]:
         """And the sealers of both. Raises: SealError."""
         # It is in use here, and needs no key any more: a lost one can be replaced while nodes run.
         opener = self._parts.sealer.opened(before)
         seal = opener.next_data_key(keeps_key=keeps_key)
         return seal, (opener, opener.opened(seal))
 
-    async def _commit(self, seal: SealKey, sealers: tuple[Sealer, Sealer]) -> None:
+    async def _commit(self, seal: SealKey, sealers: tuple[NodeSealer, NodeSealer]) -> None:
         state = self._parts.replica.state
         assert state.seal is not None  # `_seal_to_follow`
         try:
@@ -144,7 +144,7 @@ class Resealer:
                 parts.log("duty.failed", duty="adopt", reason=str(error), again_in_seconds=0)
 
 
-async def answer_check(sealer: Sealer, request: SealCheckRequest) -> SealCheckAnswer:
+async def answer_check(sealer: NodeSealer, request: SealCheckRequest) -> SealCheckAnswer:
     """On any node."""
     problem = await asyncio.to_thread(sealer.lacks, request.source, request.kek_id, request.salt)
     return SealCheckAnswer(problem[:1024])

@@ -16,9 +16,9 @@ from cluster.raft.membership import Member
 from cluster.raft.replica import Replica
 from cluster.rpc.forward import Forwarder
 from cluster.rpc.messages import ROTATE_SEAL, SEAL_STATUS, Nothing, RotateSealRequest
-from cluster.seal.disk_key import DiskKeyFile
+from cluster.seal.keeper import KeeperCalls
 from cluster.seal.node_file import NodeFile
-from cluster.seal.sealer import Sealer
+from cluster.seal.node_sealer import NodeSealer
 from cluster.seal.sources import SealError, move_next_key
 from fsm.ca import SealKey
 from fsm.state import Area
@@ -35,16 +35,16 @@ class SealWatch:
     def __init__(
         self,
         replica: Replica,
-        sealer: Sealer,
+        sealer: NodeSealer,
         node_file: NodeFile,
-        disk_key: DiskKeyFile,
+        keeper: KeeperCalls,
         config: NodeConfig,
         log: Log,
     ) -> None:
         self._replica = replica
         self._sealer = sealer
         self._node_file = node_file
-        self._disk_key = disk_key
+        self._keeper = keeper
         self._config = config
         self._log = log
         self._settled: SealKey | None = None
@@ -105,11 +105,11 @@ class SealWatch:
         if is_changed or (was is not None and was != facts):
             await self._drop_history()
             self._log("seal.history_dropped", key_id=seal.kek_id)
-        await asyncio.to_thread(self._disk_key.follow)
+        await asyncio.to_thread(self._keeper.follow_disk_key)
         after = {"node_name": self._config.node_name, "datacenter": self._config.datacenter, "seal": facts}
         if before != after:
             await asyncio.to_thread(self._node_file.write, after)
-        self._to_do = "" if await asyncio.to_thread(lambda: self._sealer.is_moved) else await self._move_key()
+        self._to_do = "" if await asyncio.to_thread(self._sealer.is_moved) else await self._move_key()
         self._settled = seal
 
     async def _drop_history(self) -> None:

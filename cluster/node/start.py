@@ -8,7 +8,7 @@ import contextlib
 import functools
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, Final, NoReturn
 
 from cluster.backup.restore import Snapshots
@@ -17,7 +17,6 @@ from cluster.base.clock import Clock, SystemClock
 from cluster.base.config import NodeConfig
 from cluster.base.descriptors import Shares, raise_limit, shares_of
 from cluster.base.log import Log
-from cluster.base.process import take_from_environment
 from cluster.base.telemetry import Metrics
 from cluster.ca.authority import Authority
 from cluster.ca.leader import Leader
@@ -38,10 +37,11 @@ from cluster.record.reads import LedgerReads
 from cluster.rpc.forward import Forwarder
 from cluster.rpc.peers import Peers
 from cluster.rpc.server import RpcServer
-from cluster.seal.disk_key import DiskKeyFile
+from cluster.seal.keeper import KeeperCalls
+from cluster.seal.keeper_client import KeeperProcess
 from cluster.seal.node_file import NodeFile
-from cluster.seal.sealer import Sealer
-from cluster.seal.sources import PASSPHRASE_VARIABLE, SealError, key_source, next_sources
+from cluster.seal.node_sealer import NodeSealer
+from cluster.seal.sources import SealError
 from cluster.signing.pool import WorkerPool
 from cluster.tls.contexts import NodeTls, TlsFiles
 from fsm.duties import DutyPolicy
@@ -70,10 +70,15 @@ async def start_node(
     clock, metrics = SystemClock(), Metrics()
     shares = _shares(config, log)
     node_file = NodeFile(config.data_dir)
-    sealer = _checked_sealer(config, node_file)
-    disk_key = DiskKeyFile(config.data_dir, config.node_name, sealer)
+    facts = _facts_of(config, node_file)
+    keeper = await KeeperProcess.start(
+        config.node_name, config, lambda reason: log("keeper.unprotected", reason=reason)
+    )
+    stack.push_async_callback(keeper.stop)
+    await asyncio.to_thread(keeper.check_node, facts)
+    await stack.enter_async_context(_task(keeper.watch(), fatal))
     macs = await asyncio.to_thread(
-        _macs, disk_key, accepts_without=accepts_files_without_mac, always_requires=config.seal.require_macs
+        _macs, keeper, accepts_without=accepts_files_without_mac, always_requires=config.seal.require_macs
     )
     tls = NodeTls(
         TlsFiles(str(config.tls.ca_file), str(config.tls.cert_file), str(config.tls.key_file)),
@@ -88,9 +93,10 @@ async def start_node(
     )
     stack.push_async_callback(replica.stop)
     credentials_dir = str(config.connect.credentials_dir or "")
-    pool = await WorkerPool.start(_workers(config), log, config.tls.domain, credentials_dir)
+    pool = await WorkerPool.start(_workers(config), log, keeper.grant, config.tls.domain, credentials_dir)
     stack.push_async_callback(pool.stop)
     metrics.workers_lost.set_function(lambda: pool.lost)
+    sealer = NodeSealer(keeper)
     ledger = LedgerReads(str(config.data_dir / "ledger.db"), replica.flush_ledger)
     stack.callback(ledger.close)
     ground = Ground(
@@ -111,7 +117,7 @@ async def start_node(
 
     peers = Peers(replica, tls, shares.dialled)
     stack.push_async_callback(peers.close)
-    seal_watch = SealWatch(replica, sealer, node_file, disk_key, config, log)
+    seal_watch = SealWatch(replica, sealer, node_file, keeper, config, log)
     side = build_leaders_side(ground, watchers, peers, seal_watch)
     parts, operations = side.parts, side.operations
     forwarder = Forwarder(
@@ -200,8 +206,8 @@ def _node_certificate(
     return CertificateFiles("node", files, config.tls.cert_file, own_key.reload, clock.now, log, metrics)
 
 
-def _checked_sealer(config: NodeConfig, node_file: NodeFile) -> Sealer:
-    """Raises: SealError, StartError."""
+def _facts_of(config: NodeConfig, node_file: NodeFile) -> Mapping[str, Any] | None:
+    """Which seal this data directory was used with; None for a new one. Raises: StartError."""
     try:
         facts = node_file.read()
     except ValueError as error:
@@ -214,17 +220,13 @@ def _checked_sealer(config: NodeConfig, node_file: NodeFile) -> Sealer:
             f"data_dir {config.data_dir} belongs to node {owner[0]} of {owner[1]}, not to {config.node_name} of"
             f" {config.datacenter}"
         )
-    sealer = Sealer(key_source(config), *next_sources(config))
-    # It has been read: no process that is started from here on needs it, nor whoever may look at this one.
-    take_from_environment(PASSPHRASE_VARIABLE)
-    sealer.check_node(facts.get("seal") if facts is not None else None)
-    return sealer
+    return facts.get("seal") if facts is not None else None
 
 
-def _macs(disk_key: DiskKeyFile, *, accepts_without: bool, always_requires: bool) -> FileMacs:
+def _macs(keeper: KeeperCalls, *, accepts_without: bool, always_requires: bool) -> FileMacs:
     """Raises: SealError, OSError."""
-    found = disk_key.open(accepts_without=accepts_without, always_requires=always_requires)
-    return FileMacs(found.key, is_required=found.is_required, established=disk_key.establish)
+    found = keeper.open_disk_key(accepts_without=accepts_without, always_requires=always_requires)
+    return FileMacs(found.key, is_required=found.is_required, established=keeper.establish_disk_key)
 
 
 @contextlib.asynccontextmanager

@@ -7,7 +7,6 @@ not open the data key must not run: it could not take over.
 
 import contextlib
 import hashlib
-import hmac
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -46,6 +45,19 @@ def _derived(data_key: bytes, purpose: bytes) -> bytes:
 
 
 @dataclass(frozen=True, slots=True)
+class DerivedKeys:
+    """What a data key is good for besides sealing: 32 bytes each, from which nothing leads back to it (RFC 5869)."""
+
+    mac: bytes = field(repr=False)  # of snapshots for keeping
+    draw: bytes = field(repr=False)  # of what nobody without the data key shall choose or foresee
+    proof: bytes = field(repr=False)  # that whoever sends a request has the data key
+
+    @classmethod
+    def of(cls, data_key: bytes) -> "DerivedKeys":
+        return cls(*(_derived(data_key, purpose) for purpose in (_MAC_PURPOSE, _DRAW_PURPOSE, _PROOF_PURPOSE)))
+
+
+@dataclass(frozen=True, slots=True)
 class _DataKey:
     """What a seal opens. One value: nodes open a seal in another thread than those that use it, and whoever looks must
     find all of one data key or all of the next.
@@ -53,14 +65,11 @@ class _DataKey:
 
     seal: SealKey
     aead: AESGCM = field(repr=False)
-    mac_key: bytes = field(repr=False)
-    draw_key: bytes = field(repr=False)
-    proof_key: bytes = field(repr=False)
+    derived: DerivedKeys
 
     @classmethod
     def of(cls, seal: SealKey, data_key: bytes) -> "_DataKey":
-        derived = (_derived(data_key, purpose) for purpose in (_MAC_PURPOSE, _DRAW_PURPOSE, _PROOF_PURPOSE))
-        return cls(seal, AESGCM(data_key), *derived)
+        return cls(seal, AESGCM(data_key), DerivedKeys.of(data_key))
 
 
 class Sealer:
@@ -198,27 +207,10 @@ class Sealer:
         except InvalidTag:
             raise SealError(f"the sealed {context} does not open with this cluster's data key") from None
 
-    def mac_key(self) -> bytes:
-        """For the MAC of snapshots for keeping: derived from the data key (RFC 5869), and good for nothing else.
-
-        Raises: SealError before `unlock`.
-        """
-        return self._in_use().mac_key
-
-    def mac_key_of(self, seal: SealKey) -> bytes:
-        """The same for a seal of any moment. Raises: SealError."""
-        return self.opened(seal).mac_key()
-
-    def draw(self, request: bytes) -> bytes:
-        """32 bytes for a request, the same whenever it is sent; without the data key nobody chooses or foresees them.
-
-        Raises: SealError before `unlock`.
-        """
-        return hmac.digest(self._in_use().draw_key, request, "sha256")
-
-    def proof(self, request: bytes) -> bytes:
-        """That whoever sends this request has the cluster's data key: 32 bytes. Raises: SealError before `unlock`."""
-        return hmac.digest(self._in_use().proof_key, request, "sha256")
+    @property
+    def derived_keys(self) -> DerivedKeys:
+        """Raises: SealError before `unlock`."""
+        return self._in_use().derived
 
     def _cipher(self) -> AESGCM:
         return self._in_use().aead

@@ -3,14 +3,14 @@
 import base64
 import binascii
 import contextlib
-import hashlib
 import os
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, Protocol
 
-from cluster.base.config import NodeConfig
+from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
+
 from cluster.base.words import plain
 from cluster.seal.secret_files import SecretFileError, read_secret
 
@@ -18,7 +18,7 @@ KEY_BYTES: Final = 32
 _MIN_PASSPHRASE_LENGTH: Final = 12
 PASSPHRASE_VARIABLE: Final = "QUORUMCA_SEAL_PASSPHRASE"  # noqa: S105 - a name, no secret
 #: OWASP's recommendation for scrypt at 32 MiB; derived once per start.
-_SCRYPT: Final = {"n": 1 << 15, "r": 8, "p": 3, "maxmem": 64 << 20}
+_SCRYPT: Final = {"n": 1 << 15, "r": 8, "p": 3}
 _FILE_HEADER: Final = "quorumca-seal-key-1"
 #: In the data directory, unless the configuration says otherwise.
 KEY: Final = "seal.key"
@@ -32,6 +32,30 @@ class SealError(Exception):
 
 class KeyMissing(SealError):
     """There is no key where it should be."""
+
+
+class SealPlaces(Protocol):
+    """`[seal]` of a node's configuration."""
+
+    @property
+    def source(self) -> str: ...
+    @property
+    def key_file(self) -> Path | None: ...
+    @property
+    def passphrase_file(self) -> Path | None: ...
+    @property
+    def next_key_file(self) -> Path | None: ...
+    @property
+    def next_passphrase_file(self) -> Path | None: ...
+
+
+class KeyPlaces(Protocol):
+    """Where a node's seal key is: a `NodeConfig`, or what a keeper is told of one."""
+
+    @property
+    def data_dir(self) -> Path: ...
+    @property
+    def seal(self) -> SealPlaces: ...
 
 
 class KeySource(Protocol):
@@ -92,7 +116,7 @@ class Passphrase:
         return secrets.token_bytes(16)
 
     def key(self, salt: bytes) -> bytes:
-        return hashlib.scrypt(self._passphrase, salt=salt, dklen=KEY_BYTES, **_SCRYPT)
+        return Scrypt(salt, KEY_BYTES, **_SCRYPT).derive(self._passphrase)
 
 
 class PassphraseFile:
@@ -126,7 +150,7 @@ def write_key_file(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def key_source(config: NodeConfig, environment: Mapping[str, str] = os.environ) -> KeySource:
+def key_source(config: KeyPlaces, environment: Mapping[str, str] = os.environ) -> KeySource:
     """The source that the node's configuration names. Raises: SealError."""
     if config.seal.source == "file":
         return FileKey(config.seal.key_file or config.data_dir / KEY)
@@ -137,7 +161,7 @@ def key_source(config: NodeConfig, environment: Mapping[str, str] = os.environ) 
     return Passphrase(environment[PASSPHRASE_VARIABLE])
 
 
-def next_sources(config: NodeConfig) -> tuple[KeySource, ...]:
+def next_sources(config: KeyPlaces) -> tuple[KeySource, ...]:
     """Where the key is looked for that a change of key brings (`quorumca seal rotate`); usually there is none."""
     return (
         FileKey(config.seal.next_key_file or config.data_dir / NEXT_KEY),
@@ -145,7 +169,7 @@ def next_sources(config: NodeConfig) -> tuple[KeySource, ...]:
     )
 
 
-def move_next_key(config: NodeConfig) -> str:
+def move_next_key(config: KeyPlaces) -> str:
     """The next key is the one in force: have it where the key is looked for first, if both are in the data directory.
 
     What the configuration names is the operator's to move. Returns what there is for an operator to do, or nothing.

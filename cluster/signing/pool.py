@@ -17,7 +17,7 @@ from cluster.base.errors import ClusterError, NotLeader
 from cluster.base.log import Log, Reports
 from cluster.base.signals import Signal
 from cluster.base.wire import unpack_error
-from cluster.signing.process import ENDED, NOT_LEADING, Worker
+from cluster.signing.process import ENDED, NOT_LEADING, Grant, Worker
 from providers.api import CAChain, IssuedLeaf, NameLimits, RootIntent
 from providers.errors import ProviderError, ProviderUnavailable
 from providers.pki.serials import serial_bytes
@@ -36,18 +36,20 @@ _START_SECONDS: Final = 5.0
 
 @dataclass(frozen=True, slots=True)
 class ProviderSetup:
-    """All that makes a provider what it is."""
+    """All that makes a provider what it is. Secrets and state are covered (cluster/seal/cover.py)."""
 
     name: str
     cluster_id: str
     datacenter: str
     is_primary: bool
-    config: Mapping[str, Any] = field(repr=False)
+    config: Mapping[str, object] = field(repr=False)
+    secrets: Mapping[str, bytes] = field(repr=False)
     state: bytes = field(repr=False)
 
     def arguments(self) -> list[Any]:
         config = json.dumps(self.config)
-        return [self.name, self.cluster_id, self.datacenter, self.is_primary, config, self.state]
+        secrets = dict(self.secrets)
+        return [self.name, self.cluster_id, self.datacenter, self.is_primary, config, secrets, self.state]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +64,12 @@ class Configured:
 class WorkerPool:
     """Made by `start`."""
 
-    def __init__(self, log: Log, domain: str = "consul", credentials_dir: str = "") -> None:
-        """`domain` is that of the servers' names, which no leaf may have; `credentials_dir`: see `ProviderSettings`."""
+    def __init__(self, log: Log, grant: Grant, domain: str = "consul", credentials_dir: str = "") -> None:
+        """`grant` gives each worker the key of the cover; `domain` is that of the servers' names, which no leaf may
+        have; `credentials_dir`: see `ProviderSettings`.
+        """
         self._log = log
+        self._grant = grant
         self._domain = domain
         self._credentials_dir = credentials_dir
         self._workers: list[Worker] = []
@@ -81,8 +86,10 @@ class WorkerPool:
         self._reports = Reports()
 
     @classmethod
-    async def start(cls, size: int, log: Log, domain: str = "consul", credentials_dir: str = "") -> "WorkerPool":
-        pool = cls(log, domain, credentials_dir)
+    async def start(
+        cls, size: int, log: Log, grant: Grant, domain: str = "consul", credentials_dir: str = ""
+    ) -> "WorkerPool":
+        pool = cls(log, grant, domain, credentials_dir)
         pool._workers = list(await asyncio.gather(*(pool._start_worker() for _ in range(size))))
         pool._keepers = [asyncio.create_task(pool._keep(position)) for position in range(size)]
         return pool
@@ -102,7 +109,7 @@ class WorkerPool:
         return len(self._workers)
 
     async def _start_worker(self) -> Worker:
-        return await Worker.start(self._note_refusals, self._credentials_dir)
+        return await Worker.start(self._note_refusals, self._grant, self._credentials_dir)
 
     def _note_refusals(self, refused: Sequence[str]) -> None:
         """What the system refuses to one worker it refuses to all: it is said once."""
@@ -327,6 +334,11 @@ class WorkerPool:
         policy = self._policy(trust_domain, datacenter, limits)
         kind, name, spiffe_id = await self._idlest().call("check_csr", policy, csr_pem)
         return kind, name, spiffe_id
+
+    async def private_key_fits(self, config: Mapping[str, object], secrets: Mapping[str, bytes]) -> bool:
+        """See `providers.builtin.state.private_key_fits`; the secrets are covered. Raises: ProviderError."""
+        await self._staffed()
+        return bool(await self._idlest().call("private_key_fits", json.dumps(config), dict(secrets)))
 
     async def make_csr(self, spiffe_id: str, dns_names: Sequence[str], addresses: Sequence[str]) -> tuple[str, str]:
         """A CSR and its new private key, PEM."""

@@ -24,6 +24,8 @@ ENDED: Final = "the signing process ended"
 NOT_LEADING: Final = "this node does not lead any more"
 
 Notes = Callable[[Sequence[str]], None]
+#: What a worker reads the key of the cover from (cluster/seal/cover.py); nobody reads it here.
+Grant = Callable[[], socket.socket]
 
 
 class Worker:
@@ -49,21 +51,23 @@ class Worker:
         self._ending: asyncio.Task[None] | None = None
 
     @classmethod
-    async def start(cls, refused: Notes, credentials_dir: str = "") -> "Worker":
-        """`refused` is told of protections that the system refused to it. Raises: OSError.
+    async def start(cls, refused: Notes, grant: Grant, credentials_dir: str = "") -> "Worker":
+        """`refused` is told of protections that the system refused to it. Raises: OSError; what `grant` raises.
 
         `credentials_dir`: see `ProviderSettings`.
         """
         ours, theirs = socket.socketpair()
         try:
-            with theirs:
+            with theirs, grant() as cover_key:
                 # -P: nothing is imported from the directory the node happens to be started in.
                 process = await asyncio.create_subprocess_exec(
                     sys.executable,
                     "-P",
                     "-m",
                     "cluster.signing.worker",
+                    str(cover_key.fileno()),
                     credentials_dir,
+                    pass_fds=(cover_key.fileno(),),
                     stdin=theirs.fileno(),
                     stdout=asyncio.subprocess.DEVNULL,
                 )

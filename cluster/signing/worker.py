@@ -1,9 +1,10 @@
 """A worker process: holds configured providers and does the CPU-heavy part of a CA, away from the Raft thread's
 interpreter.
 
-Started by `WorkerPool` (pool.py) with one socket, its standard input, and this node's directory for credentials, if it
-has one, as its argument. Reads requests, answers them (those for one
-provider in order), and ends when the socket closes, which the death of its parent does too. It writes nothing else.
+Started by `WorkerPool` (pool.py) with one socket, its standard input, and two arguments: a descriptor from which it
+reads the key of the cover that is on secrets when they come and when they go (cluster/seal/cover.py), and this node's
+directory for credentials, if it has one. Reads requests, answers them (those for one provider in order), and ends when
+the socket closes, which the death of its parent does too. It writes nothing else.
 
 Frame: length u32 little endian, then msgpack: `[id, operation, arguments]`, answered by `[id, error or nil, result]`
 with an error of `[type, text, retry_after_seconds]`. The first frame is an answer that nobody asked for, with the id
@@ -27,6 +28,7 @@ import msgpack
 from cluster.base import process
 from cluster.base.allocator import hash_without_openssl, limit_arenas
 from cluster.base.wire import pack_error
+from cluster.seal.cover import Cover, CoverError, take_over
 from providers.api import (
     CAChain,
     CSRPolicy,
@@ -42,14 +44,15 @@ FRAME_HEADER: Final = struct.Struct("<I")
 HELLO: Final = 0
 _NICENESS: Final = 5
 _SIGN: Final = "sign_leaves"
-_WITHOUT_PROVIDER: Final = frozenset({"check_csr", "make_csr", "warm_up"})
+_WITHOUT_PROVIDER: Final = frozenset({"check_csr", "make_csr", "private_key_fits", "warm_up"})
 
 
 class Host:
-    """The operations; each takes and returns msgpack values."""
+    """The operations; each takes and returns msgpack values. A provider's state is covered in both directions."""
 
-    def __init__(self, credentials_dir: str = "") -> None:
+    def __init__(self, cover: Cover, credentials_dir: str = "") -> None:
         """`credentials_dir`: see `ProviderSettings`."""
+        self._cover = cover
         self._credentials_dir = credentials_dir
         self._providers: dict[str, Provider] = {}
         self.operations: dict[str, Callable[..., Any]] = {
@@ -65,18 +68,32 @@ class Host:
             "cleanup": self.cleanup,
             "check_csr": self.check_csr,
             "make_csr": self.make_csr,
+            "private_key_fits": self.private_key_fits,
             "warm_up": self.warm_up,
             "forget": self.forget,
         }
 
     def configure(
-        self, key: str, name: str, cluster_id: str, datacenter: str, is_primary: bool, config: str, state: bytes
+        self,
+        key: str,
+        name: str,
+        cluster_id: str,
+        datacenter: str,
+        is_primary: bool,
+        config: str,
+        secrets: dict[str, bytes],
+        state: bytes,
     ) -> list[Any]:
         from providers.registry import create_provider
 
         provider = create_provider(name)
         settings = ProviderSettings(
-            cluster_id, datacenter, is_primary, json.loads(config), state, self._credentials_dir
+            cluster_id,
+            datacenter,
+            is_primary,
+            self._whole(config, secrets),
+            self._cover.uncover(state),
+            self._credentials_dir,
         )
         provider.configure(settings)
         old = self._providers.get(key)
@@ -87,18 +104,19 @@ class Host:
         return [_pack_chain(provider.chain()), dict(provider.public_state()), wants_renewal]
 
     def prepare_root(self, key: str, serial: bytes, uid: str, not_before: int) -> bytes:
-        return self._provider(key).prepare_root(RootIntent(int.from_bytes(serial, "big"), uid, not_before))
+        intent = RootIntent(int.from_bytes(serial, "big"), uid, not_before)
+        return self._cover.cover(self._provider(key).prepare_root(intent))
 
     def root_to_adopt(self, key: str) -> str:
         return self._provider(key).root_to_adopt()
 
     def generate_root(self, key: str) -> list[Any]:
         chain, state = self._provider(key).generate_root()
-        return [_pack_chain(chain), state]
+        return [_pack_chain(chain), self._cover.cover(state)]
 
     def renew_signing_cert(self, key: str) -> list[Any]:
         chain, state = self._provider(key).renew_signing_cert()
-        return [_pack_chain(chain), state]
+        return [_pack_chain(chain), self._cover.cover(state)]
 
     def warnings(self, key: str) -> list[str]:
         return list(self._provider(key).warnings())
@@ -142,6 +160,11 @@ class Host:
         csr_pem, key_pem = new_leaf_csr(spiffe_id, dns_names, addresses)
         return [csr_pem, key_pem]
 
+    def private_key_fits(self, config: str, secrets: dict[str, bytes]) -> bool:
+        from providers.builtin.state import private_key_fits
+
+        return private_key_fits(self._whole(config, secrets))
+
     def warm_up(self) -> None:
         """Import now what the first provider would wait for."""
         import providers.pki.leaf
@@ -154,6 +177,9 @@ class Host:
 
     def has(self, key: str) -> bool:
         return key in self._providers
+
+    def _whole(self, config: str, secrets: dict[str, bytes]) -> dict[str, object]:
+        return {**json.loads(config), **self._cover.uncover_values(secrets)}
 
     def _provider(self, key: str) -> Provider:
         """Raises: NotInitialized when it has been forgotten, as at the end of leadership."""
@@ -267,14 +293,14 @@ class _Server:
             self._outgoing.flush()
 
 
-def serve(connection: socket.socket, refused: Sequence[str] = (), credentials_dir: str = "") -> None:
+def serve(connection: socket.socket, cover: Cover, refused: Sequence[str] = (), credentials_dir: str = "") -> None:
     """Until the other side closes, which it may do at any moment: nobody is left to be told of it."""
     with (
         contextlib.suppress(ConnectionError),
         connection.makefile("rb") as incoming,
         connection.makefile("wb") as outgoing,
     ):
-        server = _Server(Host(credentials_dir), incoming, outgoing)
+        server = _Server(Host(cover, credentials_dir), incoming, outgoing)
         server.send([HELLO, None, list(refused)])
         server.serve()
 
@@ -291,7 +317,12 @@ def main() -> int:
     # Heartbeats come before signatures.
     refused += process.be_nicer(_NICENESS)
     connection = socket.socket(fileno=os.dup(0))
-    serve(connection, refused, *sys.argv[1:])
+    key_from, credentials_dir = sys.argv[1:]
+    try:
+        cover = Cover(take_over(socket.socket(fileno=int(key_from))))
+    except CoverError:
+        return 1  # the node is ending, and its keeper has ended first
+    serve(connection, cover, refused, credentials_dir)
     return 0
 
 

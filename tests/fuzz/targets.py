@@ -27,7 +27,7 @@ from cluster.backup.content import ContentRefused, check_content
 from cluster.backup.file import SnapshotInvalid
 from cluster.base.errors import Refused as RestoreRefused
 from cluster.base.telemetry import Metrics
-from cluster.ca.opened import Opener, ProviderRecord
+from cluster.ca.opened import Opener
 from cluster.ca.roots import root_of
 from cluster.http.render import json_response
 from cluster.http.routes.certs import _cert_object
@@ -49,6 +49,7 @@ from cluster.rpc.operation import OLDEST, VERSION, NotUnderstood, Operation
 from cluster.rpc.operation import Message as RpcMessage
 from cluster.rpc.operations import Operations, served
 from cluster.rpc.server import RpcServer
+from cluster.seal.keeper import CoveredRecord
 from cluster.tls.keys import KEY_BYTES
 from fsm import codec as fsm_codec
 from fsm.ca import CAConfig, ProviderState
@@ -431,9 +432,9 @@ class _Applied:
 class _OpenSeal:
     """Opens what nobody has sealed: the cipher would refuse every change before anything is looked at."""
 
-    def record(self, sealed: ProviderState) -> ProviderRecord:
+    def record(self, sealed: ProviderState) -> CoveredRecord:
         secrets, state, config_json = msgpack.unpackb(sealed.sealed)
-        return ProviderRecord(secrets, state, config_json)
+        return CoveredRecord(secrets, state, config_json)
 
 
 def _root_pem(number: int) -> str:

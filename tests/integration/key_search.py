@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cluster.ca.opened import open_record
 from cluster.raft import codec as raft_codec
 from cluster.raft import snapshot
 from cluster.raft.disk import RealDisk
 from cluster.raft.journal import Journal
+from cluster.seal.records import open_record, purpose_of
 from cluster.seal.sealer import Sealer
 from cluster.seal.sources import FileKey
 from fsm import codec
@@ -108,7 +108,7 @@ def stored_keys(data_dir: Path) -> list[keys.SigningKey]:
         for sealed in state.providers:
             assert state.seal is not None
             sealer.unlock(state.seal)
-            kept = builtin_state.decode(open_record(sealer, sealed).state)
+            kept = builtin_state.decode(open_record(sealer, purpose_of(sealed.provider_id), sealed.sealed).state)
             if kept is not None:
                 found[kept.key_der] = keys.load_der(kept.key_der)
     return list(found.values())

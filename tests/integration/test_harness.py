@@ -42,7 +42,7 @@ async def test_nothing_is_left_running_and_settings_are_used(tmp_path: Path) -> 
         await cluster.start_all()
         await cluster.wait_ready()
         processes = [psutil.Process(node.pid), *psutil.Process(node.pid).children(recursive=True)]
-        assert len(processes) == 1 + 2
+        assert len(processes) == 2 + 2
     _, alive = psutil.wait_procs(processes, timeout=5)
     assert alive == []
 

@@ -14,7 +14,7 @@ import msgpack
 import pytest
 from cryptography.hazmat.primitives import serialization
 
-from cluster.ca.opened import ProviderRecord, open_record
+from cluster.seal.records import PlainRecord, open_record, purpose_of
 from cluster.seal.sealer import Sealer
 from cluster.seal.sources import FileKey
 from fsm.state import State
@@ -38,7 +38,7 @@ async def taken(cluster: LocalCluster) -> Node:
     return node
 
 
-def opened(data_dir: Path) -> tuple[State, ProviderRecord]:
+def opened(data_dir: Path) -> tuple[State, PlainRecord]:
     """The newest state, and what is sealed of the provider in use."""
     *_, state = stored_states(data_dir)
     sealer = Sealer(FileKey(data_dir / "seal.key"))
@@ -46,7 +46,7 @@ def opened(data_dir: Path) -> tuple[State, ProviderRecord]:
     sealer.unlock(state.seal)
     assert state.active_root is not None
     [sealed] = [found for found in state.providers if found.provider_id == state.active_root.provider_id]
-    return state, open_record(sealer, sealed)
+    return state, open_record(sealer, purpose_of(sealed.provider_id), sealed.sealed)
 
 
 def private_keys_in(value: Any) -> Iterator[object]:

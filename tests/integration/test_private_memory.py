@@ -1,5 +1,6 @@
 """What is in the memory and the environment of real processes: root looks, who sees what the node's user must not."""
 
+import base64
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,8 +8,9 @@ from typing import Any
 
 import psutil
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from tests.integration.key_search import KeySearch, stored_keys
+from tests.integration.key_search import KeySearch, stored_keys, stored_states
 from tests.kit.real_cluster import LocalCluster, Node, make_csr
 from tests.kit.wait import eventually
 
@@ -20,7 +22,17 @@ SETTINGS: dict[str, dict[str, Any]] = {"limits": {"signing_workers": 1}}
 
 
 def workers_of(node: Node) -> list[int]:
-    return [process.pid for process in psutil.Process(node.pid).children(recursive=True)]
+    return processes_of(node, "cluster.signing.worker")
+
+
+def keeper_of(node: Node) -> int:
+    (pid,) = processes_of(node, "cluster.seal.keeper_process")
+    return pid
+
+
+def processes_of(node: Node, module: str) -> list[int]:
+    found = psutil.Process(node.pid).children(recursive=True)
+    return [process.pid for process in found if module in process.cmdline()]
 
 
 def memory_of(pid: int) -> Iterator[bytes]:
@@ -47,10 +59,18 @@ def needles_of(search: KeySearch) -> list[bytes]:
     return [*numbers, *(number[::-1] for number in numbers)]
 
 
+def keys_that_open(data_dir: Path) -> list[bytes]:
+    """The seal key, as it is and as its file has it, and the data key of the newest state."""
+    text = (data_dir / "seal.key").read_text().strip().rpartition(":")[2]
+    kek = base64.b64decode(text)
+    *_, state = stored_states(data_dir)
+    assert state.seal is not None
+    wrapped = state.seal.wrapped_key
+    return [kek, text.encode(), AESGCM(kek).decrypt(wrapped[:12], wrapped[12:], b"quorumca data key 1")]
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can read the memory of these processes")
-async def test_keys_are_in_no_process_of_a_node_that_has_not_led_and_in_no_signing_process_of_one_that_has(
-    tmp_path: Path,
-) -> None:
+async def test_keys_are_in_the_processes_that_need_them_and_in_no_other(tmp_path: Path) -> None:
     async with LocalCluster(tmp_path, settings=SETTINGS) as cluster:
         await cluster.start_all()
         await cluster.wait_ready()
@@ -62,15 +82,21 @@ async def test_keys_are_in_no_process_of_a_node_that_has_not_led_and_in_no_signi
         await cluster.stop(stopped)
         (key,) = stored_keys(stopped.data_dir)
         needles = needles_of(KeySearch.of("the CA's key", key))
+        *_, data_key = opening = keys_that_open(stopped.data_dir)
         cluster.start(stopped)
         await cluster.wait_ready()
         await cluster.sign(leader, csr_pem)
         (signing,) = workers_of(leader)
         assert holds(signing, needles), "the search would not find it where it is"
+        assert not holds(signing, opening)
         others = [node for node in cluster.nodes if node is not leader]
         for node in others:
             assert (await cluster.ask(node, "GET", "/v1/agent/connect/ca/leaf/web")).status == 200
-            assert not any(holds(pid, needles) for pid in (node.pid, *workers_of(node))), node.name
+            assert not any(holds(pid, needles) for pid in (node.pid, keeper_of(node), *workers_of(node))), node.name
+        for node in cluster.nodes:
+            # The process with the ports, also the leader's, which has made the CA and leads it.
+            assert not holds(node.pid, [*needles, *opening]), node.name
+            assert holds(keeper_of(node), [data_key]), "the search would not find it where it is"
         moved = await cluster.ask(leader, "PUT", "/v1/operator/raft/transfer-leader", query={"id": others[0].name})
         assert moved.status == 200, moved
         await cluster.sign(leader, csr_pem)
@@ -79,7 +105,7 @@ async def test_keys_are_in_no_process_of_a_node_that_has_not_led_and_in_no_signi
             return signing not in workers_of(leader) and len(workers_of(leader)) == 1
 
         await eventually("the processes that signed have ended", replaced)
-        assert not any(holds(pid, needles) for pid in workers_of(leader))
+        assert not any(holds(pid, needles) for pid in (leader.pid, *workers_of(leader)))
         (now_signing,) = workers_of(others[0])
         assert holds(now_signing, needles)
         assert not any(holds(pid, needles) for pid in (others[1].pid, *workers_of(others[1])))
@@ -96,7 +122,7 @@ async def test_passphrase_is_in_the_environment_of_no_process(tmp_path: Path, mo
             (node,) = cluster.nodes
             csr_pem, _ = make_csr(await cluster.service_uri())
             await cluster.sign(node, csr_pem)
-            for pid in (node.pid, *workers_of(node)):
+            for pid in (node.pid, keeper_of(node), *workers_of(node)):
                 environment = Path(f"/proc/{pid}/environ").read_bytes()
                 assert b"PATH=" in environment
                 assert PASSPHRASE.encode() not in environment

@@ -201,15 +201,15 @@ async def test_node_without_the_right_seal_key_does_not_run(cluster: LocalCluste
         assert (await cluster.roots(node))["Roots"] == before["Roots"]
 
 
-async def test_workers_of_a_killed_node_end(tmp_path: Path) -> None:
+async def test_processes_of_a_killed_node_end(tmp_path: Path) -> None:
     async with LocalCluster(tmp_path, nodes=1, settings={"limits": {"signing_workers": 2}}) as cluster:
         await cluster.start_all()
         await cluster.wait_ready()
         (node,) = cluster.nodes
-        workers = psutil.Process(node.pid).children(recursive=True)
-        assert len(workers) == 2
+        processes = psutil.Process(node.pid).children(recursive=True)
+        assert len(processes) == 1 + 2
         await cluster.kill(node)
-        _, alive = psutil.wait_procs(workers, timeout=ORPHAN_SECONDS)
+        _, alive = psutil.wait_procs(processes, timeout=ORPHAN_SECONDS)
         assert alive == []
 
 

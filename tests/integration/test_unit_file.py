@@ -73,7 +73,9 @@ async def test_cluster_does_all_its_work_in_the_sandbox_of_the_unit(cluster: Loc
     await cluster.wait_same_digest()
     for node in cluster.nodes:
         names = [event["event"] for event in events(node)]
-        assert not {"worker.lost", "worker.unprotected", "node.unprotected", "node.failed"} & set(names)
+        assert not {"worker.lost", "worker.unprotected", "keeper.unprotected", "node.unprotected", "node.failed"} & set(
+            names
+        )
         assert (node.data_dir / "wal").stat().st_mode & 0o077 == 0
 
 
@@ -88,7 +90,8 @@ async def test_node_signs_although_its_processes_may_not_lower_their_priority(tm
         await cluster.wait_ready()
         csr_pem, _ = make_csr(await cluster.service_uri())
         await cluster.sign(node, csr_pem)
-        (worker,) = psutil.Process(node.pid).children(recursive=True)
+        family = psutil.Process(node.pid).children(recursive=True)
+        (worker,) = [process for process in family if "cluster.signing.worker" in process.cmdline()]
         worker.kill()
 
         async def signs() -> bool:

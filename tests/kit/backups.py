@@ -13,7 +13,7 @@ from cluster.backup.restore import Snapshots
 from cluster.base.log import Log
 from cluster.rpc.messages import JudgedRestoreRequest
 from cluster.rpc.operation import A, Operation, Q
-from cluster.seal.sealer import Sealer
+from cluster.seal.node_sealer import NodeSealer
 from cluster.signing.serials import new_serial
 from fsm.codec import dump_state
 from fsm.state import State
@@ -44,7 +44,7 @@ class LocalForwarder:
 
 def snapshots(
     node: Node,
-    sealer: Sealer | None = None,
+    sealer: NodeSealer | None = None,
     log: Log | None = None,
     before: Before | None = None,
     always: Before | None = None,

@@ -32,7 +32,7 @@ from cluster.raft.node import NodeStatus
 from cluster.raft.replica import Leadership, Replica, packed_command
 from cluster.record.reads import LedgerReads
 from cluster.rpc.operation import A, Operation, Q
-from cluster.seal.disk_key import DiskKeyFile
+from cluster.seal.cover import Cover
 from cluster.seal.node_file import NodeFile
 from cluster.seal.sealer import Sealer
 from cluster.seal.sources import NEXT_KEY, FileKey, write_key_file
@@ -44,6 +44,7 @@ from fsm.duties import DutyPolicy
 from fsm.ledger import LedgerSummary
 from fsm.state import Area, State
 from tests.kit.clock import FakeClock
+from tests.kit.keeper import granting, kept
 from tests.kit.log import EventLog
 from tests.kit.node_config import minimal
 from tests.kit.wait import until
@@ -279,9 +280,9 @@ class InProcessWorker:
     is_retired = False
     generation = 0
 
-    def __init__(self) -> None:
+    def __init__(self, cover: Cover) -> None:
         self.lacking: set[str] = set()
-        self.host = Host()
+        self.host = Host(cover)
         self.keys: set[str] = set()
         self.calls: list[str] = []
         self.failures: dict[str, BaseException] = {}
@@ -319,8 +320,8 @@ class InProcessWorker:
         self.generation += 1
 
 
-def in_process_pool(log: EventLog) -> tuple[WorkerPool, InProcessWorker]:
-    pool, worker = WorkerPool(log), InProcessWorker()
+def in_process_pool(log: EventLog, cover: Cover) -> tuple[WorkerPool, InProcessWorker]:
+    pool, worker = WorkerPool(log, granting()), InProcessWorker(cover)
     pool._workers = [cast(Any, worker)]
     return pool, worker
 
@@ -350,8 +351,11 @@ class Node:
     def __post_init__(self) -> None:
         self.log = EventLog()
         self.replica = self.cluster.replicas[self.name]
-        self.pool, self.worker = in_process_pool(self.log)
-        self.sealer = Sealer(FileKey(self.cluster.directory / "seal.key"), FileKey(self.cluster.directory / NEXT_KEY))
+        directory = self.cluster.directory
+        inside = Sealer(FileKey(directory / "seal.key"), FileKey(directory / NEXT_KEY))
+        self.kept = kept(inside, directory / self.name, self.name)
+        self.sealer = self.kept.sealer
+        self.pool, self.worker = in_process_pool(self.log, self.kept.cover)
         self.ledger = LedgerReads(self.cluster.ledger_path, no_flush)
         self.metrics = Metrics()
         self.watchers = Watchers()
@@ -371,8 +375,7 @@ class Node:
         )
         node_file = NodeFile(self.cluster.directory / self.name)
         config = parse_config(minimal(node_name=self.name, data_dir=str(self.cluster.directory)), source="t")
-        disk_key = DiskKeyFile(self.cluster.directory / self.name, self.name, self.sealer)
-        self.seal_watch = SealWatch(self.replica.real, self.sealer, node_file, disk_key, config, self.log)
+        self.seal_watch = SealWatch(self.replica.real, self.sealer, node_file, self.kept.keeper, config, self.log)
         side = build_leaders_side(ground, self.watchers, self.peers, self.seal_watch)
         self.parts = side.parts
         self.authority = side.parts.authority

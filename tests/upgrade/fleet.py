@@ -135,17 +135,18 @@ class Fleet:
         return await eventually(f"a node of the {release} release leads", leads, _TRANSFER_SECONDS)
 
     async def each_runs_its_release(self) -> None:
-        """The node and the processes that sign for it; those of a node that led a moment ago are just exchanged."""
+        """The node and the processes that work for it; those of a node that led a moment ago are just exchanged."""
 
         def programs(node: Node) -> list[str]:
             process = psutil.Process(node.pid)
             return [(each.cmdline() or [""])[0] for each in (process, *process.children(recursive=True))]
 
         for node in self.nodes:
-            wanted = (1 + _SIGNING_WORKERS) * [str(self._releases[node].python)]
+            wanted = str(self._releases[node].python)
 
-            async def runs(node: Node = node, wanted: list[str] = wanted) -> bool:
-                return programs(node) == wanted
+            async def runs(node: Node = node, wanted: str = wanted) -> bool:
+                found = programs(node)
+                return {*found} == {wanted} and len(found) > _SIGNING_WORKERS
 
             await eventually(f"{node.name} runs {wanted}", runs, trouble=(AssertionError, psutil.NoSuchProcess))
 

@@ -10,12 +10,12 @@ from cluster.backup import file as backup
 from cluster.base.errors import NotReady
 from cluster.node.reseal import Resealer, seal_id
 from cluster.rpc.messages import SealCheckAnswer
-from cluster.seal.sealer import Sealer
-from cluster.seal.sources import NEXT_KEY, FileKey, SealError, write_key_file
+from cluster.seal.sources import NEXT_KEY, SealError, write_key_file
 from fsm.ca import SealKey
 from fsm.state import State
 from tests.kit.backups import restore, sign, snapshots
 from tests.kit.fake_cluster import FakeCluster, Node, bootstrapped, running
+from tests.kit.keeper import sealer_in
 from tests.kit.wait import until
 
 Two = tuple[Node, Node]
@@ -32,24 +32,16 @@ async def rotate_seal(node: Node, *, keeps_key: bool) -> None:
     await Resealer(node.parts, Agreeing(), node.name).rotate(seal_id(node.cluster.state.seal), keeps_key=keeps_key)  # type: ignore[arg-type]
 
 
-def sealer_of(node: Node, seal: SealKey | None) -> Sealer:
-    assert seal is not None
-    directory = node.cluster.directory
-    sealer = Sealer(FileKey(directory / "seal.key"), FileKey(directory / NEXT_KEY))
-    sealer.unlock(seal)
-    return sealer
-
-
 def assert_sealed_with(node: Node, seal: SealKey | None, *others: SealKey | None) -> None:
     """All that is sealed opens with this data key and with none of the others."""
     assert node.cluster.state.seal == seal
     assert node.cluster.state.providers
     for record in node.cluster.state.providers:
         context = f"provider state {record.provider_id}"
-        assert sealer_of(node, seal).open(record.sealed, context)
+        assert sealer_in(node.cluster.directory, seal).open(record.sealed, context)
         for other in others:
             with pytest.raises(SealError, match="does not open with this cluster's data key"):
-                sealer_of(node, other).open(record.sealed, context)
+                sealer_in(node.cluster.directory, other).open(record.sealed, context)
 
 
 def without_seal(state: State) -> State:
@@ -91,7 +83,7 @@ async def test_change_of_the_data_key_after_a_restore_is_one(two: Two, saved: Pa
     assert_sealed_with(target, first, source.cluster.state.seal)
     again = saved.with_name("again")
     await snapshots(target).save(again)
-    assert backup.read(again).is_authentic(sealer_of(target, first).mac_key())
+    assert backup.read(again).is_authentic(sealer_in(target.cluster.directory, first).derived_keys.mac)
     await rotate_seal(target, keeps_key=True)
     second = target.cluster.state.seal
     assert_sealed_with(target, second, first, source.cluster.state.seal)

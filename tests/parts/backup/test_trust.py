@@ -24,6 +24,7 @@ from fsm.codec import dump_state, load_state
 from tests.kit import samples
 from tests.kit.backups import restore, sign, snapshots
 from tests.kit.fake_cluster import Node, put, update
+from tests.kit.keeper import kept
 from tests.kit.log import EventLog
 from tests.kit.wait import until
 
@@ -175,7 +176,8 @@ async def test_snapshot_can_be_saved_after_the_key_file_was_lost(two: Two, tmp_p
 async def test_node_that_has_neither_key_says_so(two: Two, tmp_path: Path) -> None:
     source, _ = two
     (source.cluster.directory / "seal.key").unlink()
-    stranger = Sealer(FileKey(source.cluster.directory / "seal.key"))
+    directory = source.cluster.directory
+    stranger = kept(Sealer(FileKey(directory / "seal.key")), directory).sealer
     with pytest.raises(Refused, match="could not be given its MAC"):
         await snapshots(source, stranger).save(tmp_path / "late")
     assert not (tmp_path / "late").exists()

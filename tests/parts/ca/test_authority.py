@@ -10,15 +10,16 @@ from cluster.api.ca import RotateRequest
 from cluster.base.errors import InternalError, NotLeader, NotReady, RateLimitReached
 from cluster.ca.attempts import Attempt
 from cluster.ca.health import CAHealth
-from cluster.ca.opened import ProviderRecord, open_record, seal_record
 from cluster.ca.uptake import UptakeMeter
 from cluster.raft.membership import Member
 from cluster.rpc.operation import A, Operation, Q
+from cluster.seal.keeper import CoveredRecord
 from cluster.seal.sources import SealError
 from fsm.ca import RotationPhase
 from providers.errors import CSRRejected, ProviderUnavailable
 from tests.kit.csrs import serial, service_csr
 from tests.kit.fake_cluster import FakeCluster, Node, bootstrapped, put, running, update
+from tests.kit.keeper import record_in
 from tests.kit.wait import until
 
 
@@ -31,11 +32,15 @@ async def node(cluster: FakeCluster) -> AsyncIterator[Node]:
 
 
 async def test_provider_record_opens_under_its_own_id_only(node: Node) -> None:
-    record = ProviderRecord({"Token": "s"}, b"state", "{}")
-    sealed = seal_record(node.sealer, "one", "consul", record, is_prepared=True)
-    assert open_record(node.sealer, sealed) == record
+    cover, opener, config = node.kept.cover, node.parts.opener, node.cluster.state.config
+    assert config is not None
+    record = CoveredRecord(cover.cover_values({"Token": "s"}), cover.cover(b"state"), "{}")
+    sealed = opener.sealed(config, record)
+    assert opener.record(sealed) == record
+    opened = record_in(node.cluster.directory, node.cluster.state, sealed)
+    assert (opened.secrets, opened.state, opened.config_json) == ({"Token": "s"}, b"state", "{}")
     with pytest.raises(SealError):
-        open_record(node.sealer, replace(sealed, provider_id="two"))
+        opener.record(replace(sealed, provider_id="two"))
 
 
 async def test_signed_certificate_is_whole(node: Node) -> None:

@@ -8,7 +8,6 @@ import pytest
 from cluster.api.ca import ConfigUpdate
 from cluster.base.config import ConnectSection
 from cluster.ca.attempts import Attempt
-from cluster.ca.opened import open_record
 from fsm.ca import InitConfig, InitSeal, SetProviderState, SetRootsConfig
 from fsm.commands import Command
 from fsm.duties import DutyPolicy
@@ -17,6 +16,7 @@ from providers.builtin import state as builtin_state
 from providers.errors import ProviderUnavailable
 from providers.pki.x509 import load_cert
 from tests.kit.fake_cluster import FakeCluster, Fate, Node, bootstrapped, running, stored_config
+from tests.kit.keeper import record_in
 from tests.kit.wait import until
 
 BOOTSTRAP = [InitSeal, InitConfig, SetProviderState, SetRootsConfig]
@@ -73,7 +73,7 @@ async def test_nothing_secret_of_the_root_is_in_the_log_in_plain(cluster: FakeCl
     async with running(node):
         await bootstrapped(node)
     [sealed] = cluster.state.providers
-    record = open_record(node.sealer, sealed)
+    record = record_in(node.cluster.directory, node.cluster.state, sealed)
     state = builtin_state.decode(record.state)
     assert isinstance(state, builtin_state.PrimaryState)
     assert state.key_der not in sealed.sealed
@@ -115,7 +115,7 @@ async def test_root_made_again_from_the_committed_intent_is_the_same(cluster: Fa
     assert first.roots == second.roots
     intended = [command for command in cluster.committed if isinstance(command, SetProviderState)]
     assert len(intended) == 1
-    record = builtin_state.decode(open_record(nodes[0].sealer, intended[0].state).state)
+    record = builtin_state.decode(record_in(cluster.directory, cluster.state, intended[0].state).state)
     assert isinstance(record, builtin_state.PrimaryState)
     assert load_cert(second.roots[0].root_pem).serial_number == record.intent.serial
 

@@ -23,12 +23,12 @@ from cluster.base.errors import (
 )
 from cluster.ca.attempts import Attempt
 from cluster.ca.changes import BUSY
-from cluster.ca.opened import open_record
 from fsm.ca import SetConfig, SetRoots
 from fsm.commands import Command
 from fsm.state import State
 from providers.errors import ChainInvalid, ProviderUnavailable
 from tests.kit.fake_cluster import FakeCluster, Fate, Node, bootstrapped, put, running, stored_config, update
+from tests.kit.keeper import record_in
 from tests.kit.wait import until
 
 
@@ -56,7 +56,7 @@ def secrets_of(node: Node) -> dict[str, Any]:
     assert config is not None
     sealed = node.cluster.state.provider_state(config.provider_id)
     assert sealed is not None
-    return dict(open_record(node.sealer, sealed).secrets)
+    return dict(record_in(node.cluster.directory, node.cluster.state, sealed).secrets)
 
 
 def root_key_of(node: Node) -> str:

@@ -15,7 +15,6 @@ from cluster.base.clock import rfc3339
 from cluster.base.errors import AnswerLost, CommitUnknown, InternalError, NotLeader, Refused
 from cluster.base.telemetry import Metrics
 from cluster.ca.chain_limits import MAX_CHAIN_LINKS
-from cluster.ca.opened import open_record
 from cluster.ca.rotation import NO_CROSS_SIGNING, retention_seconds
 from cluster.node.start import _publish
 from cluster.signing.serials import new_serial
@@ -26,6 +25,7 @@ from providers.errors import ChainInvalid, NotInitialized, ProviderUnavailable
 from providers.pki import keys, verify
 from providers.pki.serials import serial_bytes
 from tests.kit.fake_cluster import FakeCluster, Fate, Node, bootstrapped, put, running, update
+from tests.kit.keeper import record_in
 from tests.kit.wait import until
 
 KINDS: list[dict[str, object]] = [
@@ -194,7 +194,7 @@ async def test_step_that_fails_for_good_leaves_everything_as_it_was(node: Node, 
 def other_root(node: Node, cluster_id: str) -> Any:
     """Of a provider that is no part of the cluster, as the workers pack what it generates."""
     host = node.worker.host
-    host.configure("other", "consul", cluster_id, "dc1", True, json.dumps({"PrivateKeyBits": 384}), b"")
+    host.configure("other", "consul", cluster_id, "dc1", True, json.dumps({"PrivateKeyBits": 384}), {}, b"")
     host.prepare_root("other", serial_bytes(new_serial()), "other", int(node.clock.now()))
     return host.generate_root("other")
 
@@ -525,7 +525,7 @@ def secrets_of(node: Node) -> dict[str, Any]:
     assert config is not None
     sealed = node.cluster.state.provider_state(config.provider_id)
     assert sealed is not None
-    return dict(open_record(node.sealer, sealed).secrets)
+    return dict(record_in(node.cluster.directory, node.cluster.state, sealed).secrets)
 
 
 async def test_staged_rotation_publishes_first_and_signs_later(node: Node) -> None:

@@ -13,7 +13,6 @@ from cluster.api.ca import RotateRequest
 from cluster.base.config import ConnectSection
 from cluster.base.errors import InternalError, Refused
 from cluster.ca.chain_limits import MAX_CHAIN_LINKS
-from cluster.ca.opened import open_record
 from cluster.signing.serials import new_serial
 from fsm.ca import CARoot, FinishRotation, RenewSigning
 from fsm.commands import Command
@@ -239,7 +238,8 @@ async def test_renewal_that_does_not_hold_together_is_not_committed(
 ) -> None:
     real = node.worker.host.operations["renew_signing_cert"]
     sealed = node.cluster.state.providers[0]
-    old_state, old_pem = open_record(node.sealer, sealed).state, active(node.cluster).intermediates[0].cert_pem
+    old_pem = active(node.cluster).intermediates[0].cert_pem
+    old_state = node.parts.opener.record(sealed).state
 
     def renew(key: str) -> list[Any]:
         chain, state = real(key)

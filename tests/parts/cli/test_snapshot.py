@@ -195,7 +195,7 @@ def sealed() -> tuple[State, bytes]:
     write_key_file(Path("seal.key"))
     sealer = Sealer(FileKey(Path("seal.key")))
     seal = sealer.new_data_key()
-    return replace(samples.full_state(), seal=seal), sealer.opened(seal).mac_key()
+    return replace(samples.full_state(), seal=seal), sealer.opened(seal).derived_keys.mac
 
 
 def test_inspect_with_the_seal_key_says_whether_it_is_authentic(run: Run, sealed: tuple[State, bytes]) -> None:

@@ -18,6 +18,7 @@ from providers.errors import CSRRejected, ProviderUnavailable
 from providers.pki.serials import serial_bytes
 from tests.kit.csrs import serial, service_csr
 from tests.kit.fake_cluster import FakeCluster, Node, bootstrapped, running
+from tests.kit.keeper import kept
 from tests.kit.wait import until
 
 
@@ -117,7 +118,8 @@ async def test_next_leader_draws_the_same_serial_for_a_request(node: Node) -> No
     seal = node.cluster.state.seal
     assert seal is not None
     assert node.sealer.opened(seal).draw(b"a" * 20) == drawn[0]
-    other = Sealer(FileKey(node.cluster.directory / "seal.key"))
+    directory = node.cluster.directory
+    other = kept(Sealer(FileKey(directory / "seal.key")), directory, "other").sealer
     with pytest.raises(SealError, match="no seal yet"):
         other.draw(b"a" * 20)
     other.unlock(other.new_data_key())

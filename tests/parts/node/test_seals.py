@@ -18,12 +18,14 @@ from cluster.rpc.messages import SealCheckAnswer, SealCheckRequest
 from cluster.rpc.operation import Operation
 from cluster.seal.disk_key import MAC_KEY, DiskKeyFile
 from cluster.seal.node_file import NodeFile
+from cluster.seal.node_sealer import NodeSealer
 from cluster.seal.sealer import Sealer
 from cluster.seal.sources import NEXT_KEY, SealError, key_source, next_sources, write_key_file
 from cluster.tls.keys import KEY_BYTES
 from fsm.ca import InitSeal, Reseal, SealKey, SetConfig
 from tests.kit.csrs import serial, service_csr
 from tests.kit.fake_cluster import FakeCluster, Fate, Node, bootstrapped, put, running, update
+from tests.kit.keeper import Kept, kept
 from tests.kit.log import EventLog
 from tests.kit.node_config import minimal
 from tests.kit.wait import until
@@ -33,7 +35,7 @@ class Others:
     """The other servers, each of which has these keys, or fails."""
 
     def __init__(self) -> None:
-        self.sealers: dict[str, Sealer] = {}
+        self.sealers: dict[str, NodeSealer] = {}
         self.failures: dict[str, Exception] = {}
         self.asked: list[str] = []
 
@@ -53,7 +55,7 @@ def others(cluster: FakeCluster) -> Others:
     write_key_file(cluster.directory / NEXT_KEY)
     config = config_in(cluster.directory)
     for name in "bc":
-        others.sealers[name] = Sealer(key_source(config), *next_sources(config))
+        others.sealers[name] = kept(Sealer(key_source(config), *next_sources(config)), cluster.directory, name).sealer
     return others
 
 
@@ -125,13 +127,13 @@ async def test_key_that_is_lost_is_replaced_while_nodes_run(cluster: FakeCluster
 
 
 async def test_node_that_has_lost_the_key_settles_on_the_next_one(cluster: FakeCluster, data: Path) -> None:
-    watch, sealer = watch_in(cluster, data, EventLog())
+    watch, node = watch_in(cluster, data, EventLog())
     running = asyncio.ensure_future(watch.run())
-    cluster.commit(InitSeal(sealer.new_data_key()))
+    cluster.commit(InitSeal(node.sealer.new_data_key()))
     await settled(watch, cluster)
     (data / "seal.key").unlink()
     next_text = (data / NEXT_KEY).read_text()
-    reseal(cluster, sealer.next_data_key(keeps_key=False))
+    reseal(cluster, node.sealer.next_data_key(keeps_key=False))
     await settled(watch, cluster)
     running.cancel()
     assert (data / "seal.key").read_text() == next_text
@@ -172,7 +174,7 @@ async def test_server_that_could_not_open_it_holds_it_up_and_is_named(
     monkeypatch.setattr("cluster.node.reseal._PATIENCE_SECONDS", 0.0)
     if failure is not None:
         others.failures["c"] = failure
-    others.sealers["c"] = Sealer(key_source(config_in(cluster.directory)))
+    others.sealers["c"] = kept(Sealer(key_source(config_in(cluster.directory))), cluster.directory, "c").sealer
     async with running(node):
         await bootstrapped(node)
         before = cluster.state
@@ -343,12 +345,11 @@ async def test_change_that_is_sent_again_is_made_once(
 # -- what each node does about it
 
 
-def watch_in(cluster: FakeCluster, directory: Path, log: EventLog, **changes: Any) -> tuple[SealWatch, Sealer]:
+def watch_in(cluster: FakeCluster, directory: Path, log: EventLog, **changes: Any) -> tuple[SealWatch, Kept]:
     config = config_in(directory, **changes)
-    sealer = Sealer(key_source(config), *next_sources(config))
-    disk_key = DiskKeyFile(directory, "a", sealer)
-    disk_key.open()
-    return SealWatch(cluster.replicas["a"].real, sealer, NodeFile(directory), disk_key, config, log), sealer
+    node = kept(Sealer(key_source(config), *next_sources(config)), directory)
+    node.keeper.open_disk_key(accepts_without=False, always_requires=False)
+    return SealWatch(cluster.replicas["a"].real, node.sealer, NodeFile(directory), node.keeper, config, log), node
 
 
 def reseal(cluster: FakeCluster, seal: SealKey) -> None:
@@ -371,15 +372,15 @@ def data(tmp_path: Path) -> Path:
 
 async def test_node_drops_what_the_key_of_before_opens_and_then_the_key(cluster: FakeCluster, data: Path) -> None:
     log = EventLog()
-    watch, sealer = watch_in(cluster, data, log)
+    watch, node = watch_in(cluster, data, log)
     replica = cluster.replicas["a"]
     running = asyncio.ensure_future(watch.run())
-    cluster.commit(InitSeal(sealer.new_data_key()))
+    cluster.commit(InitSeal(node.sealer.new_data_key()))
     await settled(watch, cluster)
     assert replica.purges == 0
     before, next_text = watch.status(), (data / NEXT_KEY).read_text()
-    macs = DiskKeyFile(data, "a", sealer).open()
-    reseal(cluster, sealer.next_data_key(keeps_key=False))
+    macs = DiskKeyFile(data, "a", node.inside).open()
+    reseal(cluster, node.sealer.next_data_key(keeps_key=False))
     await settled(watch, cluster)
     running.cancel()
     after = watch.status()
@@ -390,7 +391,7 @@ async def test_node_drops_what_the_key_of_before_opens_and_then_the_key(cluster:
     assert (data / "seal.key").read_text() == next_text
     assert json.loads((data / "node.json").read_text())["seal"]["kek_id"] == after.key_id
     assert json.loads((data / MAC_KEY).read_text())["kek_id"] == after.key_id
-    assert DiskKeyFile(data, "a", watch_in(cluster, data, EventLog())[1]).open() == macs
+    assert DiskKeyFile(data, "a", watch_in(cluster, data, EventLog())[1].inside).open() == macs
     assert log.names() == ["seal.history_dropped", "seal.key_moved"]
 
 
@@ -402,9 +403,9 @@ class Stop(Exception):
 async def test_node_that_ends_at_any_step_goes_on_at_its_next_start(
     cluster: FakeCluster, data: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    watch, sealer = watch_in(cluster, data, EventLog())
+    watch, node = watch_in(cluster, data, EventLog())
     running = asyncio.ensure_future(watch.run())
-    cluster.commit(InitSeal(sealer.new_data_key()))
+    cluster.commit(InitSeal(node.sealer.new_data_key()))
     await settled(watch, cluster)
 
     def stop(*_: object) -> None:
@@ -415,18 +416,18 @@ async def test_node_that_ends_at_any_step_goes_on_at_its_next_start(
             case "purge":
                 patch.setattr(cluster.replicas["a"], "purge", stop)
             case "mac.key":
-                patch.setattr("cluster.node.seals.DiskKeyFile.follow", stop)
+                patch.setattr("cluster.seal.keeper.DiskKeyFile.follow", stop)
             case "node.json":
                 patch.setattr("cluster.node.seals.NodeFile.write", stop)
             case "key":
                 patch.setattr("cluster.node.seals.move_next_key", stop)
         next_text = (data / NEXT_KEY).read_text()
-        reseal(cluster, sealer.next_data_key(keeps_key=False))
+        reseal(cluster, node.sealer.next_data_key(keeps_key=False))
         with pytest.raises(Stop):
             await running
     # Both keys are there, or the first is the one in force: it starts, and opens what it finds.
-    watch, sealer = watch_in(cluster, data, EventLog())
-    sealer.check_node((NodeFile(data).read() or {})["seal"])
+    watch, node = watch_in(cluster, data, EventLog())
+    node.keeper.check_node((NodeFile(data).read() or {})["seal"])
     running = asyncio.ensure_future(watch.run())
     await settled(watch, cluster)
     running.cancel()
@@ -439,7 +440,7 @@ async def test_node_that_catches_up_with_a_change_waits_for_it(
     cluster: FakeCluster, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It has the new key alone, and its log begins with the old one."""
-    both = watch_in(cluster, data, EventLog())[1]
+    both = watch_in(cluster, data, EventLog())[1].sealer
     first = both.new_data_key()
     cluster.commit(InitSeal(first))
     both.unlock(first)
@@ -465,12 +466,12 @@ async def test_files_that_the_configuration_names_are_the_operators(cluster: Fak
     (data / "seal.key").rename(data / "named.key")
     changes = {"seal": {"key_file": str(data / "named.key")}}
     log = EventLog()
-    watch, sealer = watch_in(cluster, data, log, **changes)
+    watch, node = watch_in(cluster, data, log, **changes)
     running = asyncio.ensure_future(watch.run())
-    cluster.commit(InitSeal(sealer.new_data_key()))
+    cluster.commit(InitSeal(node.sealer.new_data_key()))
     await settled(watch, cluster)
     before = {path.name: path.read_text() for path in data.iterdir()}
-    reseal(cluster, sealer.next_data_key(keeps_key=False))
+    reseal(cluster, node.sealer.next_data_key(keeps_key=False))
     await settled(watch, cluster)
     running.cancel()
     own = {"node.json", MAC_KEY}
@@ -479,8 +480,8 @@ async def test_files_that_the_configuration_names_are_the_operators(cluster: Fak
         name: text for name, text in before.items() if name not in own
     }
     # It starts as it is, and once the operator has moved the key nothing is left to do.
-    again, sealer = watch_in(cluster, data, log, **changes)
-    sealer.check_node((NodeFile(data).read() or {})["seal"])
+    again, _ = watch_in(cluster, data, log, **changes)
+    node.keeper.check_node((NodeFile(data).read() or {})["seal"])
     (data / NEXT_KEY).rename(data / "named.key")
     running = asyncio.ensure_future(again.run())
     await settled(again, cluster)

@@ -9,16 +9,17 @@ import pytest
 from cluster.base.config import NodeConfig, parse_config
 from cluster.main import _data_dir
 from cluster.node.seals import SealWatch
-from cluster.node.start import StartError, _checked_sealer, _replica_settings, _task
+from cluster.node.start import StartError, _facts_of, _replica_settings, _task
 from cluster.raft.macs import FileMacs
 from cluster.raft.membership import Member
 from cluster.raft.node import CompactionPolicy
-from cluster.seal.disk_key import DiskKeyFile
+from cluster.seal.keeper import CoveredRecord
 from cluster.seal.node_file import NodeFile
 from cluster.seal.sealer import Sealer
-from cluster.seal.sources import SealError, write_key_file
+from cluster.seal.sources import SealError, key_source, write_key_file
 from fsm.ca import InitSeal
 from tests.kit.fake_cluster import FakeCluster
+from tests.kit.keeper import Kept, kept
 from tests.kit.log import EventLog
 from tests.kit.node_config import minimal
 from tests.kit.wait import until
@@ -26,6 +27,13 @@ from tests.kit.wait import until
 
 def config_in(directory: Path, **changes: Any) -> NodeConfig:
     return parse_config(minimal(data_dir=str(directory), **changes), source="t")
+
+
+def checked(config: NodeConfig) -> Kept:
+    """As at the start of a node."""
+    node = kept(Sealer(key_source(config)), config.data_dir, config.node_name)
+    node.keeper.check_node(_facts_of(config, NodeFile(config.data_dir)))
+    return node
 
 
 def test_data_directory_is_made_private_and_for_one_process(tmp_path: Path) -> None:
@@ -40,20 +48,20 @@ def test_data_directory_is_made_private_and_for_one_process(tmp_path: Path) -> N
 
 def test_new_directory_needs_a_seal_key_and_nothing_else(tmp_path: Path) -> None:
     with pytest.raises(SealError, match=r"seal key .* is missing"):
-        _checked_sealer(config_in(tmp_path), NodeFile(tmp_path))
+        checked(config_in(tmp_path))
     write_key_file(tmp_path / "seal.key")
-    sealer = _checked_sealer(config_in(tmp_path), NodeFile(tmp_path))
+    node = checked(config_in(tmp_path))
     with pytest.raises(SealError, match="no seal yet"):
-        sealer.seal(b"secret", "x")
+        node.sealer.seal_record("x", CoveredRecord({}, b"", "{}"))
 
 
 @pytest.mark.parametrize("changes", [{"node_name": "b"}, {"datacenter": "dc2"}], ids=str)
 def test_data_of_another_node_is_refused(tmp_path: Path, changes: dict[str, str]) -> None:
     write_key_file(tmp_path / "seal.key")
     NodeFile(tmp_path).write({"node_name": "a", "datacenter": "dc1", "seal": None})
-    _checked_sealer(config_in(tmp_path), NodeFile(tmp_path))
+    checked(config_in(tmp_path))
     with pytest.raises(StartError, match="belongs to node a of dc1, not to"):
-        _checked_sealer(config_in(tmp_path, **changes), NodeFile(tmp_path))
+        checked(config_in(tmp_path, **changes))
 
 
 @pytest.mark.parametrize("content", ["{", "[]"])
@@ -61,41 +69,39 @@ def test_damaged_node_file_stops_the_start(tmp_path: Path, content: str) -> None
     write_key_file(tmp_path / "seal.key")
     (tmp_path / "node.json").write_text(content)
     with pytest.raises(StartError, match=r"node\.json is damaged"):
-        _checked_sealer(config_in(tmp_path), NodeFile(tmp_path))
+        checked(config_in(tmp_path))
 
 
 async def test_seal_is_opened_as_soon_as_there_is_one_and_remembered(cluster: FakeCluster, tmp_path: Path) -> None:
     config, node_file = config_in(tmp_path), NodeFile(tmp_path)
-    sealer = _checked_sealer(config, node_file)
-    disk_key, replica = DiskKeyFile(tmp_path, "a", sealer), cluster.replicas["a"].real
-    watching = asyncio.ensure_future(SealWatch(replica, sealer, node_file, disk_key, config, EventLog()).run())
+    node, replica = checked(config), cluster.replicas["a"].real
+    watching = asyncio.ensure_future(SealWatch(replica, node.sealer, node_file, node.keeper, config, EventLog()).run())
     await asyncio.sleep(0)
     assert not watching.done()
-    seal = sealer.new_data_key()
-    cluster.commit(InitSeal(seal))
+    cluster.commit(InitSeal(node.sealer.new_data_key()))
     await until(lambda: node_file.read() is not None)
-    assert sealer.open(sealer.seal(b"secret", "x"), "x") == b"secret"
-    assert node_file.read() == {"node_name": "a", "datacenter": "dc1", "seal": sealer.node_facts()}
+    record = CoveredRecord({}, node.cover.cover(b"secret"), "{}")
+    assert node.sealer.open_record("x", node.sealer.seal_record("x", record)) == record
+    assert node_file.read() == {"node_name": "a", "datacenter": "dc1", "seal": node.sealer.node_facts()}
     # It goes on: another seal may follow.
     assert not watching.done()
     watching.cancel()
     (tmp_path / "seal.key").unlink()
     write_key_file(tmp_path / "seal.key")
     with pytest.raises(SealError, match="wrong seal key"):
-        _checked_sealer(config, node_file)
+        checked(config)
 
 
 async def test_node_that_cannot_open_the_clusters_seal_stops(cluster: FakeCluster, tmp_path: Path) -> None:
     config = config_in(tmp_path)
-    cluster.commit(InitSeal(_checked_sealer(config, NodeFile(tmp_path)).new_data_key()))
+    cluster.commit(InitSeal(checked(config).sealer.new_data_key()))
     (tmp_path / "other").mkdir()
     write_key_file(tmp_path / "other" / "seal.key")
     other = config_in(tmp_path / "other")
-    sealer: Sealer = _checked_sealer(other, NodeFile(tmp_path / "other"))
-    disk_key = DiskKeyFile(tmp_path / "other", "b", sealer)
+    node = checked(other)
     replica, node_file = cluster.replicas["b"].real, NodeFile(tmp_path / "other")
     with pytest.raises(SealError, match="is not the one of this cluster"):
-        await SealWatch(replica, sealer, node_file, disk_key, other, EventLog()).run()
+        await SealWatch(replica, node.sealer, node_file, node.keeper, other, EventLog()).run()
     assert NodeFile(tmp_path / "other").read() is None
 
 

@@ -22,6 +22,7 @@ from providers.pki.serials import serial_bytes
 from providers.pki.x509 import load_cert
 from tests.kit import pki
 from tests.kit.csrs import serial, service_csr
+from tests.kit.keeper import granting
 from tests.kit.log import EventLog
 from tests.kit.wait import until
 
@@ -37,13 +38,13 @@ async def log() -> EventLog:
 
 @pytest.fixture
 async def pool(log: EventLog) -> AsyncIterator[WorkerPool]:
-    pool = await WorkerPool.start(2, log)
+    pool = await WorkerPool.start(2, log, granting())
     yield pool
     await pool.stop()
 
 
 def setup(state: bytes = b"", **config: object) -> ProviderSetup:
-    return ProviderSetup("consul", pki.CLUSTER_ID, "dc1", is_primary=True, config=config, state=state)
+    return ProviderSetup("consul", pki.CLUSTER_ID, "dc1", is_primary=True, config=config, secrets={}, state=state)
 
 
 async def with_root(pool: WorkerPool, key: str = "k") -> str:
@@ -147,7 +148,7 @@ async def test_backend_that_does_not_answer_holds_up_no_other_provider(pool: Wor
     silent = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
     address = f"http://127.0.0.1:{silent.sockets[0].getsockname()[1]}"
     config = {"Address": address, "Token": "t", "RootPKIPath": "root", "IntermediatePKIPath": "int"}
-    vault = ProviderSetup("vault", pki.CLUSTER_ID, "dc1", is_primary=True, config=config, state=b"")
+    vault = ProviderSetup("vault", pki.CLUSTER_ID, "dc1", is_primary=True, config=config, secrets={}, state=b"")
     configuring = asyncio.ensure_future(pool.configure("slow", vault))
     async with asyncio.timeout(20.0):
         await met.wait()
@@ -309,7 +310,7 @@ async def test_worker_that_dies_at_once_is_started_again_with_growing_pauses(
 
     monkeypatch.setattr("cluster.signing.pool._RESTART_PAUSE_SECONDS", 0.005)
     monkeypatch.setattr("cluster.signing.pool._next_pause", note)
-    pool = await WorkerPool.start(1, log)
+    pool = await WorkerPool.start(1, log, granting())
     await until(lambda: pool.lost >= 5)
     await pool.stop()
     assert pauses[:4] == [0.01, 0.02, 0.04, 0.08]
@@ -324,7 +325,7 @@ def test_pause_is_bounded_and_over_once_a_worker_has_lived() -> None:
 
 
 async def test_what_the_system_refuses_is_said_once(log: EventLog) -> None:
-    pool = await WorkerPool.start(1, log)
+    pool = await WorkerPool.start(1, log, granting())
     for worker in pool._workers * 3:
         worker._refused(["the priority cannot be lowered: no"])
     await pool.stop()
@@ -332,7 +333,7 @@ async def test_what_the_system_refuses_is_said_once(log: EventLog) -> None:
 
 
 async def test_workers_end_with_the_pool() -> None:
-    pool = await WorkerPool.start(1, EventLog())
+    pool = await WorkerPool.start(1, EventLog(), granting())
     [pid] = pool.pids
     await pool.stop()
     with pytest.raises(ProcessLookupError):
@@ -348,7 +349,7 @@ def test_setup_shows_no_secret() -> None:
 async def test_worker_that_cannot_be_replaced_now_is_replaced_later(monkeypatch: pytest.MonkeyPatch) -> None:
     """No process can be started, for want of descriptors perhaps: whoever keeps the workers must not give up."""
     log = EventLog()
-    pool = await WorkerPool.start(1, log)
+    pool = await WorkerPool.start(1, log, granting())
     try:
         real, left = Worker.start, [OSError(24, "too many files"), RuntimeError("no thread")]
 
@@ -372,9 +373,9 @@ async def test_directory_for_credentials_comes_to_every_worker_also_to_those_tha
     """Two refusals: where nothing may be read, and where this may not."""
     method = {"Type": "jwt", "Params": {"role": "r", "path": "/etc/hostname"}}
     config = {"Address": "http://127.0.0.1:1", "AuthMethod": method, "RootPKIPath": "r", "IntermediatePKIPath": "i"}
-    wanted = ProviderSetup("vault", pki.CLUSTER_ID, "dc1", is_primary=True, config=config, state=b"")
+    wanted = ProviderSetup("vault", pki.CLUSTER_ID, "dc1", is_primary=True, config=config, secrets={}, state=b"")
     for directory, text in (("", "this node's names none"), (str(tmp_path), f"which is {tmp_path} on this node")):
-        pool = await WorkerPool.start(1, log, credentials_dir=directory)
+        pool = await WorkerPool.start(1, log, granting(), credentials_dir=directory)
         try:
             for _ in range(2):
                 with pytest.raises(ConfigInvalid, match=re.escape(text)):

@@ -116,8 +116,8 @@ BUGS: Final = (
         "passphrases without the salt",
         "as above, although each cluster has a salt; and a new version opens nothing that is sealed already",
         _SOURCES,
-        "hashlib.scrypt(self._passphrase, salt=salt,",
-        'hashlib.scrypt(self._passphrase, salt=b"",',
+        "Scrypt(salt, KEY_BYTES,",
+        'Scrypt(b"", KEY_BYTES,',
         (_T_SALT,),
     ),
     Bug(

@@ -1,21 +1,45 @@
 """The CA configuration map: secrets apart, defaults filled in, one canonical text."""
 
 import uuid
+from collections.abc import Mapping
 
 import pytest
 
 from cluster.base.config import ConnectSection
 from cluster.base.errors import BadRequest
-from cluster.ca.settings import CASettings, first_cluster_id, first_settings, keep_secrets, settings_of
+from cluster.ca.settings import (
+    CASettings,
+    first_cluster_id,
+    first_settings,
+    has_kept_key,
+    keep_secrets,
+    settings_of,
+)
+from cluster.seal.cover import Cover
+from cluster.seal.keeper import new_cover_key
 from providers.errors import ConfigInvalid
+
+COVER = Cover(new_cover_key())
+
+
+def settled(provider: str, raw: Mapping[str, object]) -> CASettings:
+    return settings_of(provider, raw, COVER.cover_values)
+
+
+def begun(section: ConnectSection) -> CASettings:
+    return first_settings(section, COVER.cover_values)
+
+
+def bare(settings: CASettings) -> dict[str, object]:
+    """Its secrets."""
+    return COVER.uncover_values(settings.secrets)
 
 
 def test_secrets_are_kept_apart_whatever_their_spelling() -> None:
-    settings = settings_of("consul", {"privatekey": "k", "TOKEN": "t", "RootCert": "r"})
-    assert settings.secrets == {"privatekey": "k", "TOKEN": "t"}
+    settings = settled("consul", {"privatekey": "k", "TOKEN": "t", "RootCert": "r"})
+    assert bare(settings) == {"privatekey": "k", "TOKEN": "t"}
     assert settings.config == {"RootCert": "r", "IntermediateCertTTL": "8760h0m0s"}
-    assert settings.merged == {**settings.config, **settings.secrets}
-    assert "'k'" not in repr(settings)
+    assert not any(text in repr((settings, settings.secrets)) for text in ("'k'", "'t'"))
 
 
 @pytest.mark.parametrize(
@@ -33,22 +57,22 @@ def test_secrets_are_kept_apart_whatever_their_spelling() -> None:
     ],
 )
 def test_known_key_counts_in_any_spelling_and_an_unknown_one_stays(given: str, name: str) -> None:
-    settings = settings_of("vault", {given: "x"})
-    assert settings.merged == {name: "x", "IntermediateCertTTL": "8760h0m0s"}
+    settings = settled("vault", {given: "x"})
+    assert {**settings.config, **bare(settings)} == {name: "x", "IntermediateCertTTL": "8760h0m0s"}
     assert (name in settings.secrets) == ("ey" in name or "uth" in name)
 
 
 def test_secrets_of_a_provider_that_is_not_installed_are_kept_apart_too() -> None:
-    assert settings_of("nope", {"Token": "t"}).secrets == {"Token": "t"}
+    assert bare(settled("nope", {"Token": "t"})) == {"Token": "t"}
 
 
 def test_given_intermediate_ttl_stays_under_any_spelling() -> None:
-    assert settings_of("consul", {"intermediatecertttl": "30h"}).config == {"intermediatecertttl": "30h"}
+    assert settled("consul", {"intermediatecertttl": "30h"}).config == {"intermediatecertttl": "30h"}
 
 
 def test_equal_settings_have_equal_texts() -> None:
-    one = settings_of("consul", {"b": {"y": 1, "x": "ü"}, "a": [1.5, None]})
-    other = settings_of("consul", {"a": [1.5, None], "b": {"x": "ü", "y": 1}})
+    one = settled("consul", {"b": {"y": 1, "x": "ü"}, "a": [1.5, None]})
+    other = settled("consul", {"a": [1.5, None], "b": {"x": "ü", "y": 1}})
     assert one.config_json == other.config_json
     assert one.config_json == '{"IntermediateCertTTL":"8760h0m0s","a":[1.5,null],"b":{"x":"ü","y":1}}'
 
@@ -57,11 +81,11 @@ def test_equal_settings_have_equal_texts() -> None:
 @pytest.mark.parametrize("key", ["x", "Token"])
 def test_value_that_is_not_json_is_refused(key: str, value: object) -> None:
     with pytest.raises(ConfigInvalid, match="error decoding config"):
-        settings_of("consul", {key: value})
+        settled("consul", {key: value})
 
 
 def _settings(**secrets: object) -> CASettings:
-    return CASettings("consul", {}, secrets)
+    return CASettings("consul", {}, COVER.cover_values(secrets))
 
 
 @pytest.mark.parametrize(
@@ -77,34 +101,36 @@ def _settings(**secrets: object) -> CASettings:
 def test_omitted_secret_is_kept_and_an_empty_one_clears(
     given: dict[str, object], stored: dict[str, object], expected: dict[str, object]
 ) -> None:
-    assert keep_secrets(_settings(**given), _settings(**stored)).secrets == expected
+    kept = keep_secrets(_settings(**given), _settings(**stored))
+    assert bare(kept) == expected
+    assert has_kept_key(_settings(**given), kept) == (expected.get("PrivateKey") == "k")
 
 
 def _vault(**secrets: object) -> CASettings:
     """What is stored."""
-    return CASettings("vault", {}, secrets)
+    return CASettings("vault", {}, COVER.cover_values(secrets))
 
 
 @pytest.mark.parametrize("name", ["AuthMethod", "authmethod", "auth_method"])
 def test_one_login_takes_the_place_of_the_other(name: str) -> None:
     method = {"Type": "approle"}
-    with_token = keep_secrets(settings_of("vault", {"Token": "t"}), _vault(**{name: method, "PrivateKey": "k"}))
-    assert with_token.secrets == {"Token": "t", "PrivateKey": "k"}
-    with_method = keep_secrets(settings_of("vault", {name: method}), _vault(token="t"))
-    assert with_method.secrets == {name: method}
+    with_token = keep_secrets(settled("vault", {"Token": "t"}), _vault(**{name: method, "PrivateKey": "k"}))
+    assert bare(with_token) == {"Token": "t", "PrivateKey": "k"}
+    with_method = keep_secrets(settled("vault", {name: method}), _vault(token="t"))
+    assert bare(with_method) == {name: method}
 
 
 @pytest.mark.parametrize("raw", [{}, {"Token": ""}])
 def test_login_that_is_left_out_stays(raw: dict[str, object]) -> None:
-    kept = keep_secrets(settings_of("vault", raw), _vault(AuthMethod={"Type": "approle"}))
-    assert kept.secrets["AuthMethod"] == {"Type": "approle"}
+    kept = keep_secrets(settled("vault", raw), _vault(AuthMethod={"Type": "approle"}))
+    assert bare(kept)["AuthMethod"] == {"Type": "approle"}
 
 
 # -- from the node's file
 
 
 def test_new_ca_starts_from_consuls_defaults() -> None:
-    settings = first_settings(ConnectSection())
+    settings = begun(ConnectSection())
     assert settings.provider == "consul"
     assert settings.config == {"LeafCertTTL": "72h", "IntermediateCertTTL": "8760h", "RootCertTTL": "87600h"}
     assert settings.secrets == {}
@@ -124,8 +150,8 @@ def test_names_of_configuration_files_become_those_of_the_api() -> None:
             "cluster_id": str(uuid.uuid4()),
         }
     )
-    settings = first_settings(section)
-    assert settings.secrets == {"PrivateKey": "k"}
+    settings = begun(section)
+    assert bare(settings) == {"PrivateKey": "k"}
     assert settings.config == {
         "LeafCertTTL": "24h",
         "IntermediateCertTTL": "8760h",
@@ -141,7 +167,7 @@ def test_names_of_configuration_files_become_those_of_the_api() -> None:
 
 def test_secret_under_another_name_in_a_node_s_file_is_refused_and_named() -> None:
     with pytest.raises(BadRequest, match=r"looks like a secret where it would be shown: VaultToken\. Secrets of the"):
-        first_settings(ConnectSection(ca_provider="vault", ca_config={"vault_token": "s3cr3t"}))
+        begun(ConnectSection(ca_provider="vault", ca_config={"vault_token": "s3cr3t"}))
 
 
 def test_given_cluster_id_is_taken_in_its_canonical_form_and_a_missing_one_is_new() -> None:

@@ -1,0 +1,166 @@
+"""The keeper: the one process of a node that has the seal key and the data key, and all that is asked of it.
+
+A node's main process speaks to the network and parses what strangers send; whatever is in its memory is one fault of a
+parser away from them. So it starts one more process (keeper_process.py), which reads the seal key, opens the data key,
+and from then on opens and seals for it. What is opened leaves it covered (cover.py): the main process carries it to the
+processes that sign, and cannot look inside. What leaves it bare are keys derived from the data key, each good for one
+purpose that gives away no secret of the CA (RFC 5869): MACs of snapshots, serials, proofs of requests; and the key of
+the MACs on the node's own files.
+
+Everything here is plain values, so that it can be asked over a socket; `Keeper` is what answers, and is the same in the
+process and in tests that need none.
+"""
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from cluster.seal.cover import COVER_KEY_BYTES, Cover
+from cluster.seal.disk_key import DiskKey, DiskKeyFile
+from cluster.seal.records import PlainRecord, open_record, seal_record
+from cluster.seal.sealer import DerivedKeys, Sealer
+from cluster.seal.sources import KeyPlaces, key_source, next_sources
+from fsm.ca import SealKey
+
+#: Seals whose data key is kept open beside the one in use: of a snapshot that is restored, of a change of the seal key.
+_OPEN_SEALS: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class CoveredRecord:
+    """As `PlainRecord`, its secrets and its state covered."""
+
+    secrets: Mapping[str, bytes] = field(repr=False)
+    state: bytes = field(repr=False)
+    config_json: str
+
+
+class KeeperCalls(Protocol):
+    """What a node asks of its keeper; each call may raise SealError, whose text says what to do."""
+
+    def check_node(self, facts: Mapping[str, Any] | None) -> None:
+        """At start: is the seal key there, and is it the one this data directory was used with?"""
+        ...
+
+    def open_disk_key(self, *, accepts_without: bool, always_requires: bool) -> DiskKey:
+        """See `DiskKeyFile.open`. Raises: OSError."""
+        ...
+
+    def establish_disk_key(self) -> None:
+        """See `DiskKeyFile.establish`. Raises: OSError."""
+        ...
+
+    def follow_disk_key(self) -> None:
+        """See `DiskKeyFile.follow`, of the seal that `unlock` has taken into use. Raises: OSError."""
+        ...
+
+    def new_data_key(self) -> SealKey: ...
+    def next_data_key(self, before: SealKey, *, keeps_key: bool) -> SealKey:
+        """See `Sealer.next_data_key`."""
+        ...
+
+    def lacks(self, source: str, kek_id: str, salt: bytes) -> str:
+        """Why this node could not open a seal with this key; empty if it could."""
+        ...
+
+    def unlock(self, seal: SealKey) -> DerivedKeys:
+        """Take this seal's data key into use."""
+        ...
+
+    def derived_keys(self, seal: SealKey) -> DerivedKeys:
+        """Of any seal that this node's key opens."""
+        ...
+
+    def is_moved(self) -> bool:
+        """See `Sealer.is_moved`."""
+        ...
+
+    def open_record(self, seal: SealKey, purpose: str, sealed: bytes) -> CoveredRecord:
+        """Raises: SealError; ValueError, TypeError for what is of no release's making."""
+        ...
+
+    def seal_record(self, seal: SealKey, purpose: str, record: CoveredRecord) -> bytes: ...
+    def cover_values(self, values: Mapping[str, object]) -> Mapping[str, bytes]:
+        """What an operator has just given, as every other process of this node may see it."""
+        ...
+
+
+def new_cover_key() -> bytes:
+    return secrets.token_bytes(COVER_KEY_BYTES)
+
+
+class Keeper:
+    """Implements `KeeperCalls`. May be asked from several threads at once: whoever stretches a passphrase takes a
+    quarter of a second, and holds up nobody else.
+    """
+
+    def __init__(self, sealer: Sealer, disk_key: DiskKeyFile, cover: Cover) -> None:
+        self._sealer = sealer
+        self._disk_key = disk_key
+        self._cover = cover
+        self._open: dict[SealKey, Sealer] = {}
+
+    @classmethod
+    def of(cls, places: KeyPlaces, node_name: str, cover_key: bytes) -> "Keeper":
+        """Raises: SealError."""
+        sealer = Sealer(key_source(places), *next_sources(places))
+        return cls(sealer, DiskKeyFile(Path(places.data_dir), node_name, sealer), Cover(cover_key))
+
+    def check_node(self, facts: Mapping[str, Any] | None) -> None:
+        self._sealer.check_node(facts)
+
+    def open_disk_key(self, *, accepts_without: bool, always_requires: bool) -> DiskKey:
+        return self._disk_key.open(accepts_without=accepts_without, always_requires=always_requires)
+
+    def establish_disk_key(self) -> None:
+        self._disk_key.establish()
+
+    def follow_disk_key(self) -> None:
+        self._disk_key.follow()
+
+    def new_data_key(self) -> SealKey:
+        return self._sealer.new_data_key()
+
+    def next_data_key(self, before: SealKey, *, keeps_key: bool) -> SealKey:
+        return self._opened(before).next_data_key(keeps_key=keeps_key)
+
+    def lacks(self, source: str, kek_id: str, salt: bytes) -> str:
+        return self._sealer.lacks(source, kek_id, salt)
+
+    def unlock(self, seal: SealKey) -> DerivedKeys:
+        self._sealer.unlock(seal)
+        self._open.clear()  # a data key that is out of use is not kept
+        return self.derived_keys(seal)
+
+    def derived_keys(self, seal: SealKey) -> DerivedKeys:
+        return self._opened(seal).derived_keys
+
+    def is_moved(self) -> bool:
+        return self._sealer.is_moved
+
+    def open_record(self, seal: SealKey, purpose: str, sealed: bytes) -> CoveredRecord:
+        record = open_record(self._opened(seal), purpose, sealed)
+        return CoveredRecord(
+            self._cover.cover_values(record.secrets), self._cover.cover(record.state), record.config_json
+        )
+
+    def seal_record(self, seal: SealKey, purpose: str, record: CoveredRecord) -> bytes:
+        plain = PlainRecord(
+            self._cover.uncover_values(record.secrets), self._cover.uncover(record.state), record.config_json
+        )
+        return seal_record(self._opened(seal), purpose, plain)
+
+    def cover_values(self, values: Mapping[str, object]) -> Mapping[str, bytes]:
+        return self._cover.cover_values(values)
+
+    def _opened(self, seal: SealKey) -> Sealer:
+        """Raises: SealError."""
+        if (found := self._open.get(seal)) is not None:
+            return found
+        opened = self._sealer.opened(seal)
+        while len(self._open) >= _OPEN_SEALS:
+            self._open.pop(next(iter(self._open), seal), None)
+        self._open[seal] = opened
+        return opened

@@ -1,0 +1,30 @@
+"""The keeper (keeper.py) as a process of its own. Its standard input is the control socket (keeper_server.py); it ends
+when that closes, which the death of its parent does too.
+"""
+
+import os
+import signal
+import socket
+import sys
+
+from cluster.base import process
+from cluster.base.allocator import hash_without_openssl, limit_arenas
+
+
+def main() -> int:
+    # The seal key lives here, and never longer than the parent.
+    refused = [*process.protect(), *process.end_with_parent(signal.SIGKILL)]
+    # Ctrl-C at a terminal goes to the whole group, a service manager's SIGTERM to all of the service's processes; the
+    # parent decides when this one ends.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    limit_arenas(1)
+    hash_without_openssl()
+    from cluster.seal.keeper_server import serve  # after the line before, and small because of it
+
+    serve(socket.socket(fileno=os.dup(0)), refused)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,273 @@
+"""What a node asks of its keeper: the same whether it is asked in one process, as in most tests, or over sockets."""
+
+import asyncio
+import os
+import signal
+import threading
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from cluster.base.config import NodeConfig, parse_config
+from cluster.seal import keeper_client
+from cluster.seal.cover import NOTHING, Cover, take_over
+from cluster.seal.disk_key import MAC_KEY
+from cluster.seal.keeper import CoveredRecord, KeeperCalls
+from cluster.seal.keeper_client import KeeperLost, KeeperProcess
+from cluster.seal.node_sealer import NodeSealer
+from cluster.seal.records import PlainRecord, open_record, seal_record
+from cluster.seal.sealer import Sealer
+from cluster.seal.sources import NEXT_KEY, FileKey, KeyMissing, SealError, key_source, next_sources, write_key_file
+from tests.kit.keeper import kept, sealer_in
+from tests.kit.node_config import minimal
+from tests.kit.wait import eventually
+
+SECRETS = {"PrivateKey": "a private key, which is long enough to be found", "Token": ""}
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    write_key_file(tmp_path / "seal.key")
+    return tmp_path
+
+
+def config_in(directory: Path) -> NodeConfig:
+    return parse_config(minimal(node_name="a", data_dir=str(directory)), source="t")
+
+
+async def started(directory: Path) -> KeeperProcess:
+    return await KeeperProcess.start("a", config_in(directory), lambda _reason: None)
+
+
+@pytest.fixture
+async def process(data: Path) -> AsyncIterator[KeeperProcess]:
+    keeper = await started(data)
+    try:
+        yield keeper
+    finally:
+        await keeper.stop()
+
+
+@pytest.fixture(params=["here", "process"])
+async def keeper(request: pytest.FixtureRequest, data: Path) -> AsyncIterator[KeeperCalls]:
+    if request.param == "here":
+        config = config_in(data)
+        yield kept(Sealer(key_source(config), *next_sources(config)), data).keeper
+        return
+    keeper = await started(data)
+    try:
+        yield keeper
+    finally:
+        await keeper.stop()
+
+
+async def test_record_is_open_to_the_keeper_alone(keeper: KeeperCalls, data: Path) -> None:
+    seal = keeper.new_data_key()
+    keeper.unlock(seal)
+    inside = sealer_in(data, seal)
+    sealed = seal_record(inside, "one", PlainRecord(SECRETS, b"state", "{}"))
+    record = keeper.open_record(seal, "one", sealed)
+    assert record.config_json == "{}"
+    assert record.secrets["Token"] == NOTHING
+    assert b"private key" not in record.secrets["PrivateKey"]
+    assert b"state" not in record.state
+    again = keeper.seal_record(seal, "two", record)
+    assert open_record(inside, "two", again) == PlainRecord(SECRETS, b"state", "{}")
+    with pytest.raises(SealError, match="does not open with this cluster's data key"):
+        keeper.open_record(seal, "one", again)
+
+
+async def test_secrets_that_are_given_are_equal_to_those_that_are_stored(keeper: KeeperCalls, data: Path) -> None:
+    seal = keeper.new_data_key()
+    stored = {"AuthMethod": {"Params": {"b": 7, "a": "ü"}, "Type": "x"}}
+    sealed = seal_record(sealer_in(data, seal), "p", PlainRecord(stored, b"", "{}"))
+    given = {"AuthMethod": {"Type": "x", "Params": {"a": "ü", "b": 7}}}
+    assert keeper.open_record(seal, "p", sealed).secrets == keeper.cover_values(given)
+    assert keeper.open_record(seal, "p", sealed).secrets != keeper.cover_values({"AuthMethod": "x"})
+
+
+async def test_what_is_covered_otherwise_is_not_sealed(keeper: KeeperCalls) -> None:
+    seal = keeper.new_data_key()
+    for record in (
+        CoveredRecord({"Token": b"in the clear, by mistake"}, NOTHING, "{}"),
+        CoveredRecord({}, Cover(bytes(64)).cover(b"of another node"), "{}"),
+    ):
+        with pytest.raises(ValueError, match="[Cc]over"):
+            keeper.seal_record(seal, "p", record)
+
+
+@pytest.mark.parametrize("plain", [b"", b"\xc1", b"\x93\x01\x02", b"\x93\x01\x02\x03", b"\x90"], ids=bytes.hex)
+async def test_record_of_no_release_is_an_error_and_no_end(keeper: KeeperCalls, data: Path, plain: bytes) -> None:
+    seal = keeper.new_data_key()
+    with pytest.raises((ValueError, TypeError)):
+        keeper.open_record(seal, "p", sealer_in(data, seal).seal(plain, "p"))
+    assert keeper.lacks(seal.source, seal.kek_id, seal.salt) == ""
+
+
+async def test_keys_that_leave_it_are_derived_and_of_one_seal(keeper: KeeperCalls, data: Path) -> None:
+    first, second = keeper.new_data_key(), keeper.new_data_key()
+    assert keeper.unlock(first) == keeper.derived_keys(first) == sealer_in(data, first).derived_keys
+    assert keeper.derived_keys(second) == sealer_in(data, second).derived_keys
+    found = [*vars_of(keeper.derived_keys(first)), *vars_of(keeper.derived_keys(second))]
+    assert len(set(found)) == len(found) == 6
+
+
+def vars_of(derived: object) -> list[bytes]:
+    return [getattr(derived, name) for name in ("mac", "draw", "proof")]
+
+
+async def test_seal_in_use_outlives_its_key(keeper: KeeperCalls, data: Path) -> None:
+    seal, other = keeper.new_data_key(), keeper.new_data_key()
+    keeper.unlock(seal)
+    (data / "seal.key").unlink()
+    sealed = keeper.seal_record(seal, "p", CoveredRecord({}, NOTHING, "{}"))
+    assert keeper.open_record(seal, "p", sealed).config_json == "{}"
+    with pytest.raises(KeyMissing, match="is missing"):
+        keeper.derived_keys(other)
+    write_key_file(data / NEXT_KEY)
+    after = keeper.next_data_key(seal, keeps_key=False)
+    assert keeper.derived_keys(after) == sealer_in_next(data, after)
+
+
+def sealer_in_next(data: Path, seal: object) -> object:
+    sealer = Sealer(FileKey(data / NEXT_KEY))
+    sealer.unlock(seal)  # type: ignore[arg-type]
+    return sealer.derived_keys
+
+
+async def test_change_of_key_is_followed(keeper: KeeperCalls, data: Path) -> None:
+    assert keeper.open_disk_key(accepts_without=False, always_requires=True).is_required
+    seal = keeper.new_data_key()
+    keeper.unlock(seal)
+    assert keeper.is_moved()
+    with pytest.raises(SealError, match="there is no next seal key"):
+        keeper.next_data_key(seal, keeps_key=False)
+    write_key_file(data / NEXT_KEY)
+    after = keeper.next_data_key(seal, keeps_key=False)
+    assert after.kek_id != seal.kek_id
+    keeper.unlock(after)
+    assert not keeper.is_moved()
+    key = keeper.open_disk_key(accepts_without=False, always_requires=False)
+    keeper.follow_disk_key()
+    os.replace(data / NEXT_KEY, data / "seal.key")
+    assert keeper.is_moved()
+    keeper.check_node({"source": "file", "kek_id": after.kek_id, "salt": ""})
+    with pytest.raises(SealError, match="wrong seal key"):
+        keeper.check_node({"source": "file", "kek_id": seal.kek_id, "salt": ""})
+    assert "is not the one" in keeper.lacks("file", seal.kek_id, b"")
+    assert keeper.open_disk_key(accepts_without=False, always_requires=False) == key
+
+
+async def test_files_that_fail_say_which_and_why(keeper: KeeperCalls, data: Path) -> None:
+    keeper.open_disk_key(accepts_without=False, always_requires=False)
+    (data / MAC_KEY).unlink()
+    (data / MAC_KEY).mkdir()
+    with pytest.raises(OSError, match="Is a directory") as caught:
+        keeper.establish_disk_key()
+    assert str(caught.value.filename) == str(data / MAC_KEY)
+
+
+# -- the process
+
+
+async def test_without_a_key_the_node_is_told_at_its_start(tmp_path: Path) -> None:
+    keeper = await started(tmp_path)
+    try:
+        with pytest.raises(SealError, match=r"the seal key .*seal\.key is missing"):
+            keeper.check_node(None)
+    finally:
+        await keeper.stop()
+    assert not children()
+
+
+async def test_passphrase_leaves_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QUORUMCA_SEAL_PASSPHRASE", "short")
+    config = parse_config(minimal(node_name="a", data_dir=str(tmp_path), seal={"source": "passphrase"}), source="t")
+    with pytest.raises(SealError, match="at least 12 characters"):
+        await KeeperProcess.start("a", config, lambda _reason: None)
+    assert "QUORUMCA_SEAL_PASSPHRASE" not in os.environ
+    assert not children()
+    monkeypatch.setenv("QUORUMCA_SEAL_PASSPHRASE", "correct horse battery staple")
+    keeper = await KeeperProcess.start("a", config, lambda _reason: None)
+    try:
+        assert "QUORUMCA_SEAL_PASSPHRASE" not in os.environ
+        assert b"battery" not in Path(f"/proc/{keeper.pid}/environ").read_bytes()
+        seal = await asyncio.to_thread(keeper.new_data_key)
+        assert await asyncio.to_thread(keeper.unlock, seal) == await asyncio.to_thread(keeper.derived_keys, seal)
+    finally:
+        await keeper.stop()
+
+
+def children() -> list[psutil.Process]:
+    found = psutil.Process().children(recursive=True)
+    return [process for process in found if "cluster.seal.keeper_process" in process.cmdline()]
+
+
+async def test_processes_that_sign_have_the_same_cover(process: KeeperProcess) -> None:
+    covers = [Cover(take_over(process.grant())) for _ in range(2)]
+    covered = process.cover_values(SECRETS)
+    assert [cover.uncover_values(covered) for cover in covers] == [SECRETS, SECRETS]
+
+
+async def test_it_is_asked_from_many_threads(process: KeeperProcess) -> None:
+    seal = process.new_data_key()
+    together = threading.Barrier(4)
+
+    def ask(number: int) -> None:
+        together.wait(10)
+        for _ in range(50):
+            record = CoveredRecord(process.cover_values({"Token": str(number)}), NOTHING, str(number))
+            assert process.open_record(seal, "p", process.seal_record(seal, "p", record)) == record
+
+    await asyncio.gather(*(asyncio.to_thread(ask, number) for number in range(4)))
+
+
+async def test_end_of_it_is_known_and_every_call_says_so(process: KeeperProcess) -> None:
+    seal = process.new_data_key()
+    watching = asyncio.ensure_future(process.watch())
+    await asyncio.sleep(0)
+    assert not watching.done()
+    os.kill(process.pid, signal.SIGKILL)
+    with pytest.raises(KeeperLost, match="the process that keeps the seal key has ended with status -9"):
+        await watching
+    for _ in range(2):
+        with pytest.raises(SealError, match="has ended"):
+            process.unlock(seal)
+    with pytest.raises(SealError, match="has ended"):
+        process.grant()
+
+
+async def test_it_is_not_waited_for_for_ever(process: KeeperProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeper_client, "_CALL_SECONDS", 0.2)
+    os.kill(process.pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(KeeperLost, match="does not answer"):
+            await asyncio.to_thread(process.is_moved)
+    finally:
+        os.kill(process.pid, signal.SIGCONT)
+
+
+async def test_it_ends_when_nobody_is_left_to_ask(data: Path) -> None:
+    keeper = await started(data)
+    keeper.new_data_key()
+    keeper._control.close()
+
+    async def ended() -> bool:
+        return not children()
+
+    await eventually("the process has ended", ended)
+    await keeper.stop()
+
+
+async def test_sealer_of_a_node_shows_no_key(process: KeeperProcess) -> None:
+    sealer = NodeSealer(process)
+    assert sealer.node_facts() is None
+    with pytest.raises(SealError, match="no seal yet"):
+        sealer.mac_key()
+    seal = sealer.new_data_key()
+    sealer.unlock(seal)
+    derived = process.derived_keys(seal)
+    for value in vars_of(derived):
+        assert repr(value) not in repr((sealer._held, derived))
