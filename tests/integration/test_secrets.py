@@ -213,6 +213,29 @@ async def test_processes_of_a_killed_node_end(tmp_path: Path) -> None:
         assert alive == []
 
 
+async def test_node_whose_keeper_ends_says_so_and_ends_too(cluster: LocalCluster) -> None:
+    """Without it nothing can be opened any more, and the passphrase may have been nowhere else: the node's supervisor
+    starts both again.
+    """
+    node, *others = cluster.nodes
+    leader = await cluster.leader()
+    (keeper,) = [
+        process
+        for process in psutil.Process(node.pid).children(recursive=True)
+        if "cluster.seal.keeper_process" in process.cmdline()
+    ]
+    keeper.kill()
+    words = await _fails_to_run(cluster, node)
+    assert "the process that keeps the seal key has ended with status -9: start the node again" in words
+    csr_pem, _ = make_csr(await cluster.service_uri())
+    for other in others:
+        await cluster.sign(other, csr_pem)
+    cluster.start(node)
+    await cluster.wait_ready()
+    for each in (node, leader):
+        await cluster.sign(each, csr_pem)
+
+
 async def test_key_in_a_node_file_is_not_shown_when_the_file_is_wrong(tmp_path: Path) -> None:
     key = pki.key()
     settings: dict[str, dict[str, Any]] = {

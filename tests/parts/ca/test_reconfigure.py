@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from cluster.api.ca import ConfigUpdate, RotateRequest
@@ -112,6 +113,25 @@ async def test_identical_configuration_writes_nothing(node: Node) -> None:
     await put(node, update({"IntermediateCertTTL": "8760h0m0s", "LeafCertTTL": "24h"}), request_id=b"2")
     assert node.cluster.state is before
     assert len(node.cluster.proposed) == proposed
+
+
+async def test_stored_key_of_another_kind_counts_as_cleared(node: Node) -> None:
+    """And does not come back with a later change that says nothing of kinds."""
+    key, kind = _pem(ec.generate_private_key(ec.SECP384R1())), {"PrivateKeyType": "ec", "PrivateKeyBits": 384}
+    await node.reconfigurer.wait_for_rotation(await put(node, update({"PrivateKey": key, **kind})))
+    await put(node, update({**kind, "LeafCertTTL": "24h"}))
+    assert secrets_of(node) == {"PrivateKey": key}
+    node.worker.failures["private_key_fits"] = ProviderUnavailable("gone")
+    await assert_refused(
+        node, update({"PrivateKeyBits": 256}), InternalError, "error configuring provider: gone", request_id=b"x"
+    )
+    node.worker.failures.clear()
+    await node.reconfigurer.wait_for_rotation(await put(node, update({"PrivateKeyBits": 256})))
+    root = node.cluster.state.active_root
+    assert not secrets_of(node)
+    await put(node, update({"LeafCertTTL": "48h"}))
+    assert not secrets_of(node)
+    assert node.cluster.state.active_root == root
 
 
 async def test_force_without_cross_signing_is_stored_with_a_change(node: Node) -> None:

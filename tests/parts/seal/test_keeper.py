@@ -1,8 +1,12 @@
 """What a node asks of its keeper: the same whether it is asked in one process, as in most tests, or over sockets."""
 
 import asyncio
+import json
 import os
 import signal
+import socket
+import subprocess
+import sys
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -94,7 +98,7 @@ async def test_what_is_covered_otherwise_is_not_sealed(keeper: KeeperCalls) -> N
         CoveredRecord({"Token": b"in the clear, by mistake"}, NOTHING, "{}"),
         CoveredRecord({}, Cover(bytes(64)).cover(b"of another node"), "{}"),
     ):
-        with pytest.raises(ValueError, match="[Cc]over"):
+        with pytest.raises(ValueError, match=r"[Cc]over"):
             keeper.seal_record(seal, "p", record)
 
 
@@ -135,6 +139,17 @@ def sealer_in_next(data: Path, seal: object) -> object:
     sealer = Sealer(FileKey(data / NEXT_KEY))
     sealer.unlock(seal)  # type: ignore[arg-type]
     return sealer.derived_keys
+
+
+async def test_data_key_out_of_use_is_forgotten(keeper: KeeperCalls, data: Path) -> None:
+    before, after = keeper.new_data_key(), keeper.new_data_key()
+    keeper.unlock(before)
+    keeper.derived_keys(before)
+    keeper.unlock(after)
+    (data / "seal.key").unlink()
+    keeper.derived_keys(after)
+    with pytest.raises(KeyMissing):
+        keeper.derived_keys(before)
 
 
 async def test_change_of_key_is_followed(keeper: KeeperCalls, data: Path) -> None:
@@ -209,6 +224,38 @@ async def test_processes_that_sign_have_the_same_cover(process: KeeperProcess) -
     covers = [Cover(take_over(process.grant())) for _ in range(2)]
     covered = process.cover_values(SECRETS)
     assert [cover.uncover_values(covered) for cover in covers] == [SECRETS, SECRETS]
+
+
+async def test_cover_is_good_for_one_life_of_a_node(process: KeeperProcess, data: Path) -> None:
+    covered = process.cover_values(SECRETS)["PrivateKey"]
+    other = await started(data)
+    try:
+        assert other.cover_values(SECRETS)["PrivateKey"] != covered
+        seal = other.new_data_key()
+        with pytest.raises(ValueError, match="CoverError"):
+            other.seal_record(seal, "p", CoveredRecord({"PrivateKey": covered}, NOTHING, "{}"))
+    finally:
+        await other.stop()
+
+
+def test_it_is_protected_before_it_is_told_anything() -> None:
+    """No debugger, no core dump, and no life of its own: see `cluster.base.process`."""
+    code = """
+import ctypes, json, resource
+from cluster.seal import keeper_process, keeper_server
+def serve(control, refused):
+    prctl, signal = ctypes.CDLL(None).prctl, ctypes.c_int()
+    prctl(2, ctypes.byref(signal))  # PR_GET_PDEATHSIG
+    dumpable = prctl(3)  # PR_GET_DUMPABLE
+    print(json.dumps([refused, dumpable, signal.value, resource.getrlimit(resource.RLIMIT_CORE)]))
+keeper_server.serve = serve
+keeper_process.main()
+"""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ended = subprocess.run([sys.executable, "-c", code], stdin=theirs.fileno(), capture_output=True, check=False)
+    assert ended.stderr == b""
+    assert json.loads(ended.stdout) == [[], 0, signal.SIGKILL, [0, 0]]
 
 
 async def test_it_is_asked_from_many_threads(process: KeeperProcess) -> None:

@@ -16,6 +16,7 @@ from tests.seeded_bugs.bugs import (
     hardening_fixes,
     hardening_guard,
     hardening_hostile,
+    hardening_keeper,
     hardening_keys,
     hardening_locks,
     hardening_log,
@@ -65,4 +66,5 @@ BUGS: Final[tuple[Bug, ...]] = (
     *hardening_hostile.BUGS,
     *hardening_fixes.BUGS,
     *hardening_bulk.BUGS,
+    *hardening_keeper.BUGS,
 )

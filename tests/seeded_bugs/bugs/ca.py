@@ -329,7 +329,7 @@ BUGS: Final = (
         "stored secrets are not put in",
         "whoever writes back what GET has shown loses the CA's private key",
         _RECONFIGURE,
-        "            settings = keep_secrets(settings, stored.given)\n",
+        "            settings = await self._with_kept_secrets(settings, stored.given)\n",
         "",
         (f"{_T_RECONFIGURE}::test_omitted_secret_keeps_its_stored_value",),
     ),

@@ -39,7 +39,8 @@ def test_secrets_are_kept_apart_whatever_their_spelling() -> None:
     settings = settled("consul", {"privatekey": "k", "TOKEN": "t", "RootCert": "r"})
     assert bare(settings) == {"privatekey": "k", "TOKEN": "t"}
     assert settings.config == {"RootCert": "r", "IntermediateCertTTL": "8760h0m0s"}
-    assert not any(text in repr((settings, settings.secrets)) for text in ("'k'", "'t'"))
+    assert "secrets" not in repr(settings)
+    assert not any(text in repr(settings.secrets) for text in ("'k'", "'t'"))
 
 
 @pytest.mark.parametrize(
