@@ -291,7 +291,7 @@ async def test_it_is_not_waited_for_for_ever(process: KeeperProcess, monkeypatch
     os.kill(process.pid, signal.SIGSTOP)
     try:
         with pytest.raises(KeeperLost, match="does not answer"):
-            await asyncio.to_thread(process.is_moved)
+            await asyncio.wait_for(asyncio.to_thread(process.is_moved), 10.0)
     finally:
         os.kill(process.pid, signal.SIGCONT)
 
