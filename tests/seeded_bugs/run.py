@@ -5,6 +5,7 @@ the same tests run on the unchanged copy, where all must pass.
 """
 
 import json
+import os
 import re
 import resource
 import shutil
@@ -69,7 +70,11 @@ def run_tests(tree: Path, tests: tuple[str, ...]) -> tuple[int, tuple[str, ...]]
     """pytest's exit status, and the names of the tests that failed."""
     options = ["-q", "--no-header", "-rf", "--tb=no", "-p", "no:cacheprovider", f"--timeout={_LIMIT_SECONDS}"]
     command = [sys.executable, "-m", "pytest", *options, *tests]
-    done = subprocess.run(command, cwd=tree, capture_output=True, text=True, preexec_fn=_limit_memory, check=False)
+    # What the tests start is of this copy, too, and not what is installed.
+    environment = {**os.environ, "PYTHONPATH": str(tree)}
+    done = subprocess.run(
+        command, cwd=tree, env=environment, capture_output=True, text=True, preexec_fn=_limit_memory, check=False
+    )
     failed = tuple(re.findall(r"^FAILED (\S+)", done.stdout, re.MULTILINE))
     return done.returncode, failed
 
