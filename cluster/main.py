@@ -39,8 +39,8 @@ _SWITCH_SECONDS: Final = 0.0005
 _GC_THRESHOLDS: Final = (20_000, 20, 20)
 
 
-def run(config: NodeConfig, *, accepts_files_without_mac: bool = False) -> int:
-    """One node, in the foreground, until SIGTERM or SIGINT; the exit code."""
+def run(config: NodeConfig, *, accepts_files_without_mac: bool = False, passphrase: int | None = None) -> int:
+    """One node, in the foreground, until SIGTERM or SIGINT; the exit code. `passphrase`: see `KeeperProcess.start`."""
     refused = process.protect()
     configure_logging(config.log.level, config.log.format)
     log = EventLog(node=config.node_name)
@@ -51,7 +51,7 @@ def run(config: NodeConfig, *, accepts_files_without_mac: bool = False) -> int:
     try:
         with _data_dir(config.data_dir):
             remove_leftovers(config.data_dir)
-            uvloop.run(_run(config, log, accepts_files_without_mac))
+            uvloop.run(_run(config, log, accepts_files_without_mac, passphrase))
     except (StartError, SealError, JournalDamaged, SnapshotDamaged, LedgerDamaged, OSError) as error:
         reason = _words(error)
         log("node.failed", reason=reason)
@@ -82,13 +82,20 @@ def _data_dir(path: Path) -> Iterator[None]:
         os.close(fd)
 
 
-async def _run(config: NodeConfig, log: Log, accepts_files_without_mac: bool) -> None:
+async def _run(config: NodeConfig, log: Log, accepts_files_without_mac: bool, passphrase: int | None) -> None:
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(last_resort(asyncio.get_running_loop(), lambda reason: _report(log, reason)))
-        await start_node(config, log, _fatal(log), stack, accepts_files_without_mac=accepts_files_without_mac)
+        await start_node(
+            config,
+            log,
+            _fatal(log),
+            stack,
+            accepts_files_without_mac=accepts_files_without_mac,
+            passphrase=passphrase,
+        )
         # What is alive now stays: collections look at the rest only.
         gc.collect()
         gc.freeze()

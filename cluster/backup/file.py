@@ -57,6 +57,9 @@ _SUM_LINES: Final = re.compile(
 )
 _MAC_LINE: Final = "# HMAC-SHA256 quorumca-snapshot-1 {}\n"
 
+#: Makes the MAC of a snapshot's sums, with the key of its cluster (`NodeSealer.mac`, `Sealer.mac`).
+Mac = Callable[[bytes], bytes]
+
 __all__ = ["FORMAT", "MAX_FILE_BYTES", "PAGE_ROWS", "Row", "Saved", "SnapshotInvalid", "is_right_mac", "read", "write"]
 
 
@@ -82,9 +85,9 @@ class Saved:
     def has_mac(self) -> bool:
         return bool(self.mac)
 
-    def is_authentic(self, mac_key: bytes) -> bool:
-        """Whether who wrote the file had this key (`Sealer.mac_key`); never without a MAC."""
-        return is_right_mac(mac_key, self.sums, self.mac)
+    def is_authentic(self, mac: Mac) -> bool:
+        """Whether who wrote the file had the key that this makes MACs with; never without a MAC."""
+        return is_right_mac(mac, self.sums, self.mac)
 
     def check_rows(self) -> None:
         """Read the record of certificates to its end. Raises: SnapshotInvalid, OSError."""
@@ -104,15 +107,15 @@ class Saved:
                     yield from _pages(values, member.size)
 
 
-def is_right_mac(mac_key: bytes, sums: bytes, mac: str) -> bool:
+def is_right_mac(mac: Mac, sums: bytes, given: str) -> bool:
     """Never an empty one."""
-    return bool(mac) and hmac.compare_digest(_mac(mac_key, sums).encode(), mac.encode())
+    return bool(given) and hmac.compare_digest(mac(sums).hex().encode(), given.encode())
 
 
 Pages = Callable[[int], list[tuple[Any, ...]]]  # ledger rows after an id, oldest first; empty at the end
 
 
-def write(path: Path, meta: Meta, state: State, mac_key: bytes, pages: Pages) -> Meta:
+def write(path: Path, meta: Meta, state: State, mac: Mac, pages: Pages) -> Meta:
     """Write the file; returns its description, with the certificates counted. Raises: OSError."""
     data_path = path.with_suffix(".data")
     try:
@@ -120,7 +123,7 @@ def write(path: Path, meta: Meta, state: State, mac_key: bytes, pages: Pages) ->
         meta = replace(meta, certificates=count)
         meta_bytes = json.dumps(asdict(meta), indent=2).encode()
         sums = _sums_of(meta_bytes, digest)
-        sums += _MAC_LINE.format(_mac(mac_key, sums)).encode()
+        sums += _MAC_LINE.format(mac(sums).hex()).encode()
         with data_path.open("rb") as data:
             parts = (
                 (_META, len(meta_bytes), BytesIO(meta_bytes)),
@@ -135,10 +138,6 @@ def write(path: Path, meta: Meta, state: State, mac_key: bytes, pages: Pages) ->
 
 def _sums_of(meta: bytes, state_digest: str) -> bytes:
     return f"{hashlib.sha256(meta).hexdigest()}  {_META}\n{state_digest}  {_STATE}\n".encode()
-
-
-def _mac(mac_key: bytes, sums: bytes) -> str:
-    return hmac.new(mac_key, sums, hashlib.sha256).hexdigest()
 
 
 def _write_data(path: Path, state: State, pages: Pages) -> tuple[str, int, int]:

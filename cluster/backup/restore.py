@@ -109,13 +109,13 @@ class Snapshots:
 
     def _write(self, path: Path, meta: Meta, state: State, seal: SealKey) -> Meta:
         try:
-            mac_key = self._sealer.mac_key_of(seal)
+            mac = self._sealer.opened(seal).mac
         except SealError as error:
             raise Refused(f"the snapshot could not be given its MAC: {error}") from error
         reader = LedgerReader(self._ledger_path)
         try:
             return backup.write(
-                path, meta, state, mac_key, lambda after: reader.export_rows(after, state.leaf_index, backup.PAGE_ROWS)
+                path, meta, state, mac, lambda after: reader.export_rows(after, state.leaf_index, backup.PAGE_ROWS)
             )
         finally:
             reader.close()
@@ -311,7 +311,7 @@ def _proof(sealer: NodeSealer, state: State, request: JudgedRestoreRequest) -> b
 
 def _is_authentic(sealer: NodeSealer, sums: bytes, mac: str) -> bool:
     """False for a file without a MAC. Raises: SnapshotInvalid for one whose MAC is wrong, which nothing excuses."""
-    is_authentic = backup.is_right_mac(sealer.mac_key(), sums, mac)
+    is_authentic = backup.is_right_mac(sealer.mac, sums, mac)
     if mac and not is_authentic:
         raise SnapshotInvalid(
             "the snapshot's MAC is wrong: it was changed after it was saved, or put together from several"

@@ -7,6 +7,7 @@ well as it should be is better than none, and the log says so.
 import ctypes
 import os
 import resource
+import sys
 from collections.abc import Callable
 from typing import Final
 
@@ -14,6 +15,7 @@ _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_DUMPABLE: Final = 4
 #: Nothing that a node writes is for anybody but its user.
 _UMASK: Final = 0o077
+_MAX_VALUE: Final = 32 << 10
 
 
 def protect() -> list[str]:
@@ -41,16 +43,34 @@ def be_nicer(by: int) -> list[str]:
     return [text] if text else []
 
 
-def take_from_environment(name: str) -> str | None:
-    """A variable's value, which is in the environment no more: neither for processes that are started later, nor where
-    others read what this one was started with (/proc/PID/environ).
+def take_from_environment(name: str) -> int | None:
+    """A descriptor from which a variable's value can be read, once, by whoever has it; None where there is no such
+    variable. It is in the environment no more: neither for processes that are started later, nor where others read what
+    this one was started with (/proc/PID/environ); and not in this process's memory, if it is taken before anything
+    copies the environment, as modules of the standard library do (wsgiref).
+
+    Raises: ValueError for a value of more than 32 KiB, which is taken out all the same.
     """
-    value = os.environ.get(name)
-    if value is None:
+    key = os.fsencode(name)
+    if key not in os.environb:
         return None
     _overwrite(name)
-    del os.environ[name]
-    return value
+    value = os.environb.pop(key)
+    try:
+        if len(value) > _MAX_VALUE:
+            raise ValueError(f"{name} has {len(value)} bytes: must be at most {_MAX_VALUE}")
+        reading, writing = os.pipe()
+        with open(writing, "wb", 0) as file:
+            file.write(value)  # less than a pipe takes: nobody is waited for
+        return reading
+    finally:
+        _wipe(value)
+
+
+def _wipe(value: bytes) -> None:
+    """Of an object that nobody else has. CPython leaves its text in memory that is free."""
+    if sys.implementation.name == "cpython" and value:
+        ctypes.memset(id(value) + bytes.__basicsize__ - 1, 0, len(value))
 
 
 def _overwrite(name: str) -> None:

@@ -15,7 +15,7 @@ from cluster.ca.commit import commit
 from cluster.ca.opened import Stored
 from cluster.ca.parts import Parts
 from cluster.ca.roots import root_of
-from cluster.ca.settings import first_cluster_id, first_settings, policies_of
+from cluster.ca.settings import policies_of
 from cluster.seal.keeper import CoveredRecord
 from cluster.signing.serials import new_intent
 from fsm.ca import CAConfig, InitConfig, InitSeal, SetProviderState, SetRootsConfig
@@ -36,10 +36,10 @@ class Bootstrap:
         await commit(self._parts.replica, InitSeal(seal))
 
     async def init_config(self, _state: State) -> None:
-        connect = self._parts.connect
-        settings = first_settings(connect, self._parts.opener.cover_values)
+        first = self._parts.first
+        settings = first.settings()
         record = CoveredRecord(settings.secrets, b"", settings.config_json)
-        config = CAConfig(first_cluster_id(connect), settings.provider, secrets.token_hex(8), settings.config_json)
+        config = CAConfig(first.new_cluster_id(), settings.provider, secrets.token_hex(8), settings.config_json)
         with contextlib.suppress(ConfigInvalid):  # the next duty says what is wrong with it
             policies = policies_of(settings)
             config = replace(

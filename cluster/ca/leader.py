@@ -69,7 +69,7 @@ class Leader:
         self._replica = parts.replica
         self._authority = parts.authority
         self._health = parts.health
-        self._is_enabled = parts.connect.enabled
+        self._is_enabled = parts.first.is_enabled
         self._clock = parts.clock
         self._log = parts.log
         self._rotator = rotator

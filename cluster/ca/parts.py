@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 
 from cluster.base.clock import Clock
-from cluster.base.config import ConnectSection
 from cluster.base.log import Log
 from cluster.base.telemetry import Metrics
 from cluster.ca.authority import Authority
 from cluster.ca.changes import Changes
 from cluster.ca.health import HealthBoard
 from cluster.ca.opened import Opener
+from cluster.ca.settings import FirstSettings
 from cluster.raft.replica import Replica
 from cluster.record.reads import LedgerReads
 from cluster.seal.node_sealer import NodeSealer
@@ -32,7 +32,7 @@ class Parts:
     health: HealthBoard
     ledger: LedgerReads
     datacenter: str
-    connect: ConnectSection  # what a new CA starts from
+    first: FirstSettings  # what a new CA starts from
     policy: DutyPolicy
     clock: Clock
     log: Log

@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from cluster.base.config import ConnectSection
-from cluster.base.errors import BadRequest
+from cluster.base.errors import BadRequest, ClusterError
 from cluster.seal.cover import NOTHING
 from cluster.signing.pool import ProviderSetup
 from providers import registry
 from providers.config.common import CommonConfig
 from providers.config.decode import Fields
 from providers.config.secrets import PUBLIC_KEYS, folded, secret_places
-from providers.errors import ConfigInvalid
+from providers.errors import ConfigInvalid, ProviderError
 from providers.texts import one_line
 
 #: What an agent of Consul writes into a new configuration.
@@ -221,19 +221,38 @@ def policies_of(settings: CASettings) -> Policies:
     return Policies(leaf_ttl_seconds, percent if is_automatic else 0)
 
 
-def first_settings(section: ConnectSection, cover: Coverer) -> CASettings:
+class FirstSettings:
+    """What a new CA starts from: the node's file, its secrets covered. What is wrong with it is said when a CA is to be
+    made of it, and never where there is one.
+    """
+
+    def __init__(self, section: ConnectSection, cover: Coverer) -> None:
+        self.is_enabled = section.enabled
+        self.cluster_id: Final = section.ca_config.get(_CLUSTER_ID)
+        self._problem: ClusterError | ProviderError | None = None
+        try:
+            self._settings = _first_settings(section, cover)
+        except (ClusterError, ProviderError) as error:
+            self._problem = error
+
+    def settings(self) -> CASettings:
+        """Raises: as `settings_of`."""
+        if self._problem is not None:
+            raise self._problem
+        return self._settings
+
+    def new_cluster_id(self) -> str:
+        """The configured one, else a new one."""
+        return str(uuid.uuid4() if self.cluster_id is None else uuid.UUID(self.cluster_id))
+
+
+def _first_settings(section: ConnectSection, cover: Coverer) -> CASettings:
     """What a new CA starts from: the node file's `[connect]` over the defaults."""
     raw: dict[str, object] = dict(_DEFAULTS)
     for key, value in section.ca_config.items():
         if key != _CLUSTER_ID:
             raw[_api_key(key)] = value
     return settings_of(section.ca_provider, raw, cover)
-
-
-def first_cluster_id(section: ConnectSection) -> str:
-    """The configured cluster id, else a new one."""
-    given = section.ca_config.get(_CLUSTER_ID)
-    return str(uuid.uuid4() if given is None else uuid.UUID(given))
 
 
 def _api_key(name: str) -> str:

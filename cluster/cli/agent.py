@@ -4,8 +4,10 @@ import argparse
 import os
 from pathlib import Path
 
+from cluster.base.process import take_from_environment
 from cluster.cli.arguments import Subcommands
 from cluster.client.errors import CommandError
+from cluster.seal.variables import PASSPHRASE_VARIABLE
 
 
 def add_parser(subcommands: Subcommands) -> None:
@@ -20,6 +22,12 @@ def add_parser(subcommands: Subcommands) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    # Before anything else is imported: there are modules that copy the environment.
+    try:
+        passphrase = take_from_environment(PASSPHRASE_VARIABLE)
+    except ValueError as error:
+        raise CommandError(str(error)) from None
+
     from cluster.base.config import load_config
     from cluster.base.errors import ConfigError
     from cluster.cli.dev.cluster_file import note_pid
@@ -34,4 +42,4 @@ def run(args: argparse.Namespace) -> int:
 
     from cluster.main import run as run_node
 
-    return run_node(config, accepts_files_without_mac=args.accept_files_without_mac)
+    return run_node(config, accepts_files_without_mac=args.accept_files_without_mac, passphrase=passphrase)

@@ -133,7 +133,7 @@ def _is_authentic(saved: "Saved", args: argparse.Namespace) -> bool | None:
         source: KeySource = FileKey(args.seal_key) if args.seal_key else passphrase_in(args.seal_passphrase_file)
         if saved.state.seal is None:
             return False
-        return saved.is_authentic(Sealer(source).opened(saved.state.seal).derived_keys.mac)
+        return saved.is_authentic(Sealer(source).opened(saved.state.seal).mac)
     except SealError as error:
         raise CommandError(f"{args.file}: {error}") from error
 

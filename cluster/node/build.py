@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 from cluster.backup.restore import SnapshotWork
 from cluster.base.clock import Clock
-from cluster.base.config import ConnectSection
 from cluster.base.log import Log
 from cluster.base.telemetry import Metrics
 from cluster.ca.authority import Authority
@@ -19,6 +18,7 @@ from cluster.ca.provider_watch import ProviderWatch
 from cluster.ca.reconfigure import Reconfigurer
 from cluster.ca.renewal import Renewer
 from cluster.ca.rotation import Rotator
+from cluster.ca.settings import FirstSettings
 from cluster.ca.uptake import Peers, UptakeMeter, Watchers
 from cluster.node.leader_work import LeaderWork
 from cluster.node.membership import Membership
@@ -43,7 +43,7 @@ class Ground:
     pool: WorkerPool
     sealer: NodeSealer
     ledger: LedgerReads
-    connect: ConnectSection
+    first: FirstSettings
     policy: DutyPolicy
     signing_queue: int
     clock: Clock
@@ -86,7 +86,7 @@ def build_parts(ground: Ground) -> Parts:
         health=health,
         ledger=ground.ledger,
         datacenter=ground.datacenter,
-        connect=ground.connect,
+        first=ground.first,
         policy=ground.policy,
         clock=ground.clock,
         log=ground.log,

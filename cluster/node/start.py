@@ -21,6 +21,7 @@ from cluster.base.telemetry import Metrics
 from cluster.ca.authority import Authority
 from cluster.ca.leader import Leader
 from cluster.ca.roots import expires_soon
+from cluster.ca.settings import FirstSettings
 from cluster.ca.uptake import Watchers
 from cluster.http.app import create_app, start_http
 from cluster.node.build import Ground, build_leaders_side
@@ -61,9 +62,11 @@ async def start_node(
     stack: contextlib.AsyncExitStack,
     *,
     accepts_files_without_mac: bool = False,
+    passphrase: int | None = None,
 ) -> None:
     """Build and start every part; `stack` stops them, last first. `fatal` ends the process.
-    `accepts_files_without_mac`: an operator says that a release before MACs has run on this data since.
+    `accepts_files_without_mac`: an operator says that a release before MACs has run on this data since. `passphrase`: a
+    descriptor, see `KeeperProcess.start`. What `[connect]` says of a CA is taken out of `config`.
 
     Raises: StartError, SealError, JournalDamaged, SnapshotDamaged, LedgerDamaged, OSError, ssl.SSLError.
     """
@@ -72,7 +75,7 @@ async def start_node(
     node_file = NodeFile(config.data_dir)
     facts = _facts_of(config, node_file)
     keeper = await KeeperProcess.start(
-        config.node_name, config, lambda reason: log("keeper.unprotected", reason=reason)
+        config.node_name, config, lambda reason: log("keeper.unprotected", reason=reason), passphrase
     )
     stack.push_async_callback(keeper.stop)
     await asyncio.to_thread(keeper.check_node, facts)
@@ -97,6 +100,8 @@ async def start_node(
     stack.push_async_callback(pool.stop)
     metrics.workers_lost.set_function(lambda: pool.lost)
     sealer = NodeSealer(keeper)
+    first = FirstSettings(config.connect, sealer.cover_values)
+    config.connect.ca_config.clear()  # a private key may be in it, and this process lives long
     ledger = LedgerReads(str(config.data_dir / "ledger.db"), replica.flush_ledger)
     stack.callback(ledger.close)
     ground = Ground(
@@ -106,7 +111,7 @@ async def start_node(
         pool=pool,
         sealer=sealer,
         ledger=ledger,
-        connect=config.connect,
+        first=first,
         policy=DutyPolicy(keep_expired_seconds=config.ledger.keep_expired_days * _DAY_SECONDS),
         signing_queue=config.limits.signing_queue,
         clock=clock,

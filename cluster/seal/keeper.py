@@ -3,15 +3,16 @@
 A node's main process speaks to the network and parses what strangers send; whatever is in its memory is one fault of a
 parser away from them. So it starts one more process (keeper_process.py), which reads the seal key, opens the data key,
 and from then on opens and seals for it. What is opened leaves it covered (cover.py): the main process carries it to the
-processes that sign, and cannot look inside. What leaves it bare are keys derived from the data key, each good for one
-purpose that gives away no secret of the CA (RFC 5869): MACs of snapshots, serials, proofs of requests; and the key of
-the MACs on the node's own files.
+processes that sign, and cannot look inside. What leaves it bare are two keys that give away no secret of the CA, since
+the main process needs them all the time: the one that serials are drawn with, derived from the data key (RFC 5869), and
+the one of the MACs on the node's own files.
 
 Everything here is plain values, so that it can be asked over a socket; `Keeper` is what answers, and is the same in the
 process and in tests that need none.
 """
 
 import secrets
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,12 +21,14 @@ from typing import Any, Final, Protocol
 from cluster.seal.cover import COVER_KEY_BYTES, Cover
 from cluster.seal.disk_key import DiskKey, DiskKeyFile
 from cluster.seal.records import PlainRecord, open_record, seal_record
-from cluster.seal.sealer import DerivedKeys, Sealer
+from cluster.seal.sealer import Sealer
 from cluster.seal.sources import KeyPlaces, key_source, next_sources
 from fsm.ca import SealKey
 
 #: Seals whose data key is kept open beside the one in use: of a snapshot that is restored, of a change of the seal key.
 _OPEN_SEALS: Final = 4
+#: For so long, so that a passphrase is not stretched for every part of a snapshot.
+_OPEN_SECONDS: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +68,20 @@ class KeeperCalls(Protocol):
         """Why this node could not open a seal with this key; empty if it could."""
         ...
 
-    def unlock(self, seal: SealKey) -> DerivedKeys:
+    def unlock(self, seal: SealKey) -> None:
         """Take this seal's data key into use."""
         ...
 
-    def derived_keys(self, seal: SealKey) -> DerivedKeys:
-        """Of any seal that this node's key opens."""
+    def draw_key(self, seal: SealKey) -> bytes:
+        """Of any seal that this node's key opens; see `Sealer.draw_key`."""
+        ...
+
+    def mac(self, seal: SealKey, sums: bytes) -> bytes:
+        """See `Sealer.mac`."""
+        ...
+
+    def proof(self, seal: SealKey, request: bytes) -> bytes:
+        """See `Sealer.proof`."""
         ...
 
     def is_moved(self) -> bool:
@@ -103,9 +114,9 @@ class Keeper:
         self._open: dict[SealKey, Sealer] = {}
 
     @classmethod
-    def of(cls, places: KeyPlaces, node_name: str, cover_key: bytes) -> "Keeper":
-        """Raises: SealError."""
-        sealer = Sealer(key_source(places), *next_sources(places))
+    def of(cls, places: KeyPlaces, node_name: str, cover_key: bytes, variables: Mapping[str, str]) -> "Keeper":
+        """`variables`: where the passphrase is, if it came by the environment. Raises: SealError."""
+        sealer = Sealer(key_source(places, variables), *next_sources(places))
         return cls(sealer, DiskKeyFile(Path(places.data_dir), node_name, sealer), Cover(cover_key))
 
     def check_node(self, facts: Mapping[str, Any] | None) -> None:
@@ -129,13 +140,18 @@ class Keeper:
     def lacks(self, source: str, kek_id: str, salt: bytes) -> str:
         return self._sealer.lacks(source, kek_id, salt)
 
-    def unlock(self, seal: SealKey) -> DerivedKeys:
+    def unlock(self, seal: SealKey) -> None:
         self._sealer.unlock(seal)
         self._open.clear()  # a data key that is out of use is not kept
-        return self.derived_keys(seal)
 
-    def derived_keys(self, seal: SealKey) -> DerivedKeys:
-        return self._opened(seal).derived_keys
+    def draw_key(self, seal: SealKey) -> bytes:
+        return self._opened(seal).draw_key()
+
+    def mac(self, seal: SealKey, sums: bytes) -> bytes:
+        return self._opened(seal).mac(sums)
+
+    def proof(self, seal: SealKey, request: bytes) -> bytes:
+        return self._opened(seal).proof(request)
 
     def is_moved(self) -> bool:
         return self._sealer.is_moved
@@ -163,4 +179,7 @@ class Keeper:
         while len(self._open) >= _OPEN_SEALS:
             self._open.pop(next(iter(self._open), seal), None)
         self._open[seal] = opened
+        forget = threading.Timer(_OPEN_SECONDS, self._open.pop, (seal, None))
+        forget.daemon = True
+        forget.start()
         return opened

@@ -2,74 +2,66 @@
 
 import asyncio
 import collections
-import contextlib
 import json
+import os
+import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NoReturn
 
+from cluster.base.errors import NotReady
 from cluster.base.process import take_from_environment
 from cluster.seal.disk_key import DiskKey
 from cluster.seal.keeper import CoveredRecord
-from cluster.seal.keeper_server import (
-    GRANT,
-    LINE,
-    Beginning,
-    pack_record,
-    pack_seal,
-    read_frame,
-    unpack_error,
-    write_frame,
-)
-from cluster.seal.sealer import DerivedKeys
-from cluster.seal.sources import PASSPHRASE_VARIABLE, KeyPlaces, SealError
+from cluster.seal.keeper_server import GRANT, LINE, Beginning, pack_record, pack_seal, packed, read_frame, unpack_error
+from cluster.seal.sources import KeyPlaces, SealError
+from cluster.seal.variables import PASSPHRASE_VARIABLE
 from fsm.ca import SealKey
 
 #: A process starts in a fraction of a second, also on a busy machine.
 _START_SECONDS: Final = 15.0
-#: Stretching a passphrase is what takes longest: a quarter of a second.
-_CALL_SECONDS: Final = 10.0
+#: Opening and sealing take less than a millisecond, and stretching a passphrase a quarter of a second.
+_CALL_SECONDS: Final = 3.0
+_SLOW_CALL_SECONDS: Final = 15.0
+_QUICK: Final = frozenset({"open_record", "seal_record", "cover_values", "mac", "proof"})
 _STOP_SECONDS: Final = 2.0
 _LOST: Final = "the process that keeps the seal key has ended"
+#: They may be sent to all processes of a terminal or of a service; this one decides when the keeper ends.
+_NOT_FOR_IT: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-class KeeperLost(SealError):
+class KeeperLost(SealError, NotReady):
     """Without its keeper a node can neither open nor seal, and ends: whoever has started it starts it again."""
 
 
 class KeeperProcess:
     """Implements `KeeperCalls`. Made by `start`. May be asked from every thread; each call has a socket of its own."""
 
-    def __init__(self, process: asyncio.subprocess.Process, control: socket.socket) -> None:
+    def __init__(self, process: "subprocess.Popen[bytes]", control: socket.socket) -> None:
         self._process = process
         self._control = control
         self._free: collections.deque[socket.socket] = collections.deque()
 
     @classmethod
-    async def start(cls, node_name: str, places: KeyPlaces, refused: Callable[[str], None]) -> "KeeperProcess":
-        """Takes the seal's passphrase out of the environment. `refused` is told of protections that the system refused.
-
-        Raises: SealError when there is no seal key; OSError.
+    async def start(
+        cls, node_name: str, places: KeyPlaces, refused: Callable[[str], None], passphrase: int | None = None
+    ) -> "KeeperProcess":
+        """`refused` is told of protections that the system refused. `passphrase` is what `take_from_environment` has
+        returned for it; None: it is taken now. Raises: SealError when there is no seal key; OSError.
         """
+        passphrase = _taken() if passphrase is None else passphrase
         ours, theirs = socket.socketpair()
         try:
             with theirs:
-                # -P: nothing is imported from the directory the node happens to be started in.
-                process = await asyncio.create_subprocess_exec(
-                    sys.executable,
-                    "-P",
-                    "-m",
-                    "cluster.seal.keeper_process",
-                    stdin=theirs.fileno(),
-                    stdout=asyncio.subprocess.DEVNULL,
-                )
+                keeper = cls(_spawned(theirs, passphrase), ours)
         except BaseException:
             ours.close()
             raise
-        # The keeper has it: no process that is started from here on needs it, nor whoever may look at this one.
-        take_from_environment(PASSPHRASE_VARIABLE)
-        keeper = cls(process, ours)
+        finally:
+            if passphrase is not None:
+                os.close(passphrase)
         try:
             for text in await asyncio.to_thread(keeper._begin, Beginning.of(node_name, places)):
                 refused(text)
@@ -80,8 +72,11 @@ class KeeperProcess:
 
     def _begin(self, beginning: Beginning) -> list[str]:
         self._control.settimeout(_START_SECONDS)
-        refused: list[str] = _asked(self._control, beginning.packed())
-        return refused
+        error, refused = _exchanged(self._control, packed(beginning.packed()))
+        if error is not None:
+            raise unpack_error(error)
+        names: list[str] = refused
+        return names
 
     @property
     def pid(self) -> int:
@@ -89,20 +84,29 @@ class KeeperProcess:
 
     async def watch(self) -> NoReturn:
         """Until it has ended; to be cancelled before `stop`. Raises: KeeperLost."""
-        status = await self._process.wait()
+        loop, ended = asyncio.get_running_loop(), asyncio.Event()
+        # Nothing more is ever written to it: there is something to read when the other side has closed.
+        loop.add_reader(self._control.fileno(), ended.set)
+        try:
+            await ended.wait()
+        finally:
+            loop.remove_reader(self._control.fileno())
+        status = await asyncio.to_thread(self._ended)
         raise KeeperLost(f"{_LOST} with status {status}: start the node again")
 
     async def stop(self) -> None:
         self._control.close()
         while self._free:
             self._free.pop().close()
+        await asyncio.to_thread(self._ended)
+
+    def _ended(self) -> int:
+        """Its status, in a moment or by force."""
         try:
-            async with asyncio.timeout(_STOP_SECONDS):
-                await self._process.wait()
-        except TimeoutError:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.kill()
-            await self._process.wait()
+            return self._process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            return self._process.wait()
 
     def grant(self) -> socket.socket:
         """For a process that signs: what it reads the key of the cover from (`cover.take_over`). It is written by the
@@ -113,7 +117,7 @@ class KeeperProcess:
     # -- calls
 
     def check_node(self, facts: Mapping[str, Any] | None) -> None:
-        self._call("check_node", None if facts is None else dict(facts))
+        self._call("check_node", json.dumps(facts))  # whatever a file held
 
     def open_disk_key(self, *, accepts_without: bool, always_requires: bool) -> DiskKey:
         key, is_required = self._call("open_disk_key", accepts_without, always_requires)
@@ -135,11 +139,20 @@ class KeeperProcess:
         problem: str = self._call("lacks", source, kek_id, salt)
         return problem
 
-    def unlock(self, seal: SealKey) -> DerivedKeys:
-        return DerivedKeys(*self._call("unlock", pack_seal(seal)))
+    def unlock(self, seal: SealKey) -> None:
+        self._call("unlock", pack_seal(seal))
 
-    def derived_keys(self, seal: SealKey) -> DerivedKeys:
-        return DerivedKeys(*self._call("derived_keys", pack_seal(seal)))
+    def draw_key(self, seal: SealKey) -> bytes:
+        key: bytes = self._call("draw_key", pack_seal(seal))
+        return key
+
+    def mac(self, seal: SealKey, sums: bytes) -> bytes:
+        mac: bytes = self._call("mac", pack_seal(seal), sums)
+        return mac
+
+    def proof(self, seal: SealKey, request: bytes) -> bytes:
+        proof: bytes = self._call("proof", pack_seal(seal), request)
+        return proof
 
     def is_moved(self) -> bool:
         return bool(self._call("is_moved"))
@@ -158,20 +171,23 @@ class KeeperProcess:
 
     def _call(self, operation: str, *arguments: object) -> Any:
         """Raises: as the operation did; KeeperLost."""
+        request = packed([operation, arguments])
         try:
             line = self._free.pop()
         except IndexError:
             line = self._connected(LINE)
-            line.settimeout(_CALL_SECONDS)
+        line.settimeout(_CALL_SECONDS if operation in _QUICK else _SLOW_CALL_SECONDS)
         try:
-            result = _asked(line, [operation, arguments])
-        except KeeperLost:
+            error, result = _exchanged(line, request)
+        except BaseException as failed:
             line.close()
-            raise
-        except Exception:
-            self._free.append(line)
+            if isinstance(failed.__cause__, TimeoutError):
+                # It may never answer again, and others wait for it, the event loop perhaps: `watch` will see its end.
+                self._process.kill()
             raise
         self._free.append(line)
+        if error is not None:
+            raise unpack_error(error)
         return result
 
     def _connected(self, kind: bytes) -> socket.socket:
@@ -186,14 +202,34 @@ class KeeperProcess:
         return ours
 
 
-def _asked(line: socket.socket, request: object) -> Any:
+def _exchanged(line: socket.socket, request: bytes) -> tuple[Any, Any]:
+    """The error, or None, and the result. Raises: KeeperLost."""
     try:
-        write_frame(line, request)
+        line.sendall(request)
         error, result = read_frame(line)
     except TimeoutError as failed:
         raise KeeperLost("the process that keeps the seal key does not answer") from failed
-    except (EOFError, OSError) as failed:
+    except (EOFError, OSError, ValueError) as failed:
         raise KeeperLost(_LOST) from failed
-    if error is not None:
-        raise unpack_error(error)
-    return result
+    return error, result
+
+
+def _taken() -> int | None:
+    try:
+        return take_from_environment(PASSPHRASE_VARIABLE)
+    except ValueError as error:
+        raise SealError(f"the seal passphrase cannot be used: {error}") from None
+
+
+def _spawned(control: socket.socket, passphrase: int | None) -> "subprocess.Popen[bytes]":
+    """Raises: OSError."""
+    descriptors = () if passphrase is None else (passphrase,)
+    # -P: nothing is imported from the directory the node happens to be started in.
+    command = [sys.executable, "-P", "-m", "cluster.seal.keeper_process", *map(str, descriptors)]
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _NOT_FOR_IT)  # which it inherits
+    try:
+        return subprocess.Popen(  # noqa: S603 - our own program, no shell
+            command, stdin=control.fileno(), stdout=subprocess.DEVNULL, pass_fds=descriptors
+        )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

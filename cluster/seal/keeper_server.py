@@ -12,17 +12,16 @@ import json
 import socket
 import struct
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import msgpack
 
-from cluster.base.process import take_from_environment
 from cluster.seal.cover import hand_over
 from cluster.seal.keeper import CoveredRecord, Keeper, new_cover_key
-from cluster.seal.sources import PASSPHRASE_VARIABLE, KeyMissing, KeyPlaces, SealError
+from cluster.seal.sources import KeyMissing, KeyPlaces, SealError
 from fsm.ca import SealKey
 
 LINE: Final = b"L"
@@ -76,9 +75,14 @@ class Beginning:
 # -- frames, and the values in them
 
 
-def write_frame(to: socket.socket, value: object) -> None:
-    body = msgpack.packb(value)
-    to.sendall(_HEADER.pack(len(body)) + body)
+def packed(value: object) -> bytes:
+    """A frame. Raises: ValueError, TypeError, OverflowError for what it cannot carry."""
+    # Paths and texts about them may hold anything: half of a surrogate pair, too.
+    body = msgpack.packb(value, unicode_errors="surrogatepass")
+    if len(body) > _MAX_FRAME:
+        raise ValueError(f"a frame of {len(body)} bytes is larger than {_MAX_FRAME}")
+    frame: bytes = _HEADER.pack(len(body)) + body
+    return frame
 
 
 def read_frame(source: socket.socket) -> Any:
@@ -86,7 +90,7 @@ def read_frame(source: socket.socket) -> Any:
     (length,) = _HEADER.unpack(_read_exactly(source, _HEADER.size))
     if length > _MAX_FRAME:
         raise ValueError(f"a frame of {length} bytes is larger than {_MAX_FRAME}")
-    return msgpack.unpackb(_read_exactly(source, length))
+    return msgpack.unpackb(_read_exactly(source, length), unicode_errors="surrogatepass")
 
 
 def _read_exactly(source: socket.socket, count: int) -> bytes:
@@ -132,15 +136,17 @@ class Calls:
     def __init__(self, keeper: Keeper) -> None:
         self._keeper = keeper
         self._operations: dict[str, Callable[..., object]] = {
-            "check_node": keeper.check_node,
+            "check_node": lambda facts: keeper.check_node(json.loads(facts)),
             "open_disk_key": self._open_disk_key,
             "establish_disk_key": keeper.establish_disk_key,
             "follow_disk_key": keeper.follow_disk_key,
             "new_data_key": lambda: pack_seal(keeper.new_data_key()),
             "next_data_key": self._next_data_key,
             "lacks": keeper.lacks,
-            "unlock": self._unlock,
-            "derived_keys": self._derived_keys,
+            "unlock": lambda seal: keeper.unlock(SealKey(*seal)),
+            "draw_key": lambda seal: keeper.draw_key(SealKey(*seal)),
+            "mac": lambda seal, sums: keeper.mac(SealKey(*seal), sums),
+            "proof": lambda seal, request: keeper.proof(SealKey(*seal), request),
             "is_moved": keeper.is_moved,
             "open_record": self._open_record,
             "seal_record": self._seal_record,
@@ -149,14 +155,14 @@ class Calls:
 
     def answer(self, source: socket.socket) -> None:
         """One after the other, until the other side closes."""
-        with source, contextlib.suppress(EOFError, OSError):
+        with source, contextlib.suppress(EOFError, OSError, ValueError):
             while True:
                 operation, arguments = read_frame(source)
                 try:
-                    answer = [None, self._operations[operation](*arguments)]
+                    answer = packed([None, self._operations[operation](*arguments)])
                 except Exception as error:
-                    answer = [pack_error(error), None]
-                write_frame(source, answer)
+                    answer = packed([pack_error(error), None])
+                source.sendall(answer)
 
     def _open_disk_key(self, accepts_without: bool, always_requires: bool) -> list[object]:
         found = self._keeper.open_disk_key(accepts_without=accepts_without, always_requires=always_requires)
@@ -165,14 +171,6 @@ class Calls:
     def _next_data_key(self, before: Sequence[Any], keeps_key: bool) -> list[object]:
         return pack_seal(self._keeper.next_data_key(SealKey(*before), keeps_key=keeps_key))
 
-    def _unlock(self, seal: Sequence[Any]) -> list[object]:
-        derived = self._keeper.unlock(SealKey(*seal))
-        return [derived.mac, derived.draw, derived.proof]
-
-    def _derived_keys(self, seal: Sequence[Any]) -> list[object]:
-        derived = self._keeper.derived_keys(SealKey(*seal))
-        return [derived.mac, derived.draw, derived.proof]
-
     def _open_record(self, seal: Sequence[Any], purpose: str, sealed: bytes) -> list[object]:
         return pack_record(self._keeper.open_record(SealKey(*seal), purpose, sealed))
 
@@ -180,18 +178,17 @@ class Calls:
         return self._keeper.seal_record(SealKey(*seal), purpose, CoveredRecord(*record))
 
 
-def serve(control: socket.socket, refused: Sequence[str]) -> None:
-    """Until the other side of the control socket closes."""
+def serve(control: socket.socket, refused: Sequence[str], variables: Mapping[str, str]) -> None:
+    """Until the other side of the control socket closes. `variables`: what the keeper is given of the environment."""
     with control, contextlib.suppress(EOFError, ConnectionError):
         beginning = Beginning.unpacked(read_frame(control))
         cover_key = new_cover_key()
         try:
-            keeper = Keeper.of(beginning, beginning.node_name, cover_key)
+            keeper = Keeper.of(beginning, beginning.node_name, cover_key, variables)
         except SealError as error:
-            write_frame(control, [pack_error(error), None])
+            control.sendall(packed([pack_error(error), None]))
             return
-        take_from_environment(PASSPHRASE_VARIABLE)  # it has been read
-        write_frame(control, [None, list(refused)])
+        control.sendall(packed([None, list(refused)]))
         calls = Calls(keeper)
         while True:
             kind, descriptors, _, _ = socket.recv_fds(control, 1, 1)

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from cluster.seal.keeper import CoveredRecord, KeeperCalls
-from cluster.seal.sealer import DerivedKeys
 from cluster.seal.sources import SealError
 from fsm.ca import SealKey
 
@@ -18,7 +17,7 @@ class _Held:
     """One value: a seal is taken into use in another thread than those that look."""
 
     seal: SealKey
-    derived: DerivedKeys = field(repr=False)
+    draw_key: bytes = field(repr=False)
 
 
 class NodeSealer:
@@ -36,14 +35,15 @@ class NodeSealer:
         Raises: SealError when this node's key does not open it.
         """
         if self._held is None or self._held.seal != seal:
-            self._held = _Held(seal, self._keeper.unlock(seal))
+            self._keeper.unlock(seal)
+            self._held = _Held(seal, self._keeper.draw_key(seal))
 
     def opened(self, seal: SealKey) -> "NodeSealer":
         """A sealer of its own for this seal, which no later `unlock` of this one changes. It takes this node's key, but
         for the seal in use: there the key may be lost while nodes run. Slow with a passphrase. Raises: SealError.
         """
         other = NodeSealer(self._keeper)
-        other._held = _Held(seal, self._keeper.derived_keys(seal))
+        other._held = _Held(seal, self._keeper.draw_key(seal))
         return other
 
     def new_data_key(self) -> SealKey:
@@ -82,24 +82,20 @@ class NodeSealer:
 
     # -- what is derived from the data key
 
-    def mac_key(self) -> bytes:
-        """For the MAC of snapshots for keeping, and good for nothing else. Raises: SealError before `unlock`."""
-        return self._in_use().derived.mac
-
-    def mac_key_of(self, seal: SealKey) -> bytes:
-        """The same for a seal of any moment. Slow with a passphrase. Raises: SealError."""
-        return self.opened(seal).mac_key()
+    def mac(self, sums: bytes) -> bytes:
+        """Of a snapshot for keeping: HMAC-SHA256 of its sums. Raises: SealError before `unlock`."""
+        return self._keeper.mac(self._in_use().seal, sums)
 
     def draw(self, request: bytes) -> bytes:
         """32 bytes for a request, the same whenever it is sent; without the data key nobody chooses or foresees them.
 
         Raises: SealError before `unlock`.
         """
-        return hmac.digest(self._in_use().derived.draw, request, "sha256")
+        return hmac.digest(self._in_use().draw_key, request, "sha256")
 
     def proof(self, request: bytes) -> bytes:
         """That whoever sends this request has the cluster's data key: 32 bytes. Raises: SealError before `unlock`."""
-        return hmac.digest(self._in_use().derived.proof, request, "sha256")
+        return self._keeper.proof(self._in_use().seal, request)
 
     def node_facts(self) -> dict[str, str] | None:
         """What is compared after the next start; None before `unlock`."""

@@ -7,6 +7,7 @@ not open the data key must not run: it could not take over.
 
 import contextlib
 import hashlib
+import hmac
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -45,19 +46,6 @@ def _derived(data_key: bytes, purpose: bytes) -> bytes:
 
 
 @dataclass(frozen=True, slots=True)
-class DerivedKeys:
-    """What a data key is good for besides sealing: 32 bytes each, from which nothing leads back to it (RFC 5869)."""
-
-    mac: bytes = field(repr=False)  # of snapshots for keeping
-    draw: bytes = field(repr=False)  # of what nobody without the data key shall choose or foresee
-    proof: bytes = field(repr=False)  # that whoever sends a request has the data key
-
-    @classmethod
-    def of(cls, data_key: bytes) -> "DerivedKeys":
-        return cls(*(_derived(data_key, purpose) for purpose in (_MAC_PURPOSE, _DRAW_PURPOSE, _PROOF_PURPOSE)))
-
-
-@dataclass(frozen=True, slots=True)
 class _DataKey:
     """What a seal opens. One value: nodes open a seal in another thread than those that use it, and whoever looks must
     find all of one data key or all of the next.
@@ -65,11 +53,14 @@ class _DataKey:
 
     seal: SealKey
     aead: AESGCM = field(repr=False)
-    derived: DerivedKeys
+    mac_key: bytes = field(repr=False)
+    draw_key: bytes = field(repr=False)
+    proof_key: bytes = field(repr=False)
 
     @classmethod
     def of(cls, seal: SealKey, data_key: bytes) -> "_DataKey":
-        return cls(seal, AESGCM(data_key), DerivedKeys.of(data_key))
+        derived = (_derived(data_key, purpose) for purpose in (_MAC_PURPOSE, _DRAW_PURPOSE, _PROOF_PURPOSE))
+        return cls(seal, AESGCM(data_key), *derived)
 
 
 class Sealer:
@@ -207,10 +198,19 @@ class Sealer:
         except InvalidTag:
             raise SealError(f"the sealed {context} does not open with this cluster's data key") from None
 
-    @property
-    def derived_keys(self) -> DerivedKeys:
-        """Raises: SealError before `unlock`."""
-        return self._in_use().derived
+    # -- with keys that are derived from the data key, each for one purpose; all raise SealError before `unlock`
+
+    def mac(self, sums: bytes) -> bytes:
+        """Of a snapshot for keeping: HMAC-SHA256 of its sums."""
+        return hmac.digest(self._in_use().mac_key, sums, "sha256")
+
+    def proof(self, request: bytes) -> bytes:
+        """That whoever sends this request has the cluster's data key: 32 bytes."""
+        return hmac.digest(self._in_use().proof_key, request, "sha256")
+
+    def draw_key(self) -> bytes:
+        """For what nobody without the data key shall choose or foresee; nothing leads back from it."""
+        return self._in_use().draw_key
 
     def _cipher(self) -> AESGCM:
         return self._in_use().aead

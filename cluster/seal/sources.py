@@ -13,10 +13,10 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from cluster.base.words import plain
 from cluster.seal.secret_files import SecretFileError, read_secret
+from cluster.seal.variables import PASSPHRASE_VARIABLE
 
 KEY_BYTES: Final = 32
 _MIN_PASSPHRASE_LENGTH: Final = 12
-PASSPHRASE_VARIABLE: Final = "QUORUMCA_SEAL_PASSPHRASE"  # noqa: S105 - a name, no secret
 #: OWASP's recommendation for scrypt at 32 MiB; derived once per start.
 _SCRYPT: Final = {"n": 1 << 15, "r": 8, "p": 3}
 _FILE_HEADER: Final = "quorumca-seal-key-1"

@@ -15,9 +15,10 @@ import msgpack
 from cluster.api.backups import Meta
 from cluster.backup import file as backup
 from tests.kit import samples
+from tests.kit.macs import mac_with
 
 _META: Final = Meta(1, 5, 9, samples.NOW, "dc1", "a", "x.consul", "aa", 1, 2, "file", "0123456789abcdef")
-_KEY: Final = b"k" * 32
+_MAC: Final = mac_with(b"k" * 32)
 _ROWS: Final = tuple(
     (
         number,
@@ -38,7 +39,7 @@ class Archives:
 
     def seeds(self) -> list[bytes]:
         pages = lambda after: [row for row in _ROWS if row[0] > after]  # noqa: E731
-        backup.write(self._path, _META, samples.full_state(), _KEY, pages)
+        backup.write(self._path, _META, samples.full_state(), _MAC, pages)
         return [self._path.read_bytes()]
 
     def __call__(self, data: bytes) -> object:
@@ -46,7 +47,7 @@ class Archives:
         saved = backup.read(self._path)
         saved.check_rows()
         # Whoever changed what it says did not have the key.
-        assert not saved.has_mac or saved.is_authentic(_KEY) == (saved.state == samples.full_state())
+        assert not saved.has_mac or saved.is_authentic(_MAC) == (saved.state == samples.full_state())
         return saved.meta, saved.state
 
 

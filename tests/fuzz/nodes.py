@@ -223,8 +223,8 @@ class Restores:
         meta = self._meta if count is None else json.dumps({**json.loads(self._meta), "certificates": count}).encode()
         sums = backup._sums_of(meta, hashlib.sha256(content).hexdigest())
         if kind != self.CONTENT:
-            key = self._fresh.get().node.sealer.mac_key_of(self._seal)
-            sums += backup._MAC_LINE.format(backup._mac(key, sums)).encode()
+            mac = self._fresh.get().node.sealer.opened(self._seal).mac
+            sums += backup._MAC_LINE.format(mac(sums).hex()).encode()
         return archive(dict(zip(_PARTS, (meta, content, sums), strict=True)))
 
 

@@ -33,6 +33,7 @@ from fsm.codec import dump_state
 from fsm.fields import LAST_SECOND
 from fsm.state import State
 from tests.kit import samples
+from tests.kit.macs import mac_with
 from tests.kit.real_cluster import LocalCluster, Node, make_csr
 from tests.kit.wait import until
 
@@ -100,7 +101,7 @@ async def _is_well(cluster: LocalCluster, pids: dict[str, int], leader: Node) ->
 
 def _snapshot(path: Path, state: State, *rows: tuple[Any, ...]) -> bytes:
     meta = Meta(1, 5, 9, samples.NOW, "dc1", "a", "x.consul", "aa", 1, 0, "file", "0123456789abcdef")
-    backup.write(path, meta, state, b"m" * 32, lambda after: [row for row in rows if row[0] > after])
+    backup.write(path, meta, state, mac_with(b"m" * 32), lambda after: [row for row in rows if row[0] > after])
     return path.read_bytes()
 
 

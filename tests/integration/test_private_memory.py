@@ -11,6 +11,7 @@ import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from tests.integration.key_search import KeySearch, stored_keys, stored_states
+from tests.kit import pki
 from tests.kit.real_cluster import LocalCluster, Node, make_csr
 from tests.kit.wait import eventually
 
@@ -109,6 +110,42 @@ async def test_keys_are_in_the_processes_that_need_them_and_in_no_other(tmp_path
         (now_signing,) = workers_of(others[0])
         assert holds(now_signing, needles)
         assert not any(holds(pid, needles) for pid in (others[1].pid, *workers_of(others[1])))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can read the memory of these processes")
+async def test_passphrase_is_in_the_memory_of_the_keeper_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, PASSPHRASE)
+    async with LocalCluster(tmp_path, nodes=1, settings={**SETTINGS, "seal": {"source": "passphrase"}}) as cluster:
+        await cluster.start_all()
+        await cluster.wait_ready()
+        (node,) = cluster.nodes
+        csr_pem, _ = make_csr(await cluster.service_uri())
+        await cluster.sign(node, csr_pem)
+        assert holds(keeper_of(node), [PASSPHRASE.encode()]), "the search would not find it where it is"
+        assert not any(holds(pid, [PASSPHRASE.encode()]) for pid in (node.pid, *workers_of(node)))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can read the memory of these processes")
+async def test_key_in_a_nodes_file_is_not_kept_by_the_process_with_the_ports(tmp_path: Path) -> None:
+    """Every node has the file, also those that never lead, and where it has no effect any more."""
+    key = pki.key()
+    pem = pki.key_pem(key)
+    settings = {**SETTINGS, "connect": {"ca_config": {"private_key": pem}}}
+    lines = [line.encode() for line in pem.splitlines() if not line.startswith("-")]
+    async with LocalCluster(tmp_path, settings=settings) as cluster:
+        await cluster.start_all()
+        await cluster.wait_ready()
+        csr_pem, _ = make_csr(await cluster.service_uri())
+        for node in cluster.nodes:
+            await cluster.sign(node, csr_pem)
+        needles = [*needles_of(KeySearch.of("the CA's key", key)), *lines]
+        print(
+            {
+                node.name: sum(part.count(needle) for part in memory_of(node.pid) for needle in needles)
+                for node in cluster.nodes
+            }
+        )
+        assert not any(holds(node.pid, needles) for node in cluster.nodes)
 
 
 async def test_passphrase_is_in_the_environment_of_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from msgspec import structs
 
 from cluster.api.backups import Meta
 from cluster.backup import file as backup
-from cluster.backup.file import Row
+from cluster.backup.file import Mac, Row
 from cluster.backup.restore import Snapshots
 from cluster.base.log import Log
 from cluster.rpc.messages import JudgedRestoreRequest
@@ -84,9 +84,9 @@ def facts_of(path: Path) -> tuple[Meta, State, list[Row]]:
     return saved.meta, saved.state, [row for page in saved.pages() for row in page]
 
 
-def mac_key_of(node: Node) -> bytes:
+def mac_of(node: Node) -> Mac:
     assert node.cluster.state.seal is not None
-    return node.sealer.opened(node.cluster.state.seal).mac_key()
+    return node.sealer.opened(node.cluster.state.seal).mac
 
 
 def proven(node: Node, request: JudgedRestoreRequest) -> JudgedRestoreRequest:

@@ -22,6 +22,7 @@ from cluster.base.signals import Signal
 from cluster.base.telemetry import Metrics
 from cluster.base.wire import pack_error, unpack_error
 from cluster.ca.attempts import Attempt
+from cluster.ca.settings import FirstSettings
 from cluster.ca.uptake import Peers, Watchers
 from cluster.node.build import Ground, build_leaders_side
 from cluster.node.seals import SealWatch
@@ -366,7 +367,7 @@ class Node:
             pool=self.pool,
             sealer=self.sealer,
             ledger=self.ledger,
-            connect=self.connect,
+            first=FirstSettings(self.connect, self.sealer.cover_values),
             policy=self.policy,
             signing_queue=100,
             clock=self.clock,

@@ -20,9 +20,10 @@ from cluster.backup import file as backup
 from cluster.backup.archive import SnapshotInvalid
 from cluster.base.bounds import check_value
 from tests.kit import samples
+from tests.kit.macs import mac_with
 
 META: Final = Meta(1, 5, 9, samples.NOW, "dc1", "a", "x.consul", "aa", 1, 0, "file", "0123456789abcdef")
-MAC_KEY: Final = b"m" * 32
+MAC: Final = mac_with(b"m" * 32)
 NAMES: Final = ("meta.json", "state.bin", "SHA256SUMS")
 #: What reading may take up beyond what the process has anyway: parts of 64 KiB, the state and one page of rows.
 MAX_GROWTH_KIB: Final = 12 << 10
@@ -32,7 +33,7 @@ Describe = Callable[[tarfile.TarInfo], None]
 
 @pytest.fixture
 def parts(tmp_path: Path) -> dict[str, bytes]:
-    backup.write(tmp_path / "sound", META, samples.full_state(), MAC_KEY, lambda _: [])
+    backup.write(tmp_path / "sound", META, samples.full_state(), MAC, lambda _: [])
     with tarfile.open(tmp_path / "sound") as tar:
         return {member.name: _content(tar, member) for member in tar}
 

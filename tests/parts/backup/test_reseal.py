@@ -83,7 +83,7 @@ async def test_change_of_the_data_key_after_a_restore_is_one(two: Two, saved: Pa
     assert_sealed_with(target, first, source.cluster.state.seal)
     again = saved.with_name("again")
     await snapshots(target).save(again)
-    assert backup.read(again).is_authentic(sealer_in(target.cluster.directory, first).derived_keys.mac)
+    assert backup.read(again).is_authentic(sealer_in(target.cluster.directory, first).mac)
     await rotate_seal(target, keeps_key=True)
     second = target.cluster.state.seal
     assert_sealed_with(target, second, first, source.cluster.state.seal)

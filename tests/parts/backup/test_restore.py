@@ -19,8 +19,9 @@ from cluster.backup.file import SnapshotInvalid
 from cluster.base.errors import Refused
 from cluster.rpc.messages import RESTORE_JUDGED
 from tests.kit import samples
-from tests.kit.backups import facts_of, mac_key_of, request_of, restore, sign, snapshots
+from tests.kit.backups import facts_of, mac_of, request_of, restore, sign, snapshots
 from tests.kit.fake_cluster import FakeCluster, Node
+from tests.kit.macs import mac_with
 
 
 async def test_restored_cluster_has_root_keys_and_record_and_signs_on(two: tuple[Node, Node], tmp_path: Path) -> None:
@@ -90,7 +91,7 @@ async def test_secret_that_does_not_open_is_refused_though_the_seal_does(
     [record] = source.cluster.state.providers
     damaged = replace(record, sealed=record.sealed[:-1] + bytes([record.sealed[-1] ^ 1]))
     changed = replace(source.cluster.state, providers=(damaged,))
-    backup.write(tmp_path / "g", replace(meta, certificates=0), changed, mac_key_of(source), lambda _: [])
+    backup.write(tmp_path / "g", replace(meta, certificates=0), changed, mac_of(source), lambda _: [])
     before = target.cluster.state
     with pytest.raises(Refused, match="does not open"):
         await restore(target, tmp_path / "g")
@@ -131,7 +132,7 @@ async def test_damage_anywhere_is_refused(saved: Path) -> None:
 
 async def test_damage_inside_the_compression_is_refused(two: tuple[Node, Node], saved: Path) -> None:
     """Whoever packs it again hides nothing: the sums and the MAC are checked too."""
-    mac_key = mac_key_of(two[0])
+    mac = mac_of(two[0])
     plain, tried = gzip.decompress(saved.read_bytes()), 0
     for offset in range(512, len(plain) - 1024, max(1, len(plain) // 100)):
         damaged = bytearray(plain)
@@ -140,7 +141,7 @@ async def test_damage_inside_the_compression_is_refused(two: tuple[Node, Node], 
             continue
         saved.write_bytes(gzip.compress(bytes(damaged), 1))
         with contextlib.suppress(SnapshotInvalid):
-            assert not backup.read(saved).is_authentic(mac_key)
+            assert not backup.read(saved).is_authentic(mac)
         tried += 1
     assert tried > 20
 
@@ -154,13 +155,13 @@ def _is_padding(plain: bytes, offset: int) -> bool:
 # -- files that are packed well, and hold something else
 
 META = Meta(1, 5, 9, samples.NOW, "dc1", "a", "x.consul", "aa", 1, 0, "file", "0123456789abcdef")
-MAC_KEY = b"m" * 32
+MAC = mac_with(b"m" * 32)
 ROW = (7, b"\x01", 1, "web", "spiffe://x", b"k" * 20, b"h" * 32, 1 << 30, 1 << 31, "me", b"r" * 16, 7)
 
 
 def written(path: Path, *rows: tuple[Any, ...]) -> dict[str, bytes]:
     """A file without fault, and what it holds."""
-    backup.write(path, META, samples.full_state(), MAC_KEY, lambda after: [row for row in rows if row[0] > after])
+    backup.write(path, META, samples.full_state(), MAC, lambda after: [row for row in rows if row[0] > after])
     facts_of(path)
     with tarfile.open(path) as tar:
         return {member.name: _content(tar, member) for member in tar}
@@ -266,7 +267,7 @@ def test_another_number_of_certificates_than_the_description_says_is_refused(tmp
 def test_certificate_with_a_field_of_another_type_is_refused(tmp_path: Path, position: int) -> None:
     """It would end the node when it is applied."""
     row = (*ROW[:position], 1.5, *ROW[position + 1 :])
-    backup.write(tmp_path / "f", META, samples.full_state(), MAC_KEY, lambda after: [row] if after == 0 else [])
+    backup.write(tmp_path / "f", META, samples.full_state(), MAC, lambda after: [row] if after == 0 else [])
     assert "record of certificates cannot be read: fields of a wrong type" in refusal(tmp_path / "f")
 
 

@@ -254,7 +254,7 @@ async def test_another_certificate_under_a_listed_id_is_a_root_that_is_added(two
     assert read.state.seal is not None
     changed = replace(read.state.roots[0], root_pem=read.state.roots[0].root_pem.replace("\n", "\n\n", 1))
     state = replace(read.state, roots=(changed,))
-    backup.write(saved, read.meta, state, source.sealer.opened(read.state.seal).mac_key(), lambda _: [])
+    backup.write(saved, read.meta, state, source.sealer.opened(read.state.seal).mac, lambda _: [])
     await assert_refused(source, saved, "brings back trust")
 
 

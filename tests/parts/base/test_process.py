@@ -58,13 +58,47 @@ def test_variable_that_is_taken_is_nowhere_any_more() -> None:
     """Neither for a process that is started afterwards nor where others read what this one was started with."""
     code = f"""
 import subprocess
-value = process.take_from_environment({VARIABLE!r})
+value = os.read(process.take_from_environment({VARIABLE!r}), 1000).decode()
 child = subprocess.run([sys.executable, "-c", "import os; print(sorted(os.environ))"], capture_output=True, text=True)
 shown = open(f"/proc/{{os.getpid()}}/environ", "rb").read()
 other = os.environ["KEPT"]
 print(json.dumps([value, {VARIABLE!r} in child.stdout, "horse" in shown.decode(), b"KEPT=kept" in shown, other]))
 """
     assert told_by(code, **{VARIABLE: SECRET, "KEPT": "kept"}) == [SECRET, False, False, True, "kept"]
+
+
+def test_variable_that_is_taken_is_not_in_memory_either() -> None:
+    """As long as nobody has copied the environment before."""
+    pattern = f"[{SECRET[0]}]{SECRET[1:]}".encode()  # which is not what it looks for
+    code = f"""
+import re
+def looks():
+    found, pattern = 0, re.compile({pattern!r})
+    with open("/proc/self/mem", "rb", 0) as memory:
+        for line in open("/proc/self/maps"):
+            span, access, *_ = line.split()
+            begin, end = (int(bound, 16) for bound in span.split("-"))
+            if "rw" in access and "[v" not in line:
+                memory.seek(begin)
+                found += len(pattern.findall(memory.read(end - begin)))
+    return found
+"""
+    # In a process for each: what the first look has read would be found by the second.
+    assert told_by(f"{code}print(json.dumps(looks() > 0))", **{VARIABLE: SECRET})
+    taken = f"reading = process.take_from_environment({VARIABLE!r})\n"
+    told = told_by(f"{code}{taken}print(json.dumps([looks(), os.read(reading, 1000).decode()]))", **{VARIABLE: SECRET})
+    assert told == [0, SECRET]
+
+
+def test_variable_that_is_too_long_is_taken_out_and_an_error() -> None:
+    code = f"""
+try:
+    process.take_from_environment({VARIABLE!r})
+except ValueError as error:
+    print(json.dumps([str(error), {VARIABLE!r} in os.environ]))
+"""
+    text, is_there = told_by(code, **{VARIABLE: "x" * 40_000})
+    assert (text, is_there) == (f"{VARIABLE} has 40000 bytes: must be at most 32768", False)
 
 
 def test_variable_that_is_not_there_is_none() -> None:

@@ -10,25 +10,27 @@ import pytest
 
 from cluster.api.backups import Meta
 from cluster.backup import file as backup
+from cluster.backup.file import Mac
 from cluster.seal.sealer import Sealer
 from cluster.seal.sources import FileKey, write_key_file
 from fsm.state import State
 from tests.kit import samples
 from tests.kit.fake_api import FakeApi
+from tests.kit.macs import mac_with
 from tests.parts.cli.conftest import Run
 
 SNAPSHOT = "/v1/snapshot"
 META = Meta(
     backup.FORMAT, 7, 99, samples.NOW, "dc1", "ca-1", f"{samples.CLUSTER_ID}.consul", "aa:bb", 1, 0, "file", "0123abcd"
 )
-MAC_KEY: Final = b"m" * 32
+MAC: Final = mac_with(b"m" * 32)
 PREVIOUS: Final = Path(__file__).parents[1] / "backup" / "golden" / "previous.snapshot"
 
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     path = tmp_path_factory.mktemp("saved") / "a.tgz"
-    backup.write(path, META, samples.full_state(), MAC_KEY, lambda _after: [])
+    backup.write(path, META, samples.full_state(), MAC, lambda _after: [])
     return path.read_bytes()
 
 
@@ -190,19 +192,19 @@ def test_inspect_of_what_is_no_snapshot(run: Run, content: bytes | None) -> None
 
 
 @pytest.fixture
-def sealed() -> tuple[State, bytes]:
-    """A state whose data key `seal.key` wraps, and the key of its MACs."""
+def sealed() -> tuple[State, Mac]:
+    """A state whose data key `seal.key` wraps, and what makes its MACs."""
     write_key_file(Path("seal.key"))
     sealer = Sealer(FileKey(Path("seal.key")))
     seal = sealer.new_data_key()
-    return replace(samples.full_state(), seal=seal), sealer.opened(seal).derived_keys.mac
+    return replace(samples.full_state(), seal=seal), sealer.opened(seal).mac
 
 
-def test_inspect_with_the_seal_key_says_whether_it_is_authentic(run: Run, sealed: tuple[State, bytes]) -> None:
-    state, mac_key = sealed
+def test_inspect_with_the_seal_key_says_whether_it_is_authentic(run: Run, sealed: tuple[State, Mac]) -> None:
+    state, right = sealed
     for key, code, verdict, text in (
-        (mac_key, 0, True, "yes, by a cluster with this seal key"),
-        (MAC_KEY, 1, False, "NO: it was changed after it was saved, or put together from several"),
+        (right, 0, True, "yes, by a cluster with this seal key"),
+        (MAC, 1, False, "NO: it was changed after it was saved, or put together from several"),
     ):
         backup.write(Path("backup.tgz"), META, state, key, lambda _after: [])
         result = run("snapshot inspect -seal-key seal.key backup.tgz")
@@ -211,7 +213,7 @@ def test_inspect_with_the_seal_key_says_whether_it_is_authentic(run: Run, sealed
         assert (result.code, json.loads(result.out)["is_authenticated"]) == (code, verdict)
 
 
-def test_inspect_with_another_seal_key_says_that_it_is_another(run: Run, sealed: tuple[State, bytes]) -> None:
+def test_inspect_with_another_seal_key_says_that_it_is_another(run: Run, sealed: tuple[State, Mac]) -> None:
     backup.write(Path("backup.tgz"), META, sealed[0], sealed[1], lambda _after: [])
     write_key_file(Path("other.key"))
     result = run("snapshot inspect -seal-key other.key backup.tgz")

@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -26,7 +27,7 @@ from cluster.seal.sealer import Sealer
 from cluster.seal.sources import NEXT_KEY, FileKey, KeyMissing, SealError, key_source, next_sources, write_key_file
 from tests.kit.keeper import kept, sealer_in
 from tests.kit.node_config import minimal
-from tests.kit.wait import eventually
+from tests.kit.wait import eventually, until
 
 SECRETS = {"PrivateKey": "a private key, which is long enough to be found", "Token": ""}
 
@@ -110,16 +111,15 @@ async def test_record_of_no_release_is_an_error_and_no_end(keeper: KeeperCalls, 
     assert keeper.lacks(seal.source, seal.kek_id, seal.salt) == ""
 
 
-async def test_keys_that_leave_it_are_derived_and_of_one_seal(keeper: KeeperCalls, data: Path) -> None:
+async def test_what_is_derived_is_of_one_seal_and_one_purpose(keeper: KeeperCalls, data: Path) -> None:
     first, second = keeper.new_data_key(), keeper.new_data_key()
-    assert keeper.unlock(first) == keeper.derived_keys(first) == sealer_in(data, first).derived_keys
-    assert keeper.derived_keys(second) == sealer_in(data, second).derived_keys
-    found = [*vars_of(keeper.derived_keys(first)), *vars_of(keeper.derived_keys(second))]
+    keeper.unlock(first)
+    found = []
+    for seal in (first, second):
+        inside = sealer_in(data, seal)
+        found += [keeper.draw_key(seal), keeper.mac(seal, b"x"), keeper.proof(seal, b"x")]
+        assert found[-3:] == [inside.draw_key(), inside.mac(b"x"), inside.proof(b"x")]
     assert len(set(found)) == len(found) == 6
-
-
-def vars_of(derived: object) -> list[bytes]:
-    return [getattr(derived, name) for name in ("mac", "draw", "proof")]
 
 
 async def test_seal_in_use_outlives_its_key(keeper: KeeperCalls, data: Path) -> None:
@@ -129,27 +129,36 @@ async def test_seal_in_use_outlives_its_key(keeper: KeeperCalls, data: Path) -> 
     sealed = keeper.seal_record(seal, "p", CoveredRecord({}, NOTHING, "{}"))
     assert keeper.open_record(seal, "p", sealed).config_json == "{}"
     with pytest.raises(KeyMissing, match="is missing"):
-        keeper.derived_keys(other)
+        keeper.draw_key(other)
     write_key_file(data / NEXT_KEY)
     after = keeper.next_data_key(seal, keeps_key=False)
-    assert keeper.derived_keys(after) == sealer_in_next(data, after)
-
-
-def sealer_in_next(data: Path, seal: object) -> object:
-    sealer = Sealer(FileKey(data / NEXT_KEY))
-    sealer.unlock(seal)  # type: ignore[arg-type]
-    return sealer.derived_keys
+    inside = Sealer(FileKey(data / NEXT_KEY))
+    inside.unlock(after)
+    assert keeper.draw_key(after) == inside.draw_key()
 
 
 async def test_data_key_out_of_use_is_forgotten(keeper: KeeperCalls, data: Path) -> None:
     before, after = keeper.new_data_key(), keeper.new_data_key()
     keeper.unlock(before)
-    keeper.derived_keys(before)
+    keeper.draw_key(before)
     keeper.unlock(after)
     (data / "seal.key").unlink()
-    keeper.derived_keys(after)
+    keeper.draw_key(after)
     with pytest.raises(KeyMissing):
-        keeper.derived_keys(before)
+        keeper.draw_key(before)
+
+
+async def test_data_key_of_another_seal_is_forgotten_in_a_while(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cluster.seal.keeper._OPEN_SECONDS", 0.1)
+    keeper = kept(Sealer(FileKey(data / "seal.key")), data).keeper
+    used, other = keeper.new_data_key(), keeper.new_data_key()
+    keeper.unlock(used)
+    keeper.draw_key(other)
+    (data / "seal.key").unlink()
+    await until(lambda: not keeper._open)
+    with pytest.raises(KeyMissing):
+        keeper.draw_key(other)
+    keeper.draw_key(used)
 
 
 async def test_change_of_key_is_followed(keeper: KeeperCalls, data: Path) -> None:
@@ -210,13 +219,14 @@ async def test_passphrase_leaves_the_environment(tmp_path: Path, monkeypatch: py
         assert "QUORUMCA_SEAL_PASSPHRASE" not in os.environ
         assert b"battery" not in Path(f"/proc/{keeper.pid}/environ").read_bytes()
         seal = await asyncio.to_thread(keeper.new_data_key)
-        assert await asyncio.to_thread(keeper.unlock, seal) == await asyncio.to_thread(keeper.derived_keys, seal)
+        await asyncio.to_thread(keeper.unlock, seal)
+        assert len(await asyncio.to_thread(keeper.draw_key, seal)) == 32
     finally:
         await keeper.stop()
 
 
 def children() -> list[psutil.Process]:
-    found = psutil.Process().children(recursive=True)
+    found = [process for process in psutil.Process().children() if process.status() != psutil.STATUS_ZOMBIE]
     return [process for process in found if "cluster.seal.keeper_process" in process.cmdline()]
 
 
@@ -243,7 +253,7 @@ def test_it_is_protected_before_it_is_told_anything() -> None:
     code = """
 import ctypes, json, resource
 from cluster.seal import keeper_process, keeper_server
-def serve(control, refused):
+def serve(control, refused, variables):
     prctl, signal = ctypes.CDLL(None).prctl, ctypes.c_int()
     prctl(2, ctypes.byref(signal))  # PR_GET_PDEATHSIG
     dumpable = prctl(3)  # PR_GET_DUMPABLE
@@ -287,13 +297,65 @@ async def test_end_of_it_is_known_and_every_call_says_so(process: KeeperProcess)
 
 
 async def test_it_is_not_waited_for_for_ever(process: KeeperProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has ended then, too: so does the node, instead of standing still at each call."""
     monkeypatch.setattr(keeper_client, "_CALL_SECONDS", 0.2)
+    watching = asyncio.ensure_future(process.watch())
     os.kill(process.pid, signal.SIGSTOP)
+    with pytest.raises(KeeperLost, match="does not answer"):
+        await asyncio.wait_for(asyncio.to_thread(process.cover_values, SECRETS), 10.0)
+    with pytest.raises(KeeperLost, match="ended with status -9"):
+        await asyncio.wait_for(watching, 10.0)
+
+
+async def test_signals_for_all_of_a_nodes_processes_are_not_for_it(data: Path) -> None:
+    """A terminal that is closed, Ctrl-C, a service that is stopped: from its first moment on."""
+    starting = asyncio.ensure_future(started(data))
+
+    async def spawned() -> list[psutil.Process]:
+        return psutil.Process().children()
+
+    (child,) = await eventually("it is there", spawned)
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+        child.send_signal(number)
+    keeper = await starting
     try:
-        with pytest.raises(KeeperLost, match="does not answer"):
-            await asyncio.wait_for(asyncio.to_thread(process.is_moved), 10.0)
+        for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+            os.kill(keeper.pid, number)
+        assert keeper.new_data_key().source == "file"
     finally:
-        os.kill(process.pid, signal.SIGCONT)
+        await keeper.stop()
+
+
+@pytest.mark.parametrize(
+    "facts",
+    ["x", 5, [1], True, {"source": 1 << 70}, {"source": "\ud800", "kek_id": "a", "salt": ""}, {"salt": "zz"}],
+    ids=repr,
+)
+async def test_damaged_facts_of_a_node_have_words(keeper: KeeperCalls, facts: Any) -> None:
+    with pytest.raises(SealError, match=r"node\.json|this node's data was sealed with source"):
+        keeper.check_node(facts)
+
+
+async def test_path_may_be_anything_that_a_file_system_takes(tmp_path: Path) -> None:
+    directory = tmp_path / os.fsdecode(b"d\xff\xfe")
+    directory.mkdir()
+    keeper = await started(directory)
+    try:
+        with pytest.raises(SealError, match="is missing"):
+            keeper.check_node(None)
+        write_key_file(directory / "seal.key")
+        keeper.check_node(None)
+    finally:
+        await keeper.stop()
+
+
+async def test_what_no_frame_can_carry_is_an_error_and_the_next_call_is_answered(process: KeeperProcess) -> None:
+    seal = process.new_data_key()
+    with pytest.raises(ValueError, match="larger than"):
+        process.open_record(seal, "p", bytes(9 << 20))
+    with pytest.raises(ValueError):  # noqa: PT011 - the answer is what would be too large
+        process.cover_values({str(number): "s" * 1030 for number in range(8000)})
+    assert process.lacks(seal.source, seal.kek_id, seal.salt) == ""
 
 
 async def test_it_ends_when_nobody_is_left_to_ask(data: Path) -> None:
@@ -312,9 +374,7 @@ async def test_sealer_of_a_node_shows_no_key(process: KeeperProcess) -> None:
     sealer = NodeSealer(process)
     assert sealer.node_facts() is None
     with pytest.raises(SealError, match="no seal yet"):
-        sealer.mac_key()
+        sealer.mac(b"x")
     seal = sealer.new_data_key()
     sealer.unlock(seal)
-    derived = process.derived_keys(seal)
-    for value in vars_of(derived):
-        assert repr(value) not in repr((sealer._held, derived))
+    assert repr(process.draw_key(seal)) not in repr(sealer._held)

@@ -16,10 +16,9 @@ _WORKER: Final = "cluster/signing/worker.py"
 _T_COVER: Final = "tests/unit/seal/test_cover.py"
 _T_KEEPER: Final = "tests/parts/seal/test_keeper.py"
 _T_LIVES: Final = f"{_T_KEEPER}::test_cover_is_good_for_one_life_of_a_node"
-_T_MEMORY: Final = (
-    "tests/integration/test_private_memory.py::test_keys_are_in_the_processes_that_need_them_and_in_no_other"
-)
-_T_PASSPHRASE: Final = f"{_T_KEEPER}::test_passphrase_leaves_the_environment"
+_T_PRIVATE: Final = "tests/integration/test_private_memory.py"
+_T_MEMORY_OF_KEEPER: Final = f"{_T_PRIVATE}::test_passphrase_is_in_the_memory_of_the_keeper_alone"
+_T_FILE: Final = f"{_T_PRIVATE}::test_key_in_a_nodes_file_is_not_kept_by_the_process_with_the_ports"
 _T_RECORD: Final = f"{_T_KEEPER}::test_record_is_open_to_the_keeper_alone"
 
 BUGS: Final = (
@@ -72,20 +71,68 @@ BUGS: Final = (
         ("tests/parts/ca/test_leader.py::test_new_cluster_gets_seal_configuration_and_one_verified_root",),
     ),
     Bug(
-        "the main process keeps the passphrase in its environment",
-        "every process that it starts has it, and whoever reads their environment",
-        _CLIENT,
-        "        take_from_environment(PASSPHRASE_VARIABLE)\n",
-        "",
-        (_T_PASSPHRASE,),
+        "the passphrase is taken when modules have copied the environment",
+        "the process with the ports has it for as long as it lives",
+        "cluster/cli/agent.py",
+        "        passphrase = take_from_environment(PASSPHRASE_VARIABLE)\n",
+        "        passphrase = None\n",
+        (_T_MEMORY_OF_KEEPER,),
     ),
     Bug(
-        "the keeper keeps the passphrase in its environment",
-        "a place more where it can be read",
-        _SERVER,
-        "        take_from_environment(PASSPHRASE_VARIABLE)  # it has been read\n",
+        "the passphrase stays in memory that is free",
+        "a fault of a parser shows it",
+        "cluster/base/process.py",
+        "    finally:\n        _wipe(value)\n",
+        "    finally:\n        pass\n",
+        ("tests/parts/base/test_process.py::test_variable_that_is_taken_is_not_in_memory_either",),
+    ),
+    Bug(
+        "a key in a node's file is kept",
+        "the process with the ports of every node has the CA's key, also where it never leads",
+        _START,
+        "    config.connect.ca_config.clear()  # a private key may be in it, and this process lives long\n",
         "",
-        (_T_PASSPHRASE,),
+        (_T_FILE,),
+    ),
+    Bug(
+        "signals to all of a node's processes end the keeper",
+        "a terminal that is closed ends a node that would have gone on, and a stop looks like a failure",
+        _CLIENT,
+        "    before = signal.pthread_sigmask(signal.SIG_BLOCK, _NOT_FOR_IT)  # which it inherits\n",
+        "    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())\n",
+        (f"{_T_KEEPER}::test_signals_for_all_of_a_nodes_processes_are_not_for_it",),
+    ),
+    Bug(
+        "facts of a node as they are in its file",
+        "a damaged node.json is a traceback instead of a sentence",
+        _CLIENT,
+        '        self._call("check_node", json.dumps(facts))  # whatever a file held\n',
+        '        self._call("check_node", json.dumps(dict(facts or {})))\n',
+        (f"{_T_KEEPER}::test_damaged_facts_of_a_node_have_words",),
+    ),
+    Bug(
+        "only what UTF-8 can say crosses to the keeper",
+        "a node whose paths are older than that does not start any more",
+        _SERVER,
+        '    body = msgpack.packb(value, unicode_errors="surrogatepass")\n',
+        "    body = msgpack.packb(value)\n",
+        (f"{_T_KEEPER}::test_path_may_be_anything_that_a_file_system_takes",),
+    ),
+    Bug(
+        "a keeper that hangs lives on",
+        "the node is elected again and again, and stands still at each call",
+        _CLIENT,
+        "                self._process.kill()\n            raise\n",
+        "                pass\n            raise\n",
+        (f"{_T_KEEPER}::test_it_is_not_waited_for_for_ever",),
+    ),
+    Bug(
+        "a data key of another seal is kept open",
+        "what a restore has opened stays in memory for the keeper's whole life",
+        _KEEPER,
+        "        forget.start()\n",
+        "",
+        (f"{_T_KEEPER}::test_data_key_of_another_seal_is_forgotten_in_a_while",),
     ),
     Bug(
         "a keeper that others may look into",
@@ -107,7 +154,7 @@ BUGS: Final = (
         "a keeper that does not answer is waited for",
         "the event loop stands still for as long as the keeper does",
         _CLIENT,
-        "            line.settimeout(_CALL_SECONDS)\n",
+        "        line.settimeout(_CALL_SECONDS if operation in _QUICK else _SLOW_CALL_SECONDS)\n",
         "",
         (f"{_T_KEEPER}::test_it_is_not_waited_for_for_ever",),
     ),

@@ -25,7 +25,7 @@ BUGS: Final = (
         "        self._held = _DataKey.of(seal, data_key)\n",
         "        held = self._held\n"
         "        if held is not None:\n"
-        "            self._held = _DataKey(seal, AESGCM(data_key), held.derived)\n"
+        "            self._held = _DataKey(seal, AESGCM(data_key), held.mac_key, held.draw_key, bytes(32))\n"
         "        self._held = _DataKey.of(seal, data_key)\n",
         (f"{_T_SEAL}::test_data_key_changes_in_one_step",),
     ),

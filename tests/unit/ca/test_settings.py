@@ -9,8 +9,7 @@ from cluster.base.config import ConnectSection
 from cluster.base.errors import BadRequest
 from cluster.ca.settings import (
     CASettings,
-    first_cluster_id,
-    first_settings,
+    FirstSettings,
     has_kept_key,
     keep_secrets,
     settings_of,
@@ -27,7 +26,7 @@ def settled(provider: str, raw: Mapping[str, object]) -> CASettings:
 
 
 def begun(section: ConnectSection) -> CASettings:
-    return first_settings(section, COVER.cover_values)
+    return FirstSettings(section, COVER.cover_values).settings()
 
 
 def bare(settings: CASettings) -> dict[str, object]:
@@ -174,5 +173,6 @@ def test_secret_under_another_name_in_a_node_s_file_is_refused_and_named() -> No
 def test_given_cluster_id_is_taken_in_its_canonical_form_and_a_missing_one_is_new() -> None:
     given = "{A0C1D2E3-0000-4000-8000-000000000001}"
     section = ConnectSection(ca_config={"cluster_id": given})
-    assert first_cluster_id(section) == "a0c1d2e3-0000-4000-8000-000000000001"
-    assert first_cluster_id(ConnectSection()) != first_cluster_id(ConnectSection())
+    assert FirstSettings(section, COVER.cover_values).new_cluster_id() == "a0c1d2e3-0000-4000-8000-000000000001"
+    without = FirstSettings(ConnectSection(), COVER.cover_values)
+    assert without.new_cluster_id() != without.new_cluster_id()
