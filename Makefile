@@ -5,7 +5,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --quiet
 NODES ?= 3
-WORKERS ?= 2
+WORKERS ?= 3
 SEEDS ?= 1000
 ROUNDS ?= 50
 ROTATIONS ?= 100
@@ -37,7 +37,7 @@ cluster: $(VENV)/.runtime ## run a local cluster of $(NODES) nodes until Ctrl-C;
 	@exec $(PY) -m cluster dev --nodes $(NODES) $(if $(PORT_OFFSET),--port-offset $(PORT_OFFSET)) --data-dir "$(DATA_DIR)"
 
 test: $(VENV)/.dev ## run every test that a release must pass
-	$(PY) -m pytest -n $(WORKERS) --dist loadfile -m "not alone"
+	$(PY) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not alone"
 	$(PY) -m pytest -m alone
 
 quick: $(VENV)/.dev ## the tests that take under a minute together
@@ -64,7 +64,7 @@ cases: $(VENV)/.dev ## $(CASES) inputs for PUT snapshot, RPC operations and deco
 	$(PY) -m tests.fuzz --cases $(CASES) $(SEEDED)
 
 seed-bugs: $(VENV)/.dev ## take one protection away at a time, and see that a test notices
-	$(PY) -m tests.seeded_bugs --jobs $(WORKERS)
+	$(PY) -m tests.seeded_bugs --jobs 2
 
 check: $(VENV)/.dev ## lint, format, types, layers
 	$(PY) -m ruff check $(CODE)

@@ -83,6 +83,9 @@ def looks():
                 found += len(pattern.findall(memory.read(end - begin)))
     return found
 """
+    # What was free is used again, at some time: nobody waits for that.
+    wiped = f"held = os.environb._data[{VARIABLE.encode()!r}]\nprocess.take_from_environment({VARIABLE!r})\n"
+    assert told_by(f"{wiped}print(json.dumps(held.hex()))", **{VARIABLE: SECRET}) == "00" * len(SECRET)
     # In a process for each: what the first look has read would be found by the second.
     assert told_by(f"{code}print(json.dumps(looks() > 0))", **{VARIABLE: SECRET})
     taken = f"reading = process.take_from_environment({VARIABLE!r})\n"
