@@ -37,7 +37,7 @@ def judge(results: Results) -> list[Verdict]:
         cpu = max(usage.cpu_percent for usage in level.idle)
         verdicts.append(_below(f"idle CPU of the busiest node, {at}", cpu, IDLE_PERCENT, "% of a core", digits=2))
         memory = max(_memory(usage) for usage in level.idle)
-        verdicts.append(_below(f"memory of the largest node, {at}", memory, MEMORY_MB, "MB", digits=0))
+        verdicts.append(_below(f"memory of the largest node (PSS), {at}", memory, MEMORY_MB, "MB", digits=0))
     return [*verdicts, *_comparisons(results.levels)]
 
 
@@ -78,8 +78,10 @@ def _below(target: str, found: float, limit: float, unit: str, *, digits: int) -
 
 
 def _memory(usage: NodeUsage) -> float:
-    """RSS: more than the node costs, since it counts shared pages once for each process, but anyone can check it."""
-    return usage.rss_mb
+    """PSS, as the kernel adds it up in `/proc/PID/smaps_rollup`: what the processes of a node take up together. They are
+    three and more, with one interpreter and the same libraries, which RSS counts once for each; it is in the table too.
+    """
+    return usage.pss_mb
 
 
 def _at(level: Level) -> str:

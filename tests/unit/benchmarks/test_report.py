@@ -82,10 +82,10 @@ def test_each_target_can_be_missed() -> None:
     assert _missed(_results(slow_leader)) == ["64 clients, leader, 0 records: share of Y"]
     slow_spread = _level(0, spread=299.0)
     assert _missed(_results(slow_spread)) == ["64 clients, spread, 0 records: share of Y"]
-    busy = replace(_level(0), idle=(NodeUsage("node-1", True, 3, 3.0, 120.0, 80.0),))
+    busy = replace(_level(0), idle=(NodeUsage("node-1", True, 3, 3.0, 130.0, 120.0),))
     assert _missed(_results(busy)) == [
         "idle CPU of the busiest node, 0 records",
-        "memory of the largest node, 0 records",
+        "memory of the largest node (PSS), 0 records",
     ]
 
 
