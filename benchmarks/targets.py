@@ -78,8 +78,8 @@ def _below(target: str, found: float, limit: float, unit: str, *, digits: int) -
 
 
 def _memory(usage: NodeUsage) -> float:
-    """PSS, as the kernel adds it up in `/proc/PID/smaps_rollup`: what the processes of a node take up together. They are
-    three and more, with one interpreter and the same libraries, which RSS counts once for each; it is in the table too.
+    """PSS, as the kernel adds it up in `/proc/PID/smaps_rollup`: what the processes of a node take up together. They
+    are three and more, with one interpreter and the same libraries, which RSS (in the table, too) counts once for each.
     """
     return usage.pss_mb
 

@@ -27,6 +27,7 @@ from cluster.node.last_resort import last_resort
 from cluster.node.start import StartError, start_node
 from cluster.raft.journal import JournalDamaged
 from cluster.raft.snapshot import SnapshotDamaged
+from cluster.seal.keeper_client import KeeperLost
 from cluster.seal.sources import SealError
 from cluster.tls.contexts import TlsFileRefused
 from fsm.ledger import LedgerDamaged
@@ -52,7 +53,7 @@ def run(config: NodeConfig, *, accepts_files_without_mac: bool = False, passphra
         with _data_dir(config.data_dir):
             remove_leftovers(config.data_dir)
             uvloop.run(_run(config, log, accepts_files_without_mac, passphrase))
-    except (StartError, SealError, JournalDamaged, SnapshotDamaged, LedgerDamaged, OSError) as error:
+    except (StartError, SealError, KeeperLost, JournalDamaged, SnapshotDamaged, LedgerDamaged, OSError) as error:
         reason = _words(error)
         log("node.failed", reason=reason)
         print(f"quorumca: {reason}", file=sys.stderr)

@@ -40,6 +40,7 @@ from cluster.rpc.messages import (
     RowMessage,
 )
 from cluster.seal.node_sealer import NodeSealer
+from cluster.seal.records import RecordUnreadable
 from cluster.seal.sources import SealError
 from fsm.ca import SealKey
 from fsm.codec import CodecError, dump_state, load_state
@@ -108,15 +109,18 @@ class Snapshots:
         return await asyncio.to_thread(self._write, path, meta, state, state.seal)
 
     def _write(self, path: Path, meta: Meta, state: State, seal: SealKey) -> Meta:
-        try:
-            mac = self._sealer.opened(seal).mac
-        except SealError as error:
-            raise Refused(f"the snapshot could not be given its MAC: {error}") from error
         reader = LedgerReader(self._ledger_path)
         try:
+            sealer = self._sealer.opened(seal)
             return backup.write(
-                path, meta, state, mac, lambda after: reader.export_rows(after, state.leaf_index, backup.PAGE_ROWS)
+                path,
+                meta,
+                state,
+                sealer.mac,
+                lambda after: reader.export_rows(after, state.leaf_index, backup.PAGE_ROWS),
             )
+        except SealError as error:  # at once; or, when the seal key was changed meanwhile, at the end
+            raise Refused(f"the snapshot could not be given its MAC: {error}") from error
         finally:
             reader.close()
 
@@ -328,10 +332,10 @@ def check_seal(sealer: NodeSealer, saved: State) -> NodeSealer:
     try:
         opened = sealer.opened(saved.seal)
         moved = Opener(opened).moved(saved)
+    except RecordUnreadable as error:
+        raise Refused(f"what is sealed in the snapshot is of no release's making: {error}") from error
     except SealError as error:
         raise Refused(f"the snapshot was sealed with another seal key than this cluster has: {error}") from error
-    except (ValueError, TypeError) as error:
-        raise Refused(f"what is sealed in the snapshot is of no release's making: {type(error).__name__}") from error
     if moved:
         raise Refused(f"{', '.join(moved)} in the snapshot's configuration is not what its secrets were sealed with")
     return opened

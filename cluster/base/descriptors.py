@@ -12,7 +12,7 @@ from cluster.base.seats import Caps
 #: A node with fewer could not serve anybody; processes that sign come on top.
 LEAST: Final = 192
 #: For files, database, pipes, Raft's connections to and from eight other servers, and what is just being closed. A node
-#: of three has 36 in use.
+#: of three has about 40 in use.
 _RESERVE: Final = 96
 _PER_WORKER: Final = 2
 _RESERVE_SHARE: Final = 16

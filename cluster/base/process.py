@@ -4,18 +4,21 @@ What the system refuses (a sandbox, another kernel) is told and costs nothing el
 well as it should be is better than none, and the log says so.
 """
 
+import contextlib
 import ctypes
 import os
 import resource
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Final
 
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_DUMPABLE: Final = 4
 #: Nothing that a node writes is for anybody but its user.
 _UMASK: Final = 0o077
-_MAX_VALUE: Final = 32 << 10
+_MAX_VALUE: Final = 4096  # PIPE_BUF
 
 
 def protect() -> list[str]:
@@ -49,7 +52,7 @@ def take_from_environment(name: str) -> int | None:
     this one was started with (/proc/PID/environ); and not in this process's memory, if it is taken before anything
     copies the environment, as modules of the standard library do (wsgiref).
 
-    Raises: ValueError for a value of more than 32 KiB, which is taken out all the same.
+    Raises: ValueError for a value of more than 4 KiB, which is taken out all the same.
     """
     key = os.fsencode(name)
     if key not in os.environb:
@@ -61,7 +64,7 @@ def take_from_environment(name: str) -> int | None:
             raise ValueError(f"{name} has {len(value)} bytes: must be at most {_MAX_VALUE}")
         reading, writing = os.pipe()
         with open(writing, "wb", 0) as file:
-            file.write(value)  # less than a pipe takes: nobody is waited for
+            file.write(value)  # as much as every pipe takes at once: nobody is waited for
         return reading
     finally:
         _wipe(value)
@@ -69,23 +72,42 @@ def take_from_environment(name: str) -> int | None:
 
 def _wipe(value: bytes) -> None:
     """Of an object that nobody else has. CPython leaves its text in memory that is free."""
-    if sys.implementation.name == "cpython" and value:
+    # Of a single byte there is one object, which everybody has.
+    if sys.implementation.name == "cpython" and len(value) > 1:
         ctypes.memset(id(value) + bytes.__basicsize__ - 1, 0, len(value))
 
 
 def _overwrite(name: str) -> None:
-    """`unsetenv` only forgets where the text is."""
+    """`unsetenv` only forgets where the text is. Nothing of it is copied."""
+    library = ctypes.CDLL(None)
     try:
-        entries = ctypes.POINTER(ctypes.c_void_p).in_dll(ctypes.CDLL(None), "environ")
+        entries = ctypes.POINTER(ctypes.c_void_p).in_dll(library, "environ")
     except (ValueError, OSError):  # a C library that does not show it
         return
+    library.strncmp.argtypes = (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t)
+    library.strlen.argtypes, library.strlen.restype = (ctypes.c_void_p,), ctypes.c_size_t
     prefix = os.fsencode(name) + b"="
     position = 0
     while address := entries[position]:
-        text = ctypes.string_at(address)
-        if text.startswith(prefix):
-            ctypes.memset(address + len(prefix), 0, len(text) - len(prefix))
+        if library.strncmp(address, prefix, len(prefix)) == 0:
+            ctypes.memset(address + len(prefix), 0, library.strlen(address) - len(prefix))
         position += 1
+
+
+def block_stops() -> AbstractContextManager[None]:
+    """Processes that are started in this context never get the signals that ask a node to stop, or to look at its files
+    again: these go to all processes of a terminal, or of a service, and the node decides when its own ones end.
+    """
+    return _blocked({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+
+
+@contextlib.contextmanager
+def _blocked(numbers: set[signal.Signals]) -> Iterator[None]:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _prctl(option: int, value: int) -> None:

@@ -92,12 +92,14 @@ class Authority:
             self._key_lost_in = self._signing
             self.renewal_wanted.fire()
 
-    async def settled(self, seconds: float) -> None:
-        """A new leader: until it can sign, has found out why it cannot, leads no more, or the time is over."""
+    async def settled(self, ca_index: int, seconds: float) -> None:
+        """A leader of this CA: until it can sign, has found out why it cannot, leads no more, or the time is over."""
         term = self._ended_terms
 
         def is_open() -> bool:
-            return self._signing is None and not self._health.now.trouble and self._ended_terms == term
+            health = self._health.now  # what a CA before this one suffered from says nothing
+            is_known = bool(health.trouble) and health.ca_index >= ca_index
+            return self._signing is None and not is_known and self._ended_terms == term
 
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):

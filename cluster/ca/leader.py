@@ -161,7 +161,8 @@ class Leader:
 
     async def _step(self, state: State, duty: Duty | None) -> bool:
         """One duty; whether there may be more to do at once."""
-        self._parts.opener.unlock(state)
+        # Off the loop: a passphrase is stretched for a quarter of a second.
+        await asyncio.to_thread(self._parts.opener.unlock, state)
         if state.active_root is not None and self._is_enabled:
             await self._adopt(state, duty)
         if duty is None:

@@ -35,6 +35,7 @@ from cluster.ca.rotation import SAME_ROOT, RotationRequest, Rotator
 from cluster.ca.settings import CASettings, has_kept_key, keep_secrets, policies_of, settings_of, without_private_key
 from cluster.seal.cover import NOTHING
 from cluster.seal.keeper import CoveredRecord
+from cluster.seal.sources import SealError
 from fsm.ca import CAConfig, CARoot, Rotation, RotationPhase, SetConfig
 from fsm.state import Area, State
 from providers.config.secrets import folded
@@ -248,7 +249,7 @@ class Reconfigurer:
     async def _take_into_use(self) -> None:
         """At once, so that whoever made the change meets it. What fails here is the leader's duty (leader.py)."""
         if self._replica.leadership.is_ready:  # else it has been dropped, and stays so
-            with contextlib.suppress(ProviderError, ClusterError):
+            with contextlib.suppress(ProviderError, ClusterError, SealError):
                 await self._authority.adopt(self._replica.state)
 
     async def _repair(self, candidate: Candidate, update: ConfigUpdate, stored: Stored, attempt: Attempt) -> None:

@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from cluster.base.config import ConnectSection
-from cluster.base.errors import BadRequest, ClusterError
+from cluster.base.errors import BadRequest
 from cluster.seal.cover import NOTHING
 from cluster.signing.pool import ProviderSetup
 from providers import registry
 from providers.config.common import CommonConfig
 from providers.config.decode import Fields
 from providers.config.secrets import PUBLIC_KEYS, folded, secret_places
-from providers.errors import ConfigInvalid, ProviderError
+from providers.errors import ConfigInvalid
 from providers.texts import one_line
 
 #: What an agent of Consul writes into a new configuration.
@@ -229,16 +229,19 @@ class FirstSettings:
     def __init__(self, section: ConnectSection, cover: Coverer) -> None:
         self.is_enabled = section.enabled
         self.cluster_id: Final = section.ca_config.get(_CLUSTER_ID)
-        self._problem: ClusterError | ProviderError | None = None
+        self._settings: CASettings | None = None
+        self._problem: tuple[type[BadRequest] | type[ConfigInvalid], str] = (BadRequest, "")
         try:
             self._settings = _first_settings(section, cover)
-        except (ClusterError, ProviderError) as error:
-            self._problem = error
+        except (BadRequest, ConfigInvalid) as error:
+            # Not the error itself: its traceback has what it is about.
+            self._problem = (BadRequest if isinstance(error, BadRequest) else ConfigInvalid, str(error))
 
     def settings(self) -> CASettings:
         """Raises: as `settings_of`."""
-        if self._problem is not None:
-            raise self._problem
+        if self._settings is None:
+            kind, text = self._problem
+            raise kind(text)
         return self._settings
 
     def new_cluster_id(self) -> str:

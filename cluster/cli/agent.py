@@ -4,7 +4,7 @@ import argparse
 import os
 from pathlib import Path
 
-from cluster.base.process import take_from_environment
+from cluster.base.process import protect, take_from_environment
 from cluster.cli.arguments import Subcommands
 from cluster.client.errors import CommandError
 from cluster.seal.variables import PASSPHRASE_VARIABLE
@@ -23,6 +23,7 @@ def add_parser(subcommands: Subcommands) -> None:
 
 def run(args: argparse.Namespace) -> int:
     # Before anything else is imported: there are modules that copy the environment.
+    protect()
     try:
         passphrase = take_from_environment(PASSPHRASE_VARIABLE)
     except ValueError as error:

@@ -126,8 +126,9 @@ class LeaderWork:
             return await self._signed(request, serial)
 
     async def _signed(self, request: SignRequest, serial: bytes) -> SignAnswer:
-        if not self._authority.is_ready and self._replica.state.active_root is not None:
-            await self._authority.settled(_SETTLE_SECONDS)
+        state = self._replica.state
+        if not self._authority.is_ready and state.active_root is not None:
+            await self._authority.settled(state.ca_index, _SETTLE_SECONDS)
         try:
             if self._authority.is_behind(state := self._replica.state) and state.active_root is not None:
                 # The CA has changed a moment ago: whoever has seen that must not get a leaf of the CA before the

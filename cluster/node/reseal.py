@@ -9,7 +9,7 @@ import asyncio
 import hashlib
 from typing import Final
 
-from cluster.base.errors import ClusterError, InternalError, NoLeader, NotLeader, NotReady, Refused
+from cluster.base.errors import ClusterError, NoLeader, NotLeader, NotReady, Refused
 from cluster.ca.commit import commit
 from cluster.ca.opened import sealed_again
 from cluster.ca.parts import Parts
@@ -140,7 +140,7 @@ class Resealer:
         if parts.replica.leadership.is_ready and parts.replica.state.active_root is not None:
             try:
                 await parts.authority.adopt(parts.replica.state)
-            except (ProviderError, InternalError, ClusterError) as error:
+            except (ProviderError, ClusterError, SealError) as error:
                 parts.log("duty.failed", duty="adopt", reason=str(error), again_in_seconds=0)
 
 

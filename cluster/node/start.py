@@ -39,7 +39,7 @@ from cluster.rpc.forward import Forwarder
 from cluster.rpc.peers import Peers
 from cluster.rpc.server import RpcServer
 from cluster.seal.keeper import KeeperCalls
-from cluster.seal.keeper_client import KeeperProcess
+from cluster.seal.keeper_client import KeeperLost, KeeperProcess
 from cluster.seal.node_file import NodeFile
 from cluster.seal.node_sealer import NodeSealer
 from cluster.seal.sources import SealError
@@ -130,7 +130,7 @@ async def start_node(
     )
     stack.push_async_callback(forwarder.close)
     # A node that cannot open the cluster's seal must not run; nothing else that goes wrong by the way ends it.
-    ends_with = (SealError,)
+    ends_with = (SealError, KeeperLost)
     await stack.enter_async_context(
         _task(keep_running("seal", seal_watch.run, log, metrics, ends_with=ends_with), fatal)
     )

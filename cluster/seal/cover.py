@@ -1,5 +1,5 @@
 """How the CA's keys and an operator's secrets pass through a node's main process, which speaks to the network: under a
-cover that it cannot take off.
+cover whose key it does not have.
 
 The process that keeps the data key (keeper.py) and the ones that sign have the key of the cover; it is made anew at
 each start of a node, and what is covered with it is of no use to anybody else, nor later. The main process carries

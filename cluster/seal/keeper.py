@@ -3,9 +3,11 @@
 A node's main process speaks to the network and parses what strangers send; whatever is in its memory is one fault of a
 parser away from them. So it starts one more process (keeper_process.py), which reads the seal key, opens the data key,
 and from then on opens and seals for it. What is opened leaves it covered (cover.py): the main process carries it to the
-processes that sign, and cannot look inside. What leaves it bare are two keys that give away no secret of the CA, since
-the main process needs them all the time: the one that serials are drawn with, derived from the data key (RFC 5869), and
-the one of the MACs on the node's own files.
+processes that sign, and does not look inside. It could: whoever runs code of their own there can ask for the key of the
+cover. What is kept from them is what reads memory.
+
+What leaves it bare are two keys that give away no secret of the CA, since the main process needs them all the time: the
+one that serials are drawn with, derived from the data key (RFC 5869), and the one of the MACs on the node's own files.
 
 Everything here is plain values, so that it can be asked over a socket; `Keeper` is what answers, and is the same in the
 process and in tests that need none.
@@ -26,7 +28,7 @@ from cluster.seal.sources import KeyPlaces, key_source, next_sources
 from fsm.ca import SealKey
 
 #: Seals whose data key is kept open beside the one in use: of a snapshot that is restored, of a change of the seal key.
-_OPEN_SEALS: Final = 4
+_MOST_OPEN: Final = 4
 #: For so long, so that a passphrase is not stretched for every part of a snapshot.
 _OPEN_SECONDS: Final = 60.0
 
@@ -41,7 +43,7 @@ class CoveredRecord:
 
 
 class KeeperCalls(Protocol):
-    """What a node asks of its keeper; each call may raise SealError, whose text says what to do."""
+    """What a node asks of its keeper; each call may raise SealError, whose text says what to do, and KeeperLost."""
 
     def check_node(self, facts: Mapping[str, Any] | None) -> None:
         """At start: is the seal key there, and is it the one this data directory was used with?"""
@@ -68,8 +70,8 @@ class KeeperCalls(Protocol):
         """Why this node could not open a seal with this key; empty if it could."""
         ...
 
-    def unlock(self, seal: SealKey) -> None:
-        """Take this seal's data key into use."""
+    def unlock(self, seal: SealKey) -> bytes:
+        """Take this seal's data key into use; its draw key."""
         ...
 
     def draw_key(self, seal: SealKey) -> bytes:
@@ -89,7 +91,7 @@ class KeeperCalls(Protocol):
         ...
 
     def open_record(self, seal: SealKey, purpose: str, sealed: bytes) -> CoveredRecord:
-        """Raises: SealError; ValueError, TypeError for what is of no release's making."""
+        """Raises: RecordUnreadable."""
         ...
 
     def seal_record(self, seal: SealKey, purpose: str, record: CoveredRecord) -> bytes: ...
@@ -103,15 +105,13 @@ def new_cover_key() -> bytes:
 
 
 class Keeper:
-    """Implements `KeeperCalls`. May be asked from several threads at once: whoever stretches a passphrase takes a
-    quarter of a second, and holds up nobody else.
-    """
+    """Implements `KeeperCalls`. May be asked from several threads at once."""
 
     def __init__(self, sealer: Sealer, disk_key: DiskKeyFile, cover: Cover) -> None:
         self._sealer = sealer
         self._disk_key = disk_key
         self._cover = cover
-        self._open: dict[SealKey, Sealer] = {}
+        self._others = _OpenSeals()
 
     @classmethod
     def of(cls, places: KeyPlaces, node_name: str, cover_key: bytes, variables: Mapping[str, str]) -> "Keeper":
@@ -140,9 +140,10 @@ class Keeper:
     def lacks(self, source: str, kek_id: str, salt: bytes) -> str:
         return self._sealer.lacks(source, kek_id, salt)
 
-    def unlock(self, seal: SealKey) -> None:
+    def unlock(self, seal: SealKey) -> bytes:
         self._sealer.unlock(seal)
-        self._open.clear()  # a data key that is out of use is not kept
+        self._others.clear()  # a data key that is out of use is not kept
+        return self._sealer.draw_key()
 
     def draw_key(self, seal: SealKey) -> bytes:
         return self._opened(seal).draw_key()
@@ -173,13 +174,42 @@ class Keeper:
 
     def _opened(self, seal: SealKey) -> Sealer:
         """Raises: SealError."""
-        if (found := self._open.get(seal)) is not None:
+        if self._sealer.holds(seal):
+            return self._sealer.opened(seal)  # which no later change of the one in use changes
+        return self._others.get(seal, self._sealer)
+
+
+class _OpenSeals:
+    """Other seals than the one in use, for a while."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._open: dict[SealKey, Sealer] = {}
+        self._clearances = 0
+
+    def get(self, seal: SealKey, opener: Sealer) -> Sealer:
+        """Raises: SealError."""
+        with self._lock:
+            found, before = self._open.get(seal), self._clearances
+        if found is not None:
             return found
-        opened = self._sealer.opened(seal)
-        while len(self._open) >= _OPEN_SEALS:
-            self._open.pop(next(iter(self._open), seal), None)
-        self._open[seal] = opened
-        forget = threading.Timer(_OPEN_SECONDS, self._open.pop, (seal, None))
+        opened = opener.opened(seal)  # others go on while a passphrase is stretched
+        forget = threading.Timer(_OPEN_SECONDS, self._forget, (seal, opened))
         forget.daemon = True
         forget.start()
+        with self._lock:
+            if self._clearances == before:
+                while len(self._open) >= _MOST_OPEN:
+                    del self._open[next(iter(self._open))]
+                self._open[seal] = opened
         return opened
+
+    def clear(self) -> None:
+        with self._lock:
+            self._open.clear()
+            self._clearances += 1
+
+    def _forget(self, seal: SealKey, opened: Sealer) -> None:
+        with self._lock:
+            if self._open.get(seal) is opened:
+                del self._open[seal]

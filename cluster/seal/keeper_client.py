@@ -2,17 +2,17 @@
 
 import asyncio
 import collections
+import contextlib
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, NoReturn
 
 from cluster.base.errors import NotReady
-from cluster.base.process import take_from_environment
+from cluster.base.process import block_stops, take_from_environment
 from cluster.seal.disk_key import DiskKey
 from cluster.seal.keeper import CoveredRecord
 from cluster.seal.keeper_server import GRANT, LINE, Beginning, pack_record, pack_seal, packed, read_frame, unpack_error
@@ -21,18 +21,20 @@ from cluster.seal.variables import PASSPHRASE_VARIABLE
 from fsm.ca import SealKey
 
 #: A process starts in a fraction of a second, also on a busy machine.
-_START_SECONDS: Final = 15.0
-#: Opening and sealing take less than a millisecond, and stretching a passphrase a quarter of a second.
-_CALL_SECONDS: Final = 3.0
-_SLOW_CALL_SECONDS: Final = 15.0
-_QUICK: Final = frozenset({"open_record", "seal_record", "cover_values", "mac", "proof"})
+_START_SECONDS: Final = 30.0
+#: With the seal in use, opening and sealing take less than a millisecond; but a keeper that was idle for weeks may have
+#: been swapped out.
+_CALL_SECONDS: Final = 10.0
+#: Stretching a passphrase takes a quarter of a second.
+_SLOW_CALL_SECONDS: Final = 30.0
 _STOP_SECONDS: Final = 2.0
-_LOST: Final = "the process that keeps the seal key has ended"
-#: They may be sent to all processes of a terminal or of a service; this one decides when the keeper ends.
-_NOT_FOR_IT: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+#: Lines that are kept for later calls: more at a time are rare.
+_MOST_FREE: Final = 8
+_LOST: Final = "the process that keeps the seal key is gone, or takes no more connections"
+_SILENT: Final = "the process that keeps the seal key does not answer"
 
 
-class KeeperLost(SealError, NotReady):
+class KeeperLost(NotReady):
     """Without its keeper a node can neither open nor seal, and ends: whoever has started it starts it again."""
 
 
@@ -43,40 +45,49 @@ class KeeperProcess:
         self._process = process
         self._control = control
         self._free: collections.deque[socket.socket] = collections.deque()
+        self._is_stopped = False
+        self._in_use: SealKey | None = None
 
     @classmethod
     async def start(
         cls, node_name: str, places: KeyPlaces, refused: Callable[[str], None], passphrase: int | None = None
     ) -> "KeeperProcess":
         """`refused` is told of protections that the system refused. `passphrase` is what `take_from_environment` has
-        returned for it; None: it is taken now. Raises: SealError when there is no seal key; OSError.
+        returned for it; None: it is taken now. Raises: SealError when there is no seal key; KeeperLost, OSError.
         """
         passphrase = _taken() if passphrase is None else passphrase
-        ours, theirs = socket.socketpair()
         try:
-            with theirs:
-                keeper = cls(_spawned(theirs, passphrase), ours)
-        except BaseException:
-            ours.close()
-            raise
+            ours, theirs = socket.socketpair()
+            try:
+                with theirs:
+                    keeper = cls(_spawned(theirs), ours)
+            except BaseException:
+                ours.close()
+                raise
+            try:
+                for text in await asyncio.to_thread(keeper._begin, Beginning.of(node_name, places), passphrase):
+                    refused(text)
+            except BaseException:
+                await keeper.stop()
+                raise
+            return keeper
         finally:
             if passphrase is not None:
                 os.close(passphrase)
-        try:
-            for text in await asyncio.to_thread(keeper._begin, Beginning.of(node_name, places)):
-                refused(text)
-        except BaseException:
-            await keeper.stop()
-            raise
-        return keeper
 
-    def _begin(self, beginning: Beginning) -> list[str]:
+    def _begin(self, beginning: Beginning, passphrase: int | None) -> list[str]:
+        """What the system refused to it."""
         self._control.settimeout(_START_SECONDS)
-        error, refused = _exchanged(self._control, packed(beginning.packed()))
+        descriptors = [] if passphrase is None else [passphrase]
+        with _named_errors():
+            refused: list[str] = read_frame(self._control)
+            # Now that it is protected: nobody else takes the descriptor from it.
+            socket.send_fds(self._control, [packed(beginning.packed())], descriptors)
+            error, _ = read_frame(self._control)
+        self._control.settimeout(_CALL_SECONDS)
         if error is not None:
             raise unpack_error(error)
-        names: list[str] = refused
-        return names
+        return refused
 
     @property
     def pid(self) -> int:
@@ -92,9 +103,12 @@ class KeeperProcess:
         finally:
             loop.remove_reader(self._control.fileno())
         status = await asyncio.to_thread(self._ended)
-        raise KeeperLost(f"{_LOST} with status {status}: start the node again")
+        raise KeeperLost(f"the process that keeps the seal key has ended with status {status}: start the node again")
 
     async def stop(self) -> None:
+        self._is_stopped = True
+        with contextlib.suppress(OSError):
+            self._control.shutdown(socket.SHUT_RDWR)  # whoever reads from it in another thread goes on
         self._control.close()
         while self._free:
             self._free.pop().close()
@@ -120,14 +134,14 @@ class KeeperProcess:
         self._call("check_node", json.dumps(facts))  # whatever a file held
 
     def open_disk_key(self, *, accepts_without: bool, always_requires: bool) -> DiskKey:
-        key, is_required = self._call("open_disk_key", accepts_without, always_requires)
+        key, is_required = self._call("open_disk_key", accepts_without, always_requires, seconds=None)
         return DiskKey(key, is_required=is_required)
 
     def establish_disk_key(self) -> None:
-        self._call("establish_disk_key")
+        self._call("establish_disk_key", seconds=None)
 
     def follow_disk_key(self) -> None:
-        self._call("follow_disk_key")
+        self._call("follow_disk_key", seconds=None)
 
     def new_data_key(self) -> SealKey:
         return SealKey(*self._call("new_data_key"))
@@ -139,53 +153,63 @@ class KeeperProcess:
         problem: str = self._call("lacks", source, kek_id, salt)
         return problem
 
-    def unlock(self, seal: SealKey) -> None:
-        self._call("unlock", pack_seal(seal))
+    def unlock(self, seal: SealKey) -> bytes:
+        key: bytes = self._call("unlock", pack_seal(seal))
+        self._in_use = seal
+        return key
 
     def draw_key(self, seal: SealKey) -> bytes:
         key: bytes = self._call("draw_key", pack_seal(seal))
         return key
 
     def mac(self, seal: SealKey, sums: bytes) -> bytes:
-        mac: bytes = self._call("mac", pack_seal(seal), sums)
+        mac: bytes = self._call("mac", pack_seal(seal), sums, seconds=self._seconds(seal))
         return mac
 
     def proof(self, seal: SealKey, request: bytes) -> bytes:
-        proof: bytes = self._call("proof", pack_seal(seal), request)
+        proof: bytes = self._call("proof", pack_seal(seal), request, seconds=self._seconds(seal))
         return proof
 
     def is_moved(self) -> bool:
         return bool(self._call("is_moved"))
 
     def open_record(self, seal: SealKey, purpose: str, sealed: bytes) -> CoveredRecord:
-        return CoveredRecord(*self._call("open_record", pack_seal(seal), purpose, sealed))
+        return CoveredRecord(*self._call("open_record", pack_seal(seal), purpose, sealed, seconds=self._seconds(seal)))
 
     def seal_record(self, seal: SealKey, purpose: str, record: CoveredRecord) -> bytes:
-        sealed: bytes = self._call("seal_record", pack_seal(seal), purpose, pack_record(record))
+        sealed: bytes = self._call(
+            "seal_record", pack_seal(seal), purpose, pack_record(record), seconds=self._seconds(seal)
+        )
         return sealed
 
     def cover_values(self, values: Mapping[str, object]) -> Mapping[str, bytes]:
         # As JSON, which is what they are of: msgpack has no numbers beyond 64 bits.
-        covered: Mapping[str, bytes] = self._call("cover_values", json.dumps(dict(values)))
+        covered: Mapping[str, bytes] = self._call("cover_values", json.dumps(dict(values)), seconds=_CALL_SECONDS)
         return covered
 
-    def _call(self, operation: str, *arguments: object) -> Any:
+    def _seconds(self, seal: SealKey) -> float:
+        """How long a call may take; None: its files are on a disk that may stand still."""
+        return _CALL_SECONDS if seal == self._in_use else _SLOW_CALL_SECONDS
+
+    def _call(self, operation: str, *arguments: object, seconds: float | None = _SLOW_CALL_SECONDS) -> Any:
         """Raises: as the operation did; KeeperLost."""
         request = packed([operation, arguments])
         try:
             line = self._free.pop()
         except IndexError:
             line = self._connected(LINE)
-        line.settimeout(_CALL_SECONDS if operation in _QUICK else _SLOW_CALL_SECONDS)
+        line.settimeout(seconds)
         try:
-            error, result = _exchanged(line, request)
-        except BaseException as failed:
+            with self._answered():
+                line.sendall(request)
+                error, result = read_frame(line)
+        except BaseException:
             line.close()
-            if isinstance(failed.__cause__, TimeoutError):
-                # It may never answer again, and others wait for it, the event loop perhaps: `watch` will see its end.
-                self._process.kill()
             raise
-        self._free.append(line)
+        if self._is_stopped or len(self._free) >= _MOST_FREE:
+            line.close()
+        else:
+            self._free.append(line)
         if error is not None:
             raise unpack_error(error)
         return result
@@ -195,23 +219,36 @@ class KeeperProcess:
         ours, theirs = socket.socketpair()
         with theirs:
             try:
-                socket.send_fds(self._control, [kind], [theirs.fileno()])
-            except OSError as error:
+                with self._answered():
+                    socket.send_fds(self._control, [kind], [theirs.fileno()])
+            except BaseException:
                 ours.close()
-                raise KeeperLost(_LOST) from error
+                raise
         return ours
 
+    @contextlib.contextmanager
+    def _answered(self) -> Iterator[None]:
+        """A keeper that does not answer in time may never do, and others wait for it, the event loop perhaps: it ends,
+        which `watch` sees. Raises: KeeperLost.
+        """
+        try:
+            with _named_errors():
+                yield
+        except KeeperLost as error:
+            if isinstance(error.__cause__, TimeoutError):
+                self._process.kill()
+            raise
 
-def _exchanged(line: socket.socket, request: bytes) -> tuple[Any, Any]:
-    """The error, or None, and the result. Raises: KeeperLost."""
+
+@contextlib.contextmanager
+def _named_errors() -> Iterator[None]:
+    """Raises: KeeperLost."""
     try:
-        line.sendall(request)
-        error, result = read_frame(line)
-    except TimeoutError as failed:
-        raise KeeperLost("the process that keeps the seal key does not answer") from failed
-    except (EOFError, OSError, ValueError) as failed:
-        raise KeeperLost(_LOST) from failed
-    return error, result
+        yield
+    except TimeoutError as error:
+        raise KeeperLost(_SILENT) from error
+    except (EOFError, OSError, ValueError) as error:
+        raise KeeperLost(_LOST) from error
 
 
 def _taken() -> int | None:
@@ -221,15 +258,9 @@ def _taken() -> int | None:
         raise SealError(f"the seal passphrase cannot be used: {error}") from None
 
 
-def _spawned(control: socket.socket, passphrase: int | None) -> "subprocess.Popen[bytes]":
+def _spawned(control: socket.socket) -> "subprocess.Popen[bytes]":
     """Raises: OSError."""
-    descriptors = () if passphrase is None else (passphrase,)
     # -P: nothing is imported from the directory the node happens to be started in.
-    command = [sys.executable, "-P", "-m", "cluster.seal.keeper_process", *map(str, descriptors)]
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _NOT_FOR_IT)  # which it inherits
-    try:
-        return subprocess.Popen(  # noqa: S603 - our own program, no shell
-            command, stdin=control.fileno(), stdout=subprocess.DEVNULL, pass_fds=descriptors
-        )
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    command = [sys.executable, "-P", "-m", "cluster.seal.keeper_process"]
+    with block_stops():
+        return subprocess.Popen(command, stdin=control.fileno(), stdout=subprocess.DEVNULL)  # noqa: S603 - no shell

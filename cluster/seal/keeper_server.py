@@ -1,27 +1,32 @@
 """A keeper's side of its sockets, and the frames that both sides write.
 
-A frame is a length, u32 little endian, then msgpack. The first one on the control socket says where the keys are
-(`Beginning`), and is answered by `[error or nil, what the system refused to this process]`. After that each byte on it
-brings one more socket (SCM_RIGHTS, unix(7)): LINE, over which calls come, `[operation, arguments]`, answered by `[error
-or nil, result]` one after the other; or GRANT, to a process that signs, which is given the key of the cover and nothing
-else.
+A frame is a length, u32 little endian, then msgpack. The keeper writes the first one on the control socket when it is
+protected (`cluster.base.process`): what the system refused to it. The next one says where the keys are (`Beginning`),
+brings a descriptor to read the passphrase from if that came by the environment, and is answered by `[error or nil,
+nil]`. After that each byte on it brings one more socket (SCM_RIGHTS, unix(7)): LINE, over which calls come,
+`[operation, arguments]`, answered by `[error or nil, result]` one after the other; or GRANT, to a process that signs,
+which is given the key of the cover and nothing else.
 """
 
 import contextlib
 import json
+import os
 import socket
 import struct
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import msgpack
 
-from cluster.seal.cover import hand_over
+from cluster.base.errors import InternalError
+from cluster.seal.cover import CoverError, hand_over
 from cluster.seal.keeper import CoveredRecord, Keeper, new_cover_key
+from cluster.seal.records import RecordUnreadable
 from cluster.seal.sources import KeyMissing, KeyPlaces, SealError
+from cluster.seal.variables import PASSPHRASE_VARIABLE
 from fsm.ca import SealKey
 
 LINE: Final = b"L"
@@ -30,7 +35,8 @@ _HEADER: Final = struct.Struct("<I")
 #: A record has a few KB, and the secrets of a configuration no more than the largest body of a request.
 _MAX_FRAME: Final = 8 << 20
 _KINDS: Final[dict[str, type[Exception]]] = {
-    kind.__name__: kind for kind in (SealError, KeyMissing, OSError, ValueError, TypeError)
+    kind.__name__: kind
+    for kind in (RecordUnreadable, KeyMissing, SealError, OSError, CoverError, ValueError, InternalError)
 }
 
 
@@ -87,7 +93,13 @@ def packed(value: object) -> bytes:
 
 def read_frame(source: socket.socket) -> Any:
     """Raises: EOFError, ValueError, OSError."""
-    (length,) = _HEADER.unpack(_read_exactly(source, _HEADER.size))
+    return _read_body(source, _read_exactly(source, _HEADER.size))
+
+
+def _read_body(source: socket.socket, header: bytes) -> Any:
+    if len(header) < _HEADER.size:
+        raise EOFError("the other side has closed")
+    (length,) = _HEADER.unpack(header)
     if length > _MAX_FRAME:
         raise ValueError(f"a frame of {length} bytes is larger than {_MAX_FRAME}")
     return msgpack.unpackb(_read_exactly(source, length), unicode_errors="surrogatepass")
@@ -114,11 +126,13 @@ def pack_error(error: Exception) -> list[object]:
     """Its kind and arguments. Of an unexpected one only the type goes out: its text may hold anything."""
     match error:
         case SealError():
-            return ["KeyMissing" if isinstance(error, KeyMissing) else "SealError", [str(error)]]
+            return [next(name for name, kind in _KINDS.items() if isinstance(error, kind)), [str(error)]]
         case OSError():
             return ["OSError", [error.errno or 0, error.strerror or str(error), error.filename and str(error.filename)]]
+        case CoverError():
+            return ["CoverError", [str(error)]]
         case _:
-            name = "TypeError" if isinstance(error, TypeError) else "ValueError"
+            name = "ValueError" if isinstance(error, ValueError) else "InternalError"
             return [name, [f"{type(error).__name__} where the seal key is kept"]]
 
 
@@ -178,17 +192,18 @@ class Calls:
         return self._keeper.seal_record(SealKey(*seal), purpose, CoveredRecord(*record))
 
 
-def serve(control: socket.socket, refused: Sequence[str], variables: Mapping[str, str]) -> None:
-    """Until the other side of the control socket closes. `variables`: what the keeper is given of the environment."""
+def serve(control: socket.socket, refused: Sequence[str]) -> None:
+    """Until the other side of the control socket closes."""
     with control, contextlib.suppress(EOFError, ConnectionError):
-        beginning = Beginning.unpacked(read_frame(control))
+        control.sendall(packed(list(refused)))
+        beginning, variables = _begun(control)
         cover_key = new_cover_key()
         try:
             keeper = Keeper.of(beginning, beginning.node_name, cover_key, variables)
         except SealError as error:
             control.sendall(packed([pack_error(error), None]))
             return
-        control.sendall(packed([None, list(refused)]))
+        control.sendall(packed([None, None]))
         calls = Calls(keeper)
         while True:
             kind, descriptors, _, _ = socket.recv_fds(control, 1, 1)
@@ -200,4 +215,17 @@ def serve(control: socket.socket, refused: Sequence[str], variables: Mapping[str
                     with contextlib.suppress(OSError):  # the process that it was for has ended
                         hand_over(cover_key, connection)
                 else:
-                    threading.Thread(target=calls.answer, args=(connection,), daemon=True).start()
+                    try:
+                        threading.Thread(target=calls.answer, args=(connection,), daemon=True).start()
+                    except RuntimeError:  # there can be no more threads: whoever waits at the other end is told
+                        connection.close()
+
+
+def _begun(control: socket.socket) -> tuple[Beginning, dict[str, str]]:
+    """And the passphrase as it was in the environment, by its name there."""
+    header, descriptors, _, _ = socket.recv_fds(control, _HEADER.size, 1)
+    variables = {}
+    for descriptor in descriptors:
+        with open(descriptor, "rb") as file:
+            variables[PASSPHRASE_VARIABLE] = os.fsdecode(file.read())
+    return Beginning.unpacked(_read_body(control, header)), variables

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from cluster.seal.keeper import CoveredRecord, KeeperCalls
+from cluster.seal.sealer import facts_of
 from cluster.seal.sources import SealError
 from fsm.ca import SealKey
 
@@ -35,12 +36,12 @@ class NodeSealer:
         Raises: SealError when this node's key does not open it.
         """
         if self._held is None or self._held.seal != seal:
-            self._keeper.unlock(seal)
-            self._held = _Held(seal, self._keeper.draw_key(seal))
+            self._held = _Held(seal, self._keeper.unlock(seal))
 
     def opened(self, seal: SealKey) -> "NodeSealer":
-        """A sealer of its own for this seal, which no later `unlock` of this one changes. It takes this node's key, but
-        for the seal in use: there the key may be lost while nodes run. Slow with a passphrase. Raises: SealError.
+        """A sealer for this seal, whatever this one is unlocked with later. It takes this node's key, and may take it
+        again after a minute, but for the seal in use: there the key may be lost while nodes run. Slow with a
+        passphrase. Raises: SealError.
         """
         other = NodeSealer(self._keeper)
         other._held = _Held(seal, self._keeper.draw_key(seal))
@@ -67,9 +68,7 @@ class NodeSealer:
     # -- what a provider has, under a cover
 
     def open_record(self, purpose: str, sealed: bytes) -> CoveredRecord:
-        """Raises: SealError when the bytes were not sealed by this cluster for this purpose; ValueError, TypeError for
-        what is of no release's making.
-        """
+        """Raises: SealError when the bytes were not sealed by this cluster for this purpose; RecordUnreadable."""
         return self._keeper.open_record(self._in_use().seal, purpose, sealed)
 
     def seal_record(self, purpose: str, record: CoveredRecord) -> bytes:
@@ -100,9 +99,7 @@ class NodeSealer:
     def node_facts(self) -> dict[str, str] | None:
         """What is compared after the next start; None before `unlock`."""
         held = self._held
-        if held is None:
-            return None
-        return {"source": held.seal.source, "kek_id": held.seal.kek_id, "salt": held.seal.salt.hex()}
+        return None if held is None else facts_of(held.seal)
 
     def _in_use(self) -> _Held:
         """Raises: SealError before `unlock`."""

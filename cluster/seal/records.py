@@ -9,6 +9,11 @@ from dataclasses import dataclass, field
 import msgpack
 
 from cluster.seal.sealer import Sealer
+from cluster.seal.sources import SealError
+
+
+class RecordUnreadable(SealError):
+    """It opens, and is of no release's making."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +32,14 @@ def seal_record(sealer: Sealer, purpose: str, record: PlainRecord) -> bytes:
 
 
 def open_record(sealer: Sealer, purpose: str, sealed: bytes) -> PlainRecord:
-    """Raises: SealError; ValueError, TypeError for what is of no release's making."""
-    secret_values, state, config_json = msgpack.unpackb(sealer.open(sealed, purpose))
+    """Raises: SealError, RecordUnreadable."""
+    plain = sealer.open(sealed, purpose)
+    try:
+        secret_values, state, config_json = msgpack.unpackb(plain)
+    except (ValueError, TypeError) as error:
+        raise RecordUnreadable(f"the sealed {purpose} cannot be read: {type(error).__name__}") from None
     if not (isinstance(secret_values, dict) and isinstance(state, bytes) and isinstance(config_json, str)):
-        raise TypeError("a record is a map, bytes and a text")
+        raise RecordUnreadable(f"the sealed {purpose} cannot be read: it is not a map, bytes and a text")
     return PlainRecord(secret_values, state, config_json)
 
 

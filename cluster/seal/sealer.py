@@ -45,6 +45,11 @@ def _derived(data_key: bytes, purpose: bytes) -> bytes:
     return HKDF(hashes.SHA256(), KEY_BYTES, salt=None, info=purpose).derive(data_key)
 
 
+def facts_of(seal: SealKey) -> dict[str, str]:
+    """Which key-encryption key it needs, as `node.json` has it: nothing secret."""
+    return {"source": seal.source, "kek_id": seal.kek_id, "salt": seal.salt.hex()}
+
+
 @dataclass(frozen=True, slots=True)
 class _DataKey:
     """What a seal opens. One value: nodes open a seal in another thread than those that use it, and whoever looks must
@@ -115,7 +120,7 @@ class Sealer:
 
     def unlock(self, seal: SealKey) -> None:
         """Take the cluster's data key into use. Raises: SealError when this node's KEK does not open it."""
-        if self._holds(seal):
+        if self.holds(seal):
             return
         _, kek = self._key_of(seal.source, seal.kek_id, seal.salt)
         try:
@@ -128,7 +133,7 @@ class Sealer:
             ) from None
         self._held = _DataKey.of(seal, data_key)
 
-    def _holds(self, seal: SealKey) -> bool:
+    def holds(self, seal: SealKey) -> bool:
         held = self._held
         return held is not None and held.seal == seal
 
@@ -244,9 +249,7 @@ class Sealer:
     def node_facts(self) -> dict[str, str] | None:
         """What `check_node` compares after the next start; None before `unlock`."""
         held = self._held
-        if held is None:
-            return None
-        return {"source": held.seal.source, "kek_id": held.seal.kek_id, "salt": held.seal.salt.hex()}
+        return None if held is None else facts_of(held.seal)
 
     def check_node(self, facts: Mapping[str, Any] | None) -> None:
         """At start: is the key there, and is it the one of before? Raises: SealError."""

@@ -110,7 +110,10 @@ class Passphrase:
     def __init__(self, passphrase: str) -> None:
         if len(passphrase) < _MIN_PASSPHRASE_LENGTH:
             raise SealError(f"the seal passphrase must have at least {_MIN_PASSPHRASE_LENGTH} characters")
-        self._passphrase = passphrase.encode()
+        try:
+            self._passphrase = passphrase.encode()
+        except UnicodeEncodeError:  # a variable may hold anything
+            raise SealError("the seal passphrase must be text in UTF-8") from None
 
     def new_salt(self) -> bytes:
         return secrets.token_bytes(16)

@@ -75,7 +75,7 @@ class WorkerPool:
         self._workers: list[Worker] = []
         self._setups: dict[str, ProviderSetup] = {}
         self._sent: set[str] = set()  # what any worker may have, whether all of them took it or not
-        self._keepers: list[asyncio.Task[None]] = []
+        self._replacing: list[asyncio.Task[None]] = []
         self._configuring = asyncio.Lock()
         self._joining: set[Worker] = set()  # started, and not placed yet
         self._placed = Signal()  # a worker takes another's place
@@ -91,13 +91,13 @@ class WorkerPool:
     ) -> "WorkerPool":
         pool = cls(log, grant, domain, credentials_dir)
         pool._workers = list(await asyncio.gather(*(pool._start_worker() for _ in range(size))))
-        pool._keepers = [asyncio.create_task(pool._keep(position)) for position in range(size)]
+        pool._replacing = [asyncio.create_task(pool._keep_staffed(position)) for position in range(size)]
         return pool
 
     async def stop(self) -> None:
-        for keeper in self._keepers:
-            keeper.cancel()
-        await asyncio.gather(*self._keepers, return_exceptions=True)
+        for task in self._replacing:
+            task.cancel()
+        await asyncio.gather(*self._replacing, return_exceptions=True)
         await asyncio.gather(*(worker.stop() for worker in self._workers))
 
     @property
@@ -118,7 +118,7 @@ class WorkerPool:
                 self._refusals.add(text)
                 self._log("worker.unprotected", reason=text)
 
-    async def _keep(self, position: int) -> None:
+    async def _keep_staffed(self, position: int) -> None:
         """Replace the worker at this position whenever it has ended."""
         pause = _RESTART_PAUSE_SECONDS
         while True:

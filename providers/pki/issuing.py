@@ -44,6 +44,10 @@ def accept_intermediate(intermediate_pem: str, root_pem: str, trust_domain: str)
     return chain
 
 
+#: A root that is younger has been made for this: its cross-signature begins when it does.
+_JUST_MADE_SECONDS: Final = 3600
+
+
 @dataclass(frozen=True, slots=True)
 class CrossTerms:
     """What is going to be cross-signed, and for how long."""
@@ -63,8 +67,11 @@ def cross_terms(request: CrossSignRequest, signer: cx509.Certificate) -> CrossTe
     verify.verify_below(other, [], other, now=request.now)
     not_after = min(request.not_after, unix(signer.not_valid_after_utc), unix(other.not_valid_after_utc))
     require_future(not_after, request.now, "cross-signed certificate would end before it is issued")
+    begin, made = request.now - x509.BACKDATE_SECONDS, unix(other.not_valid_before_utc)
+    if begin - _JUST_MADE_SECONDS <= made:
+        begin = min(begin, made)  # or a late clock would know what is below it, and not this
     # Not before the one that signs: whose clock does not know that one yet has no use for this.
-    not_before = max(request.now - x509.BACKDATE_SECONDS, unix(signer.not_valid_before_utc))
+    not_before = max(begin, unix(signer.not_valid_before_utc))
     return CrossTerms(other, Validity(at(not_before), at(not_after)))
 
 

@@ -22,6 +22,7 @@ _LOAD_CLIENTS: Final = 3
 _PAUSE_SECONDS: Final = 2.0
 #: No kill is due in the last rotations: they make up for those that were left out before.
 LAST_WITHOUT_KILL: Final = 2
+_MOST_MORE: Final = 8
 #: Behind the last rotation, too.
 _LAST_HANDSHAKES: Final = 100
 _LAST_SECONDS: Final = 120.0
@@ -220,9 +221,12 @@ async def _rotate(
     due_kills = rng.sample(range(plan.rotations - LAST_WITHOUT_KILL), plan.kills)
     staged = rng.sample(range(plan.rotations), plan.staged)
     try:
-        for number in range(plan.rotations):
+        for number in range(plan.rotations + _MOST_MORE):
+            if number >= plan.rotations and (outcome.kills == plan.kills or plan.route):
+                return
             await asyncio.sleep(max(0.0, _seconds_left(mesh, plan, number)))
-            # A kill that would come behind the answer is left out: then the next rotation gets it.
+            # A kill that would come behind the answer is left out: then the next rotation gets it, and if it was the
+            # last, there is one more.
             has_kill = outcome.kills < sum(due <= number for due in due_kills)
             rotation = await rotator.rotate(
                 next(goals), has_kill=has_kill, is_forced=plan.is_forced, is_staged=number in staged

@@ -100,8 +100,16 @@ try:
 except ValueError as error:
     print(json.dumps([str(error), {VARIABLE!r} in os.environ]))
 """
-    text, is_there = told_by(code, **{VARIABLE: "x" * 40_000})
-    assert (text, is_there) == (f"{VARIABLE} has 40000 bytes: must be at most 32768", False)
+    text, is_there = told_by(code, **{VARIABLE: "x" * 5_000})
+    assert (text, is_there) == (f"{VARIABLE} has 5000 bytes: must be at most 4096", False)
+
+
+def test_variable_of_one_letter_leaves_that_letter_to_others() -> None:
+    code = f"""
+os.close(process.take_from_environment({VARIABLE!r}))
+print(json.dumps([ord(b"x1"[1:]), ord(b"1")]))
+"""
+    assert told_by(code, **{VARIABLE: "1"}) == [ord("1"), ord("1")]
 
 
 def test_variable_that_is_not_there_is_none() -> None:

@@ -133,23 +133,26 @@ async def test_request_that_waits_while_leadership_ends_is_for_the_next_leader(n
 
 async def test_new_leader_is_waited_for_until_it_can_sign_or_says_why_not(cluster: FakeCluster) -> None:
     node = Node(cluster, "a")
-    waiting = asyncio.ensure_future(node.authority.settled(10))
+    waiting = asyncio.ensure_future(node.authority.settled(0, 10))
     async with running(node):
         await asyncio.sleep(0)
         assert not waiting.done()
         await bootstrapped(node)
         await waiting
     other = Node(cluster, "b")
-    waiting = asyncio.ensure_future(other.authority.settled(10))
+    waiting = asyncio.ensure_future(other.authority.settled(5, 10))
     await asyncio.sleep(0)
-    other.health.show(CAHealth(trouble="backend is down"))
+    other.health.show(CAHealth(trouble="backend is down", ca_index=4))  # of the CA before this one
+    await asyncio.sleep(0.01)
+    assert not waiting.done()
+    other.health.show(CAHealth(trouble="backend is down", ca_index=5))
     await waiting
     other.ledger.close()
 
 
 async def test_wait_for_a_new_leader_ends_when_its_leadership_does(cluster: FakeCluster) -> None:
     node = Node(cluster, "a")
-    waiting = asyncio.ensure_future(node.authority.settled(30))
+    waiting = asyncio.ensure_future(node.authority.settled(0, 30))
     await asyncio.sleep(0)
     await node.authority.drop()
     async with asyncio.timeout(5):
@@ -160,7 +163,7 @@ async def test_wait_for_a_new_leader_ends_when_its_leadership_does(cluster: Fake
 async def test_wait_for_a_new_leader_is_bounded(cluster: FakeCluster) -> None:
     node = Node(cluster, "a")
     async with asyncio.timeout(5):
-        await node.authority.settled(0.01)
+        await node.authority.settled(0, 0.01)
     node.ledger.close()
 
 

@@ -22,8 +22,9 @@ def node(tmp_path: Path) -> LocalNode:
 def test_agent_runs_the_node_and_notes_its_pid(run: Run, node: LocalNode, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[NodeConfig] = []
 
-    def run_node(config: NodeConfig, *, accepts_files_without_mac: bool) -> int:
+    def run_node(config: NodeConfig, *, accepts_files_without_mac: bool, passphrase: int | None) -> int:
         assert not accepts_files_without_mac
+        assert passphrase is None
         seen.append(config)
         return 7
 

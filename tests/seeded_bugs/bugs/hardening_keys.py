@@ -49,7 +49,7 @@ BUGS: Final = (
         "the passphrase stays where the process was given it",
         "it is in /proc/PID/environ for as long as the node runs, and in every process that it starts",
         _PROCESS,
-        "            ctypes.memset(address + len(prefix), 0, len(text) - len(prefix))\n",
+        "            ctypes.memset(address + len(prefix), 0, library.strlen(address) - len(prefix))\n",
         "            pass\n",
         (f"{_T_PROCESS}::test_variable_that_is_taken_is_nowhere_any_more",),
     ),

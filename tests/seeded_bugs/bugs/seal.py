@@ -106,9 +106,7 @@ BUGS: Final = (
         "one salt for all clusters",
         "one table of passphrases opens every cluster that uses one of them",
         _SOURCES,
-        "        self._passphrase = passphrase.encode()\n\n    def new_salt(self) -> bytes:\n"
         "        return secrets.token_bytes(16)\n",
-        "        self._passphrase = passphrase.encode()\n\n    def new_salt(self) -> bytes:\n"
         "        return bytes(16)\n",
         (_T_SALT,),
     ),

@@ -357,6 +357,14 @@ def test_cross_signed_root_is_whole(old_kind: tuple[str, int], new_kind: tuple[s
     assert old.cross_sign(request) == cross
 
 
+@pytest.mark.parametrize(("seconds", "begin"), [(1, NOW - 60), (3000, NOW - 60), (7200, NOW + 7200 - 60)])
+def test_cross_signature_of_a_root_that_was_just_made_begins_with_it(seconds: int, begin: int) -> None:
+    """However long the rotation was held up: who knows what the new root has signed knows this, too."""
+    new = chain_of(primary(2)).root_pem
+    cross = primary().cross_sign(CrossSignRequest(new, serial(60), NOW + seconds, NOW + 30 * DAY))
+    assert pki.times(pki.load(cross))[0] == begin
+
+
 def test_root_renewed_with_the_same_key_and_name_can_be_cross_signed() -> None:
     private = pki.key()
     first, second = (pki.pem(pki.root_certificate(private, "mine", not_after=NOW + n * YEAR)) for n in (1, 2))
