@@ -121,14 +121,17 @@ class LeaderWork:
     async def _sign(self, request: SignRequest) -> SignAnswer:
         if not self._replica.leadership.is_ready:
             raise NotLeader("this node does not lead")
+        state = self._replica.state
+        if not self._authority.is_ready and state.active_root is not None:
+            # A new leader may not even have opened the seal yet, without which no serial can be drawn.
+            await self._authority.settled(state.ca_index, _SETTLE_SECONDS)
+            if not self._replica.leadership.is_ready:
+                raise NotLeader("this node does not lead any more")
         serial = self._serial_for(request)
         with audited_signature(self._log, serial=serial.hex(), by=request.requested_by):
             return await self._signed(request, serial)
 
     async def _signed(self, request: SignRequest, serial: bytes) -> SignAnswer:
-        state = self._replica.state
-        if not self._authority.is_ready and state.active_root is not None:
-            await self._authority.settled(state.ca_index, _SETTLE_SECONDS)
         try:
             if self._authority.is_behind(state := self._replica.state) and state.active_root is not None:
                 # The CA has changed a moment ago: whoever has seen that must not get a leaf of the CA before the

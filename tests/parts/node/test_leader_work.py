@@ -128,6 +128,19 @@ async def test_next_leader_draws_the_same_serial_for_a_request(node: Node) -> No
     assert all(is_serial(serial_from(bytes([first]) * 32)) for first in (0, 127, 128, 255))
 
 
+async def test_new_leader_whose_seal_is_not_open_yet_is_waited_for(node: Node) -> None:
+    """With a passphrase that takes a moment, on a node that was just started."""
+    pin(node)
+    other = Node(node.cluster, "b")
+    node.cluster.elect("b")
+    request = asyncio.ensure_future(signed(other, b"\x01" * 20))
+    await asyncio.sleep(0)
+    assert other.sealer.node_facts() is None
+    async with running(other):
+        number, _ = await request
+    assert number.bit_length() == 128
+
+
 async def test_no_two_csrs_share_a_serial(node: Node) -> None:
     """A server may send another CSR, of the same key and for the same service, under an id that was taken."""
     pin(node)

@@ -553,6 +553,17 @@ BUGS: Final = (
         ("tests/unit/providers/test_builtin.py::test_cross_signature_of_a_root_that_was_just_made_begins_with_it",),
     ),
     Bug(
+        "serials are drawn before the seal is open",
+        "whoever asks a leader that was just started is told that the cluster has no seal",
+        _WORK,
+        "            await self._authority.settled(state.ca_index, _SETTLE_SECONDS)\n"
+        "            if not self._replica.leadership.is_ready:\n",
+        "            self._serial_for(request)\n"
+        "            await self._authority.settled(state.ca_index, _SETTLE_SECONDS)\n"
+        "            if not self._replica.leadership.is_ready:\n",
+        (f"{_T_WORK}::test_new_leader_whose_seal_is_not_open_yet_is_waited_for",),
+    ),
+    Bug(
         "the end of a leadership is an uninitialized CA",
         "a request that the next leader would carry out fails",
         _WORK,
