@@ -20,7 +20,6 @@ FILES: Final = (*sorted(COMMITTED.glob("*.json")), ROOT / "benchmarks" / "result
 STILL_TO_RUN: Final = frozenset(
     {
         "catchup.json",
-        "chaos.json",
         "continuity-vault.json",
         "continuity.json",
         "kills.json",
