@@ -11,7 +11,6 @@ import resource
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from typing import Final
 
 _PR_SET_PDEATHSIG: Final = 1
@@ -19,6 +18,9 @@ _PR_SET_DUMPABLE: Final = 4
 #: Nothing that a node writes is for anybody but its user.
 _UMASK: Final = 0o077
 _MAX_VALUE: Final = 4096  # PIPE_BUF
+#: They ask a node to stop, or to look at its files again. A terminal (Ctrl-C, or when it is closed) and a service
+#: manager send them to all of a node's processes, of which the main one decides when the others end.
+NODE_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def protect() -> list[str]:
@@ -94,16 +96,10 @@ def _overwrite(name: str) -> None:
         position += 1
 
 
-def block_stops() -> AbstractContextManager[None]:
-    """Processes that are started in this context never get the signals that ask a node to stop, or to look at its files
-    again: these go to all processes of a terminal, or of a service, and the node decides when its own ones end.
-    """
-    return _blocked({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
-
-
 @contextlib.contextmanager
-def _blocked(numbers: set[signal.Signals]) -> Iterator[None]:
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+def block_node_signals() -> Iterator[None]:
+    """Processes that are started in this context never get NODE_SIGNALS."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, NODE_SIGNALS)
     try:
         yield
     finally:

@@ -228,7 +228,7 @@ class FirstSettings:
 
     def __init__(self, section: ConnectSection, cover: Coverer) -> None:
         self.is_enabled = section.enabled
-        self.cluster_id: Final = section.ca_config.get(_CLUSTER_ID)
+        self._cluster_id: Final = section.ca_config.get(_CLUSTER_ID)
         self._settings: CASettings | None = None
         self._problem: tuple[type[BadRequest] | type[ConfigInvalid], str] = (BadRequest, "")
         try:
@@ -246,7 +246,7 @@ class FirstSettings:
 
     def new_cluster_id(self) -> str:
         """The configured one, else a new one."""
-        return str(uuid.uuid4() if self.cluster_id is None else uuid.UUID(self.cluster_id))
+        return str(uuid.uuid4() if self._cluster_id is None else uuid.UUID(self._cluster_id))
 
 
 def _first_settings(section: ConnectSection, cover: Coverer) -> CASettings:

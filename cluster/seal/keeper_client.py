@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, NoReturn
 
 from cluster.base.errors import NotReady
-from cluster.base.process import block_stops, take_from_environment
+from cluster.base.process import block_node_signals, take_from_environment
 from cluster.seal.disk_key import DiskKey
 from cluster.seal.keeper import CoveredRecord
 from cluster.seal.keeper_server import GRANT, LINE, Beginning, pack_record, pack_seal, packed, read_frame, unpack_error
@@ -138,6 +138,7 @@ class KeeperProcess:
         return DiskKey(key, is_required=is_required)
 
     def establish_disk_key(self) -> None:
+        # No time is too long for files: their disk may stand still.
         self._call("establish_disk_key", seconds=None)
 
     def follow_disk_key(self) -> None:
@@ -188,7 +189,7 @@ class KeeperProcess:
         return covered
 
     def _seconds(self, seal: SealKey) -> float:
-        """How long a call may take; None: its files are on a disk that may stand still."""
+        """How long a call with this seal may take: for another than the one in use a passphrase is stretched."""
         return _CALL_SECONDS if seal == self._in_use else _SLOW_CALL_SECONDS
 
     def _call(self, operation: str, *arguments: object, seconds: float | None = _SLOW_CALL_SECONDS) -> Any:
@@ -262,5 +263,5 @@ def _spawned(control: socket.socket) -> "subprocess.Popen[bytes]":
     """Raises: OSError."""
     # -P: nothing is imported from the directory the node happens to be started in.
     command = [sys.executable, "-P", "-m", "cluster.seal.keeper_process"]
-    with block_stops():
+    with block_node_signals():
         return subprocess.Popen(command, stdin=control.fileno(), stdout=subprocess.DEVNULL)  # noqa: S603 - no shell

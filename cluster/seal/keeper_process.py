@@ -1,6 +1,6 @@
 """The keeper (keeper.py) as a process of its own. Its standard input is the control socket (keeper_server.py); it ends
 when that closes, which the death of its parent does too. It is started with signals blocked that are not for it
-(`cluster.base.process.block_stops`).
+(`cluster.base.process.block_node_signals`).
 """
 
 import os

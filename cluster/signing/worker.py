@@ -308,9 +308,7 @@ def serve(connection: socket.socket, cover: Cover, refused: Sequence[str] = (), 
 def main() -> int:
     # Keys live here, and never longer than the parent.
     refused = [*process.protect(), *process.end_with_parent(signal.SIGKILL)]
-    # Ctrl-C at a terminal goes to the whole group, a service manager's signals to all of the service's processes; the
-    # parent decides when work ends.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in process.NODE_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     limit_arenas(1)
     hash_without_openssl()

@@ -98,7 +98,7 @@ BUGS: Final = (
         "signals to all of a node's processes end the keeper",
         "a terminal that is closed ends a node that would have gone on, and a stop looks like a failure",
         "cluster/base/process.py",
-        "    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)\n",
+        "    before = signal.pthread_sigmask(signal.SIG_BLOCK, NODE_SIGNALS)\n",
         "    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())\n",
         (f"{_T_KEEPER}::test_signals_for_all_of_a_nodes_processes_are_not_for_it",),
     ),
