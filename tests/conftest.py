@@ -30,6 +30,8 @@ _FIRST: Final = (
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     ranks = {str(Path(__file__).parent / name): rank for rank, name in enumerate(_FIRST)}
+    if unknown := [name for name in ranks if not Path(name).is_file()]:
+        raise pytest.UsageError(f"tests/conftest.py, _FIRST: there is no {', '.join(unknown)}")
     items.sort(key=lambda item: ranks.get(str(item.path), len(ranks)))
 
 

@@ -217,7 +217,7 @@ def serve(control: socket.socket, refused: Sequence[str]) -> None:
                 else:
                     try:
                         threading.Thread(target=calls.answer, args=(connection,), daemon=True).start()
-                    except RuntimeError:  # there can be no more threads: whoever waits at the other end is told
+                    except RuntimeError:  # no more threads: whoever waits at the other end is told
                         connection.close()
 
 

@@ -9,18 +9,21 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
 import pytest
 
 from cluster.base.config import NodeConfig, parse_config
-from cluster.seal import keeper_client
+from cluster.seal import keeper_client, keeper_server
 from cluster.seal.cover import NOTHING, Cover, CoverError, take_over
 from cluster.seal.disk_key import MAC_KEY
 from cluster.seal.keeper import CoveredRecord, KeeperCalls
 from cluster.seal.keeper_client import KeeperLost, KeeperProcess
+from cluster.seal.keeper_server import read_frame, serve
 from cluster.seal.node_sealer import NodeSealer
 from cluster.seal.records import PlainRecord, RecordUnreadable, open_record, seal_record
 from cluster.seal.sealer import Sealer
@@ -364,6 +367,73 @@ async def test_what_no_frame_can_carry_is_an_error_and_the_next_call_is_answered
     with pytest.raises(ValueError):  # noqa: PT011 - the answer is what would be too large
         process.cover_values({str(number): "s" * 1030 for number in range(8000)})
     assert process.lacks(seal.source, seal.kek_id, seal.salt) == ""
+
+
+async def test_lines_of_a_busy_moment_are_not_kept(process: KeeperProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    together = threading.Barrier(12)
+
+    def read_together(line: socket.socket) -> Any:
+        together.wait(10)
+        return read_frame(line)
+
+    with monkeypatch.context() as patched, ThreadPoolExecutor(12) as pool:
+        patched.setattr(keeper_client, "read_frame", read_together)
+        calls = [pool.submit(process.check_node, None) for _ in range(12)]
+    assert [call.result() for call in calls] == [None] * 12
+
+    async def few() -> bool:
+        return psutil.Process(process.pid).num_threads() <= 1 + 8
+
+    await eventually("the keeper has no threads for lines that are closed", few)
+    process.check_node(None)
+
+
+async def test_keeper_without_threads_refuses_one_call_and_goes_on(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = threading.Event()
+
+    class Thread(threading.Thread):
+        refusals = 1
+
+        def start(self) -> None:
+            if Thread.refusals:
+                Thread.refusals -= 1
+                raise RuntimeError("can't start new thread")
+            super().start()
+
+    class Process:
+        pid = 0
+
+        def wait(self, timeout: float | None = None) -> int:
+            ended.wait(timeout)
+            return 0
+
+    def spawned(control: socket.socket) -> Process:
+        kept = control.dup()
+
+        def run() -> None:
+            serve(kept, [])
+            ended.set()
+
+        threading.Thread(target=run, daemon=True).start()
+        return Process()
+
+    monkeypatch.setattr(keeper_client, "_spawned", spawned)
+    monkeypatch.setattr(keeper_server, "threading", SimpleNamespace(Thread=Thread))
+    keeper = await started(data)
+    try:
+        with pytest.raises(KeeperLost, match="takes no more connections"):
+            keeper.new_data_key()
+        keeper.unlock(keeper.new_data_key())
+    finally:
+        await keeper.stop()
+    assert ended.is_set()
+
+
+async def test_process_that_ended_before_its_grant_takes_nobody_with_it(process: KeeperProcess) -> None:
+    for _ in range(20):
+        process.grant().close()
+    covered = process.cover_values(SECRETS)
+    assert Cover(take_over(process.grant())).uncover_values(covered) == SECRETS
 
 
 async def test_it_ends_when_nobody_is_left_to_ask(data: Path) -> None:

@@ -174,4 +174,28 @@ BUGS: Final = (
         "",
         ("tests/parts/ca/test_reconfigure.py::test_stored_key_of_another_kind_counts_as_cleared",),
     ),
+    Bug(
+        "every line to the keeper is kept",
+        "one busy moment leaves descriptors and threads behind for the rest of a node's life",
+        _CLIENT,
+        "        if self._is_stopped or len(self._free) >= _MOST_FREE:\n",
+        "        if self._is_stopped:\n",
+        (f"{_T_KEEPER}::test_lines_of_a_busy_moment_are_not_kept",),
+    ),
+    Bug(
+        "a keeper without threads ends",
+        "a machine that is out of threads for a moment ends the node, and it cannot start again there",
+        _SERVER,
+        "                    except RuntimeError:  # no more threads: whoever waits at the other end is told\n",
+        "                    except MemoryError:\n",
+        (f"{_T_KEEPER}::test_keeper_without_threads_refuses_one_call_and_goes_on",),
+    ),
+    Bug(
+        "a grant that nobody reads ends the keeper",
+        "a worker that ends while it is started takes the node with it",
+        _SERVER,
+        "                    with contextlib.suppress(OSError):  # the process that it was for has ended\n",
+        "                    with contextlib.nullcontext():\n",
+        (f"{_T_KEEPER}::test_process_that_ended_before_its_grant_takes_nobody_with_it",),
+    ),
 )
