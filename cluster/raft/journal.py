@@ -125,13 +125,20 @@ class _Replayed(NamedTuple):
 
 
 class Journal:
-    """Opens or creates the journal in `directory`.
+    """Opens or creates the journal in `directory`. `was_there`: it is not created, because what is beside it says that
+    there was one.
 
     Raises: JournalDamaged when the files cannot be trusted; the text names the file and the offset.
     """
 
     def __init__(
-        self, disk: Disk, directory: str, *, segment_bytes: int = 4 << 20, macs: FileMacs | None = None
+        self,
+        disk: Disk,
+        directory: str,
+        *,
+        segment_bytes: int = 4 << 20,
+        macs: FileMacs | None = None,
+        was_there: bool = False,
     ) -> None:
         self._disk = disk
         self._macs = macs
@@ -153,7 +160,7 @@ class Journal:
         self.syncs = 0
         disk.make_directory(directory)
         disk.sync_directory(os.path.dirname(directory))
-        self._file = self._recover()
+        self._file = self._recover(was_there)
 
     # -- reading
 
@@ -358,11 +365,16 @@ class Journal:
 
     # -- recovery
 
-    def _recover(self) -> AppendFile:
+    def _recover(self, was_there: bool) -> AppendFile:
         names = self._disk.list(self._directory)
         seqs = sorted(int(name.removesuffix(".wal")) for name in names if name.endswith(".wal"))
         newest = self._read_manifest() if "manifest" in names else None
         if not seqs and newest is None:
+            if was_there:
+                raise JournalDamaged(
+                    f"{self._directory}: the log is missing beside the snapshot: with a new one this node would forget"
+                    " what it has promised; put all of the directory back, or remove this server and add a new one"
+                )
             return self._new_segment(1)
         self._check_complete(seqs, newest)
         for seq in seqs:

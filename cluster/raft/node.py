@@ -251,9 +251,10 @@ class RaftNode:
         with contextlib.suppress(PermissionError):
             env.disk.sync_directory(os.path.dirname(env.directory))
         self._snapshot_file = SnapshotFile(env.disk, f"{env.directory}/snapshot", env.macs)
-        self.journal = Journal(env.disk, f"{env.directory}/wal", macs=env.macs)
-        self._skipped = load_skips(env.disk, env.directory, env.macs)
         snapshot = self._snapshot_file.load()
+        # With a new log it would have forgotten what it voted for and acknowledged since, and not count as fresh (G7).
+        self.journal = Journal(env.disk, f"{env.directory}/wal", macs=env.macs, was_there=snapshot is not None)
+        self._skipped = load_skips(env.disk, env.directory, env.macs)
         self._is_marked_fresh = is_fresh = self._note_fresh(snapshot)
         self._leader_seen: tuple[int, str | None, bool] | None = None
         members, removed = self._align(snapshot, initial_members)

@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import hmac
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -38,6 +38,18 @@ def _wrapped(source: KeySource, salt: bytes) -> SealKey:
     nonce = secrets.token_bytes(_NONCE_BYTES)
     wrapped = nonce + AESGCM(kek).encrypt(nonce, secrets.token_bytes(KEY_BYTES), _WRAP_CONTEXT)
     return SealKey(source.name, _key_id(kek), salt, wrapped)
+
+
+def _which_key(kek_id: str, others: Sequence[tuple[KeySource, str]], following: Sequence[KeySource]) -> str:
+    """Of a seal whose key is none of those that are here."""
+    here = " and ".join(f"{found_id} in {found.place}" for found, found_id in others)
+    next_place = "".join(
+        f"; during a change of keys, or for a snapshot from before one, put it in {found.place}" for found in following
+    )
+    return (
+        f"the seal key with ID {kek_id} is needed, and is not here (there is {here}): if this is a key of another"
+        f" cluster, put the right one in its place{next_place}"
+    )
 
 
 def _derived(data_key: bytes, purpose: bytes) -> bytes:
@@ -147,7 +159,7 @@ class Sealer:
     def _key_of(self, source: str, kek_id: str, salt: bytes) -> tuple[KeySource, bytes]:
         """The KEK with this id, and where it is from. Raises: SealError."""
         fitting = [found for found in (self._source, *self._following) if found.name == source]
-        found_ids: list[str] = []
+        others: list[tuple[KeySource, str]] = []
         trouble: SealError | None = None
         for found in fitting:
             try:
@@ -158,18 +170,15 @@ class Sealer:
                 continue
             if _key_id(kek) == kek_id:
                 return found, kek
-            found_ids.append(_key_id(kek))
+            others.append((found, _key_id(kek)))
         if trouble is not None:
             raise trouble
-        if not found_ids:
+        if not others:
             raise SealError(
                 f"this cluster's seal comes from source {source!r}, but this node is configured for"
                 f' {self._source.name!r}: set seal.source = "{source}"'
             )
-        raise SealError(
-            f"this node's seal key ({', '.join(found_ids)}) is not the one of this cluster ({kek_id}):"
-            " install the cluster's seal key or passphrase on this node and start it again"
-        )
+        raise SealError(_which_key(kek_id, others, [found for found in fitting if found is not self._source]))
 
     @property
     def is_moved(self) -> bool:

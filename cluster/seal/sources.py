@@ -59,9 +59,12 @@ class KeyPlaces(Protocol):
 
 
 class KeySource(Protocol):
-    """Where the KEK comes from."""
+    """Where the KEK comes from. `place`: where it is looked for, as an operator knows it."""
 
     name: str
+
+    @property
+    def place(self) -> str: ...
 
     def new_salt(self) -> bytes: ...
     def key(self, salt: bytes) -> bytes:
@@ -76,6 +79,10 @@ class FileKey:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+
+    @property
+    def place(self) -> str:
+        return str(self._path)
 
     def new_salt(self) -> bytes:
         return b""
@@ -106,6 +113,7 @@ class Passphrase:
     """A passphrase, stretched by scrypt with the cluster's salt."""
 
     name = "passphrase"
+    place = "the passphrase"
 
     def __init__(self, passphrase: str) -> None:
         if len(passphrase) < _MIN_PASSPHRASE_LENGTH:
@@ -129,6 +137,10 @@ class PassphraseFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+
+    @property
+    def place(self) -> str:
+        return str(self._path)
 
     def new_salt(self) -> bytes:
         return self._passphrase().new_salt()

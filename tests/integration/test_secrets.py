@@ -194,7 +194,7 @@ async def test_node_without_the_right_seal_key_does_not_run(cluster: LocalCluste
     assert added.status == 200, added
     words = await _fails_to_run(cluster, newcomer)
     assert "seal key" in words
-    assert "is not the one of this cluster" in words
+    assert "is needed, and is not here" in words
     csr_pem, _ = make_csr(await cluster.service_uri())
     for node in (kept, missing, other):
         await cluster.sign(node, csr_pem)

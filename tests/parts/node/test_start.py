@@ -100,7 +100,7 @@ async def test_node_that_cannot_open_the_clusters_seal_stops(cluster: FakeCluste
     other = config_in(tmp_path / "other")
     node = checked(other)
     replica, node_file = cluster.replicas["b"].real, NodeFile(tmp_path / "other")
-    with pytest.raises(SealError, match="is not the one of this cluster"):
+    with pytest.raises(SealError, match="is needed, and is not here"):
         await SealWatch(replica, node.sealer, node_file, node.keeper, other, EventLog()).run()
     assert NodeFile(tmp_path / "other").read() is None
 

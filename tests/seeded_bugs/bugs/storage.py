@@ -175,4 +175,12 @@ BUGS: Final = (
         "    if False:",
         (_T_SNAPSHOT,),
     ),
+    Bug(
+        "a snapshot without its log gets a new one",
+        "a node whose log is gone has a full vote; what only it and one that is down had acknowledged is lost",
+        _JOURNAL,
+        "            if was_there:\n",
+        "            if False:\n",
+        (f"{_T_NODE}::test_snapshot_without_its_log_is_refused_and_still_is_at_the_next_start",),
+    ),
 )

@@ -91,6 +91,19 @@ def test_log_without_the_snapshot_it_follows_is_refused() -> None:
         solo.restart()
 
 
+def test_snapshot_without_its_log_is_refused_and_still_is_at_the_next_start() -> None:
+    """It would forget its vote and what it acknowledged since the snapshot, and not count as a new disk."""
+    solo = leader_with(b"one", b"two")
+    solo.node.compact()
+    solo.run_background()
+    for name in solo.disk.list("data/wal"):
+        solo.disk.unlink(f"data/wal/{name}")
+    for _ in range(2):
+        with pytest.raises(JournalDamaged, match="data/wal: the log is missing beside the snapshot"):
+            solo.restart()
+        assert solo.disk.list("data/wal") == []
+
+
 def test_log_that_starts_behind_the_snapshot_is_refused() -> None:
     solo = leader_with(b"one", b"two", b"three")
     solo.node.compact()

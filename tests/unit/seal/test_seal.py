@@ -83,7 +83,10 @@ def test_nothing_is_sealed_before_there_is_a_seal(key_path: Path) -> None:
 def test_wrong_key_does_not_unlock_and_names_both(key_path: Path, tmp_path: Path) -> None:
     seal = Sealer(FileKey(key_path)).new_data_key()
     write_key_file(tmp_path / "other.key")
-    with pytest.raises(SealError, match=rf"is not the one of this cluster \({seal.kek_id}\).*install"):
+    with pytest.raises(
+        SealError,
+        match=rf"ID {seal.kek_id} is needed.*is [0-9a-f]{{16}} in .*/other\.key.*one in its place$",
+    ):
         Sealer(FileKey(tmp_path / "other.key")).unlock(seal)
 
 
@@ -348,13 +351,15 @@ def both(tmp_path: Path, key_path: Path) -> Sealer:
 def test_next_seal_opens_with_the_next_key_alone(both: Sealer, key_path: Path, tmp_path: Path) -> None:
     seal = both.next_data_key(keeps_key=False)
     Sealer(FileKey(tmp_path / "seal.next.key")).unlock(seal)
-    with pytest.raises(SealError, match="is not the one of this cluster"):
+    with pytest.raises(SealError, match=rf"ID {seal.kek_id} is needed, and is not here"):
         Sealer(FileKey(key_path)).unlock(seal)
+    with pytest.raises(SealError, match=r"ID .* is needed.*for a snapshot from before one, put it in .*/none\.key"):
+        Sealer(FileKey(key_path), FileKey(tmp_path / "none.key")).unlock(seal)
     secret = both.opened(seal).seal(b"secret", "x")
     with pytest.raises(SealError, match="does not open with this cluster's data key"):
         both.open(secret, "x")
     assert not both.lacks(seal.source, seal.kek_id, seal.salt)
-    assert "is not the one" in Sealer(FileKey(key_path)).lacks(seal.source, seal.kek_id, seal.salt)
+    assert "is not here" in Sealer(FileKey(key_path)).lacks(seal.source, seal.kek_id, seal.salt)
 
 
 def test_data_key_alone_changes_under_the_key_in_force(both: Sealer, key_path: Path) -> None:
