@@ -16,7 +16,7 @@ from cluster.ca.parts import Parts
 from cluster.ca.reconfigure import Reconfigurer
 from cluster.ca.uptake import Watchers
 from cluster.node.membership import Membership
-from cluster.node.reseal import Resealer, answer_check
+from cluster.node.reseal import Resealer, SealChecks
 from cluster.rpc.messages import (
     ADD_PEER,
     ANNOUNCE_KEY,
@@ -92,6 +92,7 @@ class LeaderWork:
         self._watchers = watchers
         self._membership = membership
         self._sealer = parts.sealer
+        self._seal_checks = SealChecks(parts.sealer, parts.clock)
         self._resealer = resealer
         self._seal_status = seal_status
 
@@ -204,7 +205,7 @@ class LeaderWork:
 
     async def _check_seal(self, request: SealCheckRequest) -> SealCheckAnswer:
         """On any node, as the next one."""
-        return await answer_check(self._sealer, request)
+        return await self._seal_checks.answer(request)
 
     async def _show_seal(self, _request: Nothing) -> SealStatusAnswer:
         return SealStatusAnswer.of(self._seal_status())

@@ -9,7 +9,8 @@ import asyncio
 import hashlib
 from typing import Final
 
-from cluster.base.errors import ClusterError, NoLeader, NotLeader, NotReady, Refused
+from cluster.base.clock import Clock
+from cluster.base.errors import ClusterError, NoLeader, NotLeader, NotReady, Overloaded, Refused
 from cluster.ca.commit import commit
 from cluster.ca.opened import sealed_again
 from cluster.ca.parts import Parts
@@ -25,6 +26,10 @@ _ASK_SECONDS: Final = 3.0
 #: How long a server that does not answer is asked again.
 _PATIENCE_SECONDS: Final = 8.0
 _PAUSE_SECONDS: Final = 0.2
+#: Questions for the seal key that a node has before it at a time, and for how many times as long as one has taken it
+#: rests before the next: a fifth of one core at most.
+_MOST_CHECKS: Final = 2
+_REST: Final = 4.0
 
 
 def seal_id(seal: SealKey | None) -> str:
@@ -125,7 +130,7 @@ class Resealer:
         while True:
             try:
                 return await self._peers.ask(member, SEAL_CHECK, request, _ASK_SECONDS)
-            except NoLeader:
+            except (NoLeader, Overloaded):
                 if self._parts.clock.monotonic() >= deadline:
                     raise
             await asyncio.sleep(_PAUSE_SECONDS)
@@ -144,7 +149,32 @@ class Resealer:
                 parts.log("duty.failed", duty="adopt", reason=str(error), again_in_seconds=0)
 
 
-async def answer_check(sealer: NodeSealer, request: SealCheckRequest) -> SealCheckAnswer:
-    """On any node."""
-    problem = await asyncio.to_thread(sealer.lacks, request.source, request.kek_id, request.salt)
-    return SealCheckAnswer(problem[:1024])
+class SealChecks:
+    """What the leader is answered, on any node.
+
+    One after the other, and with pauses: each may stretch a passphrase, for any server that asks, as often as it asks.
+    Signing must not have to wait for them, nor what else this node's threads do.
+    """
+
+    def __init__(self, sealer: NodeSealer, clock: Clock) -> None:
+        self._sealer = sealer
+        self._clock = clock
+        self._turn = asyncio.Lock()
+        self._present = 0
+        self._rests_until = clock.monotonic()
+
+    async def answer(self, request: SealCheckRequest) -> SealCheckAnswer:
+        """Raises: Overloaded."""
+        if self._present >= _MOST_CHECKS:
+            raise Overloaded("this node is asked for its seal key too often: try again later")
+        self._present += 1
+        try:
+            async with self._turn:
+                await asyncio.sleep(max(0.0, self._rests_until - self._clock.monotonic()))
+                begun = self._clock.monotonic()
+                problem = await asyncio.to_thread(self._sealer.lacks, request.source, request.kek_id, request.salt)
+                ended = self._clock.monotonic()
+                self._rests_until = ended + _REST * (ended - begun)
+        finally:
+            self._present -= 1
+        return SealCheckAnswer(problem[:1024])

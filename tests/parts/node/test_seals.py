@@ -1,17 +1,19 @@
 """The change of the seal key: asked of all servers, committed as one, and followed by every node to its end."""
 
 import asyncio
+import itertools
 import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from cluster.base.clock import SystemClock
 from cluster.base.config import NodeConfig, parse_config
-from cluster.base.errors import ChangeUnderWay, CommitUnknown, InternalError, NoLeader, NotReady, Refused
-from cluster.node.reseal import Resealer, answer_check, seal_id
+from cluster.base.errors import ChangeUnderWay, CommitUnknown, InternalError, NoLeader, NotReady, Overloaded, Refused
+from cluster.node.reseal import Resealer, SealChecks, seal_id
 from cluster.node.seals import SealWatch
 from cluster.raft.membership import Member, learner, voter
 from cluster.rpc.messages import SealCheckAnswer, SealCheckRequest
@@ -23,6 +25,7 @@ from cluster.seal.sealer import Sealer
 from cluster.seal.sources import NEXT_KEY, SealError, key_source, next_sources, write_key_file
 from cluster.tls.keys import KEY_BYTES
 from fsm.ca import InitSeal, Reseal, SealKey, SetConfig
+from tests.kit.clock import FakeClock
 from tests.kit.csrs import serial, service_csr
 from tests.kit.fake_cluster import FakeCluster, Fate, Node, bootstrapped, put, running, update
 from tests.kit.keeper import Kept, kept
@@ -45,8 +48,7 @@ class Others:
         if member.id in self.failures:
             raise self.failures[member.id]
         assert isinstance(request, SealCheckRequest)
-        answer: SealCheckAnswer = await answer_check(self.sealers[member.id], request)
-        return answer
+        return await SealChecks(self.sealers[member.id], SystemClock()).answer(request)
 
 
 @pytest.fixture
@@ -152,6 +154,54 @@ async def test_data_key_changes_alone(cluster: FakeCluster, node: Node) -> None:
         assert cluster.state.seal.kek_id == before.seal.kek_id
         assert cluster.state.seal.wrapped_key != before.seal.wrapped_key
         assert all(new.sealed != old.sealed for new, old in zip(cluster.state.providers, before.providers, strict=True))
+
+
+class SlowSealer:
+    """For each question a passphrase is stretched."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        self.clock = clock
+        self.asked: list[float] = []
+
+    def lacks(self, _source: str, _kek_id: str, _salt: bytes) -> str:
+        self.asked.append(self.clock.monotonic())
+        self.clock.advance(0.25)
+        return "not here"
+
+
+async def test_questions_for_the_key_take_turns_and_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A member may ask without end: it must not take this node's threads and cores from what signs."""
+    clock = FakeClock()
+
+    async def sleep(seconds: float) -> None:
+        clock.advance(seconds)
+
+    monkeypatch.setattr("cluster.node.reseal.asyncio.sleep", sleep)
+    sealer = SlowSealer(clock)
+    checks = SealChecks(cast(NodeSealer, sealer), clock)
+    request = SealCheckRequest("passphrase", "k", b"salt")
+    answers = await asyncio.gather(*(checks.answer(request) for _ in range(50)), return_exceptions=True)
+    assert [answer for answer in answers if isinstance(answer, SealCheckAnswer)] == [SealCheckAnswer("not here")] * 2
+    assert sum(isinstance(answer, Overloaded) for answer in answers) == 48
+    for _ in range(3):
+        await checks.answer(request)
+    pauses = [after - before for before, after in itertools.pairwise(sealer.asked)]
+    assert pauses == pytest.approx([0.25 + 1.0] * 4)
+
+
+async def test_server_that_is_asked_too_often_is_asked_again(
+    cluster: FakeCluster, node: Node, others: Others, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cluster.node.reseal._PAUSE_SECONDS", 0.01)
+    others.failures["c"] = Overloaded("asked too often")
+    async with running(node):
+        await bootstrapped(node)
+        before = cluster.state
+        rotating = asyncio.ensure_future(resealer(node).rotate(base(cluster), keeps_key=False))
+        await until(lambda: others.asked.count("c") > 1, "c is asked again")
+        del others.failures["c"]
+        await rotating
+        assert cluster.state.seal != before.seal
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ _COVER: Final = "cluster/seal/cover.py"
 _KEEPER: Final = "cluster/seal/keeper.py"
 _PROCESS: Final = "cluster/seal/keeper_process.py"
 _RECONFIGURE: Final = "cluster/ca/reconfigure.py"
+_RESEAL: Final = "cluster/node/reseal.py"
 _SERVER: Final = "cluster/seal/keeper_server.py"
 _START: Final = "cluster/node/start.py"
 _WORKER: Final = "cluster/signing/worker.py"
@@ -20,6 +21,7 @@ _T_PRIVATE: Final = "tests/integration/test_private_memory.py"
 _T_MEMORY_OF_KEEPER: Final = f"{_T_PRIVATE}::test_passphrase_is_in_the_memory_of_the_keeper_alone"
 _T_FILE: Final = f"{_T_PRIVATE}::test_key_in_a_nodes_file_is_not_kept_by_the_process_with_the_ports"
 _T_RECORD: Final = f"{_T_KEEPER}::test_record_is_open_to_the_keeper_alone"
+_T_QUESTIONS: Final = "tests/parts/node/test_seals.py::test_questions_for_the_key_take_turns_and_do_not_pile_up"
 
 BUGS: Final = (
     Bug(
@@ -197,5 +199,21 @@ BUGS: Final = (
         "                    with contextlib.suppress(OSError):  # the process that it was for has ended\n",
         "                    with contextlib.nullcontext():\n",
         (f"{_T_KEEPER}::test_process_that_ended_before_its_grant_takes_nobody_with_it",),
+    ),
+    Bug(
+        "questions for the seal key pile up",
+        "a member that asks without end has every thread of a node stretch passphrases, and nothing is signed there",
+        _RESEAL,
+        "        if self._present >= _MOST_CHECKS:\n",
+        "        if self._present > 1000:\n",
+        (_T_QUESTIONS,),
+    ),
+    Bug(
+        "questions for the seal key follow one another without a pause",
+        "a member that asks without end takes a core of every node",
+        _RESEAL,
+        "                self._rests_until = ended + _REST * (ended - begun)\n",
+        "                self._rests_until = ended\n",
+        (_T_QUESTIONS,),
     ),
 )
