@@ -139,6 +139,9 @@ class Authority:
         async with self._adopting:
             if self._signing is not None and self._signing.ca_index >= state.ca_index:
                 return
+            if not self._opener.is_unlocked(state):
+                # In a thread: a passphrase is stretched, and this loop answers for the whole node.
+                await asyncio.to_thread(self._opener.unlock, state)
             if not self._is_leading:
                 # Its keys would stay in the workers of a node that nobody asks for a signature.
                 raise NotLeader("this node does not lead any more")

@@ -19,7 +19,7 @@ from cluster.rpc.messages import ROTATE_SEAL, SEAL_STATUS, Nothing, RotateSealRe
 from cluster.seal.keeper import KeeperCalls
 from cluster.seal.node_file import NodeFile
 from cluster.seal.node_sealer import NodeSealer
-from cluster.seal.sources import SealError, move_next_key
+from cluster.seal.sources import KeyAt, SealError, move_next_key
 from fsm.ca import SealKey
 from fsm.state import Area
 
@@ -109,7 +109,7 @@ class SealWatch:
         after = {"node_name": self._config.node_name, "datacenter": self._config.datacenter, "seal": facts}
         if before != after:
             await asyncio.to_thread(self._node_file.write, after)
-        self._to_do = "" if await asyncio.to_thread(self._sealer.is_moved) else await self._move_key()
+        self._to_do = await self._move_key(seal)
         self._settled = seal
 
     async def _drop_history(self) -> None:
@@ -119,12 +119,24 @@ class SealWatch:
                 return
             await asyncio.sleep(_PURGE_AGAIN_SECONDS)  # another compaction is under way, or the disk is full
 
-    async def _move_key(self) -> str:
+    async def _move_key(self, seal: SealKey) -> str:
         """What is left to an operator."""
-        try:
-            to_do = await asyncio.to_thread(move_next_key, self._config)
-        except OSError as error:
-            to_do = f"the next key cannot be put in the place of the one before: {error}"
+        place = await asyncio.to_thread(self._sealer.key_at)
+        if place is KeyAt.FIRST:
+            return ""
+        to_do = ""
+        if place is KeyAt.NEXT:
+            try:
+                to_do = await asyncio.to_thread(move_next_key, self._config, seal.source)
+            except OSError as error:
+                to_do = f"the next key cannot be put in the place of the one before: {error}"
+            if not to_do:  # somebody may have put another file there since it was looked at
+                place = await asyncio.to_thread(self._sealer.key_at)
+        if not to_do and place is not KeyAt.FIRST:
+            to_do = (
+                f"the key in force, {seal.kek_id}, is on this node no more, which cannot start again without it: put it"
+                " back; if there is no copy of it left, change to another key while the nodes run"
+            )
         self._log("seal.key_moved" if not to_do else "seal.key_waits", reason=to_do)
         return to_do
 

@@ -24,7 +24,7 @@ from cluster.seal.cover import COVER_KEY_BYTES, Cover
 from cluster.seal.disk_key import DiskKey, DiskKeyFile
 from cluster.seal.records import PlainRecord, open_record, seal_record
 from cluster.seal.sealer import Sealer
-from cluster.seal.sources import KeyPlaces, key_source, next_sources
+from cluster.seal.sources import KeyAt, KeyPlaces, key_source, next_sources
 from fsm.ca import SealKey
 
 #: Seals whose data key is kept open beside the one in use: of a snapshot that is restored, of a change of the seal key.
@@ -86,8 +86,8 @@ class KeeperCalls(Protocol):
         """See `Sealer.proof`."""
         ...
 
-    def is_moved(self) -> bool:
-        """See `Sealer.is_moved`."""
+    def key_at(self) -> KeyAt:
+        """See `Sealer.key_at`."""
         ...
 
     def open_record(self, seal: SealKey, purpose: str, sealed: bytes) -> CoveredRecord:
@@ -154,8 +154,8 @@ class Keeper:
     def proof(self, seal: SealKey, request: bytes) -> bytes:
         return self._opened(seal).proof(request)
 
-    def is_moved(self) -> bool:
-        return self._sealer.is_moved
+    def key_at(self) -> KeyAt:
+        return self._sealer.key_at()
 
     def open_record(self, seal: SealKey, purpose: str, sealed: bytes) -> CoveredRecord:
         record = open_record(self._opened(seal), purpose, sealed)

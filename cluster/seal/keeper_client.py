@@ -16,7 +16,7 @@ from cluster.base.process import block_node_signals, take_from_environment
 from cluster.seal.disk_key import DiskKey
 from cluster.seal.keeper import CoveredRecord
 from cluster.seal.keeper_server import GRANT, LINE, Beginning, pack_record, pack_seal, packed, read_frame, unpack_error
-from cluster.seal.sources import KeyPlaces, SealError
+from cluster.seal.sources import KeyAt, KeyPlaces, SealError
 from cluster.seal.variables import PASSPHRASE_VARIABLE
 from fsm.ca import SealKey
 
@@ -171,8 +171,8 @@ class KeeperProcess:
         proof: bytes = self._call("proof", pack_seal(seal), request, seconds=self._seconds(seal))
         return proof
 
-    def is_moved(self) -> bool:
-        return bool(self._call("is_moved"))
+    def key_at(self) -> KeyAt:
+        return KeyAt(self._call("key_at"))
 
     def open_record(self, seal: SealKey, purpose: str, sealed: bytes) -> CoveredRecord:
         return CoveredRecord(*self._call("open_record", pack_seal(seal), purpose, sealed, seconds=self._seconds(seal)))

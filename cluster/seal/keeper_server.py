@@ -161,7 +161,7 @@ class Calls:
             "draw_key": lambda seal: keeper.draw_key(SealKey(*seal)),
             "mac": lambda seal, sums: keeper.mac(SealKey(*seal), sums),
             "proof": lambda seal, request: keeper.proof(SealKey(*seal), request),
-            "is_moved": keeper.is_moved,
+            "key_at": lambda: keeper.key_at().value,
             "open_record": self._open_record,
             "seal_record": self._seal_record,
             "cover_values": lambda values: keeper.cover_values(json.loads(values)),

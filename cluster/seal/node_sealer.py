@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from cluster.seal.keeper import CoveredRecord, KeeperCalls
 from cluster.seal.sealer import facts_of
-from cluster.seal.sources import SealError
+from cluster.seal.sources import KeyAt, SealError
 from fsm.ca import SealKey
 
 
@@ -35,7 +35,7 @@ class NodeSealer:
 
         Raises: SealError when this node's key does not open it.
         """
-        if self._held is None or self._held.seal != seal:
+        if not self.holds(seal):
             self._held = _Held(seal, self._keeper.unlock(seal))
 
     def opened(self, seal: SealKey) -> "NodeSealer":
@@ -57,13 +57,17 @@ class NodeSealer:
         """As `Sealer.next_data_key`. Slow with a passphrase. Raises: SealError, which says what to do."""
         return self._keeper.next_data_key(self._in_use().seal, keeps_key=keeps_key)
 
+    def holds(self, seal: SealKey) -> bool:
+        """Whether it is the one in use: `unlock` has nothing to do."""
+        return self._held is not None and self._held.seal == seal
+
     def lacks(self, source: str, kek_id: str, salt: bytes) -> str:
         """Why this node could not open a seal with this key; empty if it could. Slow with a passphrase."""
         return self._keeper.lacks(source, kek_id, salt)
 
-    def is_moved(self) -> bool:
-        """Whether the key in force is where a node looks for it first. Slow with a passphrase."""
-        return self._held is None or self._keeper.is_moved()
+    def key_at(self) -> KeyAt:
+        """Where the key in force is found now. Slow with a passphrase."""
+        return KeyAt.FIRST if self._held is None else self._keeper.key_at()
 
     # -- what a provider has, under a cover
 

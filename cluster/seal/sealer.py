@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from cluster.seal.sources import KEY_BYTES, KeyMissing, KeySource, SealError
+from cluster.seal.sources import KEY_BYTES, KeyAt, KeyMissing, KeySource, SealError
 from fsm.ca import SealKey
 
 _NONCE_BYTES: Final = 12
@@ -47,7 +47,7 @@ def _which_key(kek_id: str, others: Sequence[tuple[KeySource, str]], following: 
         f"; during a change of keys, or for a snapshot from before one, put it in {found.place}" for found in following
     )
     return (
-        f"the seal key with ID {kek_id} is needed, and is not here (there is {here}): if this is a key of another"
+        f"The seal key with ID {kek_id} is needed, and is not here (there is {here}): if this is a key of another"
         f" cluster, put the right one in its place{next_place}"
     )
 
@@ -69,15 +69,16 @@ class _DataKey:
     """
 
     seal: SealKey
+    kek: bytes = field(repr=False)  # what wraps it: its file may change, or go, while nodes run
     aead: AESGCM = field(repr=False)
     mac_key: bytes = field(repr=False)
     draw_key: bytes = field(repr=False)
     proof_key: bytes = field(repr=False)
 
     @classmethod
-    def of(cls, seal: SealKey, data_key: bytes) -> "_DataKey":
+    def of(cls, seal: SealKey, data_key: bytes, kek: bytes) -> "_DataKey":
         derived = (_derived(data_key, purpose) for purpose in (_MAC_PURPOSE, _DRAW_PURPOSE, _PROOF_PURPOSE))
-        return cls(seal, AESGCM(data_key), *derived)
+        return cls(seal, kek, AESGCM(data_key), *derived)
 
 
 class Sealer:
@@ -143,7 +144,7 @@ class Sealer:
             raise SealError(
                 f"the cluster's data key is damaged: it does not open with the seal key that it names ({seal.kek_id})"
             ) from None
-        self._held = _DataKey.of(seal, data_key)
+        self._held = _DataKey.of(seal, data_key, kek)
 
     def holds(self, seal: SealKey) -> bool:
         held = self._held
@@ -180,16 +181,17 @@ class Sealer:
             )
         raise SealError(_which_key(kek_id, others, [found for found in fitting if found is not self._source]))
 
-    @property
-    def is_moved(self) -> bool:
-        """Whether the KEK in force is where a node looks for it first."""
+    def key_at(self) -> KeyAt:
+        """Where the KEK in force is found now."""
         held = self._held
         if held is None:
-            return True
+            return KeyAt.FIRST
         seal = held.seal
-        with contextlib.suppress(SealError):
-            return self._source.name == seal.source and _key_id(self._source.key(seal.salt)) == seal.kek_id
-        return False
+        for source, place in ((self._source, KeyAt.FIRST), *((found, KeyAt.NEXT) for found in self._following)):
+            with contextlib.suppress(SealError):
+                if source.name == seal.source and _key_id(source.key(seal.salt)) == seal.kek_id:
+                    return place
+        return KeyAt.NOWHERE
 
     def opened(self, seal: SealKey) -> "Sealer":
         """A sealer of its own for this seal, which no later `unlock` of this one changes. It takes this node's key, but
@@ -238,21 +240,36 @@ class Sealer:
         return self._source.name, _key_id(kek), salt, kek
 
     def kek(self, source: str, kek_id: str, salt: bytes) -> bytes:
-        """The one with this id, the next one included. Raises: SealError when this node does not have it."""
-        for following in self._following:
-            with contextlib.suppress(SealError):
-                if following.name == source and _key_id(found := following.key(salt)) == kek_id:
-                    return found
+        """The one with this id, the next one included; the one in use even if its file has changed since.
+
+        Raises: SealError when this node does not have it.
+        """
+        held = self._held
+        if held is not None and (held.seal.source, held.seal.kek_id, held.seal.salt) == (source, kek_id, salt):
+            return held.kek
+        following = [found for found in self._following if found.name == source]
+        others: list[tuple[KeySource, str]] = []
+        troubles = ""
+        for next_source in following:
+            try:
+                found = next_source.key(salt)
+            except KeyMissing:
+                continue
+            except SealError as error:
+                troubles += f"; {error}"
+                continue
+            if _key_id(found) == kek_id:
+                return found
+            others.append((next_source, _key_id(found)))
         if source != self._source.name:
             raise SealError(
                 f"this node's data was sealed with source {source!r}, but seal.source is {self._source.name!r}"
             )
         kek = self._source.key(salt)
         if _key_id(kek) != kek_id:
-            raise SealError(
-                f"wrong seal key: this node's data was sealed with key {kek_id}, the one given is {_key_id(kek)};"
-                " restore the right seal key or passphrase and start again"
-            )
+            others.insert(0, (self._source, _key_id(kek)))
+            which = _which_key(kek_id, others, following)
+            raise SealError(f"wrong seal key: this node's data needs another one. {which}{troubles}")
         return kek
 
     def node_facts(self) -> dict[str, str] | None:

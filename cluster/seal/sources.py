@@ -3,6 +3,7 @@
 import base64
 import binascii
 import contextlib
+import enum
 import os
 import secrets
 from collections.abc import Mapping
@@ -32,6 +33,14 @@ class SealError(Exception):
 
 class KeyMissing(SealError):
     """There is no key where it should be."""
+
+
+class KeyAt(enum.StrEnum):
+    """Where the key in force is, of the places where a node looks."""
+
+    FIRST = "first"
+    NEXT = "next"
+    NOWHERE = "nowhere"
 
 
 class SealPlaces(Protocol):
@@ -184,20 +193,31 @@ def next_sources(config: KeyPlaces) -> tuple[KeySource, ...]:
     )
 
 
-def move_next_key(config: KeyPlaces) -> str:
-    """The next key is the one in force: have it where the key is looked for first, if both are in the data directory.
+def move_next_key(config: KeyPlaces, source: str) -> str:
+    """The next key of this source is the one in force: have it where the key is looked for first, if both are files in
+    the data directory.
 
     What the configuration names is the operator's to move. Returns what there is for an operator to do, or nothing.
     Raises: OSError.
     """
     given = config.seal
-    following = given.next_key_file or config.data_dir / NEXT_KEY
-    if given.source == "file" and given.key_file is None and given.next_key_file is None and following.exists():
-        os.replace(following, config.data_dir / KEY)
-        _sync_directory(config.data_dir)
-        return ""
-    present = str(given.key_file or config.data_dir / KEY) if given.source == "file" else "the passphrase"
-    return f"the key in force is one of the next ones: put it in the place of {present}, then remove it there"
+    if source == "file":
+        following = given.next_key_file or config.data_dir / NEXT_KEY
+        if given.source == source and given.key_file is None and given.next_key_file is None:
+            os.replace(following, config.data_dir / KEY)
+            _sync_directory(config.data_dir)
+            return ""
+        present = str(given.key_file or config.data_dir / KEY)
+    else:
+        following = given.next_passphrase_file or config.data_dir / NEXT_PASSPHRASE
+        present = str(given.passphrase_file or "the passphrase")
+    if given.source == source:
+        return f"the key in force is the next one, {following}: put it in the place of {present}, then remove it there"
+    setting = "seal.key_file" if source == "file" else "seal.passphrase_file"
+    return (
+        f"the key in force is the next one, {following}, and not of source {given.source!r}: set seal.source ="
+        f' "{source}" and {setting} to where it is to stay, and only then remove it there'
+    )
 
 
 def _sync_directory(path: Path) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import json
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,10 +20,11 @@ from cluster.raft.membership import Member, learner, voter
 from cluster.rpc.messages import SealCheckAnswer, SealCheckRequest
 from cluster.rpc.operation import Operation
 from cluster.seal.disk_key import MAC_KEY, DiskKeyFile
+from cluster.seal.keeper import Keeper
 from cluster.seal.node_file import NodeFile
 from cluster.seal.node_sealer import NodeSealer
 from cluster.seal.sealer import Sealer
-from cluster.seal.sources import NEXT_KEY, SealError, key_source, next_sources, write_key_file
+from cluster.seal.sources import NEXT_KEY, NEXT_PASSPHRASE, SealError, key_source, next_sources, write_key_file
 from cluster.tls.keys import KEY_BYTES
 from fsm.ca import InitSeal, Reseal, SealKey, SetConfig
 from tests.kit.clock import FakeClock
@@ -156,6 +158,26 @@ async def test_data_key_changes_alone(cluster: FakeCluster, node: Node) -> None:
         assert all(new.sealed != old.sealed for new, old in zip(cluster.state.providers, before.providers, strict=True))
 
 
+async def test_leader_takes_another_seal_into_use_beside_its_event_loop(
+    cluster: FakeCluster, node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A passphrase is stretched for a quarter of a second, and whoever waits for an answer does not care why."""
+    threads: list[threading.Thread] = []
+    unlock = Keeper.unlock
+
+    def watched(keeper: Keeper, seal: SealKey) -> bytes:
+        threads.append(threading.current_thread())
+        return unlock(keeper, seal)
+
+    async with running(node):
+        await bootstrapped(node)
+        monkeypatch.setattr(Keeper, "unlock", watched)
+        await resealer(node).rotate(base(cluster), keeps_key=True)
+        await sign(node, 1)
+    assert threads
+    assert threading.main_thread() not in threads
+
+
 class SlowSealer:
     """For each question a passphrase is stretched."""
 
@@ -209,7 +231,7 @@ async def test_server_that_is_asked_too_often_is_asked_again(
     [
         (NoLeader("no answer from c"), "c: no answer from c"),
         (InternalError("operation 'seal_check' is not known to this node: is it of an older version?"), "c: operation"),
-        (None, "c: the seal key with ID [0-9a-f]+ is needed, and is not here"),
+        (None, "c: The seal key with ID [0-9a-f]+ is needed, and is not here"),
     ],
     ids=["silent", "older release", "without the key"],
 )
@@ -443,6 +465,68 @@ async def test_node_drops_what_the_key_of_before_opens_and_then_the_key(cluster:
     assert json.loads((data / MAC_KEY).read_text())["kek_id"] == after.key_id
     assert DiskKeyFile(data, "a", watch_in(cluster, data, EventLog())[1].inside).open() == macs
     assert log.names() == ["seal.history_dropped", "seal.key_moved"]
+
+
+@pytest.mark.parametrize("becomes", ["another", "gone"])
+async def test_next_key_that_changes_right_after_its_use_ends_no_node(
+    cluster: FakeCluster, data: Path, monkeypatch: pytest.MonkeyPatch, becomes: str
+) -> None:
+    """A script may prepare the next change at once. The key in force is in the keeper's hands, and what is now in its
+    place is nothing to put in the place of the first.
+    """
+    log = EventLog()
+    watch, node = watch_in(cluster, data, log)
+    running = asyncio.ensure_future(watch.run())
+    cluster.commit(InitSeal(node.sealer.new_data_key()))
+    await settled(watch, cluster)
+    key, next_key = (data / "seal.key").read_text(), (data / NEXT_KEY).read_text()
+
+    async def purge() -> bool:
+        (data / NEXT_KEY).unlink()
+        if becomes == "another":
+            write_key_file(data / NEXT_KEY)
+        return True
+
+    monkeypatch.setattr(cluster.replicas["a"], "purge", purge)
+    seal = node.sealer.next_data_key(keeps_key=False)
+    reseal(cluster, seal)
+    await settled(watch, cluster)
+    running.cancel()
+    assert (data / "seal.key").read_text() == key
+    assert json.loads((data / "node.json").read_text())["seal"]["kek_id"] == seal.kek_id
+    assert json.loads((data / MAC_KEY).read_text())["kek_id"] == seal.kek_id
+    assert f"the key in force, {seal.kek_id}, is on this node no more" in watch.status().to_do
+    # It is put back as an operator would who has a copy: in either place.
+    for name in (NEXT_KEY, "seal.key"):
+        (data / name).write_text(next_key)
+        (data / name).chmod(0o644)
+        with pytest.raises(SealError, match="mode 0644"):
+            watch_in(cluster, data, log)
+        (data / name).chmod(0o600)
+        _, kept_again = watch_in(cluster, data, log)
+        kept_again.keeper.check_node((NodeFile(data).read() or {})["seal"])
+        (data / name).write_text(key)
+
+
+async def test_next_key_of_another_source_is_moved_by_nobody(cluster: FakeCluster, data: Path) -> None:
+    (data / NEXT_KEY).unlink()
+    watch, node = watch_in(cluster, data, EventLog())
+    running = asyncio.ensure_future(watch.run())
+    cluster.commit(InitSeal(node.sealer.new_data_key()))
+    await settled(watch, cluster)
+    key = (data / "seal.key").read_text()
+    (data / NEXT_PASSPHRASE).write_text("a passphrase that is long enough\n")
+    (data / NEXT_PASSPHRASE).chmod(0o600)
+    reseal(cluster, node.sealer.next_data_key(keeps_key=False))
+    await settled(watch, cluster)
+    running.cancel()
+    write_key_file(data / NEXT_KEY)  # of no cluster
+    watch, node = watch_in(cluster, data, EventLog())
+    running = asyncio.ensure_future(watch.run())
+    await settled(watch, cluster)
+    running.cancel()
+    assert (data / "seal.key").read_text() == key
+    assert 'set seal.source = "passphrase" and seal.passphrase_file to where it is to stay' in watch.status().to_do
 
 
 class Stop(Exception):

@@ -27,7 +27,16 @@ from cluster.seal.keeper_server import read_frame, serve
 from cluster.seal.node_sealer import NodeSealer
 from cluster.seal.records import PlainRecord, RecordUnreadable, open_record, seal_record
 from cluster.seal.sealer import Sealer
-from cluster.seal.sources import NEXT_KEY, FileKey, KeyMissing, SealError, key_source, next_sources, write_key_file
+from cluster.seal.sources import (
+    NEXT_KEY,
+    FileKey,
+    KeyAt,
+    KeyMissing,
+    SealError,
+    key_source,
+    next_sources,
+    write_key_file,
+)
 from tests.kit.keeper import kept, sealer_in
 from tests.kit.node_config import minimal
 from tests.kit.wait import eventually, until
@@ -168,22 +177,22 @@ async def test_change_of_key_is_followed(keeper: KeeperCalls, data: Path) -> Non
     assert keeper.open_disk_key(accepts_without=False, always_requires=True).is_required
     seal = keeper.new_data_key()
     keeper.unlock(seal)
-    assert keeper.is_moved()
+    assert keeper.key_at() is KeyAt.FIRST
     with pytest.raises(SealError, match="there is no next seal key"):
         keeper.next_data_key(seal, keeps_key=False)
     write_key_file(data / NEXT_KEY)
     after = keeper.next_data_key(seal, keeps_key=False)
     assert after.kek_id != seal.kek_id
     keeper.unlock(after)
-    assert not keeper.is_moved()
+    assert keeper.key_at() is KeyAt.NEXT
     key = keeper.open_disk_key(accepts_without=False, always_requires=False)
     keeper.follow_disk_key()
     os.replace(data / NEXT_KEY, data / "seal.key")
-    assert keeper.is_moved()
+    assert keeper.key_at() is KeyAt.FIRST
     keeper.check_node({"source": "file", "kek_id": after.kek_id, "salt": ""})
     with pytest.raises(SealError, match="wrong seal key"):
         keeper.check_node({"source": "file", "kek_id": seal.kek_id, "salt": ""})
-    assert "is not the one" in keeper.lacks("file", seal.kek_id, b"")
+    assert "is not here" in keeper.lacks("file", seal.kek_id, b"")
     assert keeper.open_disk_key(accepts_without=False, always_requires=False) == key
 
 

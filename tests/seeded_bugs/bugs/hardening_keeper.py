@@ -10,6 +10,7 @@ _KEEPER: Final = "cluster/seal/keeper.py"
 _PROCESS: Final = "cluster/seal/keeper_process.py"
 _RECONFIGURE: Final = "cluster/ca/reconfigure.py"
 _RESEAL: Final = "cluster/node/reseal.py"
+_SEALS: Final = "cluster/node/seals.py"
 _SERVER: Final = "cluster/seal/keeper_server.py"
 _START: Final = "cluster/node/start.py"
 _WORKER: Final = "cluster/signing/worker.py"
@@ -22,6 +23,7 @@ _T_MEMORY_OF_KEEPER: Final = f"{_T_PRIVATE}::test_passphrase_is_in_the_memory_of
 _T_FILE: Final = f"{_T_PRIVATE}::test_key_in_a_nodes_file_is_not_kept_by_the_process_with_the_ports"
 _T_RECORD: Final = f"{_T_KEEPER}::test_record_is_open_to_the_keeper_alone"
 _T_QUESTIONS: Final = "tests/parts/node/test_seals.py::test_questions_for_the_key_take_turns_and_do_not_pile_up"
+_T_RIGHT_AFTER: Final = "tests/parts/node/test_seals.py::test_next_key_that_changes_right_after_its_use_ends_no_node"
 
 BUGS: Final = (
     Bug(
@@ -215,5 +217,29 @@ BUGS: Final = (
         "                self._rests_until = ended + _REST * (ended - begun)\n",
         "                self._rests_until = ended\n",
         (_T_QUESTIONS,),
+    ),
+    Bug(
+        "the key in force is read from its file again",
+        "a next key that is replaced right after its use ends every node at once, and nothing opens any more",
+        "cluster/seal/sealer.py",
+        "            return held.kek\n",
+        "            pass\n",
+        (_T_RIGHT_AFTER,),
+    ),
+    Bug(
+        "whatever is the next key is put in the place of the first",
+        "a key of no cluster takes the place of the seal key, and the status says that nothing is left to do",
+        _SEALS,
+        "        if place is KeyAt.NEXT:\n",
+        "        if place is not KeyAt.FIRST:\n",
+        (_T_RIGHT_AFTER,),
+    ),
+    Bug(
+        "the leader stretches a passphrase on its event loop",
+        "after a change of the seal the leader answers nobody for a while, and a busy one gives its leadership away",
+        "cluster/ca/authority.py",
+        "                await asyncio.to_thread(self._opener.unlock, state)\n",
+        "                self._opener.unlock(state)\n",
+        ("tests/parts/node/test_seals.py::test_leader_takes_another_seal_into_use_beside_its_event_loop",),
     ),
 )

@@ -15,7 +15,7 @@ from cluster.base.config import NodeConfig, parse_config
 from cluster.seal.node_file import NodeFile
 from cluster.seal.sealer import Sealer
 from cluster.seal.secret_files import exposure
-from cluster.seal.sources import FileKey, Passphrase, PassphraseFile, SealError, key_source, write_key_file
+from cluster.seal.sources import FileKey, KeyAt, Passphrase, PassphraseFile, SealError, key_source, write_key_file
 from tests.kit.node_config import minimal
 
 PASSPHRASE = "correct horse battery"
@@ -85,7 +85,7 @@ def test_wrong_key_does_not_unlock_and_names_both(key_path: Path, tmp_path: Path
     write_key_file(tmp_path / "other.key")
     with pytest.raises(
         SealError,
-        match=rf"ID {seal.kek_id} is needed.*is [0-9a-f]{{16}} in .*/other\.key.*one in its place$",
+        match=rf"The seal key with ID {seal.kek_id} is needed.*is [0-9a-f]{{16}} in .*/other\.key.*one in its place$",
     ):
         Sealer(FileKey(tmp_path / "other.key")).unlock(seal)
 
@@ -168,7 +168,7 @@ def test_new_node_needs_a_key_too(tmp_path: Path) -> None:
 def test_node_with_another_key_does_not_start(key_path: Path, tmp_path: Path) -> None:
     facts = unlocked(key_path).node_facts()
     write_key_file(tmp_path / "other.key")
-    with pytest.raises(SealError, match=r"wrong seal key.*restore the right seal key"):
+    with pytest.raises(SealError, match=r"wrong seal key.*needs another one.*ID [0-9a-f]+ is needed"):
         Sealer(FileKey(tmp_path / "other.key")).check_node(facts)
     with pytest.raises(SealError, match="sealed with source 'file'"):
         Sealer(Passphrase(PASSPHRASE)).check_node(facts)
@@ -351,7 +351,7 @@ def both(tmp_path: Path, key_path: Path) -> Sealer:
 def test_next_seal_opens_with_the_next_key_alone(both: Sealer, key_path: Path, tmp_path: Path) -> None:
     seal = both.next_data_key(keeps_key=False)
     Sealer(FileKey(tmp_path / "seal.next.key")).unlock(seal)
-    with pytest.raises(SealError, match=rf"ID {seal.kek_id} is needed, and is not here"):
+    with pytest.raises(SealError, match=rf"The seal key with ID {seal.kek_id} is needed, and is not here"):
         Sealer(FileKey(key_path)).unlock(seal)
     with pytest.raises(SealError, match=r"ID .* is needed.*for a snapshot from before one, put it in .*/none\.key"):
         Sealer(FileKey(key_path), FileKey(tmp_path / "none.key")).unlock(seal)
@@ -439,7 +439,7 @@ def test_node_starts_with_either_key_of_a_change_and_no_other(both: Sealer, key_
     before = both.node_facts()
     both.unlock(both.next_data_key(keeps_key=False))
     after = both.node_facts()
-    assert not both.is_moved
+    assert both.key_at() is KeyAt.NEXT
     for facts in (before, after):
         Sealer(FileKey(key_path), FileKey(tmp_path / "seal.next.key")).check_node(facts)
     key_path.unlink()
@@ -447,5 +447,16 @@ def test_node_starts_with_either_key_of_a_change_and_no_other(both: Sealer, key_
         Sealer(FileKey(key_path), FileKey(tmp_path / "seal.next.key")).check_node(before)
     Sealer(FileKey(key_path), FileKey(tmp_path / "seal.next.key")).check_node(after)
     (tmp_path / "seal.next.key").rename(key_path)
+    assert both.key_at() is KeyAt.FIRST
+    key_path.unlink()
+    assert both.key_at() is KeyAt.NOWHERE
+    assert after is not None
+    assert both.kek(after["source"], after["kek_id"], bytes.fromhex(after["salt"]))
+
+
+def test_key_in_the_first_place_is_known(both: Sealer, key_path: Path, tmp_path: Path) -> None:
+    both.unlock(both.next_data_key(keeps_key=False))
+    after = both.node_facts()
+    (tmp_path / "seal.next.key").rename(key_path)
     Sealer(FileKey(key_path)).check_node(after)
-    assert both.is_moved
+    assert both.key_at() is KeyAt.FIRST
