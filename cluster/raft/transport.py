@@ -10,7 +10,8 @@ import contextlib
 import random
 import socket
 import ssl
-from typing import Final, Protocol, cast
+from collections.abc import Mapping
+from typing import Any, Final, Protocol, cast
 
 from cluster.base.listener import Accepting, Listener, listen
 from cluster.base.log import Log
@@ -35,6 +36,8 @@ _MAX_LEARNER_REDIAL_SECONDS: Final = 10.0
 _DOUBLINGS: Final = 10
 #: Names whose refusal was logged and is not logged again. Whoever has the agent CA's key can invent more.
 _TURNED_AWAY: Final = 32
+#: Of the names in a certificate that is refused: it may have thousands.
+_MAX_SHOWN: Final = 200
 #: What dialling an address may raise that was never looked at: the last one for a port above 65535.
 _UNREACHABLE: Final = (OSError, ValueError, TimeoutError, OverflowError)
 #: A peer that leaves so much unread is cut off rather than let grow.
@@ -84,6 +87,17 @@ def _tune(transport: asyncio.BaseTransport) -> None:
             sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
+def _host_of(transport: asyncio.BaseTransport) -> str:
+    """Where a connection comes from; empty when it is gone already."""
+    return str((transport.get_extra_info("peername") or ("",))[0])
+
+
+def _names_in(certificate: Mapping[str, Any] | None) -> str:
+    """What a certificate says it is for, as far as a line of the log has room for it."""
+    names = [str(value) for _, value in (certificate or {}).get("subjectAltName", ())]
+    return ", ".join(names)[:_MAX_SHOWN] or "none"
+
+
 class _Inbound(asyncio.Protocol):
     """An accepted connection: receives only."""
 
@@ -106,7 +120,12 @@ class _Inbound(asyncio.Protocol):
         certificate = transport.get_extra_info("peercert")
         self.peer = self._links.tls.peer_name(certificate)
         if self.peer is None or self.peer == self._links.node_id:
-            self._links.log("raft.peer_refused", reason="certificate names no other server of this cluster")
+            self._links.log(
+                "raft.peer_refused",
+                address=_host_of(transport),
+                names=_names_in(certificate),
+                reason="certificate names no other server of this cluster",
+            )
             transport.abort()
             return
         try:

@@ -65,7 +65,7 @@ class NodeTls:
     """This node's identity, and how it recognises others. Contexts keep working while `reload` replaces the files."""
 
     def __init__(self, files: TlsFiles, datacenter: str, domain: str, node_name: str | None = None) -> None:
-        """`node_name`: as configured, for which certificates are taken while it runs; not needed without `reload`.
+        """`node_name`: as configured, for which certificates are taken; not needed without `reload`.
 
         Raises: TlsFileRefused.
         """
@@ -82,8 +82,12 @@ class NodeTls:
         self.key = bytes(KEY_BYTES)
         self.anchors: frozenset[bytes] = frozenset()
         self._certificate = b""
-        # A node starts with whatever it has: there is no other one to keep, and it takes a better one by itself.
-        self._take(self._read())
+        # A node starts with whatever it has, an expired one too: there is no other one to keep, and it takes a better
+        # one by itself. But of a valid one of another server nobody would hear: both sides only refuse it.
+        found = self._read()
+        if not found.fault and found.name is not None and (whose := self._not_its_own(found)):
+            raise TlsFileRefused(f"{self._cert} {whose}. {self._wanted()}")
+        self._take(found)
 
     def reload(self, key: bytes | None = None) -> None:
         """Read the files again, for the connections made from now on. `key`: the one that the caller has read there.
@@ -114,21 +118,28 @@ class NodeTls:
 
         Raises: TlsFileRefused.
         """
-        found, fault = self._read(), ""
+        found = self._read()
         if found.certificate == self._certificate:
-            # It is the one in use. It may have expired since, or been another server's from the start.
+            # It is the one in use. It may have expired since, or been no server's from the start.
             return replace(found, key=self.key) if found.fault else found
-        if found.fault:
-            fault = f"would be refused by every other server: {found.fault}"
-        elif self._name is not None and found.name != self._name:
-            whose = "no server" if found.name is None else self.server_name(found.name)
-            fault = f"is that of {whose}, and this is {self.server_name(self._name)}"
+        refused = f"would be refused by every other server: {found.fault}" if found.fault else ""
+        fault = refused or self._not_its_own(found)
         if fault:
-            raise TlsFileRefused(
-                f"{self._cert} {fault}. The one in use stays. Put one in place that is valid now, is this server's, and"
-                f" is signed by a CA in {self._ca} (`quorumca tls cert create -server -node {self._name or 'NAME'}`)"
-            )
+            raise TlsFileRefused(f"{self._cert} {fault}. The one in use stays. {self._wanted()}")
         return found
+
+    def _not_its_own(self, found: _Found) -> str:
+        """Whose certificate it is instead; empty: it is this server's."""
+        if self._name is None or found.name == self._name:
+            return ""
+        whose = "no server" if found.name is None else self.server_name(found.name)
+        return f"is that of {whose}, and this is {self.server_name(self._name)}"
+
+    def _wanted(self) -> str:
+        return (
+            f"Put one in place that is valid now, is this server's, and is signed by a CA in {self._ca}"
+            f" (`quorumca tls cert create -server -node {self._name or 'NAME'}`)"
+        )
 
     def _read(self) -> _Found:
         """Raises: TlsFileRefused."""

@@ -22,6 +22,7 @@ from tests.seeded_bugs.bugs import (
     hardening_log,
     hardening_members,
     hardening_names,
+    hardening_newcomer,
     hardening_replay,
     hardening_restore,
     hardening_secrets,
@@ -67,4 +68,5 @@ BUGS: Final[tuple[Bug, ...]] = (
     *hardening_fixes.BUGS,
     *hardening_bulk.BUGS,
     *hardening_keeper.BUGS,
+    *hardening_newcomer.BUGS,
 )

@@ -25,8 +25,8 @@ BUGS: Final = (
         "a certificate that every other server refuses is taken",
         "its key is announced, cannot be shown, and is taken back: with good certificates all servers are strangers",
         _CONTEXTS,
-        "        if found.fault:\n",
-        "        if False:\n",
+        "        fault = refused or self._not_its_own(found)\n",
+        "        fault = self._not_its_own(found)\n",
         (_T_UNACCEPTABLE,),
     ),
     Bug(
@@ -41,8 +41,8 @@ BUGS: Final = (
         "a certificate of another server is taken",
         "servers whose files were mixed up are known by keys that they cannot show under their names",
         _CONTEXTS,
-        "        elif self._name is not None and found.name != self._name:\n",
-        "        elif False:\n",
+        "        fault = refused or self._not_its_own(found)\n",
+        "        fault = refused\n",
         (_T_UNACCEPTABLE,),
     ),
     Bug(

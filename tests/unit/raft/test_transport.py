@@ -1,6 +1,7 @@
 """What an accepted connection does with the bytes that come in, without a socket."""
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import cast
 
@@ -24,9 +25,15 @@ class Connection:
     """A connection of node b to node a. Also a's TLS, the owner of its links, and the transport."""
 
     def __init__(
-        self, certificate_names: str | None = "b", *, admission: Admission | None = None, key: bytes = KEY
+        self,
+        certificate_names: str | None = "b",
+        *,
+        admission: Admission | None = None,
+        key: bytes = KEY,
+        extra: Mapping[str, object] | None = None,
     ) -> None:
         self.peer = certificate_names
+        self.extra = extra or {}
         self.key = key
         self.received: list[tuple[str, Message]] = []
         self.strangers: list[str] = []
@@ -59,8 +66,8 @@ class Connection:
     def peer_key(self, _connection: object) -> bytes:
         return self.key
 
-    def get_extra_info(self, _name: str) -> None:
-        return None
+    def get_extra_info(self, name: str) -> object:
+        return self.extra.get(name)
 
     def abort(self) -> None:
         self.is_aborted = True
@@ -95,6 +102,23 @@ def test_certificate_of_no_other_server_gets_nowhere(names: str | None) -> None:
     connection = Connection(names)
     assert connection.is_aborted
     assert connection.log.names() == ["raft.peer_refused"]
+
+
+@pytest.mark.parametrize(
+    ("certificate", "shown"),
+    [
+        (None, "none"),
+        ({}, "none"),
+        ({"subjectAltName": (("DNS", "a.server.dc1.consul"), ("DNS", "localhost"))}, "a.server.dc1.consul, localhost"),
+        ({"subjectAltName": 1000 * (("DNS", "a.server.dc1.consul"),)}, (100 * "a.server.dc1.consul, ")[:200]),
+    ],
+    ids=["no certificate", "no name", "names", "very many"],
+)
+@pytest.mark.parametrize("names", [None, "a"])
+def test_who_is_refused_for_the_certificate_can_be_found(names: str | None, certificate: object, shown: str) -> None:
+    connection = Connection(names, extra={"peercert": certificate, "peername": ("192.0.2.7", 40000)})
+    [(_, fields)] = connection.log.events
+    assert (fields["address"], fields["names"]) == ("192.0.2.7", shown)
 
 
 def assert_cut(connection: Connection, messages: list[Message]) -> None:

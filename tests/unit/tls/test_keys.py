@@ -12,10 +12,10 @@ from cluster.tls.keys import KEY_BYTES, anchor_part, public_part, shown_by
 from tests.kit.tls_files import Authority
 
 
-def tls_of(directory: Path, name: str, ca: str = "ca") -> NodeTls:
-    """As the node of this name has it, whose files are called so."""
+def tls_of(directory: Path, name: str, ca: str = "ca", node: str = "") -> NodeTls:
+    """As the node of this name has it, whose files are called so, or as `node` does."""
     files = TlsFiles(str(directory / f"{ca}.pem"), str(directory / f"{name}.pem"), str(directory / f"{name}.key"))
-    return NodeTls(files, "dc1", "consul", name)
+    return NodeTls(files, "dc1", "consul", node or name)
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_new_files_are_looked_at_without_being_used(directory: Path) -> None:
     a, b = tls_of(directory, "a"), tls_of(directory, "b")
     before = a.key
     put(directory, "next")
-    assert a.read_key() == tls_of(directory, "next").key
+    assert a.read_key() == tls_of(directory, "next", node="a").key
     assert a.key == before == met(a, b, "a")
 
 
@@ -87,18 +87,18 @@ def test_ca_that_was_taken_out_is_trusted_until_the_next_start(directory: Path) 
     put(directory, "foreign")
     a.reload()
     assert old < a.anchors
-    assert tls_of(directory, "foreign").anchors == a.anchors - old
+    assert tls_of(directory, "foreign", node="a").anchors == a.anchors - old
 
 
 def test_own_certificate_that_nobody_accepts_has_a_key_and_no_ca(directory: Path) -> None:
-    tls = tls_of(directory, "foreign")
-    assert public_part(tls.key) == public_part(tls_of(directory, "foreign", "other").key)
+    tls = tls_of(directory, "foreign", node="a")
+    assert public_part(tls.key) == public_part(tls_of(directory, "foreign", "other", "a").key)
     assert anchor_part(tls.key) not in tls.anchors
 
 
 def test_handshake_that_fails_says_so(directory: Path) -> None:
     with pytest.raises(ssl.SSLError):
-        shown_by(tls_of(directory, "a").server_context, tls_of(directory, "foreign", "other").client_context)
+        shown_by(tls_of(directory, "a").server_context, tls_of(directory, "foreign", "other", "a").client_context)
 
 
 #: Certificates that no other server takes, for a server that is `a`, and what is said of them.
@@ -169,7 +169,9 @@ STARTS: dict[str, Callable[[Authority, Path], None]] = {
     "expired": lambda agent_ca, path: agent_ca.write_server(path, "a", days_from_now=-2),
     "not valid yet": lambda agent_ca, path: agent_ca.write_server(path, "a", days_from_now=2),
     "of another CA": lambda _agent_ca, path: Authority().write_server(path, "a"),
-    "of another server": lambda agent_ca, path: agent_ca.write_certificate(path, "a", "b.server.dc1.consul"),
+    "of another server, expired": lambda agent_ca, path: agent_ca.write_certificate(
+        path, "a", "b.server.dc1.consul", days_from_now=-2
+    ),
     "of a client": lambda agent_ca, path: agent_ca.write_certificate(path, "a", "a.client.dc1.consul"),
 }
 
@@ -194,6 +196,22 @@ def test_whatever_a_node_starts_with_the_next_certificate_is_its_own(tmp_path: P
     authority.write_server(tmp_path, "a")
     a.reload()
     assert met(a, tls_of(tmp_path, "b"), "a") == a.key != before
+
+
+def test_node_does_not_start_with_a_valid_certificate_of_another_server(tmp_path: Path) -> None:
+    """On every machine the files may have the same names. It would be refused on both sides, and say nothing of it."""
+    authority = Authority()
+    authority.write_ca(tmp_path / "ca.pem")
+    for name in ("a", "b"):
+        authority.write_server(tmp_path, name)
+    with pytest.raises(TlsFileRefused) as refused:
+        tls_of(tmp_path, "b", node="a")
+    said = str(refused.value)
+    assert said.startswith(
+        f"tls.cert_file {tmp_path / 'b.pem'} is that of b.server.dc1.consul, and this is a.server.dc1.consul. Put"
+    )
+    assert "`quorumca tls cert create -server -node a`" in said
+    tls_of(tmp_path, "b", node="b")
 
 
 def test_files_that_changed_since_their_key_was_read_are_not_used(tmp_path: Path) -> None:
