@@ -138,6 +138,14 @@ class Provider(Protocol):
         """
         ...
 
+    def check(self, config: Mapping[str, object], credentials_dir: str) -> None:
+        """Judge a primary's configuration as `configure` would, as far as that takes no backend and no file. Keeps
+        nothing of it. The one method that a provider of another package may leave out.
+
+        Raises: ConfigInvalid.
+        """
+        ...
+
     def configure(self, settings: ProviderSettings) -> None:
         """Take a configuration and the state that belongs to it; may be called again with newer ones.
 

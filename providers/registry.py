@@ -40,6 +40,21 @@ def destination(name: str, config: Mapping[str, object]) -> Mapping[str, object]
     return create_provider(name).destination(config)
 
 
+def names() -> list[str]:
+    """Of all providers that can be asked for, in alphabetical order."""
+    return sorted({point.name for point in entry_points(group=GROUP)})
+
+
+def check(name: str, config: Mapping[str, object], credentials_dir: str = "") -> None:
+    """Judge a primary's configuration as `Provider.configure` would, as far as that takes no backend.
+
+    Raises: as `create_provider`; ConfigInvalid.
+    """
+    judge = getattr(create_provider(name), "check", None)  # an add-on need not have it
+    if judge is not None:
+        judge(config, credentials_dir)
+
+
 def _constructor(name: str) -> Constructor:
     found = list(entry_points(group=GROUP, name=name))
     if not found:

@@ -32,6 +32,8 @@ _LEVELS: Final[Mapping[str, str]] = {
     "ca.sign_failed": "warning",
     "ca.signing": "info",
     "ca.warning": "warning",
+    "config.unknown_key": "warning",
+    "config.without_effect": "warning",
     "connections.fewer": "warning",
     "connections.turned_away": "warning",
     "disk.low": "error",

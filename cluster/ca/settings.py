@@ -13,7 +13,7 @@ from cluster.signing.pool import ProviderSetup
 from providers import registry
 from providers.config.common import CommonConfig
 from providers.config.decode import Fields
-from providers.config.secrets import PUBLIC_KEYS, folded, secret_places
+from providers.config.secrets import PUBLIC_KEYS, folded, looks_secret, secret_places
 from providers.errors import ConfigInvalid
 from providers.texts import one_line
 
@@ -30,6 +30,10 @@ _ALWAYS_SECRET: Final = frozenset({"PrivateKey", "Token", "AuthMethod"})
 #: Ways to log in of which a provider takes one: whoever gives one means it instead of what is stored.
 _LOGINS: Final = (frozenset({folded("Token")}), frozenset({folded("AuthMethod")}))
 _PRIVATE_KEY: Final = folded("PrivateKey")
+#: One is not judged without the other.
+_KEY_AND_ROOT: Final = frozenset({_PRIVATE_KEY, folded("RootCert")})
+_OWN_PROVIDERS: Final = frozenset({"consul", "vault"})
+_UNNAMED: Final = "(a secret as a name)"
 #: Besides the canonical names, what providers read as well, in any case.
 _ALSO_READ: Final = frozenset({"auth_method"})
 _MAX_NAMED: Final = 10
@@ -250,12 +254,48 @@ class FirstSettings:
 
 
 def _first_settings(section: ConnectSection, cover: Coverer) -> CASettings:
+    return settings_of(section.ca_provider, _first_map(section), cover)
+
+
+def _first_map(section: ConnectSection) -> dict[str, object]:
     """What a new CA starts from: the node file's `[connect]` over the defaults."""
     raw: dict[str, object] = dict(_DEFAULTS)
     for key, value in section.ca_config.items():
         if key != _CLUSTER_ID:
             raw[_api_key(key)] = value
-    return settings_of(section.ca_provider, raw, cover)
+    return raw
+
+
+def mistake_in(section: ConnectSection, *, looks_at_key: bool) -> str:
+    """Why no CA can be made of a node file's `[connect]`, with key, value and what is allowed, on one line, without
+    secrets; empty: nothing shows before a backend is asked. `looks_at_key`: not for a process that lives long, as the
+    operator's private key would pass through it.
+    """
+    names = registry.names()
+    if section.ca_provider not in names:
+        given = "(a secret)" if looks_secret(section.ca_provider) else repr(section.ca_provider)
+        return f"connect.ca_provider = {given}: must be {' or '.join(map(repr, names))}"
+    try:
+        # First what looks for secrets in the wrong place: no other text may show them.
+        policies_of(_first_settings(section, lambda secrets: dict.fromkeys(secrets, NOTHING)))
+        named = _canonical(_first_map(section), secret_keys(section.ca_provider))
+        if not looks_at_key:
+            named = {key: value for key, value in named.items() if folded(key) not in _KEY_AND_ROOT}
+        registry.check(section.ca_provider, named, str(section.credentials_dir or ""))
+    except (BadRequest, ConfigInvalid) as error:
+        return f"connect.ca_config: {one_line(error)}"
+    return ""
+
+
+def unread_keys(section: ConnectSection) -> list[str]:
+    """Of a node file's `ca_config`, as they stand there: what no provider of this package reads. A PUT takes such keys
+    as Consul does; in a file they are slips of the pen. Empty where they cannot be known.
+    """
+    if section.ca_provider not in _OWN_PROVIDERS:
+        return []
+    known = {*map(folded, (*PUBLIC_KEYS, *secret_keys(section.ca_provider))), folded(_CLUSTER_ID), folded(_TEST_STATE)}
+    unread = sorted(key for key in section.ca_config if folded(_api_key(key)) not in known)
+    return [one_line(_UNNAMED if looks_secret(key) else key) for key in unread[:_MAX_NAMED]]
 
 
 def _api_key(name: str) -> str:

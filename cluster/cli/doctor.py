@@ -30,6 +30,7 @@ def add_parser(subcommands: Subcommands) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from cluster.cli.doctor_rules import RULES
     from cluster.doctor.findings import is_well, ranked
     from cluster.doctor.live import findings_of
     from cluster.doctor.look import look_at
@@ -39,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     looked_at: list[str] = []
     if args.config is not None:
         with waiting(f"Looking at the files of {args.config}"):
-            findings += check_node(args.config, datetime.now(UTC))
+            findings += check_node(args.config, datetime.now(UTC), RULES)
         looked_at.append(str(args.config))
     if args.config is None or args.http_addr:
         views = [look_at(api) for api in apis_from(args)]

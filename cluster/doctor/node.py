@@ -6,6 +6,7 @@ from pathlib import Path
 
 from cluster.base.config import NodeConfig, load_config
 from cluster.base.errors import ConfigError
+from cluster.doctor.connect import ConnectRules, check_connect
 from cluster.doctor.data_dir import check_data_dir, is_in_use
 from cluster.doctor.findings import Finding, critical, note
 from cluster.doctor.host import check_addresses, check_servers
@@ -13,7 +14,7 @@ from cluster.doctor.members import check_membership
 from cluster.doctor.tls_files import check_http_tls, check_tls
 
 
-def check_node(path: Path, now: datetime) -> Iterator[Finding]:
+def check_node(path: Path, now: datetime, rules: ConnectRules) -> Iterator[Finding]:
     try:
         config = load_config(path)
     except ConfigError as error:
@@ -26,6 +27,7 @@ def check_node(path: Path, now: datetime) -> Iterator[Finding]:
                 f"mend {path}; deploy/node.example.toml shows every key",
             )
         return
+    yield from check_connect(config, rules)
     yield from _check(config, now)
 
 

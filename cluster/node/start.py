@@ -21,7 +21,7 @@ from cluster.base.telemetry import Metrics
 from cluster.ca.authority import Authority
 from cluster.ca.leader import Leader
 from cluster.ca.roots import expires_soon
-from cluster.ca.settings import FirstSettings
+from cluster.ca.settings import FirstSettings, mistake_in, unread_keys
 from cluster.ca.uptake import Watchers
 from cluster.http.app import create_app, start_http
 from cluster.node.build import Ground, build_leaders_side
@@ -74,6 +74,7 @@ async def start_node(
     shares = _shares(config, log)
     node_file = NodeFile(config.data_dir)
     facts = _facts_of(config, node_file)
+    _check_connect(config, log, is_new=facts is None)
     keeper = await KeeperProcess.start(
         config.node_name, config, lambda reason: log("keeper.unprotected", reason=reason), passphrase
     )
@@ -226,6 +227,18 @@ def _facts_of(config: NodeConfig, node_file: NodeFile) -> Mapping[str, Any] | No
             f" {config.datacenter}"
         )
     return facts.get("seal") if facts is not None else None
+
+
+def _check_connect(config: NodeConfig, log: Log, *, is_new: bool) -> None:
+    """Raises: StartError. `is_new`: there is no data yet. Else there is a CA already, of which the file may say what it
+    likes, as before; a leader that has to make one with it says so in its log.
+    """
+    if mistake := mistake_in(config.connect, looks_at_key=False):
+        if is_new:
+            raise StartError(mistake)
+        log("config.without_effect", reason=mistake)
+    if unread := unread_keys(config.connect):
+        log("config.unknown_key", keys=", ".join(unread), section="connect.ca_config")
 
 
 def _macs(keeper: KeeperCalls, *, accepts_without: bool, always_requires: bool) -> FileMacs:

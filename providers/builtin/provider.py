@@ -59,6 +59,9 @@ class BuiltinProvider:
         """Nowhere: the key that an operator gives stays here."""
         return {}
 
+    def check(self, config: Mapping[str, object], credentials_dir: str) -> None:
+        BuiltinConfig.parse(config)
+
     def configure(self, settings: ProviderSettings) -> None:
         config = BuiltinConfig.parse(settings.config)
         state = builtin_state.decode(settings.state)

@@ -87,6 +87,9 @@ class VaultProvider:
     def destination(self, config: Mapping[str, object]) -> Mapping[str, object]:
         return destination(config)
 
+    def check(self, config: Mapping[str, object], credentials_dir: str) -> None:
+        VaultConfig.parse(config, is_primary=True, credentials_dir=credentials_dir)
+
     def configure(self, settings: ProviderSettings) -> None:
         config = VaultConfig.parse(
             settings.config, is_primary=settings.is_primary, credentials_dir=settings.credentials_dir

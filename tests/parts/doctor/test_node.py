@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from cluster.cli.dev.local_cluster import LocalNode, make_node, make_shared
+from cluster.cli.doctor_rules import RULES
 from cluster.doctor.data_dir import is_in_use
 from cluster.doctor.findings import Finding, Severity, ranked
 from cluster.doctor.node import check_node
@@ -129,7 +130,7 @@ class NodeFiles:
         return sorted((self.data / "wal").glob("*.wal"))[0]
 
     def found(self) -> list[Finding]:
-        return ranked(check_node(self.local.config, NOW + HOUR))
+        return ranked(check_node(self.local.config, NOW + HOUR, RULES))
 
     def content(self) -> dict[str, tuple[str, int]]:
         """Every file below, by digest and time of its last change."""
@@ -433,6 +434,26 @@ def test_new_node_has_only_notes(node: NodeFiles) -> None:
     node.data.mkdir()
     shutil.copy(node.root / "seal.key", node.data)
     assert node.found() == []
+
+
+@pytest.mark.parametrize(("is_new", "severity"), [(True, Severity.CRITICAL), (False, Severity.WARNING)])
+def test_what_a_new_ca_would_be_made_of_is_judged_with_the_operators_key(
+    node: NodeFiles, is_new: bool, severity: Severity
+) -> None:
+    node.edit_config("[http]", '[connect.ca_config]\nprivate_key = "-----BEGIN PRIVATE KEY-----SECRET"\n\n[http]')
+    if is_new:
+        (node.data / "node.json").unlink()
+    (finding,) = [found for found in node.found() if found.code == "connect"]
+    assert finding.severity is severity
+    assert finding.what.startswith("connect.ca_config: PrivateKey cannot be used")
+    assert "SECRET" not in str(finding)
+
+
+def test_key_that_nobody_reads_is_a_warning(node: NodeFiles) -> None:
+    node.edit_config("[http]", '[connect.ca_config]\nleaf_cert_tttl = "72h"\n\n[http]')
+    (finding,) = node.found()
+    assert (finding.severity, finding.code) == (Severity.WARNING, "connect-unknown-key")
+    assert finding.what.endswith("does not read: leaf_cert_tttl")
 
 
 def test_node_that_is_no_founder_is_told_how_to_join(node: NodeFiles) -> None:

@@ -12,7 +12,9 @@ import structlog
 from cluster.base.config import load_config
 from cluster.cli.dev.local_cluster import LocalNode, make_node, make_shared
 from cluster.main import run
+from cluster.node.start import StartError, _check_connect
 from cluster.seal.sources import SealError, key_source
+from tests.kit.log import EventLog
 from tests.kit.ports import free_ports
 from tests.kit.words import ODD_CONTENTS, assert_plain
 
@@ -109,3 +111,40 @@ def test_odd_passphrase_file_is_refused_in_plain_words(tmp_path: Path, content: 
     with pytest.raises(SealError, match="the seal passphrase") as caught:
         key_source(load_config(node.config, environment)).key(b"salt" * 4)
     assert_plain(str(caught.value))
+
+
+# -- what a new CA would be made of
+
+
+def _with_connect(node: LocalNode, text: str) -> None:
+    node.config.write_text(f"{node.config.read_text()}\n{text}\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('[connect]\nca_provider = "valt"', "connect.ca_provider = 'valt': must be 'consul' or 'vault'"),
+        ('[connect.ca_config]\nleaf_cert_ttl = "72x"', 'unknown unit "x" in duration "72x"'),
+    ],
+    ids=["provider", "duration"],
+)
+def test_new_node_does_not_start_with_what_no_ca_can_be_made_of(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], text: str, said: str
+) -> None:
+    node = _node(tmp_path)
+    _with_connect(node, text)
+    with pytest.raises(StartError):
+        _check_connect(load_config(node.config, {}), EventLog(), is_new=True)
+    assert said in _refusal(node, capfd)
+
+
+def test_node_with_data_starts_with_it_as_before_and_says_so(tmp_path: Path) -> None:
+    """The file has had no effect since there is a CA: an upgrade must not stop the node."""
+    node, log = _node(tmp_path), EventLog()
+    _with_connect(node, '[connect]\nca_provider = "valt"\n[connect.ca_config]\nleaf_cert_tttl = "72h"')
+    _check_connect(load_config(node.config, {}), log, is_new=False)
+    assert log.names() == ["config.without_effect"]
+    _with_connect(node, "")
+    node.config.write_text(node.config.read_text().replace("valt", "consul"))
+    _check_connect(load_config(node.config, {}), log, is_new=True)
+    assert log.events[1:] == [("config.unknown_key", {"keys": "leaf_cert_tttl", "section": "connect.ca_config"})]

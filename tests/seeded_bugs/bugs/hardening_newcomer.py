@@ -6,6 +6,10 @@ from tests.seeded_bugs.bug import Bug
 
 _CONTEXTS: Final = "cluster/tls/contexts.py"
 _TRANSPORT: Final = "cluster/raft/transport.py"
+_SETTINGS: Final = "cluster/ca/settings.py"
+_START: Final = "cluster/node/start.py"
+_T_SETTINGS: Final = "tests/unit/ca/test_settings.py"
+_T_START: Final = "tests/parts/node/test_start_words.py"
 _T_KEYS: Final = "tests/unit/tls/test_keys.py"
 _T_TRANSPORT: Final = "tests/unit/raft/test_transport.py"
 
@@ -33,5 +37,45 @@ BUGS: Final = (
         "                names=_names_in(certificate),\n",
         '                names="",\n',
         (f"{_T_TRANSPORT}::test_who_is_refused_for_the_certificate_can_be_found",),
+    ),
+    Bug(
+        "a new node starts with what no CA can be made of",
+        "the cluster comes up, stores it, and never has a root",
+        _START,
+        "        if is_new:\n            raise StartError(mistake)\n",
+        "",
+        (f"{_T_START}::test_new_node_does_not_start_with_what_no_ca_can_be_made_of",),
+    ),
+    Bug(
+        "a node with data does not start with what has no effect",
+        "an upgrade stops nodes of a cluster that has had its CA for years",
+        _START,
+        "        if is_new:\n            raise StartError(mistake)\n",
+        "        raise StartError(mistake)\n",
+        (f"{_T_START}::test_node_with_data_starts_with_it_as_before_and_says_so",),
+    ),
+    Bug(
+        "a mistake in the file is told before secrets are looked for",
+        "a token that stands in a wrong place is in the log",
+        _SETTINGS,
+        "        policies_of(_first_settings(section, lambda secrets: dict.fromkeys(secrets, NOTHING)))\n",
+        "",
+        (f"{_T_SETTINGS}::test_mistake_is_told_on_one_line_without_secrets",),
+    ),
+    Bug(
+        "the operator's key passes through the process with the ports",
+        "what is read of that process's memory has the CA",
+        _SETTINGS,
+        "        if not looks_at_key:\n",
+        "        if False:\n",
+        (f"{_T_SETTINGS}::test_operators_key_is_looked_at_only_where_that_is_asked_for",),
+    ),
+    Bug(
+        "misspelt keys of the file are not told",
+        "the CA has the default instead, and nobody knows",
+        _SETTINGS,
+        "if folded(_api_key(key)) not in known)",
+        "if False)",
+        (f"{_T_SETTINGS}::test_keys_that_nobody_reads_are_named_as_they_stand_in_the_file",),
     ),
 )

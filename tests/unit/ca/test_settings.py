@@ -1,5 +1,6 @@
 """The CA configuration map: secrets apart, defaults filled in, one canonical text."""
 
+import datetime
 import uuid
 from collections.abc import Mapping
 
@@ -12,7 +13,9 @@ from cluster.ca.settings import (
     FirstSettings,
     has_kept_key,
     keep_secrets,
+    mistake_in,
     settings_of,
+    unread_keys,
 )
 from cluster.seal.cover import Cover
 from cluster.seal.keeper import new_cover_key
@@ -176,3 +179,71 @@ def test_given_cluster_id_is_taken_in_its_canonical_form_and_a_missing_one_is_ne
     assert FirstSettings(section, COVER.cover_values).new_cluster_id() == "a0c1d2e3-0000-4000-8000-000000000001"
     without = FirstSettings(ConnectSection(), COVER.cover_values)
     assert without.new_cluster_id() != without.new_cluster_id()
+
+
+# -- what is wrong with a node's file
+
+TOKEN = "hvs." + 24 * "A"
+VAULT = {"address": "http://v:8200", "token": TOKEN, "root_pki_path": "r", "intermediate_pki_path": "i"}
+SOUND: dict[str, tuple[str, Mapping[str, object]]] = {
+    "nothing said": ("consul", {}),
+    "names of files": ("consul", {"leaf_cert_ttl": "24h", "private_key_type": "rsa", "private_key_bits": 2048}),
+    "names of the API": ("consul", {"LeafCertTTL": "24h", "AutoRotateRoot": True, "AutoRotateRootPercent": 30}),
+    "a trust domain": ("consul", {"cluster_id": str(uuid.uuid4()), "csr_max_per_second": 0, "test_state": {"a": "b"}}),
+    "Vault": ("vault", VAULT),
+    "Vault, by a login": ("vault", {**VAULT, "token": "", "auth_method": {"Type": "kubernetes", "Params": {}}}),
+}
+MISTAKEN: dict[str, tuple[str, Mapping[str, object], str]] = {
+    "provider": ("valt", {}, "connect.ca_provider = 'valt': must be 'consul' or 'vault'"),
+    "provider, with a secret": (TOKEN, {}, "connect.ca_provider = (a secret): must be "),
+    "duration": ("consul", {"leaf_cert_ttl": "72x"}, 'unknown unit "x" in duration "72x"'),
+    "range": ("consul", {"leaf_cert_ttl": "1m"}, "leaf cert TTL must be greater or equal than 1h"),
+    "kind": ("consul", {"leaf_cert_ttl": ["72h"]}, "'LeafCertTTL' expected type"),
+    "key": ("consul", {"private_key_type": "dsa"}, "private key type must be either 'ec' or 'rsa'"),
+    "percent": ("consul", {"auto_rotate_root_percent": 91}, "must be from 1 to 90 percent"),
+    "date": ("consul", {"leaf_cert_ttl": datetime.date(2026, 1, 1)}, "error decoding config"),
+    "secret in a wrong place": ("consul", {"leaf_cert_ttl": TOKEN}, "looks like a secret"),
+    "secret of another provider": ("consul", {"pass_word": "SECRET"}, "looks like a secret"),
+    "Vault without a login": ("vault", {**VAULT, "token": ""}, "must provide a Vault token"),
+    "Vault, address": ("vault", {**VAULT, "address": "v:8200"}, "must be a URL"),
+    "Vault, login": ("vault", {**VAULT, "token": "", "auth_method": {"Type": "x"}}, "must be one of approle"),
+}
+
+
+def section(provider: str, config: Mapping[str, object]) -> ConnectSection:
+    return ConnectSection(ca_provider=provider, ca_config=dict(config))
+
+
+@pytest.mark.parametrize("looks_at_key", [True, False])
+@pytest.mark.parametrize("name", SOUND)
+def test_file_of_which_a_ca_can_be_made_has_no_mistake(name: str, looks_at_key: bool) -> None:
+    assert mistake_in(section(*SOUND[name]), looks_at_key=looks_at_key) == ""
+    assert unread_keys(section(*SOUND[name])) == []
+
+
+@pytest.mark.parametrize("looks_at_key", [True, False])
+@pytest.mark.parametrize("name", MISTAKEN)
+def test_mistake_is_told_on_one_line_without_secrets(name: str, looks_at_key: bool) -> None:
+    provider, config, text = MISTAKEN[name]
+    found = mistake_in(section(provider, config), looks_at_key=looks_at_key)
+    assert text in found
+    assert found.startswith("connect.ca_")
+    assert found.isprintable()
+    assert "SECRET" not in found
+    assert TOKEN not in found
+
+
+def test_operators_key_is_looked_at_only_where_that_is_asked_for() -> None:
+    for config in ({"private_key": "SECRET"}, {"PrivateKey": "SECRET", "root_cert": "x"}):
+        assert mistake_in(section("consul", config), looks_at_key=False) == ""
+        found = mistake_in(section("consul", config), looks_at_key=True)
+        assert found.startswith("connect.ca_config: PrivateKey cannot be used")
+        assert "SECRET" not in found
+    assert "must provide a private key" in mistake_in(section("consul", {"root_cert": "x"}), looks_at_key=True)
+
+
+def test_keys_that_nobody_reads_are_named_as_they_stand_in_the_file() -> None:
+    config: dict[str, object] = {"leaf_cert_tttl": "72h", "Leafcertttl": "72h", "cluster_id": None, TOKEN: "x"}
+    assert unread_keys(section("consul", config)) == ["(a secret as a name)", "leaf_cert_tttl"]
+    assert unread_keys(section("somebody's", config)) == []
+    assert len(unread_keys(section("vault", {f"x{number}": 1 for number in range(99)}))) == 10
