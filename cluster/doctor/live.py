@@ -50,8 +50,8 @@ def _leader(views: Sequence[NodeView], _now: datetime) -> Iterator[Finding]:
             ", ".join(view.name for view in views),
             "no node knows a leader: there is no quorum, or an election is under way",
             "Nothing is signed or changed until a majority of the servers run and reach each other.",
-            "bring the other servers back: quorumca doctor --config FILE on each; if they are lost for good:"
-            f" {_RECOVERY}",
+            f"{_if_alone(views)}bring the other servers back: quorumca doctor --config FILE on each; if they are lost"
+            f" for good: {_RECOVERY}",
         )
         return
     for view in without:
@@ -71,6 +71,16 @@ def _leader(views: Sequence[NodeView], _now: datetime) -> Iterator[Finding]:
             "Trouble with the CA's provider is known to the leader only.",
             "give its address too, with another --http-addr",
         )
+
+
+def _if_alone(views: Sequence[NodeView]) -> str:
+    """A server that was removed while it was away hears nothing of that: the others do not speak with it any more."""
+    if len(views) > 1:
+        return ""
+    return (
+        "first ask another server, for this one may have been removed: quorumca members --http-addr ANOTHER; then leave"
+        " it stopped. Else "
+    )
 
 
 def _other(views: Sequence[NodeView], view: NodeView) -> str:

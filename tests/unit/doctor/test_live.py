@@ -97,6 +97,15 @@ def test_unreachable_node_is_a_warning_while_another_answers() -> None:
 def test_no_leader_anywhere() -> None:
     finding = the_one(view("a", leader="", health={}), view("b", leader="", health={}))
     assert kind(finding) == (Severity.CRITICAL, "no-leader", "a, b")
+    assert "removed" not in finding.next
+
+
+def test_server_that_alone_is_asked_and_knows_no_leader_may_have_been_removed() -> None:
+    """The others refuse it, and it cannot hear why."""
+    finding = the_one(view("a", leader="", health={}))
+    assert kind(finding) == (Severity.CRITICAL, "no-leader", "a")
+    assert "may have been removed: quorumca members --http-addr ANOTHER" in finding.next
+    assert "bring the other servers back" in finding.next
 
 
 def test_node_that_knows_no_leader_while_others_do() -> None:
