@@ -40,13 +40,14 @@ def exposure(path: Path, status: os.stat_result) -> str:
     mode, user = stat.S_IMODE(status.st_mode), os.geteuid()
     if status.st_uid not in (0, user) and user != 0:  # root reads what it was given to look at (quorumca doctor)
         return f"it belongs to user {status.st_uid}, not to user {user}, as which the node runs, nor to root: chown it"
-    allowed = stat.S_IRGRP if _is_credential(path) and status.st_uid == 0 else 0
+    allowed = stat.S_IRGRP if is_credential(path) and status.st_uid == 0 else 0
     if mode & (stat.S_IRWXG | stat.S_IRWXO) & ~allowed:
         others = "others" if mode & stat.S_IRWXO else "its group"
         return f"{others} can get at it (mode {mode:04o}, must be 0600 or 0400): chmod 600 {path}"
     return ""
 
 
-def _is_credential(path: Path) -> bool:
+def is_credential(path: Path) -> bool:
+    """Of systemd: a copy that is made at each start of the service."""
     directory = os.environ.get(_CREDENTIALS_VARIABLE)
     return bool(directory) and Path(os.path.realpath(path)).parent == Path(os.path.realpath(str(directory)))

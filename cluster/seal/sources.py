@@ -13,7 +13,7 @@ from typing import Final, Protocol
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from cluster.base.words import plain
-from cluster.seal.secret_files import SecretFileError, read_secret
+from cluster.seal.secret_files import SecretFileError, is_credential, read_secret
 from cluster.seal.variables import PASSPHRASE_VARIABLE
 
 KEY_BYTES: Final = 32
@@ -207,16 +207,26 @@ def move_next_key(config: KeyPlaces, source: str) -> str:
             os.replace(following, config.data_dir / KEY)
             _sync_directory(config.data_dir)
             return ""
-        present = str(given.key_file or config.data_dir / KEY)
+        present = _as_operators_know_it(given.key_file or config.data_dir / KEY)
     else:
         following = given.next_passphrase_file or config.data_dir / NEXT_PASSPHRASE
-        present = str(given.passphrase_file or "the passphrase")
+        present = _as_operators_know_it(given.passphrase_file) if given.passphrase_file else "the passphrase"
     if given.source == source:
         return f"the key in force is the next one, {following}: put it in the place of {present}, then remove it there"
     setting = "seal.key_file" if source == "file" else "seal.passphrase_file"
     return (
         f"the key in force is the next one, {following}, and not of source {given.source!r}: set seal.source ="
         f' "{source}" and {setting} to where it is to stay, and only then remove it there'
+    )
+
+
+def _as_operators_know_it(path: Path) -> str:
+    """A file that holds the key, or what is copied to it."""
+    if not is_credential(path):
+        return str(path)
+    return (
+        f"the file that LoadCredential={path.name} names ({path} is a copy of it, made at each start; with"
+        f" deploy/quorumca.service it is /etc/quorumca/{path.name}), restart the node"
     )
 
 

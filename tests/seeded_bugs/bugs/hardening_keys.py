@@ -98,7 +98,7 @@ BUGS: Final = (
         "any file with a group's right passes for a credential",
         "the group of a file anywhere opens the CA's keys",
         _SECRET_FILES,
-        "if _is_credential(path) and status.st_uid == 0 else 0",
+        "if is_credential(path) and status.st_uid == 0 else 0",
         "if status.st_uid == 0 else 0",
         (f"{_T_SEAL}::test_credential_of_the_service_manager_may_show_a_groups_right",),
     ),
