@@ -16,6 +16,7 @@ from msgspec import Meta
 
 from cluster.base.errors import ConfigError
 from cluster.base.names import is_address, is_host_pattern, is_loopback, is_node_name
+from cluster.base.words import byte_order_mark
 
 S = TypeVar("S", bound="_Section")
 
@@ -24,8 +25,17 @@ _SECTION_SEPARATOR: Final = "__"
 _TOP_LEVEL: Final = frozenset({"node_name", "datacenter", "data_dir"})
 _MAX_SERVERS: Final = 9
 _MAX_FILE_BYTES: Final = 1 << 20
-_BYTE_ORDER_MARKS: Final = (("UTF-8", b"\xef\xbb\xbf"), ("UTF-16", b"\xff\xfe"), ("UTF-16", b"\xfe\xff"))
 _SECRET_KEY: Final = re.compile(r"private_?key|token|passphrase|^connect$|ca_config", re.IGNORECASE)
+#: Types as msgspec writes them, and what TOML has.
+_WORDS: Final = {
+    "array": "a list",
+    "bool": "true or false",
+    "float": "a number",
+    "int": "a whole number",
+    "object": "a table",
+    "str": "text",
+}
+_TYPES: Final = re.compile(rf"`((?:{'|'.join(_WORDS)})(?: \| (?:{'|'.join(_WORDS)}|null))*)`")
 _RULE: Final = "rule"  # in the metadata of a type: a function that raises ValueError
 
 
@@ -91,11 +101,17 @@ class RaftSection(_Section, frozen=True):
 
     def __post_init__(self) -> None:
         if self.election_timeout_max_ms <= self.election_timeout_min_ms:
-            raise ValueError("election_timeout_max_ms must be above election_timeout_min_ms")
+            raise ValueError(
+                f"election_timeout_max_ms = {self.election_timeout_max_ms} must be above election_timeout_min_ms ="
+                f" {self.election_timeout_min_ms}"
+            )
         if self.election_timeout_min_ms < 4 * self.heartbeat_ms:
-            raise ValueError("election_timeout_min_ms must be at least 4 times heartbeat_ms")
+            raise ValueError(
+                f"election_timeout_min_ms = {self.election_timeout_min_ms} must be at least 4 times heartbeat_ms ="
+                f" {self.heartbeat_ms}"
+            )
         if self.keep_bytes >= self.compact_bytes:
-            raise ValueError("keep_bytes must be below compact_bytes")
+            raise ValueError(f"keep_bytes = {self.keep_bytes} must be below compact_bytes = {self.compact_bytes}")
 
 
 class RpcSection(_Section, frozen=True):
@@ -254,7 +270,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
     if len(data) > _MAX_FILE_BYTES:
         raise ConfigError(f"{path}: is larger than {_MAX_FILE_BYTES} bytes")
     # Editors that write one hide it, and TOML's own complaint is about line 1, column 1, where nothing can be seen.
-    if mark := next((name for name, mark in _BYTE_ORDER_MARKS if data.startswith(mark)), ""):
+    if mark := byte_order_mark(data):
         raise ConfigError(f"{path}: begins with a byte-order mark ({mark}): must be UTF-8 without one")
     try:
         return tomllib.loads(data.decode("utf-8"))
@@ -289,8 +305,10 @@ def _read_section(section: type[S], values: Mapping[str, Any], location: str, mi
             read[field.name] = _read(field.type, values[field.name], f"{prefix}{field.name}", mistakes)
         elif field.required:
             mistakes.append(f"{prefix}{field.name}: missing")
-    unknown = values.keys() - {field.name for field in fields}
-    mistakes.extend(f"{prefix}{key:.200}: unknown key" for key in sorted(unknown))
+    known = [field.name for field in fields]
+    mistakes.extend(
+        f"{prefix}{key:.200}: unknown key: must be one of {', '.join(known)}" for key in sorted({*values} - {*known})
+    )
     if len(mistakes) == before:
         try:
             return section(**read)
@@ -327,12 +345,25 @@ def _read_value(kind: Any, value: Any) -> Any:
         raise ValueError(f"must be {' or '.join(map(repr, get_args(kind)))}")
     try:
         # Not strict: what comes from the environment may be text where a number is wanted.
-        read = msgspec.convert(value, kind, strict=False, dec_hook=lambda wanted, given: wanted(given))
+        read = msgspec.convert(value, kind, strict=False, dec_hook=_path)
     except msgspec.ValidationError as error:
-        raise ValueError(str(error).replace("Expected", "must be", 1)) from None
+        raise ValueError(_in_words(str(error))) from None
     for rule in _rules(kind):
         rule(read)
     return read
+
+
+def _path(wanted: Any, value: Any) -> Any:
+    """Of the one type here that msgspec does not know. Raises: ValueError."""
+    if not isinstance(value, str):
+        raise ValueError("must be text")
+    return wanted(value)
+
+
+def _in_words(text: str) -> str:
+    """What msgspec says of a value, in the words of TOML."""
+    text = text.replace("Expected", "must be", 1).replace(", got `", ", not `")
+    return _TYPES.sub(lambda found: " or ".join(_WORDS[name] for name in found[1].split(" | ") if name != "null"), text)
 
 
 def _rules(kind: Any) -> Iterator[Callable[[Any], None]]:

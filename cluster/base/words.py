@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 #: It puts an address in Python's form into the texts of the system's errors, and several of these into one.
 _OF_ASYNCIO: Final = re.compile(r"Connect call failed|\[Errno|Multiple exceptions")
+#: Editors that write one hide it.
+_BYTE_ORDER_MARKS: Final = (("UTF-8", b"\xef\xbb\xbf"), ("UTF-16", b"\xff\xfe"), ("UTF-16", b"\xfe\xff"))
 _UNREADABLE: Final = "it cannot be read"
 #: OpenSSL's names of reasons, where they say too little.
 _TLS_REASONS: Final = {
@@ -34,6 +36,8 @@ def plain(error: BaseException) -> str:
     match error:
         case OSError():
             return _of_system(error)
+        case UnicodeDecodeError() if mark := byte_order_mark(error.object):
+            return f"it begins with a byte-order mark ({mark}): must be {error.encoding.upper()} without one"
         case UnicodeDecodeError():
             return f"it is not text in {error.encoding.upper()}"
         case json.JSONDecodeError():
@@ -42,6 +46,11 @@ def plain(error: BaseException) -> str:
             return "it is nested too deeply"
         case _:
             return _UNREADABLE
+
+
+def byte_order_mark(data: bytes) -> str:
+    """The encoding whose mark it begins with; empty: with none."""
+    return next((name for name, mark in _BYTE_ORDER_MARKS if data.startswith(mark)), "")
 
 
 def _of_tls(error: "ssl.SSLError") -> str:

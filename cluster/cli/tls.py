@@ -24,10 +24,11 @@ _MAX_PEM_BYTES: Final = 64 << 10
 #: RFC 5280 A.1, ub-common-name.
 _MAX_COMMON_NAME: Final = 64
 _SERVER_WARNING: Final = """\
-==> WARNING: Whoever has a server certificate can join the cluster as a
-    server, and then has all of its state, the CA's keys and ACL tokens
-    included. Keep it as safe as the key of the CA, and copy it to the
-    server that it is made for and nowhere else."""
+==> WARNING: Whoever has this certificate and its key can be the server
+    that it names, once that is one of the cluster's: see the state, vote,
+    lead, and put what they like into the log, a root too. The CA's keys
+    in it open with the seal key only. Keep both as safe as the key of the
+    CA, and copy them to that server and nowhere else."""
 
 _days: Final = whole_number(1, 36_500)
 _common_name: Final = matching(lambda text: len(text) <= _MAX_COMMON_NAME, f"at most {_MAX_COMMON_NAME} characters")

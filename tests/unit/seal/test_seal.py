@@ -15,7 +15,16 @@ from cluster.base.config import NodeConfig, parse_config
 from cluster.seal.node_file import NodeFile
 from cluster.seal.sealer import Sealer
 from cluster.seal.secret_files import exposure
-from cluster.seal.sources import FileKey, KeyAt, Passphrase, PassphraseFile, SealError, key_source, write_key_file
+from cluster.seal.sources import (
+    FileKey,
+    KeyAt,
+    Passphrase,
+    PassphraseFile,
+    SealError,
+    key_source,
+    move_next_key,
+    write_key_file,
+)
 from tests.kit.node_config import minimal
 
 PASSPHRASE = "correct horse battery"
@@ -460,3 +469,24 @@ def test_key_in_the_first_place_is_known(both: Sealer, key_path: Path, tmp_path:
     (tmp_path / "seal.next.key").rename(key_path)
     Sealer(FileKey(key_path)).check_node(after)
     assert both.key_at() is KeyAt.FIRST
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_key_with_a_byte_order_mark_says_so(key_path: Path, encoding: str) -> None:
+    """Which the editor that has written it does not show."""
+    key_path.write_bytes(key_path.read_text().encode(encoding))
+    with pytest.raises(SealError, match=r"cannot be read: it begins with a byte-order mark \(UTF-(8|16)\)"):
+        FileKey(key_path).key(b"")
+
+
+@pytest.mark.parametrize("source", ["file", "passphrase"])
+def test_operator_is_told_which_file_to_replace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str) -> None:
+    """What systemd copies at each start is no file to write to."""
+    name = "seal.key" if source == "file" else "seal.passphrase"
+    seal = {"source": source, "key_file" if source == "file" else "passphrase_file": str(tmp_path / name)}
+    config = parse_config(minimal(data_dir=str(tmp_path / "data"), seal=seal), source="t")
+    assert f"put it in the place of {tmp_path / name}, then" in move_next_key(config, source)
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    said = move_next_key(config, source)
+    assert f"the file that LoadCredential={name} names" in said
+    assert f"/etc/quorumca/{name}), restart the node, then remove it there" in said
