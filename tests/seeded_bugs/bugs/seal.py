@@ -154,7 +154,7 @@ BUGS: Final = (
         "a node that took the cluster's seal for its own is not told",
         "an operator looks for a lost key where only a line of the configuration is wrong",
         _SEAL,
-        "        if not found_ids:\n",
+        "        if not others:\n",
         "        if False:\n",
         (f"{_T_SEAL}::test_other_source_does_not_unlock_and_says_what_to_set",),
     ),
