@@ -71,6 +71,8 @@ def _words(error: BaseException) -> str:
 @contextlib.contextmanager
 def _data_dir(path: Path) -> Iterator[None]:
     """The directory, made if need be, for this process alone. Raises: StartError, OSError."""
+    if path.exists() and not path.is_dir():
+        raise StartError(f"data_dir {path} is no directory: put the right one into the configuration, or move it away")
     path.mkdir(parents=True, exist_ok=True, mode=0o700)
     fd = os.open(path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:

@@ -4,13 +4,15 @@ import fcntl
 import os
 import shutil
 import sqlite3
+import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from cluster.base.config import NodeConfig
 from cluster.base.names import is_loopback
+from cluster.base.words import plain
 from cluster.doctor.findings import Finding, critical, note, warning
 from cluster.raft.inspection import check_journal, read_snapshot
 from cluster.raft.journal import JournalDamaged
@@ -19,7 +21,7 @@ from cluster.raft.snapshot import SnapshotDamaged
 from cluster.seal.disk_key import MAC_KEY, DiskKeyFile
 from cluster.seal.node_file import NodeFile
 from cluster.seal.sealer import Sealer
-from cluster.seal.secret_files import exposure
+from cluster.seal.secret_files import SecretFileError, exposure
 from cluster.seal.sources import SealError, key_source, next_sources
 from fsm.codec import CodecError, load_state
 from fsm.ledger import LedgerReader
@@ -30,6 +32,10 @@ _TRIES_WHILE_RUNNING: Final = 5
 _REPLACE: Final = (
     "if the others have a quorum: quorumca operator raft remove-peer -id {name}, then a new node with an empty data"
     " directory under a new name; else keep this directory, and see docs/recovery.md"
+)
+_AS_ITS_USER: Final = (
+    "run this as the user that the node runs as (sudo -u quorumca quorumca doctor --config FILE), or as root; if the"
+    " node itself cannot read it: ls -l, chown, chmod"
 )
 _LEDGER_FILES: Final = ("ledger.db", "ledger.db-wal")
 
@@ -51,14 +57,18 @@ def is_in_use(data_dir: Path) -> bool:
 
 def check_data_dir(config: NodeConfig, *, is_running: bool) -> Iterator[Finding]:
     path = config.data_dir
-    if not path.is_dir():
-        yield note(
-            "data-dir-new",
+    is_directory = _is_directory(path)
+    if is_directory is False:
+        yield critical(
+            "data-dir-no-directory",
             path,
-            "there is no data directory yet",
-            "The node makes it, and waits to be given the cluster's data by the others.",
-            "give it the seal key first: copy it from another node; for a new cluster quorumca seal init",
+            "is no directory",
+            "The node does not start: it keeps all that it has in there.",
+            "put the right data_dir into the configuration, or move what is there away: the node makes the directory",
         )
+        return
+    if is_directory is None:
+        yield _is_new(config)
     elif not os.access(path, os.R_OK | os.X_OK):
         yield critical(
             "data-dir-closed",
@@ -72,7 +82,7 @@ def check_data_dir(config: NodeConfig, *, is_running: bool) -> Iterator[Finding]
         yield from _check_space(config)
         yield from _check_parts(config)
     yield from _check_seal(config)
-    if path.is_dir():
+    if is_directory:
         macs = _macs(config)
         if isinstance(macs, Finding):
             yield macs
@@ -81,6 +91,41 @@ def check_data_dir(config: NodeConfig, *, is_running: bool) -> Iterator[Finding]
         yield from _check_journal(config, macs, is_running=is_running)
         if not is_running:  # a node that runs checks it by itself, and its metrics say what it has found
             yield from _check_ledger(config)
+
+
+def _is_directory(path: Path) -> bool | None:
+    """None: there is nothing yet."""
+    try:
+        return stat.S_ISDIR(path.stat().st_mode)
+    except FileNotFoundError:
+        return None
+    except PermissionError:
+        return True  # as far as can be seen
+    except OSError:
+        return False
+
+
+def _is_new(config: NodeConfig) -> Finding:
+    is_founder = any(server.name == config.node_name for server in config.servers)
+    return note(
+        "data-dir-new",
+        config.data_dir,
+        "there is no data directory yet",
+        "The node makes it, and begins a new cluster with the others in `servers`: right for a new one only."
+        if is_founder
+        else "The node makes it, and waits to be given the cluster's data by the others.",
+        "start it"
+        if _has_key(config)
+        else "give it the seal key first: copy it from another node; for a new cluster quorumca seal init",
+    )
+
+
+def _has_key(config: NodeConfig) -> bool:
+    try:
+        Sealer(key_source(config)).check_node(None)
+    except SealError:
+        return False
+    return True
 
 
 def _check_space(config: NodeConfig) -> Iterator[Finding]:
@@ -132,9 +177,11 @@ def _check_seal(config: NodeConfig) -> Iterator[Finding]:
         yield critical(
             "node-file-damaged",
             node_json,
-            str(error),
+            plain(error) if isinstance(error, OSError) else str(error),
             "The node does not start: it cannot tell whose data this is.",
-            f"if the rest is sound, and only then: mv {node_json} {node_json}.damaged, and start it",
+            _AS_ITS_USER
+            if isinstance(error, PermissionError)
+            else f"if the rest is sound, and only then: mv {node_json} {node_json}.damaged, and start it",
         )
         facts = None
     owner = (config.node_name, config.datacenter)
@@ -146,24 +193,55 @@ def _check_seal(config: NodeConfig) -> Iterator[Finding]:
             "Two nodes on the same data would vote twice.",
             "put the right data_dir into the configuration",
         )
+    seal = facts.get("seal") if facts is not None else None
     try:
-        Sealer(key_source(config), *next_sources(config)).check_node(facts.get("seal") if facts is not None else None)
+        Sealer(key_source(config), *next_sources(config)).check_node(seal)
     except SealError as error:
         yield critical(
             "seal",
-            config.seal.key_file or config.data_dir / "seal.key",
+            _key_path(config) or "the passphrase",
             str(error),
             "Without the right seal key the CA's private keys cannot be opened, and the node does not start.",
-            "copy the seal key from another node of this cluster or from your backup; lost: docs/recovery.md",
+            _seal_remedy(error),
         )
+    else:
+        yield from _check_moved(config, seal)
     yield from _check_exposed(config)
 
 
-def _check_exposed(config: NodeConfig) -> Iterator[Finding]:
+def _key_path(config: NodeConfig) -> Path | None:
+    """None: the passphrase is in the environment."""
     if config.seal.source == "file":
-        path: Path | None = config.seal.key_file or config.data_dir / "seal.key"
-    else:
-        path = config.seal.passphrase_file
+        return config.seal.key_file or config.data_dir / "seal.key"
+    return config.seal.passphrase_file
+
+
+def _seal_remedy(error: SealError) -> str:
+    """A key that is there and cannot be read is not a wrong one: nothing is mended by another copy."""
+    if isinstance(error.__cause__, PermissionError):
+        return _AS_ITS_USER
+    if isinstance(error.__cause__, SecretFileError):
+        return "do as it says: the file itself may be the right one"
+    return "copy the seal key from another node of this cluster or from your backup; lost: docs/recovery.md"
+
+
+def _check_moved(config: NodeConfig, seal: Mapping[str, Any] | None) -> Iterator[Finding]:
+    """The node starts with either key; whoever takes the next one for a leftover and removes it has none."""
+    try:
+        Sealer(key_source(config)).check_node(seal)
+    except SealError:
+        yield warning(
+            "seal-key-not-moved",
+            _key_path(config) or "the passphrase",
+            "the seal key in force is the next one of a change (seal.next...), and not this",
+            "When the next one is removed, or another change begins in its place, the node does not start any more.",
+            "quorumca seal status says where it belongs; then restart the node, and remove the next one:"
+            " docs/recovery.md (Another seal key)",
+        )
+
+
+def _check_exposed(config: NodeConfig) -> Iterator[Finding]:
+    path = _key_path(config)
     try:
         problem = exposure(path, path.stat()) if path is not None else ""
     except OSError:
@@ -236,7 +314,7 @@ def _check_snapshot(config: NodeConfig, macs: FileMacs | None) -> Iterator[Findi
                 config.data_dir / "snapshot",
                 str(error),
                 "The CA's private keys in it cannot be opened.",
-                "copy the seal key from another node of this cluster or from your backup; lost: docs/recovery.md",
+                _seal_remedy(error),
             )
 
 

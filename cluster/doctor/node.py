@@ -6,6 +6,7 @@ from pathlib import Path
 
 from cluster.base.config import NodeConfig, load_config
 from cluster.base.errors import ConfigError
+from cluster.base.words import plain
 from cluster.doctor.connect import ConnectRules, check_connect
 from cluster.doctor.data_dir import check_data_dir, is_in_use
 from cluster.doctor.findings import Finding, critical, note
@@ -18,6 +19,9 @@ def check_node(path: Path, now: datetime, rules: ConnectRules) -> Iterator[Findi
     try:
         config = load_config(path)
     except ConfigError as error:
+        if isinstance(error.__cause__, OSError):
+            yield _unreadable(path, error.__cause__)
+            return
         for line in str(error).splitlines():
             yield critical(
                 "config",
@@ -29,6 +33,19 @@ def check_node(path: Path, now: datetime, rules: ConnectRules) -> Iterator[Findi
         return
     yield from check_connect(config, rules)
     yield from _check(config, now)
+
+
+def _unreadable(path: Path, error: OSError) -> Finding:
+    """It says nothing of what is in it."""
+    return critical(
+        "config",
+        path,
+        f"cannot be read by you: {plain(error)}" if isinstance(error, PermissionError) else plain(error),
+        "The node was not looked at.",
+        f"run this as the user that the node runs as, or as root: sudo -u quorumca quorumca doctor --config {path}"
+        if isinstance(error, PermissionError)
+        else "give the node's own file with --config; deploy/node.example.toml shows every key",
+    )
 
 
 def _check(config: NodeConfig, now: datetime) -> Iterator[Finding]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import cast
+from typing import NoReturn, cast
 
 import pytest
 from cryptography import x509
@@ -32,6 +32,7 @@ from cluster.raft.snapshot import Snapshot, SnapshotFile
 from cluster.seal.disk_key import DiskKeyFile
 from cluster.seal.node_file import NodeFile
 from cluster.seal.sealer import Sealer
+from cluster.seal.secret_files import SecretFileError
 from cluster.seal.sources import FileKey, write_key_file
 from cluster.tls.certificates import Identity, load_ca, new_ca, new_cert
 from cluster.tls.keys import first_certificate, hashes_of_file, key_from
@@ -429,10 +430,85 @@ def test_data_that_cannot_be_read_is_said_once(node: NodeFiles, monkeypatch: pyt
 
 def test_new_node_has_only_notes(node: NodeFiles) -> None:
     shutil.rmtree(node.data)
-    codes = [(finding.severity, finding.code) for finding in node.found()]
-    assert codes == [(Severity.CRITICAL, "seal"), (Severity.NOTE, "data-dir-new")]
+    seal, new = node.found()
+    assert [(found.severity, found.code) for found in (seal, new)] == [
+        (Severity.CRITICAL, "seal"),
+        (Severity.NOTE, "data-dir-new"),
+    ]
+    assert "begins a new cluster" in new.why
+    assert "the seal key first" in new.next
     node.data.mkdir()
     shutil.copy(node.root / "seal.key", node.data)
+    assert node.found() == []
+
+
+def test_new_node_whose_key_is_in_place_is_not_told_to_bring_one(node: NodeFiles) -> None:
+    (node.data / "seal.key").rename(node.root / "elsewhere.key")
+    shutil.rmtree(node.data)
+    node.edit_config("[http]", f'[seal]\nkey_file = "{node.root / "elsewhere.key"}"\n\n[http]')
+    (finding,) = node.found()
+    assert (finding.code, finding.next) == ("data-dir-new", "start it")
+    node.edit_config('name = "ca-1"\nraft', 'name = "ca-9"\nraft')
+    (finding,) = (found for found in node.found() if found.code == "data-dir-new")
+    assert "waits to be given the cluster's data" in finding.why
+
+
+def test_data_dir_that_is_a_file_is_the_only_thing_told_of_it(node: NodeFiles) -> None:
+    shutil.rmtree(node.data)
+    node.data.write_text("")
+    (finding,) = node.found()
+    assert (finding.severity, finding.code) == (Severity.CRITICAL, "data-dir-no-directory")
+    assert "mv " not in finding.next
+
+
+def denied(*_: object, **__: object) -> NoReturn:
+    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
+def test_configuration_that_may_not_be_read_has_no_mistake(node: NodeFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cluster.base.config.Path.open", denied)
+    (finding,) = node.found()
+    assert (finding.code, finding.what) == ("config", "cannot be read by you: Permission denied")
+    assert "mistake" not in finding.why
+    assert "run this as the user that the node runs as" in finding.next
+
+
+@pytest.mark.parametrize(
+    ("reason", "advice"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied"), "run this as the user that the node runs as"),
+        (SecretFileError("others can get at it (mode 0640): chmod 600 it"), "do as it says"),
+        (FileNotFoundError(errno.ENOENT, "No such file"), "copy the seal key from another node"),
+    ],
+    ids=["not allowed", "exposed", "missing"],
+)
+def test_seal_key_that_is_there_is_not_to_be_copied_again(
+    node: NodeFiles, monkeypatch: pytest.MonkeyPatch, reason: Exception, advice: str
+) -> None:
+    def read(_path: Path) -> bytes:
+        raise reason
+
+    monkeypatch.setattr("cluster.seal.sources.read_secret", read)
+    for finding in (found for found in node.found() if found.code == "seal"):
+        assert finding.next.startswith(advice), finding
+
+
+def test_node_file_that_may_not_be_read_is_not_to_be_moved_away(
+    node: NodeFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cluster.seal.node_file.NodeFile.read", denied)
+    (finding,) = (found for found in node.found() if found.code == "node-file-damaged")
+    assert finding.next.startswith("run this as the user that the node runs as")
+
+
+def test_key_in_force_that_is_still_the_next_one_is_a_warning(node: NodeFiles) -> None:
+    """Whoever takes it for a leftover removes the only key that opens the data."""
+    (node.data / "seal.key").rename(node.data / "seal.next.key")
+    write_key_file(node.data / "seal.key")
+    (finding,) = (found for found in node.found() if found.code == "seal-key-not-moved")
+    assert finding.severity is Severity.WARNING
+    (node.data / "seal.next.key").rename(node.data / "seal.key")
+    write_key_file(node.data / "seal.next.key")  # of a change to come
     assert node.found() == []
 
 

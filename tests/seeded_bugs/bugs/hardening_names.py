@@ -241,7 +241,7 @@ BUGS: Final = (
         "a byte-order mark is read as a part of the first key",
         "an operator looks at line 1, column 1, where nothing can be seen",
         _CONFIG,
-        '    if mark := next((name for name, mark in _BYTE_ORDER_MARKS if data.startswith(mark)), ""):\n',
+        "    if mark := byte_order_mark(data):\n",
         '    if mark := "":\n',
         ("tests/unit/base/test_config_files.py::test_what_is_wrong_with_it_is_said",),
     ),

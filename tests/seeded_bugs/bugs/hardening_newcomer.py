@@ -10,6 +10,7 @@ _SETTINGS: Final = "cluster/ca/settings.py"
 _START: Final = "cluster/node/start.py"
 _T_SETTINGS: Final = "tests/unit/ca/test_settings.py"
 _T_START: Final = "tests/parts/node/test_start_words.py"
+_T_DOCTOR: Final = "tests/parts/doctor/test_node.py"
 _T_KEYS: Final = "tests/unit/tls/test_keys.py"
 _T_TRANSPORT: Final = "tests/unit/raft/test_transport.py"
 
@@ -77,5 +78,22 @@ BUGS: Final = (
         "if folded(_api_key(key)) not in known)",
         "if False)",
         (f"{_T_SETTINGS}::test_keys_that_nobody_reads_are_named_as_they_stand_in_the_file",),
+    ),
+    # -- what the doctor says
+    Bug(
+        "a next key in force is not told",
+        "somebody removes what looks like a leftover, and the node does not start any more",
+        "cluster/doctor/data_dir.py",
+        "        yield from _check_moved(config, seal)\n",
+        "        pass\n",
+        (f"{_T_DOCTOR}::test_key_in_force_that_is_still_the_next_one_is_a_warning",),
+    ),
+    Bug(
+        "a file that may not be read is to be moved away",
+        "whoever runs the doctor as another user breaks a node that is well",
+        "cluster/doctor/data_dir.py",
+        '            if isinstance(error, PermissionError)\n            else f"if the rest',
+        '            if False\n            else f"if the rest',
+        (f"{_T_DOCTOR}::test_node_file_that_may_not_be_read_is_not_to_be_moved_away",),
     ),
 )
