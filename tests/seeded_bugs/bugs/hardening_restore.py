@@ -22,11 +22,11 @@ BUGS: Final = (
         "a data key that changes part by part",
         "a snapshot is saved with the MAC of one data key and the secrets of another, and is refused when it is needed",
         _SEALER,
-        "        self._held = _DataKey.of(seal, data_key)\n",
+        "        self._held = _DataKey.of(seal, data_key, kek)\n",
         "        held = self._held\n"
         "        if held is not None:\n"
-        "            self._held = _DataKey(seal, AESGCM(data_key), held.mac_key, held.draw_key, bytes(32))\n"
-        "        self._held = _DataKey.of(seal, data_key)\n",
+        "            self._held = _DataKey(seal, kek, AESGCM(data_key), held.mac_key, held.draw_key, bytes(32))\n"
+        "        self._held = _DataKey.of(seal, data_key, kek)\n",
         (f"{_T_SEAL}::test_data_key_changes_in_one_step",),
     ),
     Bug(
