@@ -66,8 +66,8 @@ BUGS: Final = (
         "a server is whom its last good certificate names",
         "one that starts with an expired certificate takes any other server's next, and announces its key",
         _CONTEXTS,
-        "        elif self._name is not None and found.name != self._name:\n",
-        "        elif found.name != self.peer_name("
+        "        if self._name is None or found.name == self._name:\n",
+        "        if found.name == self.peer_name("
         "{'subjectAltName': [('DNS', name) for name in (subject_names(self._cert))]}):\n",
         (f"{_T_KEYS}::test_whatever_a_node_starts_with_the_next_certificate_is_its_own",),
     ),
