@@ -10,7 +10,9 @@ from aiohttp import ClientPayloadError, web
 from aiohttp.http_exceptions import PayloadEncodingError
 
 from cluster.base.errors import BadRequest
+from cluster.http.connection import Connection
 from cluster.http.errors import BodyTooLarge, TooSlow
+from cluster.http.intake import Body, Intake
 from cluster.http.query import shown
 from providers.config.durations import format_duration, parse_duration
 
@@ -34,29 +36,47 @@ Fields = Mapping[str, Any]
 
 
 async def read_body(request: web.Request) -> bytes:
-    """Raises: BodyTooLarge, TooSlow, BadRequest when the transfer is broken."""
+    """Raises: BodyTooLarge, BodiesFull, TooSlow, BadRequest when the transfer is broken."""
     content = request.content
     length = request.content_length
     if length is not None and length > MAX_BODY_BYTES:
         raise _too_large()
+    connection = request.protocol
+    held = connection.begin_body() if isinstance(connection, Connection) else Intake().begin("")
     try:
         if content.is_eof():
             return content.read_nowait()  # all of it is buffered, so it is far smaller than the bound
         async with asyncio.timeout(BODY_SECONDS):
-            return await _read_to_end(content)
+            return await _read_to_end(content, held)
     except TimeoutError:
         raise TooSlow(f"the request body did not arrive within {BODY_SECONDS:g} seconds") from None
     except BROKEN:
         raise BadRequest("Request decode failed: the transfer of the body is broken") from None
+    finally:
+        held.end()
+        forget_trace(content)
 
 
-async def _read_to_end(content: Any) -> bytes:
+async def _read_to_end(content: Any, held: Body) -> bytes:
     data = bytearray()
     while chunk := await content.readany():
-        data += chunk
-        if len(data) > MAX_BODY_BYTES:
+        size = len(data) + len(chunk)
+        if size > MAX_BODY_BYTES:
             raise _too_large()
+        held.grow(size)
+        data += chunk
     return bytes(data)
+
+
+def forget_trace(content: Any) -> None:
+    """Let go of what a transfer that broke off has left.
+
+    The stream keeps the exception that it broke off with, whose traceback has the frames that read the stream, and with
+    them what had been read: a cycle, freed at the next collection of garbage. Those are rare here (cluster/main.py).
+    """
+    error = content.exception()
+    if error is not None:
+        error.__traceback__ = None
 
 
 async def answer_early(request: web.Request, response: web.StreamResponse) -> None:
@@ -76,6 +96,8 @@ async def answer_early(request: web.Request, response: web.StreamResponse) -> No
                 left -= len(chunk)
     except (TimeoutError, *BROKEN):
         response.force_close()
+    finally:
+        forget_trace(content)
 
 
 def expect_continue(

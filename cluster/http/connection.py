@@ -6,7 +6,7 @@ connections, and errors without HTML or tracebacks.
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from aiohttp import web
@@ -16,6 +16,7 @@ from aiohttp.web_request import BaseRequest
 
 from cluster.base.log import Log
 from cluster.base.seats import Seat, Seats
+from cluster.http.intake import Body, Intake
 from cluster.http.render import COMMON_HEADERS, TEXT, text_response
 
 MAX_HEADERS: Final = 64
@@ -43,6 +44,7 @@ class Door:
     head_seconds: float = HEAD_SECONDS
     answer_seconds: float = ANSWER_SECONDS
     is_tls: bool = False
+    intake: Intake = field(default_factory=Intake)
 
     @property
     def is_full(self) -> str:
@@ -85,6 +87,9 @@ class Connection(RequestHandler):
         self._deadline: asyncio.TimerHandle | None = None
         self._stalled: asyncio.TimerHandle | None = None
         self._ends_with_this: asyncio.Task[Any] | None = None
+
+    def begin_body(self) -> Body:
+        return self._door.intake.begin(self._seat.source)
 
     def end_on_loss(self, task: "asyncio.Task[Any] | None") -> None:
         """Cancel this task when the client leaves; None: there is no such task any more."""

@@ -73,6 +73,10 @@ class HeadersTooLarge(ClusterError):
     http_status = 431
 
 
+class BodiesFull(Overloaded):
+    """No more of request bodies can be held on this node."""
+
+
 class TooManyWaiting(Overloaded):
     """No more blocking queries can wait on this node."""
 
@@ -84,6 +88,7 @@ class ShuttingDown(Overloaded):
 #: Refused by this layer, before or beside the endpoint's own work.
 _AT_THE_DOOR: Final = (
     BadRequest,
+    BodiesFull,
     BodyTooLarge,
     CrossSite,
     HeadersTooLarge,
@@ -138,7 +143,7 @@ def error_response(error: Exception, route: str, log: Log, status_of: StatusOf =
     if isinstance(error, NotAllowed):
         headers["Allow"] = error.allow
     response = text_response(str(error)[:_MAX_TEXT], status, headers)
-    if isinstance(error, TooSlow | BodyTooLarge | HeadersTooLarge | URLTooLong):
+    if isinstance(error, TooSlow | BodiesFull | BodyTooLarge | HeadersTooLarge | URLTooLong):
         response.force_close()
     return response
 

@@ -14,7 +14,7 @@ from cluster.api.reads import ReadLevel
 from cluster.backup.file import MAX_FILE_BYTES
 from cluster.base.errors import BadRequest
 from cluster.http.blocking import query_headers, query_options
-from cluster.http.body import BROKEN
+from cluster.http.body import BROKEN, forget_trace
 from cluster.http.context import Api, Route
 from cluster.http.errors import BodyTooLarge, TooSlow, read_status
 from cluster.http.query import Query, parse_bool, refuse_unknown, shown
@@ -99,6 +99,8 @@ async def _receive(request: web.Request, path: Path, transfers: Transfers) -> No
             ) from None
         except BROKEN:
             raise BadRequest("Request decode failed: the transfer of the body is broken") from None
+        finally:
+            forget_trace(request.content)
 
 
 async def _copy(request: web.Request, file: IO[bytes], transfers: Transfers) -> None:

@@ -16,6 +16,7 @@ from tests.seeded_bugs.bugs import (
     hardening_fixes,
     hardening_guard,
     hardening_hostile,
+    hardening_http,
     hardening_keeper,
     hardening_keys,
     hardening_locks,
@@ -69,4 +70,5 @@ BUGS: Final[tuple[Bug, ...]] = (
     *hardening_bulk.BUGS,
     *hardening_keeper.BUGS,
     *hardening_newcomer.BUGS,
+    *hardening_http.BUGS,
 )
