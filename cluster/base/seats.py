@@ -2,13 +2,14 @@
 
 A connection costs an attacker nothing, and a node without descriptors its log. So there is a bound, and whoever only
 holds a connection makes room for whoever wants to use one: first connections on which nothing has come yet, then those
-that wait for a request, the oldest first, of the source that has most. Those that are being served never do.
+that wait for a request, the oldest first, of the source that has most; then, for a source that has fewer, those that
+wait for news (a blocking query), which may be ended at any time. Those that are being served otherwise never do.
 """
 
 import heapq
 import ipaddress
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -20,6 +21,8 @@ _MAX_LOOKED_AT: Final = 32
 _MAX_SOURCES: Final = 8
 _LOG_PAUSE_SECONDS: Final = 10.0
 _IPV6_NETWORK_BITS: Final = 64
+#: Of all places, and of those of one source: those that may wait for news, so that others are always left.
+_WAITING_PART: Final = 3 / 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +98,15 @@ class Seat:
             seats._settle(self, is_idle)
         return True
 
+    def wait(self) -> bool:
+        """From now on it only waits for news, and may have to give way. False when too many do: then it does not."""
+        return self._seats is not None and self._seats._may_wait(self)
+
+    def end_wait(self) -> None:
+        """Again is all right."""
+        if self._seats is not None:
+            self._seats._end_wait(self)
+
     def is_among(self, seats: "Seats") -> bool:
         return self._seats is seats
 
@@ -109,12 +121,16 @@ class Seats:
 
     def __init__(self, caps: Caps, turned_away: TurnedAway) -> None:
         self.caps = caps
+        self.waiting_caps = Caps(*(max(1, int(most * _WAITING_PART)) for most in (caps.total, caps.per_source)))
         self.turned_away = turned_away
         self.taken = 0
         # By source, each in the order in which they came.
         self._new: dict[str, dict[Seat, None]] = {}
         self._settled: dict[str, dict[Seat, None]] = {}
         self._counts: dict[str, int] = {}
+        #: Of those that are settled, the ones that wait for news, in the order in which they began to.
+        self._waiting: dict[str, dict[Seat, None]] = {}
+        self._waiting_count = 0
 
     def take(self, source: str, end: Callable[[], object]) -> Seat | None:
         """None when it is full of connections in use."""
@@ -129,7 +145,7 @@ class Seats:
         has_room = self._counts.get(source, 0) < self.caps.per_source or self._end_one(source)
         if has_room and self.taken >= self.caps.total:
             most = heapq.nlargest(_MAX_SOURCES, self._counts, key=self._counts.__getitem__)
-            has_room = any(self._end_one(each) for each in most)
+            has_room = any(self._end_one(each) for each in most) or self._end_waiting(source, self._counts)
         if not has_room:
             self.turned_away.refused(source)
         return has_room
@@ -138,10 +154,39 @@ class Seats:
         seat = next(iter(self._new.get(source, ())), None) or self._first_idle(source)
         if seat is None:
             return False
+        self._end(seat)
+        return True
+
+    def _end(self, seat: Seat) -> None:
         self._remove(seat)
         seat.end()
-        self.turned_away.gave_way(source)
+        self.turned_away.gave_way(seat.source)
+
+    def _end_waiting(self, source: str, counts: Mapping[str, int]) -> bool:
+        """For one of `source`: the one that has waited longest, of the source that has most, and more than this."""
+        most = max(self._waiting, key=counts.__getitem__, default=source)
+        if counts.get(most, 0) <= counts.get(source, 0):
+            return False
+        self._end(next(iter(self._waiting[most])))
         return True
+
+    def _may_wait(self, seat: Seat) -> bool:
+        """Makes room if need be."""
+        source, caps = seat.source, self.waiting_caps
+        if len(self._waiting.get(source, ())) >= caps.per_source:
+            return False
+        if self._waiting_count >= caps.total:
+            counts = {each: len(seats) for each, seats in self._waiting.items()}
+            if not self._end_waiting(source, counts):
+                return False
+        self._waiting.setdefault(source, {})[seat] = None
+        self._waiting_count += 1
+        return True
+
+    def _end_wait(self, seat: Seat) -> None:
+        if seat in self._waiting.get(seat.source, ()):
+            _discard(self._waiting, seat)
+            self._waiting_count -= 1
 
     def _first_idle(self, source: str) -> Seat | None:
         settled = self._settled.get(source, {})
@@ -169,6 +214,7 @@ class Seats:
 
     def _remove(self, seat: Seat) -> None:
         _discard(self._new if seat._is_idle is None else self._settled, seat)
+        self._end_wait(seat)
         seat._seats = None
         self.taken -= 1
         self._counts[seat.source] -= 1

@@ -19,7 +19,7 @@ from cluster.base.config import HttpSection
 from cluster.base.listener import Accepting, Listener, listen
 from cluster.base.log import Log
 from cluster.base.seats import Caps, Seats
-from cluster.http.blocking import MAX_WAITING, Waiters
+from cluster.http.blocking import Waiters
 from cluster.http.body import MAX_BODY_BYTES, answer_early, expect_continue
 from cluster.http.connection import ANSWER_SECONDS, HEAD_SECONDS, MAX_HEADER_BYTES, Connection, Door, bare_answer
 from cluster.http.context import API, Api, Route, requester
@@ -81,7 +81,6 @@ def create_app(
     *,
     clock: Clock | None = None,
     rng: random.Random | None = None,
-    max_waiting: int = MAX_WAITING,
 ) -> web.Application:
     """Every endpoint of ROUTES over `service`."""
     app = web.Application()
@@ -90,7 +89,7 @@ def create_app(
         log=log,
         clock=clock or SystemClock(),
         rng=rng or random.Random(),  # noqa: S311 - spreads load, guards nothing
-        waiters=Waiters(service.metrics.blocking_queries, max_waiting),
+        waiters=Waiters(service.metrics.blocking_queries),
         transfers=Transfers(service.config.data_dir),
         hosts=Hosts(service.config.http),
     )

@@ -1,12 +1,13 @@
 """Queries as Consul has them: index and wait, consistency, cache control, and the headers of the answer.
 
-Also bounds how many blocking queries wait, and ends them when the client leaves or the node stops.
+Also ends blocking queries when the client leaves, when its connection has to give way, or when the node stops.
 """
 
 import asyncio
 import random
 import re
 from collections.abc import Callable, Coroutine
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -16,11 +17,10 @@ from prometheus_client import Gauge
 from cluster.api.reads import ReadLevel, ReadPoint
 from cluster.base.errors import BadRequest
 from cluster.http.connection import Connection
-from cluster.http.errors import ShuttingDown, TooManyWaiting
+from cluster.http.errors import ShuttingDown
 from cluster.http.query import Query, shown
 from providers.config.durations import MILLISECOND, SECOND, parse_duration
 
-MAX_WAITING: Final = 8192
 DEFAULT_WAIT_SECONDS: Final = 300.0
 MAX_WAIT_SECONDS: Final = 600.0
 #: Up to this part of the wait is added at random, so that clients which came together do not come back together.
@@ -111,9 +111,8 @@ def check_cache_control(request: web.Request) -> None:
 class Waiters:
     """The blocking queries that wait on this node."""
 
-    def __init__(self, gauge: Gauge, limit: int = MAX_WAITING) -> None:
+    def __init__(self, gauge: Gauge) -> None:
         self._gauge = gauge
-        self._limit = limit
         self._tasks: set[asyncio.Task[Any]] = set()
         self._is_stopping = False
 
@@ -121,16 +120,13 @@ class Waiters:
         """The result of `start()`. Raises: TooManyWaiting, ShuttingDown."""
         if self._is_stopping:
             raise ShuttingDown("this node is shutting down")
-        if len(self._tasks) >= self._limit:
-            raise TooManyWaiting(f"too many blocking queries are waiting on this node: at most {self._limit}")
+        connection = request.protocol
         task = asyncio.get_running_loop().create_task(start())
-        connection = request.protocol if isinstance(request.protocol, Connection) else None
         self._tasks.add(task)
         self._gauge.set(len(self._tasks))
         try:
-            if connection is not None:
-                connection.end_on_loss(task)
-            return await task
+            with connection.waiting(task) if isinstance(connection, Connection) else nullcontext():
+                return await task
         except asyncio.CancelledError:
             if self._is_ended(request):
                 raise ShuttingDown("this node is shutting down") from None
@@ -139,8 +135,6 @@ class Waiters:
             task.cancel()
             self._tasks.discard(task)
             self._gauge.set(len(self._tasks))
-            if connection is not None:
-                connection.end_on_loss(None)
 
     def _is_ended(self, request: web.Request) -> bool:
         """Whether it was `stop` that cancelled it, and not that the client left."""

@@ -5,7 +5,8 @@ connections, and errors without HTML or tracebacks.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -16,6 +17,7 @@ from aiohttp.web_request import BaseRequest
 
 from cluster.base.log import Log
 from cluster.base.seats import Seat, Seats
+from cluster.http.errors import TooManyWaiting
 from cluster.http.intake import Body, Intake
 from cluster.http.render import COMMON_HEADERS, TEXT, text_response
 
@@ -27,6 +29,7 @@ HEAD_SECONDS: Final = 30.0
 ANSWER_SECONDS: Final = 30.0
 #: Longer than load balancers and clients keep theirs, so that it is they who close an idle connection.
 IDLE_SECONDS: Final = 120.0
+_LAST_WORD_SECONDS: Final = 1.0
 _READ_BYTES: Final = 64 << 10
 
 _MALFORMED: Final = "malformed HTTP request"
@@ -91,10 +94,6 @@ class Connection(RequestHandler):
     def begin_body(self) -> Body:
         return self._door.intake.begin(self._seat.source)
 
-    def end_on_loss(self, task: "asyncio.Task[Any] | None") -> None:
-        """Cancel this task when the client leaves; None: there is no such task any more."""
-        self._ends_with_this = task
-
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self._seat.end = self._give_way
@@ -112,13 +111,37 @@ class Connection(RequestHandler):
     def _is_idle(self) -> bool:
         return self._waiter is not None and not self._waiter.done()
 
+    @contextmanager
+    def waiting(self, task: "asyncio.Task[Any]") -> Iterator[None]:
+        """While the request only waits for news, which `task` brings: cancelled when the client leaves, or has to.
+
+        Raises: TooManyWaiting.
+        """
+        if not self._seat.wait():
+            caps = self._door.seats.waiting_caps
+            raise TooManyWaiting(
+                f"too many blocking queries are waiting on this node: at most {caps.total}, {caps.per_source} of one"
+                " address"
+            )
+        self._ends_with_this = task
+        try:
+            yield
+        finally:
+            self._ends_with_this = None
+            self._seat.end_wait()
+
     def _give_way(self) -> None:
         """To one that may have more to say."""
-        if self._request_count or self._door.is_tls:
-            if self.transport is not None:
-                self.transport.abort()
-        else:
-            self._refuse(503, self._door.is_full)
+        transport = self.transport
+        if transport is None:
+            return
+        is_owed_an_answer = not self._request_count or self._ends_with_this is not None
+        if self._door.is_tls or not is_owed_an_answer or transport.get_write_buffer_size():
+            transport.abort()
+            return
+        self._refuse(503, self._door.is_full)
+        # It has no place any more, so it may not keep its descriptor by not reading this either.
+        self._loop.call_later(_LAST_WORD_SECONDS, transport.abort)
 
     def pause_writing(self) -> None:
         """The client does not read its answer: it may not hold it, and its place here, for ever."""

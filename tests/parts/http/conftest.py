@@ -12,6 +12,7 @@ import aiohttp
 import msgspec
 import pytest
 
+from cluster.base.seats import Caps
 from cluster.http.app import HttpServer, create_app, start_http
 from tests.kit.clock import FakeClock
 from tests.kit.fake_service import FakeService, node_config
@@ -96,7 +97,7 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
 
     async def start_one(
         *,
-        max_waiting: int = 100,
+        max_waiting: int | None = None,
         stop_seconds: float = 2.0,
         head_seconds: float = 5.0,
         answer_seconds: float = 5.0,
@@ -109,10 +110,12 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
         if not section.address.endswith(f":{port}"):
             section = msgspec.structs.replace(section, address=f"127.0.0.1:{port}")
         log = EventLog()
-        app = create_app(service.service, log, clock=FakeClock(), rng=random.Random(1), max_waiting=max_waiting)
+        app = create_app(service.service, log, clock=FakeClock(), rng=random.Random(1))
         server = await start_http(
             app, section, stop_seconds=stop_seconds, head_seconds=head_seconds, answer_seconds=answer_seconds
         )
+        if max_waiting is not None:
+            server._door.seats.waiting_caps = Caps(max_waiting, max_waiting)
         one = Running(service, server, log, aiohttp.ClientSession(auto_decompress=False), port)
         running.append(one)
         return one

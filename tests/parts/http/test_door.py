@@ -1,6 +1,7 @@
 """What is refused before there is a request for an endpoint, and how: plainly, within bounds, without a traceback."""
 
 import asyncio
+import json
 import shutil
 import ssl
 from collections.abc import AsyncIterator
@@ -323,12 +324,14 @@ async def test_a_body_that_never_ends_is_408(api: Running, monkeypatch: pytest.M
 
 
 async def test_connections_beyond_the_bound_are_503(start: Start) -> None:
-    """Of those that are in use: idle ones give way (test_hosts.py)."""
+    """Of those that are in use: those that are idle, or wait, give way (test_hosts.py)."""
     api: Running = await start(http={"max_connections": 16, "max_connections_per_source": 16})
+    api.service.gate = asyncio.Event()
     held = [await api.connect() for _ in range(16)]
+    csr = json.dumps({"CSR": CSR})
     for _, writer in held:
-        writer.write(f"GET {ROOTS}?index=5&wait=30s HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
-    await until(lambda: [name for name, _ in api.service.calls].count("watch") == 16)
+        writer.write(f"PUT {SIGN} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(csr)}\r\n\r\n{csr}".encode())
+    await until(lambda: [name for name, _ in api.service.calls].count("sign") == 16)
     status, body = head_of(await api.send(b""))
     assert (status, body) == (503, b"too many connections: at most 16")
     held[0][1].close()

@@ -1,6 +1,7 @@
 """For whom the API answers: by which names it may be called, and from which pages."""
 
 import asyncio
+import json
 import ssl
 from pathlib import Path
 from typing import Any
@@ -359,11 +360,72 @@ async def test_whoever_only_holds_connections_shuts_nobody_out(start: Start) -> 
 
 async def test_one_address_cannot_have_all_places(start: Start) -> None:
     api: Running = await start(http={"max_connections": 16})
+    api.service.gate = asyncio.Event()
     held = [await api.connect() for _ in range(8)]
     for _, writer in held:
-        writer.write(request_bytes("GET", "/v1/connect/ca/roots?index=5&wait=30s", "Host: localhost"))
-    await until(lambda: [name for name, _ in api.service.calls].count("watch") == 8)
+        writer.write(request_bytes("PUT", SIGN, "Host: localhost", body=json.dumps({"CSR": CSR})))
+    await until(lambda: [name for name, _ in api.service.calls].count("sign") == 8)
     status, headers, text = parsed(await api.send(b""))
     assert (status, text) == (503, "too many connections: at most 16, 8 of one address")
     assert headers["X-Content-Type-Options"] == "nosniff"
     assert api.server.open_connections == 8
+
+
+BLOCKING = "/v1/connect/ca/roots?index=5&wait=10m"
+
+
+async def connected_from(api: Running, source: str) -> Any:
+    reader, writer = await asyncio.open_connection("127.0.0.1", api.port, local_addr=(source, 0))
+    api.raw_writers.append(writer)
+    return reader, writer
+
+
+def watches(api: Running) -> int:
+    return [name for name, _ in api.service.calls].count("watch")
+
+
+async def until_watched(api: Running, count: int) -> None:
+    await until(lambda: watches(api) == count)
+
+
+async def test_queries_that_wait_shut_nobody_at_another_address_out(start: Start) -> None:
+    api: Running = await start(http={"max_connections": 16})
+    seats = api.server._door.seats
+    held = []
+    for count, source in enumerate(("127.0.0.2", "127.0.0.3") * 6, 1):
+        held.append(await connected_from(api, source))
+        held[-1][1].write(request_bytes("GET", BLOCKING, "Host: localhost"))
+        await until_watched(api, count)
+    # As many as may wait, and the rest with something else in use.
+    api.service.gate = asyncio.Event()
+    for source in ("127.0.0.2", "127.0.0.3") * 2:
+        _, writer = await connected_from(api, source)
+        writer.write(request_bytes("PUT", SIGN, "Host: localhost", body=json.dumps({"CSR": CSR})))
+    await until(lambda: [name for name, _ in api.service.calls].count("sign") == 4)
+    assert seats.taken == 16
+    assert (await api.get(LEADER)).status == 200
+    ended = [reader for reader, _ in held if reader._buffer]
+    assert ended == [held[0][0]]
+    status, _, text = parsed(await held[0][0].read())
+    assert (status, text) == (503, "too many connections: at most 16, 8 of one address")
+    assert seats._waiting_count == 11
+    # A blocking query of somebody else is answered too, and one more of theirs is not: they have no less than others.
+    asked = asyncio.create_task(api.get("/v1/connect/ca/roots?index=5&wait=1s"))
+    await until(lambda: watches(api) == 13)
+    assert (await asked).status == 200
+    for _, writer in held:
+        writer.transport.abort()
+    await until(lambda: seats._waiting_count == 0)
+
+
+async def test_places_are_left_free_of_queries_that_wait(start: Start) -> None:
+    api: Running = await start(http={"max_connections": 16, "max_connections_per_source": 16})
+    held = [await api.connect() for _ in range(12)]
+    for _, writer in held:
+        writer.write(request_bytes("GET", BLOCKING, "Host: localhost"))
+    await until(lambda: watches(api) == 12)
+    reply = await api.get(BLOCKING)
+    assert (reply.status, reply.headers["Retry-After"]) == (503, "1")
+    assert reply.text == "too many blocking queries are waiting on this node: at most 12, 12 of one address"
+    assert (await api.get(LEADER)).status == 200
+    assert watches(api) == 12

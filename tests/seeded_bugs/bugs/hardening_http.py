@@ -6,8 +6,11 @@ from tests.seeded_bugs.bug import Bug
 
 _BODY: Final = "cluster/http/body.py"
 _INTAKE: Final = "cluster/http/intake.py"
+_SEATS: Final = "cluster/base/seats.py"
 
 _T_BODIES: Final = "tests/parts/http/test_bodies.py"
+_T_HOSTS: Final = "tests/parts/http/test_hosts.py"
+_T_SEATS: Final = "tests/unit/base/test_seats.py"
 
 BUGS: Final = (
     # -- bodies
@@ -48,5 +51,58 @@ BUGS: Final = (
         "        held.end()\n",
         "        pass\n",
         (f"{_T_BODIES}::test_nothing_is_left_of_bodies_that_break_off",),
+    ),
+    # -- blocking queries
+    Bug(
+        "queries that wait keep their places",
+        "two addresses that wait for news shut out every other one, at no effort and for good",
+        _SEATS,
+        " or self._end_waiting(source, self._counts)\n",
+        "\n",
+        (
+            f"{_T_HOSTS}::test_queries_that_wait_shut_nobody_at_another_address_out",
+            f"{_T_SEATS}::test_what_waits_for_news_makes_room_for_a_source_that_has_fewer",
+        ),
+    ),
+    Bug(
+        "whoever comes ends a query that waits",
+        "who has most places takes those of everybody else",
+        _SEATS,
+        "        if counts.get(most, 0) <= counts.get(source, 0):\n",
+        "        if not counts.get(most, 0):\n",
+        (f"{_T_SEATS}::test_what_waits_for_news_makes_room_for_a_source_that_has_fewer",),
+    ),
+    Bug(
+        "every place may wait",
+        "with all places waiting, each request ends somebody's query",
+        _SEATS,
+        "_WAITING_PART: Final = 3 / 4\n",
+        "_WAITING_PART: Final = 1\n",
+        (
+            f"{_T_HOSTS}::test_places_are_left_free_of_queries_that_wait",
+            f"{_T_SEATS}::test_a_part_of_the_places_never_waits_and_no_source_keeps_others_from_waiting",
+        ),
+    ),
+    Bug(
+        "every place of an address may wait",
+        "clients behind one proxy that wait for news shut out the others behind it",
+        _SEATS,
+        "        if len(self._waiting.get(source, ())) >= caps.per_source:\n",
+        "        if False:\n",
+        (f"{_T_SEATS}::test_a_part_of_the_places_never_waits_and_no_source_keeps_others_from_waiting",),
+    ),
+    Bug(
+        "a query that has ended counts as one that waits",
+        "a connection ends in the middle of what it is served",
+        _SEATS,
+        """    def end_wait(self) -> None:
+        \"\"\"Again is all right.\"\"\"
+        if self._seats is not None:
+""",
+        """    def end_wait(self) -> None:
+        \"\"\"Again is all right.\"\"\"
+        if False:
+""",
+        (f"{_T_SEATS}::test_a_query_that_has_its_news_is_served",),
     ),
 )

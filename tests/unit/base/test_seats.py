@@ -97,6 +97,61 @@ def test_a_full_port_asks_further_sources_when_the_largest_has_no_idle_ones() ->
     assert port.ended == ["other"]
 
 
+def waiting(port: Port, name: str, source: str) -> Seat:
+    seat = port.busy(name, source)
+    assert seat.wait()
+    return seat
+
+
+def test_what_waits_for_news_makes_room_for_a_source_that_has_fewer() -> None:
+    port = Port(6, 4)
+    first = waiting(port, "a1", "a")
+    for name in ("a2", "a3"):
+        waiting(port, name, "a")
+    waiting(port, "b1", "b")
+    port.busy("b2", "b")
+    idle = port.idle("a4", "a")
+    assert port.take("c1", "c") is not None
+    assert port.ended == ["a4"]
+    assert not idle.is_taken
+    port.busy("c2", "c")
+    assert port.ended == ["a4", "c1"]  # nothing had come on it
+    port.busy("d1", "d")
+    assert port.ended == ["a4", "c1", "a1"]
+    assert not first.is_taken
+    assert not first.wait()
+    first.end_wait()
+    # Nobody has more than b, which would have to make room for itself.
+    assert port.take("b3", "b") is None
+    assert port.take("a5", "a") is None
+
+
+def test_a_query_that_has_its_news_is_served() -> None:
+    port = Port(2, 2)
+    for name in ("one", "two"):
+        seat = waiting(port, name, "a")
+        seat.end_wait()
+        seat.end_wait()
+    assert port.take("three", "b") is None
+    assert port.ended == []
+
+
+def test_a_part_of_the_places_never_waits_and_no_source_keeps_others_from_waiting() -> None:
+    port = Port(16, 8)
+    for number in range(6):
+        waiting(port, f"a{number}", "a")
+    assert not port.busy("a6", "a").wait()
+    for number in range(6):
+        waiting(port, f"b{number}", "b")
+    assert not port.busy("b6", "b").wait()
+    assert port.ended == []
+    waiting(port, "c0", "c")
+    assert port.ended == ["a0"]
+    waiting(port, "c1", "c")
+    assert port.ended == ["a0", "b0"]
+    assert port.seats._waiting_count == 12
+
+
 def test_idle_ones_are_found_behind_more_busy_ones_than_are_looked_at_in_a_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -153,7 +208,8 @@ def test_a_source_is_an_ipv4_address_or_an_ipv6_network(address: Any, source: st
 
 
 _STEPS = st.lists(
-    st.tuples(st.sampled_from(("take", "busy", "idle", "leave")), st.integers(0, 3), st.integers(0, 30)), max_size=120
+    st.tuples(st.sampled_from(("take", "busy", "idle", "wait", "leave")), st.integers(0, 3), st.integers(0, 30)),
+    max_size=120,
 )
 
 
@@ -173,11 +229,18 @@ def test_bounds_hold_and_nobody_is_turned_away_while_there_is_an_idle_one(
             seat = port.take(name, lambda: None)
             for other in [other for other in open_ if not other.is_taken]:
                 ended.append(other)
-                assert open_.pop(other) != "busy"
+                what = open_.pop(other)
+                assert what != "busy"
+                if what == "wait":
+                    assert [each.source for each in open_].count(other.source) >= len(own)
             assert len(ended) <= 2
             if seat is None:
                 assert is_full
-                assert all(what == "busy" for what in candidates)
+                assert all(what in ("busy", "wait") for what in candidates)
+                sources = [each.source for each in open_]
+                if len(own) < per_source:
+                    waiting = [each.source for each, what in open_.items() if what == "wait"]
+                    assert all(sources.count(each) <= len(own) for each in waiting)
             else:
                 open_[seat] = "new"
         elif open_:
@@ -186,9 +249,18 @@ def test_bounds_hold_and_nobody_is_turned_away_while_there_is_an_idle_one(
                 seat.leave()
                 seat.leave()
                 del open_[seat]
+            elif step == "wait":
+                before = set(open_)
+                if open_[seat] == "busy" and seat.wait():
+                    open_[seat] = step
+                for other in [other for other in before if not other.is_taken]:
+                    assert open_.pop(other) == "wait"
             else:
+                seat.end_wait()
                 open_[seat] = step
                 seat.settle(lambda what=step: what == "idle")  # type: ignore[misc]  # bound on purpose
         by_source = [seat.source for seat in open_]
         assert port.taken == len(open_) <= total
+        assert port._waiting_count == list(open_.values()).count("wait") <= port.waiting_caps.total
+        assert set(port._waiting) == {seat.source for seat, what in open_.items() if what == "wait"}
         assert all(by_source.count(name) <= per_source for name in by_source)
