@@ -18,6 +18,7 @@ import uvloop
 
 from cluster.base import process
 from cluster.base.allocator import limit_arenas
+from cluster.base.background import report_callbacks
 from cluster.base.config import NodeConfig
 from cluster.base.log import Log
 from cluster.base.telemetry import EventLog, configure_logging
@@ -86,6 +87,7 @@ def _data_dir(path: Path) -> Iterator[None]:
 
 
 async def _run(config: NodeConfig, log: Log, accepts_files_without_mac: bool, passphrase: int | None) -> None:
+    report_callbacks(asyncio.get_running_loop(), log)
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)

@@ -5,9 +5,10 @@ says so by its kind.
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 from cluster.base.log import Log
 from cluster.base.telemetry import Metrics
@@ -17,6 +18,7 @@ _LONGEST_PAUSE_SECONDS: Final = 60.0
 #: Work that went well for so long has got over what was wrong.
 _WELL_SECONDS: Final = 120.0
 _MAX_REASON: Final = 300
+_LOOP_PAUSE_SECONDS: Final = 1.0
 
 
 def describe(error: BaseException) -> str:
@@ -72,6 +74,25 @@ def attempt(name: str, work: Callable[[], object], log: Log, metrics: Metrics) -
         work()
     except Exception as error:
         say_failed(name, error, log, metrics)
+
+
+def report_callbacks(loop: asyncio.AbstractEventLoop, log: Log, clock: Callable[[], float] = time.monotonic) -> None:
+    """Exceptions that nobody waits for, of callbacks and of tasks, become lines of the log: one a second at most, with
+    the number of those since the last, for what a client repeats may fill no disk. By itself the loop would write
+    tracebacks of many lines to stderr.
+    """
+    count, next_line = 0, -math.inf
+
+    def handle(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        nonlocal count, next_line
+        count += 1
+        if (now := clock()) >= next_line:
+            error = context.get("exception")
+            reason = str(context.get("message", ""))[:_MAX_REASON] if error is None else describe(error)
+            log("loop.failed", count=count, reason=reason)
+            count, next_line = 0, now + _LOOP_PAUSE_SECONDS
+
+    loop.set_exception_handler(handle)
 
 
 def say_failed(name: str, error: BaseException, log: Log, metrics: Metrics, **fields: object) -> None:

@@ -50,6 +50,7 @@ _LEVELS: Final[Mapping[str, str]] = {
     "keeper.unprotected": "warning",
     "leader.gives_way": "warning",
     "ledger.damaged": "error",
+    "loop.failed": "error",
     "node.failed": "critical",
     "node.unprotected": "warning",
     "provider.cleanup_failed": "warning",

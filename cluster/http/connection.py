@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
@@ -95,6 +95,11 @@ class Connection(RequestHandler):
         return self._door.intake.begin(self._seat.source)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if not self._seat.is_taken:
+            # It was taken away while the connection was made. uvloop says so to nobody afterwards, by no
+            # `connection_lost` either, so nothing may begin that this would have to end.
+            cast(asyncio.Transport, transport).abort()
+            return
         super().connection_made(transport)
         self._seat.end = self._give_way
         self._start_deadline()
@@ -192,11 +197,12 @@ class Connection(RequestHandler):
         self._refuse(408, f"the request did not arrive within {self._door.head_seconds:g} seconds")
 
     def _refuse(self, status: int, text: str) -> None:
-        """Answer without there being a request, and close."""
+        """Answer without there being a request, and close. Nobody is there any more: there is nothing to answer."""
         self._end_deadline()
-        self._door.on_refused(status, text, self._remote)
-        if self.transport is not None:
-            self.transport.write(bare_answer(status, text))
+        transport = self.transport
+        if transport is not None and not transport.is_closing():
+            self._door.on_refused(status, text, self._remote)
+            transport.write(bare_answer(status, text))
         self.force_close()
 
     @property

@@ -1,11 +1,16 @@
 """How a node starts and stops, but for its ports: whose data it is, one process each, which seal."""
 
 import asyncio
+import contextlib
+import os
+import signal
 from pathlib import Path
 from typing import Any, NoReturn
+from unittest.mock import Mock
 
 import pytest
 
+from cluster import main
 from cluster.base.config import NodeConfig, parse_config
 from cluster.main import _data_dir
 from cluster.node.seals import SealWatch
@@ -135,3 +140,18 @@ def test_raft_gets_what_the_file_says(tmp_path: Path) -> None:
     assert settings.initial_members == {"a": Member("a", "127.0.0.1:8300", "127.0.0.1:8400")}
     assert (settings.timing.heartbeat, settings.timing.election_min, settings.timing.election_max) == (0.1, 0.9, 1.0)
     assert settings.compaction == CompactionPolicy(trigger_bytes=4 << 20, keep_bytes=99)
+
+
+async def test_exception_of_a_callback_is_a_line_of_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def start(*_args: object, **_options: object) -> None:
+        loop = asyncio.get_running_loop()
+        loop.call_soon(lambda: Mock(side_effect=KeyError)())
+        loop.call_later(0.01, os.kill, os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(main, "start_node", start)
+    monkeypatch.setattr(main, "last_resort", lambda *_: contextlib.nullcontext())
+    monkeypatch.setattr(main, "gc", Mock())
+    log = EventLog()
+    await main._run(config_in(tmp_path), log, False, None)
+    assert log.names() == ["loop.failed", "node.stopping", "node.stopped"]
+    assert "KeyError" in str(log.events[0][1]["reason"])

@@ -5,6 +5,7 @@ from typing import Final
 from tests.seeded_bugs.bug import Bug
 
 _BODY: Final = "cluster/http/body.py"
+_CONNECTION: Final = "cluster/http/connection.py"
 _INTAKE: Final = "cluster/http/intake.py"
 _SEATS: Final = "cluster/base/seats.py"
 
@@ -51,6 +52,31 @@ BUGS: Final = (
         "        held.end()\n",
         "        pass\n",
         (f"{_T_BODIES}::test_nothing_is_left_of_bodies_that_break_off",),
+    ),
+    # -- callbacks
+    Bug(
+        "a connection whose place was taken away is made all the same",
+        "its deadline outlives it: thousands of exceptions, and answers that nobody gets, under a flood",
+        _CONNECTION,
+        "        if not self._seat.is_taken:\n",
+        "        if False:\n",
+        ("tests/parts/http/test_given_away.py",),
+    ),
+    Bug(
+        "exceptions of callbacks are none of the log's business",
+        "tracebacks of many lines between the lines of JSON, and nobody is told",
+        "cluster/main.py",
+        "    report_callbacks(asyncio.get_running_loop(), log)\n",
+        "",
+        ("tests/parts/node/test_start.py::test_exception_of_a_callback_is_a_line_of_the_log",),
+    ),
+    Bug(
+        "each exception of a callback is a line of the log",
+        "what a client repeats fills the disk",
+        "cluster/base/background.py",
+        "        if (now := clock()) >= next_line:\n",
+        "        if now := clock() + 1:\n",
+        ("tests/unit/base/test_background.py::test_exceptions_of_callbacks_are_lines_of_the_log_and_few",),
     ),
     # -- blocking queries
     Bug(

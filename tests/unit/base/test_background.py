@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from cluster.base import background
-from cluster.base.background import attempt, describe, keep_running
+from cluster.base.background import attempt, describe, keep_running, report_callbacks
 from cluster.base.telemetry import Metrics
 from tests.kit.log import EventLog
 
@@ -92,3 +92,31 @@ def test_description_says_kind_and_place() -> None:
     with pytest.raises(ValueError, match="invalid literal") as found:
         int("not a number")
     assert describe(found.value).startswith(f"ValueError at {__name__}:")
+
+
+async def test_exceptions_of_callbacks_are_lines_of_the_log_and_few() -> None:
+    log, now = EventLog(), [0.0]
+    loop = asyncio.get_running_loop()
+    report_callbacks(loop, log, lambda: now[0])
+
+    def fail() -> None:
+        raise ValueError("of a callback\n" + "x" * 10_000)
+
+    async def failing() -> None:
+        raise KeyError("of a task")
+
+    for _ in range(100):
+        loop.call_soon(fail)
+    await asyncio.sleep(0.01)
+    now[0] = 2.0
+    task = loop.create_task(failing())
+    await asyncio.sleep(0)
+    del task  # and nobody has looked what came of it
+    now[0] = 4.0
+    loop.call_exception_handler({"message": "something is wrong"})
+    (first, one), (second, others), (third, last) = log.events
+    assert first == second == third == "loop.failed"
+    assert (one["count"], others["count"], last) == (1, 100, {"count": 1, "reason": "something is wrong"})
+    assert str(one["reason"]).startswith("ValueError at tests.unit.base.test_background:")
+    assert len(str(one["reason"])) <= 300
+    assert str(others["reason"]).startswith("KeyError at ")
