@@ -30,6 +30,7 @@ from cluster.http.errors import (
     error_response,
     no_such_datacenter,
 )
+from cluster.http.failures import Failures
 from cluster.http.hosts import Hosts
 from cluster.http.query import Query, check_path, parse_query
 from cluster.http.render import NO_STORE, TEXT, empty_response
@@ -87,6 +88,7 @@ def create_app(
     api = Api(
         service=service,
         log=log,
+        failures=Failures(log),
         clock=clock or SystemClock(),
         rng=rng or random.Random(),  # noqa: S311 - spreads load, guards nothing
         waiters=Waiters(service.metrics.blocking_queries),
@@ -102,6 +104,7 @@ def create_app(
     app[_FALLBACK] = fallback = _endpoint(api, Route((), _UNKNOWN, _not_found))
     app.router.add_route("*", "/{path:.*}", fallback, expect_handler=_expect(api, MAX_BODY_BYTES))
     app.on_shutdown.append(_stop_waiting)
+    app.on_cleanup.append(_say_failures)
     return app
 
 
@@ -249,6 +252,10 @@ async def _stop_waiting(app: web.Application) -> None:
     app[API].waiters.stop()
 
 
+async def _say_failures(app: web.Application) -> None:
+    app[API].failures.end_second()
+
+
 def _endpoint(api: Api, route: Route) -> AiohttpHandler:
     """Around every request: check what came in, turn errors into answers, count, log. One function, because the
     layers of a middleware would cost the hot path more than the work itself.
@@ -276,7 +283,7 @@ def _endpoint(api: Api, route: Route) -> AiohttpHandler:
         observe_seconds(seconds)
         count(response.status)
         if (route.logs_success or response.status >= 400) and response.status not in route.quiet_statuses:
-            _log_request(api.log, label, request, response, seconds)
+            _log_request(api, label, request, response, seconds)
         if not request.content.is_eof():
             await answer_early(request, response)
         return response
@@ -303,12 +310,17 @@ def _admit(request: web.Request, hosts: Hosts, datacenter: str) -> Query:
     return query
 
 
-def _log_request(log: Log, route: str, request: web.Request, response: web.StreamResponse, seconds: float) -> None:
+def _log_request(api: Api, route: str, request: web.Request, response: web.StreamResponse, seconds: float) -> None:
     """Without the URL: there may be a token in it."""
-    fields: dict[str, object] = {"method": request.method, "route": route, "status": response.status}
+    status, remote = response.status, requester(request)
+    fields: dict[str, object] = {"method": request.method, "route": route}
     if isinstance(response, web.Response) and response.headers.get("Content-Type") == TEXT and response.text:
         fields["detail"] = response.text[:_MAX_DETAIL]
-    log("http.request", **fields, ms=round(seconds * 1000, 1), remote=requester(request))
+    fields["ms"] = round(seconds * 1000, 1)
+    if status >= 400:
+        api.failures.say(status, remote, **fields)
+    else:
+        api.log("http.request", **fields, status=status, remote=remote)
 
 
 def _counter(api: Api, label: str) -> Callable[[int], None]:
@@ -331,7 +343,7 @@ def _refusals(api: Api) -> Callable[[int, str, str], None]:
     def refused(status: int, text: str, remote: str) -> None:
         count(status)
         if status != 503:  # a full port has a line of its own, and not one for each connection
-            api.log("http.request", method="", route=_NO_ROUTE, status=status, detail=text, ms=0.0, remote=remote)
+            api.failures.say(status, remote, method="", route=_NO_ROUTE, detail=text, ms=0.0)
 
     return refused
 

@@ -14,6 +14,7 @@ from cluster.base.log import Log
 from cluster.http.blocking import QueryOptions, Waiters
 from cluster.http.body import MAX_BODY_BYTES
 from cluster.http.errors import StatusOf, standard_status
+from cluster.http.failures import Failures
 from cluster.http.hosts import Hosts
 from cluster.http.query import Query
 from cluster.http.transfers import Transfers
@@ -25,6 +26,7 @@ class Api:
 
     service: Service
     log: Log
+    failures: Failures
     clock: Clock
     rng: random.Random
     waiters: Waiters

@@ -6,10 +6,12 @@ from tests.seeded_bugs.bug import Bug
 
 _BODY: Final = "cluster/http/body.py"
 _CONNECTION: Final = "cluster/http/connection.py"
+_FAILURES: Final = "cluster/http/failures.py"
 _INTAKE: Final = "cluster/http/intake.py"
 _SEATS: Final = "cluster/base/seats.py"
 
 _T_BODIES: Final = "tests/parts/http/test_bodies.py"
+_T_FAILURES: Final = "tests/parts/http/test_failures.py"
 _T_HOSTS: Final = "tests/parts/http/test_hosts.py"
 _T_SEATS: Final = "tests/unit/base/test_seats.py"
 
@@ -130,5 +132,38 @@ BUGS: Final = (
         if False:
 """,
         (f"{_T_SEATS}::test_a_query_that_has_its_news_is_served",),
+    ),
+    # -- log lines
+    Bug(
+        "every request that fails is a line of the log",
+        "one connection fills the disk with megabytes a second",
+        _FAILURES,
+        "        if said < MAX_LINES_PER_SOURCE and self._lines < MAX_LINES:\n",
+        "        if True:\n",
+        (f"{_T_FAILURES}::test_requests_that_fail_are_few_lines_and_a_count_and_metrics_have_all",),
+    ),
+    Bug(
+        "every address has lines of its own",
+        "a host with a network of addresses fills the disk",
+        _FAILURES,
+        " and self._lines < MAX_LINES:\n",
+        ":\n",
+        (f"{_T_FAILURES}::test_many_addresses_that_fail_are_few_lines_too",),
+    ),
+    Bug(
+        "nobody is told how many requests failed without a line",
+        "a flood looks like ten requests",
+        _FAILURES,
+        "        for (source, status), count in left_out.items():\n",
+        "        for (source, status), count in ():\n",
+        (f"{_T_FAILURES}::test_requests_that_fail_are_few_lines_and_a_count_and_metrics_have_all",),
+    ),
+    Bug(
+        "what succeeds is left out of the log, too",
+        "who fails often enough changes things without a line",
+        "cluster/http/app.py",
+        "    if status >= 400:\n        api.failures",
+        "    if status:\n        api.failures",
+        (f"{_T_FAILURES}::test_changes_are_a_line_each_however_much_fails",),
     ),
 )

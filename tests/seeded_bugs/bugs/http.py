@@ -337,8 +337,8 @@ BUGS: Final = (
         "URLs are logged",
         "ACL tokens stand in the log",
         _APP,
-        '    fields: dict[str, object] = {"method": request.method, "route": route,',
-        '    fields: dict[str, object] = {"method": request.method, "route": request.path_qs,',
+        '    fields: dict[str, object] = {"method": request.method, "route": route}',
+        '    fields: dict[str, object] = {"method": request.method, "route": request.path_qs}',
         (f"{_T_RESOURCES}::test_changes_and_failures_are_one_line_each_without_the_url",),
     ),
     Bug(
