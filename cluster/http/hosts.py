@@ -7,7 +7,7 @@ reading the answer. Both give themselves away: the one in Host, the other in Ori
 Not always, though: browsers send Sec-Fetch-Site to "potentially trustworthy" origins only (W3C Fetch Metadata 2: to TLS
 or loopback), no Origin with the GET of an image, and a page decides whether there is a Referer. In clear over a network
 such a GET cannot be told from one that somebody typed. Its answer is shown to no page; and where a GET changes
-something, it is refused there.
+something, it is refused there. Nor can that of a player beside the browser that loads what a page embeds.
 """
 
 import re
@@ -30,6 +30,16 @@ _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _ORIGIN: Final = re.compile(r"(https?)://([^/?#@\s]+)", re.IGNORECASE)
 #: How every browser's User-Agent begins (RFC 9110 10.1.5); a page cannot change it without a preflight.
 _BROWSER: Final = "mozilla/"
+#: How those begin that load a page's video and sound past the browser's own fetching: they send neither Origin nor
+#: Sec-Fetch-Site, to TLS and loopback either. Those that are known; there may be others.
+_MEDIA_LOADERS: Final = (
+    "applecoremedia/",
+    "gstreamer",
+    "lavf/",
+    "nsplayer/",
+    "stagefright/",
+    "windows-media-player/",
+)
 _SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 #: Host headers that were found good, so that the next request with one is not parsed again.
 _MAX_REMEMBERED: Final = 64
@@ -96,12 +106,13 @@ class Hosts:
         headers = request.headers
         if "Origin" in headers or "Sec-Fetch-Site" in headers:
             return  # it has been checked
-        if self._scheme == "https" or (self._is_loopback and all(map(_is_local, headers.getall("Host", ())))):
-            return  # a browser would have sent Sec-Fetch-Site
+        silent: tuple[str, ...] = _MEDIA_LOADERS
+        if self._scheme == "http" and not (self._is_loopback and all(map(_is_local, headers.getall("Host", ())))):
+            silent = (_BROWSER, *silent)  # elsewhere it would have sent Sec-Fetch-Site
         for agent in headers.getall("User-Agent", ()):
-            if agent.strip().lower().startswith(_BROWSER):
+            if agent.strip().lower().startswith(silent):
                 raise CrossSite(
-                    f"User-Agent: {shown(agent)}: without TLS, a browser that sends neither Origin nor Sec-Fetch-Site"
+                    f"User-Agent: {shown(agent)}: a browser that sends neither Origin nor Sec-Fetch-Site"
                     " may ask for a page of another site, so nothing is made or changed for it; a program needs another"
                     " User-Agent"
                 )

@@ -169,6 +169,31 @@ async def test_referer_must_be_a_page_of_the_own_origin(api: Running, referer: s
 
 @pytest.mark.parametrize(
     ("agent", "status"),
+    [
+        ("AppleCoreMedia/1.0.0.22F82 (Macintosh; U; Intel Mac OS X 14_5; en_us)", 403),
+        ("stagefright/1.2 (Linux;Android 9)", 403),
+        ("GStreamer souphttpsrc 1.24.2 libsoup/3.4.4", 403),
+        ("gstreamer/1.0", 403),
+        ("NSPlayer/12.00.26100.0 WMFSDK/12.00.26100.0", 403),
+        ("Windows-Media-Player/12.0.26100.0", 403),
+        ("Lavf/61.1.100", 403),
+        ("curl/8.5.0 stagefright/1.2", 200),
+        ("stagefrighter", 200),
+    ],
+)
+@pytest.mark.parametrize("listener", ["in_clear", "api"], indirect=True)
+async def test_what_loads_media_for_a_page_has_nothing_made(listener: Running, agent: str, status: int) -> None:
+    """It says nothing of the page, on loopback either: it is not the browser's own way of fetching."""
+    for path in ("/v1/agent/connect/ca/leaf/web", "/v1/connect/ca/roots"):
+        reply = await listener.get(path, headers={"User-Agent": agent})
+        assert reply.status == (status if "leaf" in path else 200)
+    assert ("leaf" in [name for name, _ in listener.service.calls]) is (status == 200)
+    reply = await listener.get("/v1/agent/connect/ca/leaf/web", headers={"User-Agent": agent, "Sec-Fetch-Site": "none"})
+    assert reply.status == 200
+
+
+@pytest.mark.parametrize(
+    ("agent", "status"),
     [("Mozilla/4.0 (compatible)", 403), (" mozilla/5.0", 403), ("curl/8.5.0 Mozilla/5.0", 200), ("Mozillator", 200)],
 )
 async def test_browsers_are_known_by_how_their_name_begins(in_clear: Running, agent: str, status: int) -> None:

@@ -7,6 +7,7 @@ from tests.seeded_bugs.bug import Bug
 _BODY: Final = "cluster/http/body.py"
 _CONNECTION: Final = "cluster/http/connection.py"
 _FAILURES: Final = "cluster/http/failures.py"
+_HOSTS: Final = "cluster/http/hosts.py"
 _INTAKE: Final = "cluster/http/intake.py"
 _SEATS: Final = "cluster/base/seats.py"
 
@@ -165,5 +166,14 @@ BUGS: Final = (
         "    if status >= 400:\n        api.failures",
         "    if status:\n        api.failures",
         (f"{_T_FAILURES}::test_changes_are_a_line_each_however_much_fails",),
+    ),
+    # -- pages
+    Bug(
+        "what loads media for a page is no browser",
+        "a page's video element has leaves signed, on loopback too",
+        _HOSTS,
+        "        silent: tuple[str, ...] = _MEDIA_LOADERS\n",
+        "        silent: tuple[str, ...] = ()\n",
+        ("tests/parts/http/test_pages.py::test_what_loads_media_for_a_page_has_nothing_made",),
     ),
 )
