@@ -60,6 +60,26 @@ _PAGE_BYTES: Final = 1024
 _WRITER_CACHE_KIB: Final = 1024
 _READER_CACHE_KIB: Final = 512
 
+#: The columns, and the type of what each holds. What a command may bring has narrower bounds (`fsm.leaves.LeafRecord`),
+#: but an earlier release had none, and what it has recorded stays on record, is copied and saved: see `check_row`.
+_ROW: Final[tuple[tuple[str, tuple[type, ...]], ...]] = (
+    ("id", (int,)),
+    ("serial", (bytes,)),
+    ("kind", (int,)),
+    ("name", (str,)),
+    ("spiffe_id", (str,)),
+    ("issuer_key_id", (bytes,)),
+    ("public_key_sha256", (bytes,)),
+    ("not_before", (int,)),
+    ("not_after", (int,)),
+    ("requested_by", (str,)),
+    ("request_id", (bytes, type(None))),
+    ("log_index", (int,)),
+)
+ROW_FIELDS: Final = len(_ROW)
+#: These count; any other number is whatever SQLite can hold.
+_COUNTS: Final = frozenset({"id", "log_index"})
+
 #: What reading a damaged file may raise: SQLite's own, and ours for a value in `meta` that is none of what we wrote.
 _UNREADABLE: Final = (sqlite3.DatabaseError, KeyError, TypeError, ValueError)
 
@@ -96,6 +116,24 @@ class LedgerQuery:
     expires_before: int | None = None
     after: int = 0  # id of the last row of the page before
     limit: int = 100
+
+
+def check_row(row: Sequence[Any]) -> None:
+    """Whether this can be a row of a ledger of any release, of which a node must be able to make a copy.
+
+    Raises: ValueError, which names the field.
+    """
+    if len(row) != ROW_FIELDS:
+        raise ValueError(f"ledger row of {len(row)} fields: must have {ROW_FIELDS}")
+    for (name, kinds), value in zip(_ROW, row, strict=True):
+        if type(value) not in kinds:  # exactly: SQLite gives a bool back as a number
+            raise ValueError(
+                f"ledger row {row[0]!r:.40} with fields of a wrong type: {name} is {type(value).__name__}, must be"
+                f" {' or '.join(kind.__name__ for kind in kinds)}"
+            )
+        least = 0 if name in _COUNTS else MIN_INT64
+        if type(value) is int and not least <= value <= MAX_INT64:
+            raise ValueError(f"ledger row {row[0]!r:.40}: {name} is {value}, must be from {least} to {MAX_INT64}")
 
 
 def _row_hash(row: Sequence[Any]) -> int:

@@ -20,7 +20,15 @@ from fsm.apply import apply
 from fsm.codec import CodecError, Malformed
 from fsm.commands import Applied, Command, Rejected
 from fsm.leaves import RecordLeaves, TidyLedger
-from fsm.ledger import Ledger, LedgerDamaged, LedgerReader, LedgerSummary, checkpoint
+from fsm.ledger import (
+    ROW_FIELDS,
+    Ledger,
+    LedgerDamaged,
+    LedgerReader,
+    LedgerSummary,
+    check_row,
+    checkpoint,
+)
 from fsm.state import State
 
 _BULK_ROWS: Final = 1000
@@ -44,12 +52,8 @@ _SHORTAGES: Final = {
     sqlite3.SQLITE_CANTOPEN: errno.EMFILE,
     sqlite3.SQLITE_NOMEM: errno.ENOMEM,
 }
-_INT, _BYTES, _TEXT, _MAYBE_BYTES = (int,), (bytes,), (str,), (bytes, type(None))
-_ROW_TYPES: Final[tuple[tuple[type, ...], ...]] = (
-    *(_INT, _BYTES, _INT, _TEXT, _TEXT, _BYTES, _BYTES),
-    *(_INT, _INT, _TEXT, _MAYBE_BYTES, _INT),
-)
-_MAX_INT: Final = (1 << 63) - 1
+#: Of a row of a part: it was recorded by one entry, of which it is a part, with its index and that of the entry added.
+_MAX_ROW_BYTES: Final = MAX_COMMAND_BYTES + 64
 #: Of commands that were checked and are not applied yet: more than is ever on its way to a node that keeps up.
 _MAX_CHECKED_BYTES: Final = 4 << 20
 
@@ -339,11 +343,13 @@ def _checked_rows(part: bytes) -> list[list[Any]]:
 
 
 def _checked_row(values: msgpack.Unpacker) -> list[Any]:
-    if (found := values.read_array_header()) != len(_ROW_TYPES):
-        raise ValueError(f"ledger row of {found} fields: must have {len(_ROW_TYPES)}")
-    row = [values.unpack() for _ in _ROW_TYPES]
-    if not all(_is_of(value, kinds) for value, kinds in zip(row, _ROW_TYPES, strict=True)):
-        raise ValueError(f"ledger row {row[0]!r:.40} with fields of a wrong type")
+    if (found := values.read_array_header()) != ROW_FIELDS:
+        raise ValueError(f"ledger row of {found} fields: must have {ROW_FIELDS}")
+    began = values.tell()
+    row = [values.unpack() for _ in range(ROW_FIELDS)]
+    check_row(row)
+    if (size := values.tell() - began) > _MAX_ROW_BYTES:
+        raise ValueError(f"ledger row {row[0]} has {size} bytes: there may be {_MAX_ROW_BYTES}")
     return row
 
 
@@ -354,8 +360,3 @@ def _received_state(data: bytes) -> State:
     except ValueError as error:
         raise Malformed(f"state: {error}") from error
     return codec.load_state(data)
-
-
-def _is_of(value: object, kinds: tuple[type, ...]) -> bool:
-    """Exactly of a type, and what SQLite gives back as it took it."""
-    return type(value) in kinds and (type(value) is not int or 0 <= value <= _MAX_INT)

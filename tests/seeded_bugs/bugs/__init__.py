@@ -24,6 +24,7 @@ from tests.seeded_bugs.bugs import (
     hardening_members,
     hardening_names,
     hardening_newcomer,
+    hardening_record,
     hardening_replay,
     hardening_restore,
     hardening_secrets,
@@ -71,4 +72,5 @@ BUGS: Final[tuple[Bug, ...]] = (
     *hardening_keeper.BUGS,
     *hardening_newcomer.BUGS,
     *hardening_http.BUGS,
+    *hardening_record.BUGS,
 )

@@ -81,9 +81,9 @@ BUGS: Final = (
     Bug(
         "bulk data with any number",
         "a row that SQLite cannot hold stops the node that is brought up to date",
-        _MACHINE,
-        "    return type(value) in kinds and (type(value) is not int or 0 <= value <= _MAX_INT)\n",
-        "    return type(value) in kinds\n",
+        _LEDGER,
+        "        if type(value) is int and not least <= value <= MAX_INT64:\n",
+        "        if False:\n",
         (_T_MACHINE, f"{_T_FUZZ}::test_kept_inputs_are_understood_or_refused"),
     ),
 )
