@@ -49,7 +49,13 @@ _COLUMNS: Final = (
 )
 _JOIN: Final = "cert JOIN identity ON identity.id = cert.identity JOIN issuer ON issuer.id = cert.issuer"
 _DIGEST_MODULUS: Final = 1 << 256
+#: Ids held at a time, while rows go.
 _ROWS_PER_CUT: Final = 1000
+#: Rows that are read together take no more than this, or are a single one: most have a few hundred bytes, but there may
+#: be some of half a mebibyte.
+PART_BYTES: Final = 1 << 20
+#: In parts: where a log entry is divided whose rows, each with the issuer's name, are much larger than it was.
+_MOST_PARTS: Final = 8
 #: In `meta` while a copy is under way: the log index of its last row.
 _COPIED: Final = "copied_log_index"
 _CACHED_IDS: Final = 4096
@@ -212,15 +218,18 @@ class Ledger:
         """
         self._begin()
         expired_before = max(MIN_INT64, min(expired_before, MAX_INT64))
-        rows = self._db.execute(f"SELECT {_COLUMNS} FROM {_JOIN} WHERE not_after < ?", (expired_before,)).fetchall()
-        self._delete(rows)
-        return len(rows)
+        rows = self._db.execute(f"SELECT {_COLUMNS} FROM {_JOIN} WHERE not_after < ?", (expired_before,))
+        return self._delete(rows)
 
-    def _delete(self, rows: Sequence[Sequence[Any]]) -> None:
+    def _delete(self, rows: Iterable[Sequence[Any]]) -> int:
+        """One row is held at a time, whatever they hold; returns how many there were."""
+        ids = []
         for row in rows:
             self._digest = (self._digest - _row_hash(row)) % _DIGEST_MODULUS
-        self._count -= len(rows)
-        self._db.executemany("DELETE FROM cert WHERE id = ?", ((row[0],) for row in rows))
+            ids.append((row[0],))
+        self._count -= len(ids)
+        self._db.executemany("DELETE FROM cert WHERE id = ?", ids)
+        return len(ids)
 
     def commit(self, applied_log_index: int) -> None:
         """Make everything since the last commit visible. Durable once the write-ahead log is synced."""
@@ -304,14 +313,14 @@ class Ledger:
         Rows above it go: they are of a copy that did not get to its end. Those missing below were dropped as expired.
         """
         self._begin()
-        while rows := self._rows_above(last_id):
-            self._delete(rows)
+        while self._delete(self._rows_above(last_id)):
+            pass
         self._db.execute("DELETE FROM meta WHERE key = ?", (_COPIED,))
         self._last_id, self._applied_log_index = last_id, applied_log_index
 
-    def _rows_above(self, last_id: int) -> list[Any]:
+    def _rows_above(self, last_id: int) -> Iterable[Sequence[Any]]:
         sql = f"SELECT {_COLUMNS} FROM {_JOIN} WHERE cert.id > ? ORDER BY cert.id DESC LIMIT {_ROWS_PER_CUT}"
-        return self._db.execute(sql, (last_id,)).fetchall()
+        return self._db.execute(sql, (last_id,))
 
     def rollback(self) -> None:
         """Forget what was not committed."""
@@ -420,7 +429,7 @@ class LedgerReader:
         return _ledger_row(row) if row else self.find(request_id)
 
     def search(self, query: LedgerQuery) -> list[LedgerRow]:
-        """At most `limit` rows after `after`."""
+        """At most `limit` rows after `after`, and fewer where that many would be more than a page (`fills_page`)."""
         conditions = ["cert.id > ?"]
         parameters: list[object] = [query.after]
         for condition, value in (
@@ -435,7 +444,16 @@ class LedgerReader:
                 conditions.append(condition)
                 parameters.append(value)
         sql = f"SELECT {_COLUMNS} FROM {_JOIN} WHERE {' AND '.join(conditions)} ORDER BY cert.id LIMIT ?"
-        return [_ledger_row(row) for row in self._db.execute(sql, (*parameters, query.limit))]
+        rows: list[LedgerRow] = []
+        size = 0
+        found = self._db.execute(sql, (*parameters, query.limit))
+        for row in found:
+            rows.append(_ledger_row(row))
+            size += _bytes_of(row)
+            if size >= PART_BYTES:
+                break
+        found.close()
+        return rows
 
     def tidy_time(self, expired_before: int, at_most: int) -> int:
         """The latest time up to `expired_before` before which about `at_most` certificates have expired."""
@@ -445,19 +463,44 @@ class LedgerReader:
         ).fetchone()
         return int(row[0]) + 1 if row else expired_before
 
-    def export_rows(self, after: int, up_to: int, at_least: int) -> list[tuple[Any, ...]]:
-        """Rows with after < id <= up_to, oldest first: `at_least` many if there are, and never part of a log entry."""
-        sql = f"SELECT {_COLUMNS} FROM {_JOIN} WHERE cert.id > ? AND cert.id <= ? ORDER BY cert.id LIMIT ?"
-        rows = self._db.execute(sql, (after, up_to, at_least)).fetchall()
-        if len(rows) == at_least:
-            rest = (
-                f"SELECT {_COLUMNS} FROM {_JOIN} WHERE cert.id > ? AND cert.id <= ? AND log_index = ? ORDER BY cert.id"
-            )
-            rows += self._db.execute(rest, (rows[-1][0], up_to, rows[-1][11])).fetchall()
+    def export_rows(self, after: int, up_to: int, at_least: int, part_bytes: int = PART_BYTES) -> list[tuple[Any, ...]]:
+        """Rows with after < id <= up_to, oldest first; none only if there are none.
+
+        They end with the log entry that makes them `at_least` many, or `part_bytes` large. Only an entry whose rows are
+        larger than any of this release is divided.
+        """
+        sql = f"SELECT {_COLUMNS} FROM {_JOIN} WHERE cert.id > ? AND cert.id <= ? ORDER BY cert.id"
+        rows: list[tuple[Any, ...]] = []
+        size = 0
+        found = self._db.execute(sql, (after, up_to))
+        for row in found:
+            if len(rows) >= at_least or size >= part_bytes:
+                is_too_large = size + _bytes_of(row) > _MOST_PARTS * part_bytes
+                if row[11] != rows[-1][11] or is_too_large:
+                    break
+            rows.append(row)
+            size += _bytes_of(row)
+        found.close()
         return rows
 
     def close(self) -> None:
         self._db.close()
+
+
+def fills_page(rows: Iterable[LedgerRow]) -> bool:
+    """Whether there may be more after these, however few they are."""
+    return sum(_bytes_of(_row_of(row)) for row in rows) >= PART_BYTES
+
+
+def _bytes_of(row: Sequence[Any]) -> int:
+    """Of its texts and bytes, as they are written."""
+    size = 0
+    for value in row:
+        if type(value) is str:
+            size += len(value) if value.isascii() else len(value.encode())
+        elif type(value) is bytes:
+            size += len(value)
+    return size
 
 
 def _open(path: str, cache_kib: int) -> sqlite3.Connection:

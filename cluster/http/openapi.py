@@ -414,7 +414,7 @@ _PATHS: Final[_Json] = {
             _parameter("kind", "what it was issued for", {"type": "string", "enum": [*LEAF_KINDS]}),
             _parameter("issuer", "key id of the signer, hex with or without colons"),
             _parameter("expires_before", "RFC 3339 or Unix seconds"),
-            _parameter("limit", "1 to 1000; default 100", _number()),
+            _parameter("limit", "1 to 1000; default 100; a page may end earlier, at 1 MiB", _number()),
             _parameter("after", "`Next` of the page before"),
             _STALE,
         )

@@ -21,6 +21,7 @@ from fsm.codec import CodecError, Malformed
 from fsm.commands import Applied, Command, Rejected
 from fsm.leaves import RecordLeaves, TidyLedger
 from fsm.ledger import (
+    PART_BYTES,
     ROW_FIELDS,
     Ledger,
     LedgerDamaged,
@@ -31,6 +32,7 @@ from fsm.ledger import (
 )
 from fsm.state import State
 
+#: Of a part, which may be fewer: it is no larger than PART_BYTES and one log entry, or a single row.
 _BULK_ROWS: Final = 1000
 #: A part ends with a log entry, and a certificate takes up more than this of its entry.
 _MAX_PART_ROWS: Final = _BULK_ROWS + MAX_COMMAND_BYTES // 16
@@ -245,7 +247,7 @@ class ReplicatedMachine:
         finally:
             reader.close()
         part: bytes = msgpack.packb(rows)
-        return part, len(rows) < _BULK_ROWS
+        return part, len(rows) < _BULK_ROWS and len(part) < PART_BYTES
 
     def bulk_begin(self, log_index: int, state: bytes) -> None:
         if self._ledger.last_id > self._leaf_index_of(state):

@@ -82,7 +82,7 @@ class Files:
 
 
 def rows_of(reader: LedgerReader) -> Rows:
-    return {row[0]: row[:11] for row in reader.export_rows(0, _NO_INDEX, _NO_INDEX)}
+    return {row[0]: row[:11] for row in reader.export_rows(0, _NO_INDEX, _NO_INDEX, _NO_INDEX)}
 
 
 class Judge:

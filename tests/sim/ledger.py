@@ -19,7 +19,7 @@ import msgpack
 
 from cluster.raft.machine import ReplicatedMachine
 from fsm.leaves import LeafRecord
-from fsm.ledger import LedgerReader, LedgerSummary
+from fsm.ledger import PART_BYTES, LedgerReader, LedgerSummary
 from fsm.state import State
 
 Row = tuple[Any, ...]
@@ -216,7 +216,9 @@ class _MemoryReader:
     def __init__(self, store: MemoryStore) -> None:
         self._rows = store.committed_rows()
 
-    def export_rows(self, after: int, up_to: int, at_least: int) -> list[Row]:
+    def export_rows(self, after: int, up_to: int, at_least: int, part_bytes: int = PART_BYTES) -> list[Row]:
+        """The rows of a simulation are small: they fill no part."""
+        del part_bytes
         start = bisect.bisect_right(self._rows, after, key=lambda row: row[0])
         rows = [row for row in self._rows[start:] if row[0] <= up_to]
         end = min(at_least, len(rows))
@@ -279,7 +281,7 @@ class LedgerMachine:
         path = self._path
         reader = LedgerReader(path) if isinstance(path, str) else _MemoryReader(path)
         try:
-            return reader.export_rows(0, 1 << 62, 1 << 31)
+            return reader.export_rows(0, 1 << 62, 1 << 31, 1 << 40)
         finally:
             reader.close()
 

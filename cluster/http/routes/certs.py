@@ -16,7 +16,7 @@ from cluster.http.errors import read_status
 from cluster.http.query import Query, refuse_unknown, shown
 from cluster.http.render import json_response
 from fsm.leaves import LEAF_KINDS, LeafKind, kind_label
-from fsm.ledger import LedgerQuery, LedgerRow
+from fsm.ledger import LedgerQuery, LedgerRow, fills_page
 from providers.pki.x509 import colon_hex
 
 MAX_LIMIT: Final = 1000
@@ -55,7 +55,7 @@ async def list_certs(api: Api, _request: web.Request, query: Query) -> web.Respo
     )
     rows = await api.service.record.search_certs(wanted, query_options(query).level)
     page = rows[:limit]
-    following = str(page[-1].index) if len(rows) > limit else None
+    following = str(page[-1].index) if len(rows) > limit or fills_page(rows) else None
     return json_response({"Certs": [_cert_object(row) for row in page], "Next": following}, query)
 
 

@@ -18,7 +18,7 @@ from cluster.base.errors import (
     Refused,
 )
 from fsm.leaves import LeafKind
-from fsm.ledger import LedgerQuery
+from fsm.ledger import PART_BYTES, LedgerQuery
 from providers.errors import CSRRejected, ProviderError, ProviderUnavailable, RateLimited
 from tests.kit.fake_service import CSR, ISSUER, NOW, TRUST_DOMAIN, intermediate, ledger_row, root
 from tests.parts.http.conftest import Running, Start
@@ -369,6 +369,15 @@ async def test_certs_are_listed_page_by_page(api: Running) -> None:
             break
         path = f"{CERTS}?limit=2&after={answer['Next']}"
     assert pages == [[1, 2], [3, 4], [5]]
+
+
+async def test_page_that_its_certificates_fill_before_the_limit_says_that_there_are_more(api: Running) -> None:
+    row = ledger_row(1)
+    large = replace(row, record=replace(row.record, name="x" * PART_BYTES))
+    for certs, following in (([large], "1"), ([row, replace(large, index=2)], "2"), ([row], None), ([], None)):
+        api.service.certs = certs
+        answer = (await api.get(f"{CERTS}?limit=2")).json()
+        assert (len(answer["Certs"]), answer["Next"]) == (len(certs), following)
 
 
 @pytest.mark.parametrize("moment", ["2027-01-15T08:00:01Z", f"{NOW + 1}", "2027-01-15t10:00:00.5%2B02:00"])

@@ -110,8 +110,8 @@ BUGS: Final = (
         "rows that are taken back stay in the digest",
         "a node's record differs from the others', or looks damaged",
         _LEDGER,
-        "            self._delete(rows)\n",
-        '            self._db.executemany("DELETE FROM cert WHERE id = ?", ((row[0],) for row in rows))\n',
+        "        while self._delete(self._rows_above(last_id)):\n            pass\n",
+        '        self._db.execute("DELETE FROM cert WHERE id > ?", (last_id,))\n',
         (_T_LEDGER,),
     ),
     Bug(

@@ -7,6 +7,10 @@ from tests.seeded_bugs.bug import Bug
 _LEDGER: Final = "fsm/ledger.py"
 _MACHINE: Final = "cluster/raft/machine.py"
 
+_CERTS: Final = "cluster/http/routes/certs.py"
+
+_T_HTTP: Final = "tests/parts/http/test_resources.py"
+_T_LEDGER: Final = "tests/unit/fsm/test_ledger.py"
 _T_MACHINE: Final = "tests/unit/raft/test_machine.py"
 
 BUGS: Final = (
@@ -25,5 +29,48 @@ BUGS: Final = (
         "    if (size := values.tell() - began) > _MAX_ROW_BYTES:\n",
         "    if (size := values.tell() - began) < 0:\n",
         (f"{_T_MACHINE}::test_row_larger_than_any_entry_is_refused",),
+    ),
+    Bug(
+        "parts of a copy are bounded by their rows alone",
+        "large certificates make a frame that no node takes: one that lags drops the leader again and again",
+        _LEDGER,
+        "            if len(rows) >= at_least or size >= part_bytes:\n",
+        "            if len(rows) >= at_least:\n",
+        (f"{_T_LEDGER}::test_part_is_bounded_by_its_bytes_too",),
+    ),
+    Bug(
+        "a part ends with a log entry however large",
+        "as above, of one entry with a long issuer",
+        _LEDGER,
+        " or is_too_large:\n",
+        ":\n",
+        (
+            f"{_T_LEDGER}::test_entry_whose_rows_are_far_larger_than_itself_is_divided",
+            f"{_T_MACHINE}::test_parts_fit_into_frames_whatever_the_certificates_hold",
+        ),
+    ),
+    Bug(
+        "a part that its bytes have ended is the last",
+        "a node that lags takes the beginning of the record for all of it",
+        _MACHINE,
+        " and len(part) < PART_BYTES\n",
+        "\n",
+        (f"{_T_MACHINE}::test_parts_fit_into_frames_whatever_the_certificates_hold",),
+    ),
+    Bug(
+        "a page of any size",
+        "one request for certificates takes half a GiB of a node",
+        _LEDGER,
+        "            if size >= PART_BYTES:\n                break\n",
+        "",
+        (f"{_T_LEDGER}::test_page_of_large_certificates_is_short_and_the_next_one_follows",),
+    ),
+    Bug(
+        "a short page looks like the last one",
+        "whoever lists the certificates misses most of them",
+        _CERTS,
+        " or fills_page(rows) else None",
+        " else None",
+        (f"{_T_HTTP}::test_page_that_its_certificates_fill_before_the_limit_says_that_there_are_more",),
     ),
 )

@@ -6,11 +6,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import msgpack
 import pytest
 
 from fsm.leaves import LeafKind, LeafRecord
-from fsm.ledger import Ledger, LedgerDamaged, LedgerQuery, LedgerReader, LedgerRow, checkpoint
+from fsm.ledger import (
+    PART_BYTES,
+    Ledger,
+    LedgerDamaged,
+    LedgerQuery,
+    LedgerReader,
+    LedgerRow,
+    checkpoint,
+    fills_page,
+)
 from tests.kit import samples
 from tests.kit.samples import ISSUER, NOW, OTHER_ISSUER, record
 
@@ -329,6 +340,20 @@ def test_pages_joined_are_the_whole_even_while_more_is_issued(ledger: Ledger, re
     assert found == list(range(1, ledger.last_id + 1))
 
 
+def test_page_of_large_certificates_is_short_and_the_next_one_follows(ledger: Ledger, reader: LedgerReader) -> None:
+    for number in range(1, 12):
+        ledger.add(number, number, ISSUER, [record(number, name="\U0001f600" * 60_000)])
+    ledger.commit(11)
+    found: list[int] = []
+    pages = 0
+    while page := reader.search(LedgerQuery(limit=100, after=found[-1] if found else 0)):
+        found += [row.index for row in page]
+        pages += 1
+        assert sum(len(row.record.name.encode()) for row in page) < 2 * PART_BYTES
+        assert fills_page(page) == (len(page) == 5)
+    assert (found, pages) == (list(range(1, 12)), 3)
+
+
 # -- digest and tidying
 
 
@@ -426,10 +451,45 @@ def test_copy_in_parts_equals_the_original(ledger: Ledger, reader: LedgerReader,
 
 
 def test_part_never_ends_within_a_log_entry(ledger: Ledger, reader: LedgerReader) -> None:
-    """What was copied counts as applied up to its last entry, so that entry must be whole."""
+    """To the release before, what was copied counts as applied up to its last entry, so that entry must be whole."""
     fill(ledger, 23, per_entry=4)
     assert [row[0] for row in reader.export_rows(0, 23, 2)] == [1, 2, 3, 4]
     assert [row[0] for row in reader.export_rows(4, 6, 1)] == [5, 6]
+
+
+@pytest.mark.parametrize("length", [1, 300, 20_000, PART_BYTES])
+@pytest.mark.parametrize("field", ["name", "spiffe_id", "requested_by", "public_key_sha256"])
+def test_part_is_bounded_by_its_bytes_too(
+    ledger: Ledger, reader: LedgerReader, tmp_path: Path, field: str, length: int
+) -> None:
+    value: Any = b"x" * length if field == "public_key_sha256" else "\U0001f600" * (length // 4)
+    count = min(3 * PART_BYTES // length, 300)
+    for first in range(1, count, 2):
+        ledger.add(first, first, ISSUER, [record(first, **{field: value}), record(first + 1, **{field: value})])
+    ledger.commit(count)
+    target = Ledger(str(tmp_path / "target.db"))
+    while part := reader.export_rows(target.last_id, ledger.last_id, 1000):
+        assert len(part) <= 2 or sum(len(msgpack.packb(row)) for row in part[:-2]) < PART_BYTES + 300 * len(part)
+        target.import_rows(part)
+        target.commit(part[-1][11])
+    assert target.summary.digest == ledger.summary.digest
+    target.close()
+
+
+@pytest.mark.parametrize("at_least", [1, 100, 1000])
+def test_entry_whose_rows_are_far_larger_than_itself_is_divided(
+    ledger: Ledger, reader: LedgerReader, at_least: int
+) -> None:
+    """Its issuer stands in it once, and in each of its rows."""
+    ledger.add(1, 1, b"k" * (PART_BYTES // 4), [record(number) for number in range(1, 101)])
+    ledger.commit(1)
+    after, parts = 0, 0
+    while part := reader.export_rows(after, 100, at_least):
+        assert len(msgpack.packb(part)) <= 9 * PART_BYTES
+        assert part[0][0] == after + 1
+        after, parts = part[-1][0], parts + 1
+    assert after == 100
+    assert parts >= 3
 
 
 def test_copy_stops_at_the_snapshot(ledger: Ledger, reader: LedgerReader) -> None:

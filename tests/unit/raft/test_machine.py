@@ -15,7 +15,15 @@ import msgpack
 import pytest
 
 from cluster.raft import machine as machine_module
-from cluster.raft.codec import MAX_COMMAND_BYTES, EntryUnknown, MessageInvalid
+from cluster.raft.codec import (
+    FRAME_HEADER,
+    MAX_COMMAND_BYTES,
+    MAX_FRAME_BYTES,
+    EntryUnknown,
+    MessageInvalid,
+    pack_frame,
+    unpack_message,
+)
 from cluster.raft.machine import ReplicatedMachine
 from fsm import codec
 from fsm.ca import InitSeal
@@ -686,6 +694,40 @@ def test_row_larger_than_any_entry_is_refused(machines: Machines) -> None:
     row[3] = "x" * (MAX_COMMAND_BYTES + 100)
     with pytest.raises(ValueError, match=r"ledger row 1 has \d+ bytes"):
         machines.open("a").bulk_write(msgpack.packb([row]), 9, STATE)
+
+
+@pytest.mark.parametrize(
+    ("issuer", "name", "records"),
+    [
+        (ISSUER, "\U0001f600" * 4096, 30),
+        (ISSUER, "x" * 300_000, 1),
+        (b"k" * 400_000, "x", 100),
+        (b"k" * 900_000, "x" * 100_000, 1),
+    ],
+    ids=["names", "one name", "issuer", "all that an entry can hold"],
+)
+def test_parts_fit_into_frames_whatever_the_certificates_hold(
+    machines: Machines, issuer: bytes, name: str, records: int
+) -> None:
+    """Else the node that lags drops the leader, again and again, and is never brought up to date."""
+    source, target = machines.open("source"), machines.open("target")
+    numbers = iter(range(1, 10_000))
+    log: list[Command] = []
+    while len(log) * records < 40:
+        made = tuple(record(next(numbers), name=name) for _ in range(records))
+        log.append(RecordLeaves(issuer, made))
+        assert len(dump_command(log[-1])) <= MAX_COMMAND_BYTES
+    feed(source, log)
+    snapshot, is_last = source.capture()(), False
+    while not is_last:
+        part, is_last = source.bulk_read(target.bulk_position(), snapshot)
+        message = {"type": "bulk_part", "log_index": 9, "after": 9, "data": part, "is_last": is_last, "ct": 1}
+        frame = pack_frame(message)
+        assert len(frame) < MAX_FRAME_BYTES
+        assert unpack_message(frame[FRAME_HEADER.size :]) == message
+        target.bulk_write(part, 1 + len(log), snapshot)
+    target.install(1 + len(log), snapshot)
+    assert target.ledger_summary == source.ledger_summary
 
 
 # -- what one part may take up
