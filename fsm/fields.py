@@ -59,12 +59,22 @@ class Length:
 
 
 @dataclass(frozen=True, slots=True)
+class Minimal:
+    """A number in big-endian bytes, the first of which is not zero. Any other form of it is not found again."""
+
+    def wrong(self, value: Any) -> str:
+        return f"is {value[:_SHOWN].hex()}: must not begin with a zero byte" if value[:1] == b"\0" else ""
+
+
+@dataclass(frozen=True, slots=True)
 class Text:
     """Characters that UTF-8 can carry, without NUL, which some readers take for the end."""
 
     least: int
     most: int
     pattern: re.Pattern[str] | None = None
+    #: Besides, where many of them are kept: a character may have four.
+    most_bytes: int | None = None
 
     def wrong(self, value: Any) -> str:
         if not self.least <= len(value) <= self.most:
@@ -73,6 +83,8 @@ class Text:
             return f"is {_shown(value)}: must not contain NUL"
         if not value.isascii() and not _is_utf8(value):
             return f"is {_shown(value)}: must not contain half of a surrogate pair"
+        if self.most_bytes is not None and not value.isascii() and len(value.encode()) > self.most_bytes:
+            return f"has {len(value.encode())} bytes in UTF-8: must have at most {self.most_bytes}"
         if self.pattern is not None and not self.pattern.fullmatch(value):
             return f"is {_shown(value)}: must match {self.pattern.pattern}"
         return ""
@@ -108,8 +120,10 @@ def as_reason(text: str) -> str:
 
 #: An index of the state, or of one of its areas.
 Index = Annotated[int, Within(0, MAX_INDEX)]
-#: A moment in Unix seconds. Certificates may begin, and a record may end, before 1970.
+#: A moment in Unix seconds. A root that somebody brings may begin before 1970.
 Time = Annotated[int, Within(FIRST_SECOND, LAST_SECOND)]
+#: Of a certificate that is issued: none is older than Unix time, or ends later than a date can say (RFC 5280 4.1.2.5).
+LeafTime = Annotated[int, Within(0, LAST_SECOND)]
 #: A duration. Go's longest, 292 years, fits.
 Seconds = Annotated[int, Within(0, 10**10)]
 Percent = Annotated[int, Within(0, 100)]
@@ -120,7 +134,7 @@ Serial64 = Annotated[int, Within(0, (1 << 64) - 1)]
 #: Names that people read, and identifiers of our own making.
 Name = Annotated[str, Text(0, 256)]
 #: A service's or node's name, or a SPIFFE ID: part of a URI of 2048 bytes, of which a name may be a part.
-Uri = Annotated[str, Text(0, 4096)]
+Uri = Annotated[str, Text(0, 4096, most_bytes=4096)]
 #: The first label of the trust domain: a UUID where we made it.
 ClusterId = Annotated[str, Text(1, 63, re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?"))]
 #: Hex of a certificate's key identifier, which an operator's root may choose freely.
@@ -133,7 +147,7 @@ Reason = Annotated[str, Text(0, MAX_REASON)]
 Value = Annotated[str, Text(0, 1 << 16)]
 
 #: An X.509 serial, minimal big-endian (RFC 5280 4.1.2.2).
-Serial = Annotated[bytes, Length(1, 20)]
+Serial = Annotated[bytes, Length(1, 20), Minimal()]
 KeyId = Annotated[bytes, Length(0, 256)]
 Digest = Annotated[bytes, Length(0, 64)]
 RequestId = Annotated[bytes, Length(0, 64)]

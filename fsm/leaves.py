@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Annotated, Final
 
-from fsm.fields import Digest, KeyId, Length, OneOf, RequestId, Serial, Text, Time, Uri
+from fsm.fields import Digest, KeyId, LeafTime, Length, OneOf, RequestId, Serial, Text, Time, Uri
 
 
 class LeafKind(IntEnum):
@@ -30,7 +30,7 @@ def kind_label(number: int) -> str:
         return f"unknown-{number}"
 
 
-#: What is recorded of who asked.
+#: Characters of what is recorded of who asked.
 MAX_REQUESTER: Final = 256
 #: In one command.
 MAX_RECORDS: Final = 1024
@@ -41,15 +41,17 @@ LEAF_KINDS: Final[Mapping[str, LeafKind]] = {kind.label: kind for kind in LeafKi
 
 @dataclass(frozen=True, slots=True)
 class LeafRecord:
-    """One issued certificate."""
+    """One issued certificate. These are the bounds of what may be proposed; what may be on record, and so in a copy, is
+    all that a ledger can hold (`fsm.ledger.check_row`).
+    """
 
     serial: Serial
     kind: Annotated[int, OneOf(frozenset(LeafKind), f"one of {', '.join(map(str, map(int, LeafKind)))}")]
     name: Uri  # service or node name
     spiffe_id: Uri
     public_key_sha256: Digest
-    not_before: Time
-    not_after: Time
+    not_before: LeafTime
+    not_after: LeafTime
     requested_by: Annotated[str, Text(0, MAX_REQUESTER)]
     # Identifies the request where the serial does not: a provider whose backend picks serials. Empty otherwise.
     request_id: RequestId = b""

@@ -156,10 +156,18 @@ async def test_command_is_applied_on_every_node(cluster: Cluster) -> None:
 async def test_command_that_no_node_could_apply_never_enters_the_log(cluster: Cluster) -> None:
     _, leader = await cluster.leader()
     last = (await leader.status()).last_index
-    for changes in ({"not_after": 1 << 63}, {"kind": 99}, {"requested_by": 7}, {"requested_by": "x" * 300_000}):
-        bad: Any = changes
-        command = RecordLeaves(samples.ISSUER, (samples.record(1, **bad),))
-        with pytest.raises(Refused, match=r"the write cannot be made: RecordLeaves\.records\[0\]"):
+    changes: dict[str, Any]
+    for changes, why in (
+        ({"not_after": 1 << 63}, r"not_after is 9223372036854775808: must be from 0 to 253402300799"),
+        ({"not_before": -1}, r"not_before is -1: must be from 0 to 253402300799"),
+        ({"serial": b"\0\1"}, r"serial is 0001: must not begin with a zero byte"),
+        ({"name": "é" * 2049}, r"name has 4098 bytes in UTF-8: must have at most 4096"),
+        ({"kind": 99}, r"kind is 99"),
+        ({"requested_by": 7}, r"requested_by is of type int"),
+        ({"requested_by": "x" * 300_000}, r"requested_by has 300000 characters: must have from 0 to 256"),
+    ):
+        command = RecordLeaves(samples.ISSUER, (samples.record(1, **changes),))
+        with pytest.raises(Refused, match=rf"the write cannot be made: RecordLeaves\.records\[0\]\.{why}"):
             await leader.propose(command, timeout=5)
     assert (await leader.status()).last_index == last
     assert cluster.fatal == []

@@ -7,8 +7,10 @@ from tests.seeded_bugs.bug import Bug
 _LEDGER: Final = "fsm/ledger.py"
 _MACHINE: Final = "cluster/raft/machine.py"
 
+_FIELDS: Final = "fsm/fields.py"
 _CERTS: Final = "cluster/http/routes/certs.py"
 
+_T_BOUNDS: Final = "tests/unit/fsm/test_bounds.py"
 _T_HTTP: Final = "tests/parts/http/test_resources.py"
 _T_LEDGER: Final = "tests/unit/fsm/test_ledger.py"
 _T_MACHINE: Final = "tests/unit/raft/test_machine.py"
@@ -72,5 +74,29 @@ BUGS: Final = (
         " or fills_page(rows) else None",
         " else None",
         (f"{_T_HTTP}::test_page_that_its_certificates_fill_before_the_limit_says_that_there_are_more",),
+    ),
+    Bug(
+        "a certificate of before 1970 is recorded",
+        "it is on record for ever, and the release before makes no copy of it",
+        _FIELDS,
+        "LeafTime = Annotated[int, Within(0, LAST_SECOND)]\n",
+        "LeafTime = Time\n",
+        (f"{_T_BOUNDS}::test_record_that_no_ledger_or_reader_can_take_is_refused",),
+    ),
+    Bug(
+        "a serial of any form is recorded",
+        "a certificate that is on record is not found by its serial",
+        _FIELDS,
+        "Serial = Annotated[bytes, Length(1, 20), Minimal()]\n",
+        "Serial = Annotated[bytes, Length(1, 20)]\n",
+        (f"{_T_BOUNDS}::test_record_that_no_ledger_or_reader_can_take_is_refused",),
+    ),
+    Bug(
+        "names are counted in characters",
+        "names take four times what they are said to",
+        _FIELDS,
+        "Uri = Annotated[str, Text(0, 4096, most_bytes=4096)]\n",
+        "Uri = Annotated[str, Text(0, 4096)]\n",
+        (f"{_T_BOUNDS}::test_record_that_no_ledger_or_reader_can_take_is_refused",),
     ),
 )

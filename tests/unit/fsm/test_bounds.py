@@ -23,6 +23,7 @@ from fsm.fields import (
     MAX_INT64,
     MIN_INT64,
     Length,
+    Minimal,
     OneOf,
     Text,
     Within,
@@ -74,6 +75,10 @@ def _outside(hint: Any) -> list[Any]:
                 found += [0, 99, -1, 1 << 63, "1", True]
             case Text():
                 found += ["x" * (bound.most + 1), "nul\0", "\ud800", b"bytes", 7]
+                if bound.most_bytes is not None:
+                    found += ["\U0001f600" * (bound.most_bytes // 4 + 1), "é" * (bound.most_bytes // 2) + "x"]
+            case Minimal():
+                found += [b"\0", b"\0\1", bytes(19) + b"\1"]
             case Length():
                 is_bytes = _is_bytes(hint)
                 found += [bytes(bound.most + 1), "text", 7] if is_bytes else [[], "text", (object(),)]
@@ -120,14 +125,20 @@ def test_field_without_bounds_cannot_be_made() -> None:
         ("not_before", -(1 << 63)),
         ("not_after", LAST_SECOND + 1),
         ("not_before", FIRST_SECOND - 1),
+        ("not_before", -1),
+        ("not_after", -1),
         ("kind", 99),
         ("kind", 0),
         ("serial", b""),
         ("serial", bytes(21)),
+        ("serial", b"\0"),
+        ("serial", b"\0\1"),
         ("requested_by", "x" * 300_000),
         ("requested_by", "half \ud83d"),
         ("name", "nul\0l"),
         ("spiffe_id", "s" * 5000),
+        ("spiffe_id", "\U0001f600" * 1025),
+        ("name", "é" * 2049),
         ("public_key_sha256", bytes(65)),
         ("request_id", bytes(65)),
         ("requested_by", 7),
@@ -147,9 +158,14 @@ def test_any_text_can_be_made_a_reason(text: str) -> None:
 
 
 def test_most_and_least_are_allowed() -> None:
-    for moment in (FIRST_SECOND, 0, LAST_SECOND):
+    for moment in (0, LAST_SECOND):
         check_leaf(samples.record(1, not_after=moment, not_before=moment))
-    check_command(TidyLedger(LAST_SECOND))
+    for text in ("\U0001f600" * 1024, "é" * 2048, "x" * 4096):
+        check_leaf(samples.record(1, name=text, spiffe_id=text))
+    for serial in (b"\1", b"\1" + bytes(19), b"\x80" * 20):
+        check_leaf(samples.record(1, serial=serial))
+    for moment in (FIRST_SECOND, LAST_SECOND):
+        check_command(TidyLedger(moment))
     for kind in LeafKind:
         check_leaf(samples.record(1, kind=int(kind)))
 
