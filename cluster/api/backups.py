@@ -23,6 +23,8 @@ class Meta:
     certificates: int
     seal_source: str
     seal_key_id: str
+    #: Why a restore will refuse the file: what a release before had on record and this one takes from nobody. Else "".
+    not_restorable: str = ""
 
 
 class Backups(Protocol):
@@ -31,7 +33,7 @@ class Backups(Protocol):
     async def save_snapshot(self, path: Path, level: ReadLevel) -> Meta:
         """Write the CA and the record of certificates to this file; what it holds.
 
-        Raises: Refused before there is a CA, NoLeader, OSError.
+        Raises: Refused before there is a CA, or for one that no file can hold; NoLeader, OSError.
         """
         ...
 

@@ -20,7 +20,7 @@ from typing import IO, Final
 from cluster.base.errors import Refused
 
 READ_BYTES: Final = 64 << 10
-_COMPRESSION: Final = 1  # certificates' records are mostly hashes: more effort saves little
+COMPRESSION: Final = 1  # certificates' records are mostly hashes: more effort saves little
 _MODE: Final = 0o600
 
 _BLOCK_BYTES: Final = 512
@@ -52,11 +52,13 @@ class Rule:
     max_bytes: int
 
 
-def write(path: Path, members: Sequence[tuple[str, int, IO[bytes]]], created_at: int) -> None:
-    """Name, size and content of each member, in order. Raises: OSError."""
+def write(
+    path: Path, members: Sequence[tuple[str, int, IO[bytes]]], created_at: int, compression: int = COMPRESSION
+) -> None:
+    """Name, size and content of each member, in order; gzip's level of compression, 0 for none. Raises: OSError."""
     with (
         path.open("wb") as raw,
-        GzipFile(fileobj=raw, mode="wb", compresslevel=_COMPRESSION, mtime=created_at, filename="") as zipped,
+        GzipFile(fileobj=raw, mode="wb", compresslevel=compression, mtime=created_at, filename="") as zipped,
         tarfile.open(fileobj=zipped, mode="w", format=tarfile.USTAR_FORMAT) as tar,
     ):
         for name, size, content in members:

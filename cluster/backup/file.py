@@ -15,7 +15,7 @@ import hashlib
 import hmac
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from io import BytesIO
@@ -29,8 +29,10 @@ from cluster.api.backups import Meta
 from cluster.backup import archive
 from cluster.backup.archive import Member, Rule, SnapshotInvalid
 from cluster.base.bounds import check_value
-from fsm.codec import CodecError, check_command, check_leaf, dump_state, load_state
+from cluster.base.errors import Refused
+from fsm.codec import CodecError, OutOfBounds, check_command, check_leaf, dump_state, load_state
 from fsm.leaves import MAX_REQUESTER, LeafRecord, RecordLeaves
+from fsm.ledger import ROW_FIELDS
 from fsm.state import State
 
 FORMAT: Final = 1
@@ -49,7 +51,6 @@ _MAX_TEXT_BYTES: Final = 1 << 20
 _MAX_RATIO: Final = 64
 #: Of rows, kept at a time; their number is PAGE_ROWS at most.
 _MAX_PAGE_BYTES: Final = 4 << 20
-_ROW_FIELDS: Final = 12
 _MAX_SECONDS: Final = 253_402_300_799  # the end of year 9999, the last that a date can show
 _SUM_LINES: Final = re.compile(
     rf"([0-9a-f]{{64}}  {re.escape(_META)}\n[0-9a-f]{{64}}  {re.escape(_STATE)}\n)"
@@ -116,33 +117,53 @@ Pages = Callable[[int], list[tuple[Any, ...]]]  # ledger rows after an id, oldes
 
 
 def write(path: Path, meta: Meta, state: State, mac: Mac, pages: Pages) -> Meta:
-    """Write the file; returns its description, with the certificates counted. Raises: OSError."""
+    """Write the file; returns its description, with the certificates counted, and why it can be read and yet not be
+    restored, if so.
+
+    Raises: Refused for a state that no file can hold; OSError.
+    """
     data_path = path.with_suffix(".data")
     try:
-        digest, size, count = _write_data(data_path, state, pages)
-        meta = replace(meta, certificates=count)
-        meta_bytes = json.dumps(asdict(meta), indent=2).encode()
+        digest, size, count, problem = _write_data(data_path, state, pages)
+        meta = replace(meta, certificates=count, not_restorable=problem)
+        meta_bytes = json.dumps(_shown(meta), indent=2).encode()
         sums = _sums_of(meta_bytes, digest)
         sums += _MAC_LINE.format(mac(sums).hex()).encode()
-        with data_path.open("rb") as data:
-            parts = (
-                (_META, len(meta_bytes), BytesIO(meta_bytes)),
-                (_STATE, size, data),
-                (_SUMS, len(sums), BytesIO(sums)),
-            )
-            archive.write(path, parts, meta.created_at)
+        for compression in (archive.COMPRESSION, 0):
+            with data_path.open("rb") as data:
+                parts = (
+                    (_META, len(meta_bytes), BytesIO(meta_bytes)),
+                    (_STATE, size, data),
+                    (_SUMS, len(sums), BytesIO(sums)),
+                )
+                archive.write(path, parts, meta.created_at, compression)
+            if size <= _room(path):
+                break  # else it shrank by so much that a reader would take it for a bomb
     finally:
         data_path.unlink(missing_ok=True)
-    return meta
+    return replace(meta, not_restorable=problem or _too_large(path, size))
+
+
+def _shown(meta: Meta) -> dict[str, Any]:
+    """What is not said of a good file is left out, as the release before left it out."""
+    return {name: value for name, value in asdict(meta).items() if name != "not_restorable" or value}
+
+
+def _too_large(path: Path, state_size: int) -> str:
+    size, most = path.stat().st_size, _MEMBERS[1].max_bytes
+    if size > MAX_FILE_BYTES:
+        return f"the file has {size} bytes: at most {MAX_FILE_BYTES} are restored"
+    return f"{_STATE} has {state_size} bytes: at most {most} are restored" if state_size > most else ""
 
 
 def _sums_of(meta: bytes, state_digest: str) -> bytes:
     return f"{hashlib.sha256(meta).hexdigest()}  {_META}\n{state_digest}  {_STATE}\n".encode()
 
 
-def _write_data(path: Path, state: State, pages: Pages) -> tuple[str, int, int]:
-    """Checksum, size in bytes, number of certificates."""
+def _write_data(path: Path, state: State, pages: Pages) -> tuple[str, int, int, str]:
+    """Checksum, size in bytes, number of certificates, and what is wrong with those that no restore takes."""
     digest, size, count = hashlib.sha256(), 0, 0
+    problems = _Problems()
 
     with path.open("wb") as file:
 
@@ -154,13 +175,45 @@ def _write_data(path: Path, state: State, pages: Pages) -> tuple[str, int, int]:
             size += len(packed)
 
         put(FORMAT)
-        put(dump_state(state))
+        put(_dumped(state))
         after = 0
         while rows := pages(after):
             put([list(row) for row in rows])
+            problems.look_at(rows)
             count += len(rows)
             after = rows[-1][0]
-    return digest.hexdigest(), size, count
+    return digest.hexdigest(), size, count, problems.text()
+
+
+def _dumped(state: State) -> bytes:
+    """Raises: Refused for what `_state` would not take again."""
+    data = dump_state(state)
+    try:
+        if len(data) > _MAX_STATE_BYTES:
+            raise ValueError(f"it has {len(data)} bytes, allowed are {_MAX_STATE_BYTES}")
+        check_value(data, max_items=_MAX_STATE_VALUES, max_depth=_MAX_DEPTH)
+    except ValueError as error:
+        raise Refused(f"the state cannot be saved, for no snapshot of it could be read: {error}") from error
+    return data
+
+
+class _Problems:
+    """Of rows that are saved, and that a restore will refuse: the first by name, and how many there are."""
+
+    def __init__(self) -> None:
+        self._first = ""
+        self._count = 0
+
+    def look_at(self, rows: Sequence[Sequence[Any]]) -> None:
+        for row in rows:
+            try:
+                _restored(row)
+            except ValueError as error:
+                self._count += 1
+                self._first = self._first or str(error)
+
+    def text(self) -> str:
+        return self._first if self._count < 2 else f"{self._first}; {self._count - 1} more are out of bounds"
 
 
 # -- reading
@@ -187,9 +240,14 @@ def read(path: Path) -> Saved:
 
 
 def _rules(path: Path) -> tuple[Rule, ...]:
-    """Records of certificates are mostly hashes and never shrink by much: what does is a bomb."""
-    room = _MAX_RATIO * path.stat().st_size + _MAX_STATE_BYTES
+    """Records of certificates are mostly hashes and hardly ever shrink by much: what does is a bomb."""
+    room = _room(path)
     return tuple(Rule(rule.name, min(rule.max_bytes, room)) for rule in _MEMBERS)
+
+
+def _room(path: Path) -> int:
+    """For the content of this file, of which `write` makes no more."""
+    return _MAX_RATIO * path.stat().st_size + _MAX_STATE_BYTES
 
 
 @contextmanager
@@ -279,12 +337,14 @@ def _pages(values: msgpack.Unpacker, size: int) -> Iterator[list[Row]]:
 
 
 def _row(values: msgpack.Unpacker) -> Row:
-    """In the order of `fsm.ledger.LedgerReader.export_rows`."""
-    if (found := values.read_array_header()) != _ROW_FIELDS:
+    if (found := values.read_array_header()) != ROW_FIELDS:
         raise ValueError(f"a row of {found} fields")
-    _, serial, kind, name, spiffe_id, issuer, fingerprint, not_before, not_after, by, request_id, _ = [
-        values.unpack() for _ in range(_ROW_FIELDS)
-    ]
+    return _restored([values.unpack() for _ in range(ROW_FIELDS)])
+
+
+def _restored(row: Sequence[Any]) -> Row:
+    """Of one in the order of `fsm.ledger.LedgerReader.export_rows`. Raises: ValueError for what may not be proposed."""
+    row_id, serial, kind, name, spiffe_id, issuer, fingerprint, not_before, not_after, by, request_id, _ = row
     texts, blobs, numbers = (name, spiffe_id, by), (serial, issuer, fingerprint), (kind, not_before, not_after)
     if not (
         all(type(text) is str for text in texts)
@@ -296,8 +356,11 @@ def _row(values: msgpack.Unpacker) -> Row:
     # Cut short: an older release has recorded requesters of any length, and lost with them no restore should be.
     by = by[:MAX_REQUESTER]
     record = LeafRecord(serial, kind, name, spiffe_id, fingerprint, not_before, not_after, by, request_id or b"")
-    check_leaf(record)
-    check_command(RecordLeaves(issuer, ()))
+    try:
+        check_leaf(record)
+        check_command(RecordLeaves(issuer, ()))
+    except OutOfBounds as error:
+        raise ValueError(f"certificate {row_id!r:.40}: {error}") from error
     return Row(issuer, record)
 
 

@@ -65,6 +65,7 @@ _LEVELS: Final[Mapping[str, str]] = {
     "rotation.given_up": "warning",
     "rotation.old_root_expired": "warning",
     "rpc.refused": "warning",
+    "snapshot.not_restorable": "warning",
     "snapshot.refused": "warning",
     "snapshot.restored": "warning",
     "tls.expired": "error",

@@ -37,6 +37,6 @@ def node_service(
         record=NodeRecord(reads, parts.ledger),
         servers=NodeServers(parts.replica, forwarder, membership),
         seals=seals,
-        backups=NodeBackups(reads, snapshots),
+        backups=NodeBackups(reads, snapshots, parts.log),
         facts=NodeFacts(parts.replica, parts.authority, parts.health),
     )

@@ -119,6 +119,7 @@ class FakeService:
         self.uptake = Uptake(watchers=4, watchers_seen=3, identities=10, identities_renewed=2)
         self.is_healthy = True
         self.seal_key = "old-key"
+        self.not_restorable = ""  # of what is saved
         self.snapshot = b"snapshot"  # what is saved, and the only one that can be restored
         self.restore_notes: tuple[str, ...] = ()
         self.gate: asyncio.Event | None = None  # `sign` waits for it
@@ -311,7 +312,9 @@ class FakeService:
         if self.gate is not None:
             await self.gate.wait()
         path.write_bytes(self.snapshot)
-        return Meta(1, 7, 99, NOW, "dc1", "n1", TRUST_DOMAIN, "aa:r1", 1, 0, "file", "0123456789abcdef")
+        return Meta(
+            *(1, 7, 99, NOW, "dc1", "n1", TRUST_DOMAIN, "aa:r1", 1, 0, "file", "0123456789abcdef"), self.not_restorable
+        )
 
     async def restore_snapshot(self, path: Path, *, is_forced: bool) -> tuple[str, ...]:
         self._called("restore_snapshot", path, is_forced)

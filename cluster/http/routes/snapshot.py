@@ -27,6 +27,8 @@ _TRANSFER_SECONDS: Final = 3600.0
 _SILENCE_SECONDS: Final = 30.0
 _CONTENT_TYPE: Final = "application/x-gzip"
 _CHUNK_BYTES: Final = 256 << 10
+#: The file is sent all the same: it is all there is, and the keys in it are good.
+_WARNING: Final = "X-Quorumca-Warning"
 
 
 async def save(api: Api, request: web.Request, query: Query) -> web.StreamResponse:
@@ -38,6 +40,8 @@ async def save(api: Api, request: web.Request, query: Query) -> web.StreamRespon
         headers = query_headers(
             meta.index, options.consistency, has_leader=point.has_leader, last_contact_ms=point.last_contact_ms
         )
+        if meta.not_restorable:
+            headers[_WARNING] = f"a restore will refuse this snapshot: {meta.not_restorable}"
         response = web.StreamResponse(headers={"Content-Type": _CONTENT_TYPE, **COMMON_HEADERS, **NO_STORE, **headers})
         await _send(request, response, path)
     return response

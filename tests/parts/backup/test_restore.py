@@ -271,6 +271,52 @@ def test_certificate_with_a_field_of_another_type_is_refused(tmp_path: Path, pos
     assert "record of certificates cannot be read: fields of a wrong type" in refusal(tmp_path / "f")
 
 
+@pytest.mark.parametrize("length", [0, 100, 4000, 300_000])
+@pytest.mark.parametrize("size", [0, 100_000, 3 << 20, 12 << 20])
+def test_what_is_saved_is_read_again_however_well_it_packs(tmp_path: Path, size: int, length: int) -> None:
+    """A reader takes what shrinks to nothing for a bomb."""
+    one = (*ROW[2:3], "x" * length, "y" * length, b"k" * 20, b"\0" * 32, *ROW[7:10], None)
+    count = min(size // (2 * length + 100), 20_000)
+    rows = [(number, number.to_bytes(16, "big").lstrip(b"\0"), *one, 7) for number in range(1, count + 1)]
+    meta = backup.write(tmp_path / "f", META, samples.full_state(), MAC, lambda after: rows[after : after + 500])
+    saved = backup.read(tmp_path / "f")
+    assert saved.meta == meta
+    if length <= 4096:
+        saved.check_rows()
+        assert meta.not_restorable == ""
+    elif rows:
+        others = f"; {count - 1} more are out of bounds" if count > 1 else ""
+        assert meta.not_restorable == (
+            f"certificate 1: record.name has {length} characters: must have from 0 to 4096{others}"
+        )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["f"]
+
+
+@pytest.mark.parametrize(
+    ("bound", "most", "why"),
+    [
+        ("_MAX_STATE_BYTES", 100, r"it has \d+ bytes, allowed are 100"),
+        ("_MAX_STATE_VALUES", 10, "it holds more than 10 values"),
+        ("_MAX_DEPTH", 2, "it is nested more than 2 deep"),
+    ],
+)
+def test_state_that_no_reader_takes_is_not_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bound: str, most: int, why: str
+) -> None:
+    monkeypatch.setattr(backup, bound, most)
+    with pytest.raises(Refused, match=f"the state cannot be saved, for no snapshot of it could be read: {why}"):
+        backup.write(tmp_path / "f", META, samples.full_state(), MAC, lambda _: [])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_file_larger_than_a_restore_takes_is_saved_with_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backup, "MAX_FILE_BYTES", 500)
+    meta = backup.write(tmp_path / "f", META, samples.full_state(), MAC, lambda _: [])
+    assert meta.not_restorable == f"the file has {(tmp_path / 'f').stat().st_size} bytes: at most 500 are restored"
+
+
 @pytest.mark.parametrize(
     "content",
     [b"", b"no gzip", gzip.compress(b"no tar", mtime=0), gzip.compress(bytes(1024), mtime=0)],

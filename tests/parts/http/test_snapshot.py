@@ -54,8 +54,18 @@ async def test_saved_snapshot_comes_whole_with_query_headers(node: Running) -> N
     assert response.headers["Content-Length"] == str(len(node.service.snapshot))
     assert (response.headers["X-Consul-Index"], response.headers["X-Consul-KnownLeader"]) == ("7", "true")
     assert response.headers["X-Consul-Effective-Consistency"] == "leader"
+    assert "X-Quorumca-Warning" not in response.headers
     assert calls(node, "save_snapshot") == [(ReadLevel.LINEARIZABLE,)]
     await until(lambda: not left_over(node))
+
+
+async def test_snapshot_that_no_restore_takes_is_sent_with_the_reason(node: Running) -> None:
+    node.service.not_restorable = "certificate 6: record.not_before is -1"
+    async with node.client.get(f"http://127.0.0.1:{node.port}{SNAPSHOT}") as response:
+        assert (response.status, await response.read()) == (200, node.service.snapshot)
+    assert response.headers["X-Quorumca-Warning"] == (
+        "a restore will refuse this snapshot: certificate 6: record.not_before is -1"
+    )
 
 
 async def test_without_a_leader_only_stale_saves(node: Running) -> None:

@@ -8,9 +8,14 @@ _LEDGER: Final = "fsm/ledger.py"
 _MACHINE: Final = "cluster/raft/machine.py"
 
 _FIELDS: Final = "fsm/fields.py"
+_BACKUP: Final = "cluster/backup/file.py"
+_NODE: Final = "cluster/node/backups.py"
+_SNAPSHOT: Final = "cluster/http/routes/snapshot.py"
 _CERTS: Final = "cluster/http/routes/certs.py"
 
 _T_BOUNDS: Final = "tests/unit/fsm/test_bounds.py"
+_T_RESTORE: Final = "tests/parts/backup/test_restore.py"
+_T_ROWS: Final = "tests/property/fsm/test_rows.py"
 _T_HTTP: Final = "tests/parts/http/test_resources.py"
 _T_LEDGER: Final = "tests/unit/fsm/test_ledger.py"
 _T_MACHINE: Final = "tests/unit/raft/test_machine.py"
@@ -98,5 +103,53 @@ BUGS: Final = (
         "Uri = Annotated[str, Text(0, 4096, most_bytes=4096)]\n",
         "Uri = Annotated[str, Text(0, 4096)]\n",
         (f"{_T_BOUNDS}::test_record_that_no_ledger_or_reader_can_take_is_refused",),
+    ),
+    Bug(
+        "a snapshot is packed as well as can be",
+        "what was saved is refused by the very same release: it takes it for a bomb",
+        _BACKUP,
+        "            if size <= _room(path):\n",
+        "            if True:\n",
+        (f"{_T_RESTORE}::test_what_is_saved_is_read_again_however_well_it_packs",),
+    ),
+    Bug(
+        "a state that no reader takes is saved",
+        "a backup that opens nothing, which shows when it is needed",
+        _BACKUP,
+        "        put(_dumped(state))\n",
+        "        put(dump_state(state))\n",
+        (f"{_T_RESTORE}::test_state_that_no_reader_takes_is_not_saved",),
+    ),
+    Bug(
+        "certificates that no restore takes are saved without a word",
+        "as above",
+        _BACKUP,
+        "            problems.look_at(rows)\n",
+        "",
+        (f"{_T_ROWS}::test_what_is_on_record_can_be_copied_and_saved_and_what_no_restore_takes_is_named",),
+    ),
+    Bug(
+        "a file larger than a restore takes is saved without a word",
+        "as above",
+        _BACKUP,
+        "    if size > MAX_FILE_BYTES:\n",
+        "    if False:\n",
+        (f"{_T_RESTORE}::test_file_larger_than_a_restore_takes_is_saved_with_a_warning",),
+    ),
+    Bug(
+        "a snapshot that no restore takes is not logged",
+        "as above, for whoever reads the log",
+        _NODE,
+        "        if meta.not_restorable:\n",
+        "        if False:\n",
+        ("tests/unit/node/test_backups.py::test_snapshot_that_no_restore_takes_is_logged_with_the_reason",),
+    ),
+    Bug(
+        "a snapshot that no restore takes is sent without the reason",
+        "as above, for whoever saves it",
+        _SNAPSHOT,
+        "        if meta.not_restorable:\n",
+        "        if False:\n",
+        ("tests/parts/http/test_snapshot.py::test_snapshot_that_no_restore_takes_is_sent_with_the_reason",),
     ),
 )
