@@ -14,6 +14,7 @@ from providers.pki import keys, verify
 from providers.pki.csr import CheckedCSR
 from providers.pki.x509 import (
     BACKDATE_SECONDS,
+    at,
     authority_key_id,
     backdate_seconds,
     load_cert,
@@ -28,6 +29,11 @@ from providers.vault.mount import Wanted
 #: Consul's name for EC keys; RSA keys need a key usage more, which a request cannot ask for (consul-compat 10.3).
 _NAMES: Final = {"ec": "leaf-cert", "rsa": "leaf-cert-rsa"}
 _USAGES: Final = {"ec": ["DigitalSignature"], "rsa": ["DigitalSignature", "KeyEncipherment"]}
+
+#: How long ago a leaf may begin: its role says a minute, and Vault's clock may be late. Nobody asks for a longer past.
+_MAX_EARLY_SECONDS: Final = 86_400
+#: What is recorded of a serial has at most 20 bytes.
+_SERIALS_END: Final = 1 << 160
 
 
 def role_name(key_type: str) -> str:
@@ -96,6 +102,8 @@ def check_leaf(leaf_pem: str, csr: CheckedCSR, asked: Wanted, chain: CAChain, no
     if cert.subject.rdns:
         raise ChainInvalid(f"certificate from Vault has a subject: {one_line(cert.subject.rfc4514_string())}")
     _check_names(cert, csr)
+    if not 0 < cert.serial_number < _SERIALS_END:
+        raise ChainInvalid("certificate from Vault has no serial number of 1 to 20 bytes (RFC 5280 4.1.2.2)")
     not_before, not_after = unix(cert.not_valid_before_utc), unix(cert.not_valid_after_utc)
     if not_before > now:
         raise ProviderUnavailable(
@@ -104,6 +112,11 @@ def check_leaf(leaf_pem: str, csr: CheckedCSR, asked: Wanted, chain: CAChain, no
     # Before Vault 1.11 a lifetime is asked for, which counts by Vault's clock.
     if not now < not_after <= asked.not_after + BACKDATE_SECONDS:
         raise ChainInvalid(f"certificate from Vault ends {not_after - asked.not_after}s later than asked for")
+    if now - not_before > _MAX_EARLY_SECONDS:
+        raise ChainInvalid(
+            f"certificate from Vault begins {at(not_before):%Y-%m-%dT%H:%M:%SZ}, {now - not_before}s ago: at most"
+            f" {_MAX_EARLY_SECONDS}s are allowed"
+        )
     verify.verify_leaf(
         leaf_pem + "".join(chain.intermediate_pems), {"own root": [chain.root_pem]}, now=now, spiffe_id=csr.spiffe_id
     )

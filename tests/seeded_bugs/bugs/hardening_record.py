@@ -11,11 +11,13 @@ _FIELDS: Final = "fsm/fields.py"
 _BACKUP: Final = "cluster/backup/file.py"
 _NODE: Final = "cluster/node/backups.py"
 _SNAPSHOT: Final = "cluster/http/routes/snapshot.py"
+_ROLES: Final = "providers/vault/roles.py"
 _CERTS: Final = "cluster/http/routes/certs.py"
 
 _T_BOUNDS: Final = "tests/unit/fsm/test_bounds.py"
 _T_RESTORE: Final = "tests/parts/backup/test_restore.py"
 _T_ROWS: Final = "tests/property/fsm/test_rows.py"
+_T_VAULT: Final = "tests/parts/providers/vault/test_vault.py"
 _T_HTTP: Final = "tests/parts/http/test_resources.py"
 _T_LEDGER: Final = "tests/unit/fsm/test_ledger.py"
 _T_MACHINE: Final = "tests/unit/raft/test_machine.py"
@@ -151,5 +153,21 @@ BUGS: Final = (
         "        if meta.not_restorable:\n",
         "        if False:\n",
         ("tests/parts/http/test_snapshot.py::test_snapshot_that_no_restore_takes_is_sent_with_the_reason",),
+    ),
+    Bug(
+        "a leaf from Vault begins at any time",
+        "it is handed out, and cannot be recorded or is on record for ever with a time that nobody chose",
+        _ROLES,
+        "    if now - not_before > _MAX_EARLY_SECONDS:\n",
+        "    if False:\n",
+        (f"{_T_VAULT}::test_leaf_of_a_time_that_nobody_asked_for_is_not_returned",),
+    ),
+    Bug(
+        "a leaf from Vault has any serial",
+        "one that cannot be written ends the signing of all that were asked for beside it",
+        _ROLES,
+        "    if not 0 < cert.serial_number < _SERIALS_END:\n",
+        "    if False:\n",
+        (f"{_T_VAULT}::test_leaf_with_a_serial_that_no_record_holds_is_not_returned",),
     ),
 )

@@ -3,7 +3,7 @@
 import gc
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from types import FunctionType, ModuleType
 from typing import Any
 
@@ -21,6 +21,7 @@ from providers.errors import (
     SigningKeyGone,
 )
 from providers.pki import verify
+from providers.vault import roles as vault_roles
 from providers.vault.provider import VaultProvider
 from providers.vault.transport import Answer, TransportFailure
 from tests.kit import pki
@@ -361,6 +362,8 @@ def _signed_again(
     *,
     subject: str | None = None,
     constraints: x509.BasicConstraints | None = None,
+    begin: datetime | None = None,
+    end: datetime | None = None,
 ) -> x509.Certificate:
     """The same certificate in all else, signed with this key."""
     builder = x509.CertificateBuilder(
@@ -368,8 +371,8 @@ def _signed_again(
         subject_name=cert.subject if subject is None else pki.name(subject),
         public_key=cert.public_key(),
         serial_number=cert.serial_number,
-        not_valid_before=cert.not_valid_before_utc,
-        not_valid_after=cert.not_valid_after_utc,
+        not_valid_before=begin or cert.not_valid_before_utc,
+        not_valid_after=end or cert.not_valid_after_utc,
     )
     for extension in cert.extensions:
         value = extension.value
@@ -397,6 +400,60 @@ def test_leaf_with_a_subject_is_not_returned(caller: Caller) -> None:
     private = mount.key_of(mount.default)
     caller.vault.replace["sign/leaf"] = lambda answer: _replaced(answer, private, subject="www.example.com")
     with pytest.raises(ChainInvalid, match=r"certificate from Vault has a subject: CN=www\.example\.com"):
+        provider.sign_leaf(caller.request())
+
+
+@pytest.mark.parametrize(
+    ("begin", "end", "why"),
+    [
+        (datetime(1960, 1, 2, tzinfo=UTC), None, r"begins 1960-01-02T00:00:00Z, \d+s ago: at most 86400s are allowed"),
+        (datetime(1970, 1, 1, tzinfo=UTC), None, r"begins 1970-01-01T00:00:00Z, \d+s ago"),
+        (timedelta(days=-1, seconds=-5), None, r"begins .*Z, 8640\ds ago"),
+        (None, datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC), r"ends \d+s later than asked for"),
+        (None, timedelta(days=800), r"ends \d+s later than asked for"),
+    ],
+    ids=str,
+)
+def test_leaf_of_a_time_that_nobody_asked_for_is_not_returned(
+    caller: Caller, begin: datetime | timedelta | None, end: datetime | timedelta | None, why: str
+) -> None:
+    provider, _ = caller.primary()
+    mount = caller.vault.mounts["int"]
+    moments = {
+        name: datetime.fromtimestamp(caller.now, UTC) + moment if isinstance(moment, timedelta) else moment
+        for name, moment in (("begin", begin), ("end", end))
+    }
+    caller.vault.replace["sign/leaf"] = lambda answer: _replaced(answer, mount.key_of(mount.default), **moments)
+    with pytest.raises(ChainInvalid, match=f"certificate from Vault {why}"):
+        provider.sign_leaf(caller.request())
+
+
+def test_clock_of_vault_may_be_late_by_hours(caller: Caller) -> None:
+    provider, _ = caller.primary()
+    mount = caller.vault.mounts["int"]
+    begin = datetime.fromtimestamp(caller.now, UTC) - timedelta(hours=23)
+    caller.vault.replace["sign/leaf"] = lambda answer: _replaced(answer, mount.key_of(mount.default), begin=begin)
+    assert provider.sign_leaf(caller.request()).not_before == int(begin.timestamp())
+
+
+class _WithSerial:
+    """A certificate in all else: the library makes none with such a serial, and reads what others have made."""
+
+    def __init__(self, cert: x509.Certificate, serial: int) -> None:
+        self._cert = cert
+        self.serial_number = serial
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._cert, name)
+
+
+@pytest.mark.parametrize("serial", [0, -1, 1 << 160])
+def test_leaf_with_a_serial_that_no_record_holds_is_not_returned(
+    caller: Caller, monkeypatch: pytest.MonkeyPatch, serial: int
+) -> None:
+    provider, _ = caller.primary()
+    monkeypatch.setattr(vault_roles, "load_cert", lambda pem: _WithSerial(pki.load(pem), serial))
+    with pytest.raises(ChainInvalid, match="has no serial number of 1 to 20 bytes"):
         provider.sign_leaf(caller.request())
 
 
