@@ -22,7 +22,7 @@ _MAC: Final = mac_with(b"k" * 32)
 _ROWS: Final = tuple(
     (
         number,
-        number.to_bytes(16, "big"),
+        bytes([number]) * 16,
         *(1, "web", "spiffe://x", b"k" * 20, b"h" * 32),
         *(1 << 30, 1 << 31, "me", b"r" * 16, 7),
     )

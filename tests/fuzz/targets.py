@@ -511,7 +511,9 @@ def _rpc_message(data: bytes) -> object:
     message = form.unpack(data[3:], version)
     assert form.unpack(form.pack(message, version), version) == message
     if isinstance(message, rpc_messages.RestoreRowsRequest):
-        fsm_codec.check_command(RecordLeaves(message.issuer_key_id, tuple(row.value() for row in message.rows)))
+        records = RecordLeaves(message.issuer_key_id, tuple(row.value() for row in message.rows))
+        with contextlib.suppress(fsm_codec.OutOfBounds):  # the leader refuses it: a message has wider bounds
+            fsm_codec.check_command(records)
     elif hasattr(message, "value"):
         message.value()
     return message

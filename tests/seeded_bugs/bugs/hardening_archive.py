@@ -62,8 +62,8 @@ BUGS: Final = (
         "values as large as they say",
         "4 KB of a state make a decoder reserve gigabytes",
         _FILE,
-        "        check_value(data, max_items=_MAX_STATE_VALUES, max_depth=_MAX_DEPTH)\n        return load_state(data)\n",
-        "        return load_state(data)\n",
+        "        check_value(data, max_items=_MAX_STATE_VALUES, max_depth=_MAX_DEPTH)\n        return load_state",
+        "        return load_state",
         (_T_MEMORY,),
     ),
     Bug(
