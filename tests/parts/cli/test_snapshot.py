@@ -218,7 +218,7 @@ def test_inspect_with_another_seal_key_says_that_it_is_another(run: Run, sealed:
     write_key_file(Path("other.key"))
     result = run("snapshot inspect -seal-key other.key backup.tgz")
     assert (result.code, result.out) == (1, "")
-    assert "this node's seal key" in result.err
+    assert "is needed, and is not here" in result.err
 
 
 def test_inspect_of_a_file_without_a_mac_says_so(run: Run) -> None:
