@@ -57,6 +57,8 @@ def _require(holds: bool, text: str) -> None:
 def _check_whole(saved: State, now: int) -> None:
     broken = broken_invariant(saved)
     _require(broken is None, f"its state contradicts itself: {broken}")
+    # The next leader would have its provider make one, from a key and an intent that are sealed: of any name.
+    _require(saved.active_root is not None, "it was saved before there was a root")
     latest = now + _CLOCKS_SECONDS
     # Every record of a certificate that ends before this time would be dropped, also of those to come.
     _require(saved.tidied_before <= latest, f"tidied_before is {saved.tidied_before}: must be in the past")

@@ -19,6 +19,7 @@ from cluster.api.backups import Meta
 from cluster.backup import file as backup
 from cluster.backup.content import ContentRefused, check_content
 from cluster.backup.file import Row, Saved, SnapshotInvalid
+from cluster.backup.resumed import given_up, rootless, without_rootless
 from cluster.backup.trust import TrustChange, trust_change
 from cluster.base.clock import Clock
 from cluster.base.errors import InternalError, LostRace, NotReady, Refused
@@ -89,9 +90,9 @@ class Snapshots:
         """Of what this node has applied: whole, and as of one moment. Raises: Refused before there is a CA, OSError."""
         log_index, state, _ = await self._replica.digest()
         await self._replica.flush_ledger()
-        if state.seal is None or state.config is None:
-            raise Refused("there is no CA to save yet")
         root = state.active_root
+        if state.seal is None or state.config is None or root is None:
+            raise Refused("there is no CA to save yet")
         meta = Meta(
             format=backup.FORMAT,
             index=state.index,
@@ -100,7 +101,7 @@ class Snapshots:
             datacenter=self._datacenter,
             node=self._node_name,
             trust_domain=state.trust_domain,
-            active_root_id=root.root_id if root else "",
+            active_root_id=root.root_id,
             roots=len(state.roots),
             certificates=0,
             seal_source=state.seal.source,
@@ -144,9 +145,9 @@ class Snapshots:
                 records = RestoreRowsRequest(issuer, [RowMessage.of(row.record) for row in rows])
                 await self._forwarder.call(RESTORE_ROWS, records)
         change = await self._ask_for_the_ca(saved, meant, is_forced=is_forced)
-        self._log_restored(saved.meta, change, is_forced=is_forced)
+        self._log_restored(saved, change, is_forced=is_forced)
         await self._replica.read_barrier(timeout=_BARRIER_SECONDS)
-        return change.notes()
+        return (*change.notes(), *given_up(saved.state))
 
     async def _ask_for_the_ca(self, saved: Saved, meant: TrustChange, *, is_forced: bool) -> TrustChange:
         """Each request is for the CA as it is at that moment, and judged beside it: sending the records may have taken
@@ -177,17 +178,18 @@ class Snapshots:
         change.require(is_forced=is_forced)
         return state, change
 
-    def _log_restored(self, meta: Meta, change: TrustChange, *, is_forced: bool) -> None:
+    def _log_restored(self, saved: Saved, change: TrustChange, *, is_forced: bool) -> None:
         self._log(
             "snapshot.restored",
-            trust_domain=meta.trust_domain,
-            saved_by=meta.node,
-            created_at=meta.created_at,
+            trust_domain=saved.meta.trust_domain,
+            saved_by=saved.meta.node,
+            created_at=saved.meta.created_at,
             is_authentic=change.is_authentic,
             is_forced=is_forced,
             is_same_trust_domain=change.is_same_trust_domain,
             added_roots=[root.root_id for root in change.roots],
             removed_roots=[root.root_id for root in change.removed],
+            given_up_rotation=_rootless_id(saved.state),
         )
 
 
@@ -235,7 +237,8 @@ class SnapshotWork:
             _require_its_ca(request, state)
             change = trust_change(state, saved, is_authentic=is_authentic)
             change.require(is_forced=request.is_forced)
-            resealed = await asyncio.to_thread(self._under_seal_of, state, saved, sealer)
+            kept = without_rootless(saved, self._parts.unix_now)
+            resealed = await asyncio.to_thread(self._under_seal_of, state, kept, sealer)
             applied = await commit(self._parts.replica, RestoreCA(state.ca_index, resealed))
         self._parts.log(
             "ca.restored",
@@ -243,6 +246,7 @@ class SnapshotWork:
             roots=len(saved.roots),
             # Beside the state that was replaced, which may be newer than the one that the node that was asked has seen.
             removed_roots=[root.root_id for root in change.removed],
+            given_up_rotation=_rootless_id(saved),
             index=applied.index,
         )
         return DONE
@@ -273,8 +277,7 @@ class SnapshotWork:
         Raises: Refused.
         """
         root = saved.active_root
-        if root is None:
-            return
+        assert root is not None  # looked at by `check_content`
         stored = opener.stored(saved)
         try:
             async with Candidate(
@@ -288,6 +291,11 @@ class SnapshotWork:
             raise ContentRefused(
                 f"the snapshot cannot be restored: its active root is {root.root_id}, but its provider has {found}"
             )
+
+
+def _rootless_id(saved: State) -> str:
+    rotation = rootless(saved)
+    return rotation.rotation_id if rotation is not None else ""
 
 
 def _require_its_ca(request: JudgedRestoreRequest, state: State) -> None:

@@ -72,7 +72,7 @@ BUGS: Final = (
         "a CA that is not there yet is saved",
         "an operator has a backup of nothing",
         _SNAPSHOTS,
-        "        if state.seal is None or state.config is None:\n",
+        "        if state.seal is None or state.config is None or root is None:\n",
         "        if False:\n",
         (f"{_T_SNAPSHOTS}::test_before_there_is_a_ca_there_is_nothing_to_save",),
     ),

@@ -1,0 +1,53 @@
+"""What becomes of a rotation that was under way when a snapshot was saved.
+
+Whoever restores a snapshot is told which roots it brings (trust.py). A rotation in phase GENERATE has none to be told of
+yet, but the sealed record of its provider holds the key and the intent that its root comes from: the next leader would
+make the very root that this rotation has brought once, which may be distrusted by now. So it is given up. Whoever still
+wants it begins another one, with another key.
+
+A rotation with a root goes on where it stands. What it has measured was of other clients, or of other times: a staged
+one waits anew, until those of this cluster have its root.
+"""
+
+from typing import Final
+
+from cluster.base.errors import Refused
+from fsm.apply import apply
+from fsm.ca import AbortRotation, Rotation, RotationOutcome
+from fsm.commands import Rejected
+from fsm.state import State
+
+_REASON: Final = "the snapshot that it was under way in was restored, and it had no root yet"
+
+
+def rootless(saved: State) -> Rotation | None:
+    """The rotation that is not restored with the rest of this state."""
+    rotation = saved.rotation
+    return rotation if rotation is not None and rotation.root is None else None
+
+
+def without_rootless(saved: State, now: int) -> State:
+    """As if that rotation had been aborted, without the key that its provider has prepared. Nothing is removed from a
+    backend: what is there may be in use by now.
+
+    Raises: Refused.
+    """
+    rotation = rootless(saved)
+    if rotation is None:
+        return saved
+    outcome = RotationOutcome(rotation.rotation_id, rotation.config.request_id, now, "", _REASON)
+    aborted, result = apply(saved, AbortRotation(saved.ca_index, outcome))
+    if isinstance(result, Rejected):
+        raise Refused(f"the snapshot's rotation, which has no root yet, cannot be given up: {result.detail}")
+    return aborted
+
+
+def given_up(saved: State) -> tuple[str, ...]:
+    """What is to be said of it when it was done."""
+    rotation = rootless(saved)
+    if rotation is None:
+        return ()
+    shown = f"{ascii(rotation.rotation_id)[1:-1]:.80}"
+    return (
+        f"Rotation {shown}, which was under way and had no root yet, is given up: begin another one if it is wanted",
+    )
