@@ -19,7 +19,7 @@ from cluster.api.backups import Meta
 from cluster.backup import file as backup
 from cluster.backup.content import ContentRefused, check_content
 from cluster.backup.file import Row, Saved, SnapshotInvalid
-from cluster.backup.resumed import given_up, rootless, without_rootless
+from cluster.backup.resumed import given_up, rootless, waiting_anew, without_rootless
 from cluster.backup.trust import TrustChange, trust_change
 from cluster.base.clock import Clock
 from cluster.base.errors import InternalError, LostRace, NotReady, Refused
@@ -239,7 +239,9 @@ class SnapshotWork:
             change.require(is_forced=request.is_forced)
             kept = without_rootless(saved, self._parts.unix_now)
             resealed = await asyncio.to_thread(self._under_seal_of, state, kept, sealer)
-            applied = await commit(self._parts.replica, RestoreCA(state.ca_index, resealed))
+            # As late as can be: what is recorded from here until it is applied counts as renewed.
+            resumed = waiting_anew(resealed, self._parts.replica.state.index + 1, self._parts.unix_now)
+            applied = await commit(self._parts.replica, RestoreCA(state.ca_index, resumed))
         self._parts.log(
             "ca.restored",
             trust_domain=saved.trust_domain,

@@ -1,19 +1,20 @@
 """What becomes of a rotation that was under way when a snapshot was saved.
 
-Whoever restores a snapshot is told which roots it brings (trust.py). A rotation in phase GENERATE has none to be told of
-yet, but the sealed record of its provider holds the key and the intent that its root comes from: the next leader would
-make the very root that this rotation has brought once, which may be distrusted by now. So it is given up. Whoever still
-wants it begins another one, with another key.
+Whoever restores a snapshot is told which roots it brings (trust.py). A rotation in phase GENERATE has none to be told
+of yet, but the sealed record of its provider holds the key and the intent that its root comes from: the next leader
+would make the very root that this rotation has brought once, which may be distrusted by now. So it is given up. Whoever
+still wants it begins another one, with another key.
 
-A rotation with a root goes on where it stands. What it has measured was of other clients, or of other times: a staged
-one waits anew, until those of this cluster have its root.
+A rotation with a root goes on where it stands, but for what it waits for: a staged one had counted the clients of
+another time, by the indexes of another cluster. It waits anew, until those of this one have its root.
 """
 
+from dataclasses import replace
 from typing import Final
 
 from cluster.base.errors import Refused
 from fsm.apply import apply
-from fsm.ca import AbortRotation, Rotation, RotationOutcome
+from fsm.ca import AbortRotation, Rotation, RotationOutcome, RotationPhase
 from fsm.commands import Rejected
 from fsm.state import State
 
@@ -40,6 +41,20 @@ def without_rootless(saved: State, now: int) -> State:
     if isinstance(result, Rejected):
         raise Refused(f"the snapshot's rotation, which has no root yet, cannot be given up: {result.detail}")
     return aborted
+
+
+def waiting_anew(saved: State, next_index: int, now: int) -> State:
+    """With a staged rotation that waits from now on, for clients that have seen `next_index`, which the restore has at
+    least, or had a leaf renewed since. So what was recorded before counts for nothing, the snapshot's own certificates
+    among it.
+    """
+    rotation = saved.rotation
+    if rotation is None:
+        return saved
+    rotation = replace(rotation, phase_since=now)
+    if rotation.is_staged and rotation.phase in (RotationPhase.WAIT, RotationPhase.ACTIVATE):
+        rotation = replace(rotation, phase=RotationPhase.WAIT, published_index=next_index)
+    return replace(saved, rotation=rotation)
 
 
 def given_up(saved: State) -> tuple[str, ...]:

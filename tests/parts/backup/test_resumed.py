@@ -7,10 +7,12 @@ from typing import Final
 
 import pytest
 
+from cluster.api.ca import Uptake
 from cluster.backup import file as backup
 from cluster.base.errors import Refused
-from cluster.rpc.messages import DISTRUST_ROOT, DistrustRequest
+from cluster.rpc.messages import DISTRUST_ROOT, ROTATION_UPTAKE, DistrustRequest, Nothing
 from fsm.ca import CARoot, ProviderState, RotationPhase
+from fsm.leaves import RecordLeaves
 from fsm.state import State
 from tests.kit import samples
 from tests.kit.backups import mac_of, restore, sign, snapshots
@@ -21,6 +23,7 @@ from tests.parts.backup.test_trust import packed, parts_of, with_new_sums
 
 Two = tuple[Node, Node]
 P384: Final = {"PrivateKeyType": "ec", "PrivateKeyBits": 384}
+WAIT_SECONDS: Final = 7200
 P521: Final = {"PrivateKeyType": "ec", "PrivateKeyBits": 521}
 
 
@@ -162,3 +165,64 @@ async def test_nothing_is_saved_before_there_is_a_root(two: Two, tmp_path: Path)
     source.replica._old_state = _prepared(source.cluster.state)
     with pytest.raises(Refused, match="no CA to save yet"):
         await snapshots(source).save(tmp_path / "early")
+
+
+# -- a staged rotation
+
+
+async def staged(node: Node, path: Path, phase: RotationPhase) -> int:
+    """A snapshot of a rotation that waits for clients, of which three hold a leaf, or of a moment later; its
+    `published_index`.
+    """
+    for number in range(3):
+        await sign(node, f"s{number}")
+    await put(node, update({"LeafCertTTL": "72h", **P384}, is_staged=True, wait_seconds=WAIT_SECONDS))
+    await until(lambda: node.cluster.state.rotation and node.cluster.state.rotation.phase is RotationPhase.WAIT)
+    await snapshots(node).save(path)
+    saved = backup.read(path).state
+    assert saved.rotation is not None
+    assert len(saved.roots) == 2
+    if phase is not RotationPhase.WAIT:
+        written(node, path, replace(saved, rotation=replace(saved.rotation, phase=phase)))
+    return saved.rotation.published_index
+
+
+def recorded(node: Node) -> None:
+    """Certificates that move the index on."""
+    records = (samples.record(number) for number in range(100, 140))
+    node.cluster.commit(RecordLeaves(b"k" * 20, tuple(records)))
+
+
+async def uptake(node: Node) -> Uptake:
+    answer = (await node.operations.run(ROTATION_UPTAKE, Nothing())).value()
+    assert answer is not None
+    return answer
+
+
+@pytest.mark.parametrize("phase", [RotationPhase.WAIT, RotationPhase.ACTIVATE])
+@pytest.mark.parametrize("is_ahead", [False, True], ids=["lower index", "higher index"])
+async def test_staged_rotation_waits_anew_for_the_clients_of_this_cluster(
+    two: Two, tmp_path: Path, phase: RotationPhase, is_ahead: bool
+) -> None:
+    """Whose index has nothing to do with that of the cluster that was saved."""
+    source, target = two
+    path = tmp_path / "saved"
+    if not is_ahead:
+        recorded(source)
+    published = await staged(source, path, phase)
+    if is_ahead:
+        recorded(target)
+    assert (target.cluster.state.index > published) == is_ahead
+    target.clock.advance(WAIT_SECONDS + 1)  # the time that it would have waited for there is over
+    await restore(target, path)
+    rotation = target.cluster.state.rotation
+    assert rotation is not None
+    assert rotation.phase is RotationPhase.WAIT
+    assert rotation.phase_since == int(target.clock.now())
+    assert target.cluster.state.roots_index >= rotation.published_index
+    assert (await uptake(target)).identities_renewed == 0
+    await sign(target, "s0")
+    assert (await uptake(target)).identities_renewed == 1
+    with target.watchers.waiting(target.cluster.state.roots_index):
+        answer = await uptake(target)
+        assert (answer.watchers, answer.watchers_seen) == (1, 1)

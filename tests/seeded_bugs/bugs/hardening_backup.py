@@ -6,8 +6,10 @@ from tests.seeded_bugs.bug import Bug
 
 _CONTENT: Final = "cluster/backup/content.py"
 _RESTORE: Final = "cluster/backup/restore.py"
+_RESUMED: Final = "cluster/backup/resumed.py"
 
 _T_RESUMED: Final = "tests/parts/backup/test_resumed.py"
+_T_WAITS_ANEW: Final = f"{_T_RESUMED}::test_staged_rotation_waits_anew_for_the_clients_of_this_cluster"
 
 BUGS: Final = (
     # -- roots that come later
@@ -45,5 +47,30 @@ BUGS: Final = (
         "        if state.seal is None or state.config is None or root is None:\n",
         "        if state.seal is None or state.config is None:\n",
         (f"{_T_RESUMED}::test_nothing_is_saved_before_there_is_a_root",),
+    ),
+    # -- staged rotations
+    Bug(
+        "a restored rotation counts by the index of the cluster that was saved",
+        "all of the snapshot's own certificates count as renewed: the root signs at once, which no client has",
+        _RESUMED,
+        "        rotation = replace(rotation, phase=RotationPhase.WAIT, published_index=next_index)\n",
+        "        rotation = replace(rotation, phase=RotationPhase.WAIT)\n",
+        (_T_WAITS_ANEW,),
+    ),
+    Bug(
+        "the time that a restored rotation has waited counts",
+        "as above: after a day in a backup it is over",
+        _RESUMED,
+        "    rotation = replace(rotation, phase_since=now)\n",
+        "",
+        (_T_WAITS_ANEW,),
+    ),
+    Bug(
+        "a staged rotation that had waited is restored as one that has",
+        "as above, though the clients that it had waited for were those of another time",
+        _RESUMED,
+        "    if rotation.is_staged and rotation.phase in (RotationPhase.WAIT, RotationPhase.ACTIVATE):\n",
+        "    if rotation.is_staged and rotation.phase is RotationPhase.WAIT:\n",
+        (_T_WAITS_ANEW,),
     ),
 )
