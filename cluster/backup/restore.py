@@ -1,19 +1,20 @@
 """Saving this cluster's CA to a file, and putting a saved one in its place. The file's form is in file.py.
 
-A restore is judged twice: by the node that was asked, before it sends anything, and by the leader, while nothing else
-changes the CA. The leader cannot see the file, which may hold millions of records; that the state is the file's, and
-that an operator has said `?force`, is the word of the node that was asked. It proves with the data key that it is one.
+A restore is judged by the node that was asked, before it sends anything; by the leader, before the record gets a row of
+it; and by the leader once more, while nothing else changes the CA. The leader cannot see the file, which may hold
+millions of records; that state and rows are the file's, and that an operator has said `?force`, is the word of the node
+that was asked. It proves with the data key that it is one.
 """
 
 import asyncio
 import hmac
 import itertools
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
-from msgspec import structs
+from msgspec import msgpack, structs
 
 from cluster.api.backups import Meta
 from cluster.backup import file as backup
@@ -28,18 +29,23 @@ from cluster.ca.candidate import Candidate
 from cluster.ca.commit import commit
 from cluster.ca.opened import Opener, sealed_again
 from cluster.ca.parts import Parts
-from cluster.raft.replica import Replica
+from cluster.raft.node import MAX_PROPOSAL_BYTES
+from cluster.raft.replica import Replica, packed_command
 from cluster.rpc.forward import Forwarder
 from cluster.rpc.messages import (
     DONE,
+    RESTORE_CHECKED,
     RESTORE_JUDGED,
-    RESTORE_ROWS,
+    RESTORE_PROVEN_ROWS,
+    CheckedRestoreRequest,
     JudgedRestoreRequest,
     Nothing,
+    ProvenRowsRequest,
     RestoreRequest,
     RestoreRowsRequest,
     RowMessage,
 )
+from cluster.rpc.operation import Operation
 from cluster.seal.node_sealer import NodeSealer
 from cluster.seal.records import RecordUnreadable
 from cluster.seal.sources import SealError
@@ -51,16 +57,24 @@ from fsm.ledger import LedgerReader
 from fsm.state import State
 from providers.pki import x509
 
-#: Records in one log entry: well below what an entry may hold.
+#: Records in one log entry: most are small. Names may take kilobytes each, and are counted.
 _ROWS_PER_ENTRY: Final = 500
+_BYTES_PER_ENTRY: Final = MAX_PROPOSAL_BYTES // 2
 _BARRIER_SECONDS: Final = 10.0
 #: How often the CA is asked for, when other changes of it come first. Each of them needs somebody who makes it.
 _ATTEMPTS: Final = 4
 _CHANGED: Final = (
-    "the CA changed while it was being restored: nothing was done. Restore again, without ?force first: the refusal"
-    " says what the snapshot would add now"
+    "the CA changed while it was being restored, and was not: the record may have got certificates of the snapshot."
+    " Restore again, without ?force first: the refusal says what the snapshot would add now"
 )
-_CHANGING: Final = "the CA changed again and again while it was being restored: nothing was done. Restore again"
+_CHANGING: Final = (
+    "the CA changed again and again while it was being restored, and was not: the record may have got certificates of"
+    " the snapshot. Restore again"
+)
+
+_Proven = JudgedRestoreRequest | ProvenRowsRequest
+_Request = TypeVar("_Request", JudgedRestoreRequest, CheckedRestoreRequest, ProvenRowsRequest)
+_Judged = TypeVar("_Judged", JudgedRestoreRequest, CheckedRestoreRequest)
 
 
 class Snapshots:
@@ -135,48 +149,20 @@ class Snapshots:
         saved = await asyncio.to_thread(backup.read, path)
         sealer = await asyncio.to_thread(check_seal, self._sealer, saved.state)
         is_authentic = _is_authentic(sealer, saved.sums, saved.mac)
-        state, meant = await self._judged(saved.state, is_authentic=is_authentic, is_forced=is_forced)
-        await asyncio.to_thread(_present, self._sealer, state)  # it will have to prove that it has it
+        asking = _Asking(self._replica, self._forwarder, self._sealer, saved, is_authentic, is_forced)
+        await asking.judge()
         await asyncio.to_thread(check_content, saved.state, Opener(sealer), int(self._clock.now()))
         await asyncio.to_thread(saved.check_rows)
+        await asking.whether_the_leader_takes_it()
         pages = saved.pages()
         while page := await asyncio.to_thread(next, pages, None):
             for issuer, rows in _entries(page):
-                records = RestoreRowsRequest(issuer, [RowMessage.of(row.record) for row in rows])
-                await self._forwarder.call(RESTORE_ROWS, records)
-        change = await self._ask_for_the_ca(saved, meant, is_forced=is_forced)
+                await asking.for_rows(issuer, rows)
+        await asking.for_the_ca()
+        change = asking.change
         self._log_restored(saved, change, is_forced=is_forced)
         await self._replica.read_barrier(timeout=_BARRIER_SECONDS)
         return (*change.notes(), *given_up(saved.state))
-
-    async def _ask_for_the_ca(self, saved: Saved, meant: TrustChange, *, is_forced: bool) -> TrustChange:
-        """Each request is for the CA as it is at that moment, and judged beside it: sending the records may have taken
-        minutes, and another change of the CA may come first.
-
-        Raises: as `restore`.
-        """
-        for _ in range(_ATTEMPTS):
-            state, change = await self._judged(saved.state, is_authentic=meant.is_authentic, is_forced=is_forced)
-            if is_forced and change.roots != meant.roots:
-                raise Refused(_CHANGED)
-            request = JudgedRestoreRequest(
-                dump_state(saved.state), saved.sums, saved.mac, is_forced, state.ca_index, b""
-            )
-            proof = await asyncio.to_thread(_proof, self._sealer, state, request)
-            try:
-                await self._forwarder.call(RESTORE_JUDGED, structs.replace(request, proof=proof))
-            except LostRace:
-                continue
-            return change
-        raise Refused(_CHANGING)
-
-    async def _judged(self, saved: State, *, is_authentic: bool, is_forced: bool) -> tuple[State, TrustChange]:
-        """Beside the cluster's state of now. Raises: Refused, NoLeader."""
-        await self._replica.read_barrier(timeout=_BARRIER_SECONDS)
-        state = self._replica.state
-        change = trust_change(state, saved, is_authentic=is_authentic)
-        change.require(is_forced=is_forced)
-        return state, change
 
     def _log_restored(self, saved: Saved, change: TrustChange, *, is_forced: bool) -> None:
         self._log(
@@ -193,31 +179,159 @@ class Snapshots:
         )
 
 
+class _Asking:
+    """What a node asks of the leader for one restore. Each request is for the CA beside which the snapshot was judged
+    last, and proves that: sending the records may take minutes, and other changes of the CA may come first.
+    """
+
+    def __init__(
+        self,
+        replica: Replica,
+        forwarder: Forwarder,
+        sealer: NodeSealer,
+        saved: Saved,
+        is_authentic: bool,
+        is_forced: bool,
+    ) -> None:
+        self._replica = replica
+        self._forwarder = forwarder
+        self._sealer = sealer
+        self._saved = saved
+        self._is_authentic = is_authentic
+        self._is_forced = is_forced
+        self._judged: tuple[State, TrustChange] | None = None
+
+    @property
+    def change(self) -> TrustChange:
+        """Against the CA that the last request was for."""
+        return self._beside[1]
+
+    @property
+    def _beside(self) -> tuple[State, TrustChange]:
+        assert self._judged is not None  # `judge` comes first
+        return self._judged
+
+    async def judge(self) -> None:
+        """Beside the cluster's state of now. Raises: Refused, NoLeader."""
+        await self._replica.read_barrier(timeout=_BARRIER_SECONDS)
+        state = self._replica.state
+        change = trust_change(state, self._saved.state, is_authentic=self._is_authentic)
+        change.require(is_forced=self._is_forced)
+        if self._judged is not None and self._is_forced and change.roots != self.change.roots:
+            raise Refused(_CHANGED)
+        self._judged = state, change
+
+    async def whether_the_leader_takes_it(self) -> None:
+        """Raises: as `Snapshots.restore`."""
+        await self._ask(RESTORE_CHECKED, lambda state: self._request(CheckedRestoreRequest, state))
+
+    async def for_rows(self, issuer_key_id: bytes, rows: list[RowMessage]) -> None:
+        """Raises: as `Snapshots.restore`."""
+        await self._ask(
+            RESTORE_PROVEN_ROWS,
+            lambda state: ProvenRowsRequest(issuer_key_id, rows, state.trust_domain, state.ca_index, b""),
+        )
+
+    async def for_the_ca(self) -> None:
+        """Raises: as `Snapshots.restore`."""
+        await self._ask(RESTORE_JUDGED, lambda state: self._request(JudgedRestoreRequest, state))
+
+    def _request(self, kind: type[_Judged], state: State) -> _Judged:
+        saved = self._saved
+        return kind(dump_state(saved.state), saved.sums, saved.mac, self._is_forced, state.ca_index, b"")
+
+    async def _ask(self, operation: Operation[_Request, Nothing], request_beside: Callable[[State], _Request]) -> None:
+        for _ in range(_ATTEMPTS):
+            state, _ = self._beside
+            request = request_beside(state)
+            proof = await asyncio.to_thread(_proof, self._sealer, state, request)
+            try:
+                await self._forwarder.call(operation, structs.replace(request, proof=proof))
+            except LostRace:
+                await self.judge()
+                continue
+            return
+        raise Refused(_CHANGING)
+
+
+@dataclass(frozen=True, slots=True)
+class _Looked:
+    """A saved state that is sound in itself."""
+
+    saved: State
+    sealer: NodeSealer  # opens what is sealed in it
+    is_authentic: bool
+
+
 class SnapshotWork:
     """The leader's side of a restore."""
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
 
-    async def rows(self, request: RestoreRowsRequest) -> Nothing:
-        """Records that are there already are left alone. Raises: Refused, NotLeader, CommitUnknown."""
+    async def unproven(self, _request: RestoreRequest | RestoreRowsRequest) -> Nothing:
+        """As the release before asks, which takes snapshots for which this one wants `?force`, and has rows recorded
+        before the leader has judged them. Raises: Refused.
+        """
+        raise Refused(
+            "the node that was asked is of the release before, which does not say how it has judged the snapshot:"
+            " restore it through a node of this release; nothing was changed"
+        )
+
+    async def checked(self, request: CheckedRestoreRequest) -> Nothing:
+        """Whether `ca` would do it as things stand. Nothing is changed. Raises: as `ca`."""
+        looked = await self._looked_at(request)
+        state = self._parts.replica.state
+        self._judge(state, request, looked)
+        command = await self._command(state, looked)
+        size = len(await asyncio.to_thread(packed_command, command))
+        if size > MAX_PROPOSAL_BYTES:
+            raise ContentRefused(
+                f"the snapshot cannot be restored: its state takes {size} bytes of the log, allowed are"
+                f" {MAX_PROPOSAL_BYTES}"
+            )
+        return DONE
+
+    async def rows(self, request: ProvenRowsRequest) -> Nothing:
+        """Records that are there already are left alone.
+
+        Raises: LostRace, as `ca`; Refused, NotReady, NotLeader, CommitUnknown.
+        """
+        state = self._parts.replica.state
+        _require_its_ca(request, state)
+        if request.trust_domain != state.trust_domain:
+            raise LostRace(_CHANGED)
+        await asyncio.to_thread(self._require_proof, state, request)
         if not request.rows:
             return DONE
         records = tuple(row.value() for row in request.rows)
         await commit(self._parts.replica, RecordLeaves(request.issuer_key_id, records))
         return DONE
 
-    async def unjudged(self, _request: RestoreRequest) -> Nothing:
-        """As the release before asks, which takes snapshots for which this one wants `?force`. Raises: Refused."""
-        raise Refused(
-            "the node that was asked is of the release before, which does not say how it has judged the snapshot:"
-            " restore it through a node of this release; nothing was changed"
-        )
-
     async def ca(self, request: JudgedRestoreRequest) -> Nothing:
         """Raises: LostRace when the CA is not the one that the request is for; Refused, InternalError, NotReady,
         NotLeader, CommitUnknown.
         """
+        looked = await self._looked_at(request)
+        async with self._parts.changes.turn("RECONFIGURING", is_duty=False):
+            state = self._parts.replica.state
+            # Here, where nothing else changes the CA: a root that was taken away meanwhile does not come back.
+            change = self._judge(state, request, looked)
+            applied = await commit(self._parts.replica, await self._command(state, looked))
+        saved = looked.saved
+        self._parts.log(
+            "ca.restored",
+            trust_domain=saved.trust_domain,
+            roots=len(saved.roots),
+            # Beside the state that was replaced, which may be newer than the one that the node that was asked has seen.
+            removed_roots=[root.root_id for root in change.removed],
+            given_up_rotation=_rootless_id(saved),
+            index=applied.index,
+        )
+        return DONE
+
+    async def _looked_at(self, request: JudgedRestoreRequest) -> _Looked:
+        """All that takes time. Raises: as `ca`."""
         state = self._parts.replica.state
         await asyncio.to_thread(self._require_proof, state, request)
         # Here too: so the data key that has proved it is the one in force when its turn has come.
@@ -231,35 +345,30 @@ class SnapshotWork:
         opener = Opener(sealer)
         await asyncio.to_thread(check_content, saved, opener, self._parts.unix_now)
         await self._check_provider(saved, opener)
-        async with self._parts.changes.turn("RECONFIGURING", is_duty=False):
-            state = self._parts.replica.state
-            # Here, where nothing else changes the CA: a root that was taken away meanwhile does not come back.
-            _require_its_ca(request, state)
-            change = trust_change(state, saved, is_authentic=is_authentic)
-            change.require(is_forced=request.is_forced)
-            kept = without_rootless(saved, self._parts.unix_now)
-            resealed = await asyncio.to_thread(self._under_seal_of, state, kept, sealer)
-            # As late as can be: what is recorded from here until it is applied counts as renewed.
-            resumed = waiting_anew(resealed, self._parts.replica.state.index + 1, self._parts.unix_now)
-            applied = await commit(self._parts.replica, RestoreCA(state.ca_index, resumed))
-        self._parts.log(
-            "ca.restored",
-            trust_domain=saved.trust_domain,
-            roots=len(saved.roots),
-            # Beside the state that was replaced, which may be newer than the one that the node that was asked has seen.
-            removed_roots=[root.root_id for root in change.removed],
-            given_up_rotation=_rootless_id(saved),
-            index=applied.index,
-        )
-        return DONE
+        return _Looked(saved, sealer, is_authentic)
 
-    def _require_proof(self, state: State, request: JudgedRestoreRequest) -> None:
+    def _judge(self, state: State, request: JudgedRestoreRequest, looked: _Looked) -> TrustChange:
+        """Raises: LostRace, Refused."""
+        _require_its_ca(request, state)
+        change = trust_change(state, looked.saved, is_authentic=looked.is_authentic)
+        change.require(is_forced=request.is_forced)
+        return change
+
+    async def _command(self, state: State, looked: _Looked) -> RestoreCA:
+        """Raises: Refused, NotReady."""
+        kept = without_rootless(looked.saved, self._parts.unix_now)
+        resealed = await asyncio.to_thread(self._under_seal_of, state, kept, looked.sealer)
+        # As late as can be: what is recorded from here until it is applied counts as renewed.
+        resumed = waiting_anew(resealed, self._parts.replica.state.index + 1, self._parts.unix_now)
+        return RestoreCA(state.ca_index, resumed)
+
+    def _require_proof(self, state: State, request: _Proven) -> None:
         """A server's TLS key opens the way to here, and is not enough. Raises: NotReady, Refused."""
         expected = _proof(self._parts.sealer, state, request)
         if not hmac.compare_digest(request.proof, expected):
             raise Refused(
-                "the request to restore does not prove that it comes from a node with this cluster's data key; nothing"
-                " was changed. If the seal key is just being changed, restore again"
+                "the request to restore does not prove that it comes from a node with this cluster's data key; the CA"
+                " was not changed. If the seal key is just being changed, restore again"
             )
 
     def _under_seal_of(self, state: State, saved: State, sealer: NodeSealer) -> State:
@@ -300,7 +409,7 @@ def _rootless_id(saved: State) -> str:
     return rotation.rotation_id if rotation is not None else ""
 
 
-def _require_its_ca(request: JudgedRestoreRequest, state: State) -> None:
+def _require_its_ca(request: _Proven, state: State) -> None:
     """Raises: LostRace. A request is good for one state of the CA, so it has an effect once, however often and by
     whomever it is delivered.
     """
@@ -318,7 +427,7 @@ def _present(sealer: NodeSealer, state: State) -> NodeSealer:
         raise Refused(f"nothing can be restored by a node that does not have the data key: {error}") from error
 
 
-def _proof(sealer: NodeSealer, state: State, request: JudgedRestoreRequest) -> bytes:
+def _proof(sealer: NodeSealer, state: State, request: _Proven) -> bytes:
     """Raises: NotReady, Refused."""
     return _present(sealer, state).proof(request.unproven())
 
@@ -351,8 +460,16 @@ def check_seal(sealer: NodeSealer, saved: State) -> NodeSealer:
     return opened
 
 
-def _entries(page: Iterable[Row]) -> Iterator[tuple[bytes, list[Row]]]:
-    """Rows of one issuer each, few enough for one log entry, in the order in which they were issued."""
+def _entries(page: Iterable[Row]) -> Iterator[tuple[bytes, list[RowMessage]]]:
+    """Rows of one issuer each, few and small enough for one log entry, in the order in which they were issued."""
     for issuer, rows in itertools.groupby(page, key=lambda row: row.issuer_key_id):
-        while chunk := list(itertools.islice(rows, _ROWS_PER_ENTRY)):
-            yield issuer, chunk
+        chunk: list[RowMessage] = []
+        size = 0
+        for message in (RowMessage.of(row.record) for row in rows):
+            length = len(msgpack.encode(message))
+            if chunk and (len(chunk) >= _ROWS_PER_ENTRY or size + length > _BYTES_PER_ENTRY):
+                yield issuer, chunk
+                chunk, size = [], 0
+            chunk.append(message)
+            size += length
+        yield issuer, chunk

@@ -293,8 +293,25 @@ class RowMessage(Message, frozen=True):
 
 
 class RestoreRowsRequest(Message, frozen=True):
+    """Of the release before, which proves nothing: it is always refused."""
+
     issuer_key_id: KeyId
     rows: Annotated[list[RowMessage], Meta(max_length=MAX_RECORDS)]
+
+
+class ProvenRowsRequest(Message, frozen=True):
+    """Certificates of a snapshot, for the record."""
+
+    issuer_key_id: KeyId
+    rows: Annotated[list[RowMessage], Meta(max_length=MAX_RECORDS)]
+    trust_domain: Name  # of the cluster that they are for, as it is now
+    ca_index: Count  # of its CA
+    proof: Annotated[bytes, Meta(max_length=32)]  # that whoever sends it has the cluster's data key
+
+    def unproven(self) -> bytes:
+        """What the proof is over: everything else."""
+        fields = [self.issuer_key_id, self.rows, self.trust_domain, self.ca_index]
+        return b"quorumca restore rows 1" + msgpack.encode(fields)
 
 
 class RestoreRequest(Message, frozen=True):
@@ -315,8 +332,18 @@ class JudgedRestoreRequest(Message, frozen=True):
 
     def unproven(self) -> bytes:
         """What the proof is over: everything else."""
+        return b"quorumca restore 1" + self._fields()
+
+    def _fields(self) -> bytes:
         fields = [self.state, self.sums, self.mac, self.is_forced, self.ca_index]
-        return b"quorumca restore 1" + msgpack.encode(fields)
+        return msgpack.encode(fields)
+
+
+class CheckedRestoreRequest(JudgedRestoreRequest, frozen=True):
+    """Whether the leader would take it. What proves this is no proof for the other."""
+
+    def unproven(self) -> bytes:
+        return b"quorumca restore check 1" + self._fields()
 
 
 # -- servers
@@ -398,6 +425,10 @@ SEAL_CHECK: Final = Operation("seal_check", SealCheckRequest, SealCheckAnswer, n
 SEAL_STATUS: Final = Operation("seal_status", Nothing, SealStatusAnswer, needs_leader=False)
 ROTATE_SEAL: Final = Operation("rotate_seal", RotateSealRequest, Nothing, is_repeatable=True, seconds=_RESEAL_SECONDS)
 RESTORE_ROWS: Final = Operation("restore_rows", RestoreRowsRequest, Nothing, is_repeatable=True)
+RESTORE_PROVEN_ROWS: Final = Operation("restore_proven_rows", ProvenRowsRequest, Nothing, is_repeatable=True)
+RESTORE_CHECKED: Final = Operation(
+    "restore_checked", CheckedRestoreRequest, Nothing, is_repeatable=True, seconds=_RESTORE_SECONDS
+)
 RESTORE_CA: Final = Operation("restore_ca", RestoreRequest, Nothing, seconds=_RESTORE_SECONDS)
 RESTORE_JUDGED: Final = Operation("restore_judged", JudgedRestoreRequest, Nothing, seconds=_RESTORE_SECONDS)
 CLUSTER: Final = Operation("cluster", Nothing, ClusterAnswer, is_repeatable=True)

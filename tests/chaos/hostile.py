@@ -318,6 +318,7 @@ async def _restore_by_request(scene: Scene, saved: bytes) -> None:
     for kind, state in poison.bad_states(poison.state_of(saved)):
         for operation, request in (
             ("restore_ca", [state]),
+            ("restore_checked", [state, b"sums", "ab" * 32, True, 0, bytes(32)]),
             ("restore_judged", [state, b"sums", "ab" * 32, True, 0, bytes(32)]),
         ):
             answer = await _answer(leader.local.rpc, context, _request(operation, [request]))
@@ -325,8 +326,12 @@ async def _restore_by_request(scene: Scene, saved: bytes) -> None:
     for row in poison.bad_rows():
         _, serial, kind, name, spiffe_id, issuer, fingerprint, start, end, by, request_id, _ = row
         fields = [serial, kind, name, spiffe_id, fingerprint, start, end, by, request_id or b""]
-        answer = await _answer(leader.local.rpc, context, _request("restore_rows", [[issuer, [fields]]]))
-        assert hostile_frames.is_refused(answer), f"{row}: {answer[:300]!r}"
+        for operation, request in (
+            ("restore_rows", [issuer, [fields]]),
+            ("restore_proven_rows", [issuer, [fields], "x.consul", 0, bytes(32)]),
+        ):
+            answer = await _answer(leader.local.rpc, context, _request(operation, [request]))
+            assert hostile_frames.is_refused(answer), f"{operation}, {row}: {answer[:300]!r}"
 
 
 def _request(operation: str, requests: list[Any]) -> bytes:

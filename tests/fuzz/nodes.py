@@ -27,8 +27,8 @@ from cluster.backup import file as backup
 from cluster.backup.file import SnapshotInvalid
 from cluster.http.render import json_response
 from cluster.http.routes.certs import _cert_object
-from cluster.rpc.messages import RESTORE_JUDGED
-from cluster.rpc.operation import OLDEST, VERSION, NotUnderstood
+from cluster.rpc.messages import RESTORE_CHECKED, RESTORE_JUDGED, RESTORE_PROVEN_ROWS
+from cluster.rpc.operation import OLDEST, VERSION, NotUnderstood, Operation
 from cluster.rpc.server import RpcServer
 from cluster.signing.serials import new_serial
 from fsm.codec import dump_state, load_state
@@ -238,13 +238,25 @@ def _read_member(tar: tarfile.TarFile, name: str) -> bytes:
     return file.read()
 
 
+_PROVEN: Final[dict[str, Operation[Any, Any]]] = {
+    operation.name: operation for operation in (RESTORE_JUDGED, RESTORE_CHECKED, RESTORE_PROVEN_ROWS)
+}
+
+
 class Requests:
     """Every operation, as another server asks for it: its number, the version of the wire, and the request."""
 
     NAMES: Final = tuple(wild_requests.REQUESTS)
 
     def __init__(self) -> None:
-        self._good = {**wild_requests.REQUESTS, RESTORE_JUDGED.name: [_golden_state(), b"sums", "", True, 0, _UNPROVEN]}
+        restore = [_golden_state(), b"sums", "", True, 0, _UNPROVEN]
+        rows = [*wild_requests.REQUESTS[RESTORE_PROVEN_ROWS.name][:2], "", 0, _UNPROVEN]
+        self._good = {
+            **wild_requests.REQUESTS,
+            RESTORE_JUDGED.name: restore,
+            RESTORE_CHECKED.name: restore,
+            RESTORE_PROVEN_ROWS.name: rows,
+        }
         self._fresh = _Fresh()
         self.close = self._fresh.close
         self._server: tuple[Node, RpcServer] | None = None
@@ -297,10 +309,11 @@ class Requests:
         """To restore takes a proof that only a server can give, for the CA as it is. With it, what comes after is
         reached, too.
         """
-        if operation != RESTORE_JUDGED.name:
+        asked = _PROVEN.get(operation)
+        if asked is None:
             return request
         try:
-            wanted = RESTORE_JUDGED.request.unpack(request, version)
+            wanted = asked.request.unpack(request, version)
         except NotUnderstood:
             return request
         running = self._fresh.get()
@@ -309,8 +322,10 @@ class Requests:
             return request
         if wanted.ca_index == 0:
             wanted = structs.replace(wanted, ca_index=running.cluster.state.ca_index)
+        if getattr(wanted, "trust_domain", None) == "":
+            wanted = structs.replace(wanted, trust_domain=running.cluster.state.trust_domain)
         proof = running.node.sealer.opened(seal).proof(wanted.unproven())
-        return RESTORE_JUDGED.request.pack(structs.replace(wanted, proof=proof), version)
+        return asked.request.pack(structs.replace(wanted, proof=proof), version)
 
     def _server_of(self, node: Node) -> RpcServer:
         if self._server is None or self._server[0] is not node:

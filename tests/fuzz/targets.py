@@ -510,7 +510,7 @@ def _rpc_message(data: bytes) -> object:
     version = _VERSIONS[(version - OLDEST) % len(_VERSIONS)]
     message = form.unpack(data[3:], version)
     assert form.unpack(form.pack(message, version), version) == message
-    if isinstance(message, rpc_messages.RestoreRowsRequest):
+    if isinstance(message, rpc_messages.RestoreRowsRequest | rpc_messages.ProvenRowsRequest):
         records = RecordLeaves(message.issuer_key_id, tuple(row.value() for row in message.rows))
         with contextlib.suppress(fsm_codec.OutOfBounds):  # the leader refuses it: a message has wider bounds
             fsm_codec.check_command(records)

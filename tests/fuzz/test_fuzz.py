@@ -163,7 +163,7 @@ def test_entry_that_cannot_be_applied_is_found_whatever_is_answered(monkeypatch:
     monkeypatch.setattr(ReplicatedMachine, "commit", commit_or_fail)
     requests = Requests()
     try:
-        rows = requests.seeds()[2 * Requests.NAMES.index("restore_rows") + 1]
+        rows = requests.seeds()[2 * Requests.NAMES.index("restore_proven_rows") + 1]
         requests(rows)
         is_broken = True
         with pytest.raises(Ended, match="SQLite"):

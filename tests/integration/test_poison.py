@@ -115,8 +115,16 @@ async def _refuses_to_restore(member: Member, leader: Node, directory: Path) -> 
     assert "through a node of this release" in error[1]
     for is_forced in (False, True):
         for proof in (b"", bytes(32), bytes.fromhex(saved.mac)):
-            [[error, _]] = await member.post("restore_judged", [state, saved.sums, saved.mac, is_forced, 1, proof])
-            assert "does not prove" in error[1]
+            for operation in ("restore_checked", "restore_judged"):
+                [[error, _]] = await member.post(operation, [state, saved.sums, saved.mac, is_forced, 1, proof])
+                assert "does not prove" in error[1]
+    # Rows without fault, for the CA as it is.
+    [[error, _]] = await member.post("restore_rows", [b"k" * 20, [ROW]])
+    assert "through a node of this release" in error[1]
+    for proof in (b"", bytes(32)):
+        request = [b"k" * 20, [ROW], saved.state.trust_domain, saved.state.ca_index, proof]
+        [[error, _]] = await member.post("restore_proven_rows", request)
+        assert "does not prove" in error[1]
 
 
 def _saved_by(node: Node) -> bytes:
@@ -152,8 +160,9 @@ async def test_what_ended_every_node_ends_none(cluster: LocalCluster, tmp_path: 
         *(_row(7, text) for text in ("x" * 300_000, 7)),
         _row(0, b""),
     ):
-        [[error, _]] = await member.post("restore_rows", [b"k" * 20, [ROW, bad]])
-        assert error is not None
+        for operation, rest in (("restore_rows", []), ("restore_proven_rows", ["x.consul", 1, bytes(32)])):
+            [[error, _]] = await member.post(operation, [b"k" * 20, [ROW, bad], *rest])
+            assert error is not None
 
     # States: a configuration that is none, numbers out of range, certificates that are none.
     full = samples.full_state()

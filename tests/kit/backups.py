@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from msgspec import structs
 
@@ -11,7 +11,7 @@ from cluster.backup import file as backup
 from cluster.backup.file import Mac, Row
 from cluster.backup.restore import Snapshots
 from cluster.base.log import Log
-from cluster.rpc.messages import JudgedRestoreRequest
+from cluster.rpc.messages import CheckedRestoreRequest, JudgedRestoreRequest, ProvenRowsRequest
 from cluster.rpc.operation import A, Operation, Q
 from cluster.seal.node_sealer import NodeSealer
 from cluster.signing.serials import new_serial
@@ -22,6 +22,7 @@ from tests.kit.fake_cluster import Node
 from tests.kit.log import EventLog
 from tests.kit.wait import until
 
+Proven = TypeVar("Proven", JudgedRestoreRequest, CheckedRestoreRequest, ProvenRowsRequest)
 Before = Mapping[Operation[Any, Any], Callable[[], Awaitable[object]]]
 
 
@@ -89,7 +90,7 @@ def mac_of(node: Node) -> Mac:
     return node.sealer.opened(node.cluster.state.seal).mac
 
 
-def proven(node: Node, request: JudgedRestoreRequest) -> JudgedRestoreRequest:
+def proven(node: Node, request: Proven) -> Proven:
     """As a node of this cluster asks for it."""
     assert node.cluster.state.seal is not None
     proof = node.sealer.opened(node.cluster.state.seal).proof(request.unproven())

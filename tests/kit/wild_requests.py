@@ -23,6 +23,8 @@ REQUESTS: Final[dict[str, list[Any]]] = {
     "distrust_root": ["aa:bb"],
     "watchers": [41],
     "restore_rows": [b"k" * 20, [ROW]],
+    "restore_proven_rows": [b"k" * 20, [ROW], "x.consul", 5, b"p" * 32],
+    "restore_checked": [dump_state(samples.full_state()), b"sums", "ab" * 32, True, 5, b"p" * 32],
     "restore_ca": [dump_state(samples.full_state())],
     "restore_judged": [dump_state(samples.full_state()), b"sums", "ab" * 32, True, 5, b"p" * 32],
     "cluster": [],

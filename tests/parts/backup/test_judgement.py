@@ -5,6 +5,7 @@ after the node that was asked has looked does not come back.
 import asyncio
 import itertools
 import os
+import random
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,20 +16,29 @@ from msgspec import structs
 
 from cluster.backup import file as backup
 from cluster.backup.restore import _ATTEMPTS
-from cluster.base.errors import LostRace, Refused
+from cluster.base.errors import InternalError, LostRace, Refused
+from cluster.raft.node import MAX_PROPOSAL_BYTES
 from cluster.rpc.messages import (
     DISTRUST_ROOT,
     RESTORE_CA,
+    RESTORE_CHECKED,
     RESTORE_JUDGED,
+    RESTORE_PROVEN_ROWS,
     RESTORE_ROWS,
+    CheckedRestoreRequest,
     DistrustRequest,
     JudgedRestoreRequest,
+    ProvenRowsRequest,
     RestoreRequest,
+    RestoreRowsRequest,
+    RowMessage,
 )
-from fsm.ca import SetRoots
-from fsm.codec import dump_state
+from fsm.ca import CARoot, SetRoots
+from fsm.codec import dump_command, dump_state
 from fsm.commands import RestoreCA
-from tests.kit.backups import proven, request_of, restore, sign, snapshots
+from fsm.leaves import MAX_REQUESTER, RecordLeaves
+from tests.kit import samples
+from tests.kit.backups import mac_of, proven, request_of, restore, sign, snapshots
 from tests.kit.fake_cluster import Node, put, update
 from tests.kit.wait import until
 
@@ -45,6 +55,20 @@ async def assert_refused(node: Node, restoring: Awaitable[object], match: str) -
 
 def ask(node: Node, request: JudgedRestoreRequest) -> Awaitable[object]:
     return node.operations.run(RESTORE_JUDGED, request)
+
+
+def rows_of(node: Node, path: Path) -> ProvenRowsRequest:
+    """Those of a file, as a node asks for them to be recorded."""
+    [page] = list(backup.read(path).pages())
+    state = node.cluster.state
+    rows = [RowMessage.of(row.record) for row in page]
+    request = ProvenRowsRequest(page[0].issuer_key_id, rows, state.trust_domain, state.ca_index, b"")
+    return proven(node, request)
+
+
+def count(node: Node) -> int:
+    """Of certificates on record."""
+    return node.cluster.machine.ledger_summary.count
 
 
 def judged(node: Node, path: Path, **changes: Any) -> JudgedRestoreRequest:
@@ -117,6 +141,139 @@ async def test_form_of_the_release_before_is_refused_whatever_it_holds(two: Two,
     await assert_refused(target, restoring, "through a node of this release")
 
 
+async def test_rows_in_the_form_of_the_release_before_are_refused(two: Two, saved: Path) -> None:
+    """It has them recorded before the leader has judged what they belong to, and proves nothing."""
+    _, target = two
+    request = rows_of(target, saved)
+    recording = target.operations.run(RESTORE_ROWS, RestoreRowsRequest(request.issuer_key_id, request.rows))
+    await assert_refused(target, recording, "through a node of this release")
+    assert count(target) == 0
+
+
+ROW_CHANGES: Final[dict[str, Callable[[ProvenRowsRequest], ProvenRowsRequest]]] = {
+    "no proof": lambda request: structs.replace(request, proof=b""),
+    "proof of nobody": lambda request: structs.replace(request, proof=os.urandom(32)),
+    "another issuer": lambda request: structs.replace(request, issuer_key_id=b"k" * 20),
+    "a row more": lambda request: structs.replace(request, rows=[*request.rows, *request.rows]),
+    "no rows": lambda request: structs.replace(request, rows=[]),
+    "another name": lambda request: structs.replace(
+        request, rows=[structs.replace(row, name="other") for row in request.rows]
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ROW_CHANGES)
+async def test_rows_are_taken_only_whole_and_with_the_proof_of_a_data_key(two: Two, saved: Path, name: str) -> None:
+    """Who has a server's TLS key alone could put certificates on record that nobody has issued."""
+    _, target = two
+    request = rows_of(target, saved)
+    changed = target.operations.run(RESTORE_PROVEN_ROWS, ROW_CHANGES[name](request))
+    await assert_refused(target, changed, "does not prove")
+    assert count(target) == 0
+    await target.operations.run(RESTORE_PROVEN_ROWS, request)
+    assert count(target) == 1
+
+
+@pytest.mark.parametrize(
+    "change", [{"ca_index": 1}, {"trust_domain": "other.consul"}], ids=["CA's index", "trust domain"]
+)
+@pytest.mark.parametrize("is_proven", [False, True])
+async def test_rows_are_for_one_state_of_one_ca(two: Two, saved: Path, change: dict[str, Any], is_proven: bool) -> None:
+    """A member that was taken for the leader has kept them."""
+    _, target = two
+    request = structs.replace(rows_of(target, saved), **change)
+    with pytest.raises(LostRace):
+        await target.operations.run(RESTORE_PROVEN_ROWS, proven(target, request) if is_proven else request)
+    assert count(target) == 0
+
+
+async def test_proof_of_one_request_is_none_of_another(two: Two, saved: Path) -> None:
+    """What was sent to ask whether it would be taken does not restore anything."""
+    _, target = two
+    request = judged(target, saved)
+    asked = proven(target, CheckedRestoreRequest(**structs.asdict(request)))
+    await target.operations.run(RESTORE_CHECKED, asked)
+    await assert_refused(target, ask(target, structs.replace(request, proof=asked.proof)), "does not prove")
+    checking = target.operations.run(RESTORE_CHECKED, structs.replace(asked, proof=request.proof))
+    await assert_refused(target, checking, "does not prove")
+
+
+# -- what a refused restore leaves
+
+
+async def refused_by_the_leader(node: Node, path: Path, **others: Any) -> str:
+    """The CA and the record stay as they are."""
+    before, log_index = node.cluster.state, node.cluster.log_index
+    with pytest.raises(Refused) as refused:
+        await snapshots(node, **others).restore(path, is_forced=True)
+    assert (node.cluster.state, node.cluster.log_index, count(node)) == (before, log_index, 0)
+    return str(refused.value)
+
+
+async def test_provider_without_the_active_root_is_noticed_before_a_row_is_recorded(two: Two, saved: Path) -> None:
+    """Which only the leader can try."""
+    source, target = two
+    await rotated(source)
+    await sign(source, "s")
+    await snapshots(source).save(saved)
+    read = backup.read(saved)
+
+    def turned(root: CARoot) -> CARoot:
+        other = int(target.clock.now())
+        times = (0, 0) if not root.is_active else (other, other + 10**6)
+        return replace(root, is_active=not root.is_active, rotated_out_at=times[0], prune_at=times[1])
+
+    rows = await source.ledger.call(lambda reader: reader.export_rows(0, read.state.index, 100))
+    state = replace(read.state, roots=tuple(map(turned, read.state.roots)))
+    backup.write(saved, read.meta, state, mac_of(source), lambda after: [row for row in rows if row[0] > after])
+    assert backup.read(saved).meta.certificates == len(rows) == 2
+    assert "but its provider has" in await refused_by_the_leader(target, saved)
+
+
+async def test_state_that_fits_into_no_entry_is_noticed_before_a_row_is_recorded(
+    two: Two, saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, target = two
+    monkeypatch.setattr("cluster.backup.restore.MAX_PROPOSAL_BYTES", 1000)
+    assert "of the log, allowed are 1000" in await refused_by_the_leader(target, saved)
+
+
+async def test_leader_of_the_release_before_is_not_asked_to_record_anything(two: Two, saved: Path) -> None:
+    """It does not know the question."""
+    _, target = two
+    served = target.operations._served
+    for name in ("restore_checked", "restore_proven_rows"):
+        del served[name]
+    with pytest.raises(InternalError, match=r"restore_checked.* is not known to this node"):
+        await restore(target, saved)
+    assert count(target) == 0
+
+
+# -- rows of any size
+
+
+@pytest.mark.parametrize("alphabet", ["abcdefgh", "\N{EURO SIGN}\N{CYRILLIC SMALL LETTER A}"], ids=["ascii", "other"])
+async def test_every_row_that_can_be_recorded_can_be_restored(two: Two, tmp_path: Path, alphabet: str) -> None:
+    """Names may take kilobytes each, and fewer fit into an entry of the log then."""
+    source, target = two
+    rng = random.Random(1)
+
+    def text(length: int) -> str:
+        return "".join(rng.choices(alphabet, k=length))
+
+    records = [
+        replace(samples.record(number), name=text(4096), spiffe_id=text(4096), requested_by=text(MAX_REQUESTER))
+        for number in range(1, 151)
+    ]
+    for record in records:
+        source.cluster.commit(RecordLeaves(b"k" * 256, (record,)))
+    await snapshots(source).save(tmp_path / "large")
+    await restore(target, tmp_path / "large")
+    assert count(target) == len(records)
+    sizes = [len(dump_command(command)) for command in target.cluster.committed]
+    assert max(sizes) <= MAX_PROPOSAL_BYTES
+
+
 async def test_node_without_the_data_key_says_so(two: Two, stranger: Node, saved: Path) -> None:
     _, target = two
     (target.cluster.directory / "seal.key").unlink()
@@ -152,7 +309,9 @@ async def test_leader_takes_no_trust_back_unless_it_is_meant(two: Two, saved: Pa
 
 
 @pytest.mark.parametrize("is_forced", [False, True])
-@pytest.mark.parametrize("operation", [RESTORE_ROWS, RESTORE_JUDGED], ids=["records", "state"])
+@pytest.mark.parametrize(
+    "operation", [RESTORE_CHECKED, RESTORE_PROVEN_ROWS, RESTORE_JUDGED], ids=["question", "records", "state"]
+)
 async def test_root_that_is_taken_away_while_a_snapshot_is_restored_stays_away(
     two: Two, saved: Path, operation: Any, is_forced: bool
 ) -> None:

@@ -7,7 +7,9 @@ from tests.seeded_bugs.bug import Bug
 _CONTENT: Final = "cluster/backup/content.py"
 _RESTORE: Final = "cluster/backup/restore.py"
 _RESUMED: Final = "cluster/backup/resumed.py"
+_MESSAGES: Final = "cluster/rpc/messages.py"
 
+_T_JUDGEMENT: Final = "tests/parts/backup/test_judgement.py"
 _T_RESUMED: Final = "tests/parts/backup/test_resumed.py"
 _T_WAITS_ANEW: Final = f"{_T_RESUMED}::test_staged_rotation_waits_anew_for_the_clients_of_this_cluster"
 
@@ -17,8 +19,8 @@ BUGS: Final = (
         "a rotation is restored before it has a root",
         "its provider makes the root of before again: one that was distrusted is trusted and signs, and nobody is told",
         _RESTORE,
-        "            kept = without_rootless(saved, self._parts.unix_now)\n",
-        "            kept = saved\n",
+        "        kept = without_rootless(looked.saved, self._parts.unix_now)\n",
+        "        kept = looked.saved\n",
         (
             f"{_T_RESUMED}::test_root_that_is_not_made_yet_does_not_come_back_unnamed",
             f"{_T_RESUMED}::test_rotation_without_a_root_is_given_up_as_if_it_had_been_aborted",
@@ -72,5 +74,82 @@ BUGS: Final = (
         "    if rotation.is_staged and rotation.phase in (RotationPhase.WAIT, RotationPhase.ACTIVATE):\n",
         "    if rotation.is_staged and rotation.phase is RotationPhase.WAIT:\n",
         (_T_WAITS_ANEW,),
+    ),
+    # -- what a refused restore leaves
+    Bug(
+        "rows are sent before the leader has judged",
+        "a refused restore leaves thousands of certificates on record that this CA has never issued",
+        _RESTORE,
+        "        await asking.whether_the_leader_takes_it()\n",
+        "",
+        (
+            f"{_T_JUDGEMENT}::test_provider_without_the_active_root_is_noticed_before_a_row_is_recorded",
+            f"{_T_JUDGEMENT}::test_leader_of_the_release_before_is_not_asked_to_record_anything",
+        ),
+    ),
+    Bug(
+        "the leader is not asked whether the log takes the state",
+        "as above, when everything else is in order",
+        _RESTORE,
+        "        if size > MAX_PROPOSAL_BYTES:\n",
+        "        if False:\n",
+        (f"{_T_JUDGEMENT}::test_state_that_fits_into_no_entry_is_noticed_before_a_row_is_recorded",),
+    ),
+    Bug(
+        "what proves a question proves the restore",
+        "whoever was taken for the leader has a request to restore before its rows are recorded",
+        _MESSAGES,
+        '        return b"quorumca restore check 1" + self._fields()\n',
+        '        return b"quorumca restore 1" + self._fields()\n',
+        (f"{_T_JUDGEMENT}::test_proof_of_one_request_is_none_of_another",),
+    ),
+    # -- who may have rows recorded
+    Bug(
+        "rows need no proof",
+        "a server's TLS key is enough to put certificates on record that nobody has issued",
+        _RESTORE,
+        "            raise LostRace(_CHANGED)\n        await asyncio.to_thread(self._require_proof, state, request)\n",
+        "            raise LostRace(_CHANGED)\n",
+        (f"{_T_JUDGEMENT}::test_rows_are_taken_only_whole_and_with_the_proof_of_a_data_key",),
+    ),
+    Bug(
+        "the proof leaves the rows out",
+        "as above, for whoever has seen one request",
+        _MESSAGES,
+        "        fields = [self.issuer_key_id, self.rows, self.trust_domain, self.ca_index]\n",
+        "        fields = [self.issuer_key_id, self.trust_domain, self.ca_index]\n",
+        (f"{_T_JUDGEMENT}::test_rows_are_taken_only_whole_and_with_the_proof_of_a_data_key",),
+    ),
+    Bug(
+        "rows are good for ever",
+        "as above, after any other change of the CA",
+        _RESTORE,
+        "        _require_its_ca(request, state)\n        if request.trust_domain != state.trust_domain:\n",
+        "        if request.trust_domain != state.trust_domain:\n",
+        (f"{_T_JUDGEMENT}::test_rows_are_for_one_state_of_one_ca",),
+    ),
+    Bug(
+        "rows are good for any trust domain",
+        "as above, in a cluster into which the release before has restored another's data key",
+        _RESTORE,
+        "        if request.trust_domain != state.trust_domain:\n",
+        "        if False:\n",
+        (f"{_T_JUDGEMENT}::test_rows_are_for_one_state_of_one_ca",),
+    ),
+    Bug(
+        "rows are taken in the form of the release before",
+        "as above, with no proof at all",
+        "cluster/node/leader_work.py",
+        "            served(RESTORE_ROWS, self._snapshots.unproven),\n",
+        "            served(RESTORE_ROWS, self._snapshots.rows),\n",
+        (f"{_T_JUDGEMENT}::test_rows_in_the_form_of_the_release_before_are_refused",),
+    ),
+    Bug(
+        "rows are counted, and not their bytes",
+        "a record of long names is saved, and can never be restored",
+        _RESTORE,
+        "            if chunk and (len(chunk) >= _ROWS_PER_ENTRY or size + length > _BYTES_PER_ENTRY):\n",
+        "            if chunk and len(chunk) >= _ROWS_PER_ENTRY:\n",
+        (f"{_T_JUDGEMENT}::test_every_row_that_can_be_recorded_can_be_restored",),
     ),
 )

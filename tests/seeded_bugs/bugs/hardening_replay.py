@@ -32,8 +32,8 @@ BUGS: Final = (
         "a request to restore is held against the CA before its turn only",
         "a root that is taken away while the request waits comes back by force that did not mean it",
         _RESTORE,
-        "            _require_its_ca(request, state)\n            change = trust_change(",
-        "            change = trust_change(",
+        "        _require_its_ca(request, state)\n        change = trust_change(",
+        "        change = trust_change(",
         (f"{_T_JUDGEMENT}::test_leader_judges_when_its_turn_has_come",),
     ),
     Bug(

@@ -10,7 +10,7 @@ from msgspec import inspect
 
 from cluster.rpc import messages
 from cluster.rpc.envelope import Envelope, Outcome
-from cluster.rpc.messages import RestoreRowsRequest, SignRequest
+from cluster.rpc.messages import ProvenRowsRequest, RestoreRowsRequest, SignRequest
 from cluster.rpc.operation import OLDEST, VERSION, Message, NotUnderstood, Operation
 from fsm.fields import LAST_SECOND
 from fsm.leaves import MAX_RECORDS, MAX_REQUESTER
@@ -111,11 +111,14 @@ def test_request_to_sign_is_refused_with_a_field_outside_of_its_bounds(position:
 )
 def test_row_to_restore_is_refused_with_a_field_outside_of_its_bounds(position: int, value: object) -> None:
     msgspec.msgpack.decode(msgpack.packb([b"k", [ROW]]), type=RestoreRowsRequest)
-    assert _refused(RestoreRowsRequest, [b"k", [[*ROW[:position], value, *ROW[position + 1 :]]]])
+    changed = [*ROW[:position], value, *ROW[position + 1 :]]
+    assert _refused(RestoreRowsRequest, [b"k", [changed]])
+    assert _refused(ProvenRowsRequest, [b"k", [changed], "x.consul", 5, b"p" * 32])
 
 
 def test_more_rows_than_a_command_may_hold_are_refused() -> None:
     assert _refused(RestoreRowsRequest, [b"k", [ROW] * (MAX_RECORDS + 1)])
+    assert _refused(ProvenRowsRequest, [b"k", [ROW] * (MAX_RECORDS + 1), "x.consul", 5, b"p" * 32])
 
 
 @pytest.mark.parametrize("version", range(OLDEST, VERSION + 1))
