@@ -42,6 +42,7 @@ class Backups(Protocol):
         roots that are trusted now and were not before.
 
         Raises: Refused (422: no snapshot, damaged, changed, sealed with another key, or something that only an operator
-        can know to be meant, unless `is_forced`; nothing was changed), OSError, NoLeader, CommitUnknown, InternalError.
+        can know to be meant, unless `is_forced`; the CA was not changed, nor the record but where other changes of the
+        CA came first), OSError, NoLeader, CommitUnknown, InternalError.
         """
         ...
