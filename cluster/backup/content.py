@@ -67,12 +67,12 @@ def _check_whole(saved: State, now: int) -> None:
 
 
 def _roots(saved: State) -> Iterator[CARoot]:
-    """Those that are trusted, and the one of a rotation that is under way."""
+    """Those that are trusted, and the one of a rotation that is under way: also where it is listed already, since it
+    will take that one's place.
+    """
     yield from saved.roots
     if saved.rotation is not None and saved.rotation.root is not None:
-        listed = {root.root_id for root in saved.roots}
-        if saved.rotation.root.root_id not in listed:
-            yield saved.rotation.root
+        yield saved.rotation.root
 
 
 # -- certificates
@@ -82,11 +82,10 @@ def _check_certificates(saved: State) -> None:
     if saved.config is None:
         return
     cluster_id = saved.config.cluster_id
-    bundles = {root.root_id: x509.load_bundle(root.root_pem) for root in _roots(saved)}
-    anchors = [cert for bundle in bundles.values() for cert in bundle]
-    for root in _roots(saved):
+    bundles = [(root, x509.load_bundle(root.root_pem)) for root in _roots(saved)]
+    anchors = [cert for _, bundle in bundles for cert in bundle]
+    for root, bundle in bundles:
         where = f"root {root.root_id}"
-        bundle = bundles[root.root_id]
         _check_root(root, bundle[0], cluster_id, where)
         _check_anchor(bundle, where)
         links = [x509.load_cert(link.cert_pem) for link in root.intermediates]

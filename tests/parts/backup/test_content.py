@@ -179,11 +179,18 @@ async def test_rotation_that_was_under_way_is_judged_too(two: tuple[Node, Node])
     rotation = saved.rotation
     assert rotation is not None
     assert rotation.root is not None
+    assert rotation.root.root_id in {root.root_id for root in saved.roots}
+    assert saved.config is not None
+    link, *others = rotation.root.intermediates
+    forged = replace(link, cert_pem=_other_root(saved.config.cluster_id).root_pem)
     before = target.cluster.state
     for bad in (
         replace(rotation, config=replace(rotation.config, config_json="{")),
         replace(rotation, root=replace(rotation.root, root_id="aa", root_pem="no PEM")),
         replace(rotation, wait_seconds=1 << 62),
+        # Under the id of a root that is listed.
+        replace(rotation, root=replace(_other_root(saved.config.cluster_id), root_id=rotation.root.root_id)),
+        replace(rotation, root=replace(rotation.root, intermediates=(forged, *others))),
     ):
         with pytest.raises(Refused):
             await restore(target, replace(saved, rotation=bad))

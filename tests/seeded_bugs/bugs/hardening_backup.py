@@ -50,6 +50,15 @@ BUGS: Final = (
         "        if state.seal is None or state.config is None:\n",
         (f"{_T_RESUMED}::test_nothing_is_saved_before_there_is_a_root",),
     ),
+    Bug(
+        "the root of a rotation is not looked at where one of its id is listed",
+        "it takes that one's place with any certificate, under a name that an operator knows",
+        _CONTENT,
+        "    if saved.rotation is not None and saved.rotation.root is not None:\n",
+        "    ids = {root.root_id for root in saved.roots}\n"
+        "    if saved.rotation and saved.rotation.root and saved.rotation.root.root_id not in ids:\n",
+        ("tests/parts/backup/test_content.py::test_rotation_that_was_under_way_is_judged_too",),
+    ),
     # -- staged rotations
     Bug(
         "a restored rotation counts by the index of the cluster that was saved",
