@@ -1,11 +1,12 @@
 """The RPC port: other nodes' requests to the leader, HTTP over mutual TLS 1.3, msgpack bodies (envelope.py).
 
 Nothing is looked at before the handshake has proved a server of this cluster, by its name and its key; a server that
-was removed from it gets nowhere. One hop: a node that does not lead says so and forwards nothing.
+was removed from it gets nowhere, and not a byte of what it says is read. One hop: a node that does not lead says so and
+forwards nothing.
 """
 
 import asyncio
-from collections.abc import Callable
+import time
 from typing import Any, Final, cast
 
 from aiohttp import web
@@ -13,8 +14,8 @@ from aiohttp.web_protocol import RequestHandler
 
 from cluster.base.errors import AnswerLost, CommitUnknown, InternalError, NotLeader
 from cluster.base.listener import Accepting, Listener, listen
-from cluster.base.log import Log
-from cluster.base.seats import PeerSeats, Seat
+from cluster.base.log import Log, Seldom
+from cluster.base.seats import PeerSeats, Seat, source_of
 from cluster.base.telemetry import Metrics
 from cluster.raft.replica import Replica
 from cluster.rpc.client import RPC_PATH
@@ -29,8 +30,12 @@ _STOP_SECONDS: Final = 5.0
 _HANDSHAKE_SECONDS: Final = 5.0
 #: Longer than a node keeps a connection that it does not use (client.py), so that no request meets the end of one.
 _IDLE_SECONDS: Final = 60.0
-#: Of a connection whose certificate names no member: in this time it may ask, and is told so.
-_STRANGER_SECONDS: Final = 10.0
+#: Of a connection whose certificate is no member's, or not any more: in this time it may ask, and is told so.
+_STRANGER_SECONDS: Final = 2.0
+#: Between the answer to such a one and the end: what it has sent and nobody reads must not take the answer along.
+_TOLD_SECONDS: Final = 0.5
+#: How often it is looked whether connections are still those of members.
+_JUDGE_SECONDS: Final = 1.0
 #: In which the whole of a request must have arrived.
 _BODY_SECONDS: Final = 30.0
 _SPEAKS: Final = {VERSION_HEADER: str(VERSION)}
@@ -46,9 +51,11 @@ class RpcServer:
         self._replica = replica
         self._operations = operations
         self._tls = tls
-        self._log = log
+        self._log = Seldom(log, time.monotonic)
         self._metrics = metrics
-        self._seats = seats
+        self.seats = seats
+        self.connections: set[Connection] = set()
+        self._judging: asyncio.Task[None] | None = None
         self._runner: web.AppRunner | None = None
         self._listener: Listener | None = None
 
@@ -63,44 +70,66 @@ class RpcServer:
         self._listener = await listen(
             address,
             Accepting(
-                lambda seat: Connection(server, self._seats, self._member, seat, loop),
-                self._seats.strangers,
+                lambda seat: Connection(self, server, seat, loop),
+                self.seats.strangers,
                 self._tls.server_context,
                 _HANDSHAKE_SECONDS,
             ),
         )
+        self._judging = loop.create_task(self._judge_anew())
 
     async def stop(self) -> None:
+        if self._judging is not None:
+            self._judging.cancel()
         if self._listener is not None:
             self._listener.close()
         if self._runner is not None:
             await self._runner.cleanup()
 
-    def _member(self, transport: asyncio.BaseTransport) -> str | None:
-        """The member on the other side, if it is one."""
+    async def _judge_anew(self) -> None:
+        """Connections are kept for long, and servers are removed."""
+        judged = self._replica.admission
+        while True:
+            await asyncio.sleep(_JUDGE_SECONDS)
+            if (admission := self._replica.admission) != judged:
+                judged = admission
+                for connection in [*self.connections]:
+                    connection.judge()
+
+    def judged(self, transport: asyncio.BaseTransport) -> tuple[str, str | None]:
+        """Which server's certificate it is ("": of none), and why that one is refused; None: it is a member."""
         peer = self._tls.peer_name(transport.get_extra_info("peercert"))
-        return peer if self._why_refused(peer, transport) is None else None
+        return peer or "", self._why_refused(peer, transport)
+
+    def note_refused(self, transport: asyncio.BaseTransport, peer: str, reason: str) -> None:
+        """In the log: at most once a second for each server, and for all together that never were one."""
+        admission = self._replica.admission
+        cause = peer if peer in admission.members or peer in admission.removed else ""
+        source = source_of(transport.get_extra_info("peername"))
+        self._log("rpc.refused", cause, peer=peer or None, source=source, reason=reason)
 
     async def _handle(self, request: web.Request) -> web.Response:
         assert request.transport is not None
-        peer = self._tls.peer_name(request.transport.get_extra_info("peercert"))
-        operation = request.match_info["operation"]
-        reason = self._why_refused(peer, request.transport)
-        if peer is None or reason is not None:
-            self._log("rpc.refused", peer=peer, operation=operation, reason=reason)
-            return _refused(403, reason or "")
-        if isinstance(request.protocol, Connection):
-            request.protocol.admit()  # it may have become a member since it connected
+        peer, reason = self.judged(request.transport)
+        if reason is not None:  # it was a member until just now
+            self.note_refused(request.transport, peer, reason)
+            return _refused(403, reason, is_last=True)
+        if "Content-Encoding" in request.headers:
+            return _refused(400, "a Content-Encoding is not taken: bodies are sent as they are", is_last=True)
+        try:
+            async with asyncio.timeout(_BODY_SECONDS):
+                body = await request.read()
+        except TimeoutError:
+            return _refused(408, f"the request did not arrive within {_BODY_SECONDS:g} seconds")
+        # Not before: the connection would end with what is unread, and the version that the answer tells be forgotten.
         version = _version_of(request)
         if version is None:
             return _refused(400, f"{VERSION_HEADER} must be a number from {OLDEST} to {VERSION}")
         try:
-            async with asyncio.timeout(_BODY_SECONDS):
-                envelope = unpack_envelope(await request.read())
+            envelope = unpack_envelope(body)
         except NotUnderstood as error:
             return _refused(400, f"not a request of this protocol: {error}")
-        except TimeoutError:
-            return _refused(408, f"the request did not arrive within {_BODY_SECONDS:g} seconds")
+        operation = request.match_info["operation"]
         try:
             served = self._operations.named(operation)
         except InternalError as error:
@@ -134,60 +163,104 @@ class RpcServer:
 
 
 class Connection(RequestHandler):
-    """One connection, whose handshake is over. Of aiohttp's private names it relies on `_waiter`, which is set while it
-    waits for a request.
+    """One connection, whose handshake is over: judged at once, and again before it is heard. Of aiohttp's private names
+    it relies on `_waiter`, which is set while it waits for a request.
     """
 
-    __slots__ = ("_deadline", "_member", "_seat", "_seats")
+    __slots__ = ("_deadline", "_is_told", "_rpc", "_seat")
 
-    def __init__(
-        self,
-        server: web.Server,
-        seats: PeerSeats,
-        member: Callable[[asyncio.BaseTransport], str | None],
-        seat: Seat,
-        loop: asyncio.AbstractEventLoop,
-    ) -> None:
+    def __init__(self, rpc: RpcServer, server: web.Server, seat: Seat, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(
             server,
             loop=loop,
             access_log=None,  # type: ignore[arg-type]  # None turns it off
+            auto_decompress=False,  # a small body must not become a large one
             keepalive_timeout=_IDLE_SECONDS,
+            lingering_time=0,  # of a request that is refused nothing more is read
         )
-        self._seats = seats
-        self._member = member
+        self._rpc = rpc
         self._seat = seat
-        self._deadline: asyncio.TimerHandle | None = None
+        self._deadline: asyncio.TimerHandle | None = None  # of one that is no member's
+        self._is_told = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         # Not `close`: a peer that does not answer would hold it for longer.
         self._seat.end = cast(asyncio.Transport, transport).abort
-        self._seat.settle(lambda: self._waiter is not None and not self._waiter.done())
-        self._deadline = self._loop.call_later(_STRANGER_SECONDS, self._seat.end)
-        self.admit()
+        self._rpc.connections.add(self)
+        self._be_stranger()
+        self.judge()
 
-    def admit(self) -> None:
-        """If it is a member's, it does not take the place of a stranger any more."""
-        if self._deadline is None or self.transport is None:
+    def judge(self) -> None:
+        """By what this node knows now: a stranger may have become a member since, and a member a stranger."""
+        if self.transport is None or self._is_told:
             return
-        member = self._member(self.transport)
-        if member is not None:
-            self._deadline.cancel()
-            self._deadline = None
-            if not self._seat.move(self._seats.members, member):
-                self._seat.end()
+        peer, reason = self._rpc.judged(self.transport)
+        if reason is not None:
+            if self._deadline is None:
+                self._be_stranger()
+        elif self._deadline is not None:
+            self._be_member(peer)
 
-    def connection_lost(self, exc: BaseException | None) -> None:
-        self._seat.leave()
+    def _be_stranger(self) -> None:
+        # Whatever it sends, and however slowly: it gives way to whoever comes next, who may be a member.
+        self._seat.settle(lambda: True)
+        self._deadline = self._loop.call_later(_STRANGER_SECONDS, self._seat.end)
+
+    def _be_member(self, name: str) -> None:
+        self._end_deadline()
+        self._seat.settle(lambda: self._waiter is not None and not self._waiter.done())
+        if not self._seat.move(self._rpc.seats.members, name):
+            self._seat.end()
+
+    def data_received(self, data: bytes) -> None:
+        if self._deadline is not None:
+            self.judge()
+        if self._deadline is None:
+            super().data_received(data)
+        elif not self._is_told:
+            self._refuse()
+
+    def _refuse(self) -> None:
+        """Whatever it asks: nothing of it is parsed, and what follows is not read."""
+        transport = self.transport
+        if transport is None or transport.is_closing():
+            return
+        self._is_told = True
+        transport.pause_reading()
+        peer, reason = self._rpc.judged(transport)
+        self._rpc.note_refused(transport, peer, reason or "")
+        transport.write(_bare_refusal(reason or ""))
+        self._end_deadline()
+        self._deadline = self._loop.call_later(_TOLD_SECONDS, self._seat.end)
+
+    def _end_deadline(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
+            self._deadline = None
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._rpc.connections.discard(self)
+        self._seat.leave()
+        self._end_deadline()
         super().connection_lost(exc)
 
 
-def _refused(status: int, text: str) -> web.Response:
-    """With the version that this node speaks: whoever asked in one that is too old asks again in a newer one."""
-    return web.Response(status=status, text=text, headers=_SPEAKS)
+def _bare_refusal(text: str) -> bytes:
+    """To whoever is not asked what it wants."""
+    head = f"HTTP/1.1 403 Forbidden\r\n{VERSION_HEADER}: {VERSION}\r\nContent-Type: text/plain; charset=utf-8\r\n"
+    body = text.encode()
+    return f"{head}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode() + body
+
+
+def _refused(status: int, text: str, *, is_last: bool = False) -> web.Response:
+    """With the version that this node speaks: whoever asked in one that is too old asks again in a newer one, on the
+    same connection unless `is_last`.
+    """
+    response = web.Response(status=status, text=text, headers=_SPEAKS)
+    if is_last:
+        response.force_close()
+    return response
 
 
 def _version_of(request: web.Request) -> int | None:

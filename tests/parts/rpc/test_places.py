@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
+from aiohttp.web_protocol import RequestHandler
 
 from cluster.base.seats import Caps, PeerSeats
 from cluster.raft.admission import Admission
@@ -185,15 +186,143 @@ async def test_whoever_becomes_a_member_is_one_from_its_next_request_on(port: Po
     port.node.server._replica = _Members(without)  # type: ignore[assignment]
     client = port.client()
     assert (await port.ask(client)).status == 403
-    assert (port.seats.strangers.taken, port.seats.members.taken) == (1, 0)
+    assert port.seats.members.taken == 0
     port.node.server._replica = replica
     assert (await port.ask(client)).status == 200
+    await until(lambda: (port.seats.strangers.taken, port.seats.members.taken) == (0, 1))
+
+
+async def test_whoever_becomes_a_member_while_it_is_connected_is_heard_at_once(port: Port) -> None:
+    replica = port.node.cluster.replicas["a"].real
+    port.node.server._replica = _Members(Admission({"a": replica.members["a"]}))  # type: ignore[assignment]
+    reader, writer = await port.idle("b")
+    await until(lambda: port.seats.strangers.taken == 1)
+    port.node.server._replica = replica
+    writer.write(_request(b""))
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        assert (await reader.readline()).startswith(b"HTTP/1.1 400 ")  # it is read, and no message
     assert (port.seats.strangers.taken, port.seats.members.taken) == (0, 1)
 
 
 class _Members:
     def __init__(self, admission: Admission) -> None:
         self.admission = admission
+
+
+def _request(body: bytes, length: int | None = None, *headers: str) -> bytes:
+    lines = ("POST /rpc/double HTTP/1.1", "Host: a", f"Content-Length: {length or len(body)}", *headers)
+    return "".join(f"{line}\r\n" for line in lines).encode() + b"\r\n" + body
+
+
+async def test_refused_request_is_not_read_on(port: Port) -> None:
+    """Of a member, too: it is told at once, and the connection ends."""
+    for header in ("Content-Encoding: gzip", "Expect: something"):
+        stream = reader, writer = await port.idle("b")
+        writer.write(_request(b"", 4_000_000, header))
+        async with asyncio.timeout(DEADLINE_SECONDS / 2):
+            assert (await reader.readline()).startswith(b"HTTP/1.1 4")
+            assert (await reader.read()) != b""
+        assert await ended(stream)
+
+
+# -- strangers: certificates of the agent CA that are no member's
+
+_SAID = {
+    "nothing": b"",
+    "the head of a request": _request(b"", 4_000_000),
+    "half a head": b"POST /rpc/double HTTP/1.1\r\n",
+    "a whole request": _request(b"x"),
+}
+
+
+@pytest.mark.parametrize("said", _SAID.values(), ids=_SAID)
+async def test_strangers_give_way_whatever_they_have_said(
+    port: Port, monkeypatch: pytest.MonkeyPatch, said: bytes
+) -> None:
+    monkeypatch.setattr(rpc_server, "_STRANGER_SECONDS", 3600.0)
+    monkeypatch.setattr(rpc_server, "_TOLD_SECONDS", 3600.0)
+    for _ in range(8):
+        _, writer = await port.idle("client")
+        writer.write(said)
+    await until(lambda: port.seats.strangers.taken == 8)
+    await asyncio.sleep(0)
+    for name in ("b", "c"):
+        assert (await port.ask(port.client(name))).status == 200
+
+
+def test_a_stranger_has_two_seconds() -> None:
+    assert rpc_server._STRANGER_SECONDS + rpc_server._TOLD_SECONDS <= 2.5
+
+
+async def test_nothing_is_read_of_a_stranger_once_it_was_told(port: Port, monkeypatch: pytest.MonkeyPatch) -> None:
+    came: list[int] = []
+    parsed: list[bytes] = []
+    monkeypatch.setattr(RequestHandler, "data_received", lambda _self, data: parsed.append(data))
+    hear = rpc_server.Connection.data_received
+
+    def counted(connection: rpc_server.Connection, data: bytes) -> None:
+        came.append(len(data))
+        hear(connection, data)
+
+    monkeypatch.setattr(rpc_server.Connection, "data_received", counted)
+    reader, writer = await port.idle("client")
+    writer.write(_request(bytes(16 << 20)))
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        assert (await reader.readline()).startswith(b"HTTP/1.1 403 ")
+    await until(lambda: port.seats.taken == 0)
+    assert sum(came) <= 1 << 20
+    assert parsed == []
+
+
+async def test_answer_to_a_stranger_is_not_lost_by_what_it_still_sends(port: Port) -> None:
+    replica = port.node.cluster.replicas["a"].real
+    port.node.server._replica = _Members(Admission({"a": replica.members["a"]}))  # type: ignore[assignment]
+    what = operation("double")
+    big = Ask("x" * (4 << 20))
+    for _ in range(5):
+        answer = await port.client().post("a", port.address, "double", lambda v: pack_requests(what, [big], 5.0, v))
+        assert (answer.status, answer.body) == (403, b"no server of this cluster")
+
+
+# -- and members that are none any more
+
+
+async def test_connections_of_a_server_that_is_removed_end(port: Port, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rpc_server, "_STRANGER_SECONDS", 0.1)
+    removed, kept = port.client("b"), port.client("c")
+    for client in (removed, kept):
+        assert (await port.ask(client)).status == 200
+    silent = await port.idle("b")
+    [idle], [stays] = removed._idle["a", port.address], kept._idle["a", port.address]
+    cluster = port.node.cluster
+    cluster.members, cluster.removed = {name: cluster.members[name] for name in "ac"}, frozenset("b")
+    await until(lambda: not idle.is_open)
+    assert await ended(silent)
+    assert stays.is_open
+    assert port.seats.taken == 1
+
+
+async def test_request_of_a_server_that_is_being_removed_is_answered(
+    rpc_cluster: FakeCluster, tls_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be the one by which it is removed."""
+
+    async def remove(argument: int) -> int:
+        rpc_cluster.members = {name: rpc_cluster.members[name] for name in "ac"}
+        await asyncio.sleep(0.2)  # it is judged anew meanwhile
+        return argument
+
+    monkeypatch.setattr(rpc_server, "_JUDGE_SECONDS", 0.02)
+    seats = peer_seats(Caps(8, 8), Caps(4, 2))
+    async with (
+        rpc_nodes(rpc_cluster, tls_directory, {"a": {"double": remove}}, seats=seats) as nodes,
+        AsyncExitStack() as stack,
+    ):
+        rpc_cluster.elect("a")
+        port = Port(nodes["a"], seats, tls_directory, stack)
+        client = port.client()
+        assert (await port.ask(client)).status == 200
+        assert (await port.ask(client)).status == 403
 
 
 async def test_request_without_an_end_is_408(port: Port, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,13 +1,16 @@
 """The RPC port: who gets in, and what is refused at the door."""
 
 import ssl
-from collections.abc import AsyncIterator
+import zlib
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import msgpack
 import pytest
+from aiohttp import StreamReader
 
 from cluster.rpc.envelope import MAX_RPC_BYTES
 from cluster.rpc.operation import VERSION_HEADER
@@ -39,6 +42,7 @@ async def _post(
     *,
     operation: str = "double",
     version: str | None = None,
+    headers: Mapping[str, str] | None = None,
 ) -> tuple[int, bytes]:
     connector = aiohttp.TCPConnector(ssl=context, force_close=True)
     async with (
@@ -46,7 +50,7 @@ async def _post(
         session.post(
             _url(node, operation),
             data=body,
-            headers={} if version is None else {VERSION_HEADER: version},
+            headers={**(headers or {}), **({} if version is None else {VERSION_HEADER: version})},
             server_hostname=f"{server}.server.dc1.consul",
         ) as response,
     ):
@@ -105,7 +109,7 @@ async def test_server_that_was_removed_gets_nowhere(leader: RpcNode, tls_directo
     status, _ = await _post(leader, node_tls(tls_directory, "b").client_context, msgpack.packb([1000, [1]]))
     assert status == 403
     assert [event for event in leader.log.events if event[0] == "rpc.refused"] == [
-        ("rpc.refused", {"peer": "b", "operation": "double", "reason": "no server of this cluster"})
+        ("rpc.refused", {"peer": "b", "source": "127.0.0.1", "reason": "no server of this cluster"})
     ]
 
 
@@ -179,3 +183,35 @@ async def test_every_answer_says_which_version_the_node_speaks(leader: RpcNode, 
                 _url(leader), data=body, headers=headers, server_hostname="a.server.dc1.consul"
             ) as response:
                 assert response.headers[VERSION_HEADER] == "2"
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "zstd", "identity", ""])
+async def test_coded_body_is_refused_as_it_is(leader: RpcNode, tls_directory: Path, coding: str) -> None:
+    """One that inflates to a thousand times its size, of a member even, costs its size."""
+    sizes: list[int] = []
+    feed = StreamReader.feed_data
+
+    def measured(stream: StreamReader, data: bytes, *rest: Any) -> bool:
+        sizes.append(len(data))
+        return feed(stream, data, *rest)
+
+    packer = zlib.compressobj(9, zlib.DEFLATED, 31)
+    body = packer.compress(bytes(64 << 20)) + packer.flush()
+    context = node_tls(tls_directory, "b").client_context
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(StreamReader, "feed_data", measured)
+        status, text = await _post(leader, context, body, headers={"Content-Encoding": coding})
+    assert status == 400
+    assert text == b"a Content-Encoding is not taken: bodies are sent as they are"
+    assert sum(sizes) <= len(body) + len(text)
+
+
+async def test_strangers_are_in_the_log_once_a_second_and_say_nothing_there(
+    leader: RpcNode, tls_directory: Path
+) -> None:
+    context = node_tls(tls_directory, "client").client_context
+    for number in range(20):
+        assert (await _post(leader, context, b"", operation=f"{number}-{'x' * 4000}"))[0] == 403
+    refused = [fields for event, fields in leader.log.events if event == "rpc.refused"]
+    assert 1 <= len(refused) <= 5
+    assert all("x" * 10 not in str(fields) for fields in refused)

@@ -26,6 +26,7 @@ from tests.seeded_bugs.bugs import (
     hardening_names,
     hardening_newcomer,
     hardening_record,
+    hardening_ports,
     hardening_replay,
     hardening_restore,
     hardening_secrets,
@@ -75,4 +76,5 @@ BUGS: Final[tuple[Bug, ...]] = (
     *hardening_newcomer.BUGS,
     *hardening_http.BUGS,
     *hardening_record.BUGS,
+    *hardening_ports.BUGS,
 )

@@ -213,8 +213,8 @@ BUGS: Final = (
         "members have no places of their own on the RPC port",
         "strangers keep the nodes from asking the leader",
         _RPC,
-        "            if not self._seat.move(self._seats.members, member):\n",
-        "            if not self._seat.is_taken:\n",
+        "        if not self._seat.move(self._rpc.seats.members, name):\n",
+        "        if not self._seat.is_taken:\n",
         (f"{_T_RPC}::test_strangers_take_no_place_of_a_member",),
     ),
     Bug(

@@ -98,8 +98,8 @@ BUGS: Final = (
         "any certificate of the CA may ask",
         "a client's certificate signs, changes the configuration and adds servers",
         _RPC,
-        "        if peer is None or reason is not None:\n",
-        "        if False:\n",
+        '            return "no server of this cluster"\n',
+        "            return None\n",
         (f"{_T_RPC}::test_certificate_of_another_role_gets_nowhere",),
     ),
     Bug(

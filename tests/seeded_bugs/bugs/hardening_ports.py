@@ -1,0 +1,93 @@
+"""The ports between nodes: what a certificate of the agent CA that is no member's makes a node do."""
+
+from typing import Final
+
+from tests.seeded_bugs.bug import Bug
+
+_RPC: Final = "cluster/rpc/server.py"
+
+_T_PLACES: Final = "tests/parts/rpc/test_places.py"
+_T_RPC: Final = "tests/parts/rpc/test_server.py"
+
+BUGS: Final = (
+    Bug(
+        "bodies on the RPC port are inflated",
+        "a megabyte becomes a gigabyte, and nothing else is done meanwhile",
+        _RPC,
+        "            auto_decompress=False,  # a small body must not become a large one\n",
+        "",
+        (f"{_T_RPC}::test_coded_body_is_refused_as_it_is",),
+    ),
+    Bug(
+        "what is refused on the RPC port is read to its end",
+        "whoever is refused goes on sending for ten seconds",
+        _RPC,
+        "            lingering_time=0,  # of a request that is refused nothing more is read\n",
+        "",
+        (f"{_T_PLACES}::test_refused_request_is_not_read_on",),
+    ),
+    Bug(
+        "a Content-Encoding is passed over",
+        "a coded body is taken for a message",
+        _RPC,
+        '        if "Content-Encoding" in request.headers:\n',
+        "        if False:\n",
+        (f"{_T_RPC}::test_coded_body_is_refused_as_it_is",),
+    ),
+    Bug(
+        "strangers are heard until they have asked",
+        "requests of certificates that are no member's are parsed, and read for as long as they last",
+        _RPC,
+        "        if self._deadline is None:\n            super().data_received(data)\n",
+        "        if True:\n            super().data_received(data)\n",
+        (f"{_T_PLACES}::test_nothing_is_read_of_a_stranger_once_it_was_told",),
+    ),
+    Bug(
+        "strangers are read on after they were told",
+        "whatever they send goes through the node",
+        _RPC,
+        "        transport.pause_reading()\n",
+        "",
+        (f"{_T_PLACES}::test_nothing_is_read_of_a_stranger_once_it_was_told",),
+    ),
+    Bug(
+        "the connection of a stranger ends at once",
+        "a server that is refused takes it for a lost answer, and does not say what was done",
+        _RPC,
+        "        self._deadline = self._loop.call_later(_TOLD_SECONDS, self._seat.end)\n",
+        "        self._seat.end()\n",
+        (f"{_T_PLACES}::test_answer_to_a_stranger_is_not_lost_by_what_it_still_sends",),
+    ),
+    Bug(
+        "strangers give way while they wait for a request only",
+        "with half a request each they hold all places, and members get no new connection",
+        _RPC,
+        "        self._seat.settle(lambda: True)\n",
+        "        self._seat.settle(lambda: not self._is_told)\n",
+        (f"{_T_PLACES}::test_strangers_give_way_whatever_they_have_said",),
+    ),
+    Bug(
+        "connections to the RPC port outlive the removal of their server",
+        "it holds the places of a member without end",
+        _RPC,
+        "                    connection.judge()\n",
+        "                    pass\n",
+        (f"{_T_PLACES}::test_connections_of_a_server_that_is_removed_end",),
+    ),
+    Bug(
+        "what a removed server waits for is cut off",
+        "whoever removes a server through itself is not told whether it was done",
+        _RPC,
+        "            if self._deadline is None:\n                self._be_stranger()\n",
+        "            self._seat.end()\n",
+        (f"{_T_PLACES}::test_request_of_a_server_that_is_being_removed_is_answered",),
+    ),
+    Bug(
+        "every refusal on the RPC port is in the log",
+        "a certificate fills the disk",
+        _RPC,
+        "        self._log = Seldom(log, time.monotonic)\n",
+        "        self._log = lambda event, _cause, **fields: log(event, **fields)\n",
+        (f"{_T_RPC}::test_strangers_are_in_the_log_once_a_second_and_say_nothing_there",),
+    ),
+)
