@@ -10,11 +10,12 @@ import contextlib
 import random
 import socket
 import ssl
+import time
 from collections.abc import Mapping
 from typing import Any, Final, Protocol, cast
 
 from cluster.base.listener import Accepting, Listener, listen
-from cluster.base.log import Log
+from cluster.base.log import Log, Seldom
 from cluster.base.seats import PeerSeats, Seat, Seats
 from cluster.raft.admission import Admission, Standing, is_key_of
 from cluster.raft.codec import FRAME_HEADER, MAX_FRAME_BYTES, Message, MessageInvalid, pack_frame, unpack_message
@@ -27,6 +28,13 @@ _HANDSHAKE_SECONDS: Final = 3.0
 _HELLO_SECONDS: Final = 3.0
 #: A name and an address. Until it is read, nothing is known of a connection but its certificate.
 _MAX_HELLO_BYTES: Final = 4096
+#: From a stranger, after its hello, until it is known: heartbeats of some seconds. A server dials again.
+_MAX_UNHEARD_BYTES: Final = 16 << 10
+#: What comes by itself counts for so much at least: it is its arrival that takes time.
+_LEAST_UNHEARD_BYTES: Final = 256
+#: How often others are asked about the strangers that are connected, and about how many at a time.
+_ASK_SECONDS: Final = 0.5
+_ASKED_ABOUT: Final = 8
 _DIAL_SECONDS: Final = 2.0
 #: Between attempts to reach a peer: doubled with each that fails, up to a bound that is larger for a server which has
 #: no vote yet, as it may never have been there. A peer that dials this node is dialled at once.
@@ -68,7 +76,7 @@ class LinkOwner(Protocol):
     def link_down(self, peer: str) -> None: ...
     def peer_lost(self, peer: str) -> None: ...
     def stranger(self, peer: str) -> None:
-        """Somebody has sent a message who is no server as far as this node knows."""
+        """Somebody is there who is no server as far as this node knows."""
         ...
 
     def wake(self) -> None: ...
@@ -107,8 +115,10 @@ class _Inbound(asyncio.Protocol):
         self._hello: asyncio.TimerHandle | None = None
         self._buffer = bytearray()
         self._passed_over = 0  # bytes to come of a frame that is not kept
+        self._unheard = 0  # bytes that have come from a stranger
         self._is_greeted = False
         self.peer: str | None = None
+        self.address = ""  # where it says that it listens
         self.key = b""
         self.standing = Standing.STRANGER
         self.transport: asyncio.Transport | None = None
@@ -120,8 +130,9 @@ class _Inbound(asyncio.Protocol):
         certificate = transport.get_extra_info("peercert")
         self.peer = self._links.tls.peer_name(certificate)
         if self.peer is None or self.peer == self._links.node_id:
-            self._links.log(
+            self._links.log_seldom(
                 "raft.peer_refused",
+                "",
                 address=_host_of(transport),
                 names=_names_in(certificate),
                 reason="certificate names no other server of this cluster",
@@ -148,6 +159,8 @@ class _Inbound(asyncio.Protocol):
             self._seat.move(members, self.peer or "")
 
     def data_received(self, data: bytes) -> None:
+        if self._is_unheard(len(data)):
+            return
         buffer = self._buffer
         buffer += self._after_passed_over(data)
         peer = self.peer
@@ -161,25 +174,26 @@ class _Inbound(asyncio.Protocol):
                 if length > most:
                     raise MessageInvalid(f"frame of {length} bytes: at most {most} are allowed here")
                 start = offset + FRAME_HEADER.size
+                if self._is_greeted and self.standing is Standing.STRANGER:
+                    # None of it is heard, and many connections of strangers would fill the memory with it. What comes
+                    # once it is known is heard from the next frame on.
+                    offset = min(start + length, size)
+                    self._passed_over = start + length - offset
+                    continue
                 if size - start < length:
-                    if self._is_greeted and self.standing is Standing.STRANGER:
-                        # None of it would be heard, and many connections of strangers would fill the memory with it.
-                        self._passed_over = length - (size - start)
-                        offset = size
-                        self._links.owner.stranger(peer)
                     break
                 message = unpack_message(bytes(memoryview(buffer)[start : start + length]))
                 offset = start + length
                 if not self._is_greeted:
                     self._is_greeted = True
                     self._end_hello()
-                    self._links.greeted(peer, message)
-                elif self.standing is Standing.STRANGER:
-                    self._links.owner.stranger(peer)
+                    self._links.greeted(self, message)
+                    if self._is_unheard(size - offset):
+                        return
                 elif self.standing in (Standing.REFUSED, Standing.UNPINNED):
                     return  # turned away by what was in the frame before: the rest is not heard
                 else:
-                    self._links.received(peer, message)
+                    self._links.received(self, message)
         except MessageInvalid as error:
             self._links.frame_refused(peer, error)
             assert self.transport is not None
@@ -188,7 +202,19 @@ class _Inbound(asyncio.Protocol):
             return
         if offset:
             del buffer[:offset]
-        self._links.owner.wake()
+        if self.standing is not Standing.STRANGER:
+            self._links.owner.wake()
+
+    def _is_unheard(self, size: int) -> bool:
+        """Whether a stranger has said more by now than one may: it takes the time in which this node would lead."""
+        if not self._is_greeted or self.standing is not Standing.STRANGER:
+            return False
+        self._unheard += max(size, _LEAST_UNHEARD_BYTES)
+        if self._unheard <= _MAX_UNHEARD_BYTES:
+            return False
+        assert self.transport is not None
+        self.transport.abort()
+        return True
 
     def _after_passed_over(self, data: bytes) -> bytes:
         """What follows the frame that is not kept."""
@@ -245,6 +271,7 @@ class TlsLinks:
         self.tls = tls
         self.owner = owner
         self.log = log
+        self.log_seldom = Seldom(log, time.monotonic)
         self._address = raft_address
         self._addresses: dict[str, str] = {}
         self._learners: frozenset[str] = frozenset()
@@ -254,7 +281,7 @@ class TlsLinks:
         self._dialers: dict[str, asyncio.Task[None]] = {}
         self._outbound: dict[str, _Outbound] = {}
         self._inbound: set[_Inbound] = set()
-        self._introduced: dict[str, str] = {}
+        self._asking: asyncio.TimerHandle | None = None
         self._refusals: dict[str, str] = {}
         self._turned_away: dict[str, str] = {}
         self._server: Listener | None = None
@@ -279,6 +306,8 @@ class TlsLinks:
             task.cancel()
         if self._server is not None:
             self._server.close()
+        if self._asking is not None:
+            self._asking.cancel()
         transports = [link.transport for link in self._outbound.values()] + [link.transport for link in self._inbound]
         for transport in transports:
             if transport is not None:
@@ -444,7 +473,7 @@ class TlsLinks:
 
     def frame_refused(self, peer: str, error: MessageInvalid) -> None:
         self.frames_refused += 1
-        self.log("raft.frame_refused", peer=peer, reason=str(error))
+        self.log_seldom("raft.frame_refused", peer if peer in self._addresses else "", peer=peer, reason=str(error))
 
     def connected(self, link: _Outbound) -> None:
         assert link.transport is not None
@@ -480,17 +509,39 @@ class TlsLinks:
         assert link.peer is not None
         self.dial_at_once(link.peer)
 
-    def greeted(self, peer: str, message: Message) -> None:
+    def greeted(self, link: _Inbound, message: Message) -> None:
         if message["type"] != "hello":
             raise MessageInvalid("the first frame is no hello")
-        self._introduced[peer] = message["address"]
+        link.address = message["address"]
+        if link.standing is Standing.STRANGER:
+            assert link.peer is not None
+            self.owner.stranger(link.peer)
+            self._ask_later()
 
-    def received(self, peer: str, message: Message) -> None:
+    def _ask_later(self) -> None:
+        if self._asking is None and self._server is not None and not self._is_closed:
+            self._asking = asyncio.get_running_loop().call_later(_ASK_SECONDS, self._ask_again)
+
+    def _ask_again(self) -> None:
+        """For as long as strangers are connected, however much they say: an answer may have been lost, or not have been
+        there yet.
+        """
+        self._asking = None
+        strangers = {link.peer for link in self._inbound if link.standing is Standing.STRANGER and link.address}
+        names = sorted(name for name in strangers if name is not None)
+        for name in random.sample(names, min(len(names), _ASKED_ABOUT)):  # none of many keeps the others waiting
+            self.owner.stranger(name)
+        if names:
+            self._ask_later()
+
+    def received(self, link: _Inbound, message: Message) -> None:
+        peer = link.peer
+        assert peer is not None
         if message["type"] == "hello":
             raise MessageInvalid("a second hello")
         if peer not in self._dialers and message["type"] in ("append_entries", "offer_snapshot"):
             # A leader this node has not heard of yet (it was added meanwhile): answers need a connection.
-            self._guests[peer] = self._introduced[peer]
+            self._guests[peer] = link.address
             self._start_dialers()
         self.owner.receive(peer, message)
 

@@ -155,15 +155,11 @@ class _Links:
     def accepted(self, link: _Inbound) -> None:
         link.standing = Standing.MEMBER
 
-    def greeted(self, peer: str, message: Message) -> None:
-        TlsLinks.greeted(cast(TlsLinks, self), peer, message)
+    def greeted(self, link: _Inbound, message: Message) -> None:
+        TlsLinks.greeted(cast(TlsLinks, self), link, message)
 
-    @property
-    def _introduced(self) -> dict[str, str]:
-        return {}
-
-    def received(self, peer: str, message: Message) -> None:
-        TlsLinks.received(cast(TlsLinks, self), peer, message)
+    def received(self, link: _Inbound, message: Message) -> None:
+        TlsLinks.received(cast(TlsLinks, self), link, message)
 
     def receive(self, _peer: str, message: Message) -> None:
         self.messages.append(message)

@@ -3,6 +3,7 @@
 import asyncio
 import ssl
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,7 @@ class Port:
         self.seats = seats
         self.port = free_ports(1)[0]
         self.streams: list[Stream] = []
+        self.strangers: list[str] = []
         self._directory = directory
         self.links = TlsLinks("a", f"127.0.0.1:{self.port}", node_tls(directory, "a"), self, EventLog())
 
@@ -44,6 +46,9 @@ class Port:
         members = {name: Member(name, nowhere, nowhere) for name in names}
         self.links.set_members(members)
         self.links.set_admission(Admission(members))
+
+    def member(self, name: str) -> Member:
+        return Member(name, "127.0.0.1:1", "127.0.0.1:1")
 
     async def close(self) -> None:
         for _, writer in self.streams:
@@ -73,7 +78,8 @@ class Port:
     def link_down(self, peer: str) -> None: ...
     def peer_lost(self, peer: str) -> None: ...
     def wake(self) -> None: ...
-    def stranger(self, peer: str) -> None: ...
+    def stranger(self, peer: str) -> None:
+        self.strangers.append(peer)
 
 
 @pytest.fixture
@@ -147,3 +153,27 @@ async def test_whoever_becomes_a_member_has_a_members_place(port: Port) -> None:
         await port.silent()
     await until(lambda: port.seats.strangers.taken == 6)
     assert not reader.at_eof()
+
+
+async def test_others_are_asked_about_a_stranger_while_it_is_there_and_known_no_more(
+    port: Port, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says nothing after its hello, and the first answer may have been lost."""
+    monkeypatch.setattr(transport, "_ASK_SECONDS", 0.02)
+    port.links.set_admission(Admission({"b": replace(port.member("b"), keys=(b"k" * 72,))}))
+    _, writer = await port.node("c")
+    await until(lambda: port.strangers.count("c") >= 4)
+    writer.transport.abort()
+    await until(lambda: not port.links._inbound)
+    await until(lambda: port.links._asking is None)
+    await port.node("c")
+    before = len(port.strangers)
+    await until(lambda: len(port.strangers) >= before + 2)
+
+
+async def test_flood_of_a_stranger_is_not_read(port: Port) -> None:
+    port.links.set_admission(Admission({"b": replace(port.member("b"), keys=(b"k" * 72,))}))
+    frame = pack_frame({"type": "pre_vote", "ct": 9, "term": 9, "last_log_index": 9, "last_log_term": 9, "round": 1})
+    stream = await port.node("c", says=HELLO + frame * 100_000)
+    assert await ended(stream)
+    assert port.strangers == ["c"]

@@ -25,8 +25,8 @@ BUGS: Final = (
         "a certificate of a server that never was fills a node's memory, by as much for each connection as the largest"
         " frame has",
         _RAFT,
-        "                    if self._is_greeted and self.standing is Standing.STRANGER:\n",
-        "                    if False:\n",
+        "                if self._is_greeted and self.standing is Standing.STRANGER:\n",
+        "                if self._is_greeted and self.standing is Standing.STRANGER and size - start >= length:\n",
         (f"{_T_RAFT}::test_no_part_of_a_frame_of_a_stranger_is_kept",),
     ),
     Bug(

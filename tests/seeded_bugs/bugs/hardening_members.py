@@ -123,8 +123,8 @@ BUGS: Final = (
         "messages of strangers are taken from the wire",
         "a server that never was one makes terms grow",
         _TRANSPORT,
-        "                elif self.standing is Standing.STRANGER:\n",
-        "                elif False:\n",
+        "                if self._is_greeted and self.standing is Standing.STRANGER:\n",
+        "                if False:\n",
         (_T_TRANSPORT,),
     ),
     Bug(

@@ -6,8 +6,12 @@ from tests.seeded_bugs.bug import Bug
 
 _RPC: Final = "cluster/rpc/server.py"
 
+_RAFT: Final = "cluster/raft/transport.py"
+
 _T_PLACES: Final = "tests/parts/rpc/test_places.py"
 _T_RPC: Final = "tests/parts/rpc/test_server.py"
+_T_RAFT: Final = "tests/unit/raft/test_transport.py"
+_T_RAFT_PLACES: Final = "tests/parts/raft/test_places.py"
 
 BUGS: Final = (
     Bug(
@@ -89,5 +93,54 @@ BUGS: Final = (
         "        self._log = Seldom(log, time.monotonic)\n",
         "        self._log = lambda event, _cause, **fields: log(event, **fields)\n",
         (f"{_T_RPC}::test_strangers_are_in_the_log_once_a_second_and_say_nothing_there",),
+    ),
+    # -- Raft
+    Bug(
+        "a stranger may say on the Raft port as much as it likes",
+        "a flood of small frames takes the time in which the node would lead, and there is no leader while it lasts",
+        _RAFT,
+        "        if self._unheard <= _MAX_UNHEARD_BYTES:\n",
+        "        if True:\n",
+        (f"{_T_RAFT}::test_stranger_that_goes_on_talking_is_cut_off_unheard",),
+    ),
+    Bug(
+        "single bytes of a stranger count for one",
+        "each is a turn of the loop on which the node leads, sixteen thousand times for every connection",
+        _RAFT,
+        "        self._unheard += max(size, _LEAST_UNHEARD_BYTES)\n",
+        "        self._unheard += size\n",
+        (f"{_T_RAFT}::test_stranger_that_goes_on_talking_is_cut_off_unheard",),
+    ),
+    Bug(
+        "what a stranger sends with its hello does not count",
+        "as much as the buffers hold is gone through, for every connection",
+        _RAFT,
+        "                    if self._is_unheard(size - offset):\n",
+        "                    if False:\n",
+        (f"{_T_RAFT}::test_what_a_stranger_sends_with_its_hello_counts",),
+    ),
+    Bug(
+        "what strangers send wakes the node",
+        "a round of the Raft thread for every byte",
+        _RAFT,
+        "        if self.standing is not Standing.STRANGER:\n            self._links.owner.wake()\n",
+        "        self._links.owner.wake()\n",
+        (f"{_T_RAFT}::test_stranger_that_goes_on_talking_is_cut_off_unheard",),
+    ),
+    Bug(
+        "others are asked about a stranger once",
+        "a node that was away, and whose question was lost, does not hear its leader",
+        _RAFT,
+        "        if names:\n            self._ask_later()\n",
+        "",
+        (f"{_T_RAFT_PLACES}::test_others_are_asked_about_a_stranger_while_it_is_there_and_known_no_more",),
+    ),
+    Bug(
+        "every certificate of no server is in the log of the Raft port",
+        "a client's certificate fills the disk",
+        _RAFT,
+        "        self.log_seldom = Seldom(log, time.monotonic)\n",
+        "        self.log_seldom = lambda event, _cause, **fields: log(event, **fields)\n",
+        (f"{_T_RAFT}::test_certificates_of_no_other_server_are_in_the_log_once_a_second",),
     ),
 )

@@ -8,7 +8,7 @@ from typing import cast
 import pytest
 
 from cluster.raft.admission import Admission, Word
-from cluster.raft.codec import FRAME_HEADER, MAX_FRAME_BYTES, Message, pack_frame
+from cluster.raft.codec import FRAME_HEADER, MAX_FRAME_BYTES, Message, pack_frame, unpack_message
 from cluster.raft.membership import Members, learner
 from cluster.raft.transport import TlsLinks, _Inbound, _Outbound, redial_pause
 from cluster.tls.contexts import NodeTls
@@ -37,6 +37,7 @@ class Connection:
         self.key = key
         self.received: list[tuple[str, Message]] = []
         self.strangers: list[str] = []
+        self.wakes = 0
         self.is_aborted = False
         self.log = EventLog()
         self.links = TlsLinks("a", "a:8300", cast(NodeTls, self), self, self.log)
@@ -80,7 +81,8 @@ class Connection:
     def link_up(self, peer: str) -> None: ...
     def link_down(self, peer: str) -> None: ...
     def peer_lost(self, peer: str) -> None: ...
-    def wake(self) -> None: ...
+    def wake(self) -> None:
+        self.wakes += 1
 
 
 def test_messages_behind_the_hello_are_received_as_from_the_peer_of_the_certificate() -> None:
@@ -210,21 +212,77 @@ def test_nothing_of_a_stranger_is_heard_but_that_it_is_there() -> None:
     assert connection.received == [("b", NOTICE)]
 
 
-@pytest.mark.parametrize("size", [1, 1000, 1 << 16])
+@pytest.mark.parametrize("size", [200, 1000, 1 << 13])
 def test_no_part_of_a_frame_of_a_stranger_is_kept(size: int) -> None:
     """What comes once it is known is heard again, from the next frame on."""
     connection = Connection(admission=Admission(pinned("a", "c")))
-    part = {"type": "bulk_part", "ct": 3, "log_index": 1, "after": 0, "data": bytes(1 << 16), "is_last": True}
+    part = {"type": "bulk_part", "ct": 3, "log_index": 1, "after": 0, "data": bytes(1 << 13), "is_last": True}
     frame = pack_frame(part)
     connection.feed(HELLO)
     for start in range(0, len(frame) - 100, size):
         connection.feed(frame[start : min(start + size, len(frame) - 100)])
         assert len(connection.inbound._buffer) < FRAME_HEADER.size
-    assert set(connection.strangers) == {"b"}
+    assert connection.strangers == ["b"]
     connection.links.set_admission(Admission(pinned("a", "c"), frozenset(), {"b": Word((KEY,), "c", (KEY,))}))
     connection.feed(frame[len(frame) - 100 :] + pack_frame(NOTICE))
     assert connection.received == [("b", NOTICE)]
     assert not connection.is_aborted
+
+
+@pytest.mark.parametrize("frame", [pack_frame(NOTICE), FRAME_HEADER.pack(0), bytes(1), FRAME_HEADER.pack(1 << 20)])
+@pytest.mark.parametrize("at_once", [1, 100, 1 << 16])
+def test_stranger_that_goes_on_talking_is_cut_off_unheard(
+    frame: bytes, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever it is: none of it is unpacked, nobody is asked on its account, and the node is not woken by it."""
+    unpacked: list[Message] = []
+
+    def seen(body: bytes) -> Message:
+        unpacked.append(unpack_message(body))
+        return unpacked[-1]
+
+    monkeypatch.setattr("cluster.raft.transport.unpack_message", seen)
+    connection = Connection(admission=Admission(pinned("a", "c")))
+    for chunk in (HELLO, *[frame * at_once] * 70):
+        connection.feed(chunk)
+        if connection.is_aborted:
+            break
+    assert connection.is_aborted
+    assert len(connection.inbound._buffer) < FRAME_HEADER.size
+    assert [message["type"] for message in unpacked] == ["hello"]
+    assert (connection.received, connection.strangers, connection.wakes) == ([], ["b"], 0)
+
+
+def test_what_a_stranger_sends_with_its_hello_counts() -> None:
+    connection = Connection(admission=Admission(pinned("a", "c")))
+    connection.feed(HELLO + FRAME_HEADER.pack(0) * (1 << 16))
+    assert connection.is_aborted
+    assert connection.strangers == ["b"]
+
+
+def test_members_may_say_as_much_as_they_like() -> None:
+    connection = Connection(admission=Admission(pinned("a", "b")))
+    connection.feed(HELLO, *[pack_frame(NOTICE) * 100] * 70)
+    assert not connection.is_aborted
+    assert len(connection.received) == 7000
+
+
+@pytest.mark.parametrize("names", [None, "a"])
+def test_certificates_of_no_other_server_are_in_the_log_once_a_second(names: str | None) -> None:
+    connection = Connection(names)
+    for _ in range(50):
+        connection.connect_again()
+    assert 1 <= connection.log.names().count("raft.peer_refused") <= 5
+
+
+def test_frames_of_strangers_that_are_none_are_in_the_log_once_a_second() -> None:
+    connection = Connection(admission=Admission(pinned("a", "c")))
+    for number in range(50):
+        connection.peer = f"b{number}"
+        connection.connect_again()
+        connection.feed(pack_frame(NOTICE))
+    assert 1 <= connection.log.names().count("raft.frame_refused") <= 5
+    assert connection.links.frames_refused == 50
 
 
 def test_hello_that_is_as_long_as_a_frame_is_refused_by_its_header() -> None:
