@@ -161,11 +161,10 @@ class _Inbound(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._is_unheard(len(data)):
             return
-        buffer = self._buffer
-        buffer += self._after_passed_over(data)
-        peer = self.peer
+        peer, buffer = self.peer, self._buffer
         if peer is None:
             return
+        buffer += self._after_passed_over(data)
         offset, size = 0, len(buffer)
         try:
             while size - offset >= FRAME_HEADER.size:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from cluster.base.seats import Caps, PeerSeats
 from cluster.raft import transport
@@ -177,3 +178,23 @@ async def test_flood_of_a_stranger_is_not_read(port: Port) -> None:
     stream = await port.node("c", says=HELLO + frame * 100_000)
     assert await ended(stream)
     assert port.strangers == ["c"]
+
+
+@pytest.mark.parametrize("kind", ["removed", "another key", "flood"])
+def test_whoever_is_refused_is_gone_at_once_on_the_loop_of_a_node(tls_directory: Path, kind: str) -> None:
+    """Also one that is refused in the very turn in which its handshake is over."""
+
+    async def refused() -> None:
+        port = Port(tls_directory, peer_seats(Caps(6, 6), Caps(4, 2), "raft"))
+        await port.open()
+        known = {"b": replace(port.member("b"), keys=(b"k" * 72,))}
+        port.links.set_admission(Admission(known, frozenset("c" if kind == "removed" else "")))
+        frames = pack_frame({"type": "term_notice", "ct": 3, "term": 3}) * (1000 if kind == "flood" else 1)
+        for _ in range(3):
+            stream = await port.node("b" if kind == "another key" else "c", says=HELLO + frames)
+            async with asyncio.timeout(1.0):
+                assert await ended(stream)
+        await until(lambda: port.seats.taken == 0)
+        await port.close()
+
+    uvloop.run(refused())

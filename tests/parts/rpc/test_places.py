@@ -284,6 +284,15 @@ async def test_answer_to_a_stranger_is_not_lost_by_what_it_still_sends(port: Por
         assert (answer.status, answer.body) == (403, b"no server of this cluster")
 
 
+async def test_connection_of_a_stranger_outlives_its_answer_for_a_moment(port: Port) -> None:
+    """An end beside what is unread would be a reset, which may overtake the answer."""
+    reader, writer = await port.idle("client")
+    writer.write(_request(b"x"))
+    assert (await reader.readline()).startswith(b"HTTP/1.1 403 ")
+    assert port.seats.strangers.taken == 1
+    await until(lambda: port.seats.taken == 0)
+
+
 # -- and members that are none any more
 
 

@@ -60,7 +60,7 @@ BUGS: Final = (
         _RPC,
         "        self._deadline = self._loop.call_later(_TOLD_SECONDS, self._seat.end)\n",
         "        self._seat.end()\n",
-        (f"{_T_PLACES}::test_answer_to_a_stranger_is_not_lost_by_what_it_still_sends",),
+        (f"{_T_PLACES}::test_connection_of_a_stranger_outlives_its_answer_for_a_moment",),
     ),
     Bug(
         "strangers give way while they wait for a request only",
