@@ -74,8 +74,8 @@ BUGS: Final = (
         "servers that are none are served",
         "a certificate of the agent CA signs, and makes itself a server",
         _RPC,
-        "        if peer is None or reason is not None:\n",
-        "        if peer is None:\n",
+        "        return self._replica.admission.refusal(peer, key)\n",
+        "        return None\n",
         (f"{_T_CHAOS}[hostile_stranger]",),
     ),
     Bug(
