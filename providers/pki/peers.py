@@ -11,8 +11,8 @@ from typing import Final
 from cryptography import x509
 from cryptography.x509.oid import ExtensionOID, PublicKeyAlgorithmOID
 
-from providers.pki import keys
-from providers.pki.x509 import authority_key_id, check_serial, public_key
+from providers.pki import forms, keys
+from providers.pki.x509 import check_serial, extension_of, public_key
 
 _UNDERSTOOD: Final = frozenset(
     {
@@ -31,6 +31,15 @@ _POLICIES: Final = {
 #: What a certificate may be used for as Netscape had it; OpenSSL still asks for the bit of TLS CAs where it is there.
 _NETSCAPE_TYPE: Final = x509.ObjectIdentifier("2.16.840.1.113730.1.1")
 _NETSCAPE_TLS_CA: Final = 0x04
+_BIT_STRING: Final = 0x03
+#: OpenSSL refuses the first under any CA; the others have to be nested in those of the CA above, which has none.
+_ODD: Final = {
+    "1.3.6.1.5.5.7.1.14": "proxyCertInfo, which makes it a proxy and no CA",
+    **dict.fromkeys(
+        ("1.3.6.1.5.5.7.1.7", "1.3.6.1.5.5.7.1.8", "1.3.6.1.5.5.7.1.28", "1.3.6.1.5.5.7.1.29"),
+        "IP address or AS number resources (RFC 3779), which the CA above would have to have as well",
+    ),
+}
 _KEYS: Final = frozenset({PublicKeyAlgorithmOID.RSAES_PKCS1_v1_5, PublicKeyAlgorithmOID.EC_PUBLIC_KEY})
 
 
@@ -70,9 +79,23 @@ def _netscape(cert: x509.Certificate) -> str:
         value = extension.value
         if extension.oid != _NETSCAPE_TYPE or not isinstance(value, x509.UnrecognizedExtension):
             continue
-        if not value.value or not value.value[-1] & _NETSCAPE_TLS_CA:
+        if not _is_flags(value.value):
+            return "has a Netscape certificate type that is malformed, which OpenSSL refuses: expected none"
+        if not value.value[3] & _NETSCAPE_TLS_CA:
             return "has a Netscape certificate type without TLS CA, which OpenSSL refuses: expected none"
     return ""
+
+
+def _is_flags(der: bytes) -> bool:
+    """A BIT STRING of one to eight bits, as DER has it."""
+    if len(der) != 4 or der[0] != _BIT_STRING or der[1] != 2 or der[2] > 7:
+        return False
+    return der[3] & ((1 << der[2]) - 1) == 0
+
+
+def _unsupported(cert: x509.Certificate) -> str:
+    found = [_ODD[extension.oid.dotted_string] for extension in cert.extensions if extension.oid.dotted_string in _ODD]
+    return f"has {found[0]}, so that OpenSSL refuses what is below it: expected none" if found else ""
 
 
 def _key(cert: x509.Certificate) -> str:
@@ -105,9 +128,9 @@ def _name(cert: x509.Certificate) -> str:
 
 def _authority(cert: x509.Certificate) -> str:
     """Only of a root: of other certificates it speaks of somebody else."""
-    if cert.subject != cert.issuer or not authority_key_id(cert):
+    named = extension_of(cert, x509.AuthorityKeyIdentifier)
+    if cert.subject != cert.issuer or named is None:
         return ""
-    named = cert.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value
     if named.authority_cert_serial_number in (None, cert.serial_number) and (
         not named.authority_cert_issuer or named.authority_cert_issuer == [x509.DirectoryName(cert.subject)]
     ):
@@ -119,8 +142,10 @@ _RULES: Final[tuple[Callable[[x509.Certificate], str], ...]] = (
     _critical,
     _policies,
     _netscape,
+    _unsupported,
     _key,
     _serial,
     _name,
     _authority,
+    *forms.RULES,
 )

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from ipaddress import ip_address
-from typing import cast
+from typing import TypeVar, cast
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -21,6 +21,8 @@ from cryptography.x509.oid import ExtensionOID, NameOID
 
 from providers.pki import keys
 from providers.pki.keys import KeyKind, SigningKey, VerifyKey
+
+E = TypeVar("E", bound=x509.ExtensionType)
 
 # Covers clocks that run apart between hosts (consul-compat 7).
 BACKDATE_SECONDS = 60
@@ -243,6 +245,14 @@ def public_key_and_kind(cert: x509.Certificate | x509.CertificateSigningRequest)
 def csr_key(csr_pem: str) -> VerifyKey:
     """Raises: ValueError."""
     return public_key_and_kind(x509.load_pem_x509_csr(csr_pem.encode()))[0]
+
+
+def extension_of(cert: x509.Certificate, kind: type[E]) -> E | None:
+    """What the certificate says there; None if it has no such extension."""
+    try:
+        return cert.extensions.get_extension_for_class(kind).value
+    except x509.ExtensionNotFound:
+        return None
 
 
 def subject_key_id(cert: x509.Certificate) -> bytes:

@@ -27,6 +27,7 @@ from tests.seeded_bugs.bugs import (
     hardening_newcomer,
     hardening_ports,
     hardening_record,
+    hardening_peers,
     hardening_replay,
     hardening_restore,
     hardening_secrets,
@@ -77,4 +78,5 @@ BUGS: Final[tuple[Bug, ...]] = (
     *hardening_http.BUGS,
     *hardening_record.BUGS,
     *hardening_ports.BUGS,
+    *hardening_peers.BUGS,
 )
