@@ -3,6 +3,8 @@
 from typing import Final, Protocol
 
 from cluster.base.errors import LostRace, Refused
+from cluster.raft.node import MAX_PROPOSAL_BYTES
+from cluster.raft.replica import packed_command
 from fsm.apply import STALE_INDEX
 from fsm.commands import Applied, Command, Rejected
 
@@ -29,3 +31,17 @@ async def commit(replica: Proposer, command: Command) -> Applied:
     if result.code == STALE_INDEX:
         raise LostRace(LOST_RACE)
     raise Refused(f"{result.code}: {result.detail}")
+
+
+def require_writable(command: Command) -> None:
+    """Whether the log would take this command, which is to be made later. Raises: Refused."""
+    require_room(len(packed_command(command)))
+
+
+def require_room(size: int) -> None:
+    """For a command of so many bytes. Raises: Refused."""
+    if size > MAX_PROPOSAL_BYTES:
+        raise Refused(
+            f"the rotation would write about {size} bytes at once, more than {MAX_PROPOSAL_BYTES}: possible with a"
+            " smaller root or configuration, or with fewer trusted roots (quorumca ca distrust)"
+        )

@@ -244,7 +244,7 @@ class Reconfigurer:
         """An operator's root may say anything: what it does to chains is seen before any of it is committed."""
         chain, complete = await self._parts.pool.generate_root(candidate.key)
         async with Candidate(self._parts, request.config.cluster_id, candidate.settings, complete) as finished:
-            await self._rotator.rehearse(state, request, finished.key, chain)
+            await self._rotator.rehearse(state, request, finished.key, chain, complete)
 
     async def _take_into_use(self) -> None:
         """At once, so that whoever made the change meets it. What fails here is the leader's duty (leader.py)."""

@@ -18,7 +18,7 @@ from cluster.base.clock import rfc3339
 from cluster.base.errors import ClusterError, InternalError, NotLeader, Refused
 from cluster.base.log import audited_signature
 from cluster.ca.chain_limits import UNLINKED, PlannedChain, planned_chain, require_short
-from cluster.ca.commit import commit
+from cluster.ca.commit import commit, require_room, require_writable
 from cluster.ca.opened import OpenedRotation
 from cluster.ca.parts import Parts
 from cluster.ca.proof import prove
@@ -40,6 +40,7 @@ from fsm.ca import (
     RotationPhase,
     SetRoots,
 )
+from fsm.codec import dump_command
 from fsm.duties import prunable
 from fsm.fields import as_reason
 from fsm.links import links_of, live_links, local_chain, must_stay_trusted, needed_links
@@ -55,6 +56,8 @@ from providers.texts import bounded, one_line
 _PATIENCE_SECONDS: Final = 60
 _MIN_RETENTION_SECONDS: Final = 60
 _MAX_REASON: Final = 500
+#: What a step holds beside the roots and providers that there are: a root that is made here, and its links.
+_STEP_BYTES: Final = 32 << 10
 #: Consul's: a retired root is trusted for twice the leaf TTL.
 _RETENTION_TTLS: Final = 2
 
@@ -103,6 +106,7 @@ class Rotator:
         Raises: NotLeader; InternalError, in Consul's words; Refused, with the date from which on it is possible.
         """
         opened = self._opener.opened(state)
+        _require_room(state, opened.config)
         if is_forced or self._is_expired(opened.root):
             return UNLINKED
         self._require_leadership()
@@ -116,11 +120,13 @@ class Rotator:
             raise InternalError(NO_CROSS_SIGNING)
         return planned_chain(opened, state.roots, provider, root_bytes, self._clock.now())
 
-    async def rehearse(self, state: State, request: RotationRequest, key: str, chain: CAChain) -> None:
+    async def rehearse(
+        self, state: State, request: RotationRequest, key: str, chain: CAChain, provider_state: bytes
+    ) -> None:
         """All that a rotation to this root will do, with a complete candidate and without committing anything: where
         nothing has to be made in a backend, whoever asked is told at once what would go wrong.
 
-        Raises: InternalError.
+        Raises: InternalError; Refused for what the log would not take.
         """
         now, opened = self._parts.unix_now, self._opener.opened(state)
         config = replace(request.config, provider_id=key)
@@ -138,9 +144,16 @@ class Rotator:
             verify.verify_ca(chain, trust_domain=state.trust_domain, now=now)
             root = root_of(chain, config, is_active=False, made_at=now)
             trial = OpenedRotation(replace(rotation, root=root), opened.record, opened.config, opened.root)
-            await self._cross_signed(state, trial, root)
+            root = await self._cross_signed(state, trial, root)
         except ProviderError as error:
             raise InternalError(f"the root cannot take the place of the one in use: {error}") from error
+        record = CoveredRecord(request.settings.secrets, provider_state, request.settings.config_json)
+        sealed = self._opener.sealed(config, record)
+        trial = replace(trial, rotation=replace(rotation, root=root), record=record)
+        after = replace(state, rotation=trial.rotation, providers=(*state.providers, sealed))
+        require_writable(self._finish(after, trial))
+        if request.is_staged:
+            require_writable(self._advance(after, trial, RotationPhase.WAIT, root, roots=_published(after, root)))
 
     async def _cross_signed(self, state: State, opened: OpenedRotation, root: CARoot) -> CARoot:
         """The new root with its links, verified as clients will see it. Raises: ProviderError, InternalError."""
@@ -190,8 +203,9 @@ class Rotator:
         if opened.old.root_id == root.root_id:
             await self.give_up(state, SAME_ROOT)
             return
-        await self._advance(state, opened, RotationPhase.CROSS_SIGN, root, provider_state=provider_state)
-        self._log("ca.signed", profile="root", provider=target.provider, root=root.root_id, by="leader")
+        step = self._advance(state, opened, RotationPhase.CROSS_SIGN, root, provider_state=provider_state)
+        if await self._take(state, step):
+            self._log("ca.signed", profile="root", provider=target.provider, root=root.root_id, by="leader")
 
     async def cross_sign(self, state: State) -> None:
         """The old root signs the new one, and every chain that clients will see is verified."""
@@ -204,50 +218,28 @@ class Rotator:
             await self._failed(state, opened.rotation, error)
             return
         phase = RotationPhase.PUBLISH if opened.rotation.is_staged else RotationPhase.ACTIVATE
-        await self._advance(state, opened, phase, root)
+        await self._take(state, self._advance(state, opened, phase, root))
 
     async def publish(self, state: State) -> None:
         """Staged: the new root is trusted from now on, and signs later."""
         opened = self._opener.rotation(state)
         root = opened.root
-        others = tuple(listed for listed in state.roots if listed.root_id != root.root_id)
-        # Nobody needs links to the roots before it yet. What it signs leaves with, if not itself, belongs to it.
-        published = replace(root, intermediates=local_chain(root))
-        # A root that is listed already keeps its place: it was active before, and is on its way back.
-        listed = state.roots if len(others) < len(state.roots) else (*others, published)
-        await self._advance(state, opened, RotationPhase.WAIT, root, roots=listed)
-        self._log("rotation.published", rotation=opened.rotation.rotation_id, root=root.root_id)
+        step = self._advance(state, opened, RotationPhase.WAIT, root, roots=_published(state, root))
+        if await self._take(state, step):
+            self._log("rotation.published", rotation=opened.rotation.rotation_id, root=root.root_id)
 
     async def activate(self, state: State) -> None:
         """The new root signs; the old one stays trusted for its retention."""
         opened = self._opener.rotation(state)
-        rotation, root, old = opened.rotation, opened.root, opened.old
-        now = self._parts.unix_now
-        prune_at = now + retention_seconds(old, opened.config)
-        retired = replace(old, is_active=False, rotated_out_at=now, prune_at=prune_at)
-        others = [kept for kept in state.roots if kept.root_id not in (old.root_id, root.root_id)]
-        trusted = [*others, retired]
-        active = replace(
-            root,
-            is_active=True,
-            rotated_out_at=0,
-            prune_at=0,
-            intermediates=(*local_chain(root), *needed_links(links_of(root), trusted, root.key_id)),
-        )
-        roots = (*trusted, active)
-        outcome = RotationOutcome(
-            rotation.rotation_id, rotation.config.request_id, now, root.root_id, is_forced=rotation.is_forced
-        )
-        await commit(
-            self._replica,
-            FinishRotation(state.ca_index, roots, rotation.config, _providers_for(state, roots), outcome),
-        )
+        finish = self._finish(state, opened)
+        if not await self._take(state, finish):
+            return
         self._log(
             "rotation.finished",
-            rotation=rotation.rotation_id,
-            root=root.root_id,
-            retired=old.root_id,
-            pruned_from=rfc3339(retired.prune_at),
+            rotation=opened.rotation.rotation_id,
+            root=opened.root.root_id,
+            retired=opened.old.root_id,
+            pruned_from=rfc3339(next(one.prune_at for one in finish.roots if one.root_id == opened.old.root_id)),
         )
         await self._authority.adopt(self._replica.state)
 
@@ -313,7 +305,16 @@ class Rotator:
         setup = opened.settings.setup(target.cluster_id, self._parts.datacenter, opened.record.state)
         await self._pool.configure(target.provider_id, setup)
 
-    async def _advance(
+    async def _take(self, state: State, command: AdvanceRotation | FinishRotation) -> bool:
+        """Commit a step. One that the log or the state refuses would be refused for ever: the rotation is given up."""
+        try:
+            await commit(self._replica, command)
+        except Refused as refusal:
+            await self.give_up(state, f"the rotation cannot go on: {refusal}")
+            return False
+        return True
+
+    def _advance(
         self,
         state: State,
         opened: OpenedRotation,
@@ -322,13 +323,34 @@ class Rotator:
         *,
         provider_state: bytes | None = None,
         roots: tuple[CARoot, ...] | None = None,
-    ) -> None:
-        """Commit a step. What is None stays as it is."""
+    ) -> AdvanceRotation:
+        """A step. What is None stays as it is."""
         rotation = opened.rotation
         step = replace(rotation, phase=phase, phase_since=self._parts.unix_now, root=root)
         kept = opened.record.state if provider_state is None else provider_state
         sealed = self._opener.resealed(rotation.config, opened.record, kept)
-        await commit(self._replica, AdvanceRotation(state.ca_index, step, sealed, roots))
+        return AdvanceRotation(state.ca_index, step, sealed, roots)
+
+    def _finish(self, state: State, opened: OpenedRotation) -> FinishRotation:
+        """The last step."""
+        rotation, root, old = opened.rotation, opened.root, opened.old
+        now = self._parts.unix_now
+        prune_at = now + retention_seconds(old, opened.config)
+        retired = replace(old, is_active=False, rotated_out_at=now, prune_at=prune_at)
+        others = [kept for kept in state.roots if kept.root_id not in (old.root_id, root.root_id)]
+        trusted = [*others, retired]
+        active = replace(
+            root,
+            is_active=True,
+            rotated_out_at=0,
+            prune_at=0,
+            intermediates=(*local_chain(root), *needed_links(links_of(root), trusted, root.key_id)),
+        )
+        roots = (*trusted, active)
+        outcome = RotationOutcome(
+            rotation.rotation_id, rotation.config.request_id, now, root.root_id, is_forced=rotation.is_forced
+        )
+        return FinishRotation(state.ca_index, roots, rotation.config, _providers_for(state, roots), outcome)
 
     async def _failed(self, state: State, rotation: Rotation, error: Exception) -> None:
         """Try again later if that may help and there is time; else give the rotation up."""
@@ -410,6 +432,21 @@ def retention_seconds(root: CARoot, config: CAConfig) -> int:
     """How long a root stays trusted once it is rotated out: fixed then, from what was in force while it was active."""
     ttl = max(root.leaf_ttl_max_seconds, config.leaf_ttl_seconds)
     return max(_RETENTION_TTLS * ttl, _MIN_RETENTION_SECONDS)
+
+
+def _published(state: State, root: CARoot) -> tuple[CARoot, ...]:
+    """The roots that are trusted once this one is announced."""
+    others = tuple(listed for listed in state.roots if listed.root_id != root.root_id)
+    # Nobody needs links to the roots before it yet. What it signs leaves with, if not itself, belongs to it.
+    published = replace(root, intermediates=local_chain(root))
+    # A root that is listed already keeps its place: it was active before, and is on its way back.
+    return state.roots if len(others) < len(state.roots) else (*others, published)
+
+
+def _require_room(state: State, config: CAConfig) -> None:
+    """For one root more beside those that are listed. An operator's is rehearsed as it is. Raises: Refused."""
+    finish = FinishRotation(state.ca_index, state.roots, config, state.providers, RotationOutcome("", b"", 0, ""))
+    require_room(len(dump_command(finish)) + _STEP_BYTES)
 
 
 def _providers_for(state: State, roots: tuple[CARoot, ...]) -> tuple[ProviderState, ...]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from providers.pki.x509 import colon_hex, extension_of
 
@@ -21,6 +22,8 @@ _MAX_ARC: Final = (1 << 31) - 1
 _MAX_PATH_LENGTH: Final = 255
 #: SHA-512 has 64 bytes, and no tool makes longer ones (RFC 7093). It is repeated in each leaf, and recorded with it.
 MAX_KEY_ID: Final = 64
+#: Encoded in PEM, with a leaf and what a cross-signed certificate has beyond its root, a chain of 32 KiB.
+MAX_BYTES: Final = 20 << 10
 _HOST: Final = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*")
 #: The years that UTCTime is for (RFC 5280 4.1.2.5).
 _UTC_YEARS: Final = range(1950, 2050)
@@ -72,6 +75,13 @@ def _key_ids(cert: x509.Certificate) -> str:
         if len(key_id) > MAX_KEY_ID:
             return f"has a {field} of {len(key_id)} bytes ({colon_hex(key_id[:8])}..): expected at most {MAX_KEY_ID}"
     return ""
+
+
+def _size(cert: x509.Certificate) -> str:
+    size = len(cert.public_bytes(Encoding.DER))
+    if size <= MAX_BYTES:
+        return ""
+    return f"has {size} bytes: expected at most {MAX_BYTES}, which peers take in a chain once it is cross-signed"
 
 
 def _unique_ids(cert: x509.Certificate) -> str:
@@ -131,6 +141,7 @@ RULES: Final[tuple[Callable[[x509.Certificate], str], ...]] = (
     _arcs,
     _path_length,
     _key_ids,
+    _size,
     _unique_ids,
     _times,
     _constraints,

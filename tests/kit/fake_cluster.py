@@ -29,7 +29,7 @@ from cluster.node.seals import SealWatch
 from cluster.raft.admission import Admission
 from cluster.raft.machine import ReplicatedMachine
 from cluster.raft.membership import ChangeKind, Member, Members, MembershipChange, changed, removed_after
-from cluster.raft.node import NodeStatus
+from cluster.raft.node import MAX_PROPOSAL_BYTES, NodeStatus
 from cluster.raft.replica import Leadership, Replica, packed_command
 from cluster.record.reads import LedgerReads
 from cluster.rpc.operation import A, Operation, Q
@@ -61,6 +61,8 @@ class Fate(Enum):
     LOST_BEFORE = auto()  # the leader falls, and the command with it
     LOST_AFTER = auto()  # committed, but the leader falls before it knows
     UNKNOWN = auto()  # not committed, and nobody says so; the leader stays
+    REJECTED = auto()  # committed, and without an effect
+    TOO_LARGE = auto()  # not committed, as every other time
 
 
 class FakeCluster:
@@ -176,7 +178,8 @@ class FakeReplica:
 
     async def propose(self, command: Command, *, timeout: float) -> Applied | Rejected:
         assert timeout > 0
-        packed_command(command)
+        if len(packed_command(command)) > MAX_PROPOSAL_BYTES:
+            raise Refused("the write is too large")
         await asyncio.sleep(0)
         if not self.leadership.is_ready:
             raise NotLeader("this node does not lead")
@@ -186,6 +189,10 @@ class FakeReplica:
         fate = self.cluster.on_propose(command)
         if fate is Fate.COMMITTED:
             return self.cluster.commit(command)
+        if fate is Fate.REJECTED:
+            return Rejected("odd", "not as things stand")
+        if fate is Fate.TOO_LARGE:
+            raise Refused("the write is too large")
         if fate is Fate.LOST_AFTER:
             self.cluster.commit(command)
         if fate is not Fate.UNKNOWN:

@@ -7,6 +7,9 @@ from tests.seeded_bugs.bug import Bug
 _FORMS: Final = "providers/pki/forms.py"
 _PEERS: Final = "providers/pki/peers.py"
 
+_ROTATION: Final = "cluster/ca/rotation.py"
+
+_T_LIMITS: Final = "tests/parts/ca/test_rotation_limits.py"
 _T_FORMS: Final = (
     "tests/unit/providers/test_forms.py::test_root_that_some_peer_does_not_read_is_refused_by_the_name_of_the_field"
 )
@@ -23,6 +26,7 @@ BUGS: Final = (
     _rule("numbers of an object identifier", "Go cannot read the root, and trusts nothing", _FORMS, "_arcs"),
     _rule("path length beyond an octet", "rustls refuses every chain through the root", _FORMS, "_path_length"),
     _rule("key identifiers without end", "no leaf can be recorded: the CA signs nothing more", _FORMS, "_key_ids"),
+    _rule("a root of any size", "no rotation to it or from it fits into the log", _FORMS, "_size"),
     _rule("unique identifiers of a CA", "Go and rustls cannot read the root", _FORMS, "_unique_ids"),
     _rule("times in the other form", "it is refused in words that name nothing", _FORMS, "_times"),
     _rule("name constraints that are no domains", "verifiers refuse all leaves below the root", _FORMS, "_constraints"),
@@ -44,5 +48,35 @@ BUGS: Final = (
         "    if cert.subject != cert.issuer or named is None:\n",
         "    if cert.subject != cert.issuer or named is None or not named.key_identifier:\n",
         (_T_FORMS,),
+    ),
+    # -- what can be written
+    Bug(
+        "a step of a rotation that nobody takes",
+        "it is tried again for ever, and every change of the CA is refused until an operator gives it up",
+        _ROTATION,
+        """        except Refused as refusal:
+            await self.give_up(state, f"the rotation cannot go on: {refusal}")
+            return False
+""",
+        """        except TimeoutError:
+            return False
+""",
+        (f"{_T_LIMITS}::test_step_that_is_refused_ends_the_rotation_and_leaves_everything_as_it_was",),
+    ),
+    Bug(
+        "room in the log for an operator's root",
+        "a rotation begins that cannot be finished",
+        _ROTATION,
+        "        require_writable(self._finish(after, trial))\n",
+        "",
+        (f"{_T_LIMITS}::test_root_for_which_there_is_no_room_in_the_log_is_refused_before_anything_begins",),
+    ),
+    Bug(
+        "room in the log for one more root",
+        "the plan says that a rotation is possible which is not",
+        _ROTATION,
+        "        _require_room(state, opened.config)\n",
+        "",
+        (f"{_T_LIMITS}::test_rotation_for_which_there_is_no_room_is_refused_by_its_plan",),
     ),
 )

@@ -70,6 +70,7 @@ TAKEN: Final = {
     "path length 255": {"basic": made.integer(255)},
     "a key identifier of one byte": {"key_id": b"\1"},
     "a key identifier as long as SHA-512": {"key_id": b"\7" * 64},
+    "a large extension": _with("1.2.3.4", b"x" * 19_000),
     "Netscape's TLS CA": _netscape(bytes.fromhex("03020204")),
     "Netscape's all": _netscape(bytes.fromhex("030200ff")),
     "a constraint in upper case": _constraints("permitted", b"EXAMPLE.com"),
@@ -151,6 +152,8 @@ REFUSED: Final = {
         "has a subject key identifier of 65 bytes (01:01:01:01:01:01:01:01..): expected at most 64",
     ),
     "a very long one": ({"key_id": b"\1" * 3000}, "has a subject key identifier of 3000 bytes"),
+    "an extension without end": (_with("1.2.3.4", b"x" * 120_000), "bytes: expected at most 20480"),
+    "a name without end": (_subject(made.UTF8, b"x" * 10_200), "bytes: expected at most 20480"),
     "an authority by another's name and serial": (
         {"authority": made.sequence(made.value(0xA1, _directory(made.UTF8, b"Other")), made.value(0x82, b"\5"))},
         "has an authority key identifier with the name or serial of another certificate",
