@@ -229,17 +229,84 @@ async def test_root_with_the_name_of_the_one_before_and_another_key_serves_every
     assert_openssl_accepts(node, await sign(node), tmp_path)
 
 
-async def test_key_of_a_listed_root_under_another_name_is_refused_before_anything_begins(
+@dataclass(frozen=True, slots=True)
+class Twin:
+    """What a root has in common with one that is trusted."""
+
+    is_key: bool = False
+    is_key_id: bool = False
+    is_name: bool = False
+
+
+COLLISIONS: Final = {
+    "another key": (Twin(is_key_id=True), "the same subject key identifier with another key: make it with an id"),
+    "another key under the same name": (
+        Twin(is_key_id=True, is_name=True),
+        "the same subject key identifier with another key: make it with an identifier",
+    ),
+    "another identifier": (
+        Twin(is_key=True, is_name=True),
+        "the same key with another subject key identifier: use a new key, or make it again with the identifier {key}",
+    ),
+    "another name": (
+        Twin(is_key=True, is_key_id=True),
+        r"the same key under another name: use a new key, or make it again with the name 'CN=Our mesh root,O=Ours'",
+    ),
+    "another name and identifier": (Twin(is_key=True), "the same key with another subject key identifier"),
+}
+
+
+@pytest.mark.parametrize("is_forced", [False, True])
+@pytest.mark.parametrize("is_retired", [False, True])
+@pytest.mark.parametrize("kind", COLLISIONS)
+async def test_root_that_is_half_a_listed_one_is_refused_before_anything_begins(
+    node: Node, tmp_path: Path, kind: str, is_retired: bool, is_forced: bool
+) -> None:
+    """Forced or not: verifiers take one for the other, or find no way between the two."""
+    twin, text = COLLISIONS[kind]
+    first = own(node, Recipe(), tmp_path)
+    root = await begin(node, first)
+    if is_retired:
+        await begin(node, {"CSRMaxPerSecond": 0, "PrivateKey": "", "RootCert": "", "PrivateKeyBits": 384})
+    (tmp_path / "key.pem").write_text(str(first["PrivateKey"]))
+    again = Recipe(
+        {"subjectKeyIdentifier": root.key_id.upper() if twin.is_key_id else "01:02:03"},
+        key=("-key", "key.pem") if twin.is_key else _EC,
+        subject=Recipe().subject if twin.is_name else "/CN=Another name",
+    )
+    config, before = own(node, again, tmp_path), node.cluster.state
+    if twin.is_key:
+        config["PrivateKey"] = first["PrivateKey"]
+    place = f"the root cannot be trusted beside the root {root.root_id}: it has "
+    with pytest.raises(InternalError, match=place + text.format(key=root.key_id)):
+        await put(node, update(config, force=is_forced))
+    assert node.cluster.state is before
+
+
+async def test_root_that_is_made_again_with_key_name_and_identifier_serves_every_client(
     node: Node, tmp_path: Path
 ) -> None:
     first = own(node, Recipe(), tmp_path)
     await begin(node, first)
-    await begin(node, {"CSRMaxPerSecond": 0, "PrivateKey": "", "RootCert": "", "PrivateKeyBits": 384})
-    again = Recipe(key=("-key", "key.pem"), subject="/CN=Another name")
     (tmp_path / "key.pem").write_text(str(first["PrivateKey"]))
+    again = own(node, Recipe(key=("-key", "key.pem"), options=("-days", "700")), tmp_path)
+    await begin(node, {**again, "PrivateKey": first["PrivateKey"]})
+    assert_openssl_accepts(node, await sign(node), tmp_path)
+    await begin(node, {"CSRMaxPerSecond": 0, "PrivateKey": "", "RootCert": "", "PrivateKeyBits": 384})
+    assert_openssl_accepts(node, await sign(node), tmp_path)
+
+
+async def test_root_with_the_identifier_of_a_ca_in_a_chain_is_refused_though_no_root_has_it(
+    node: Node, tmp_path: Path
+) -> None:
+    """A link stays after its own root is gone."""
+    middle = await begin(node, own(node, Recipe(), tmp_path))
+    active = await begin(node, {"CSRMaxPerSecond": 0, "PrivateKey": "", "RootCert": "", "PrivateKeyBits": 384})
+    await node.operator_rotation.distrust(middle.root_id)
+    again = Recipe({"subjectKeyIdentifier": middle.key_id.upper()})
     config, before = own(node, again, tmp_path), node.cluster.state
-    with pytest.raises(InternalError, match="the root cannot take the place of the one in use"):
-        await put(node, update({**config, "PrivateKey": first["PrivateKey"]}))
+    with pytest.raises(InternalError, match=f"beside the chain of the root {active.root_id}: it has the same subject"):
+        await put(node, update(config))
     assert node.cluster.state is before
 
 

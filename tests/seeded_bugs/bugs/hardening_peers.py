@@ -9,6 +9,10 @@ _PEERS: Final = "providers/pki/peers.py"
 
 _ROTATION: Final = "cluster/ca/rotation.py"
 
+_OWN_KEY: Final = "cluster/ca/own_key.py"
+
+_T_ROOTS: Final = "tests/parts/ca/test_operators_roots.py"
+_T_HALF: Final = f"{_T_ROOTS}::test_root_that_is_half_a_listed_one_is_refused_before_anything_begins"
 _T_LIMITS: Final = "tests/parts/ca/test_rotation_limits.py"
 _T_FORMS: Final = (
     "tests/unit/providers/test_forms.py::test_root_that_some_peer_does_not_read_is_refused_by_the_name_of_the_field"
@@ -78,5 +82,38 @@ BUGS: Final = (
         "        _require_room(state, opened.config)\n",
         "",
         (f"{_T_LIMITS}::test_rotation_for_which_there_is_no_room_is_refused_by_its_plan",),
+    ),
+    # -- whose key it is
+    Bug(
+        "an identifier for two keys",
+        "OpenSSL takes one root for the other, and refuses every new leaf",
+        _OWN_KEY,
+        "    if is_same_id and not is_same_key:\n",
+        "    if False:\n",
+        (_T_HALF,),
+    ),
+    Bug(
+        "two identifiers for a key",
+        "Java finds no way from a leaf to the root before, and refuses it",
+        _OWN_KEY,
+        "    if is_same_key and not is_same_id:\n",
+        "    if False:\n",
+        (_T_HALF,),
+    ),
+    Bug(
+        "two names for a key",
+        "no link leads from one to the other, and clients of the one before are cut off",
+        _OWN_KEY,
+        "    if is_same_key and new.subject.public_bytes() != known.subject.public_bytes():\n",
+        "    if False:\n",
+        (_T_HALF,),
+    ),
+    Bug(
+        "the identifier of a CA in a chain",
+        "links are followed to the wrong key",
+        _OWN_KEY,
+        '        yield from (\n            (f"the chain of',
+        '        yield from () if listed else (\n            (f"the chain of',
+        (f"{_T_ROOTS}::test_root_with_the_identifier_of_a_ca_in_a_chain_is_refused_though_no_root_has_it",),
     ),
 )
