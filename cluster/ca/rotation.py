@@ -23,7 +23,7 @@ from cluster.ca.opened import OpenedRotation
 from cluster.ca.own_key import require_own_key
 from cluster.ca.parts import Parts
 from cluster.ca.proof import prove
-from cluster.ca.roots import intermediates_of, root_of
+from cluster.ca.roots import intermediates_of, name_limits, root_of
 from cluster.ca.settings import CASettings
 from cluster.seal.keeper import CoveredRecord
 from cluster.signing.serials import new_serial
@@ -47,10 +47,11 @@ from fsm.fields import as_reason
 from fsm.links import links_of, live_links, local_chain, must_stay_trusted, needed_links
 from fsm.state import State
 from providers.api import CAChain
-from providers.errors import NotInitialized, ProviderError
+from providers.errors import ChainInvalid, NotInitialized, ProviderError
 from providers.pki import verify
+from providers.pki.constraints import refusal_of_common_name
 from providers.pki.serials import serial_bytes
-from providers.pki.x509 import split_bundle
+from providers.pki.x509 import load_cert, split_bundle
 from providers.texts import bounded, one_line
 
 #: A provider that does not answer is asked again for this long; then the rotation is given up.
@@ -146,6 +147,7 @@ class Rotator:
             root = root_of(chain, config, is_active=False, made_at=now)
             trial = OpenedRotation(replace(rotation, root=root), opened.record, opened.config, opened.root)
             root = await self._cross_signed(state, trial, root)
+            self._check_common_name(state, trial, root)
         except ProviderError as error:
             raise InternalError(f"the root cannot take the place of the one in use: {error}") from error
         record = CoveredRecord(request.settings.secrets, provider_state, request.settings.config_json)
@@ -164,6 +166,14 @@ class Rotator:
         require_short(root)
         await self._verify(state, opened, root)
         return root
+
+    def _check_common_name(self, state: State, opened: OpenedRotation, root: CARoot) -> None:
+        """Of an operator's root, by what the CAs say that it is cross-signed below. Raises: ChainInvalid."""
+        if opened.rotation.is_forced:
+            return
+        above = name_limits(opened.old, state.roots, self._clock.now())
+        if text := refusal_of_common_name(load_cert(root.root_pem), above):
+            raise ChainInvalid(f"{text}: give it a name with a space")
 
     async def begin(self, request: RotationRequest) -> str:
         """Commit the intent; returns the rotation's id. Raises: InternalError, Refused (no effect)."""

@@ -4,12 +4,19 @@ A leaf must please every CA on its way to every root that clients trust. In a ro
 is signed below: so what they say is collected, and asked of a CSR before anything is signed.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_network
 
 from cryptography import x509
+from cryptography.x509.oid import NameOID
 
 from providers.api import NameLimits
+from providers.pki.x509 import common_name, subject_alt_names, uris
+
+#: What Java takes for a DNS name: a space makes it none.
+_HOST = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
+_SPIFFE = "spiffe://"
 
 
 def limits_of(certs: Iterable[x509.Certificate]) -> tuple[NameLimits, ...]:
@@ -72,7 +79,36 @@ def _networks(names: Iterable[x509.GeneralName]) -> tuple[str, ...]:
 
 
 def _text(name: object, limits: NameLimits, permitted: Sequence[str], excluded: Sequence[str]) -> str:
+    rule = _rule(permitted, excluded)
+    return f"CSR SAN holds {str(name)[:200]!r}, which not every trusted CA may vouch for: {limits.ca} {rule}"
+
+
+def _rule(permitted: Sequence[str], excluded: Sequence[str]) -> str:
     said = [f"permits {', '.join(permitted)}"] if permitted else []
     said += [f"excludes {', '.join(excluded)}"] if excluded else []
-    rule = " and ".join(said)
-    return f"CSR SAN holds {str(name)[:200]!r}, which not every trusted CA may vouch for: {limits.ca} {rule}"
+    return " and ".join(said)
+
+
+def refusal_of_common_name(cert: x509.Certificate, limits: Iterable[NameLimits]) -> str:
+    """Why a CA with these limits, above this one, does not vouch for its common name; empty when all do.
+
+    Java alone asks: without DNS names beside it the common name of a CA is one to it, if it looks like one.
+    """
+    names = cert.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    common = str(names[-1].value) if names else ""
+    if not _HOST.fullmatch(common) or any(isinstance(name, x509.DNSName) for name in subject_alt_names(cert)):
+        return ""
+    for one in limits:
+        if not _permits_host(one, common.lower()):
+            said = _rule(one.permitted_dns, one.excluded_dns)
+            return f"its common name {common!r} is a DNS name to Java, and {one.ca} {said}"
+    return ""
+
+
+def refusal_of_cas(cert: x509.Certificate) -> str:
+    """Why the CAs that are made here and in Vault cannot stand below this one in a chain; empty when they can."""
+    for one in limits_of([cert]):
+        cluster_id = next((uri.removeprefix(_SPIFFE) for uri in uris(cert) if uri.startswith(_SPIFFE)), "0" * 8)
+        if not _permits_host(one, common_name("pri", "0" * 8, "consul", cluster_id)):
+            return f"has name constraints ({_rule(one.permitted_dns, one.excluded_dns)})"
+    return ""

@@ -12,6 +12,7 @@ from cryptography import x509
 from cryptography.x509.oid import ExtensionOID, PublicKeyAlgorithmOID
 
 from providers.pki import forms, keys
+from providers.pki.constraints import refusal_of_cas
 from providers.pki.x509 import check_serial, extension_of, public_key
 
 _UNDERSTOOD: Final = frozenset(
@@ -98,6 +99,15 @@ def _unsupported(cert: x509.Certificate) -> str:
     return f"has {found[0]}, so that OpenSSL refuses what is below it: expected none" if found else ""
 
 
+def _below(cert: x509.Certificate) -> str:
+    if not (said := refusal_of_cas(cert)):
+        return ""
+    return (
+        f"{said} that do not permit the names of the CAs that may come below it, pri-....consul, so that Java refuses"
+        " what is below these: expected DNS:consul among the permitted names (quorumca tls ca create -name-constraint)"
+    )
+
+
 def _key(cert: x509.Certificate) -> str:
     algorithm = cert.public_key_algorithm_oid
     if algorithm in _KEYS:
@@ -143,6 +153,7 @@ _RULES: Final[tuple[Callable[[x509.Certificate], str], ...]] = (
     _policies,
     _netscape,
     _unsupported,
+    _below,
     _key,
     _serial,
     _name,

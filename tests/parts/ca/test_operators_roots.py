@@ -379,6 +379,36 @@ async def test_names_that_a_trusted_root_does_not_permit_are_refused_until_it_is
 
 
 @pytest.mark.parametrize(
+    ("subject", "names", "is_taken"),
+    [
+        ("/CN=mesh.example.org", "", False),
+        ("/O=Ours/CN=mesh", "", False),
+        ("/CN=mesh.example.org", ",DNS:mesh.consul", True),
+        ("/CN=mesh.CONSUL", "", True),
+        ("/CN=mesh of example.org", "", True),
+        ("/O=mesh.example.org", "", True),
+    ],
+)
+async def test_next_root_has_a_common_name_that_the_constrained_one_before_permits(
+    node: Node, tmp_path: Path, subject: str, names: str, is_taken: bool
+) -> None:
+    """Java reads it as a DNS name, if it looks like one and there is no other."""
+    await begin(node, own(node, TAKEN["good for some domains"], tmp_path))
+    config = own(node, Recipe({"subjectAltName": "URI:{uri}" + names}, subject=subject), tmp_path)
+    state = node.cluster.state
+    if not is_taken:
+        with pytest.raises(
+            InternalError, match=r"its common name 'mesh\S*' is a DNS name to Java, and .* permits consul"
+        ):
+            await put(node, update(config))
+        assert node.cluster.state is state
+        await begin(node, config, force=True)
+        return
+    await begin(node, config)
+    assert_openssl_accepts(node, await sign(node), tmp_path)
+
+
+@pytest.mark.parametrize(
     ("kind", "good", "bad"),
     [
         (

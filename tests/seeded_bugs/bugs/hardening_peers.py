@@ -83,6 +83,16 @@ BUGS: Final = (
         "",
         (f"{_T_LIMITS}::test_rotation_for_which_there_is_no_room_is_refused_by_its_plan",),
     ),
+    # -- names as Java reads them
+    _rule("names of the CAs below a constrained one", "Java refuses all after the next rotation", _PEERS, "_below"),
+    Bug(
+        "the common name of the next root",
+        "clients in Java that trust the constrained root before refuse every new leaf",
+        _ROTATION,
+        "            self._check_common_name(state, trial, root)\n",
+        "",
+        (f"{_T_ROOTS}::test_next_root_has_a_common_name_that_the_constrained_one_before_permits",),
+    ),
     # -- whose key it is
     Bug(
         "an identifier for two keys",
