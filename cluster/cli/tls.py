@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from providers.pki.x509 import Issuer
 
 _DOMAIN: Final = "#DOMAIN#"
+#: What every trust domain ends with, whatever the domain of the agents' names is.
+_MESH_DOMAIN: Final = "consul"
 _ROLES: Final = ("server", "client", "cli")
 _MAX_NUMBER: Final = 10_000
 _MAX_PEM_BYTES: Final = 64 << 10
@@ -31,16 +33,22 @@ _SERVER_WARNING: Final = """\
     CA, and copy them to that server and nowhere else."""
 
 _days: Final = whole_number(1, 36_500)
-_common_name: Final = matching(lambda text: len(text) <= _MAX_COMMON_NAME, f"at most {_MAX_COMMON_NAME} characters")
+_common_name: Final = matching(
+    lambda text: len(text) <= _MAX_COMMON_NAME and text.isprintable(),
+    f"at most {_MAX_COMMON_NAME} characters, all of them printable",
+)
 _cluster_id: Final = matching(re.compile("[A-Za-z0-9-]{1,63}").fullmatch, "letters, digits and hyphens, as in a UUID")
 _label: Final = matching(is_node_name, "a DNS label: lower-case letters, digits and inner hyphens, at most 63")
 _domain: Final = matching(
     lambda text: len(text) <= 253 and all(map(is_node_name, text.split("."))), "a DNS domain in lower case"
 )
 
-#: RFC 5280 4.2.1.10 has no wildcards: a domain stands for all below it.
+#: RFC 5280 4.2.1.10 has no wildcards: a domain stands for all below it. An address is no name to anybody.
 _name_constraint: Final = matching(
-    lambda text: not text.startswith("*") and is_dns_name(text.removeprefix(".")), "a DNS domain, without a wildcard"
+    lambda text: (
+        not text.startswith("*") and is_dns_name(text.removeprefix(".")) and not text.rpartition(".")[2].isdigit()
+    ),
+    "a DNS domain, without a wildcard, and no address",
 )
 
 
@@ -107,6 +115,11 @@ def run_ca_create(args: argparse.Namespace) -> int:
         uri=f"spiffe://{args.cluster_id}.{args.domain}" if args.cluster_id else "",
         permitted_dns=[*args.additional_name_constraint, args.domain, "localhost"] if args.name_constraint else (),
     )
+    if args.cluster_id and args.domain != _MESH_DOMAIN:
+        note(
+            f"-cluster-id with -domain={args.domain}: this CA cannot become the root of a Quorum CA mesh, whose trust"
+            f" domain is {args.cluster_id}.{_MESH_DOMAIN}. Leave -domain out for that."
+        )
     _check_ca(pair, args.domain)
     _save(f"{args.domain}-agent-ca", pair)
     return Exit.OK

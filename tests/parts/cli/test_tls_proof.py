@@ -1,11 +1,14 @@
 """`quorumca tls` writes nothing that no peer would accept, and says why."""
 
+import time
 from itertools import product
 from pathlib import Path
 
 import pytest
 
 from cluster.tls import certificates
+from providers.errors import ConfigInvalid
+from providers.pki import keys, verify
 from tests.kit import broken_cas, pki
 from tests.kit.broken_cas import BROKEN
 from tests.parts.cli.conftest import Run
@@ -107,12 +110,37 @@ def test_ca_that_is_made_serves_servers_and_clients(run: Run, flags: str) -> Non
         assert run(f"tls cert create {role} -domain {domain}").code == 0
 
 
-@pytest.mark.parametrize("constraint", ["*.x.org", "*.org", "", "a..b", "x.org."])
+@pytest.mark.parametrize("constraint", ["*.x.org", "*.org", "", "a..b", "x.org.", "10.0.0.1", "1", "x.org.1"])
 def test_name_constraint_that_is_no_domain_is_refused(run: Run, tmp_path: Path, constraint: str) -> None:
     result = run("tls ca create -name-constraint -additional-name-constraint", constraint)
     assert (result.code, result.out) == (2, "")
     assert f"argument --additional-name-constraint: {constraint!r} is not allowed: must be a DNS domain" in result.err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\tb", "a\0b", "a\u2028b", "a\x7f"])
+def test_common_name_that_nobody_can_print_is_refused(run: Run, tmp_path: Path, name: str) -> None:
+    result = run("tls ca create -common-name", name)
+    assert (result.code, result.out) == (2, "")
+    assert (
+        f"argument --common-name: {name!r} is not allowed: must be at most 64 characters, all of them pr" in result.err
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("domain", ["consul", "acme.org"])
+def test_ca_for_a_cluster_is_made_and_told_of_if_it_can_never_be_the_meshs_root(run: Run, domain: str) -> None:
+    result = run(f"tls ca create -domain {domain} -cluster-id {pki.CLUSTER_ID}")
+    assert result.code == 0
+    text = f"this CA cannot become the root of a Quorum CA mesh, whose trust domain is {pki.CLUSTER_ID}.consul."
+    assert (text in result.err) == (domain != "consul")
+    root_pem, key_pem = (Path(f"{domain}-agent-ca{end}.pem").read_text() for end in ("", "-key"))
+    judged = (root_pem, keys.load_pem(key_pem))
+    if domain == "consul":
+        verify.check_supplied_root(*judged, cluster_id=pki.CLUSTER_ID, now=int(time.time()))
+    else:
+        with pytest.raises(ConfigInvalid, match=r"RootCert has URI SANs .*, expected exactly one"):
+            verify.check_supplied_root(*judged, cluster_id=pki.CLUSTER_ID, now=int(time.time()))
 
 
 def test_ca_that_no_peer_accepts_is_not_made(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,8 +9,10 @@ _PEERS: Final = "providers/pki/peers.py"
 
 _ROTATION: Final = "cluster/ca/rotation.py"
 
+_TLS_CLI: Final = "cluster/cli/tls.py"
 _OWN_KEY: Final = "cluster/ca/own_key.py"
 
+_T_TLS: Final = "tests/parts/cli/test_tls_proof.py"
 _T_ROOTS: Final = "tests/parts/ca/test_operators_roots.py"
 _T_HALF: Final = f"{_T_ROOTS}::test_root_that_is_half_a_listed_one_is_refused_before_anything_begins"
 _T_LIMITS: Final = "tests/parts/ca/test_rotation_limits.py"
@@ -92,6 +94,31 @@ BUGS: Final = (
         "            self._check_common_name(state, trial, root)\n",
         "",
         (f"{_T_ROOTS}::test_next_root_has_a_common_name_that_the_constrained_one_before_permits",),
+    ),
+    # -- the command that makes a root
+    Bug(
+        "addresses as name constraints",
+        "a constraint is made that means nothing, and nobody is told",
+        _TLS_CLI,
+        ' and not text.rpartition(".")[2].isdigit()\n',
+        "\n",
+        (f"{_T_TLS}::test_name_constraint_that_is_no_domain_is_refused",),
+    ),
+    Bug(
+        "line breaks in a common name",
+        "a CA has a name that breaks the lines it is shown in",
+        _TLS_CLI,
+        " and text.isprintable(),\n",
+        ",\n",
+        (f"{_T_TLS}::test_common_name_that_nobody_can_print_is_refused",),
+    ),
+    Bug(
+        "a CA of another trust domain",
+        "somebody makes a root, spreads it, and learns at PUT that it cannot be one",
+        _TLS_CLI,
+        "    if args.cluster_id and args.domain != _MESH_DOMAIN:\n",
+        "    if False:\n",
+        (f"{_T_TLS}::test_ca_for_a_cluster_is_made_and_told_of_if_it_can_never_be_the_meshs_root",),
     ),
     # -- whose key it is
     Bug(
