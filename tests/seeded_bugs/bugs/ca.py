@@ -109,8 +109,8 @@ BUGS: Final = (
         "a root is published with its links",
         "clients see certificates that nothing needs yet, and other roots hang on them",
         _ROTATION,
-        "        published = replace(root, intermediates=local_chain(root))\n",
-        "        published = root\n",
+        "    published = replace(root, intermediates=local_chain(root))\n",
+        "    published = root\n",
         (f"{_T_VAULT}::test_staged_migration_publishes_the_root_with_what_leads_from_it_to_leaves",),
     ),
     Bug(

@@ -113,7 +113,7 @@ BUGS: Final = (
         (f"{_T_TLS}::test_common_name_that_nobody_can_print_is_refused",),
     ),
     Bug(
-        "a CA of another trust domain",
+        "a root for another trust domain",
         "somebody makes a root, spreads it, and learns at PUT that it cannot be one",
         _TLS_CLI,
         "    if args.cluster_id and args.domain != _MESH_DOMAIN:\n",

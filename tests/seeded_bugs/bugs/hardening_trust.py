@@ -153,7 +153,7 @@ BUGS: Final = (
         _RECONFIGURE,
         "            await self._rehearse(candidate, state, request)\n",
         "            pass\n",
-        (f"{_T_ROOTS}::test_key_of_a_listed_root_under_another_name_is_refused_before_anything_begins",),
+        (f"{_T_ROOTS}::test_root_that_is_half_a_listed_one_is_refused_before_anything_begins",),
     ),
     Bug(
         "path lengths are found out at the end",
