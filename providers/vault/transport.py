@@ -18,11 +18,14 @@ from urllib.parse import urljoin, urlsplit
 from providers.errors import ConfigInvalid
 from providers.texts import one_line
 from providers.vault.config import TLSOptions
+from providers.vault.exchange import Deadlines, Exchange, TooMuch, connection_classes
 from providers.vault.files import opened_ca, path_of
 
 _CONNECT_SECONDS: Final = 3.0
 _MAX_REDIRECTS: Final = 2  # within one origin; more is a loop
 _MAX_ANSWER_BYTES: Final = 1 << 20
+#: With heads, trailers, and what frames the pieces.
+_MAX_EXCHANGE_BYTES: Final = _MAX_ANSWER_BYTES + (512 << 10)
 _PIECE_BYTES: Final = 64 << 10
 #: CAs of a system are a few hundred, each with a link of its hash.
 _MAX_CA_FILES: Final = 2000
@@ -92,7 +95,8 @@ class HvacTransport:
             # The operator has said so; a line on stderr for each request would say no more.
             warnings.simplefilter("ignore", urllib3.exceptions.InsecureRequestWarning)
         context = tls_context(tls) if address.startswith("https:") else None
-        session = _session(context, tls.server_name)
+        self._deadlines = Deadlines()
+        session = _session(context, tls.server_name, self._deadlines)
         # Not left to the library: it follows to anywhere, with every header.
         self._adapter = hvac.adapters.RawAdapter(address, session=session, allow_redirects=False)
 
@@ -109,7 +113,9 @@ class HvacTransport:
         import requests
         import urllib3
 
-        deadline = time.monotonic() + _CONNECT_SECONDS + timeout_seconds
+        exchange = Exchange(
+            time.monotonic() + _CONNECT_SECONDS + timeout_seconds, _CONNECT_SECONDS, _MAX_EXCHANGE_BYTES
+        )
         where = f"/v1/{path}"
         headers = {"X-Vault-Token": token, "X-Vault-Namespace": namespace, "Accept-Encoding": "identity"}
         named: dict[str, Any] = {
@@ -120,18 +126,31 @@ class HvacTransport:
             "stream": True,
         }
         try:
-            for _ in range(1 + _MAX_REDIRECTS):
-                with self._adapter.request(method, where, **named) as response:
-                    if response.status_code not in _REDIRECTS:
-                        return _answer(response, deadline)
-                    where = self._redirected(where, response.headers.get("Location", ""))
-            raise TransportFailure(f"{self._address} sends on more than {_MAX_REDIRECTS} times")
-        except requests.exceptions.SSLError as error:
-            raise TransportFailure(f"no TLS connection to {self._address}: {_cause(error)}", is_tls=True) from None
-        except (requests.exceptions.Timeout, urllib3.exceptions.TimeoutError):
-            raise TransportFailure(f"{self._address} does not answer in time") from None
+            with self._deadlines.exchange(exchange):
+                answer = self._exchanged(method, where, named)
+        except TooMuch:
+            raise TransportFailure(f"{self._address} answered with more than {_MAX_EXCHANGE_BYTES} bytes") from None
         except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+            # First: a connection that has been cut fails in any way.
+            is_late = exchange.is_over or isinstance(
+                error, requests.exceptions.Timeout | urllib3.exceptions.TimeoutError
+            )
+            if is_late:
+                raise TransportFailure(f"{self._address} does not answer in time") from None
+            if isinstance(error, requests.exceptions.SSLError):
+                raise TransportFailure(f"no TLS connection to {self._address}: {_cause(error)}", is_tls=True) from None
             raise TransportFailure(f"{self._address} cannot be reached: {_cause(error)}") from None
+        if exchange.is_over:  # a connection that has been cut looks like the end of an answer, too
+            raise TransportFailure(f"{self._address} does not answer in time")
+        return answer
+
+    def _exchanged(self, method: str, where: str, named: Mapping[str, Any]) -> Answer:
+        for _ in range(1 + _MAX_REDIRECTS):
+            with self._adapter.request(method, where, **named) as response:
+                if response.status_code not in _REDIRECTS:
+                    return _answer(response)
+                where = self._redirected(where, response.headers.get("Location", ""))
+        raise TransportFailure(f"{self._address} sends on more than {_MAX_REDIRECTS} times")
 
     def _redirected(self, where: str, location: str) -> str:
         """Where to go on with what was to be sent. Raises: TransportFailure, ValueError.
@@ -218,11 +237,18 @@ def _why(error: OSError | ValueError) -> str:
     return one_line((error.strerror if isinstance(error, OSError) else None) or error)
 
 
-def _session(context: ssl.SSLContext | None, server_name: str) -> Any:
+def _session(context: ssl.SSLContext | None, server_name: str, deadlines: Deadlines) -> Any:
     import requests
     from requests.adapters import HTTPAdapter
 
-    class _TLSAdapter(HTTPAdapter):
+    plain_pool, tls_pool = connection_classes(deadlines)
+
+    class _Adapter(HTTPAdapter):
+        def init_poolmanager(self, *arguments: Any, **named: Any) -> None:
+            super().init_poolmanager(*arguments, **named)
+            self.poolmanager.pool_classes_by_scheme = {"http": plain_pool, "https": tls_pool}
+
+    class _TLSAdapter(_Adapter):
         """requests knows files to trust, not contexts: it must not add its own CAs to the configured ones."""
 
         def cert_verify(self, *_: object) -> None: ...
@@ -235,11 +261,11 @@ def _session(context: ssl.SSLContext | None, server_name: str) -> Any:
     # No proxy, password file or CA that the environment names: a secret goes to the configured address, directly.
     session.trust_env = False
     session.mount("https://", _TLSAdapter(pool_maxsize=_CONNECTIONS))
-    session.mount("http://", HTTPAdapter(pool_maxsize=_CONNECTIONS))
+    session.mount("http://", _Adapter(pool_maxsize=_CONNECTIONS))
     return session
 
 
-def _answer(response: Any, deadline: float) -> Answer:
+def _answer(response: Any) -> Answer:
     """Raises: TransportFailure; what urllib3 and sockets raise while the rest arrives."""
     if response.headers.get("Content-Encoding", "identity") != "identity":
         # It was not asked for, and a little of it may be very much.
@@ -249,8 +275,6 @@ def _answer(response: Any, deadline: float) -> Answer:
         content += piece
         if len(content) > _MAX_ANSWER_BYTES:
             raise TransportFailure(f"{response.url} answered with more than {_MAX_ANSWER_BYTES} bytes")
-        if time.monotonic() > deadline:
-            raise TransportFailure(f"{response.url} does not answer in time")
     body: object = None
     if "json" in response.headers.get("Content-Type", ""):
         try:

@@ -11,7 +11,21 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final
 
 #: How it answers what it does not answer well.
-MODES: Final = ("garbage", "flood", "wordy", "refusal", "drip", "hang", "redirect", "packed", "empty", "nonsense")
+MODES: Final = (
+    "garbage",
+    "flood",
+    "wordy",
+    "refusal",
+    "drip",
+    "head",
+    "goes_on",
+    "trailers",
+    "hang",
+    "redirect",
+    "packed",
+    "empty",
+    "nonsense",
+)
 
 _HOLD_SECONDS: Final = 4.0
 _FLOOD_BYTES: Final = 64 << 20
@@ -39,6 +53,7 @@ class HostileVault:
     def __init__(self) -> None:
         self.mode = MODES[0]
         self.is_far = False
+        self.hold_seconds = _HOLD_SECONDS  # how long it goes on with what has no end
         self.answered: Counter[str] = Counter()
         self.trapped = 0
         self.address = ""
@@ -100,13 +115,26 @@ def _handler(vault: HostileVault, *, is_trap: bool) -> type[BaseHTTPRequestHandl
             self.send_response(200)
             self.send_header("Content-Length", "1000000")
             self.end_headers()
-            deadline = time.monotonic() + _HOLD_SECONDS
+            self._send_on(b" ")
+
+        def _send_on(self, piece: bytes) -> None:
+            deadline = time.monotonic() + vault.hold_seconds
             while time.monotonic() < deadline and not vault.ending.wait(0.05):
-                self.wfile.write(b" ")
-                self.wfile.flush()
+                self.wfile.write(piece)
+
+        def _head(self) -> None:
+            self.wfile.write(b"HTTP/1.1 200 OK\r\nX-A: ")
+            self._send_on(b"x")
+
+        def _goes_on(self) -> None:
+            self._send_on(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+        def _trailers(self) -> None:
+            self.wfile.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n")
+            self._send_on(b"A: b\r\n")
 
         def _hang(self) -> None:
-            vault.ending.wait(_HOLD_SECONDS)
+            vault.ending.wait(vault.hold_seconds)
 
         def _redirect(self) -> None:
             self._send(307, b"", Location=f"{vault.trap}{self.path}")

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import socket
 import ssl
 import threading
 import time
@@ -88,6 +89,45 @@ class _Handler(BaseHTTPRequestHandler):
         for number in range(1000):
             self.send_header(f"X-{number}", "x" * 1000)
         self.end_headers()
+
+    def _send_without_end(self, head: bytes, piece: bytes, pause_seconds: float = 0.02) -> None:
+        self.wfile.write(head)
+        until = time.monotonic() + 20
+        while time.monotonic() < until:
+            self.wfile.write(piece)
+            if pause_seconds:
+                time.sleep(pause_seconds)
+
+    def _goes_on(self) -> None:
+        self._send_without_end(b"", b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def _head_by_bytes(self) -> None:
+        self._send_without_end(b"HTTP/1.1 200 OK\r\nX-A: ", b"x")
+
+    def _status_by_bytes(self) -> None:
+        self._send_without_end(b"HTTP/1.1 200 ", b"x")
+
+    def _chunk_line_by_bytes(self) -> None:
+        self._send_without_end(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1;", b"x")
+
+    def _trailers(self) -> None:
+        self._send_without_end(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n", b"A: b\r\n")
+
+    def _no_length(self) -> None:
+        self._send_without_end(b"HTTP/1.0 200 OK\r\n\r\n", b"x")
+
+    def _goes_on_fast(self) -> None:
+        self._send_without_end(b"", 1000 * b"HTTP/1.1 100 Continue\r\n\r\n", 0)
+
+    def _trailers_fast(self) -> None:
+        head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n"
+        self._send_without_end(head, 1000 * b"A: b\r\n", 0)
+
+    def _slow(self) -> None:
+        time.sleep(1.0)
+        self.send_response(204)
+        self.end_headers()
+        self.close_connection = False
 
     def _cut(self) -> None:
         self.send_response(200)
@@ -252,6 +292,77 @@ def test_answer_that_no_vault_gives_is_a_failure_in_few_words_and_in_time(transp
     assert time.monotonic() - started < 8
     assert len(str(caught.value)) < 700
     assert str(caught.value).isprintable()
+
+
+ENDLESS = ["goes_on", "head_by_bytes", "status_by_bytes", "chunk_line_by_bytes", "trailers", "no_length", "dripping"]
+
+
+@pytest.mark.parametrize("path", ENDLESS)
+def test_exchange_ends_in_time_whatever_part_of_an_answer_has_no_end(
+    transport: HvacTransport, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each byte is in time for a socket."""
+    monkeypatch.setattr("providers.vault.transport._CONNECT_SECONDS", 0.3)
+    started = time.monotonic()
+    with pytest.raises(TransportFailure, match="does not answer in time"):
+        transport.send("get", path, body=None, token="t", namespace="", timeout_seconds=0.5)
+    assert time.monotonic() - started < 3
+
+
+@pytest.mark.parametrize("path", ["goes_on_fast", "trailers_fast"])
+def test_no_more_is_read_than_an_exchange_may_have(transport: HvacTransport, path: str) -> None:
+    started = time.monotonic()
+    with pytest.raises(TransportFailure, match=r"answered with more than \d+ bytes"):
+        get(transport, path)
+    assert time.monotonic() - started < 5
+
+
+def test_handshake_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("providers.vault.transport._CONNECT_SECONDS", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def drip() -> None:
+            connection, _ = server.accept()
+            with connection, contextlib.suppress(OSError):
+                connection.sendall(b"\x16\x03\x03\x40\x00\x02\x00\x3f\xfc")  # a ServerHello of 16 KB
+                while True:
+                    connection.sendall(b"\x03")
+                    time.sleep(0.02)
+
+        threading.Thread(target=drip, daemon=True).start()
+        made = HvacTransport(f"https://127.0.0.1:{server.getsockname()[1]}", TLSOptions())
+        started = time.monotonic()
+        with pytest.raises(TransportFailure, match="does not answer in time"):
+            made.send("get", "x", body=None, token="t", namespace="", timeout_seconds=0.5)
+        assert time.monotonic() - started < 3
+        made.close()
+
+
+def test_deadline_of_an_exchange_does_not_end_a_later_one_on_its_connection(
+    transport: HvacTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("providers.vault.transport._CONNECT_SECONDS", 0.1)
+    assert transport.send("get", "well", body=None, token="t", namespace="", timeout_seconds=0.4).status == 200
+    assert transport.send("get", "slow", body=None, token="t", namespace="", timeout_seconds=5.0).status == 204
+    assert len(_Handler.ports) == 1
+
+
+def test_many_addresses_share_the_time_for_connecting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name server may give any number of them, and nobody need be there."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full, contextlib.ExitStack() as stack:
+        for _ in range(2):  # nobody takes these: whoever comes after them gets no answer
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(full.getsockname())
+        address = (socket.AF_INET, socket.SOCK_STREAM, 6, "", full.getsockname())
+        monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: 100 * [address])
+        monkeypatch.setattr("providers.vault.transport._CONNECT_SECONDS", 0.5)
+        made = HvacTransport("http://vault.test:8200", TLSOptions())
+        started = time.monotonic()
+        with pytest.raises(TransportFailure, match="does not answer in time"):
+            made.send("get", "x", body=None, token="t", namespace="", timeout_seconds=5.0)
+        assert time.monotonic() - started < 2
+        made.close()
 
 
 def test_reasons_of_a_vault_are_cut(transport: HvacTransport) -> None:
