@@ -11,6 +11,10 @@ class ConfigInvalid(ProviderError):
     """The CA configuration breaks a rule; the text is Consul's where Consul has one."""
 
 
+class Malformed(ConfigInvalid):
+    """A text of the configuration is none of its kind: whoever has sent it is told so, and nobody else is asked."""
+
+
 class NotInitialized(ProviderError):
     """The provider has no signing certificate yet."""
 

@@ -2,13 +2,13 @@
 
 import secrets
 
-from cluster.base.errors import InternalError
+from cluster.base.errors import BadRequest, InternalError
 from cluster.ca.parts import Parts
 from cluster.ca.settings import CASettings
 from cluster.signing.pool import Configured
 from cluster.signing.serials import new_intent
 from providers.api import CAChain
-from providers.errors import ProviderError
+from providers.errors import Malformed, ProviderError
 from providers.pki import verify, x509
 
 
@@ -27,12 +27,14 @@ class Candidate:
         self.configured = Configured(None, {})
 
     async def __aenter__(self) -> "Candidate":
-        """Raises: InternalError with the provider's reason, as Consul words it."""
+        """Raises: InternalError with the provider's reason, as Consul words it; BadRequest."""
         setup = self.settings.setup(self._cluster_id, self._datacenter, self.state)
         try:
             self.configured = await self._pool.configure(self.key, setup)
         except BaseException as error:  # being cancelled too: some workers may have it already
             await self._pool.forget(self.key)
+            if isinstance(error, Malformed):
+                raise BadRequest(f"error configuring provider: {error}") from error
             if isinstance(error, ProviderError):
                 raise InternalError(f"error configuring provider: {error}") from error
             raise

@@ -15,7 +15,8 @@ from urllib.parse import quote
 from providers.errors import ConfigInvalid, ProviderError, ProviderUnavailable
 from providers.texts import one_line
 from providers.vault.config import AuthMethod, VaultConfig
-from providers.vault.files import CredentialFiles
+from providers.vault.files import MAX_CREDENTIAL_BYTES, CredentialFiles
+from providers.vault.names import is_token, require_segment
 from providers.vault.transport import Answer
 
 _KUBERNETES_TOKEN: Final = "/var/run/secrets/kubernetes.io/serviceaccount/token"  # noqa: S105  # a path
@@ -53,7 +54,9 @@ def login_request(method: AuthMethod, files: CredentialFiles) -> tuple[str, dict
                 "jwt": params.optional("jwt") or params.read(params.required("path")),
             }
         case "userpass" | "ldap":
-            return f"{path}/{quote(params.required('username'), safe='')}", {"password": params.required("password")}
+            username = params.required("username")
+            require_segment("AuthMethod.Params.username", username)
+            return f"{path}/{quote(username, safe='')}", {"password": params.required("password")}
         case _:  # cert: the connection itself is the proof
             name = params.optional("name")
             return path, {"name": name} if name else {}
@@ -68,7 +71,10 @@ class _Params:
         value = self.method.params.get(name)
         if value is not None and not isinstance(value, str):
             raise ConfigInvalid(f"AuthMethod.Params.{name} must be a text")
-        return value or ""
+        text = (value or "") if name == "password" else (value or "").strip()
+        if len(text) > MAX_CREDENTIAL_BYTES:
+            raise ConfigInvalid(f"AuthMethod.Params.{name} has more than {MAX_CREDENTIAL_BYTES} characters")
+        return text
 
     def required(self, name: str) -> str:
         value = self.optional(name)
@@ -236,6 +242,8 @@ class Tokens:
         value = value or str(fields.get("client_token") or "")
         if not value:
             raise ProviderUnavailable("login response did not return client token")
+        if not is_token(value):
+            raise ProviderUnavailable("login response returned a client token that is none")
         ttl = fields.get("lease_duration" if part == "auth" else "ttl")
         seconds = float(ttl) if isinstance(ttl, int | float) and ttl > 0 else 0.0
         is_renewable = fields.get("renewable")

@@ -3,7 +3,7 @@
 Opens no file and no connection. Secrets are kept out of every `repr`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import urlsplit
@@ -13,6 +13,7 @@ from providers.config.decode import Fields
 from providers.errors import ConfigInvalid
 from providers.texts import one_line
 from providers.vault.files import CredentialFiles
+from providers.vault.names import require_namespace, require_path, require_token
 
 #: How each kind of login works is in vault_auth.py.
 AUTH_METHODS: Final = ("approle", "kubernetes", "userpass", "ldap", "cert", "jwt")
@@ -67,7 +68,8 @@ class VaultConfig:
         """`credentials_dir` is the node's, empty for none. Raises: ConfigInvalid; the first broken rule is reported."""
         fields = Fields(raw)
         common = CommonConfig.read(fields)
-        token, namespace = fields.text("Token"), fields.text("Namespace").strip("/")
+        # A token from a file has a line end, as often as not.
+        token, namespace = fields.text("Token").strip(), fields.text("Namespace").strip("/")
         address = fields.text("Address").strip().rstrip("/")
         root = Place(_namespace(fields, "RootPKINamespace", namespace), fields.text("RootPKIPath").strip("/"))
         intermediate = Place(
@@ -93,6 +95,13 @@ class VaultConfig:
         if not intermediate.path:
             raise ConfigInvalid("must provide a valid path for the intermediate PKI backend")
         common.validate()
+        require_token("Token", token)
+        for name, text in (
+            ("Namespace", namespace),
+            ("RootPKINamespace", root.namespace),
+            ("IntermediatePKINamespace", intermediate.namespace),
+        ):
+            require_namespace(name, text)
         if root == intermediate:
             raise ConfigInvalid(f'RootPKIPath and IntermediatePKIPath are both "{root.path}": they must be two mounts')
         _check_address(address)
@@ -103,11 +112,24 @@ class VaultConfig:
             raise ConfigInvalid('AuthMethod of type "cert" needs CertFile and KeyFile')
         return cls(common, address, namespace, token, method, root, intermediate, tls)
 
+    def require_paths(self, known: Collection[Place]) -> None:
+        """That no mount path is one that could be taken for another. Raises: ConfigInvalid.
+
+        Releases before took any; a mount at which a CA is already stays, and so does the way in which it logs in.
+        """
+        for name, place in (("RootPKIPath", self.root), ("IntermediatePKIPath", self.intermediate)):
+            if place.path and place not in known:
+                require_path(name, place.path)
+        if self.auth_method:
+            require_path("AuthMethod.MountPath", self.auth_method.mount_path, is_in_use=bool(known))
+
 
 def destination(raw: Mapping[str, object]) -> dict[str, object]:
     """Where a login of this configuration goes, and whom it takes for Vault: see `Provider.destination`.
 
-    Not the mounts, nor our own certificate: those change what is asked of Vault, and how, but not whom.
+    Not the mounts, nor our own certificate: those change what is asked of Vault, and how, but not whom. But a path may
+    begin with a namespace, and nobody can see where that ends and the mount begins: so what is above the last part of a
+    path counts.
     """
     fields = Fields(raw)
     return {
@@ -115,9 +137,14 @@ def destination(raw: Mapping[str, object]) -> dict[str, object]:
         **{
             name: fields.text(name).strip("/") for name in ("Namespace", "RootPKINamespace", "IntermediatePKINamespace")
         },
+        **{name: _above(fields.text(name)) for name in ("RootPKIPath", "IntermediatePKIPath")},
         **{name: fields.text(name) for name in ("CAFile", "CAPath", "TLSServerName")},
         "TLSSkipVerify": fields.flag("TLSSkipVerify", default=False),
     }
+
+
+def _above(path: str) -> str:
+    return path.strip("/").rpartition("/")[0]
 
 
 def _namespace(fields: Fields, name: str, default: str) -> str:
@@ -127,7 +154,14 @@ def _namespace(fields: Fields, name: str, default: str) -> str:
 def _check_address(address: str) -> None:
     try:
         parts = urlsplit(address)
-        is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+        # A path or host that ends early is another one; a request is one line.
+        is_plain = address.isprintable() and not set(address) & set(" ?#\\")
+        is_url = (
+            is_plain
+            and parts.scheme in ("http", "https")
+            and bool(parts.hostname)
+            and (parts.port is None or parts.port > 0)
+        )
     except ValueError:
         is_url = False
     if not is_url:

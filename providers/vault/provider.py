@@ -98,6 +98,7 @@ class VaultProvider:
         state = vault_state.decode(settings.state)
         if state is not None and not state.fits(config, cluster_id, is_primary=settings.is_primary):
             state = None
+        config.require_paths(state.places if state is not None else ())
         is_complete = state is not None and state.signing is not None
         if config.auth_method:
             with contextlib.suppress(ProviderUnavailable):  # a file that may appear later

@@ -57,6 +57,12 @@ class VaultState:
         cert_pem = self.signing.issuer.cert_pem
         return CAChain(self.root_pem, cert_pem, (cert_pem, *self.above))
 
+    @property
+    def places(self) -> frozenset[Place]:
+        """Mounts at which something of this CA is."""
+        held = (self.signing, self.pending, *self.superseded)
+        return frozenset({self.root, *(one.place for one in held if one is not None)})
+
     def fits(self, config: VaultConfig, cluster_id: str, *, is_primary: bool) -> bool:
         """Whether the configuration means this CA. Another place or kind for intermediates counts from the next on.
 

@@ -20,6 +20,7 @@ from providers.texts import one_line
 from providers.vault.config import TLSOptions
 from providers.vault.exchange import Deadlines, Exchange, TooMuch, connection_classes
 from providers.vault.files import opened_ca, path_of
+from providers.vault.sent import SentSecrets
 
 _CONNECT_SECONDS: Final = 3.0
 _MAX_REDIRECTS: Final = 2  # within one origin; more is a loop
@@ -96,6 +97,7 @@ class HvacTransport:
             warnings.simplefilter("ignore", urllib3.exceptions.InsecureRequestWarning)
         context = tls_context(tls) if address.startswith("https:") else None
         self._deadlines = Deadlines()
+        self._secrets = SentSecrets()
         session = _session(context, tls.server_name, self._deadlines)
         # Not left to the library: it follows to anywhere, with every header.
         self._adapter = hvac.adapters.RawAdapter(address, session=session, allow_redirects=False)
@@ -113,6 +115,7 @@ class HvacTransport:
         import requests
         import urllib3
 
+        self._secrets.note(token, path, body)
         exchange = Exchange(
             time.monotonic() + _CONNECT_SECONDS + timeout_seconds, _CONNECT_SECONDS, _MAX_EXCHANGE_BYTES
         )
@@ -138,8 +141,10 @@ class HvacTransport:
             if is_late:
                 raise TransportFailure(f"{self._address} does not answer in time") from None
             if isinstance(error, requests.exceptions.SSLError):
-                raise TransportFailure(f"no TLS connection to {self._address}: {_cause(error)}", is_tls=True) from None
-            raise TransportFailure(f"{self._address} cannot be reached: {_cause(error)}") from None
+                raise TransportFailure(
+                    f"no TLS connection to {self._address}: {self._cause(error)}", is_tls=True
+                ) from None
+            raise TransportFailure(f"{self._address} cannot be reached: {self._cause(error)}") from None
         if exchange.is_over:  # a connection that has been cut looks like the end of an answer, too
             raise TransportFailure(f"{self._address} does not answer in time")
         return answer
@@ -148,7 +153,7 @@ class HvacTransport:
         for _ in range(1 + _MAX_REDIRECTS):
             with self._adapter.request(method, where, **named) as response:
                 if response.status_code not in _REDIRECTS:
-                    return _answer(response)
+                    return _answer(response, self._secrets)
                 where = self._redirected(where, response.headers.get("Location", ""))
         raise TransportFailure(f"{self._address} sends on more than {_MAX_REDIRECTS} times")
 
@@ -162,11 +167,18 @@ class HvacTransport:
         path, base = urlsplit(target).path, urlsplit(self._address).path
         if _origin(target) != _origin(self._address) or not path.startswith(f"{base}/v1/") or "/../" in f"{path}/":
             scheme, host, port = _origin(target)
+            elsewhere = one_line(self._secrets.hidden(f"{scheme}://{host}:{port}"))
             raise TransportFailure(
-                f"{self._address} sends to {one_line(f'{scheme}://{host}:{port}')}, which is not followed: what is sent"
+                f"{self._address} sends to {elsewhere}, which is not followed: what is sent"
                 " was given for the configured Address alone. Configure that of the active node, or of a load balancer"
             )
         return path.removeprefix(base)
+
+    def _cause(self, error: BaseException) -> str:
+        """What libraries say of a request that they do not make quotes it, a header with a token perhaps."""
+        if isinstance(error, ValueError):
+            return f"no such request can be made ({type(error).__name__})"
+        return self._secrets.hidden(_cause(error))
 
     def close(self) -> None:
         self._adapter.close()
@@ -265,7 +277,7 @@ def _session(context: ssl.SSLContext | None, server_name: str, deadlines: Deadli
     return session
 
 
-def _answer(response: Any) -> Answer:
+def _answer(response: Any, secrets: SentSecrets) -> Answer:
     """Raises: TransportFailure; what urllib3 and sockets raise while the rest arrives."""
     if response.headers.get("Content-Encoding", "identity") != "identity":
         # It was not asked for, and a little of it may be very much.
@@ -283,8 +295,8 @@ def _answer(response: Any) -> Answer:
             body = None
     return Answer(
         status=response.status_code,
-        text=content.decode(errors="replace"),
-        body=body if isinstance(body, dict) else {},
+        text=secrets.token_hidden(content.decode(errors="replace")),
+        body=secrets.hidden_in(body) if isinstance(body, dict) else {},
         retry_after_seconds=_seconds(response.headers.get("Retry-After", "")),
     )
 

@@ -168,6 +168,8 @@ MOVES: list[dict[str, object]] = [
     {"CAFile": "/tmp/ca.pem"},
     {"CAPath": "/tmp/cas"},
     {"ca_file": "/tmp/ca.pem"},
+    {"RootPKIPath": "team/root"},
+    {"IntermediatePKIPath": "/team/below/int"},
     {"TLSServerName": "evil.test"},
     {"TLSSkipVerify": True},
     {"tls-skip-verify": "1"},
@@ -201,6 +203,26 @@ async def test_what_means_the_same_place_keeps_the_login(node: Node, same: dict[
     await put(node, to_vault({**WITHOUT_TOKEN, **same}))
     await settled(node)
     await signs(node)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"IntermediatePKIPath": "kv/foo#"},
+        {"RootPKIPath": "a/../sys"},
+        {"Token": "s.0123 4567"},
+        {"Namespace": "team a"},
+        {"Token": "", "AuthMethod": {**METHOD, "MountPath": "x?"}},
+    ],
+    ids=str,
+)
+async def test_text_that_would_make_another_request_is_refused_before_any_is_made(
+    node: Node, vault: Vaults, odd: dict[str, object]
+) -> None:
+    vault.addresses.clear()
+    text = await refused(node, to_vault({**CONFIG, **odd}), BadRequest)
+    assert list(odd)[-1] in text
+    assert vault.addresses == []
 
 
 async def test_login_that_is_given_again_goes_to_the_new_place(node: Node, vault: Vaults) -> None:

@@ -5,6 +5,14 @@ from typing import Final
 from tests.seeded_bugs.bug import Bug
 
 _EXCHANGE: Final = "providers/vault/exchange.py"
+_CONFIG: Final = "providers/vault/config.py"
+_PROVIDER: Final = "providers/vault/provider.py"
+_SENT: Final = "providers/vault/sent.py"
+_TRANSPORT: Final = "providers/vault/transport.py"
+_T_CONFIG: Final = "tests/parts/providers/vault/test_config.py"
+_T_REFUSED: Final = (
+    "tests/parts/ca/test_vault_hostile.py::test_text_that_would_make_another_request_is_refused_before_any_is_made"
+)
 _T_TRANSPORT: Final = "tests/parts/providers/vault/test_transport.py"
 
 BUGS: Final = (
@@ -32,5 +40,47 @@ BUGS: Final = (
         "            if (left := until - time.monotonic()) <= 0:\n",
         "            if (left := exchange.connect_seconds) <= 0:\n",
         (f"{_T_TRANSPORT}::test_many_addresses_share_the_time_for_connecting",),
+    ),
+    # -- a request is the one that was meant
+    Bug(
+        "a mount path is anything",
+        "`kv/foo#` as IntermediatePKIPath has a secret of somebody else overwritten with this CA's token",
+        _PROVIDER,
+        "        config.require_paths(state.places if state is not None else ())\n",
+        "",
+        (_T_REFUSED,),
+    ),
+    Bug(
+        "a namespace before a mount is no place",
+        "a stored token goes to a namespace that it was not given for, as the beginning of RootPKIPath",
+        _CONFIG,
+        '        **{name: _above(fields.text(name)) for name in ("RootPKIPath", "IntermediatePKIPath")},\n',
+        "",
+        (f"{_T_CONFIG}::test_what_may_be_a_namespace_in_a_mount_path_is_part_of_the_destination",),
+    ),
+    Bug(
+        "a token is anything",
+        "a token with a blank in it reaches a library that quotes it",
+        _CONFIG,
+        '        require_token("Token", token)\n',
+        "",
+        (f"{_T_CONFIG}::test_what_is_no_token_is_refused_and_not_shown",),
+    ),
+    # -- what was sent does not come back
+    Bug(
+        "an error of a library is passed on",
+        "the answer to a change shows the stored token, quoted by the library that refused to send it",
+        _TRANSPORT,
+        "        if isinstance(error, ValueError):\n",
+        "        if False:\n",
+        (f"{_T_TRANSPORT}::test_what_a_library_says_of_a_token_that_cannot_be_sent_does_not_show_it",),
+    ),
+    Bug(
+        "reasons are shown as Vault gives them",
+        "a Vault that repeats what it was sent puts the login into logs and answers",
+        _SENT,
+        '            found["errors"] = self._hidden(found["errors"], self.hidden)\n',
+        "            pass\n",
+        (f"{_T_TRANSPORT}::test_secret_that_was_sent_is_not_shown_whoever_repeats_it[echo]",),
     ),
 )

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from providers.errors import ConfigInvalid
-from providers.vault.config import AuthMethod, Place, TLSOptions, VaultConfig
+from providers.errors import ConfigInvalid, Malformed
+from providers.vault.config import AuthMethod, Place, TLSOptions, VaultConfig, destination
 from providers.vault.files import CredentialFiles
 from providers.vault.transport import tls_context
 from tests.kit import pki
@@ -50,6 +50,86 @@ def test_first_broken_rule_is_reported(raw: Mapping[str, object], text: str) -> 
     with pytest.raises(ConfigInvalid) as caught:
         parse(raw)
     assert text in str(caught.value)
+
+
+SECRET = "s.0123456789abcdef"
+
+
+@pytest.mark.parametrize("token", [f"{SECRET}\n", f" {SECRET}", f"\t{SECRET}\r\n"])
+def test_blanks_around_a_token_do_not_matter(token: str) -> None:
+    assert parse({**CONFIG, "Token": token}).token == SECRET
+
+
+@pytest.mark.parametrize(
+    "token", [f"{SECRET} x", f"{SECRET}\nx", f"{SECRET}\u20ac", f"{SECRET}\0", f"\ud800{SECRET}", SECRET + 9000 * "x"]
+)
+def test_what_is_no_token_is_refused_and_not_shown(token: str) -> None:
+    with pytest.raises(Malformed, match=r"^Token is none that Vault gives: must be visible ASCII") as caught:
+        parse({**CONFIG, "Token": token})
+    assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["Namespace", "RootPKINamespace", "IntermediatePKINamespace"])
+@pytest.mark.parametrize("text", ["a b", "a\nX-Vault-Token: x", "\u20ac", "\ud800", 600 * "x"])
+def test_what_is_no_namespace_is_refused(name: str, text: str) -> None:
+    with pytest.raises(Malformed, match=f'^{name} is ".*": must be visible ASCII'):
+        parse({**CONFIG, name: text})
+
+
+ODD_PATHS = ["kv/foo#", "kv?x", "a/../kv", "..", ".", "a//b", "a%2fb", "a b", "a\\b", "\u20ac", "a\0", 300 * "x", "a;b"]
+
+
+@pytest.mark.parametrize("path", ODD_PATHS)
+@pytest.mark.parametrize("name", ["RootPKIPath", "IntermediatePKIPath", "MountPath"])
+def test_mount_path_that_could_be_taken_for_another_is_refused(name: str, path: str) -> None:
+    raw: dict[str, object] = {**CONFIG, name: path}
+    if name == "MountPath":
+        raw = {**CONFIG, "Token": "", "AuthMethod": {**METHOD, "MountPath": path}}
+    with pytest.raises(Malformed, match=f'{name} is ".*": must be letters, digits'):
+        parse(raw).require_paths(())
+
+
+@pytest.mark.parametrize("path", [path for path in ODD_PATHS if path not in {"a b", "\u20ac", "a;b"}])
+def test_way_to_log_in_of_a_ca_that_is_there_is_not_one_that_is_cut_off(path: str) -> None:
+    config = parse({**CONFIG, "Token": "", "AuthMethod": {**METHOD, "MountPath": path}})
+    with pytest.raises(Malformed, match="MountPath"):
+        config.require_paths({config.root, config.intermediate})
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "is_same"),
+    [
+        ("root", "other", True),
+        ("pki/root", "/pki/other/", True),
+        ("root", "ns1/root", False),
+        ("ns1/root", "root", False),
+        ("a/b/root", "a/root", False),
+    ],
+)
+@pytest.mark.parametrize("name", ["RootPKIPath", "IntermediatePKIPath"])
+def test_what_may_be_a_namespace_in_a_mount_path_is_part_of_the_destination(
+    name: str, before: str, after: str, *, is_same: bool
+) -> None:
+    old, new = (destination({**CONFIG, name: path}) for path in (before, after))
+    assert (old == new) == is_same
+
+
+def test_mount_path_of_a_ca_that_is_there_stays() -> None:
+    config = parse({**CONFIG, "RootPKIPath": "team+x", "IntermediatePKIPath": "int+x"})
+    config.require_paths({config.root, config.intermediate})
+    with pytest.raises(Malformed, match="IntermediatePKIPath"):
+        config.require_paths({config.root})
+
+
+@pytest.mark.parametrize(
+    "address", ["https://vault:8200/#", "https://vault:8200/?x", "https://va ult", "https://vault/\n"]
+)
+def test_address_that_would_cut_a_path_off_is_refused(address: str) -> None:
+    if address.endswith("\n"):
+        assert parse({**CONFIG, "Address": address}).address == "https://vault"
+        return
+    with pytest.raises(ConfigInvalid, match="must be a URL"):
+        parse({**CONFIG, "Address": address})
 
 
 def test_secondary_needs_no_root_path() -> None:

@@ -21,6 +21,8 @@ from tests.kit import pki
 
 _PIECE = bytes(64 << 10)
 _PIECES = 1024
+SECRET = "s.0123456789abcdefghijklmn".lower()
+CREDENTIAL = "the-secret-id"
 _PACKED = zlib.compress(64 * _PIECE, wbits=31)  # a thousandth of what it stands for
 
 
@@ -31,6 +33,10 @@ class _Handler(BaseHTTPRequestHandler):
     status = 307
     ports: ClassVar[set[int]] = set()  # of clients
     tokens: ClassVar[list[str | None]] = []  # of every request
+
+    def do_PUT(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.do_GET()
 
     def do_GET(self) -> None:  # the library's name
         self.tokens.append(self.headers["X-Vault-Token"])
@@ -122,6 +128,30 @@ class _Handler(BaseHTTPRequestHandler):
     def _trailers_fast(self) -> None:
         head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n"
         self._send_without_end(head, 1000 * b"A: b\r\n", 0)
+
+    def _echo(self) -> None:
+        body = json.dumps(
+            {"errors": [f"no {SECRET} {CREDENTIAL}", SECRET], "data": {SECRET: [{"id": f"x{SECRET}"}]}}
+        ).encode()
+        self.send_response(400)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def _echo_pem(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(SECRET)))
+        self.end_headers()
+        self.wfile.write(SECRET.encode())
+
+    def _echo_status(self) -> None:
+        self.wfile.write(f"{SECRET} {CREDENTIAL}\r\n\r\n".encode())
+
+    def _echo_host(self) -> None:
+        self.send_response(307)
+        self.send_header("Location", f"https://{SECRET}/")
+        self.end_headers()
 
     def _slow(self) -> None:
         time.sleep(1.0)
@@ -371,6 +401,30 @@ def test_reasons_of_a_vault_are_cut(transport: HvacTransport) -> None:
     assert len(answer.errors) < 500
     assert answer.errors.isprintable()
     assert answer.retry_after_seconds <= 3600
+
+
+@pytest.mark.parametrize("path", ["echo", "echo_pem", "echo_status", "echo_host"])
+def test_secret_that_was_sent_is_not_shown_whoever_repeats_it(transport: HvacTransport, path: str) -> None:
+    body = {"role": "web", "secret_id": CREDENTIAL}
+    transport.send("put", "auth/approle/login", body=body, token="", namespace="", timeout_seconds=5.0)
+    try:
+        answer = transport.send("get", path, body=None, token=SECRET, namespace="", timeout_seconds=5.0)
+        shown = f"{answer.text if path == 'echo_pem' else ''} {answer.errors} {answer.data}"
+    except TransportFailure as failure:
+        shown = str(failure)
+    assert SECRET not in shown
+    assert CREDENTIAL not in shown
+    assert "(a secret that was sent)" in shown
+
+
+@pytest.mark.parametrize("token", [f"{SECRET}\n", f"{SECRET}\r\nX: y", f" {SECRET}", f"{SECRET}\u20ac"])
+def test_what_a_library_says_of_a_token_that_cannot_be_sent_does_not_show_it(
+    transport: HvacTransport, token: str
+) -> None:
+    with pytest.raises(TransportFailure, match="no such request can be made") as caught:
+        transport.send("get", "well", body=None, token=token, namespace="", timeout_seconds=5.0)
+    assert SECRET not in str(caught.value)
+    assert _Handler.tokens == []
 
 
 def test_connection_is_used_again(transport: HvacTransport) -> None:
