@@ -32,6 +32,7 @@ _LEVELS: Final[Mapping[str, str]] = {
     "ca.sign_failed": "warning",
     "ca.signing": "info",
     "ca.warning": "warning",
+    "ca.warnings_unknown": "warning",
     "config.unknown_key": "warning",
     "config.without_effect": "warning",
     "connections.fewer": "warning",

@@ -216,7 +216,9 @@ class SigningPipeline:
                 )
             if isinstance(again, IssuedLeaf) and _is_of(row, _record(request, again), again.issuer_key_id):
                 return SignedLeaf(again, row.index)
-        raise AnswerLost(_DUPLICATE.format(serial=(request.serial if row is None else row.record.serial).hex()))
+        if row is None:  # not this request's: the backend has given one certificate, or its serial, twice
+            raise AnswerLost(_GIVEN_TWICE.format(serial=serial_bytes(leaf.serial).hex()))
+        raise AnswerLost(_DUPLICATE.format(serial=row.record.serial.hex()))
 
 
 def _may_be_recorded(request: _Request, leaf: IssuedLeaf) -> bool:
@@ -232,6 +234,11 @@ def _may_be_recorded(request: _Request, leaf: IssuedLeaf) -> bool:
 
 _DUPLICATE: Final = (
     "the certificate for this request was recorded with serial {serial}, but its answer was lost: send a new request"
+)
+
+_GIVEN_TWICE: Final = (
+    "the CA has answered with serial {serial}, which is on record for another request: nothing is handed out, send a"
+    " new request"
 )
 
 

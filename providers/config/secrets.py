@@ -41,18 +41,25 @@ PUBLIC_KEYS: Final = (
 #: Deeper than any configuration is; what is below is not looked at, but taken for a secret.
 _MAX_DEPTH: Final = 32
 _NAMES: Final = re.compile(
-    r"secret|passw|passphrase|token|credential|privatekey|authmethod|apikey|accesskey|signingkey|sealkey|^jwt$"
+    r"secret|passw|passphrase|passcode|token|credential|privatekey|authmethod|apikey|accesskey|signingkey|sealkey"
+    r"|^(?:jwt|bearer|authorization)$|(?<!by)(?<!com)pass$|pwd$"
 )
 #: Bounded repetitions and fixed beginnings: a text of half a megabyte must not take longer than it has characters.
 _TEXTS: Final = re.compile(
     r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY"
     r"|(?<![A-Za-z0-9_-])(?:hv[sbr]\.[A-Za-z0-9_-]{20}|eyJ[A-Za-z0-9_-]{8,4096}\.eyJ)"  # a Vault token, a JWT
+    # DER in Base64: PKCS #8, PKCS #1 and SEC 1 begin with the length and a version.
+    r"|(?<![A-Za-z0-9+/])(?-i:MII[A-Za-z0-9+/]{2}[AQgw]IBA(?:DAN|AKC)|MI[GH][A-Za-z0-9+/]AgE[AB]"
+    r"|M[A-H][A-Za-z0-9+/]C(?:AQAw|AQEE))"
     r"|://[^/?#\s@]{1,512}@",  # a user, with a password perhaps, in a URL
     re.IGNORECASE,
 )
 #: Instead of a name that is itself a secret.
 _UNNAMED: Final = "(a secret as a name)"
-_VAULT_TOKEN: Final = re.compile(r"[sbr]\.[A-Za-z0-9]{24,}")  # as Vault before 1.10 and OpenBao make them
+#: As Vault before 1.10 and OpenBao make them, in a namespace with its id; in a header perhaps.
+_VAULT_TOKEN: Final = re.compile(
+    r"(?:[A-Za-z-]{1,40}:?\s+){0,2}[sbr]\.[A-Za-z0-9]{24,4096}(?:\.[A-Za-z0-9]{1,64})?", re.IGNORECASE
+)
 
 
 def folded(name: str) -> str:

@@ -24,6 +24,8 @@ _KUBERNETES_TOKEN: Final = "/var/run/secrets/kubernetes.io/serviceaccount/token"
 _RENEW_AFTER: Final = 2 / 3
 #: How often a login may follow a refusal: a refused path looks the same as a revoked token.
 _LOGIN_PAUSE_SECONDS: Final = 5.0
+#: As long as a duration of Go can be, in which Vault counts.
+_MAX_LIFETIME_SECONDS: Final = 292 * 365 * 86_400
 #: Role and secret ids, JWTs. Who configures the CA says which file goes where: no key or other secret of this machine.
 _LOGIN: Final = re.compile(r"[A-Za-z0-9._~-]+")
 
@@ -244,10 +246,28 @@ class Tokens:
             raise ProviderUnavailable("login response did not return client token")
         if not is_token(value):
             raise ProviderUnavailable("login response returned a client token that is none")
-        ttl = fields.get("lease_duration" if part == "auth" else "ttl")
-        seconds = float(ttl) if isinstance(ttl, int | float) and ttl > 0 else 0.0
+        seconds = _lifetime(fields, "lease_duration" if part == "auth" else "ttl")
         is_renewable = fields.get("renewable")
         return _Token(value, seconds, is_renewable is True, self._clock(), self._now() + seconds)
+
+
+def _lifetime(fields: Mapping[str, Any], name: str) -> float:
+    """In seconds; 0 for none, as Vault has it. Raises: ProviderUnavailable for what is no lifetime."""
+    value = fields.get(name, 0)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if value is None or (is_number and 0 <= value <= _MAX_LIFETIME_SECONDS):  # a number that is none is not in there
+        return float(value or 0)
+    what = f"of {len(str(value))} characters" if isinstance(value, str) else one_line(_shown(value), 40)
+    raise ProviderUnavailable(
+        f"Vault's answer has a {name} {what}: must be a number of seconds, from 0 to {_MAX_LIFETIME_SECONDS}"
+    )
+
+
+def _shown(value: object) -> str:
+    """Python does not print an integer of any size."""
+    if isinstance(value, int) and value.bit_length() > 64:
+        return f"of {value.bit_length()} bits"
+    return str(value) if isinstance(value, int | float) else f"that is a {type(value).__name__}"
 
 
 def _refusal(answer: Answer, text: str) -> ProviderUnavailable:

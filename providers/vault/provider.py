@@ -132,7 +132,8 @@ class VaultProvider:
 
     def warnings(self) -> Sequence[str]:
         client = self._client
-        texts = (client.trouble, client.tokens.warning, self._root_warning) if client else ()
+        upkeep = self._upkeep.trouble if self._upkeep else ""
+        texts = (client.trouble, client.tokens.warning, self._root_warning, upkeep) if client else ()
         return tuple(text for text in texts if text)
 
     # --- primary --------------------------------------------------------------------------------------------------

@@ -8,12 +8,13 @@ _LOOK_SECONDS: Final = 5.0
 
 
 class Upkeep:
-    """Calls `look` every few seconds until stopped; `look` must not raise."""
+    """Calls `look` every few seconds until stopped, whatever it raises."""
 
     def __init__(self, look: Callable[[], None]) -> None:
         self._look = look
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="vault-upkeep", daemon=True)
+        self.trouble = ""  # of the last look; the process of a provider has no log
 
     def start(self) -> None:
         self._thread.start()
@@ -24,4 +25,9 @@ class Upkeep:
 
     def _run(self) -> None:
         while not self._stopping.wait(_LOOK_SECONDS):
-            self._look()
+            try:
+                self._look()
+                self.trouble = ""
+            except Exception as error:
+                # The text may hold anything.
+                self.trouble = f"looking after the login to Vault fails ({type(error).__name__}), and is tried again"

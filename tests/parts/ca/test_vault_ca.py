@@ -473,3 +473,15 @@ async def test_root_of_vault_is_not_rotated_by_itself_and_nothing_is_left_of_the
     assert "change that (for Vault: RootPKIPath)" in last.reason
     # The one in use, and the one that it has replaced at half of its life.
     assert len(vault.mounts["int"].issuers) == len(vault.mounts["int"].keys) == 2
+
+
+async def test_why_nothing_can_be_warned_of_is_said_once(node: Node, later: Callable[[float], None]) -> None:
+    node.worker.failures["warnings"] = InternalError("OverflowError in a worker")
+    for _ in range(3):
+        node.worker.calls.clear()
+        later(11)
+        await until(lambda: "warnings" in node.worker.calls)
+        await looked_again(node)
+    assert [fields for name, fields in node.log.events if name == "ca.warnings_unknown"] == [
+        {"reason": "OverflowError in a worker"}
+    ]

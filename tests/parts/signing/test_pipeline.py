@@ -275,6 +275,36 @@ async def test_rejected_record_is_an_error_of_ours(node: Node) -> None:
         await pipeline.sign(context, csr, serial(1), "")
 
 
+async def test_serial_that_a_backend_gives_twice_is_named(node: Node) -> None:
+    """That one is on record, and not the one that was asked for."""
+    context, csr = context_of(node), service_csr(node.cluster.state.trust_domain)
+    pool = node.pool
+    [given] = await pool.sign_leaves(
+        context.provider_key, context.trust_domain, context.datacenter, node.parts.unix_now, [(csr, serial(7))]
+    )
+
+    class Twice:
+        size = 1
+
+        async def sign_leaves(self, *_: object) -> list[object]:
+            return [given]
+
+    pipeline = SigningPipeline(
+        Twice(),  # type: ignore[arg-type]
+        node.replica.real,
+        lambda _: _nothing(),
+        node.clock,
+        node.log,
+        node.metrics,
+        10,
+    )
+    await pipeline.sign(context, csr, serial(1), "")
+    with pytest.raises(CommitUnknown) as lost:
+        await pipeline.sign(context, csr, serial(2), "")
+    assert f"answered with serial {serial(7).hex()}, which is on record for another request" in str(lost.value)
+    assert serial(2).hex() not in str(lost.value)
+
+
 # -- limits
 
 

@@ -5,6 +5,12 @@ from typing import Final
 from tests.seeded_bugs.bug import Bug
 
 _EXCHANGE: Final = "providers/vault/exchange.py"
+_AUTH: Final = "providers/vault/auth.py"
+_UPKEEP: Final = "providers/vault/upkeep.py"
+_WATCH: Final = "cluster/ca/provider_watch.py"
+_PIPELINE: Final = "cluster/signing/pipeline.py"
+_SECRETS: Final = "providers/config/secrets.py"
+_T_AUTH: Final = "tests/parts/providers/vault/test_auth.py"
 _CONFIG: Final = "providers/vault/config.py"
 _PROVIDER: Final = "providers/vault/provider.py"
 _SENT: Final = "providers/vault/sent.py"
@@ -82,5 +88,55 @@ BUGS: Final = (
         '            found["errors"] = self._hidden(found["errors"], self.hidden)\n',
         "            pass\n",
         (f"{_T_TRANSPORT}::test_secret_that_was_sent_is_not_shown_whoever_repeats_it[echo]",),
+    ),
+    # -- numbers, and what goes by them
+    Bug(
+        "a lifetime is any number",
+        "`ttl: 1e300` ends every warning of a token, and the thread that renews it",
+        _AUTH,
+        "(is_number and 0 <= value <= _MAX_LIFETIME_SECONDS)",
+        "(is_number and 0 <= value)",
+        (f"{_T_AUTH}::test_lifetime_that_is_none_is_refused_in_few_words",),
+    ),
+    Bug(
+        "the upkeep ends at what nobody foresaw",
+        "a token is renewed no more, and nothing says so until it ends",
+        _UPKEEP,
+        "            except Exception as error:\n",
+        "            except LookupError as error:\n",
+        (f"{_T_AUTH}::test_upkeep_outlives_whatever_is_raised",),
+    ),
+    Bug(
+        "why nothing is warned of is not said",
+        "an operator takes silence for a CA without trouble",
+        _WATCH,
+        '                self._log("ca.warnings_unknown", reason=reason)\n',
+        "                pass\n",
+        ("tests/parts/ca/test_vault_ca.py::test_why_nothing_can_be_warned_of_is_said_once",),
+    ),
+    Bug(
+        "a certificate given twice is named by a serial that is not on record",
+        "whoever looks for it in the record finds nothing",
+        _PIPELINE,
+        "serial_bytes(leaf.serial).hex()))\n        raise AnswerLost(_DUPLICATE",
+        "request.serial.hex()))\n        raise AnswerLost(_DUPLICATE",
+        ("tests/parts/signing/test_pipeline.py::test_serial_that_a_backend_gives_twice_is_named",),
+    ),
+    # -- what looks like a secret
+    Bug(
+        "a token with a namespace looks like none",
+        "a token of OpenBao under an unknown key is stored and shown",
+        _SECRETS,
+        "(?:\\.[A-Za-z0-9]{1,64})?",
+        "",
+        ("tests/unit/providers/test_secrets.py::test_contents_of_a_secret_are_one_under_any_name",),
+    ),
+    Bug(
+        "a key in DER looks like none",
+        "a private key without its PEM is stored under an unknown key, and shown",
+        _SECRETS,
+        "MI[GH][A-Za-z0-9+/]AgE[AB]",
+        "MI[GH][A-Za-z0-9+/]AgE[C]",
+        ("tests/unit/providers/test_secrets.py::test_contents_of_a_secret_are_one_under_any_name",),
     ),
 )

@@ -1,5 +1,7 @@
 """Tokens: every way to log in, renewal, and what operators are told."""
 
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from providers.errors import ConfigInvalid, ProviderUnavailable
 from providers.vault.auth import login_request
 from providers.vault.config import AuthMethod
 from providers.vault.files import CredentialFiles
+from providers.vault.upkeep import Upkeep
 from tests.kit.fake_vault import TOKEN, FakeVault, failure
 from tests.parts.providers.vault.conftest import Caller
 
@@ -204,3 +207,60 @@ def test_sealed_vault_is_no_refused_login(approle: Caller, away: object, new_cal
     _, chain = approle.primary(**APPROLE)
     approle.vault.outage = away  # type: ignore[assignment]
     assert approle.provider(**APPROLE).chain() == chain
+
+
+# --- numbers --------------------------------------------------------------------------------------------------------
+
+NO_LIFETIMES = [1e300, 10**400, 10**5000, float("nan"), float("inf"), -1, -0.5, "3600", "x" * 5000, True, [], {}]
+
+
+@pytest.mark.parametrize("ttl", NO_LIFETIMES, ids=lambda ttl: type(ttl).__name__)
+def test_lifetime_that_is_none_is_refused_in_few_words(modern: Caller, ttl: object) -> None:
+    modern.vault.tokens["odd"] = {"ttl": ttl, "renewable": False}
+    with pytest.raises(
+        ProviderUnavailable, match=r"Vault's answer has a ttl .*: must be a number of seconds"
+    ) as caught:
+        modern.provider(Token="odd")
+    assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize("ttl", NO_LIFETIMES, ids=lambda ttl: type(ttl).__name__)
+def test_lifetime_that_is_none_in_a_renewal_is_warned_of(modern: Caller, ttl: object) -> None:
+    modern.vault.tokens["short"] = {"ttl": 3600, "renewable": True, "renewed": ttl}
+    provider, _ = modern.primary(Token="short")
+    modern.clock.advance(3000)
+    provider._look_after()
+    assert any("lease_duration" in text for text in provider.warnings())
+
+
+@pytest.mark.parametrize("ttl", [0, None, 3600, 292 * 365 * 86_400])
+def test_token_with_any_lifetime_can_be_warned_of(modern: Caller, ttl: object) -> None:
+    modern.vault.tokens["long"] = {"ttl": ttl, "renewable": False}
+    warnings = modern.primary(Token="long")[0].warnings()
+    assert bool(warnings) == bool(ttl)
+
+
+def test_upkeep_outlives_whatever_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("providers.vault.upkeep._LOOK_SECONDS", 0.01)
+    looks: list[str] = []
+    looked, well = threading.Event(), threading.Event()
+
+    def look() -> None:
+        looks.append(upkeep.trouble)
+        if len(looks) >= 3:
+            looked.set()
+        if not well.is_set():
+            raise OverflowError("s.secret")
+
+    upkeep = Upkeep(look)
+    upkeep.start()
+    assert looked.wait(5)
+    assert looks[:3] == ["", *(2 * ["looking after the login to Vault fails (OverflowError), and is tried again"])]
+    looked.clear()
+    well.set()
+    assert looked.wait(5)
+    deadline = time.monotonic() + 5
+    while upkeep.trouble and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert upkeep.trouble == ""
+    upkeep.stop()
