@@ -6,7 +6,7 @@ Every failure is a ProviderError with the path and Vault's own reason in it, nev
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from providers.errors import ProviderError, ProviderRefused, ProviderUnavailable, RateLimited
@@ -18,6 +18,9 @@ from providers.vault.transport import Answer, Transport, TransportFailure
 #: Generating a big RSA key takes Vault seconds; signing does not.
 SLOW_SECONDS: Final = 30.0
 QUICK_SECONDS: Final = 5.0
+#: All the calls of one operation, and a little more for the last one: whoever asked for it waits for a minute, and
+#: ends this process then, with what other providers do in it.
+OPERATION_SECONDS: Final = 40.0
 _RETRY_SECONDS: Final = 1.0
 
 
@@ -55,8 +58,10 @@ class VaultClient:
     ) -> None:
         self._config = config
         self._transport = transport
+        self._clock = clock
         self._breaker = Breaker(clock)
         self._closing = threading.Event()
+        self._operation = threading.local()
         self.tokens = Tokens(config, self._send_for_token, clock, now)
 
     def call(
@@ -82,6 +87,22 @@ class VaultClient:
             return answer
         raise self._refusal(answer, f"{method.upper()} {path}", namespace)
 
+    @contextlib.contextmanager
+    def operation(self, until: float | None = None) -> Iterator[None]:
+        """What this thread calls inside is done by then, or fails; within another operation, by the end of that."""
+        outer = self.operation_ends
+        self._operation.until = self._clock() + OPERATION_SECONDS if outer is None and until is None else until or outer
+        try:
+            yield
+        finally:
+            self._operation.until = outer
+
+    @property
+    def operation_ends(self) -> float | None:
+        """When this thread's operation must be done."""
+        until: float | None = getattr(self._operation, "until", None)
+        return until
+
     @property
     def trouble(self) -> str:
         """Why Vault cannot be used; empty when it can."""
@@ -106,6 +127,11 @@ class VaultClient:
         namespace: str,
         timeout_seconds: float,
     ) -> Answer:
+        if (until := self.operation_ends) is not None:
+            timeout_seconds = min(timeout_seconds, until - self._clock())
+            if timeout_seconds <= 0:
+                what = f"{method.upper()} {path} was still to be done after {OPERATION_SECONDS:.0f} s"
+                raise ProviderUnavailable(f"Vault is too slow: {what}")
         is_try = self._breaker.enter()
         try:
             answer = self._transport.send(

@@ -50,7 +50,14 @@ class VaultLeaves:
             return [result_of(self.sign, request) for request in requests]
         if self._threads is None:
             self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="vault-sign")
-        return list(self._threads.map(lambda request: result_of(self.sign, request), requests))
+        client = self._mount.client
+        until = client.operation_ends
+
+        def sign(request: LeafRequest) -> IssuedLeaf | ProviderError:
+            with client.operation(until):
+                return result_of(self.sign, request)
+
+        return list(self._threads.map(sign, requests))
 
     def close(self) -> None:
         if self._threads is not None:

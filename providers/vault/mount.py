@@ -73,6 +73,10 @@ class Mount:
         self._client = client
         self.place = place
 
+    @property
+    def client(self) -> VaultClient:
+        return self._client
+
     # --- the mount itself -----------------------------------------------------------------------------------------
 
     def ca_pem(self) -> str | None:

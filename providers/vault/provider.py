@@ -6,11 +6,12 @@ signs leaves; in a secondary the primary signs the intermediate. The state says 
 """
 
 import contextlib
+import functools
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import ClassVar, Final
+from typing import ClassVar, Concatenate, Final, ParamSpec, TypeVar
 
 from providers.api import (
     CAChain,
@@ -52,6 +53,23 @@ _ROOT_CHECK_SECONDS: Final = 300.0
 _REMOVAL_SECONDS: Final = 60.0
 
 Connect = Callable[[str, TLSOptions], Transport]
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
+
+
+def _in_time(
+    method: Callable[Concatenate["VaultProvider", _Arguments], _Result],
+) -> Callable[Concatenate["VaultProvider", _Arguments], _Result]:
+    """Of an operation that asks Vault, more than once perhaps: however slow each answer is, it ends."""
+
+    @functools.wraps(method)
+    def bounded(self: "VaultProvider", /, *arguments: _Arguments.args, **named: _Arguments.kwargs) -> _Result:
+        if self._client is None:
+            return method(self, *arguments, **named)
+        with self._client.operation():
+            return method(self, *arguments, **named)
+
+    return bounded
 
 
 class VaultProvider:
@@ -138,6 +156,7 @@ class VaultProvider:
 
     # --- primary --------------------------------------------------------------------------------------------------
 
+    @_in_time
     def prepare_root(self, intent: RootIntent) -> bytes:
         config = self._as_primary(NOT_ROOT)
         if self._state is None:
@@ -145,11 +164,13 @@ class VaultProvider:
             self._state = VaultState(self._cluster_id, True, config.root, config.common.key_kind, intent)
         return vault_state.encode(self._state)
 
+    @_in_time
     def root_to_adopt(self) -> str:
         self._as_primary(NOT_ROOT)
         root = self._issuing().find_root() if self._leaves is None else None
         return root.anchor_pem if root else ""
 
+    @_in_time
     def generate_root(self) -> tuple[CAChain, bytes]:
         self._as_primary(NOT_ROOT)
         state = self._state
@@ -168,6 +189,7 @@ class VaultProvider:
         signing = self._state.signing if self._state else None
         return self._is_primary and signing is not None and signing.place != self._require_config().intermediate
 
+    @_in_time
     def renew_signing_cert(self) -> tuple[CAChain, bytes]:
         config = self._as_primary(NOT_ROOT)
         state = self._state
@@ -193,18 +215,21 @@ class VaultProvider:
         assert renewed.chain is not None
         return renewed.chain, vault_state.encode(renewed)
 
+    @_in_time
     def sign_intermediate(self, request: IntermediateRequest) -> str:
         self._as_primary(NOT_ROOT)
         self._require_leaves()
         assert self._state is not None
         return self._issuing().sign_secondary(self._stored_root(self._state), request)
 
+    @_in_time
     def supports_cross_signing(self) -> bool:
         """Whether the policy allows it, as far as Vault says: better known before a rotation than in it."""
         if not self._is_primary or self._config is None:
             return False
         return self._mount(self._config.root).allows("root/sign-self-issued", ["update", "sudo"])
 
+    @_in_time
     def cross_sign(self, request: CrossSignRequest) -> str:
         self._as_primary(NOT_ROOT)
         self._require_leaves()
@@ -233,6 +258,7 @@ class VaultProvider:
 
     # --- secondary ------------------------------------------------------------------------------------------------
 
+    @_in_time
     def generate_intermediate_csr(self) -> tuple[str, bytes]:
         config = self._as_secondary(NO_CSR)
         state = self._state or VaultState(self._cluster_id, False, config.root, config.common.key_kind)
@@ -245,6 +271,7 @@ class VaultProvider:
         assert state.pending is not None
         return state.pending.csr_pem, vault_state.encode(state)
 
+    @_in_time
     def set_intermediate(self, intermediate_pem: str, root_pem: str) -> tuple[CAChain, bytes]:
         self._as_secondary(NO_INTERMEDIATE)
         state = self._state
@@ -277,9 +304,11 @@ class VaultProvider:
 
     # --- leaves ---------------------------------------------------------------------------------------------------
 
+    @_in_time
     def sign_leaf(self, request: LeafRequest) -> IssuedLeaf:
         return self._require_leaves().sign(request)
 
+    @_in_time
     def sign_leaves(self, requests: Sequence[LeafRequest]) -> list[IssuedLeaf | ProviderError]:
         if self._leaves is None:
             return one_by_one(self.sign_leaf, requests)
@@ -287,6 +316,7 @@ class VaultProvider:
 
     # --- end ------------------------------------------------------------------------------------------------------
 
+    @_in_time
     def cleanup(self, *, is_unused: bool = False) -> None:
         state = self._state
         if state is None or self._client is None:
@@ -355,6 +385,7 @@ class VaultProvider:
 
     # --- between calls --------------------------------------------------------------------------------------------
 
+    @_in_time
     def _look_after(self) -> None:
         """In the upkeep thread. What fails is tried again at the next look; tokens say what is wrong themselves."""
         client = self._client

@@ -16,6 +16,7 @@ _PROVIDER: Final = "providers/vault/provider.py"
 _SENT: Final = "providers/vault/sent.py"
 _TRANSPORT: Final = "providers/vault/transport.py"
 _T_CONFIG: Final = "tests/parts/providers/vault/test_config.py"
+_T_VAULT: Final = "tests/parts/providers/vault/test_vault.py"
 _T_REFUSED: Final = (
     "tests/parts/ca/test_vault_hostile.py::test_text_that_would_make_another_request_is_refused_before_any_is_made"
 )
@@ -46,6 +47,22 @@ BUGS: Final = (
         "            if (left := until - time.monotonic()) <= 0:\n",
         "            if (left := exchange.connect_seconds) <= 0:\n",
         (f"{_T_TRANSPORT}::test_many_addresses_share_the_time_for_connecting",),
+    ),
+    Bug(
+        "an operation takes as long as its calls together",
+        "a Vault whose every answer is late, and in time, has the worker killed that signs for another CA, too",
+        _PROVIDER,
+        "        with self._client.operation():\n",
+        "        with contextlib.nullcontext():\n",
+        (f"{_T_VAULT}::test_every_operation_ends_however_slow_each_answer_is",),
+    ),
+    Bug(
+        "the threads of a batch know no end",
+        "a batch takes as long as its slowest leaves one after the other, and its worker is killed",
+        "providers/vault/leaves.py",
+        "            with client.operation(until):\n",
+        "            if True:\n",
+        (f"{_T_VAULT}::test_batch_ends_however_slow_each_answer_is",),
     ),
     # -- a request is the one that was meant
     Bug(

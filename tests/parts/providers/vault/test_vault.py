@@ -22,6 +22,7 @@ from providers.errors import (
 )
 from providers.pki import verify
 from providers.vault import roles as vault_roles
+from providers.vault.client import OPERATION_SECONDS
 from providers.vault.provider import VaultProvider
 from providers.vault.transport import Answer, TransportFailure
 from tests.kit import pki
@@ -948,3 +949,54 @@ def test_provider_is_made_without_the_library(monkeypatch: pytest.MonkeyPatch) -
     """Nodes ask it for its secret keys only, and must not pay for hvac."""
     monkeypatch.setitem(__import__("sys").modules, "hvac", None)
     assert VaultProvider().secret_keys == {"Token", "AuthMethod", "auth_method"}
+
+
+# --- a Vault whose every answer is in time, and late --------------------------------------------------------------
+
+
+class SlowVault(FakeVault):
+    """Uses up what a call may take."""
+
+    clock: FakeClock | None = None
+
+    def send(self, *arguments: Any, timeout_seconds: float, **named: Any) -> Answer:
+        if self.clock is not None:
+            self.clock.advance(0.97 * timeout_seconds)
+        return super().send(*arguments, timeout_seconds=timeout_seconds, **named)
+
+
+#: The last call may begin just before the end.
+LONGEST = OPERATION_SECONDS + 1
+
+
+def seconds(caller: Caller, operation: Callable[[], object]) -> float:
+    started = caller.clock.monotonic()
+    with pytest.raises(ProviderUnavailable, match=r"Vault is too slow: .* was still to be done after 40 s"):
+        operation()
+    return caller.clock.monotonic() - started
+
+
+def test_every_operation_ends_however_slow_each_answer_is(new_caller: Callable[..., Caller]) -> None:
+    vault = SlowVault()
+    caller = new_caller(vault)
+    provider = caller.provider()
+    caller.state = provider.prepare_root(pki.intent(not_before=caller.now))
+    vault.clock = caller.clock
+    assert seconds(caller, provider.generate_root) <= LONGEST
+    vault.clock = None
+    _, caller.state = provider.generate_root()
+    vault.clock = caller.clock
+    assert seconds(caller, provider.renew_signing_cert) <= LONGEST
+    assert seconds(caller, provider.cleanup) <= LONGEST
+
+
+def test_batch_ends_however_slow_each_answer_is(new_caller: Callable[..., Caller]) -> None:
+    vault = SlowVault()
+    caller = new_caller(vault)
+    provider, _ = caller.primary()
+    vault.replace["roles/"] = lambda _: failure(500, "no")
+    vault.clock = caller.clock
+    started = caller.clock.monotonic()
+    results = provider.sign_leaves([caller.request() for _ in range(32)])
+    assert all(isinstance(result, ProviderUnavailable) for result in results)
+    assert caller.clock.monotonic() - started <= LONGEST
