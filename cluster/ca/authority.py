@@ -152,6 +152,7 @@ class Authority:
             found = x509.root_id(configured.chain.root_pem) if configured.chain else "none"
             if found != root.root_id:
                 raise InternalError(f'stored CA root "{root.root_id}" is not the active root ({found})')
+            self._pool.use(config.provider_id)
             self._signing = _Signing(
                 state.ca_index,
                 SigningContext(

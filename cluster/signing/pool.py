@@ -30,6 +30,8 @@ _SOON_SECONDS: Final = 10.0
 #: How long until a replaced worker is given again what could not be configured in it, at first and at most.
 _FIRST_PAUSE_SECONDS: Final = 0.5
 _LONGEST_PAUSE_SECONDS: Final = 15.0
+#: How long a worker is waited for that is given what the one before had; what takes longer comes later.
+_COMPLETE_SECONDS: Final = 10.0
 #: A process starts in a fraction of this, also on a busy machine.
 _START_SECONDS: Final = 5.0
 
@@ -74,6 +76,9 @@ class WorkerPool:
         self._credentials_dir = credentials_dir
         self._workers: list[Worker] = []
         self._setups: dict[str, ProviderSetup] = {}
+        self._in_use = ""  # the key of the CA that signs leaves
+        self._former: set[str] = set()  # keys of those that did before it, in this term
+        self._giving: set[asyncio.Task[None]] = set()
         self._sent: set[str] = set()  # what any worker may have, whether all of them took it or not
         self._replacing: list[asyncio.Task[None]] = []
         self._configuring = asyncio.Lock()
@@ -141,7 +146,7 @@ class WorkerPool:
             except Exception as error:  # no process can be started just now, for want of memory or descriptors perhaps
                 self._log("worker.unreplaced", reason=describe(error))
                 return False
-            fresh.lacking = set(self._setups)
+            fresh.lacking, fresh.without = set(self._setups), set(self._former)
             self._joining.add(fresh)
             try:
                 await self._complete(fresh)
@@ -172,18 +177,40 @@ class WorkerPool:
             ended.cancel()
 
     async def _complete(self, worker: Worker) -> None:
-        """Configure in it what it lacks. Only while `_configuring` is held."""
-        for key in sorted(worker.lacking):
-            setup = self._setups.get(key)
-            try:
-                if setup is not None:
-                    await worker.call("configure", key, *setup.arguments())
+        """Configure in it what it lacks. Only while `_configuring` is held, and so not for long: a backend that does
+        not answer keeps neither the others from this worker, nor changes waiting.
+        """
+        under_way = {asyncio.create_task(self._give(worker, key)) for key in self._in_turn(worker.lacking)}
+        for task in under_way:
+            self._giving.add(task)
+            task.add_done_callback(self._giving.discard)
+        if under_way:
+            await asyncio.wait(under_way, timeout=_COMPLETE_SECONDS)
+
+    def _in_turn(self, keys: set[str]) -> list[str]:
+        """The CA that signs comes first."""
+        return sorted(keys, key=lambda key: (key != self._in_use, key))
+
+    async def _give(self, worker: Worker, key: str) -> None:
+        """Unless it is being given already: calls for one provider stand in a row there."""
+        if key in worker.awaited:
+            return
+        setup = self._setups.get(key)
+        worker.awaited.add(key)
+        try:
+            if setup is None:
+                worker.without.add(key)
+            else:
+                await self._call(worker, "configure", key, *setup.arguments())
+            if self._setups.get(key) is setup:
                 worker.lacking.discard(key)
-                self._reports.forget(key)
-            except (ProviderError, ClusterError) as error:
-                self._log("worker.unconfigured", key=key, reason=self._reports.reason(key, error))
-            except Exception as error:
-                self._log("worker.unconfigured", key=key, reason=describe(error))
+            self._reports.forget(key)
+        except (ProviderError, ClusterError) as error:
+            self._log("worker.unconfigured", key=key, reason=self._reports.reason(key, error))
+        except Exception as error:
+            self._log("worker.unconfigured", key=key, reason=describe(error))
+        finally:
+            worker.awaited.discard(key)
 
     # -- providers
 
@@ -198,21 +225,45 @@ class WorkerPool:
                 raise ProviderUnavailable(ENDED)
             # Before anything is sent: whoever is cancelled, or fails in one worker, may have left it in the others.
             self._sent.add(key)
-            answers = await asyncio.gather(*(worker.call("configure", key, *setup.arguments()) for worker in workers))
+            answers = await asyncio.gather(
+                *(self._call(worker, "configure", key, *setup.arguments()) for worker in workers)
+            )
             if self._require_admission() != term:
                 raise NotLeader(NOT_LEADING)  # and led again since: what was configured has ended
             self._setups[key] = setup
+            self._former.discard(key)
             for worker in workers:
                 worker.lacking.discard(key)
+                worker.without.discard(key)
         chain, public_state, wants_renewal = answers[0]
         return Configured(_unpack_chain(chain), public_state, wants_renewal)
+
+    def use(self, key: str) -> None:
+        """Leaves are signed with this provider from now on. The one before ends what is under way, in the workers that
+        have it; who replaces one of them is not given it: it may hang, and whoever needs it again configures it.
+        """
+        if self._in_use != key and self._setups.pop(self._in_use, None) is not None:
+            self._former.add(self._in_use)
+        self._in_use = key
 
     async def forget(self, key: str) -> None:
         async with self._configuring:
             self._setups.pop(key, None)
+            self._former.discard(key)
             self._reports.forget(key)
-            await asyncio.gather(*(worker.call("forget", key) for worker in self._workers), return_exceptions=True)
+            forgetting = [asyncio.ensure_future(worker.call("forget", key, is_vital=False)) for worker in self._workers]
+            await asyncio.sleep(0)  # sent before anything else of this key; a hanging backend keeps nobody waiting
+        await asyncio.gather(*forgetting, return_exceptions=True)
+        for worker in self._workers:
+            worker.without.discard(key)
+        if key not in self._setups:
             self._sent.discard(key)
+
+    async def _call(self, worker: Worker, operation: str, key: str, *arguments: Any) -> Any:
+        """Only the CA that signs may cost a worker: a backend that is tried, or was left, may answer as late as it
+        likes, beside everything else that the worker does.
+        """
+        return await worker.call(operation, key, *arguments, is_vital=self._in_use in ("", key))
 
     # -- leadership
 
@@ -228,6 +279,8 @@ class WorkerPool:
         if not self._setups and not self._sent:
             return
         self._terms += 1
+        self._in_use = ""
+        self._former.clear()
         self._setups.clear()
         self._sent.clear()
         for worker in (*self._workers, *self._joining):
@@ -252,16 +305,16 @@ class WorkerPool:
 
     async def prepare_root(self, key: str, intent: RootIntent) -> bytes:
         serial = serial_bytes(intent.serial)
-        state: bytes = await self._first(key).call("prepare_root", key, serial, intent.uid, intent.not_before)
+        state: bytes = await self._call(self._first(key), "prepare_root", key, serial, intent.uid, intent.not_before)
         return state
 
     async def root_to_adopt(self, key: str) -> str:
         """The root that `generate_root` would take over instead of making one, or "". Raises: ProviderError."""
-        root_pem: str = await self._first(key).call("root_to_adopt", key)
+        root_pem: str = await self._call(self._first(key), "root_to_adopt", key)
         return root_pem
 
     async def generate_root(self, key: str) -> tuple[CAChain, bytes]:
-        chain, state = await self._first(key).call("generate_root", key)
+        chain, state = await self._call(self._first(key), "generate_root", key)
         unpacked = _unpack_chain(chain)
         assert unpacked is not None
         return unpacked, state
@@ -271,7 +324,7 @@ class WorkerPool:
 
         Raises: ProviderError; NotSupported where the root itself signs.
         """
-        chain, state = await self._first(key).call("renew_signing_cert", key)
+        chain, state = await self._call(self._first(key), "renew_signing_cert", key)
         unpacked = _unpack_chain(chain)
         assert unpacked is not None
         return unpacked, state
@@ -279,28 +332,28 @@ class WorkerPool:
     async def warnings(self, key: str) -> tuple[str, ...]:
         """What an operator should do something about, from every worker: each has a login of its own."""
         workers = [worker for worker in self._workers if self._has(worker, key)]
-        found = await asyncio.gather(*(worker.call("warnings", key) for worker in workers))
+        found = await asyncio.gather(*(self._call(worker, "warnings", key) for worker in workers))
         return tuple(dict.fromkeys(text for texts in found for text in texts))
 
     async def supports_cross_signing(self, key: str) -> bool:
-        return bool(await self._first(key).call("supports_cross_signing", key))
+        return bool(await self._call(self._first(key), "supports_cross_signing", key))
 
     async def cross_sign(self, key: str, cert_pem: str, serial: bytes, now: int, not_after: int) -> str:
         """Another CA's root, signed by the one under `key`, and what is between that and the trust anchor; PEM.
 
         Raises: ProviderError.
         """
-        cross_pem: str = await self._first(key).call("cross_sign", key, cert_pem, serial, now, not_after)
+        cross_pem: str = await self._call(self._first(key), "cross_sign", key, cert_pem, serial, now, not_after)
         return cross_pem
 
     async def cleanup(self, key: str, *, is_unused: bool = False) -> None:
         """Remove what the provider made in its backend; see `Provider.cleanup`. Raises: ProviderError."""
-        await self._first(key).call("cleanup", key, is_unused)
+        await self._call(self._first(key), "cleanup", key, is_unused)
 
     # -- work that any worker can do
 
     def _has(self, worker: Worker, key: str) -> bool:
-        return not worker.is_gone and key not in worker.lacking
+        return not worker.is_gone and key not in worker.lacking and key not in worker.without
 
     def _first(self, key: str) -> Worker:
         """Always the same one for a key, as long as it lives: some calls build on the one before."""
@@ -320,7 +373,7 @@ class WorkerPool:
     ) -> list[IssuedLeaf | ProviderError | ClusterError]:
         """One result for each (CSR PEM, serial), in order. Raises: ProviderError when nothing was signed."""
         policy = self._policy(trust_domain, datacenter, limits)
-        results = await self._idlest(key).call("sign_leaves", key, policy, now, requests)
+        results = await self._call(self._idlest(key), "sign_leaves", key, policy, now, requests)
         return [unpack_error(error) if error else _unpack_leaf(leaf) for error, leaf in results]
 
     def _policy(self, trust_domain: str, datacenter: str, limits: Sequence[NameLimits]) -> list[object]:

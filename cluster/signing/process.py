@@ -44,6 +44,8 @@ class Worker:
         self._refused = refused
         self._started_at = time.monotonic()
         self.lacking: set[str] = set()  # what should be configured in it and is not
+        self.awaited: set[str] = set()  # what it is being given
+        self.without: set[str] = set()  # what it does not have and shall not be given
         self.is_retired = False
         self._pending: dict[int, asyncio.Future[Any]] = {}
         self._last_id = HELLO
@@ -90,8 +92,10 @@ class Worker:
     def age_seconds(self) -> float:
         return time.monotonic() - self._started_at
 
-    async def call(self, operation: str, *arguments: Any) -> Any:
-        """Raises: ProviderError as the operation did; ProviderUnavailable when the process is gone or hangs; NotLeader
+    async def call(self, operation: str, *arguments: Any, is_vital: bool = True) -> Any:
+        """One that is vital and hangs ends the process, for another may do better; else what others do in it goes on.
+
+        Raises: ProviderError as the operation did; ProviderUnavailable when the process is gone or hangs; NotLeader
         when it ends, or has ended, with the leadership.
         """
         if self.is_gone:
@@ -106,7 +110,8 @@ class Worker:
             async with asyncio.timeout(_CALL_SECONDS):
                 return await future
         except TimeoutError:
-            self._kill()
+            if is_vital:
+                self._kill()
             raise ProviderUnavailable("the signing process does not answer") from None
         finally:
             self._pending.pop(identifier, None)

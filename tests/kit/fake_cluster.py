@@ -290,6 +290,8 @@ class InProcessWorker:
 
     def __init__(self, cover: Cover) -> None:
         self.lacking: set[str] = set()
+        self.awaited: set[str] = set()
+        self.without: set[str] = set()
         self.host = Host(cover)
         self.keys: set[str] = set()
         self.calls: list[str] = []
@@ -298,7 +300,7 @@ class InProcessWorker:
         self.gate = asyncio.Event()  # operations in `held` wait for it
         self.held: set[str] = set()
 
-    async def call(self, operation: str, *arguments: Any) -> Any:
+    async def call(self, operation: str, *arguments: Any, is_vital: bool = True) -> Any:
         self.calls.append(operation)
         await asyncio.sleep(0)
         if operation in self.held:

@@ -1,6 +1,7 @@
 """The worker processes: real ones, which may die."""
 
 import asyncio
+import contextlib
 import json
 import os
 import re
@@ -164,6 +165,84 @@ async def test_backend_that_does_not_answer_holds_up_no_other_provider(pool: Wor
     with pytest.raises(ProviderUnavailable):
         await configuring
     await asyncio.gather(*forgetting)
+
+
+@contextlib.asynccontextmanager
+async def silent_vault() -> AsyncIterator[ProviderSetup]:
+    """It takes connections, and says nothing."""
+
+    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
+    address = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    config = {"Address": address, "Token": "t", "RootPKIPath": "root", "IntermediatePKIPath": "int"}
+    yield ProviderSetup("vault", pki.CLUSTER_ID, "dc1", is_primary=True, config=config, secrets={}, state=b"")
+    server.close()
+
+
+async def test_provider_that_does_not_answer_keeps_nothing_else_from_a_worker_that_replaces_one(
+    pool: WorkerPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cluster.signing.pool._COMPLETE_SECONDS", 1.0)
+    await with_root(pool)
+    pool.use("k")
+    async with silent_vault() as slow:
+        pool._setups["a-slow"] = slow  # before the other one in any order of names
+        old = pool.pids
+        os.kill(old[0], signal.SIGKILL)
+        async with asyncio.timeout(4.5):  # the Vault alone would take longer
+            await until(lambda: pool.pids[0] not in old)
+            assert pool._workers[0].lacking == {"a-slow"}
+            os.kill(old[1], signal.SIGKILL)
+            await until(lambda: pool._workers[1].is_gone)
+            await sign(pool, 1)
+            await pool.configure("other", setup())
+        pool._setups.pop("a-slow")
+    await until(lambda: not pool._workers[0].lacking)
+
+
+async def test_provider_that_signed_before_is_not_given_to_a_worker_that_replaces_one(pool: WorkerPool) -> None:
+    """Whatever it does then, nobody needs it there; the others end what is under way."""
+    await with_root(pool, "before")
+    pool.use("before")
+    await with_root(pool)
+    pool.use("k")
+    old = pool.pids
+    os.kill(old[0], signal.SIGKILL)
+    await until(lambda: pool.pids[0] not in old)
+    with pytest.raises(NotInitialized):
+        await pool._workers[0].call("warnings", "before")
+    for number in range(4):
+        await sign(pool, number)
+        requests = [(service_csr(DOMAIN), serial(100 + number))]
+        [leaf] = await pool.sign_leaves("before", DOMAIN, "dc1", pki.NOW, requests)
+        assert isinstance(leaf, IssuedLeaf)
+    await with_root(pool, "before")  # as a rotation back to it, or its removal
+    assert not any(worker.without for worker in pool._workers)
+    assert await pool._workers[0].call("warnings", "before") == []
+
+
+async def test_only_the_provider_that_signs_costs_a_worker_when_it_hangs(
+    pool: WorkerPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await with_root(pool)
+    pool.use("k")
+    old = pool.pids
+    monkeypatch.setattr("cluster.signing.process._CALL_SECONDS", 1.0)
+    async with silent_vault() as slow:
+        with pytest.raises(ProviderUnavailable, match="does not answer"):
+            await pool.configure("candidate", slow)
+        await pool.forget("candidate")
+        assert not any(worker.is_gone for worker in pool._workers)
+        for number in range(4):
+            await sign(pool, number)
+        assert pool.pids == old
+        pool.use("candidate")
+        with pytest.raises(ProviderUnavailable, match="does not answer"):
+            await pool.configure("candidate", slow)
+        await until(lambda: not set(pool.pids) & set(old))
 
 
 async def test_lanes_of_forgotten_providers_end(pool: WorkerPool) -> None:

@@ -16,6 +16,8 @@ _PROVIDER: Final = "providers/vault/provider.py"
 _SENT: Final = "providers/vault/sent.py"
 _TRANSPORT: Final = "providers/vault/transport.py"
 _T_CONFIG: Final = "tests/parts/providers/vault/test_config.py"
+_POOL: Final = "cluster/signing/pool.py"
+_T_POOL: Final = "tests/parts/signing/test_pool.py"
 _T_VAULT: Final = "tests/parts/providers/vault/test_vault.py"
 _T_REFUSED: Final = (
     "tests/parts/ca/test_vault_hostile.py::test_text_that_would_make_another_request_is_refused_before_any_is_made"
@@ -155,5 +157,30 @@ BUGS: Final = (
         "MI[GH][A-Za-z0-9+/]AgE[AB]",
         "MI[GH][A-Za-z0-9+/]AgE[C]",
         ("tests/unit/providers/test_secrets.py::test_contents_of_a_secret_are_one_under_any_name",),
+    ),
+    # -- what others do in a worker goes on
+    Bug(
+        "any provider that hangs costs its worker",
+        "who tries a Vault once ends the process that signs for the CA in use",
+        _POOL,
+        '        return await worker.call(operation, key, *arguments, is_vital=self._in_use in ("", key))\n',
+        "        return await worker.call(operation, key, *arguments)\n",
+        (f"{_T_POOL}::test_only_the_provider_that_signs_costs_a_worker_when_it_hangs",),
+    ),
+    Bug(
+        "a fresh worker waits for every provider",
+        "a Vault that does not answer keeps the CA in use from the worker, and changes waiting",
+        _POOL,
+        "            await asyncio.wait(under_way, timeout=_COMPLETE_SECONDS)\n",
+        "            await asyncio.wait(under_way)\n",
+        (f"{_T_POOL}::test_provider_that_does_not_answer_keeps_nothing_else_from_a_worker_that_replaces_one",),
+    ),
+    Bug(
+        "who signed before is never left",
+        "a Vault that was rotated away from is asked by every fresh worker until the leader changes",
+        _POOL,
+        "            self._former.add(self._in_use)\n",
+        "            pass\n",
+        (f"{_T_POOL}::test_provider_that_signed_before_is_not_given_to_a_worker_that_replaces_one",),
     ),
 )
