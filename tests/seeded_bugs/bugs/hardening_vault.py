@@ -183,4 +183,12 @@ BUGS: Final = (
         "            pass\n",
         (f"{_T_POOL}::test_provider_that_signed_before_is_not_given_to_a_worker_that_replaces_one",),
     ),
+    Bug(
+        "a backend is asked for leaves where every call begins",
+        "a Vault that does not answer keeps whatever else is asked of the worker waiting",
+        "cluster/signing/worker.py",
+        " and self._host.signs_here(key):\n",
+        ":\n",
+        ("tests/parts/signing/test_lanes.py::test_who_asks_a_backend_does_not_sign_where_every_call_begins",),
+    ),
 )
