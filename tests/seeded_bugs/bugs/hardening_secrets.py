@@ -214,14 +214,6 @@ BUGS: Final = (
         (_T_ODD,),
     ),
     Bug(
-        "an answer may take for ever",
-        "a Vault that sends a byte now and then holds a worker up until it is killed",
-        _TRANSPORT,
-        "        if time.monotonic() > deadline:\n",
-        "        if False:\n",
-        (_T_ODD,),
-    ),
-    Bug(
         "ids of any form",
         "a Vault names paths of its own choice, and fills the state with what it likes",
         _MOUNT,

@@ -47,8 +47,8 @@ BUGS: Final = (
         "redirects without end",
         "a standby node that sends to itself keeps a worker busy",
         _TRANSPORT,
-        "            for _ in range(1 + _MAX_REDIRECTS):\n",
-        "            for _ in range(100 + _MAX_REDIRECTS):\n",
+        "        for _ in range(1 + _MAX_REDIRECTS):\n",
+        "        for _ in range(100 + _MAX_REDIRECTS):\n",
         (f"{_T_TRANSPORT}::test_redirects_within_the_address_are_followed_and_not_in_a_circle",),
     ),
     Bug(

@@ -16,6 +16,7 @@ from providers.errors import (
     ChainInvalid,
     ConfigInvalid,
     CSRRejected,
+    Malformed,
     ProviderUnavailable,
     RateLimited,
     SigningKeyGone,
@@ -23,6 +24,7 @@ from providers.errors import (
 from providers.pki import verify
 from providers.vault import roles as vault_roles
 from providers.vault.client import OPERATION_SECONDS
+from providers.vault.config import VaultConfig
 from providers.vault.provider import VaultProvider
 from providers.vault.transport import Answer, TransportFailure
 from tests.kit import pki
@@ -1000,3 +1002,17 @@ def test_batch_ends_however_slow_each_answer_is(new_caller: Callable[..., Caller
     results = provider.sign_leaves([caller.request() for _ in range(32)])
     assert all(isinstance(result, ProviderUnavailable) for result in results)
     assert caller.clock.monotonic() - started <= LONGEST
+
+
+def test_ca_at_a_path_that_a_release_before_took_goes_on_and_no_other_gets_one(
+    modern: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd: dict[str, Any] = {"RootPKIPath": "root+x", "IntermediatePKIPath": "int x"}
+    with monkeypatch.context() as before:
+        before.setattr(VaultConfig, "require_paths", lambda *_: None)
+        modern.primary(**odd)
+    assert modern.provider(**odd).sign_leaf(modern.request()).name == "web"
+    with pytest.raises(Malformed, match="IntermediatePKIPath"):
+        modern.provider(**{**odd, "IntermediatePKIPath": "int y"})
+    with pytest.raises(Malformed, match="RootPKIPath"):
+        modern.provider(**{**odd, "RootPKIPath": "root+y"})
