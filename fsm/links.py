@@ -13,37 +13,74 @@ def local_chain(root: CARoot) -> tuple[Intermediate, ...]:
 
 def links_of(root: CARoot) -> tuple[Intermediate, ...]:
     """The cross-signed certificates that lead from this root to the roots before it, nearest first."""
-    by_key = {found.key_id: found for found in root.intermediates if found.key_id != found.issuer_key_id}
+    return _walk(root.key_id, root.intermediates)
+
+
+def needed_links(links: Iterable[Intermediate], trusted: Iterable[CARoot], own_key_id: str) -> tuple[Intermediate, ...]:
+    """Of the links of a root with this key, those that still lead to a trusted root other than itself.
+
+    They stay one way, each link certified by the next. A way that branches where a root has come back (two certificates
+    of one key, side by side) would be shorter, but OpenSSL and others take the first certificate that fits and never
+    try the second. So a way may pass the same key twice. What lies between is cut out where nobody needs it.
+    """
+    roots = [root for root in trusted if root.key_id != own_key_id]
+    kept = _up_to_last(tuple(links), {root.key_id for root in roots})
+    while (shorter := _without_a_loop(kept, roots)) is not None:
+        kept = shorter
+    return kept
+
+
+def live_links(root: CARoot, now: float) -> tuple[Intermediate, ...]:
+    """Its links up to the first that has expired: nobody gets past that one."""
+    return _walk(root.key_id, (link for link in root.intermediates if now <= link.not_after))
+
+
+def _walk(key: str, certificates: Iterable[Intermediate]) -> tuple[Intermediate, ...]:
+    """From this key upwards. One that was certified twice has its certificates in the order in which it is passed."""
+    left = [found for found in certificates if found.key_id != found.issuer_key_id]
     links: list[Intermediate] = []
-    key = root.key_id
-    while (link := by_key.pop(key, None)) is not None:
+    while (link := next((found for found in left if found.key_id == key), None)) is not None:
+        left.remove(link)
         links.append(link)
         key = link.issuer_key_id
     return tuple(links)
 
 
-def needed_links(links: Iterable[Intermediate], trusted: Iterable[CARoot], own_key_id: str) -> tuple[Intermediate, ...]:
-    """Of the links of a root with this key, those that still lead to a trusted root other than itself."""
-    keys = {root.key_id for root in trusted} - {own_key_id}
-    kept: list[Intermediate] = []
-    needed = 0
+def _up_to_last(links: tuple[Intermediate, ...], keys: set[str]) -> tuple[Intermediate, ...]:
+    """The links up to the last that one of these keys has signed."""
+    last = max((number for number, link in enumerate(links, start=1) if link.issuer_key_id in keys), default=0)
+    return links[:last]
+
+
+def _without_a_loop(links: tuple[Intermediate, ...], roots: list[CARoot]) -> tuple[Intermediate, ...] | None:
+    """The way without the longest piece that ends at the key where it began, if all these roots are served without it;
+    None if there is no such piece.
+    """
+    passed = [*(link.key_id for link in links), *(link.issuer_key_id for link in links[-1:])]
+    for length in range(len(links), 0, -1):
+        for start in range(len(links) - length + 1):
+            if passed[start] == passed[start + length]:
+                shorter = links[:start] + links[start + length :]
+                if all(_serves(shorter, links, root) for root in roots):
+                    return shorter
+    return None
+
+
+def _serves(shorter: tuple[Intermediate, ...], links: tuple[Intermediate, ...], root: CARoot) -> bool:
+    """Whether clients of this root lose nothing: it is reached, and for as long as before, or as it is listed."""
+    before = _lasts_until(links, root.key_id)
+    wanted = min(before, root.prune_at + root.leaf_ttl_max_seconds) if root.is_retired else before
+    return _lasts_until(shorter, root.key_id) >= wanted
+
+
+def _lasts_until(links: tuple[Intermediate, ...], key: str) -> int:
+    """The end of the way to where this key is met first; 0 if it is not."""
+    ends: list[int] = []
     for link in links:
-        if kept and link.key_id == own_key_id:
-            break  # the way back to where it began: that root was active before
-        kept.append(link)
-        if link.issuer_key_id in keys:
-            needed = len(kept)
-    return tuple(kept[:needed])
-
-
-def live_links(root: CARoot, now: float) -> tuple[Intermediate, ...]:
-    """Its links up to the first that has expired: nobody gets past that one."""
-    live: list[Intermediate] = []
-    for link in links_of(root):
-        if now > link.not_after:
-            break
-        live.append(link)
-    return tuple(live)
+        ends.append(link.not_after)
+        if link.issuer_key_id == key:
+            return min(ends)
+    return 0
 
 
 def trusted_through(root: CARoot, roots: Iterable[CARoot], now: float) -> tuple[CARoot, ...]:

@@ -49,7 +49,7 @@ class OperatorRotation:
         opened, settings = self._wanted(state, request)
         config, root = opened.config, opened.root
         kind = self._checked(settings).key_kind
-        chain = await self._rotator.check(state, settings.provider, 0, is_forced=request.is_forced)
+        chain = await self._rotator.check(state, settings.provider, "", is_forced=request.is_forced)
         async with Candidate(self._parts, config.cluster_id, settings, b"") as candidate:
             await _require_new_root(candidate, root)
         now = self._parts.unix_now
@@ -96,7 +96,7 @@ class OperatorRotation:
             ca_index = arrival.base_index(state, self._replica.leadership.term)
             opened, settings = self._wanted(state, request)
             policies = policies_of(settings)
-            await self._rotator.check(state, settings.provider, 0, is_forced=request.is_forced)
+            await self._rotator.check(state, settings.provider, "", is_forced=request.is_forced)
             async with Candidate(self._parts, opened.config.cluster_id, settings, b"") as candidate:
                 await _require_new_root(candidate, opened.root)
                 provider_state = await candidate.prepare_root(self._parts.unix_now)

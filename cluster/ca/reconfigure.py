@@ -223,9 +223,9 @@ class Reconfigurer:
         """This configuration means another root: everything that can be checked is, then the intent is committed."""
         if await candidate.root_to_adopt() == opened.root.root_id:
             raise InternalError(SAME_ROOT)
-        root_bytes = len(_text(candidate.settings, "RootCert"))
+        root_pem = _text(candidate.settings, "RootCert")
         provider, is_forced = candidate.settings.provider, update.force_without_cross_signing
-        await self._rotator.check(state, provider, root_bytes, is_forced=is_forced)
+        await self._rotator.check(state, provider, root_pem, is_forced=is_forced)
         provider_state = await candidate.prepare_root(self._parts.unix_now)
         request = RotationRequest(
             self._target(candidate, update, opened.config, attempt, secrets.token_hex(8)),
@@ -236,7 +236,7 @@ class Reconfigurer:
             is_staged=update.is_staged,
             wait_seconds=update.wait_seconds,
         )
-        if root_bytes:
+        if root_pem:
             await self._rehearse(candidate, state, request)
         return await self._rotator.begin(request)
 

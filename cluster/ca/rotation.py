@@ -102,8 +102,8 @@ class Rotator:
 
     # -- before
 
-    async def check(self, state: State, provider: str, root_bytes: int, *, is_forced: bool) -> PlannedChain:
-        """Whether a rotation to a root of this provider and size (0: not known) could be finished as things stand.
+    async def check(self, state: State, provider: str, root_pem: str, *, is_forced: bool) -> PlannedChain:
+        """Whether a rotation to this root of the provider ("": not made yet) could be finished as things stand.
 
         Raises: NotLeader; InternalError, in Consul's words; Refused, with the date from which on it is possible.
         """
@@ -120,7 +120,7 @@ class Rotator:
             raise
         if not can_cross_sign:
             raise InternalError(NO_CROSS_SIGNING)
-        return planned_chain(opened, state.roots, provider, root_bytes, self._clock.now())
+        return planned_chain(opened, state.roots, provider, root_pem, self._clock.now())
 
     async def rehearse(
         self, state: State, request: RotationRequest, key: str, chain: CAChain, provider_state: bytes

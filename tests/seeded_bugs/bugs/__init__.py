@@ -30,6 +30,7 @@ from tests.seeded_bugs.bugs import (
     hardening_peers,
     hardening_replay,
     hardening_restore,
+    hardening_rotation,
     hardening_secrets,
     hardening_trust,
     hardening_vault,
@@ -81,4 +82,5 @@ BUGS: Final[tuple[Bug, ...]] = (
     *hardening_record.BUGS,
     *hardening_ports.BUGS,
     *hardening_peers.BUGS,
+    *hardening_rotation.BUGS,
 )

@@ -337,7 +337,7 @@ BUGS: Final = (
         "a rotation begins unchecked",
         "as if nothing could be known before: it is given up at its end",
         _RECONFIGURE,
-        "        await self._rotator.check(state, provider, root_bytes, is_forced=is_forced)\n",
+        "        await self._rotator.check(state, provider, root_pem, is_forced=is_forced)\n",
         "",
         (_T_UNCROSSED,),
     ),
