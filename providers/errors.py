@@ -31,6 +31,10 @@ class ChainInvalid(ProviderError):
     """A certificate or chain failed independent verification, and was therefore neither stored nor served."""
 
 
+class NamesRefused(ChainInvalid):
+    """A leaf verifies but for its names, which a CA above it does not permit: another CSR would do."""
+
+
 class ProviderRefused(ProviderError):
     """The system behind the provider has answered, and will not do it before somebody changes something there, or in
     the configuration."""

@@ -44,6 +44,13 @@ def refusal(names: Iterable[x509.GeneralName], limits: Sequence[NameLimits]) -> 
     return ""
 
 
+def doubt(names: Iterable[x509.GeneralName], limits: Sequence[NameLimits]) -> str:
+    """For names that these limits permit, as far as we can tell, and of which a strict verifier is not so sure."""
+    shown = ", ".join(repr(str(name.value)[:200]) for name in names)
+    cas = ", ".join(one.ca for one in limits)
+    return f"CSR SAN holds {shown[:1000]}, of which a name is not plainly permitted by the name constraints of {cas}"
+
+
 def _permits_host(limits: NameLimits, host: str) -> bool:
     bare = host.removeprefix("*.")
     if limits.permitted_dns and not any(_is_below(bare, domain) for domain in limits.permitted_dns):

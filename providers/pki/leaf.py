@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from providers.api import CAChain, IssuedLeaf, LeafRequest
-from providers.errors import ChainInvalid
+from providers.errors import ChainInvalid, CSRRejected, NamesRefused
 from providers.pki import keys, verify
 from providers.pki.csr import CheckedCSR, check_csr
 from providers.pki.keys import KeyKind
@@ -107,12 +107,12 @@ class LeafSigner:
         combination = (csr.key_kind, csr.kind)
         if combination in self._verified and not self._verify_all:
             return
-        verify.verify_leaf(
-            leaf.cert_pem + "".join(self._chain.intermediate_pems),
-            {"own root": [self._chain.root_pem]},
-            now=now,
-            spiffe_id=leaf.spiffe_id,
-        )
+        chain_pem = leaf.cert_pem + "".join(self._chain.intermediate_pems)
+        stores = {"own root": [self._chain.root_pem]}
+        try:
+            verify.verify_leaf(chain_pem, stores, now=now, spiffe_id=leaf.spiffe_id)
+        except NamesRefused as refusal:
+            raise CSRRejected(str(refusal)) from refusal
         self._verified.add(combination)
 
 

@@ -34,6 +34,11 @@ _EXTENSION = re.compile(r"missing required|prohibited|incorrect criticality|inva
 _OID = re.compile(r"\b\d+(?:\.\d+){2,}\b")
 
 
+def is_about_names(error: Exception) -> bool:
+    """Whether a CA's name constraints are what it has failed at."""
+    return "name constraints" in why_no_path(error)
+
+
 def why_no_path(error: Exception) -> str:
     """Completes the sentence "no valid path ...: "."""
     text = str(error)

@@ -17,10 +17,10 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from cryptography.x509.verification import ExtensionPolicy, PolicyBuilder, Store, VerificationError
 
 from providers.api import CAChain
-from providers.errors import ChainInvalid, ConfigInvalid
-from providers.pki import keys, peers, spiffe
+from providers.errors import ChainInvalid, ConfigInvalid, NamesRefused
+from providers.pki import constraints, keys, peers, spiffe, twins
 from providers.pki.keys import SigningKey
-from providers.pki.path_words import why_no_path
+from providers.pki.path_words import is_about_names, why_no_path
 from providers.pki.spiffe import Kind
 from providers.pki.x509 import (
     at,
@@ -54,7 +54,7 @@ def verify_leaf(
     Unix seconds. With `spiffe_id` the leaf must carry exactly that URI. A leaf and the CAs that come with it may
     begin after `now`, because clocks of signer and host differ; nothing may have ended.
 
-    Raises: ChainInvalid.
+    Raises: ChainInvalid; NamesRefused, which says so, when nothing but a name is wrong.
     """
     chain = _load(chain_pem)
     stores = {name: [root for pem in pems for root in _load(pem)] for name, pems in trust_stores.items()}
@@ -70,6 +70,8 @@ def verify_leaf(
             path = _find_path(chain[0], chain[1:], roots, now)
             _check_path(path, known)
             _check_trust_domain(path)
+        except NamesRefused:
+            raise
         except ChainInvalid as error:
             raise ChainInvalid(f"trust store {name!r}: {error}") from error
 
@@ -290,8 +292,37 @@ def _find_path(
         )
         return verifier.verify(cert, list(helpers)).chain
     except (VerificationError, ValueError) as error:
+        if is_about_names(error) and (path := _path_in_parts(cert, helpers, roots, now)):
+            return path
         what = _show(cert) if is_ca(cert) else "a leaf"
         raise ChainInvalid(f"no valid path from {what} to a trusted root: {why_no_path(error)}") from error
+
+
+def _path_in_parts(
+    leaf: x509.Certificate, helpers: Sequence[x509.Certificate], roots: Sequence[x509.Certificate], now: int
+) -> Path:
+    """The way from a leaf of whose names nobody is sure (twins.py); empty when more than its names is wrong.
+
+    Raises: NamesRefused.
+    """
+    hosts = twins.hosts_of(leaf)
+    refused = ""
+    for issuer in (*helpers, *roots) if hosts else ():
+        if issuer.subject != leaf.issuer or not is_signed_by(leaf, issuer):
+            continue
+        try:
+            _find_path(leaf, (), [twins.unconstrained(issuer)], now)
+            path = [leaf, *_find_path(issuer, helpers, roots, now)]
+        except ChainInvalid:
+            continue
+        limits = constraints.limits_of(path[1:])
+        text = constraints.refusal(hosts, limits)
+        if not text and any(map(twins.has_underscore, hosts)):
+            return path
+        refused = refused or text or constraints.doubt(hosts, limits)
+    if refused:
+        raise NamesRefused(refused)
+    return ()
 
 
 # --- path: our own rules ------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from typing import Any, Final
 from cryptography import x509 as cx509
 
 from providers.api import CAChain, IssuedLeaf
-from providers.errors import ChainInvalid, CSRRejected, ProviderUnavailable, SigningKeyGone
+from providers.errors import ChainInvalid, CSRRejected, NamesRefused, ProviderUnavailable, SigningKeyGone
 from providers.pki import keys, verify
 from providers.pki.csr import CheckedCSR
 from providers.pki.x509 import (
@@ -117,9 +117,11 @@ def check_leaf(leaf_pem: str, csr: CheckedCSR, asked: Wanted, chain: CAChain, no
             f"certificate from Vault begins {at(not_before):%Y-%m-%dT%H:%M:%SZ}, {now - not_before}s ago: at most"
             f" {_MAX_EARLY_SECONDS}s are allowed"
         )
-    verify.verify_leaf(
-        leaf_pem + "".join(chain.intermediate_pems), {"own root": [chain.root_pem]}, now=now, spiffe_id=csr.spiffe_id
-    )
+    chain_pem, stores = leaf_pem + "".join(chain.intermediate_pems), {"own root": [chain.root_pem]}
+    try:
+        verify.verify_leaf(chain_pem, stores, now=now, spiffe_id=csr.spiffe_id)
+    except NamesRefused as refusal:
+        raise CSRRejected(str(refusal)) from refusal
     return IssuedLeaf(
         cert_pem=leaf_pem,
         serial=cert.serial_number,

@@ -6,6 +6,8 @@ from tests.seeded_bugs.bug import Bug
 
 _LINKS: Final = "fsm/links.py"
 _LIMITS: Final = "cluster/ca/chain_limits.py"
+_VERIFY: Final = "providers/pki/verify.py"
+_T_NAMES: Final = "tests/property/providers/test_constrained_names.py"
 _T_RETURNING: Final = "tests/parts/ca/test_returning_roots.py"
 _T_LINKS: Final = "tests/unit/fsm/test_links.py"
 _T_SERVED: Final = f"{_T_RETURNING}::test_root_that_comes_back_serves_clients_of_every_listed_root"
@@ -42,5 +44,38 @@ BUGS: Final = (
         'colon_hex(subject_key_id(new)) if new else ""',
         '""',
         (_T_SERVED,),
+    ),
+    # -- names below constrained CAs
+    Bug(
+        "names with an underscore cannot be compared",
+        "below a constrained root a good CSR is the server's fault",
+        _VERIFY,
+        "        if is_about_names(error) and (path := _path_in_parts(cert, helpers, roots, now)):\n",
+        "        if path := ():\n",
+        (_T_NAMES,),
+    ),
+    Bug(
+        "what a leaf says beside its names is not looked at",
+        "a name with an underscore hides whatever else is wrong",
+        _VERIFY,
+        "            _find_path(leaf, (), [twins.unconstrained(issuer)], now)\n",
+        "",
+        (f"{_T_NAMES}::test_underscore_hides_nothing_else_that_is_wrong_with_a_leaf",),
+    ),
+    Bug(
+        "names with an underscore are not compared",
+        "a name that a root excludes is signed",
+        _VERIFY,
+        "        text = constraints.refusal(hosts, limits)\n",
+        '        text = ""\n',
+        (_T_NAMES,),
+    ),
+    Bug(
+        "a name that a verifier refuses is the CA's fault",
+        "a CSR gets 500, in words about trust stores",
+        "providers/pki/leaf.py",
+        "            raise CSRRejected(str(refusal)) from refusal\n",
+        "            raise\n",
+        (_T_NAMES,),
     ),
 )
