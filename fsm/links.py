@@ -35,6 +35,23 @@ def live_links(root: CARoot, now: float) -> tuple[Intermediate, ...]:
     return _walk(root.key_id, (link for link in root.intermediates if now <= link.not_after))
 
 
+def cut_off_early(roots: Iterable[CARoot], now: float) -> tuple[tuple[CARoot, int], ...]:
+    """Of the retired roots whose clients accept new leaves now, those that will be lost while they are still listed,
+    and when: a certificate on the way to them ends, or the active root does, which certifies the next one for no
+    longer than it lasts itself.
+    """
+    listed = tuple(roots)
+    active = next((root for root in listed if root.is_active), None)
+    if active is None:
+        return ()
+    links, found = live_links(active, now), list[tuple[CARoot, int]]()
+    for root in must_stay_trusted(active, listed, now):
+        end = min(active.not_after, _lasts_until(links, root.key_id))
+        if root.is_retired and root.key_id != active.key_id and end < min(root.prune_at, root.not_after):
+            found.append((root, end))
+    return tuple(found)
+
+
 def _walk(key: str, certificates: Iterable[Intermediate]) -> tuple[Intermediate, ...]:
     """From this key upwards. One that was certified twice has its certificates in the order in which it is passed."""
     left = [found for found in certificates if found.key_id != found.issuer_key_id]

@@ -46,7 +46,7 @@ class RotationPlan:
     links: int  # cross-signed certificates in that chain
     trusted_roots: int  # listed once it is done
     affected_leaves: int  # on record and not expired, signed by a key that will no longer sign
-    retired_until: int  # Unix seconds: when the active root would be pruned if it were rotated out now
+    retired_until: int  # Unix seconds: when the active root would be pruned if it were rotated out now, or ends before
     risks: tuple[str, ...]
 
 

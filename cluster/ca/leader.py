@@ -25,7 +25,7 @@ from cluster.ca.health import CAHealth
 from cluster.ca.parts import Parts
 from cluster.ca.provider_watch import ProviderWatch
 from cluster.ca.renewal import PutOff, Renewer
-from cluster.ca.roots import begins_just_now, expires_soon
+from cluster.ca.roots import begins_just_now, early_ends, ends_before_leaves, expires_soon
 from cluster.ca.rotation import RotationRequest, Rotator
 from cluster.ca.settings import without_key
 from cluster.ca.uptake import UptakeMeter
@@ -221,7 +221,9 @@ class Leader:
         root, config = state.active_root, state.config
         if root is None or config is None:
             return ()
-        return tuple(filter(None, (begins_just_now(root, config, self._clock.now()), stuck(root))))
+        now = self._clock.now()
+        said = (begins_just_now(root, config, now), ends_before_leaves(root, config, now), stuck(root))
+        return (*filter(None, said), *early_ends(state.roots, now))
 
     def _warn_of_expiry(self, state: State) -> None:
         """Loudly, and in good time: a root that ends unnoticed ends the mesh."""

@@ -12,7 +12,7 @@ from cluster.ca.chain_limits import MAX_CHAIN_BYTES
 from cluster.ca.opened import Opened
 from cluster.ca.parts import Parts
 from cluster.ca.reconfigure import ROTATION_UNDER_WAY
-from cluster.ca.roots import name_limits
+from cluster.ca.roots import early_ends, name_limits
 from cluster.ca.rotation import RotationRequest, Rotator, retention_seconds
 from cluster.ca.settings import CASettings, policies_of, without_key
 from cluster.ca.uptake import UptakeMeter
@@ -59,6 +59,7 @@ class OperatorRotation:
         if not request.is_forced:
             limited = [limits.ca for limits in name_limits(root, state.roots, now)]
             risks += [_LIMITED_RISK.format(ca) for ca in limited]
+            risks += early_ends(state.roots, now)
         if request.is_forced:
             risks.append(_FORCED_RISK)
         elif request.is_staged:
@@ -75,7 +76,7 @@ class OperatorRotation:
             links=chain.links,
             trusted_roots=len(state.roots) + 1,
             affected_leaves=affected,
-            retired_until=now + retention_seconds(root, config),
+            retired_until=min(now + retention_seconds(root, config), root.not_after),
             risks=tuple(risks),
         )
 

@@ -6,7 +6,7 @@ from typing import Final
 
 from cluster.base.clock import rfc3339
 from fsm.ca import CAConfig, CARoot, Intermediate
-from fsm.links import must_stay_trusted
+from fsm.links import cut_off_early, must_stay_trusted
 from providers.api import CAChain, NameLimits
 from providers.pki import x509
 from providers.pki.constraints import limits_of
@@ -66,6 +66,26 @@ def begins_just_now(root: CARoot, config: CAConfig, now: float) -> str:
     return (
         f"the active root {root.root_id} begins at {rfc3339(root.not_before)}: until a minute after that, clients whose"
         " clocks are late refuse every certificate below it"
+    )
+
+
+def early_ends(roots: Iterable[CARoot], now: float) -> list[str]:
+    """Sentences about the older roots whose clients are lost before these roots are pruned."""
+    return [
+        f"root {root.root_id} is trusted until {rfc3339(min(root.prune_at, root.not_after))}, but a certificate by"
+        f" which new leaves lead to it, or the active root, ends at {rfc3339(end)}: from then on clients that know no"
+        " newer root refuse them"
+        for root, end in cut_off_early(roots, now)
+    ]
+
+
+def ends_before_leaves(root: CARoot, config: CAConfig, now: float) -> str:
+    """What to warn of while the active root cannot give leaves the lifetime that is configured; empty otherwise."""
+    if now > root.not_after or root.not_after - now >= config.leaf_ttl_seconds:
+        return ""
+    return (
+        f"the active root {root.root_id} ends at {rfc3339(root.not_after)}, sooner than leaves with LeafCertTTL would:"
+        " they end with it, and none are signed after it; rotate the root"
     )
 
 

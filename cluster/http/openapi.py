@@ -219,7 +219,7 @@ _SCHEMAS: Final[_Json] = {
         Links=_number("cross-signed certificates in that chain"),
         TrustedRoots=_number("listed once it is done"),
         AffectedLeaves=_number("valid, and signed by a key that will no longer sign"),
-        RetiredUntil={**_TIME, "description": "when the active root would no longer be trusted"},
+        RetiredUntil={**_TIME, "description": "when the active root would be of no use to anybody: pruned, or ended"},
         Risks=_list(_text()),
         CutOffRoots=_list(_text("listed afterwards, but new leaves will not lead to it")),
     ),

@@ -174,13 +174,14 @@ def certificate(
     subject: str = "",
     issuer: str = "root",
     issuer_name: x509.Name | None = None,
+    subject_name: x509.Name | None = None,
     not_before: int = NOW,
     not_after: int = NOW + YEAR,
     algorithm: hashes.HashAlgorithm | None = None,
 ) -> x509.Certificate:
     """A certificate made by hand, right or wrong."""
     builder = x509.CertificateBuilder(
-        subject_name=name(subject),
+        subject_name=subject_name or name(subject),
         issuer_name=issuer_name or name(issuer),
         public_key=public,  # type: ignore[arg-type]  # any public key, also ones a CA refuses
         serial_number=x509.random_serial_number(),

@@ -26,11 +26,14 @@ from cluster.http.render import empty_response, json_response, sorted_maps
 from cluster.http.routes.roots import require_connect
 from cluster.http.routes.rotation import cut_off_roots, wait_seconds
 from fsm.ca import CAConfig
+from fsm.links import cut_off_early
 from providers.config.secrets import without_secrets
 
 _ALIASES: Final = {"force_without_cross_signing": "forcewithoutcrosssigning"}
 #: Listed roots that new leaves do not lead to; Consul's answer to a PUT has no body to say it in.
 CUT_OFF_HEADER: Final = "X-Quorumca-Cut-Off-Roots"
+#: Roots that will be cut off while they are still listed, because one on the way to them ends sooner.
+CUT_OFF_EARLY_HEADER: Final = "X-Quorumca-Cut-Off-Early-Roots"
 _DIRECT, _STAGED = "direct", "staged"
 
 
@@ -61,7 +64,9 @@ async def put_configuration(api: Api, request: web.Request, _query: Query) -> we
     await api.service.ca.configure(update)
     state = (await api.service.reads.read(ReadLevel.STALE)).state
     lost = cut_off_roots(api, state)
-    return empty_response({CUT_OFF_HEADER: ", ".join(lost)} if lost else None)
+    early = [root.root_id for root, _ in cut_off_early(state.roots, api.clock.now())]
+    named = {CUT_OFF_HEADER: ", ".join(lost), CUT_OFF_EARLY_HEADER: ", ".join(early)}
+    return empty_response({name: ids for name, ids in named.items() if ids})
 
 
 ROUTES: Final = (

@@ -8,7 +8,9 @@ import pytest
 from cluster.api.ca import RotateRequest, Steering
 from cluster.api.reads import ReadLevel
 from cluster.base.errors import CommitUnknown, InternalError, NoLeader, Refused
-from fsm.ca import RotationPhase
+from fsm.ca import Intermediate, RotationPhase
+from tests.kit import samples
+from tests.kit.fake_service import NOW
 from tests.parts.http.conftest import Running, Start
 
 ROTATION = "/v1/connect/ca/rotation"
@@ -135,6 +137,17 @@ async def test_roots_that_new_leaves_do_not_lead_to_are_named_in_every_answer(ap
     assert (await api.put(ROTATION, {"Action": "plan"})).json()["CutOffRoots"] == ["aa:r1"]
     reply = await api.put(CONFIGURATION, {"Provider": "consul"})
     assert reply.headers["X-Quorumca-Cut-Off-Roots"] == "aa:r1"
+
+
+async def test_roots_that_will_be_cut_off_before_they_are_pruned_are_named(api: Running) -> None:
+    header = "X-Quorumca-Cut-Off-Early-Roots"
+    assert header not in (await api.put(CONFIGURATION, {"Provider": "consul"})).headers
+    old = samples.root("r1", is_active=False, rotated_out_at=NOW, prune_at=NOW + 1000, not_after=NOW + 5000)
+    link = Intermediate("cross-signed", "r2-key", "r1-key", NOW + 2000)
+    for end, named in ((NOW + 999, "r1"), (NOW + 1000, None)):
+        await api.service.change(roots=(old, samples.root("r2", intermediates=(link,), not_after=end)))
+        reply = await api.put(CONFIGURATION, {"Provider": "consul"})
+        assert reply.headers.get(header) == named
 
 
 # -- rotate and plan
