@@ -167,8 +167,8 @@ BUGS: Final = (
         "nobody is told of a root that cannot be rotated out",
         "operators learn of it when they must rotate",
         _LEADER,
-        ", stuck(root))))\n",
-        ",)))\n",
+        ", stuck(root))\n",
+        ")\n",
         (f"{_T_ROOTS}::test_root_without_room_from_the_release_before_is_warned_of_and_replaced_by_force",),
     ),
     Bug(
