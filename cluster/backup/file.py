@@ -18,6 +18,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Final
@@ -342,6 +343,12 @@ def _row(values: msgpack.Unpacker) -> Row:
     return _restored([values.unpack() for _ in range(ROW_FIELDS)])
 
 
+@lru_cache(maxsize=64)
+def _check_issuer(key_id: bytes) -> None:
+    """There are few, and a row for each leaf. Raises: OutOfBounds."""
+    check_command(RecordLeaves(key_id, ()))
+
+
 def _restored(row: Sequence[Any]) -> Row:
     """Of one in the order of `fsm.ledger.LedgerReader.export_rows`. Raises: ValueError for what may not be proposed."""
     row_id, serial, kind, name, spiffe_id, issuer, fingerprint, not_before, not_after, by, request_id, _ = row
@@ -358,7 +365,7 @@ def _restored(row: Sequence[Any]) -> Row:
     record = LeafRecord(serial, kind, name, spiffe_id, fingerprint, not_before, not_after, by, request_id or b"")
     try:
         check_leaf(record)
-        check_command(RecordLeaves(issuer, ()))
+        _check_issuer(issuer)
     except OutOfBounds as error:
         raise ValueError(f"certificate {row_id!r:.40}: {error}") from error
     return Row(issuer, record)

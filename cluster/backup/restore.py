@@ -23,7 +23,7 @@ from cluster.backup.file import Row, Saved, SnapshotInvalid
 from cluster.backup.resumed import given_up, rootless, waiting_anew, without_rootless
 from cluster.backup.trust import TrustChange, trust_change
 from cluster.base.clock import Clock
-from cluster.base.errors import InternalError, LostRace, NotReady, Refused
+from cluster.base.errors import CommitUnknown, InternalError, LostRace, NotReady, Refused
 from cluster.base.log import Log
 from cluster.ca.candidate import Candidate
 from cluster.ca.commit import commit
@@ -223,7 +223,10 @@ class _Asking:
 
     async def whether_the_leader_takes_it(self) -> None:
         """Raises: as `Snapshots.restore`."""
-        await self._ask(RESTORE_CHECKED, lambda state: self._request(CheckedRestoreRequest, state))
+        try:
+            await self._ask(RESTORE_CHECKED, lambda state: self._request(CheckedRestoreRequest, state))
+        except CommitUnknown as error:  # it was a question
+            raise NotReady(f"nothing was changed: the leader could not judge the snapshot in time ({error})") from error
 
     async def for_rows(self, issuer_key_id: bytes, rows: list[RowMessage]) -> None:
         """Raises: as `Snapshots.restore`."""

@@ -355,7 +355,7 @@ def _read_value(kind: Any, value: Any) -> Any:
 
 def _path(wanted: Any, value: Any) -> Any:
     """Of the one type here that msgspec does not know. Raises: ValueError."""
-    if not isinstance(value, str):
+    if not isinstance(value, str | Path):  # a path is what whoever starts a node by itself may have
         raise ValueError("must be text")
     return wanted(value)
 

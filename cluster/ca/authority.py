@@ -139,12 +139,11 @@ class Authority:
         async with self._adopting:
             if self._signing is not None and self._signing.ca_index >= state.ca_index:
                 return
+            self._require_leadership()
             if not self._opener.is_unlocked(state):
                 # In a thread: a passphrase is stretched, and this loop answers for the whole node.
                 await asyncio.to_thread(self._opener.unlock, state)
-            if not self._is_leading:
-                # Its keys would stay in the workers of a node that nobody asks for a signature.
-                raise NotLeader("this node does not lead any more")
+                self._require_leadership()
             opened = self._opener.opened(state)
             config, root = opened.config, opened.root
             self._learn_chain(root)
@@ -168,6 +167,14 @@ class Authority:
                 configured.wants_renewal,
             )
             self._changed.fire()
+
+    def _require_leadership(self) -> None:
+        """Its keys would stay in the workers of a node that nobody asks for a signature, and an old seal in use.
+
+        Raises: NotLeader.
+        """
+        if not self._is_leading:
+            raise NotLeader("this node does not lead any more")
 
     def _learn_chain(self, root: CARoot) -> None:
         """Before any worker signs with it."""

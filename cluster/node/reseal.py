@@ -7,6 +7,7 @@ them.
 
 import asyncio
 import hashlib
+from collections.abc import Collection
 from typing import Final
 
 from cluster.base.clock import Clock
@@ -168,13 +169,29 @@ class SealChecks:
         if self._present >= _MOST_CHECKS:
             raise Overloaded("this node is asked for its seal key too often: try again later")
         self._present += 1
+        # Whoever asks may stop waiting at once and ask again; the thread does not stop, and counts until it is done.
+        is_awaited = [True]
+        answering = asyncio.ensure_future(self._in_turn(request, is_awaited))
+        answering.add_done_callback(self._is_done)
         try:
-            async with self._turn:
-                await asyncio.sleep(max(0.0, self._rests_until - self._clock.monotonic()))
-                begun = self._clock.monotonic()
+            return await asyncio.shield(answering)
+        finally:
+            is_awaited.clear()
+
+    def _is_done(self, answering: "asyncio.Future[SealCheckAnswer]") -> None:
+        self._present -= 1
+        if not answering.cancelled():
+            answering.exception()  # looked at: perhaps nobody waits for it any more
+
+    async def _in_turn(self, request: SealCheckRequest, is_awaited: Collection[bool]) -> SealCheckAnswer:
+        async with self._turn:
+            await asyncio.sleep(max(0.0, self._rests_until - self._clock.monotonic()))
+            if not is_awaited:
+                return SealCheckAnswer("")  # which nobody sees
+            begun = self._clock.monotonic()
+            try:
                 problem = await asyncio.to_thread(self._sealer.lacks, request.source, request.kek_id, request.salt)
+            finally:
                 ended = self._clock.monotonic()
                 self._rests_until = ended + _REST * (ended - begun)
-        finally:
-            self._present -= 1
         return SealCheckAnswer(problem[:1024])

@@ -133,9 +133,11 @@ class SealWatch:
             if not to_do:  # somebody may have put another file there since it was looked at
                 place = await asyncio.to_thread(self._sealer.key_at)
         if not to_do and place is not KeyAt.FIRST:
+            problem = await asyncio.to_thread(self._sealer.lacks, seal.source, seal.kek_id, seal.salt)
             to_do = (
-                f"the key in force, {seal.kek_id}, is on this node no more, which cannot start again without it: put it"
-                " back; if there is no copy of it left, change to another key while the nodes run"
+                "this node would not start again, because the key in force is not on its disk any more, or cannot be"
+                f" read: {problem or seal.kek_id}. Put it back; if there is no copy of it left, change to another key"
+                " while the nodes run"
             )
         self._log("seal.key_moved" if not to_do else "seal.key_waits", reason=to_do)
         return to_do

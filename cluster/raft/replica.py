@@ -18,7 +18,7 @@ from typing import Any, Final, NoReturn, TypeVar
 
 import uvloop
 
-from cluster.base.background import describe
+from cluster.base.background import describe, report_callbacks
 from cluster.base.errors import CommitUnknown, NoLeader, NotLeader, Overloaded, Refused
 from cluster.base.log import Log
 from cluster.base.seats import PeerSeats
@@ -101,6 +101,7 @@ class Replica:
         self._disk = disk or RealDisk()
         self._owner_loop = asyncio.get_running_loop()
         self._raft_loop = uvloop.new_event_loop()
+        report_callbacks(self._raft_loop, log)
         self._thread = threading.Thread(target=self._run, name="raft", daemon=True)
         self._background = ThreadPoolExecutor(max_workers=2, thread_name_prefix="raft-disk")
         self._machine: ReplicatedMachine

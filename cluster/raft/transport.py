@@ -142,7 +142,8 @@ class _Inbound(asyncio.Protocol):
         try:
             self.key = self._links.tls.peer_key(transport.get_extra_info("ssl_object"))
         except ValueError as error:
-            self._links.log("raft.peer_refused", peer=self.peer, reason=f"certificate with an unusable key: {error}")
+            reason = f"certificate with an unusable key: {error}"
+            self._links.log_seldom("raft.peer_refused", "", peer=self.peer, reason=reason)
             self.peer = None
             transport.abort()
             return

@@ -164,7 +164,7 @@ class RpcServer:
 
 class Connection(RequestHandler):
     """One connection, whose handshake is over: judged at once, and again before it is heard. Of aiohttp's private names
-    it relies on `_waiter`, which is set while it waits for a request.
+    it relies on `_waiter`, which is set while it waits for a request, and `_current_request`, which it serves.
     """
 
     __slots__ = ("_deadline", "_is_told", "_rpc", "_seat")
@@ -205,7 +205,9 @@ class Connection(RequestHandler):
     def _be_stranger(self) -> None:
         # Whatever it sends, and however slowly: it gives way to whoever comes next, who may be a member.
         self._seat.settle(lambda: True)
-        self._deadline = self._loop.call_later(_STRANGER_SECONDS, self._seat.end)
+        # What it has asked for as a member is still answered: it may have asked to be removed.
+        seconds = _STRANGER_SECONDS if self._current_request is None else _MAX_WAIT_SECONDS
+        self._deadline = self._loop.call_later(seconds, self._seat.end)
 
     def _be_member(self, name: str) -> None:
         self._end_deadline()

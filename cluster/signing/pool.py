@@ -253,11 +253,14 @@ class WorkerPool:
             self._reports.forget(key)
             forgetting = [asyncio.ensure_future(worker.call("forget", key, is_vital=False)) for worker in self._workers]
             await asyncio.sleep(0)  # sent before anything else of this key; a hanging backend keeps nobody waiting
-        await asyncio.gather(*forgetting, return_exceptions=True)
-        for worker in self._workers:
-            worker.without.discard(key)
-        if key not in self._setups:
-            self._sent.discard(key)
+        answers = await asyncio.gather(*forgetting, return_exceptions=True)
+        async with self._configuring:
+            for worker in self._workers:
+                worker.without.discard(key)
+            # One that has not answered may have it still, and ends with the leadership for that.
+            is_everywhere = not any(isinstance(answer, BaseException) for answer in answers)
+            if is_everywhere and key not in self._setups:
+                self._sent.discard(key)
 
     async def _call(self, worker: Worker, operation: str, key: str, *arguments: Any) -> Any:
         """Only the CA that signs may cost a worker: a backend that is tried, or was left, may answer as late as it

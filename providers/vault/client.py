@@ -91,7 +91,8 @@ class VaultClient:
     def operation(self, until: float | None = None) -> Iterator[None]:
         """What this thread calls inside is done by then, or fails; within another operation, by the end of that."""
         outer = self.operation_ends
-        self._operation.until = self._clock() + OPERATION_SECONDS if outer is None and until is None else until or outer
+        ends = [one for one in (outer, until) if one is not None] or [self._clock() + OPERATION_SECONDS]
+        self._operation.until = min(ends)
         try:
             yield
         finally:

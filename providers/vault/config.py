@@ -115,13 +115,13 @@ class VaultConfig:
     def require_paths(self, known: Collection[Place]) -> None:
         """That no mount path is one that could be taken for another. Raises: ConfigInvalid.
 
-        Releases before took any; a mount at which a CA is already stays, and so does the way in which it logs in.
+        Releases before took any; a mount at which a CA is already stays.
         """
         for name, place in (("RootPKIPath", self.root), ("IntermediatePKIPath", self.intermediate)):
             if place.path and place not in known:
                 require_path(name, place.path)
         if self.auth_method:
-            require_path("AuthMethod.MountPath", self.auth_method.mount_path, is_in_use=bool(known))
+            require_path("AuthMethod.MountPath", self.auth_method.mount_path)
 
 
 def destination(raw: Mapping[str, object]) -> dict[str, object]:

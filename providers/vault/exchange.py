@@ -8,6 +8,7 @@ of the system's resolver.
 """
 
 import contextlib
+import errno
 import http.client
 import io
 import os
@@ -61,15 +62,18 @@ class Deadlines:
 
     @contextlib.contextmanager
     def exchange(self, exchange: Exchange) -> Iterator[None]:
-        """What this thread does inside belongs to this exchange."""
+        """What this thread does inside belongs to this exchange. Raises: OSError when there can be no more threads."""
         with self._changed:
-            self._open.add(exchange)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="vault-deadlines", daemon=True)
-                self._until = exchange.deadline
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="vault-deadlines", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError as error:  # there can be no more threads: without one nothing has a deadline
+                    raise OSError(errno.EAGAIN, "no thread can be started") from error
+                self._thread, self._until = thread, exchange.deadline
             elif exchange.deadline < self._until:
                 self._changed.notify()
+            self._open.add(exchange)
         self._mine.exchange = exchange
         try:
             yield
@@ -129,14 +133,16 @@ def connected(host: str, port: int, exchange: Exchange, options: Any) -> socket.
     """Raises: OSError; TimeoutError when the time for connecting is over, however many addresses there are."""
     until = min(exchange.deadline, time.monotonic() + exchange.connect_seconds)
     failure: OSError = OSError("the name has no address")
-    for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[:_MAX_ADDRESSES]:
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[:_MAX_ADDRESSES]
+    for number, (family, kind, protocol, _, address) in enumerate(found):
         made = socket.socket(family, kind, protocol)
         try:
             for option in options or ():
                 made.setsockopt(*option)
             if (left := until - time.monotonic()) <= 0:
                 raise TimeoutError("timed out")
-            made.settimeout(left)
+            # One that is switched off answers nothing, and must not keep the others from being tried.
+            made.settimeout(left / (len(found) - number))
             made.connect(address)
         except OSError as error:
             made.close()

@@ -12,20 +12,17 @@ from providers.texts import one_line
 MAX_HEADER: Final = 8192  # a token that is a JWT has a few thousand
 _MAX_NAMESPACE: Final = 512
 _MAX_PATH: Final = 256
-_SEGMENT: Final = re.compile(r"[A-Za-z0-9._-]+")
-_NOT_CUT: Final = re.compile(r"[^#?%\\\0-\x1f\x7f]+")
+_SEGMENT: Final = re.compile(r"[^#?%\\\0-\x1f\x7f\ud800-\udfff]+")
 _VISIBLE: Final = re.compile(r"[!-~]+")
 _DOTS: Final = frozenset({".", ".."})
 
 
-def require_path(name: str, text: str, *, is_in_use: bool = False) -> None:
-    """A mount. One that is in use may have what no path is cut off by: releases before took it. Raises: Malformed."""
-    segments = text.split("/")
-    allowed = _NOT_CUT if is_in_use else _SEGMENT
-    if len(text) > _MAX_PATH or not all(allowed.fullmatch(one) and one not in _DOTS for one in segments):
+def require_path(name: str, text: str) -> None:
+    """A mount. Raises: Malformed."""
+    if len(text) > _MAX_PATH or not all(_SEGMENT.fullmatch(one) and one not in _DOTS for one in text.split("/")):
         raise Malformed(
-            f'{name} is "{one_line(text)}": must be letters, digits and . _ - in parts between slashes, none of them'
-            f" . or .., and at most {_MAX_PATH} characters"
+            f'{name} is "{one_line(text)}": must be parts between slashes, none of them empty or . or .., without'
+            f" # ? % \\ and control characters, and at most {_MAX_PATH} characters"
         )
 
 

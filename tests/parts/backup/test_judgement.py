@@ -261,8 +261,9 @@ async def test_every_row_that_can_be_recorded_can_be_restored(two: Two, tmp_path
     def text(length: int) -> str:
         return "".join(rng.choices(alphabet, k=length))
 
+    longest = 4096 // max(len(character.encode()) for character in alphabet)
     records = [
-        replace(samples.record(number), name=text(4096), spiffe_id=text(4096), requested_by=text(MAX_REQUESTER))
+        replace(samples.record(number), name=text(longest), spiffe_id=text(longest), requested_by=text(MAX_REQUESTER))
         for number in range(1, 151)
     ]
     for record in records:

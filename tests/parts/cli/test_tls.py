@@ -75,7 +75,7 @@ def test_cert_create_for_a_server(run: Run) -> None:
     assert (result.code, result.err) == (0, "")
     lines = result.out.splitlines()
     assert lines[0].startswith("==> WARNING: ")
-    assert lines[4:] == [
+    assert lines[5:] == [
         "==> Using consul-agent-ca.pem and consul-agent-ca-key.pem",
         "==> Saved dc1-server-consul-0.pem",
         "==> Saved dc1-server-consul-0-key.pem",

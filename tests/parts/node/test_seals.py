@@ -211,6 +211,36 @@ async def test_questions_for_the_key_take_turns_and_do_not_pile_up(monkeypatch: 
     assert pauses == pytest.approx([0.25 + 1.0] * 4)
 
 
+async def test_whoever_stops_waiting_for_an_answer_asks_no_sooner_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The deadline is the asker's choice, and no thread ends with it."""
+    monkeypatch.setattr("cluster.node.reseal._REST", 0.0)
+    running, most, begun = 0, 0, 0
+    goes_on = threading.Event()
+
+    class Slow:
+        def lacks(self, *_: object) -> str:
+            nonlocal running, most, begun
+            running, begun = running + 1, begun + 1
+            most = max(most, running)
+            goes_on.wait(10)
+            running -= 1
+            return ""
+
+    checks = SealChecks(cast(NodeSealer, Slow()), SystemClock())
+    for _ in range(5):  # not as many as there are threads
+        asking = asyncio.ensure_future(checks.answer(SealCheckRequest("passphrase", "k", b"salt")))
+        await until(lambda: begun > 0)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+    goes_on.set()
+    await until(lambda: not checks._present)
+    assert (most, begun) == (1, 1)
+    assert (await checks.answer(SealCheckRequest("passphrase", "k", b"salt"))).problem == ""
+    assert begun == 2  # those that nobody waited for any more have begun nothing
+
+
 async def test_server_that_is_asked_too_often_is_asked_again(
     cluster: FakeCluster, node: Node, others: Others, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -495,7 +525,7 @@ async def test_next_key_that_changes_right_after_its_use_ends_no_node(
     assert (data / "seal.key").read_text() == key
     assert json.loads((data / "node.json").read_text())["seal"]["kek_id"] == seal.kek_id
     assert json.loads((data / MAC_KEY).read_text())["kek_id"] == seal.kek_id
-    assert f"the key in force, {seal.kek_id}, is on this node no more" in watch.status().to_do
+    assert f"is not on its disk any more, or cannot be read: The seal key with ID {seal.kek_id}" in watch.status().to_do
     # It is put back as an operator would who has a copy: in either place.
     for name in (NEXT_KEY, "seal.key"):
         (data / name).write_text(next_key)

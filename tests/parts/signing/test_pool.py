@@ -245,6 +245,22 @@ async def test_only_the_provider_that_signs_costs_a_worker_when_it_hangs(
         await until(lambda: not set(pool.pids) & set(old))
 
 
+async def test_provider_that_could_not_be_forgotten_ends_with_the_leadership(
+    pool: WorkerPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have a login and a key still."""
+    monkeypatch.setattr("cluster.signing.process._CALL_SECONDS", 0.5)
+    old = pool.pids
+    async with silent_vault() as slow:
+        pool.use("k")
+        with pytest.raises(ProviderUnavailable, match="does not answer"):
+            await pool.configure("candidate", slow)
+        await pool.forget("candidate")
+        assert pool.pids == old
+        pool.renew()
+        await until(lambda: not set(pool.pids) & set(old))
+
+
 async def test_lanes_of_forgotten_providers_end(pool: WorkerPool) -> None:
     for number in range(40):
         await pool.configure(f"candidate-{number}", setup())

@@ -245,8 +245,8 @@ BUGS: Final = (
         "who is no member may stay on the RPC port",
         "a server that was removed holds places",
         _RPC,
-        "        self._deadline = self._loop.call_later(_STRANGER_SECONDS, self._seat.end)\n",
-        "        self._deadline = self._loop.call_later(3600.0, self._seat.end)\n",
+        "        seconds = _STRANGER_SECONDS if self._current_request is None else _MAX_WAIT_SECONDS\n",
+        "        seconds = 3600.0\n",
         (f"{_T_RPC}::test_certificate_of_no_member_holds_a_place_for_a_moment",),
     ),
     Bug(

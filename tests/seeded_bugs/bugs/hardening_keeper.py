@@ -242,4 +242,12 @@ BUGS: Final = (
         "                self._opener.unlock(state)\n",
         ("tests/parts/node/test_seals.py::test_leader_takes_another_seal_into_use_beside_its_event_loop",),
     ),
+    Bug(
+        "whoever stops waiting for an answer has the next thread at once",
+        "a member that asks with a deadline of a millisecond has every thread of a node stretch passphrases",
+        _RESEAL,
+        "            return await asyncio.shield(answering)\n",
+        "            return await answering\n",
+        ("tests/parts/node/test_seals.py::test_whoever_stops_waiting_for_an_answer_asks_no_sooner_for_it",),
+    ),
 )

@@ -191,4 +191,28 @@ BUGS: Final = (
         ":\n",
         ("tests/parts/signing/test_lanes.py::test_who_asks_a_backend_does_not_sign_where_every_call_begins",),
     ),
+    Bug(
+        "the first address of a name has all the time for connecting",
+        "one Vault of three that is switched off, or a firewall that drops IPv6, and no certificate is signed",
+        "providers/vault/exchange.py",
+        "            made.settimeout(left / (len(found) - number))\n",
+        "            made.settimeout(left)\n",
+        (f"{_T_TRANSPORT}::test_address_that_answers_nothing_keeps_no_other_from_being_tried",),
+    ),
+    Bug(
+        "a thread that could not be started counts as one that runs",
+        "after one moment without threads no exchange with Vault has a deadline any more",
+        "providers/vault/exchange.py",
+        "                    thread.start()\n",
+        "                    self._thread = thread\n                    thread.start()\n",
+        (f"{_T_TRANSPORT}::test_exchange_without_a_thread_for_its_deadline_fails_and_the_next_one_has_one",),
+    ),
+    Bug(
+        "a provider that did not answer counts as forgotten",
+        "a process keeps the login of a backend that hangs, for as long as the node lives",
+        "cluster/signing/pool.py",
+        "            if is_everywhere and key not in self._setups:\n",
+        "            if key not in self._setups:\n",
+        ("tests/parts/signing/test_pool.py::test_provider_that_could_not_be_forgotten_ends_with_the_leadership",),
+    ),
 )

@@ -395,6 +395,39 @@ def test_many_addresses_share_the_time_for_connecting(monkeypatch: pytest.Monkey
         made.close()
 
 
+def test_address_that_answers_nothing_keeps_no_other_from_being_tried(
+    plain: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of three Vaults with one name, one is switched off; or a firewall drops what is of IPv6."""
+    port = int(plain.rsplit(":", 1)[1])
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full, contextlib.ExitStack() as stack:
+        for _ in range(2):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(full.getsockname())
+        found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", at) for at in (full.getsockname(), ("127.0.0.1", port))]
+        monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: found)
+        monkeypatch.setattr("providers.vault.transport._CONNECT_SECONDS", 1.0)
+        made = HvacTransport(f"http://vault.test:{port}", TLSOptions())
+        assert made.send("get", "well", body=None, token="t", namespace="", timeout_seconds=5.0).status == 200
+        made.close()
+
+
+def test_exchange_without_a_thread_for_its_deadline_fails_and_the_next_one_has_one(
+    transport: HvacTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(TransportFailure, match="no thread can be started"):
+            transport.send("get", "well", body=None, token="t", namespace="", timeout_seconds=1.0)
+    monkeypatch.setattr("providers.vault.transport._CONNECT_SECONDS", 0.1)
+    with pytest.raises(TransportFailure, match="does not answer in time"):
+        transport.send("get", "goes_on", body=None, token="t", namespace="", timeout_seconds=0.4)
+
+
 def test_reasons_of_a_vault_are_cut(transport: HvacTransport) -> None:
     answer = get(transport, "wordy")
     assert answer.status == 500
