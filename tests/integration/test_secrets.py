@@ -152,6 +152,11 @@ async def _fails_to_run(cluster: LocalCluster, node: Node) -> str:
     """What it says when it ends by itself, with an error."""
     if not node.is_running:
         cluster.start(node)
+    return await _ends(node)
+
+
+async def _ends(node: Node) -> str:
+    """By itself, with an error: what it says."""
 
     async def has_ended() -> bool | None:
         return not node.is_running or None
@@ -225,7 +230,7 @@ async def test_node_whose_keeper_ends_says_so_and_ends_too(cluster: LocalCluster
         if "cluster.seal.keeper_process" in process.cmdline()
     ]
     keeper.kill()
-    words = await _fails_to_run(cluster, node)
+    words = await _ends(node)
     assert "the process that keeps the seal key has ended with status -9: start the node again" in words
     csr_pem, _ = make_csr(await cluster.service_uri())
     for other in others:

@@ -10,7 +10,7 @@ from cluster.base.telemetry import _LEVELS
 
 PRODUCT = Path(cluster.__file__).parent
 _NAME = re.compile(r"[a-z]+\.[a-z]+(_[a-z]+)*")
-_LOGS = ("log", "_log", "_log_seldom")
+_LOGS = ("log", "_log", "log_seldom", "_log_seldom")
 
 
 def events_in(function: ast.AST) -> Iterator[str]:

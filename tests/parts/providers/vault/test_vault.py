@@ -1007,12 +1007,12 @@ def test_batch_ends_however_slow_each_answer_is(new_caller: Callable[..., Caller
 def test_ca_at_a_path_that_a_release_before_took_goes_on_and_no_other_gets_one(
     modern: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    odd: dict[str, Any] = {"RootPKIPath": "root+x", "IntermediatePKIPath": "int x"}
+    odd: dict[str, Any] = {"RootPKIPath": "root?x", "IntermediatePKIPath": "int%x"}
     with monkeypatch.context() as before:
         before.setattr(VaultConfig, "require_paths", lambda *_: None)
         modern.primary(**odd)
     assert modern.provider(**odd).sign_leaf(modern.request()).name == "web"
     with pytest.raises(Malformed, match="IntermediatePKIPath"):
-        modern.provider(**{**odd, "IntermediatePKIPath": "int y"})
+        modern.provider(**{**odd, "IntermediatePKIPath": "int%y"})
     with pytest.raises(Malformed, match="RootPKIPath"):
-        modern.provider(**{**odd, "RootPKIPath": "root+y"})
+        modern.provider(**{**odd, "RootPKIPath": "root?y"})
