@@ -21,7 +21,6 @@ STILL_TO_RUN: Final = frozenset(
     {
         "catchup.json",
         "continuity-vault.json",
-        "continuity.json",
         "kills.json",
         "soak.json",
     }
