@@ -19,8 +19,6 @@ FILES: Final = (*sorted(COMMITTED.glob("*.json")), ROOT / "benchmarks" / "result
 #: Written before evidence named its origin. A file leaves this list when its campaign is run again, and none comes in.
 STILL_TO_RUN: Final = frozenset(
     {
-        "catchup.json",
-        "continuity-vault.json",
         "kills.json",
         "soak.json",
     }
