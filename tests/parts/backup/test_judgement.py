@@ -16,7 +16,7 @@ from msgspec import structs
 
 from cluster.backup import file as backup
 from cluster.backup.restore import _ATTEMPTS
-from cluster.base.errors import InternalError, LostRace, Refused
+from cluster.base.errors import CommitUnknown, InternalError, LostRace, NotReady, Refused
 from cluster.raft.node import MAX_PROPOSAL_BYTES
 from cluster.rpc.messages import (
     DISTRUST_ROOT,
@@ -247,6 +247,17 @@ async def test_leader_of_the_release_before_is_not_asked_to_record_anything(two:
     with pytest.raises(InternalError, match=r"restore_checked.* is not known to this node"):
         await restore(target, saved)
     assert count(target) == 0
+
+
+async def test_leader_that_cannot_judge_in_time_has_changed_nothing_and_that_is_said(two: Two, saved: Path) -> None:
+    async def silent() -> None:
+        raise CommitUnknown("no answer")
+
+    _, target = two
+    before = target.cluster.state
+    with pytest.raises(NotReady, match="nothing was changed: the leader could not judge the snapshot in time"):
+        await snapshots(target, always={RESTORE_CHECKED: silent}).restore(saved, is_forced=False)
+    assert target.cluster.state is before
 
 
 # -- rows of any size

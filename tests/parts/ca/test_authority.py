@@ -1,7 +1,6 @@
 """What a leading node signs with: taken into use, limited, and gone with its leadership."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
@@ -21,14 +20,6 @@ from tests.kit.csrs import serial, service_csr
 from tests.kit.fake_cluster import FakeCluster, Node, bootstrapped, put, running, update
 from tests.kit.keeper import record_in
 from tests.kit.wait import until
-
-
-@pytest.fixture
-async def node(cluster: FakeCluster) -> AsyncIterator[Node]:
-    node = Node(cluster, "a")
-    async with running(node):
-        await bootstrapped(node)
-        yield node
 
 
 async def test_provider_record_opens_under_its_own_id_only(node: Node) -> None:

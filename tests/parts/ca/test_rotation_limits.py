@@ -1,6 +1,5 @@
 """What cannot be written ends a rotation, or is told before one begins; none is tried again for ever."""
 
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -11,7 +10,7 @@ from cluster.base.errors import InternalError, Refused
 from fsm.ca import AbortRotation, AdvanceRotation, FinishRotation
 from fsm.commands import Command
 from tests.kit import handmade, pki
-from tests.kit.fake_cluster import FakeCluster, Fate, Node, bootstrapped, put, running, update
+from tests.kit.fake_cluster import Fate, Node, put, update
 from tests.kit.wait import until
 
 
@@ -19,14 +18,6 @@ from tests.kit.wait import until
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cluster.ca.leader._FIRST_PAUSE_SECONDS", 0.001)
     monkeypatch.setattr("cluster.ca.reconfigure._ROTATION_SECONDS", 5.0)
-
-
-@pytest.fixture
-async def node(cluster: FakeCluster) -> AsyncIterator[Node]:
-    node = Node(cluster, "a")
-    async with running(node):
-        await bootstrapped(node)
-        yield node
 
 
 def _own(node: Node, extension_bytes: int) -> dict[str, object]:

@@ -1,6 +1,6 @@
 """A root that cannot be used: it is told what is wrong with it, in words about the root and about nothing inside."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 import pytest
@@ -10,7 +10,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from cluster.base.errors import ClusterError
 from providers.errors import ProviderError
 from tests.kit import pki
-from tests.kit.fake_cluster import FakeCluster, Node, bootstrapped, put, running, update
+from tests.kit.fake_cluster import Node, put, update
 from tests.kit.wait import until
 from tests.kit.words import assert_plain
 
@@ -36,14 +36,6 @@ UNUSABLE: dict[str, Change] = {
     "no identifier": lambda extensions: pki.without(extensions, x509.SubjectKeyIdentifier),
     "another authority": _put(x509.AuthorityKeyIdentifier(b"other", None, None), critical=False),
 }
-
-
-@pytest.fixture
-async def node(cluster: FakeCluster) -> AsyncIterator[Node]:
-    node = Node(cluster, "a")
-    async with running(node):
-        await bootstrapped(node)
-        yield node
 
 
 @pytest.mark.parametrize("name", UNUSABLE)

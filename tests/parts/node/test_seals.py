@@ -13,7 +13,16 @@ import pytest
 
 from cluster.base.clock import SystemClock
 from cluster.base.config import NodeConfig, parse_config
-from cluster.base.errors import ChangeUnderWay, CommitUnknown, InternalError, NoLeader, NotReady, Overloaded, Refused
+from cluster.base.errors import (
+    ChangeUnderWay,
+    CommitUnknown,
+    InternalError,
+    NoLeader,
+    NotLeader,
+    NotReady,
+    Overloaded,
+    Refused,
+)
 from cluster.node.reseal import Resealer, SealChecks, seal_id
 from cluster.node.seals import SealWatch
 from cluster.raft.membership import Member, learner, voter
@@ -176,6 +185,23 @@ async def test_leader_takes_another_seal_into_use_beside_its_event_loop(
         await sign(node, 1)
     assert threads
     assert threading.main_thread() not in threads
+
+
+async def test_node_that_leads_no_more_takes_no_old_seal_into_use(
+    cluster: FakeCluster, node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever waited to adopt meanwhile has the state of before."""
+
+    def unlock(_keeper: Keeper, _seal: SealKey) -> bytes:
+        raise AssertionError("a seal was taken into use")
+
+    async with running(node):
+        await bootstrapped(node)
+        seal = node.sealer.next_data_key(keeps_key=True)
+        await node.authority.drop()
+        monkeypatch.setattr(Keeper, "unlock", unlock)
+        with pytest.raises(NotLeader):
+            await node.authority.adopt(replace(cluster.state, seal=seal))
 
 
 class SlowSealer:

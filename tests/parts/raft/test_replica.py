@@ -190,6 +190,15 @@ async def test_what_one_call_raises_holds_up_none_behind_it(cluster: Cluster) ->
     assert cluster.log.names().count("background.failed") == 2
 
 
+async def test_what_a_callback_of_raft_raises_is_a_line_of_the_log(cluster: Cluster) -> None:
+    def fail() -> None:
+        raise ValueError("of a frame, perhaps")
+
+    _, replica = await cluster.follower()
+    replica._raft_loop.call_soon_threadsafe(fail)
+    await until(lambda: "loop.failed" in cluster.log.names())
+
+
 async def test_follower_refuses_a_command_and_reads_what_was_committed(cluster: Cluster) -> None:
     await cluster.record(5)
     _, leader = await cluster.leader()

@@ -322,6 +322,7 @@ async def test_request_of_a_server_that_is_being_removed_is_answered(
         return argument
 
     monkeypatch.setattr(rpc_server, "_JUDGE_SECONDS", 0.02)
+    monkeypatch.setattr(rpc_server, "_STRANGER_SECONDS", 0.05)  # it takes longer than a stranger may stay
     seats = peer_seats(Caps(8, 8), Caps(4, 2))
     async with (
         rpc_nodes(rpc_cluster, tls_directory, {"a": {"double": remove}}, seats=seats) as nodes,

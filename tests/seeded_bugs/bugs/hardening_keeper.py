@@ -250,4 +250,12 @@ BUGS: Final = (
         "            return await answering\n",
         ("tests/parts/node/test_seals.py::test_whoever_stops_waiting_for_an_answer_asks_no_sooner_for_it",),
     ),
+    Bug(
+        "a node that leads no more takes an old seal into use",
+        "after a change of the seal it holds the data key of before, and forgets the one in force after a while",
+        "cluster/ca/authority.py",
+        "            self._require_leadership()\n            if not self._opener.is_unlocked(state):\n",
+        "            if not self._opener.is_unlocked(state):\n",
+        ("tests/parts/node/test_seals.py::test_node_that_leads_no_more_takes_no_old_seal_into_use",),
+    ),
 )

@@ -143,4 +143,20 @@ BUGS: Final = (
         "        self.log_seldom = lambda event, _cause, **fields: log(event, **fields)\n",
         (f"{_T_RAFT}::test_certificates_of_no_other_server_are_in_the_log_once_a_second",),
     ),
+    Bug(
+        "a server that is removed has a stranger's time for its last answer",
+        "whoever removes a server through itself is not told whether it worked",
+        "cluster/rpc/server.py",
+        "        seconds = _STRANGER_SECONDS if self._current_request is None else _MAX_WAIT_SECONDS\n",
+        "        seconds = _STRANGER_SECONDS\n",
+        ("tests/parts/rpc/test_places.py::test_request_of_a_server_that_is_being_removed_is_answered",),
+    ),
+    Bug(
+        "what callbacks of Raft raise is written by their loop",
+        "a fault that a frame can repeat fills the log with tracebacks that no tool reads",
+        "cluster/raft/replica.py",
+        "        report_callbacks(self._raft_loop, log)\n",
+        "",
+        ("tests/parts/raft/test_replica.py::test_what_a_callback_of_raft_raises_is_a_line_of_the_log",),
+    ),
 )
