@@ -26,7 +26,7 @@ CLIENTS = 8
 _PAGE = 1000
 _ASK_SECONDS = 5.0
 #: Each client signs, and draws breath: the nodes share the machine with the test.
-_PAUSE_SECONDS = 0.01
+_PAUSE_SECONDS = 0.05
 _RETRY_SECONDS = 0.05
 _REST_SECONDS = 30.0
 #: No leader, or one that was lost on the way: both are part of losing a leader.

@@ -209,7 +209,7 @@ async def test_elections_and_renewals_leave_nothing_behind(
                 leader = await cluster.leader()
                 elections += (await cluster.ask(leader, "PUT", TRANSFER)).status == 200
             else:
-                await asyncio.sleep(0.1)
+                await asyncio.sleep(0.3)
             chain_pem = await signs(cluster, random.choice(cluster.nodes))  # which node is asked
             now = await active_root(cluster, cluster.nodes[0])
             assert now["ID"] == root["ID"]

@@ -13,7 +13,7 @@ import pytest
 
 from tests.sim.campaign import ROOT, Campaign, joined, load_tally, run_seeds
 
-SEEDS: Final = int(os.environ.get("SIM_SEEDS", "1000"))
+SEEDS: Final = int(os.environ.get("SIM_SEEDS", "500"))
 _PARTS: Final = 8
 _QUICK_SEEDS: Final = 20
 
