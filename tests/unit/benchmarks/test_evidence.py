@@ -20,7 +20,6 @@ FILES: Final = (*sorted(COMMITTED.glob("*.json")), ROOT / "benchmarks" / "result
 STILL_TO_RUN: Final = frozenset(
     {
         "kills.json",
-        "soak.json",
     }
 )
 #: These draw what they do.
