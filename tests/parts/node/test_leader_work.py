@@ -14,6 +14,7 @@ from cluster.seal.sources import FileKey, SealError
 from cluster.signing.serials import is_serial, new_request_id, new_serial, serial_from
 from fsm.ca import SetRoots
 from fsm.leaves import LeafRecord
+from fsm.state import State
 from providers.errors import CSRRejected, ProviderUnavailable
 from providers.pki.serials import serial_bytes
 from tests.kit.csrs import serial, service_csr
@@ -63,6 +64,20 @@ async def test_leadership_that_ends_while_it_is_waited_for_is_for_the_next_leade
     with pytest.raises(NotLeader):
         await request
     other.ledger.close()
+
+
+async def test_leadership_that_ends_while_the_ca_is_taken_into_use_is_for_the_next_leader(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def lose(_state: State) -> None:
+        node.cluster.elect("c")
+        await node.authority.drop()
+
+    state = node.cluster.state
+    node.cluster.commit(SetRoots(state.ca_index, state.roots, state.providers))
+    monkeypatch.setattr(node.authority, "adopt", lose)
+    with pytest.raises(NotLeader):
+        await node.operations.run(SIGN, asked(node))
 
 
 async def test_leader_takes_what_was_committed_into_use_before_it_signs(node: Node) -> None:

@@ -569,6 +569,6 @@ BUGS: Final = (
         _WORK,
         "            if self._replica.leadership.is_ready:\n                raise\n",
         "            raise\n",
-        (f"{_T_WORK}::test_leadership_that_ends_while_it_is_waited_for_is_for_the_next_leader",),
+        (f"{_T_WORK}::test_leadership_that_ends_while_the_ca_is_taken_into_use_is_for_the_next_leader",),
     ),
 )

@@ -386,7 +386,7 @@ def test_many_addresses_share_the_time_for_connecting(monkeypatch: pytest.Monkey
             waiting.connect_ex(full.getsockname())
         address = (socket.AF_INET, socket.SOCK_STREAM, 6, "", full.getsockname())
         monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: 100 * [address])
-        monkeypatch.setattr("providers.vault.transport._CONNECT_SECONDS", 0.5)
+        monkeypatch.setattr("providers.vault.transport._CONNECT_SECONDS", 1.0)
         made = HvacTransport("http://vault.test:8200", TLSOptions())
         started = time.monotonic()
         with pytest.raises(TransportFailure, match="does not answer in time"):
