@@ -16,12 +16,6 @@ from benchmarks.origin import Origin
 ROOT: Final = Path(__file__).parents[3]
 COMMITTED: Final = ROOT / "docs" / "evidence"
 FILES: Final = (*sorted(COMMITTED.glob("*.json")), ROOT / "benchmarks" / "results" / "bench.json")
-#: Written before evidence named its origin. A file leaves this list when its campaign is run again, and none comes in.
-STILL_TO_RUN: Final = frozenset(
-    {
-        "kills.json",
-    }
-)
 #: These draw what they do.
 SEEDED: Final = frozenset(
     {
@@ -65,9 +59,6 @@ def test_committed_page_is_what_the_committed_evidence_says(directory: Path) -> 
 def test_committed_evidence_says_where_it_comes_from(path: Path) -> None:
     document = json.loads(path.read_text())
     origin = document.get("origin") if isinstance(document, dict) else None
-    if path.name in STILL_TO_RUN:
-        assert origin is None, f"{path.name} has been run again: take it out of STILL_TO_RUN"
-        return
     assert origin is not None, f"{path.name} does not say where it comes from"
     assert set(origin) == {field.name for field in fields(Origin)}
     assert re.fullmatch(r"[0-9a-f]{40}", origin["commit"])
@@ -77,9 +68,8 @@ def test_committed_evidence_says_where_it_comes_from(path: Path) -> None:
     assert {"python", "openssl", "quorumca", "pysyncobj", "cryptography"} <= set(origin["machine"]["versions"])
 
 
-def test_all_evidence_is_on_the_page_and_only_known_files_are_still_to_run() -> None:
+def test_all_evidence_is_on_the_page() -> None:
     assert {path.name for path in COMMITTED.glob("*.json")} <= {campaign.file for campaign in evidence.CAMPAIGNS}
-    assert {path.name for path in FILES} >= STILL_TO_RUN
 
 
 @pytest.mark.parametrize(
