@@ -150,14 +150,16 @@ async def test_seal_in_use_outlives_its_key(keeper: KeeperCalls, data: Path) -> 
 
 
 async def test_data_key_out_of_use_is_forgotten(keeper: KeeperCalls, data: Path) -> None:
-    before, after = keeper.new_data_key(), keeper.new_data_key()
+    """That of before, and those that were opened beside it."""
+    before, beside, after = (keeper.new_data_key() for _ in range(3))
     keeper.unlock(before)
-    keeper.draw_key(before)
+    keeper.draw_key(beside)
     keeper.unlock(after)
     (data / "seal.key").unlink()
     keeper.draw_key(after)
-    with pytest.raises(KeyMissing):
-        keeper.draw_key(before)
+    for gone in (before, beside):
+        with pytest.raises(KeyMissing):
+            keeper.draw_key(gone)
 
 
 async def test_data_key_of_another_seal_is_forgotten_in_a_while(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
