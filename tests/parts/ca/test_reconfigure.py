@@ -34,15 +34,6 @@ from tests.kit.wait import until
 
 
 @pytest.fixture
-async def node(cluster: FakeCluster) -> AsyncIterator[Node]:
-    """A leader whose CA is up."""
-    node = Node(cluster, "a")
-    async with running(node):
-        await bootstrapped(node)
-        yield node
-
-
-@pytest.fixture
 async def broken(cluster: FakeCluster) -> AsyncIterator[Node]:
     """A leader whose CA cannot come up with what its file says."""
     node = Node(cluster, "a", connect=ConnectSection(ca_config={"leaf_cert_ttl": "1m", "private_key_type": "dsa"}))

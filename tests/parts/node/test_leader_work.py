@@ -1,7 +1,6 @@
 """A signature while the leader's CA changes: what it waits for, and what it is signed with."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
@@ -18,17 +17,9 @@ from fsm.state import State
 from providers.errors import CSRRejected, ProviderUnavailable
 from providers.pki.serials import serial_bytes
 from tests.kit.csrs import serial, service_csr
-from tests.kit.fake_cluster import FakeCluster, Node, bootstrapped, running
+from tests.kit.fake_cluster import Node, running
 from tests.kit.keeper import kept
 from tests.kit.wait import until
-
-
-@pytest.fixture
-async def node(cluster: FakeCluster) -> AsyncIterator[Node]:
-    node = Node(cluster, "a")
-    async with running(node):
-        await bootstrapped(node)
-        yield node
 
 
 @pytest.fixture
@@ -55,7 +46,8 @@ async def test_new_leader_takes_its_provider_into_use_first(settling: Node) -> N
 
 
 async def test_leadership_that_ends_while_it_is_waited_for_is_for_the_next_leader(node: Node) -> None:
-    other = Node(node.cluster, "b")  # its loop does not run: it never has the provider
+    pin(node)
+    other = Node(node.cluster, "b")  # its loop does not run: it never has the provider, nor a key to draw serials with
     node.cluster.elect("b")
     request = asyncio.ensure_future(other.operations.run(SIGN, asked(other)))
     await asyncio.sleep(0)

@@ -1,7 +1,6 @@
 """The signing pipeline on a leader whose CA is up: batches, records before answers, repetitions, limits."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -15,16 +14,8 @@ from providers.errors import CSRRejected, ProviderUnavailable
 from providers.pki.x509 import load_cert
 from tests.kit.clock import FakeClock
 from tests.kit.csrs import serial, service_csr
-from tests.kit.fake_cluster import FakeCluster, Fate, Node, bootstrapped, put, running, update
+from tests.kit.fake_cluster import Fate, Node, put, update
 from tests.kit.wait import until
-
-
-@pytest.fixture
-async def node(cluster: FakeCluster) -> AsyncIterator[Node]:
-    node = Node(cluster, "a")
-    async with running(node):
-        await bootstrapped(node)
-        yield node
 
 
 def context_of(node: Node) -> SigningContext:

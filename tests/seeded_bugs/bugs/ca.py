@@ -564,6 +564,16 @@ BUGS: Final = (
         (f"{_T_WORK}::test_new_leader_whose_seal_is_not_open_yet_is_waited_for",),
     ),
     Bug(
+        "the end of a leadership is a cluster without a seal",
+        "whoever asked a leader that was just started, and lost the lead, is told that the cluster has no seal",
+        _WORK,
+        "            if not self._replica.leadership.is_ready:\n"
+        '                raise NotLeader("this node does not lead any more")\n'
+        "        serial =",
+        "        serial =",
+        (f"{_T_WORK}::test_leadership_that_ends_while_it_is_waited_for_is_for_the_next_leader",),
+    ),
+    Bug(
         "the end of a leadership is an uninitialized CA",
         "a request that the next leader would carry out fails",
         _WORK,
