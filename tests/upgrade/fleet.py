@@ -1,10 +1,11 @@
 """A cluster of real nodes of two releases, each of which can be exchanged for the other on the same data directory."""
 
 import asyncio
+import itertools
 import json
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -18,7 +19,9 @@ from tests.kit.wait import eventually
 OLD, NEW = "old", "new"
 #: How the release before may end an orderly stop: a compaction that ended meanwhile wrote into the journal that was
 #: closed. It loses nothing. To be taken out when the release before is one that does not (previous.py).
-_KNOWN_TROUBLE: Final = "Bad file descriptor"
+_KNOWN_END: Final = "Bad file descriptor"
+#: What else it may log of it: a thread of a signing worker answers a node that has gone meanwhile.
+_KNOWN_TROUBLES: Final = (_KNOWN_END, "self._outgoing.")
 #: The release before makes roots that begin when they are made, which this one warns of for a minute.
 _KNOWN_WARNING: Final = "until a minute after that, clients whose clocks are late"
 _SIGNING_WORKERS: Final = 1
@@ -73,6 +76,8 @@ class Fleet:
     def __init__(self, root: Path, release: Release) -> None:
         self.cluster = LocalCluster(root, settings=_SETTINGS)
         self._releases = dict.fromkeys(self.cluster.nodes, release)
+        self._judged_bytes = dict.fromkeys(self.cluster.nodes, 0)
+        self._troubles: list[str] = []
 
     @property
     def nodes(self) -> list[Node]:
@@ -99,8 +104,9 @@ class Fleet:
         """
         assert self._releases[node] is not release
         code = await self.cluster.stop(node)
-        is_known = self._releases[node].name == OLD and _KNOWN_TROUBLE in node.log_tail()
+        is_known = self._releases[node].name == OLD and _KNOWN_END in node.log_tail()
         assert code == 0 or is_known, f"{node.name} ended with {code}: {node.log_tail()}"
+        self._read_log(node)
         leader = await self.cluster.leader()
         behind = (await self.cluster.digest(leader))["AppliedIndex"]
         others = [other for other in self.nodes if other is not node]
@@ -164,10 +170,30 @@ class Fleet:
         wrong = [one for one in found if one["Severity"] != "note" and _KNOWN_WARNING not in one["What"]]
         assert wrong == [], f"the doctor of the {release} release: {wrong}"
 
-    def troubles(self) -> Iterable[str]:
+    def troubles(self) -> list[str]:
         """What nodes have logged that a person would have to look at."""
         for node in self.nodes:
-            for line in node.local.log.read_text(errors="replace").splitlines():
-                is_trouble = not line.startswith("{") or json.loads(line)["level"] in ("error", "critical")
-                if is_trouble and _KNOWN_TROUBLE not in line:
-                    yield f"{node.name}: {line}"
+            self._read_log(node)
+        return self._troubles
+
+    def _read_log(self, node: Node) -> None:
+        """What its present release has logged since this was asked last."""
+        with node.local.log.open("rb") as file:
+            file.seek(self._judged_bytes[node])
+            added = file.read()
+        self._judged_bytes[node] += len(added)
+        known = _KNOWN_TROUBLES if self._releases[node].name == OLD else ()
+        self._troubles += [f"{node.name}: {trouble}" for trouble in troubles(added.decode(errors="replace"), known)]
+
+
+def troubles(log: str, known: Collection[str] = ()) -> list[str]:
+    """Events of a node's log that are errors, and whole texts that are no events, such as tracebacks; not those that
+    contain a known one.
+    """
+    found = []
+    for is_event, lines in itertools.groupby(log.splitlines(), lambda line: line.startswith("{")):
+        if is_event:
+            found += [line for line in lines if json.loads(line)["level"] in ("error", "critical")]
+        else:
+            found.append("\n".join(lines))
+    return [trouble for trouble in found if not any(text in trouble for text in known)]

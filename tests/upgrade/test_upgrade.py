@@ -121,7 +121,7 @@ async def test_nodes_are_exchanged_one_by_one_forth_and_back_under_load(
             await _exchange_all(upgrade, before, after)
         record_property("certificates", upgrade.acknowledged)
         record_property("visits", upgrade.visitor.visits)
-        assert not [*fleet.troubles()]
+        assert not fleet.troubles(), "\n".join(fleet.troubles())
     assert upgrade.restored == {(old, new), (new, old)}
     assert upgrade.judge.judged == upgrade.acknowledged
 
