@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-import socket
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,14 +16,14 @@ from cluster.http.app import HttpServer, create_app, start_http
 from tests.kit.clock import FakeClock
 from tests.kit.fake_service import FakeService, node_config
 from tests.kit.log import EventLog
+from tests.kit.ports import free_ports
 
 DEADLINE_SECONDS = 10.0
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """None of those that the system gives to outgoing connections, which could take it a moment later."""
+    return free_ports(1)[0]
 
 
 @dataclass
