@@ -1,11 +1,10 @@
 """A cluster of real nodes of two releases, each of which can be exchanged for the other on the same data directory."""
 
 import asyncio
-import itertools
 import json
 import subprocess
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -22,6 +21,8 @@ OLD, NEW = "old", "new"
 _KNOWN_END: Final = "Bad file descriptor"
 #: What else it may log of it: a thread of a signing worker answers a node that has gone meanwhile.
 _KNOWN_TROUBLES: Final = (_KNOWN_END, "self._outgoing.")
+#: How Python begins to tell of an exception that ends a thread.
+_THREAD: Final = "Exception in thread "
 #: The release before makes roots that begin when they are made, which this one warns of for a minute.
 _KNOWN_WARNING: Final = "until a minute after that, clients whose clocks are late"
 _SIGNING_WORKERS: Final = 1
@@ -190,10 +191,27 @@ def troubles(log: str, known: Collection[str] = ()) -> list[str]:
     """Events of a node's log that are errors, and whole texts that are no events, such as tracebacks; not those that
     contain a known one.
     """
-    found = []
-    for is_event, lines in itertools.groupby(log.splitlines(), lambda line: line.startswith("{")):
-        if is_event:
-            found += [line for line in lines if json.loads(line)["level"] in ("error", "critical")]
-        else:
-            found.append("\n".join(lines))
+    lines = log.splitlines()
+    found = [line for line in lines if _is_event(line) and json.loads(line)["level"] in ("error", "critical")]
+    found += _texts([line for line in lines if not _is_event(line)])
     return [trouble for trouble in found if not any(text in trouble for text in known)]
+
+
+def _is_event(line: str) -> bool:
+    return line.startswith("{")
+
+
+def _texts(lines: Sequence[str]) -> list[str]:
+    """Each line by itself, but for tracebacks: up to the line that says what was raised, the first not indented one.
+    Another process writes them into the same file, so events may have stood in between.
+    """
+    found: list[list[str]] = []
+    is_open = False
+    for line in lines:
+        is_head = line.startswith((_THREAD, "Traceback "))
+        if is_open and (not is_head or found[-1][-1].startswith(_THREAD)):
+            found[-1].append(line)
+        else:
+            found.append([line])
+        is_open = is_head or (is_open and line.startswith(" "))
+    return ["\n".join(text) for text in found]

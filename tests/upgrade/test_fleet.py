@@ -12,10 +12,16 @@ BrokenPipeError: [Errno 32] Broken pipe"""
 
 
 def test_errors_and_whole_tracebacks_are_trouble() -> None:
-    assert troubles("\n".join((_EVENT, _TRACEBACK, _EVENT, _ERROR, _EVENT))) == [_TRACEBACK, _ERROR]
+    assert troubles("\n".join((_EVENT, _TRACEBACK, _EVENT, _ERROR, _EVENT))) == [_ERROR, _TRACEBACK]
 
 
 def test_trouble_that_is_known_is_left_out_and_nothing_else() -> None:
     log = "\n".join((_ERROR, _TRACEBACK, _EVENT, "killed", _EVENT))
     assert troubles(log, ["self._outgoing."]) == [_ERROR, "killed"]
     assert troubles(log, ["self._outgoing.", "Bad file descriptor"]) == ["killed"]
+
+
+def test_traceback_is_one_whatever_the_node_says_between_its_lines() -> None:
+    torn = "\n".join(f"{line}\n{_EVENT}" for line in _TRACEBACK.splitlines())
+    assert troubles(f"{torn}\n{torn}\nkilled") == [_TRACEBACK, _TRACEBACK, "killed"]
+    assert troubles(f"{torn}\nkilled\n{torn}", ["self._outgoing."]) == ["killed"]
