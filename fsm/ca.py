@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Annotated
 
+from fsm.acl import AclKey, Methods
 from fsm.fields import (
     ADDED,
     ClusterId,
@@ -176,6 +177,8 @@ class Reseal:
     expected_index: Index
     seal: SealKey
     providers: Providers  # all of them
+    acl_key: AclKey | None = field(default=None, metadata=ADDED)  # if there is one
+    methods: Methods = field(default=(), metadata=ADDED)  # all of them
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
+from fsm.acl import ACL_TABLES, Acl, AuthMethod, Methods
 from fsm.ca import (
     AbortRotation,
     AdvanceRotation,
@@ -25,6 +26,7 @@ from fsm.ca import (
     SetRootsConfig,
 )
 from fsm.commands import Rejected, RestoreCA
+from fsm.fields import Index
 from fsm.rule import Invariants, Rule
 from fsm.state import Area, State
 
@@ -47,8 +49,17 @@ def _reseal(state: State, cmd: Reseal) -> State | Rejected:
     # What would be left out could never be opened again.
     if [identity(record) for record in cmd.providers] != [identity(record) for record in state.providers]:
         return Rejected("providers_differ", "not every provider is sealed again, or others are")
+    acl = state.acl
+    if (cmd.acl_key is None) != (acl.key is None) or _unsealed(cmd.methods) != _unsealed(acl.methods):
+        return Rejected("access_differs", "what is sealed of access control is not sealed again, or has changed")
+    if acl.key is not None:
+        acl = replace(acl, key=cmd.acl_key, methods=cmd.methods)
     providers = tuple(replace(record, modify_index=state.index + 1) for record in cmd.providers)
-    return replace(state, seal=cmd.seal, providers=providers)
+    return replace(state, seal=cmd.seal, providers=providers, acl=acl)
+
+
+def _unsealed(methods: Methods) -> list[AuthMethod]:
+    return [replace(method, sealed=b"") for method in methods]
 
 
 def _init_config(state: State, cmd: InitConfig) -> State | Rejected:
@@ -147,10 +158,13 @@ def _restore_ca(state: State, cmd: RestoreCA) -> State | Rejected:
     saved, index = cmd.saved, state.index + 1
     if saved.seal is None or saved.config is None:
         return Rejected("not_initialised", "the saved state holds no CA")
+    acl, acl_index = _acl_after_restore(state, saved)
     return replace(
         saved,
         index=state.index,
         leaf_index=state.leaf_index,
+        acl_index=acl_index,
+        acl=acl,
         # Rows that either of the two would have dropped are not kept.
         tidied_before=max(state.tidied_before, saved.tidied_before),
         roots_index=index,
@@ -158,6 +172,23 @@ def _restore_ca(state: State, cmd: RestoreCA) -> State | Rejected:
         roots=tuple(replace(root, create_index=index, modify_index=index) for root in saved.roots),
         providers=tuple(replace(record, modify_index=index) for record in saved.providers),
     )
+
+
+def _acl_after_restore(state: State, saved: State) -> tuple[Acl, Index]:
+    """And its index. Of this cluster's own earlier day nothing comes back: a token that was revoked since would. Of
+    another cluster everything does, unless it has none; but whoever has bootstrapped either cannot do so again.
+    """
+    if saved.acl.key is None or saved.trust_domain == state.trust_domain:
+        return state.acl, state.acl_index
+    index = state.index + 1
+    is_bootstrapped = saved.acl.bootstrap_index or state.acl.bootstrap_index
+    stamped: dict[str, Any] = {
+        name: tuple(replace(value, create_index=index, modify_index=index) for value in getattr(saved.acl, name))
+        for name in ACL_TABLES
+    }
+    indexes: dict[str, Any] = {f"{name}_index": index for name in ACL_TABLES}
+    acl = replace(saved.acl, bootstrap_index=index if is_bootstrapped else 0, **stamped, **indexes)
+    return acl, index
 
 
 def _with_roots(state: State, roots: Iterable[CARoot], providers: Iterable[ProviderState]) -> State:

@@ -19,6 +19,20 @@ from typing import Any, Final, NamedTuple
 
 import msgpack
 
+from fsm.acl import (
+    BootstrapAcl,
+    DeleteAuthMethod,
+    DeleteBindingRule,
+    DeletePolicy,
+    DeleteRole,
+    DeleteTokens,
+    InitAcl,
+    SetAuthMethod,
+    SetBindingRule,
+    SetPolicy,
+    SetRole,
+    SetToken,
+)
 from fsm.ca import (
     AbortRotation,
     AdvanceRotation,
@@ -57,6 +71,18 @@ _COMMAND_CODES: Final[dict[type, int]] = {
     RestoreCA: 13,
     RenewSigning: 14,
     Reseal: 20,
+    InitAcl: 21,
+    BootstrapAcl: 22,
+    SetPolicy: 23,
+    SetRole: 24,
+    SetToken: 25,
+    SetAuthMethod: 26,
+    SetBindingRule: 27,
+    DeletePolicy: 28,
+    DeleteRole: 29,
+    DeleteTokens: 30,
+    DeleteAuthMethod: 31,
+    DeleteBindingRule: 32,
 }
 
 

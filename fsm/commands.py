@@ -7,6 +7,7 @@ commands that commute leave it out, or they would refuse each other under load.
 
 from dataclasses import dataclass
 
+from fsm.acl import AclCommand
 from fsm.ca import CACommand
 from fsm.fields import Index
 from fsm.leaves import LeafCommand
@@ -24,7 +25,7 @@ class RestoreCA:
     saved: State
 
 
-Command = CACommand | LeafCommand | RestoreCA
+Command = CACommand | LeafCommand | AclCommand | RestoreCA
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,12 +5,13 @@ never Raft's log index. Times are Unix seconds. Issued certificates are not here
 small however many there are.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
+from fsm.acl import Acl
 from fsm.ca import CAConfig, CARoot, Providers, ProviderState, Roots, Rotation, RotationOutcome, SealKey
-from fsm.fields import Index, Time
+from fsm.fields import ADDED, Index, Time
 
 
 class Area(Enum):
@@ -22,6 +23,7 @@ class Area(Enum):
 
     CA = "ca_index"  # seal key, configuration, roots, providers and rotation
     LEAVES = "leaf_index"  # issued certificates
+    ACL = "acl_index"  # who may do what
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,8 @@ class State:
     tidied_before: Time = 0  # certificates that expired before this time have been dropped from the ledger
     rotation: Rotation | None = None
     last_rotation: RotationOutcome | None = None
+    acl_index: Index = field(default=0, metadata=ADDED)
+    acl: Acl = field(default=Acl(), metadata=ADDED)
 
     @property
     def active_root(self) -> CARoot | None:

@@ -191,7 +191,8 @@ def made_from(command: Command, index: int) -> Command:
     """The same command, but made from this index if it carries one."""
     if isinstance(command, InitSeal | InitConfig | RecordLeaves | TidyLedger):
         return command
-    return replace(command, expected_index=index)
+    changes: dict[str, Any] = {"expected_index": index}
+    return replace(command, **changes)
 
 
 def _up_to_date(command: Command) -> Author:

@@ -1,0 +1,118 @@
+"""One decision: what the rules of a token say about a resource and a name.
+
+Rules of all its policies, roles and identities are one set. Of several about one name, or one beginning of names, deny
+wins over write, and write over read. The rule about the very name decides; where there is none, the one about the
+longest beginning of it; else the default policy. So a rule about a name is never overruled by one about many names,
+whatever the two say (Consul's `policy_authorizer.go`; docs/consul-compat.md, ACL decisions).
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Final
+
+from cluster.access.rules import Issuance, Level, Resource, Rule
+
+#: Where they have no rule, the one about this resource decides.
+_FOLLOWS: Final = {Resource.MESH: Resource.OPERATOR, Resource.PEERING: Resource.OPERATOR}
+#: What the default policy `allow` never gives: with it anybody could take the whole.
+_NEVER_BY_DEFAULT: Final = frozenset({Resource.ACL})
+_NO_ISSUANCE: Final = Issuance()
+
+
+class _Names:
+    """The rules about one resource."""
+
+    __slots__ = ("_exact", "_lengths", "_prefixes")
+
+    def __init__(self, exact: Mapping[str, Rule], prefixes: Mapping[str, Rule]) -> None:
+        self._exact = exact
+        self._prefixes = prefixes
+        self._lengths = tuple(sorted({len(prefix) for prefix in prefixes}, reverse=True))
+
+    def rule(self, name: str) -> Rule | None:
+        """The one that decides. As many look-ups as prefixes have lengths, however many rules there are."""
+        if (found := self._exact.get(name)) is not None:
+            return found
+        for length in self._lengths:
+            if length <= len(name) and (found := self._prefixes.get(name[:length])) is not None:
+                return found
+        return None
+
+    def may_be(self, level: Level, default: bool) -> bool:
+        """Whether there is any name at all that this level is given for."""
+        rules = (*self._exact.values(), *self._prefixes.values())
+        return any(rule.level >= level for rule in rules) or (default and "" not in self._prefixes)
+
+
+class Authorizer:
+    """What one set of rules allows; made once for it, and asked by every request."""
+
+    __slots__ = ("_allows_by_default", "_names")
+
+    def __init__(self, rules: Iterable[Rule], *, allows_by_default: bool) -> None:
+        self._allows_by_default = allows_by_default
+        exact: dict[Resource, dict[str, Rule]] = {}
+        prefixes: dict[Resource, dict[str, Rule]] = {}
+        for rule in rules:
+            into = (prefixes if rule.is_prefix else exact).setdefault(rule.resource, {})
+            known = into.get(rule.name)
+            into[rule.name] = rule if known is None else merged(known, rule)
+        self._names = {
+            resource: _Names(exact.get(resource, {}), prefixes.get(resource, {})) for resource in {*exact, *prefixes}
+        }
+
+    def rule(self, resource: Resource, name: str = "") -> Rule | None:
+        """The one that decides about the name; None where the default policy does."""
+        names = self._names.get(resource)
+        found = names.rule(name) if names is not None else None
+        if found is None and (other := _FOLLOWS.get(resource)) is not None:
+            return self.rule(other, name)
+        return found
+
+    def allows(self, resource: Resource, level: Level, name: str = "") -> bool:
+        rule = self.rule(resource, name)
+        if rule is None:
+            return self._allows_by_default and resource not in _NEVER_BY_DEFAULT
+        return rule.level >= level
+
+    def intends(self, level: Level, name: str) -> bool:
+        """Rights on the intentions of a service: where its rule does not speak of them, whoever may read it may read
+        them.
+        """
+        rule = self.rule(Resource.SERVICE, name)
+        if rule is None:
+            return self._allows_by_default
+        given = rule.intentions
+        if given is None:
+            given = Level.READ if rule.level >= Level.READ else Level.DENY
+        return given >= level
+
+
+def merged(one: Rule, other: Rule) -> Rule:
+    """Of two rules about the same."""
+    return replace(
+        one,
+        level=_stronger(one.level, other.level),
+        intentions=_stronger_given(one.intentions, other.intentions),
+        issuance=_both(one.issuance, other.issuance),
+    )
+
+
+def _stronger(one: Level, other: Level) -> Level:
+    return Level.DENY if Level.DENY in (one, other) else max(one, other)
+
+
+def _stronger_given(one: Level | None, other: Level | None) -> Level | None:
+    if one is None or other is None:
+        return other if one is None else one
+    return _stronger(one, other)
+
+
+def _both(one: Issuance, other: Issuance) -> Issuance:
+    """Names add up; of two bounds on the lifetime the shorter one holds."""
+    bounds = [bound for bound in (one.ttl_max_seconds, other.ttl_max_seconds) if bound]
+    return Issuance(
+        dns=tuple(dict.fromkeys((*one.dns, *other.dns))),
+        ip=tuple(dict.fromkeys((*one.ip, *other.ip))),
+        ttl_max_seconds=min(bounds, default=0),
+    )

@@ -1,0 +1,215 @@
+"""How each command of access control changes the state."""
+
+from bisect import bisect_left
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, Final, TypeVar
+
+from fsm.acl import (
+    ANONYMOUS,
+    MAX_BINDING_RULES,
+    MAX_METHODS,
+    MAX_POLICIES,
+    MAX_ROLES,
+    MAX_TOKENS,
+    Acl,
+    AuthMethod,
+    BindingRule,
+    BootstrapAcl,
+    DeleteAuthMethod,
+    DeleteBindingRule,
+    DeletePolicy,
+    DeleteRole,
+    DeleteTokens,
+    InitAcl,
+    Policy,
+    Role,
+    SetAuthMethod,
+    SetBindingRule,
+    SetPolicy,
+    SetRole,
+    SetToken,
+    Token,
+)
+from fsm.commands import Rejected
+from fsm.rule import Rule
+from fsm.state import Area, State
+
+NOT_FOUND: Final = "not_found"
+CHANGED: Final = "changed"
+EXISTS: Final = "exists"
+FULL: Final = "full"
+
+T = TypeVar("T", bound=Policy | Role | Token | AuthMethod | BindingRule)
+_Key = Callable[[Any], str]
+
+
+def _policy_id(policy: Policy) -> str:
+    return policy.policy_id
+
+
+def _role_id(role: Role) -> str:
+    return role.role_id
+
+
+def _accessor(token: Token) -> str:
+    return token.accessor_id
+
+
+def _method_name(method: AuthMethod) -> str:
+    return method.name
+
+
+def _rule_id(rule: BindingRule) -> str:
+    return rule.rule_id
+
+
+def _place(table: tuple[T, ...], key: str, key_of: _Key) -> tuple[int, T | None]:
+    """Where it is, or would be, in a table that is in the order of its keys."""
+    at = bisect_left(table, key, key=key_of)
+    found = table[at] if at < len(table) and key_of(table[at]) == key else None
+    return at, found
+
+
+def _set(
+    table: tuple[T, ...], value: T, replaces: int, index: int, key_of: _Key, most: int
+) -> tuple[T, ...] | Rejected:
+    at, old = _place(table, key_of(value), key_of)
+    if old is None and replaces:
+        return Rejected(NOT_FOUND, f"{key_of(value)} is gone")
+    if old is not None and old.modify_index != replaces:
+        return Rejected(CHANGED if replaces else EXISTS, f"{key_of(value)} has index {old.modify_index}")
+    if old is None and len(table) >= most:
+        return Rejected(FULL, f"there are {most} already")
+    stamped = replace(value, create_index=old.create_index if old else index, modify_index=index)
+    return (*table[:at], stamped, *table[at + (old is not None) :])
+
+
+def _without(table: tuple[T, ...], key: str, key_of: _Key) -> tuple[T, ...] | Rejected:
+    at, old = _place(table, key, key_of)
+    if old is None:
+        return Rejected(NOT_FOUND, f"{key} is not there")
+    return (*table[:at], *table[at + 1 :])
+
+
+def _with_table(state: State, name: str, table: tuple[Any, ...] | Rejected) -> State | Rejected:
+    if isinstance(table, Rejected):
+        return table
+    changes: dict[str, Any] = {name: table, f"{name}_index": state.index + 1}
+    return replace(state, acl=replace(state.acl, **changes))
+
+
+def _init(state: State, cmd: InitAcl) -> State | Rejected:
+    if state.acl.key is not None:
+        return Rejected("already_initialised", "access control is set up already")
+    index = state.index + 1
+    policies = sorted(cmd.policies, key=_policy_id)
+    acl = Acl(
+        key=cmd.key,
+        policies=tuple(replace(policy, create_index=index, modify_index=index) for policy in policies),
+        tokens=(replace(cmd.anonymous, create_index=index, modify_index=index),),
+        policies_index=index,
+        tokens_index=index,
+    )
+    return replace(state, acl=acl)
+
+
+def _bootstrap(state: State, cmd: BootstrapAcl) -> State | Rejected:
+    if state.acl.bootstrap_index != cmd.reset:
+        return Rejected("bootstrapped", str(state.acl.bootstrap_index))
+    after = _set_token(state, SetToken(cmd.token))
+    if isinstance(after, Rejected):
+        return after
+    return replace(after, acl=replace(after.acl, bootstrap_index=state.index + 1))
+
+
+def _set_policy(state: State, cmd: SetPolicy) -> State | Rejected:
+    if any(
+        other.name == cmd.policy.name != "" and other.policy_id != cmd.policy.policy_id for other in state.acl.policies
+    ):
+        return Rejected("name_exists", cmd.policy.name)
+    table = _set(state.acl.policies, cmd.policy, cmd.replaces, state.index + 1, _policy_id, MAX_POLICIES)
+    return _with_table(state, "policies", table)
+
+
+def _set_role(state: State, cmd: SetRole) -> State | Rejected:
+    if any(other.name == cmd.role.name and other.role_id != cmd.role.role_id for other in state.acl.roles):
+        return Rejected("name_exists", cmd.role.name)
+    table = _set(state.acl.roles, cmd.role, cmd.replaces, state.index + 1, _role_id, MAX_ROLES)
+    return _with_table(state, "roles", table)
+
+
+def _set_token(state: State, cmd: SetToken) -> State | Rejected:
+    token = cmd.token
+    if state.acl.key is None:
+        return Rejected("not_initialised", "access control is not set up yet")
+    if any(
+        other.secret_hash == token.secret_hash and other.accessor_id != token.accessor_id for other in state.acl.tokens
+    ):
+        return Rejected("secret_exists", "the SecretID is in use")
+    if token.auth_method and _place(state.acl.methods, token.auth_method, _method_name)[1] is None:
+        return Rejected("no_method", token.auth_method)
+    table = _set(state.acl.tokens, token, cmd.replaces, state.index + 1, _accessor, MAX_TOKENS)
+    return _with_table(state, "tokens", table)
+
+
+def _set_method(state: State, cmd: SetAuthMethod) -> State | Rejected:
+    table = _set(state.acl.methods, cmd.method, cmd.replaces, state.index + 1, _method_name, MAX_METHODS)
+    return _with_table(state, "methods", table)
+
+
+def _set_binding_rule(state: State, cmd: SetBindingRule) -> State | Rejected:
+    if _place(state.acl.methods, cmd.rule.auth_method, _method_name)[1] is None:
+        return Rejected("no_method", cmd.rule.auth_method)
+    table = _set(state.acl.binding_rules, cmd.rule, cmd.replaces, state.index + 1, _rule_id, MAX_BINDING_RULES)
+    return _with_table(state, "binding_rules", table)
+
+
+def _delete_policy(state: State, cmd: DeletePolicy) -> State | Rejected:
+    return _with_table(state, "policies", _without(state.acl.policies, cmd.policy_id, _policy_id))
+
+
+def _delete_role(state: State, cmd: DeleteRole) -> State | Rejected:
+    return _with_table(state, "roles", _without(state.acl.roles, cmd.role_id, _role_id))
+
+
+def _delete_tokens(state: State, cmd: DeleteTokens) -> State | Rejected:
+    gone = frozenset(cmd.accessor_ids) - {ANONYMOUS}
+    kept = tuple(token for token in state.acl.tokens if token.accessor_id not in gone)
+    if len(kept) == len(state.acl.tokens):
+        return Rejected(NOT_FOUND, "none of them is there")
+    return _with_table(state, "tokens", kept)
+
+
+def _delete_method(state: State, cmd: DeleteAuthMethod) -> State | Rejected:
+    after = _with_table(state, "methods", _without(state.acl.methods, cmd.name, _method_name))
+    if isinstance(after, Rejected):
+        return after
+    acl, index = after.acl, state.index + 1
+    rules = tuple(rule for rule in acl.binding_rules if rule.auth_method != cmd.name)
+    tokens = tuple(token for token in acl.tokens if token.auth_method != cmd.name)
+    if rules != acl.binding_rules:
+        acl = replace(acl, binding_rules=rules, binding_rules_index=index)
+    if tokens != acl.tokens:
+        acl = replace(acl, tokens=tokens, tokens_index=index)
+    return replace(after, acl=acl)
+
+
+def _delete_binding_rule(state: State, cmd: DeleteBindingRule) -> State | Rejected:
+    return _with_table(state, "binding_rules", _without(state.acl.binding_rules, cmd.rule_id, _rule_id))
+
+
+RULES: Final[Mapping[type, Rule]] = {
+    InitAcl: Rule(_init, Area.ACL),
+    BootstrapAcl: Rule(_bootstrap, Area.ACL),
+    SetPolicy: Rule(_set_policy, Area.ACL),
+    SetRole: Rule(_set_role, Area.ACL),
+    SetToken: Rule(_set_token, Area.ACL),
+    SetAuthMethod: Rule(_set_method, Area.ACL),
+    SetBindingRule: Rule(_set_binding_rule, Area.ACL),
+    DeletePolicy: Rule(_delete_policy, Area.ACL),
+    DeleteRole: Rule(_delete_role, Area.ACL),
+    DeleteTokens: Rule(_delete_tokens, Area.ACL),
+    DeleteAuthMethod: Rule(_delete_method, Area.ACL),
+    DeleteBindingRule: Rule(_delete_binding_rule, Area.ACL),
+}
