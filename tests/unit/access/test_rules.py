@@ -1,0 +1,168 @@
+"""The rule language: what Consul reads, what it says of what it does not, and what only we refuse."""
+
+import json
+import time
+
+import pytest
+
+from cluster.access.hcl import MAX_TEXT_BYTES
+from cluster.access.rules import Issuance, Level, Resource, Rule, RulesRefused, parse_rules
+
+WEB = Rule(Resource.SERVICE, Level.WRITE, "web")
+
+
+@pytest.mark.parametrize("text", ["", "  \n", "{}", "# nothing", "/* nothing */", "// nothing\n"])
+def test_text_without_rules_grants_nothing(text: str) -> None:
+    assert parse_rules(text) == ()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'service "web" { policy = "write" }',
+        'service web { policy = "write" }',
+        'Service "web" { Policy = "WRITE" }',
+        'service "web" {\n  # as\n  policy = "write" // it is\n  /* usual */\n}',
+        'service "web" { policy = "write", }',
+        '{"service": {"web": {"policy": "write"}}}',
+        '{"service": [{"web": {"policy": "write"}}]}',
+        '{"service": [{"web": [{"policy": "write"}]}]}',
+        '  {"SERVICE": {"web": {"POLICY": "Write"}}}',
+    ],
+)
+def test_one_rule_in_all_its_forms(text: str) -> None:
+    assert parse_rules(text) == (WEB,)
+
+
+@pytest.mark.parametrize("resource", Resource)
+@pytest.mark.parametrize("level", ["deny", "read", "write"])
+def test_every_resource_of_consul_is_read(resource: Resource, level: str) -> None:
+    expected = Level[level.upper()]
+    if resource in {Resource.ACL, Resource.KEYRING, Resource.MESH, Resource.OPERATOR, Resource.PEERING}:
+        assert parse_rules(f'{resource} = "{level}"') == (Rule(resource, expected),)
+        assert parse_rules(json.dumps({resource: level})) == (Rule(resource, expected),)
+        for text in (f'{resource} "x" {{ policy = "{level}" }}', f'{resource}_prefix "x" {{ policy = "{level}" }}'):
+            with pytest.raises(RulesRefused):
+                parse_rules(text)
+    else:
+        assert parse_rules(f'{resource} "x" {{ policy = "{level}" }}') == (Rule(resource, expected, "x"),)
+        assert parse_rules(f'{resource}_prefix "" {{ policy = "{level}" }}') == (
+            Rule(resource, expected, is_prefix=True),
+        )
+        with pytest.raises(RulesRefused):
+            parse_rules(f'{resource} = "{level}"')
+
+
+def test_list_is_a_level_of_keys_alone() -> None:
+    assert parse_rules('key_prefix "a/" { policy = "list" }') == (Rule(Resource.KEY, Level.LIST, "a/", is_prefix=True),)
+    with pytest.raises(RulesRefused, match="Invalid service policy"):
+        parse_rules('service "a" { policy = "list" }')
+
+
+def test_what_certificates_of_a_service_may_have() -> None:
+    [rule] = parse_rules(
+        'service "web" { policy = "write" intentions = "read"'
+        ' dns = ["web.*.Internal", "web"] ip = ["10.0.0.0/8", "::1"] ttl_max = "24h" }'
+    )
+    assert rule.intentions is Level.READ
+    assert rule.issuance == Issuance(("web.*.internal", "web"), ("10.0.0.0/8", "::1/128"), 86_400)
+    [again] = parse_rules(
+        '{"service": {"web": {"policy": "write", "intentions": "read", "dns": ["web.*.internal", "web"],'
+        ' "ip": ["10.0.0.0/8", "::1"], "ttl_max": "24h"}}}'
+    )
+    assert again == rule
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('service "web" { policy = "x" }', "Invalid service policy"),
+        ('service "web" { }', "Invalid service policy"),
+        ('service_prefix "web" { policy = "x" }', "Invalid service_prefix policy"),
+        ('agent "a" { policy = "x" }', "Invalid agent policy"),
+        ('operator = "x"', "Invalid operator policy"),
+        ('service "web" { policy = "write" intentions = "x" }', "Invalid service intentions policy"),
+        ('operator = ["write"]', "Failed to parse ACL rules"),
+        ('acl { policy = "read" }', "Failed to parse ACL rules"),
+        ('service = "write"', "Failed to parse ACL rules"),
+        ('service "web" { policy = true }', "Failed to parse ACL rules"),
+        (
+            'service "web" { policy = "read" policy = "write" }',
+            (
+                'Failed to parse ACL rules: The argument "policy" at 1:33 was already set. Each argument can only be'
+                " defined once"
+            ),
+        ),
+        ('operator = "read"\noperator = "write"', 'The argument "operator" at 2:1 was already set'),
+        # Consul takes these, and does what nobody meant.
+        ('service "web" { policy = "write" }\nservice "web" { policy = "read" }', "already set"),
+        ('{"service": {"web": {"policy": "read"}, "web": {"policy": "write"}}}', "already set"),
+        ('{"service": {"web": {"policy": "read", "policy": "write"}}}', "already set"),
+        ('servicee "web" { policy = "write" }', "is no resource"),
+        ('foo = "bar"', "is no resource"),
+        ('service { policy = "write" }', "0 labels"),
+        ('service "a" "b" { policy = "write" }', "2 labels"),
+        ('service "web" { policy = "write" polcy = "read" }', "allowed are"),
+        ('node "web" { policy = "write" dns = ["x"] }', "allowed are"),
+        ('service "web" { policy { x = 1 } }', "no block is allowed"),
+        (f'service "{"x" * 513}" {{ policy = "write" }}', "longer than 512"),
+        ('service "web" { policy = "write" dns = ["a b"] }', "Invalid dns pattern"),
+        ('service "web" { policy = "write" dns = "*..x" }', "Invalid dns pattern"),
+        ('service "web" { policy = "write" dns = [1] }', "list of at most"),
+        ('service "web" { policy = "write" ip = ["10.0.0.1/8"] }', "Invalid ip pattern"),
+        ('service "web" { policy = "write" ttl_max = "0s" }', "Invalid ttl_max"),
+        ('service "web" { policy = "write" ttl_max = 5 }', "Invalid ttl_max"),
+        ('service "web" { policy = "write" ttl_max = "x" }', "invalid duration"),
+    ],
+)
+def test_mistake_is_refused_and_named(text: str, said: str) -> None:
+    with pytest.raises(RulesRefused) as refused:
+        parse_rules(text)
+    assert said in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'service "web" {',
+        "}",
+        'service "web" policy = "write" }',
+        'service "web" = "write"',
+        "service",
+        '"',
+        'service "web',
+        'service "web" { policy = }',
+        'service "web" { policy = <<EOF\nwrite\nEOF\n}',
+        'service "\\x" { policy = "write" }',
+        'service "\\ud800" { policy = "write" }',
+        'service "web" { policy = [["write"]] }',
+        'service "web" { policy = ["write" }',
+        "/* never ends",
+        "\0",
+        '{"service": ',
+        '{"service": []}',
+        '{"service": {"web": "write"}}',
+        '{"service": {"web": {"policy": null}}}',
+        '{"operator": NaN}',
+        "{" * 60_000,
+        '{"service":' * 5_000,
+        "a {" * 20_000,
+        '{"a": ' + "[" * 30_000 + "]" * 30_000 + "}",
+        "x" * (MAX_TEXT_BYTES + 1),
+        "é" * (MAX_TEXT_BYTES // 2 + 1),
+        '"' + "\\" * 60_000,
+        "#" * 30_000 + "\n" + "/*" * 10_000,
+        "1" * 60_000,
+        "service \ud800 {}",
+    ],
+)
+def test_broken_text_is_refused_soon(text: str) -> None:
+    began = time.process_time()
+    with pytest.raises(RulesRefused):
+        parse_rules(text)
+    assert time.process_time() - began < 2.0
+
+
+def test_nothing_in_a_name_is_evaluated() -> None:
+    [rule] = parse_rules('service "${x} %{y} \\"z\\"" { policy = "read" }')
+    assert rule.name == '${x} %{y} "z"'
