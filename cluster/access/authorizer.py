@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Final
 
-from cluster.access.rules import Issuance, Level, Resource, Rule
+from cluster.access.rules import Issuance, Rule
+from cluster.api.access import Level, Resource
 
 #: Where they have no rule, the one about this resource decides.
 _FOLLOWS: Final = {Resource.MESH: Resource.OPERATOR, Resource.PEERING: Resource.OPERATOR}

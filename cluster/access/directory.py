@@ -11,8 +11,10 @@ from typing import Final
 
 from cluster.access.authorizer import Authorizer
 from cluster.access.identities import node_rules, service_rules
-from cluster.access.rules import NAMELESS, Level, Resource, Rule, RulesRefused, parse_rules
+from cluster.access.rules import NAMELESS, Rule, RulesRefused, parse_rules
+from cluster.api.access import Caller, Level, Resource
 from cluster.base.clock import Clock
+from cluster.base.errors import TokenUnknown
 from fsm.acl import ANONYMOUS, GLOBAL_MANAGEMENT, Acl, Policy, Role, Token
 
 #: Sets of links whose rules are kept merged, and texts whose rules are kept parsed.
@@ -20,18 +22,13 @@ _MERGED_KEPT: Final = 4096
 _PARSED_KEPT: Final = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Who asks, as of one state. Made by `Directory` alone."""
-
-    accessor_id: str
-    authorizer: Authorizer
-    expires_at: int  # Unix seconds; 0: never
-    is_anonymous: bool
-
-
-class UnknownToken(Exception):
-    """There is no such token, or not any more."""
+#: Consul's texts.
+NOT_FOUND: Final = "ACL not found"
+NOT_BOOTSTRAPPED: Final = (
+    "ACL system must be bootstrapped before making any requests that require authorization: ACL not found"
+)
+#: Stands for the anonymous token until a leader has made it: it has no rights of its own then either.
+_NOBODY: Final = Token(ANONYMOUS, b"", "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,23 +64,24 @@ class Directory:
         self._parsed: OrderedDict[str, tuple[Rule, ...]] = OrderedDict()
 
     def caller(self, secret_id: str) -> Caller:
-        """Of a request; "" where it brings no token. Raises: UnknownToken, NotReady."""
+        """Of a request; "" where it brings no token. Raises: TokenUnknown, NotReady."""
         tables = self._current()
         if not secret_id:
             return self._anonymous(tables)
         token = tables.by_hash.get(self._hashed(secret_id))
         if token is None or token.is_expired(self._clock.now()):
-            raise UnknownToken
+            raise TokenUnknown(NOT_FOUND if tables.acl.bootstrap_index else NOT_BOOTSTRAPPED)
         return Caller(
-            token.accessor_id, self._authorizer(tables, token), token.expires_at, token.accessor_id == ANONYMOUS
+            secret_id,
+            token.accessor_id,
+            self._authorizer(tables, token),
+            token.expires_at,
+            is_anonymous=token.accessor_id == ANONYMOUS,
         )
 
     def _anonymous(self, tables: _Tables) -> Caller:
-        token = next((token for token in tables.acl.tokens if token.accessor_id == ANONYMOUS), None)
-        authorizer = (
-            self._authorizer(tables, token) if token else Authorizer((), allows_by_default=self._allows_by_default)
-        )
-        return Caller(ANONYMOUS, authorizer, 0, is_anonymous=True)
+        token = next((token for token in tables.acl.tokens if token.accessor_id == ANONYMOUS), _NOBODY)
+        return Caller("", ANONYMOUS, self._authorizer(tables, token), is_anonymous=True)
 
     def _current(self) -> _Tables:
         acl = self._acl()

@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from typing import Final
 
-from cluster.access.rules import Level, Resource, Rule
+from cluster.access.rules import Rule
+from cluster.api.access import Level, Resource
 from fsm.acl import NodeIdentity, ServiceIdentity
 
 #: A sidecar registers under the name of its service with this behind it (Consul's convention).

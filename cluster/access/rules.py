@@ -10,11 +10,11 @@ that opens or closes a door unnoticed. Resources of Consul that stand for nothin
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from enum import IntEnum, StrEnum
 from ipaddress import ip_network
 from typing import Final
 
 from cluster.access.hcl import Argument, Block, SyntaxRefused, Value, parse
+from cluster.api.access import Level, Resource
 from providers.config.durations import parse_duration, to_seconds
 
 MAX_NAME: Final = 512
@@ -22,31 +22,6 @@ MAX_NAME: Final = 512
 MAX_RULES: Final = 2048
 MAX_PATTERNS: Final = 64
 _MAX_SHOWN: Final = 80
-
-
-class Level(IntEnum):
-    """What a rule allows. A higher one includes those below it; `deny` is nothing at all."""
-
-    DENY = 0
-    READ = 1
-    LIST = 2  # keys only
-    WRITE = 3
-
-
-class Resource(StrEnum):
-    ACL = "acl"
-    AGENT = "agent"
-    EVENT = "event"
-    IDENTITY = "identity"
-    KEY = "key"
-    KEYRING = "keyring"
-    MESH = "mesh"
-    NODE = "node"
-    OPERATOR = "operator"
-    PEERING = "peering"
-    QUERY = "query"
-    SERVICE = "service"
-    SESSION = "session"
 
 
 #: Of the cluster as a whole: `operator = "read"`. The others are about names.

@@ -22,6 +22,19 @@ class NotFound(ClusterError):
     http_status = 404
 
 
+class PermissionDenied(ClusterError):
+    """Who asks may not do that; nothing was done."""
+
+    code = "permission_denied"
+    http_status = 403
+
+
+class TokenUnknown(PermissionDenied):
+    """There is no such token, or not any more."""
+
+    code = "token_unknown"
+
+
 class StaleIndex(ClusterError):
     """A check-and-set lost against a newer write; nothing was changed."""
 

@@ -6,7 +6,8 @@ import random
 import pytest
 
 from cluster.access.authorizer import Authorizer
-from cluster.access.rules import Level, Resource, Rule, parse_rules
+from cluster.access.rules import Rule, parse_rules
+from cluster.api.access import Level, Resource
 
 NAMES = ("web", "webx", "api", "wet", "wall", "")
 

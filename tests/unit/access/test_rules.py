@@ -6,7 +6,8 @@ import time
 import pytest
 
 from cluster.access.hcl import MAX_TEXT_BYTES
-from cluster.access.rules import Issuance, Level, Resource, Rule, RulesRefused, parse_rules
+from cluster.access.rules import Issuance, Rule, RulesRefused, parse_rules
+from cluster.api.access import Level, Resource
 
 WEB = Rule(Resource.SERVICE, Level.WRITE, "web")
 

@@ -1,0 +1,109 @@
+"""Who asks, and what that allows: the questions that endpoints and operations put, and no answer of their own."""
+
+from dataclasses import dataclass, field
+from enum import IntEnum, StrEnum
+from typing import Protocol
+
+from cluster.base.errors import PermissionDenied
+
+
+class Level(IntEnum):
+    """What a rule allows. A higher one includes those below it; `deny` is nothing at all."""
+
+    DENY = 0
+    READ = 1
+    LIST = 2  # keys only
+    WRITE = 3
+
+    @property
+    def word(self) -> str:
+        return self.name.lower()
+
+
+class Resource(StrEnum):
+    """What rules are about. Most of them are Consul's and stand for nothing here."""
+
+    ACL = "acl"
+    AGENT = "agent"
+    EVENT = "event"
+    IDENTITY = "identity"
+    KEY = "key"
+    KEYRING = "keyring"
+    MESH = "mesh"
+    NODE = "node"
+    OPERATOR = "operator"
+    PEERING = "peering"
+    QUERY = "query"
+    SERVICE = "service"
+    SESSION = "session"
+
+
+@dataclass(frozen=True, slots=True)
+class Right:
+    """`operator:write`; with a name when it is asked for: `service:write` on "web"."""
+
+    resource: Resource
+    level: Level
+
+    def __str__(self) -> str:
+        return f"{self.resource}:{self.level.word}"
+
+
+class Rules(Protocol):
+    """What a caller's rules say."""
+
+    def allows(self, resource: Resource, level: Level, name: str = "") -> bool: ...
+
+    def intends(self, level: Level, name: str) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who has sent a request, by its token, as of the moment at which it was judged.
+
+    `secret_id` goes with what is asked of the leader, which judges by itself: what a member says of a caller counts
+    for nothing. It is kept for no longer than the request.
+    """
+
+    secret_id: str = field(repr=False)
+    accessor_id: str
+    rules: Rules = field(repr=False)
+    expires_at: int = 0  # Unix seconds; 0: never
+    is_anonymous: bool = False
+
+    def may(self, right: Right, name: str = "") -> bool:
+        return self.rules.allows(right.resource, right.level, name)
+
+    def require(self, right: Right, name: str | None = None) -> None:
+        """Raises: PermissionDenied, in Consul's words."""
+        if not self.may(right, name or ""):
+            raise self.refusal(right, name)
+
+    def refusal(self, right: Right, name: str | None = None) -> PermissionDenied:
+        if self.is_anonymous:
+            return PermissionDenied(
+                f"Permission denied: anonymous token lacks permission '{right}'{_on(name)}. The anonymous token is used"
+                " implicitly when a request does not specify a token."
+            )
+        return PermissionDenied(
+            f"Permission denied: token with AccessorID '{self.accessor_id}' lacks permission '{right}'{_on(name)}"
+        )
+
+
+def _on(name: str | None) -> str:
+    return f' on "{name}"' if name is not None else ""
+
+
+class Access(Protocol):
+    """Where a node learns who a token belongs to."""
+
+    async def caller(self, secret_id: str) -> Caller:
+        """Of a request that brings this SecretID; "" where it brings none.
+
+        Raises: TokenUnknown, for one that has expired, too; NotReady, NoLeader while that cannot be known.
+        """
+        ...
+
+    def judged_again(self, caller: Caller) -> Caller:
+        """The same as things are now, on this node. Raises: TokenUnknown."""
+        ...
