@@ -35,6 +35,10 @@ class NamesRefused(ChainInvalid):
     """A leaf verifies but for its names, which a CA above it does not permit: another CSR would do."""
 
 
+class NotGranted(ProviderError):
+    """Whoever asks may not have this certificate. The text goes on where somebody has said who asks."""
+
+
 class ProviderRefused(ProviderError):
     """The system behind the provider has answered, and will not do it before somebody changes something there, or in
     the configuration."""

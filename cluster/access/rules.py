@@ -29,7 +29,8 @@ NAMELESS: Final = frozenset((Resource.ACL, Resource.KEYRING, Resource.MESH, Reso
 _PREFIX: Final = "_prefix"
 _LEVELS: Final = {level.name.lower(): level for level in Level}
 #: A star is one label, or a part of one.
-_DNS_PATTERN: Final = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_*-]{1,63}(\.[A-Za-z0-9_*-]{1,63})*")
+_LABEL: Final = r"(?=[^.]{1,63}(?:\.|\Z))[A-Za-z0-9_-]*\*?[A-Za-z0-9_-]*"
+_DNS_PATTERN: Final = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(\.{_LABEL})*")
 _POLICY_ALONE: Final = frozenset({"policy"})
 _ARGUMENTS: Final = {Resource.SERVICE: frozenset({"policy", "intentions", "dns", "ip", "ttl_max"})}
 
@@ -179,7 +180,7 @@ def _patterns(arguments: dict[str, Value], name: str, of: str, read: Callable[[s
 
 
 _EXPECTED: Final = {
-    "dns": "must be labels of letters, digits, - and _, in which * stands for any part of one label",
+    "dns": "must be labels of letters, digits, - and _, in each of which one * may stand for any part of it",
     "ip": "must be an address, or a network such as 10.0.0.0/8",
 }
 
