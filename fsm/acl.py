@@ -18,6 +18,8 @@ MAX_POLICIES: Final = 4096
 MAX_ROLES: Final = 4096
 MAX_METHODS: Final = 256
 MAX_BINDING_RULES: Final = 4096
+#: Tokens in one command.
+MAX_DELETED: Final = 1024
 #: Of one token or role.
 MAX_LINKS: Final = 256
 
@@ -45,6 +47,11 @@ Datacenters = Annotated[tuple[DatacenterName, ...], Length(0, 64)]
 Rules = Annotated[str, Text(0, 64 << 10, most_bytes=64 << 10)]
 #: What a rule of a binding holds: text that is evaluated when it is written, and at each login.
 Expression = Annotated[str, Text(0, 4096)]
+
+
+def is_identity_name(text: str) -> bool:
+    """Whether a service or node identity may have it, as it is."""
+    return len(text) <= 256 and _IDENTITY.fullmatch(text) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,7 +269,7 @@ class DeleteRole:
 class DeleteTokens:
     """Those of them that are there."""
 
-    accessor_ids: Annotated[tuple[Uuid, ...], Length(1, 1024)]
+    accessor_ids: Annotated[tuple[Uuid, ...], Length(1, MAX_DELETED)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -213,3 +213,24 @@ RULES: Final[Mapping[type, Rule]] = {
     DeleteAuthMethod: Rule(_delete_method, Area.ACL),
     DeleteBindingRule: Rule(_delete_binding_rule, Area.ACL),
 }
+
+#: What may be otherwise by the time that the command is made anew from the state of then.
+OVERTAKEN: Final = frozenset({CHANGED, EXISTS, "name_exists", "secret_exists", "no_method", "bootstrapped"})
+
+
+Setting = SetPolicy | SetRole | SetToken | SetAuthMethod | SetBindingRule
+
+
+def key_of(command: Setting) -> str:
+    """Of what it sets, in its table."""
+    match command:
+        case SetPolicy(policy):
+            return policy.policy_id
+        case SetRole(role):
+            return role.role_id
+        case SetToken(token):
+            return token.accessor_id
+        case SetAuthMethod(method):
+            return method.name
+        case SetBindingRule(rule):
+            return rule.rule_id

@@ -5,11 +5,13 @@ Level-triggered: a duty is found again as long as the state asks for it, so a cr
 leader's first look, and no progress lives in a process.
 """
 
+import itertools
 import math
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
 
+from fsm.acl import MAX_DELETED
 from fsm.ca import CARoot, Intermediate, Rotation, RotationPhase
 from fsm.state import State
 
@@ -21,6 +23,7 @@ class Duty(Enum):
     """Which is done first is decided in `next_duty`."""
 
     INIT_SEAL = auto()  # make and wrap the data key
+    INIT_ACL = auto()  # draw the key of tokens; make the policies and the token that every cluster has
     INIT_CONFIG = auto()  # choose the trust domain; take the first configuration from the node's file
     PREPARE_ROOT = auto()  # have the provider make its key; record the intent
     GENERATE_ROOT = auto()  # have the provider sign the root; verify it; commit roots and configuration
@@ -31,6 +34,7 @@ class Duty(Enum):
     ROTATE_BEGIN = auto()  # the root nears its end, and the configuration asks for a new one by itself
     PRUNE_ROOTS = auto()  # stop trusting roots whose retention is over
     RENEW_SIGNING = auto()  # have the provider make another certificate that signs leaves, below the same root
+    REAP_TOKENS = auto()  # drop tokens that have expired
     TIDY_LEDGER = auto()  # drop long expired records
 
 
@@ -47,6 +51,8 @@ class Renewal:
 
     is_wanted: bool = False  # its key is lost, or the configuration asks for it to be elsewhere
     is_put_off: bool = False  # it has failed a moment ago: other duties need not wait for it
+    #: Every server knows what access control puts into the log.
+    knows_acl: bool = False
 
 
 NOTHING_KNOWN: Final = Renewal()
@@ -56,6 +62,8 @@ def next_duty(state: State, now: int, policy: DutyPolicy, renewal: Renewal = NOT
     """The most urgent duty at `now` (Unix seconds), or None."""
     if state.seal is None:
         return Duty.INIT_SEAL
+    if state.acl.key is None and renewal.knows_acl:
+        return Duty.INIT_ACL
     if state.config is None:
         return Duty.INIT_CONFIG
     if state.active_root is None:
@@ -69,6 +77,8 @@ def next_duty(state: State, now: int, policy: DutyPolicy, renewal: Renewal = NOT
         return Duty.RENEW_SIGNING
     if state.rotation is None and now >= auto_rotation_time(state):
         return Duty.ROTATE_BEGIN
+    if expired_tokens(state, now):
+        return Duty.REAP_TOKENS
     if tidy_time(now, policy) - state.tidied_before >= TIDY_INTERVAL_SECONDS:
         return Duty.TIDY_LEDGER
     return None
@@ -115,10 +125,19 @@ def next_time(state: State, renewal: Renewal = NOTHING_KNOWN) -> float:
     """The next moment at which time alone brings a duty about the CA; infinite if there is none."""
     rotation = state.rotation
     renews_at = math.inf if renewal.is_put_off else renewal_time(state)
+    expire_at = min((token.expires_at for token in state.acl.tokens if token.expires_at), default=math.inf)
     if rotation is not None:
         is_waiting = rotation.phase is RotationPhase.WAIT and not rotation.is_paused
-        return min(renews_at, rotation.phase_since + rotation.wait_seconds if is_waiting else math.inf)
-    return min([renews_at, auto_rotation_time(state), *(root.prune_at for root in state.roots if root.is_retired)])
+        ends_at = rotation.phase_since + rotation.wait_seconds if is_waiting else math.inf
+        return min(renews_at, expire_at, ends_at)
+    prune_at = [root.prune_at for root in state.roots if root.is_retired]
+    return min([renews_at, expire_at, auto_rotation_time(state), *prune_at])
+
+
+def expired_tokens(state: State, now: int) -> tuple[str, ...]:
+    """Accessor IDs, as many as one command drops. They are refused already: this only makes room."""
+    expired = (token.accessor_id for token in state.acl.tokens if token.is_expired(now))
+    return tuple(itertools.islice(expired, MAX_DELETED))
 
 
 def prunable(state: State, now: int) -> tuple[CARoot, ...]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
 from providers.errors import ProviderError
+from providers.grants import Grant
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,7 @@ class LeafRequest:
     policy: CSRPolicy
     serial: int  # as in RootIntent
     now: int  # Unix seconds; the certificate is backdated from here
+    grant: Grant  # what whoever asks may have
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,46 +12,49 @@ from typing import Final
 
 from cluster.access.rules import Issuance, Rule
 from cluster.api.access import Level, Resource
+from providers.grants import ANYTHING, Grant, NameGrant, Names
 
 #: Where they have no rule, the one about this resource decides.
 _FOLLOWS: Final = {Resource.MESH: Resource.OPERATOR, Resource.PEERING: Resource.OPERATOR}
 #: What the default policy `allow` never gives: with it anybody could take the whole.
 _NEVER_BY_DEFAULT: Final = frozenset({Resource.ACL})
-_NO_ISSUANCE: Final = Issuance()
 
 
 class _Names:
     """The rules about one resource."""
 
-    __slots__ = ("_exact", "_lengths", "_prefixes")
+    __slots__ = ("_lengths", "exact", "prefixes")
 
     def __init__(self, exact: Mapping[str, Rule], prefixes: Mapping[str, Rule]) -> None:
-        self._exact = exact
-        self._prefixes = prefixes
+        self.exact = exact
+        self.prefixes = prefixes
         self._lengths = tuple(sorted({len(prefix) for prefix in prefixes}, reverse=True))
 
     def rule(self, name: str) -> Rule | None:
         """The one that decides. As many look-ups as prefixes have lengths, however many rules there are."""
-        if (found := self._exact.get(name)) is not None:
+        if (found := self.exact.get(name)) is not None:
             return found
         for length in self._lengths:
-            if length <= len(name) and (found := self._prefixes.get(name[:length])) is not None:
+            if length <= len(name) and (found := self.prefixes.get(name[:length])) is not None:
                 return found
         return None
 
-    def may_be(self, level: Level, default: bool) -> bool:
-        """Whether there is any name at all that this level is given for."""
-        rules = (*self._exact.values(), *self._prefixes.values())
-        return any(rule.level >= level for rule in rules) or (default and "" not in self._prefixes)
+
+_NO_NAMES: Final = _Names({}, {})
+NO_HOSTS: Final = NameGrant(is_given=True)
+#: What agents of Consul ask for to be reached on their own host (docs/consul-compat.md 2.4).
+OF_AN_AGENT: Final = NameGrant(is_given=True, dns=("localhost",), networks=("127.0.0.0/8", "::1/128"))
+NOTHING: Final = NameGrant(is_given=False)
 
 
 class Authorizer:
     """What one set of rules allows; made once for it, and asked by every request."""
 
-    __slots__ = ("_allows_by_default", "_names")
+    __slots__ = ("_allows_by_default", "_grant", "_names")
 
     def __init__(self, rules: Iterable[Rule], *, allows_by_default: bool) -> None:
         self._allows_by_default = allows_by_default
+        self._grant: bytes | None = None
         exact: dict[Resource, dict[str, Rule]] = {}
         prefixes: dict[Resource, dict[str, Rule]] = {}
         for rule in rules:
@@ -61,6 +64,27 @@ class Authorizer:
         self._names = {
             resource: _Names(exact.get(resource, {}), prefixes.get(resource, {})) for resource in {*exact, *prefixes}
         }
+
+    @property
+    def grant(self) -> bytes:
+        """What certificates may be had, for whoever signs; made when it is first asked for."""
+        if self._grant is None:
+            self._grant = Grant(
+                self._grants(Resource.SERVICE, NO_HOSTS),
+                self._grants(Resource.NODE, OF_AN_AGENT),
+                ANYTHING if self.allows(Resource.MESH, Level.WRITE) else NOTHING,
+            ).to_bytes()
+        return self._grant
+
+    def _grants(self, resource: Resource, unsaid: NameGrant) -> Names:
+        names = self._names.get(resource, _NO_NAMES)
+        default = ANYTHING if self._allows_by_default else NOTHING
+        unsaid = ANYTHING if self._allows_by_default else unsaid
+        return Names(
+            {name: _name_grant(rule, unsaid) for name, rule in names.exact.items()},
+            {prefix: _name_grant(rule, unsaid) for prefix, rule in names.prefixes.items()},
+            default,
+        )
 
     def rule(self, resource: Resource, name: str = "") -> Rule | None:
         """The one that decides about the name; None where the default policy does."""
@@ -89,6 +113,21 @@ class Authorizer:
         return given >= level
 
 
+def _name_grant(rule: Rule, unsaid: NameGrant) -> NameGrant:
+    """`unsaid` is what names and addresses there may be where the rule does not speak of them."""
+    if rule.level < Level.WRITE:
+        return NOTHING
+    issuance = rule.issuance
+    if issuance.is_any:
+        return replace(ANYTHING, ttl_max_seconds=issuance.ttl_max_seconds)
+    return NameGrant(
+        is_given=True,
+        dns=unsaid.dns if issuance.dns is None else issuance.dns,
+        networks=unsaid.networks if issuance.ip is None else issuance.ip,
+        ttl_max_seconds=issuance.ttl_max_seconds,
+    )
+
+
 def merged(one: Rule, other: Rule) -> Rule:
     """Of two rules about the same."""
     return replace(
@@ -113,7 +152,14 @@ def _both(one: Issuance, other: Issuance) -> Issuance:
     """Names add up; of two bounds on the lifetime the shorter one holds."""
     bounds = [bound for bound in (one.ttl_max_seconds, other.ttl_max_seconds) if bound]
     return Issuance(
-        dns=tuple(dict.fromkeys((*one.dns, *other.dns))),
-        ip=tuple(dict.fromkeys((*one.ip, *other.ip))),
+        dns=_joined(one.dns, other.dns),
+        ip=_joined(one.ip, other.ip),
         ttl_max_seconds=min(bounds, default=0),
+        is_any=one.is_any or other.is_any,
     )
+
+
+def _joined(one: tuple[str, ...] | None, other: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    if one is None or other is None:
+        return other if one is None else one
+    return tuple(dict.fromkeys((*one, *other)))

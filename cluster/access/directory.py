@@ -11,7 +11,7 @@ from typing import Final
 
 from cluster.access.authorizer import Authorizer
 from cluster.access.identities import node_rules, service_rules
-from cluster.access.rules import NAMELESS, Rule, RulesRefused, parse_rules
+from cluster.access.rules import NAMELESS, Issuance, Rule, RulesRefused, parse_rules
 from cluster.api.access import Caller, Level, Resource
 from cluster.base.clock import Clock
 from cluster.base.errors import TokenUnknown
@@ -58,7 +58,7 @@ class Directory:
         self._hashed = hashed
         self._datacenter = datacenter
         self._clock = clock
-        self._allows_by_default = allows_by_default
+        self.allows_by_default = allows_by_default
         self._tables = _tables_of(Acl())
         self._merged: OrderedDict[tuple[object, ...], Authorizer] = OrderedDict()
         self._parsed: OrderedDict[str, tuple[Rule, ...]] = OrderedDict()
@@ -66,7 +66,8 @@ class Directory:
     def caller(self, secret_id: str) -> Caller:
         """Of a request; "" where it brings no token. Raises: TokenUnknown, NotReady."""
         tables = self._current()
-        if not secret_id:
+        if not secret_id or self._is_open(tables):
+            # Of an open cluster nobody has a token: clients send what they have for others, as where ACLs are off.
             return self._anonymous(tables)
         token = tables.by_hash.get(self._hashed(secret_id))
         if token is None or token.is_expired(self._clock.now()):
@@ -77,11 +78,21 @@ class Directory:
             self._authorizer(tables, token),
             token.expires_at,
             is_anonymous=token.accessor_id == ANONYMOUS,
+            is_of_open_cluster=self._is_open(tables),
         )
 
     def _anonymous(self, tables: _Tables) -> Caller:
         token = next((token for token in tables.acl.tokens if token.accessor_id == ANONYMOUS), _NOBODY)
-        return Caller("", ANONYMOUS, self._authorizer(tables, token), is_anonymous=True)
+        return Caller(
+            "",
+            ANONYMOUS,
+            self._authorizer(tables, token),
+            is_anonymous=True,
+            is_of_open_cluster=self._is_open(tables),
+        )
+
+    def _is_open(self, tables: _Tables) -> bool:
+        return self.allows_by_default and not tables.acl.bootstrap_index
 
     def _current(self) -> _Tables:
         acl = self._acl()
@@ -100,7 +111,7 @@ class Directory:
         )
         found = self._merged.get(links)
         if found is None:
-            found = Authorizer(self._rules(tables, token), allows_by_default=self._allows_by_default)
+            found = Authorizer(self._rules(tables, token), allows_by_default=self.allows_by_default)
             self._merged[links] = found
             if len(self._merged) > _MERGED_KEPT:
                 self._merged.popitem(last=False)
@@ -159,6 +170,7 @@ def _of_all(level: Level) -> tuple[Rule, ...]:
             level,
             is_prefix=resource not in NAMELESS,
             intentions=level if resource is Resource.SERVICE else None,
+            issuance=Issuance(is_any=True),
         )
         for resource in Resource
     )

@@ -32,7 +32,11 @@ _LEVELS: Final = {level.name.lower(): level for level in Level}
 _LABEL: Final = r"(?=[^.]{1,63}(?:\.|\Z))[A-Za-z0-9_-]*\*?[A-Za-z0-9_-]*"
 _DNS_PATTERN: Final = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(\.{_LABEL})*")
 _POLICY_ALONE: Final = frozenset({"policy"})
-_ARGUMENTS: Final = {Resource.SERVICE: frozenset({"policy", "intentions", "dns", "ip", "ttl_max"})}
+_ISSUANCE: Final = frozenset({"dns", "ip", "ttl_max"})
+_ARGUMENTS: Final = {
+    Resource.SERVICE: _POLICY_ALONE | {"intentions"} | _ISSUANCE,
+    Resource.NODE: _POLICY_ALONE | _ISSUANCE,
+}
 
 
 class RulesRefused(ValueError):
@@ -43,9 +47,11 @@ class RulesRefused(ValueError):
 class Issuance:
     """What certificates for a service may have besides its SPIFFE ID."""
 
-    dns: tuple[str, ...] = ()  # patterns, lower case
-    ip: tuple[str, ...] = ()  # networks
+    #: Patterns, lower case, and networks. None: the rule does not speak of them, and the default policy decides.
+    dns: tuple[str, ...] | None = None
+    ip: tuple[str, ...] | None = None
     ttl_max_seconds: int = 0  # 0: as the CA's configuration says
+    is_any: bool = False  # any names and addresses that the CA has for anybody
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,8 +171,12 @@ def _given_once(block: Block) -> dict[str, Value]:
     return arguments
 
 
-def _patterns(arguments: dict[str, Value], name: str, of: str, read: Callable[[str], str | None]) -> tuple[str, ...]:
-    value = arguments.get(name, ())
+def _patterns(
+    arguments: dict[str, Value], name: str, of: str, read: Callable[[str], str | None]
+) -> tuple[str, ...] | None:
+    if name not in arguments:
+        return None
+    value = arguments[name]
     texts = (value,) if isinstance(value, str) else value
     if not isinstance(texts, tuple) or not all(isinstance(text, str) for text in texts) or len(texts) > MAX_PATTERNS:
         raise _unparsed(f"{name} of {_shown(of)} must be a list of at most {MAX_PATTERNS} texts")

@@ -11,9 +11,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
+from cluster.api.access import Caller
 from cluster.api.leaves import IssuedCert, LocalLeaf
 from cluster.base.clock import Clock
-from cluster.base.errors import ClusterError, Overloaded, RateLimitReached
+from cluster.base.errors import ClusterError, Overloaded, PermissionDenied, RateLimitReached
 from fsm.state import State
 from providers.errors import ProviderError
 from providers.pki.x509 import authority_key_id, colon_hex, load_cert, split_bundle
@@ -45,8 +46,8 @@ class NewLeaf:
     private_key_pem: str = field(repr=False)
 
 
-#: For a service, asked for by somebody; the seconds are what is left of the wait for a leader.
-Issue = Callable[[str, str, float], Awaitable[NewLeaf]]
+#: For whoever asks, a service, and who that is for the record; the seconds are what is left of the wait for a leader.
+Issue = Callable[[Caller, str, str, float], Awaitable[NewLeaf]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,7 @@ class _Entry:
     #: Watchers renew no earlier than this although the root has changed, or although it is due.
     not_before: float | None = None
     renewal: "asyncio.Task[_Held] | None" = None
+    renewed_for: str = field(default="", repr=False)  # the SecretID that the renewal under way is asked for with
 
 
 class LeafCache:
@@ -83,17 +85,19 @@ class LeafCache:
     def __len__(self) -> int:
         return len(self._entries)
 
-    async def get(self, service: str, requested_by: str, index: int, timeout_seconds: float) -> LocalLeaf:
+    async def get(
+        self, caller: Caller, service: str, requested_by: str, index: int, timeout_seconds: float
+    ) -> LocalLeaf:
         """See `cluster.api.service.Service.leaf`."""
         leader_by = self._leader_by()
         state = await self._roots.current(self._leader_wait_seconds)
         entry = self._entry(service)
         held = entry.held
         if held is not None and 0 < held.leaf.cert.index <= index:
-            return await self._watch(entry, service, requested_by, index, timeout_seconds, leader_by)
+            return await self._watch(entry, caller, service, requested_by, index, timeout_seconds, leader_by)
         if held is not None and self._is_good(held, state):
             return self._answer(held, is_hit=True)
-        return await self._renewed(entry, service, requested_by, held, leader_by)
+        return await self._renewed(entry, caller, service, requested_by, held, leader_by)
 
     def _leader_by(self) -> float:
         return self._clock.monotonic() + self._leader_wait_seconds
@@ -106,11 +110,13 @@ class LeafCache:
         return root is not None and held.signing_key_id == root.signing_key_id and self._clock.now() < held.due
 
     async def _renewed(
-        self, entry: _Entry, service: str, requested_by: str, seen: _Held | None, leader_by: float
+        self, entry: _Entry, caller: Caller, service: str, requested_by: str, seen: _Held | None, leader_by: float
     ) -> LocalLeaf:
         """A leaf other than `seen`; or that one, while it is valid and no other can be had."""
         try:
-            held = await self._renew(entry, service, requested_by, seen, leader_by)
+            held = await self._renew(entry, caller, service, requested_by, seen, leader_by)
+        except PermissionDenied:
+            raise
         except (ClusterError, ProviderError):
             if seen is None or self._clock.now() >= seen.leaf.cert.not_after:
                 raise
@@ -118,20 +124,28 @@ class LeafCache:
         return self._answer(held, is_hit=False)
 
     async def _renew(
-        self, entry: _Entry, service: str, requested_by: str, seen: _Held | None, leader_by: float
+        self, entry: _Entry, caller: Caller, service: str, requested_by: str, seen: _Held | None, leader_by: float
     ) -> _Held:
-        """At most one request under way for each service: whoever waits shares what comes of it, errors too."""
-        if entry.held is not None and entry.held is not seen:
-            return entry.held
-        if entry.renewal is None:
-            request = self._request(entry, service, requested_by, leader_by)
-            entry.renewal = asyncio.get_running_loop().create_task(request)
-        # Shielded: the client that came first may go away, the others still wait.
-        return await asyncio.shield(entry.renewal)
+        """At most one request under way for each service: whoever waits shares what comes of it, errors too; but not
+        that somebody else may not have it.
+        """
+        while True:
+            if entry.held is not None and entry.held is not seen:
+                return entry.held
+            if entry.renewal is None:
+                request = self._request(entry, caller, service, requested_by, leader_by)
+                entry.renewal, entry.renewed_for = asyncio.get_running_loop().create_task(request), caller.secret_id
+            is_own = entry.renewed_for == caller.secret_id
+            try:
+                # Shielded: the client that came first may go away, the others still wait.
+                return await asyncio.shield(entry.renewal)
+            except PermissionDenied:
+                if is_own:
+                    raise
 
-    async def _request(self, entry: _Entry, service: str, requested_by: str, leader_by: float) -> _Held:
+    async def _request(self, entry: _Entry, caller: Caller, service: str, requested_by: str, leader_by: float) -> _Held:
         try:
-            leaf = await self._issue(service, requested_by, self._left(leader_by))
+            leaf = await self._issue(caller, service, requested_by, self._left(leader_by))
             now = self._clock.now()
             lifetime = leaf.cert.not_after - leaf.cert.not_before
             due = leaf.cert.not_before + lifetime * self._rng.uniform(_RENEW_FROM, _RENEW_UNTIL)
@@ -143,7 +157,14 @@ class LeafCache:
             entry.renewal = None
 
     async def _watch(
-        self, entry: _Entry, service: str, requested_by: str, index: int, timeout_seconds: float, leader_by: float
+        self,
+        entry: _Entry,
+        caller: Caller,
+        service: str,
+        requested_by: str,
+        index: int,
+        timeout_seconds: float,
+        leader_by: float,
     ) -> LocalLeaf:
         """Until there is a leaf newer than `index`, or the time is over."""
         deadline = self._clock.monotonic() + timeout_seconds
@@ -156,7 +177,7 @@ class LeafCache:
             now = self._clock.now()
             if now >= renew_at:
                 try:
-                    renewed = await self._renew(entry, service, requested_by, held, leader_by)
+                    renewed = await self._renew(entry, caller, service, requested_by, held, leader_by)
                     return self._answer(renewed, is_hit=False)
                 except RateLimitReached:
                     entry.not_before = now + self._rng.uniform(0, _SPREAD_SECONDS)

@@ -1,10 +1,14 @@
 """Who asks, and what that allows: the questions that endpoints and operations put, and no answer of their own."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
-from typing import Protocol
+from typing import Final, Protocol
 
 from cluster.base.errors import PermissionDenied
+
+#: Characters of a SecretID, which is a UUID: nobody has a longer one.
+MAX_SECRET_ID: Final = 64
 
 
 class Level(IntEnum):
@@ -44,9 +48,23 @@ class Right:
 
     resource: Resource
     level: Level
+    is_free_while_open: bool = False
 
     def __str__(self) -> str:
         return f"{self.resource}:{self.level.word}"
+
+
+OPERATOR_READ: Final = Right(Resource.OPERATOR, Level.READ)
+OPERATOR_WRITE: Final = Right(Resource.OPERATOR, Level.WRITE)
+ACL_READ: Final = Right(Resource.ACL, Level.READ)
+ACL_WRITE: Final = Right(Resource.ACL, Level.WRITE)
+SERVICE_READ: Final = Right(Resource.SERVICE, Level.READ)
+SERVICE_WRITE: Final = Right(Resource.SERVICE, Level.WRITE)
+NODE_WRITE: Final = Right(Resource.NODE, Level.WRITE)
+AGENT_READ: Final = Right(Resource.AGENT, Level.READ)
+AGENT_WRITE: Final = Right(Resource.AGENT, Level.WRITE)
+#: A snapshot has everything in it that there is. While a cluster is open to everybody, it is so, too.
+SNAPSHOT: Final = Right(Resource.ACL, Level.WRITE, is_free_while_open=True)
 
 
 class Rules(Protocol):
@@ -55,6 +73,11 @@ class Rules(Protocol):
     def allows(self, resource: Resource, level: Level, name: str = "") -> bool: ...
 
     def intends(self, level: Level, name: str) -> bool: ...
+
+    @property
+    def grant(self) -> bytes:
+        """What certificates may be had, as `providers.grants.Grant` packs it."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +93,12 @@ class Caller:
     rules: Rules = field(repr=False)
     expires_at: int = 0  # Unix seconds; 0: never
     is_anonymous: bool = False
+    #: Nobody has bootstrapped access control, and what no rule denies is allowed: there is nobody to ask for rights.
+    is_of_open_cluster: bool = False
 
     def may(self, right: Right, name: str = "") -> bool:
+        if right.is_free_while_open and self.is_of_open_cluster:
+            return True
         return self.rules.allows(right.resource, right.level, name)
 
     def require(self, right: Right, name: str | None = None) -> None:
@@ -80,28 +107,43 @@ class Caller:
             raise self.refusal(right, name)
 
     def refusal(self, right: Right, name: str | None = None) -> PermissionDenied:
+        return self.denied(f"lacks permission '{right}'{_on(name)}")
+
+    def denied(self, lack: str) -> PermissionDenied:
+        """`lack` goes on where it was said who asks."""
         if self.is_anonymous:
             return PermissionDenied(
-                f"Permission denied: anonymous token lacks permission '{right}'{_on(name)}. The anonymous token is used"
-                " implicitly when a request does not specify a token."
+                f"Permission denied: anonymous token {lack}. The anonymous token is used implicitly when a request does"
+                " not specify a token."
             )
-        return PermissionDenied(
-            f"Permission denied: token with AccessorID '{self.accessor_id}' lacks permission '{right}'{_on(name)}"
-        )
+        return PermissionDenied(f"Permission denied: token with AccessorID '{self.accessor_id}' {lack}")
 
 
 def _on(name: str | None) -> str:
     return f' on "{name}"' if name is not None else ""
 
 
+#: Who asks, as things are when it is called. Raises: TokenUnknown, NotReady.
+Judge = Callable[[], Caller]
+
+
 class Access(Protocol):
     """Where a node learns who a token belongs to."""
+
+    @property
+    def allows_by_default(self) -> bool:
+        """What holds where no rule speaks of something."""
+        ...
 
     async def caller(self, secret_id: str) -> Caller:
         """Of a request that brings this SecretID; "" where it brings none.
 
         Raises: TokenUnknown, for one that has expired, too; NotReady, NoLeader while that cannot be known.
         """
+        ...
+
+    def put_agent_token(self, kind: str, secret_id: str) -> None:
+        """Of this node itself, in memory; "" takes one away. Raises: NotFound for a kind that there is not."""
         ...
 
     def judged_again(self, caller: Caller) -> Caller:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from cluster.api.access import Caller
 from cluster.api.reads import ReadLevel
 
 
@@ -37,7 +38,7 @@ class Backups(Protocol):
         """
         ...
 
-    async def restore_snapshot(self, path: Path, *, is_forced: bool) -> tuple[str, ...]:
+    async def restore_snapshot(self, caller: Caller, path: Path, *, is_forced: bool) -> tuple[str, ...]:
         """Put the CA of this file in the place of the present one; what an operator must be told of it, line by line:
         roots that are trusted now and were not before.
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
+from cluster.api.access import Caller
+
 
 @dataclass(frozen=True, slots=True)
 class ConfigUpdate:
@@ -78,7 +80,7 @@ class Uptake:
 class CA(Protocol):
     """What operators do to the CA."""
 
-    async def configure(self, update: ConfigUpdate) -> None:
+    async def configure(self, caller: Caller, update: ConfigUpdate) -> None:
         """Writers take turns in the order of their arrival.
 
         Raises: BadRequest (400), StaleIndex (409), Refused (422), InternalError (500, Consul's texts), NotReady,
@@ -86,11 +88,11 @@ class CA(Protocol):
         """
         ...
 
-    async def plan_rotation(self, request: RotateRequest) -> RotationPlan:
+    async def plan_rotation(self, caller: Caller, request: RotateRequest) -> RotationPlan:
         """Raises: as `rotate`, but changes nothing."""
         ...
 
-    async def rotate(self, request: RotateRequest) -> None:
+    async def rotate(self, caller: Caller, request: RotateRequest) -> None:
         """Until the new root signs, or is published if it is staged.
 
         Raises: BadRequest, Refused (422), InternalError (500), NotReady, NoLeader, ChangeUnderWay (503); CommitUnknown
@@ -98,14 +100,14 @@ class CA(Protocol):
         """
         ...
 
-    async def steer_rotation(self, steering: Steering) -> None:
+    async def steer_rotation(self, caller: Caller, steering: Steering) -> None:
         """Raises: Refused when there is no rotation that can be steered so; NoLeader, CommitUnknown."""
         ...
 
-    async def rotation_uptake(self) -> Uptake | None:
+    async def rotation_uptake(self, caller: Caller) -> Uptake | None:
         """None unless a published root waits for its clients."""
         ...
 
-    async def distrust_root(self, root_id: str) -> None:
+    async def distrust_root(self, caller: Caller, root_id: str) -> None:
         """Stop trusting a retired root at once. Raises: NotFound, Refused (the active one), NoLeader, CommitUnknown."""
         ...

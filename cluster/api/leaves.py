@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from cluster.api.access import Caller
+
 
 @dataclass(frozen=True, slots=True)
 class IssuedCert:
@@ -31,7 +33,7 @@ class LocalLeaf:
 class Leaves(Protocol):
     """Certificates for services, agents and gateways."""
 
-    async def sign(self, csr_pem: str, requested_by: str) -> IssuedCert:
+    async def sign(self, caller: Caller, csr_pem: str, requested_by: str) -> IssuedCert:
         """Signed, recorded on a majority, and only then returned.
 
         Raises: CSRRejected (400), RateLimitReached (429), NotReady, NoLeader, Overloaded (503), CommitUnknown (504),
@@ -39,7 +41,9 @@ class Leaves(Protocol):
         """
         ...
 
-    async def leaf(self, service: str, requested_by: str, *, index: int = 0, timeout_seconds: float = 0.0) -> LocalLeaf:
+    async def leaf(
+        self, caller: Caller, service: str, requested_by: str, *, index: int = 0, timeout_seconds: float = 0.0
+    ) -> LocalLeaf:
         """The leaf of a local service, made or renewed when it is due.
 
         With `index` at or above the present leaf's: wait until it is renewed, or for the time-out.

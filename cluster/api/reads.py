@@ -20,6 +20,7 @@ class Watch(Enum):
 
     ROOTS = auto()
     CONFIGURATION = auto()
+    ACL = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,7 @@ class Watched:
 WATCHED: Final[Mapping[Watch, Watched]] = {
     Watch.ROOTS: Watched(lambda state: state.roots_watch_index, Area.CA, is_counted=True),
     Watch.CONFIGURATION: Watched(lambda state: state.config_index, Area.CA),
+    Watch.ACL: Watched(lambda state: state.acl_index, Area.ACL),
 }
 
 

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from cluster.api.access import Caller
+
 
 @dataclass(frozen=True, slots=True)
 class NodeSeal:
@@ -24,7 +26,7 @@ class Seals(Protocol):
         """Of every server, in name order; one that does not answer says so in `to_do`."""
         ...
 
-    async def rotate_seal(self, *, keeps_key: bool) -> None:
+    async def rotate_seal(self, caller: Caller, *, keeps_key: bool) -> None:
         """Another data key, wrapped by the next key-encryption key, or by the one in force; all is sealed with it.
 
         Done when it is committed; what is left on the disks of the nodes goes within seconds, see `seal_status`.

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Protocol
 
+from cluster.api.access import Caller
 from cluster.api.reads import ReadLevel
 
 
@@ -56,17 +57,17 @@ class Servers(Protocol):
         """As the leader sees it; STALE: as this node does. Raises: NoLeader."""
         ...
 
-    async def transfer_leader(self, name: str | None) -> None:
+    async def transfer_leader(self, caller: Caller, name: str | None) -> None:
         """Raises: BadRequest for an unknown or non-voting server, Refused, NoLeader."""
         ...
 
-    async def add_peer(self, name: str, raft_address: str, rpc_address: str) -> None:
+    async def add_peer(self, caller: Caller, name: str, raft_address: str, rpc_address: str) -> None:
         """As a learner, which votes once it has caught up. Adding a server again as it is changes nothing.
 
         Raises: BadRequest, Refused (422), NoLeader, CommitUnknown.
         """
         ...
 
-    async def remove_peer(self, name: str | None, raft_address: str | None) -> None:
+    async def remove_peer(self, caller: Caller, name: str | None, raft_address: str | None) -> None:
         """By one of the two. Raises: as `add_peer`; NotFound."""
         ...

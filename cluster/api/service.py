@@ -6,6 +6,8 @@ waits for a leader while none is known, and raises an error of `cluster.base.err
 
 from dataclasses import dataclass
 
+from cluster.api.access import Access
+from cluster.api.acl import AclWrites
 from cluster.api.backups import Backups
 from cluster.api.ca import CA
 from cluster.api.facts import Facts
@@ -32,3 +34,5 @@ class Service:
     seals: Seals
     backups: Backups
     facts: Facts
+    access: Access
+    acl: AclWrites

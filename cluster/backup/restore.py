@@ -16,6 +16,7 @@ from typing import Final, TypeVar
 
 from msgspec import msgpack, structs
 
+from cluster.access.method_writers import acl_sealed_again
 from cluster.api.backups import Meta
 from cluster.backup import file as backup
 from cluster.backup.content import ContentRefused, check_content
@@ -139,7 +140,7 @@ class Snapshots:
         finally:
             reader.close()
 
-    async def restore(self, path: Path, *, is_forced: bool) -> tuple[str, ...]:
+    async def restore(self, path: Path, *, is_forced: bool, secret_id: str = "") -> tuple[str, ...]:
         """Everything is checked before anything is changed; the CA changes in one command, at the end. Returns what an
         operator must be told. `is_forced`: trust that comes back, and a file without a MAC, are meant.
 
@@ -149,7 +150,7 @@ class Snapshots:
         saved = await asyncio.to_thread(backup.read, path)
         sealer = await asyncio.to_thread(check_seal, self._sealer, saved.state)
         is_authentic = _is_authentic(sealer, saved.sums, saved.mac)
-        asking = _Asking(self._replica, self._forwarder, self._sealer, saved, is_authentic, is_forced)
+        asking = _Asking(self._replica, self._forwarder, self._sealer, saved, is_authentic, is_forced, secret_id)
         await asking.judge()
         await asyncio.to_thread(check_content, saved.state, Opener(sealer), int(self._clock.now()))
         await asyncio.to_thread(saved.check_rows)
@@ -192,6 +193,7 @@ class _Asking:
         saved: Saved,
         is_authentic: bool,
         is_forced: bool,
+        secret_id: str,
     ) -> None:
         self._replica = replica
         self._forwarder = forwarder
@@ -199,6 +201,7 @@ class _Asking:
         self._saved = saved
         self._is_authentic = is_authentic
         self._is_forced = is_forced
+        self._secret_id = secret_id
         self._judged: tuple[State, TrustChange] | None = None
 
     @property
@@ -249,7 +252,8 @@ class _Asking:
             request = request_beside(state)
             proof = await asyncio.to_thread(_proof, self._sealer, state, request)
             try:
-                await self._forwarder.call(operation, structs.replace(request, proof=proof))
+                proven = structs.replace(request, proof=proof)
+                await self._forwarder.call(operation, proven, secret_id=self._secret_id)
             except LostRace:
                 await self.judge()
                 continue
@@ -383,7 +387,8 @@ class SnapshotWork:
         present = _present(self._parts.sealer, state)
         # `check_content` has opened each of them.
         providers = tuple(sealed_again(sealer, present, found) for found in saved.providers)
-        return replace(saved, seal=state.seal, providers=providers)
+        acl = acl_sealed_again(sealer, present, saved.acl)
+        return replace(saved, seal=state.seal, providers=providers, acl=acl)
 
     async def _check_provider(self, saved: State, opener: Opener) -> None:
         """Configured in the workers, the provider must hold the active root, as after every election.

@@ -176,6 +176,19 @@ class ConnectSection(_Section, frozen=True):
             raise ValueError(f"ca_config.cluster_id = {given!r:.200} must be a UUID") from None
 
 
+class AclSection(_Section, frozen=True):
+    """Who may do what. The policies themselves are the cluster's, and the same on every node."""
+
+    #: What no rule speaks of; default: allow where only this host can get here, else deny.
+    default_policy: Literal["allow", "deny"] | None = None
+    #: A file of mode 0600 with the SecretID (a UUID) of a token for management, made once by whoever leads.
+    initial_management_file: Path | None = None
+    #: A file of mode 0600 with the SecretID that this node's own work is done with.
+    agent_token_file: Path | None = None
+    #: Hosts that key sets of auth methods may be fetched from; default: any but link-local ones.
+    jwks_hosts: tuple[str, ...] | None = None
+
+
 class LedgerSection(_Section, frozen=True):
     """How long issued certificates stay on record after they have expired."""
 
@@ -213,6 +226,7 @@ class NodeConfig(_Section, frozen=True, kw_only=True):
     raft: RaftSection = RaftSection()
     seal: SealSection = SealSection()
     connect: ConnectSection = ConnectSection()
+    acl: AclSection = AclSection()
     ledger: LedgerSection = LedgerSection()
     limits: LimitsSection = LimitsSection()
     log: LogSection = LogSection()
@@ -243,6 +257,13 @@ class NodeConfig(_Section, frozen=True, kw_only=True):
                     f"connect.credentials_dir = {str(self.connect.credentials_dir)!r}: must be a directory of its own,"
                     f" and {key} = {str(path)!r} is in it"
                 )
+
+    @property
+    def allows_by_default(self) -> bool:
+        """What holds where no rule of access control speaks of something."""
+        if self.acl.default_policy is not None:
+            return self.acl.default_policy == "allow"
+        return all(is_loopback(address) for address in (self.http.address, self.raft.address, self.rpc.address))
 
     @property
     def raft_address(self) -> str:

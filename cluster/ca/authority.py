@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
+from cluster.api.access import Caller, Judge
 from cluster.api.leaves import IssuedCert
 from cluster.base.clock import Clock
 from cluster.base.errors import InternalError, NotLeader, NotReady
@@ -24,7 +25,7 @@ from fsm.ca import CAConfig, CARoot, Intermediate
 from fsm.links import local_chain
 from fsm.state import State
 from providers.config.common import CommonConfig
-from providers.errors import ProviderError, SigningKeyGone
+from providers.errors import NotGranted, ProviderError, SigningKeyGone
 from providers.pki import x509
 
 #: Of signing certificates before the present one: requests are under way for seconds only.
@@ -195,10 +196,11 @@ class Authority:
 
     # -- signing
 
-    async def sign(self, csr_pem: str, serial: bytes, requested_by: str) -> IssuedCert:
+    async def sign(self, csr_pem: str, serial: bytes, requested_by: str, judge: Judge) -> IssuedCert:
         """On the leader. `serial`, minimal big-endian, identifies the request too.
 
-        Raises: NotReady, NotLeader, CSRRejected, RateLimitReached, InternalError, and as SigningPipeline.sign.
+        Raises: NotReady, NotLeader, CSRRejected, PermissionDenied, RateLimitReached, InternalError, and as
+        SigningPipeline.sign.
         """
         signing = self._signing
         if signing is None:
@@ -206,11 +208,11 @@ class Authority:
         context = signing.context
         if not signing.limiter.is_off:
             # Consul's order: what breaks a rule is refused as that, and takes no token (consul-compat 3).
-            await self._pool.check_csr(context.trust_domain, context.datacenter, csr_pem, context.limits)
+            await self._check_csr(context, csr_pem, judge())
         async with signing.limiter:
             self._check_expiry(signing)
             try:
-                signed = await self._pipeline.sign(context, csr_pem, serial, requested_by)
+                signed = await self._pipeline.sign(context, csr_pem, serial, requested_by, judge)
             except (InternalError, ProviderError) as error:
                 if isinstance(error, SigningKeyGone) and signing is self._signing:
                     self.lose_key()
@@ -232,6 +234,14 @@ class Authority:
             not_after=leaf.not_after,
             index=signed.index,
         )
+
+    async def _check_csr(self, context: SigningContext, csr_pem: str, caller: Caller) -> None:
+        try:
+            await self._pool.check_csr(
+                context.trust_domain, context.datacenter, csr_pem, caller.rules.grant, context.limits
+            )
+        except NotGranted as error:
+            raise caller.denied(str(error)) from error
 
     def _check_expiry(self, signing: _Signing) -> None:
         now = self._clock.now()

@@ -9,6 +9,8 @@ import contextlib
 import secrets
 from dataclasses import replace
 
+from cluster.access.first import first_acl
+from cluster.access.secret_ids import new_key
 from cluster.base.errors import InternalError
 from cluster.base.log import audited_signature
 from cluster.ca.commit import commit
@@ -34,6 +36,10 @@ class Bootstrap:
         # Off the loop: a passphrase is stretched for a quarter of a second.
         seal = await asyncio.to_thread(self._parts.sealer.new_data_key)
         await commit(self._parts.replica, InitSeal(seal))
+
+    async def init_acl(self, _state: State) -> None:
+        key, bare = await asyncio.to_thread(new_key, self._parts.sealer)
+        await commit(self._parts.replica, first_acl(key, bare, self._parts.unix_now))
 
     async def init_config(self, _state: State) -> None:
         first = self._parts.first

@@ -30,8 +30,9 @@ from cluster.ca.rotation import RotationRequest, Rotator
 from cluster.ca.settings import without_key
 from cluster.ca.uptake import UptakeMeter
 from cluster.seal.sources import SealError
+from fsm.acl import DeleteTokens
 from fsm.ca import RotationPhase
-from fsm.duties import Duty, Renewal, next_duty, next_time, tidy_time
+from fsm.duties import Duty, Renewal, expired_tokens, next_duty, next_time, tidy_time
 from fsm.fields import as_reason
 from fsm.leaves import TidyLedger
 from fsm.state import Area, State
@@ -42,9 +43,12 @@ _LOOK_SECONDS: Final = 30.0
 _FIRST_PAUSE_SECONDS: Final = 1.0
 _LONGEST_PAUSE_SECONDS: Final = 256.0  # Consul's
 _SHORTEST_PAUSE_SECONDS: Final = 0.05
+#: How often it looks whether all servers know access control by now.
+_PINNING_SECONDS: Final = 2.0
 #: How often clients are counted during a staged rotation, and how often in a row all must have the root.
 _UPTAKE_SECONDS: Final = 2.0
 _FULL_UPTAKES: Final = 3
+_BESIDE_THE_CA: Final = frozenset({Duty.INIT_ACL, Duty.REAP_TOKENS, Duty.TIDY_LEDGER})
 _WARN_AGAIN_SECONDS: Final = 3600.0
 _OF_THE_NEXT_ROOT: Final = frozenset(
     {Duty.ROTATE_GENERATE, Duty.ROTATE_CROSS_SIGN, Duty.ROTATE_PUBLISH, Duty.ROTATE_ACTIVATE}
@@ -80,6 +84,7 @@ class Leader:
         self._reports = Reports()
         self._duties: Mapping[Duty, Callable[[State], Awaitable[None]]] = {
             Duty.INIT_SEAL: bootstrap.init_seal,
+            Duty.INIT_ACL: bootstrap.init_acl,
             Duty.INIT_CONFIG: bootstrap.init_config,
             Duty.PREPARE_ROOT: bootstrap.prepare_root,
             Duty.GENERATE_ROOT: bootstrap.generate_root,
@@ -89,7 +94,9 @@ class Leader:
             Duty.ROTATE_PUBLISH: rotator.publish,
             Duty.ROTATE_ACTIVATE: rotator.activate,
             Duty.PRUNE_ROOTS: rotator.prune,
+            Duty.REAP_TOKENS: self._reap_tokens,
             Duty.RENEW_SIGNING: renewer.renew,
+            Duty.TIDY_LEDGER: self._tidy_ledger,
         }
         self._warned_at = -math.inf
         self.last_look = parts.clock.monotonic()
@@ -112,6 +119,9 @@ class Leader:
                 self._watch.forget()
                 self._log("leader.lost", term=leadership.term)
 
+    def _known(self, state: State) -> Renewal:
+        return replace(self._renewer.known(state), knows_acl=self._replica.admission.is_pinned)
+
     def _leads(self, term: int) -> bool:
         leadership = self._replica.leadership
         return leadership.is_ready and leadership.term == term
@@ -123,7 +133,7 @@ class Leader:
         while self._leads(term):
             state = self._replica.state
             self.last_look = self._clock.monotonic()
-            known = self._renewer.known(state)
+            known = self._known(state)
             name = "look"
             try:
                 self._warn_of_expiry(state)
@@ -168,8 +178,8 @@ class Leader:
         if duty is None:
             return await self._clients_are_ready(state)
         started = time.monotonic()
-        if duty is Duty.TIDY_LEDGER:
-            await self._tidy_ledger()  # changes nothing of the CA: an operator need not wait for it
+        if duty in _BESIDE_THE_CA:
+            await self._duties[duty](state)  # changes nothing of the CA: an operator need not wait for it
         else:
             busy = "INITIALIZING" if state.active_root is None else "RECONFIGURING"
             async with self._parts.changes.turn(busy, is_duty=True):
@@ -209,7 +219,7 @@ class Leader:
         return True
 
     def _until_next_look(self, state: State, known: Renewal) -> float:
-        longest = _LOOK_SECONDS
+        longest = _LOOK_SECONDS if state.acl.key is not None else _PINNING_SECONDS
         if state.rotation is not None and state.rotation.phase is RotationPhase.WAIT:
             longest = _UPTAKE_SECONDS
         if known.is_put_off:
@@ -240,7 +250,7 @@ class Leader:
         signals = (self._replica.leadership_changed, self._replica.changed[Area.CA], self._authority.renewal_wanted)
 
         def is_same() -> bool:
-            is_news = self._renewer.known(state) != known
+            is_news = self._known(state) != known
             return self._leads(term) and self._replica.state.ca_index == state.ca_index and not is_news
 
         try:
@@ -261,7 +271,10 @@ class Leader:
         target = replace(opened.config, provider_id=secrets.token_hex(8), config_json=settings.config_json)
         await self._rotator.begin(RotationRequest(target, settings, provider_state, state.ca_index))
 
-    async def _tidy_ledger(self) -> None:
+    async def _reap_tokens(self, state: State) -> None:
+        await commit(self._replica, DeleteTokens(expired_tokens(state, self._parts.unix_now)))
+
+    async def _tidy_ledger(self, _state: State) -> None:
         until = tidy_time(self._parts.unix_now, self._parts.policy)
         until = await self._parts.ledger.call(lambda reader: reader.tidy_time(until, _TIDY_AT_MOST))
         await commit(self._replica, TidyLedger(until))

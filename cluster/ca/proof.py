@@ -12,6 +12,7 @@ from fsm.ca import CARoot
 from fsm.state import State
 from providers.api import IssuedLeaf
 from providers.errors import ChainInvalid
+from providers.grants import EVERYTHING
 from providers.pki import verify
 from providers.pki.serials import serial_bytes
 from providers.pki.spiffe import Kind, SpiffeId
@@ -26,9 +27,8 @@ async def prove(
     """
     spiffe_id = SpiffeId(Kind.MESH_GATEWAY, state.trust_domain, parts.datacenter).uri
     csr_pem, _ = await parts.pool.make_csr(spiffe_id, (), ())
-    [leaf] = await parts.pool.sign_leaves(
-        provider_key, state.trust_domain, parts.datacenter, now, [(csr_pem, serial_bytes(new_serial()))]
-    )
+    request = (csr_pem, serial_bytes(new_serial()), EVERYTHING.to_bytes())
+    [leaf] = await parts.pool.sign_leaves(provider_key, state.trust_domain, parts.datacenter, now, [request])
     if not isinstance(leaf, IssuedLeaf):
         raise _of_the_ca(leaf) if isinstance(leaf, ChainInvalid) else leaf
     chain = leaf.cert_pem + "".join(link.cert_pem for link in root.intermediates)

@@ -2,19 +2,20 @@
 
 import argparse
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 from urllib.parse import urlsplit
 
 from cluster.cli.arguments import Parser
-from cluster.cli.files import read_text
+from cluster.cli.files import FORM_OF_SECRETS, is_secret, read_secret
 from cluster.cli.output import waiting
 from cluster.client.api import Api, Origin, TlsOptions
 from cluster.client.errors import CommandError, Exit
 
 _DEFAULT_ADDRESS: Final = "127.0.0.1:8500"
-_MAX_TOKEN_BYTES: Final = 4096
+MAX_TOKEN_BYTES: Final = 4096
+_TOKEN_VARIABLES: Final = ("QUORUMCA_HTTP", "CONSUL_HTTP")
 _PORTS: Final = {"http": 80, "https": 443}
 
 
@@ -31,8 +32,13 @@ def add_api_flags(parser: Parser, *, is_read: bool = True, asks_many: bool = Fal
         help=f"a node: host:port, http://host:port or https://host:port; default {_DEFAULT_ADDRESS} [HTTP_ADDR]",
     )
     tokens = flags.add_mutually_exclusive_group()
-    tokens.add_argument("--token", help="ACL token [HTTP_TOKEN]")
-    tokens.add_argument("--token-file", metavar="FILE", help="file with the ACL token")
+    tokens.add_argument("--token", help="ACL token [HTTP_TOKEN]; others on this machine may see it: use a file")
+    tokens.add_argument("--token-file", metavar="FILE", help="file with the ACL token [HTTP_TOKEN_FILE]")
+    flags.add_argument(
+        "--allow-cleartext-token",
+        action="store_true",
+        help="send tokens without TLS to other machines, too: whoever is on the way can read them",
+    )
     flags.add_argument("--ca-file", metavar="FILE", help="CA certificates to trust with https [CACERT]")
     flags.add_argument("--client-cert", metavar="FILE", help="client certificate [CLIENT_CERT]")
     flags.add_argument("--client-key", metavar="FILE", help="its private key [CLIENT_KEY]")
@@ -45,12 +51,31 @@ def add_api_flags(parser: Parser, *, is_read: bool = True, asks_many: bool = Fal
 
 def apis_from(args: argparse.Namespace, environment: Mapping[str, str] = os.environ) -> list[Api]:
     """One for each `--http-addr`, or for the environment's. Raises: CommandError."""
-    api = api_from(argparse.Namespace(**{**vars(args), "http_addr": None}), environment)
-    return [replace(api, origin=parse_address(text)) for text in dict.fromkeys(args.http_addr or ())] or [api]
+    return _apis(args.http_addr or (), args, environment)
 
 
-def api_from(args: argparse.Namespace, environment: Mapping[str, str] = os.environ) -> Api:
-    """The API that the flags and, where they are absent, the environment name. Raises: CommandError."""
+def api_from(
+    args: argparse.Namespace,
+    environment: Mapping[str, str] = os.environ,
+    *,
+    carries_secret: bool = False,
+    hidden: tuple[str, ...] = (),
+) -> Api:
+    """The API that the flags and, where they are absent, the environment name. `carries_secret`: requests or answers
+    hold a token besides that of the header; `hidden` are those known before. Raises: CommandError.
+    """
+    addresses = [args.http_addr] if args.http_addr else []
+    return replace(_apis(addresses, args, environment, carries_secret=carries_secret)[0], hidden=hidden)
+
+
+def _apis(
+    addresses: Sequence[str],
+    args: argparse.Namespace,
+    environment: Mapping[str, str],
+    *,
+    carries_secret: bool = False,
+) -> list[Api]:
+    """One for each address, or for the environment's when there is none."""
 
     def setting(flag: str | None, name: str) -> str:
         return flag or environment.get(f"QUORUMCA_{name}") or environment.get(f"CONSUL_{name}") or ""
@@ -66,13 +91,24 @@ def api_from(args: argparse.Namespace, environment: Mapping[str, str] = os.envir
     )
     if bool(tls.cert_file) != bool(tls.key_file):
         raise CommandError("--client-cert and --client-key must be given together", Exit.USAGE)
-    return Api(
-        origin=parse_address(setting(args.http_addr, "HTTP_ADDR") or _DEFAULT_ADDRESS),
-        token=_checked_token(_token_of_file(args.token_file) or setting(args.token, "HTTP_TOKEN")),
-        tls=tls,
-        query=query,
-        waiting=waiting,
-    )
+    token = _token(args, environment)
+    apis = [
+        Api(origin=parse_address(text), token=token, tls=tls, query=query, waiting=waiting)
+        for text in dict.fromkeys(addresses or [setting(None, "HTTP_ADDR") or _DEFAULT_ADDRESS])
+    ]
+    if (token or carries_secret) and not args.allow_cleartext_token:
+        for api in apis:
+            _check_private(api)
+    return apis
+
+
+def _check_private(api: Api) -> None:
+    if not api.origin.is_private:
+        raise CommandError(
+            f"--http-addr {api.origin} is not allowed: a token would be sent in clear: must be https or on loopback;"
+            " --allow-cleartext-token sends it all the same",
+            Exit.USAGE,
+        )
 
 
 def parse_address(text: str) -> Origin:
@@ -92,17 +128,16 @@ def parse_address(text: str) -> Origin:
     return Origin(parts.scheme, parts.hostname, port)
 
 
-def _token_of_file(name: str | None) -> str:
-    if name is None:
-        return ""
-    token = read_text(name, _MAX_TOKEN_BYTES).strip()
-    if not token:
-        raise CommandError(f"{name}: holds no token")
-    return token
+def _token(args: argparse.Namespace, environment: Mapping[str, str]) -> str:
+    """The flag's, else that of our variables, else of Consul's; of each the file first, as Consul's client."""
+    given = [(args.token_file, args.token)]
+    given += [(environment.get(f"{name}_TOKEN_FILE"), environment.get(f"{name}_TOKEN")) for name in _TOKEN_VARIABLES]
+    file, token = next((one for one in given if any(one)), (None, None))
+    return read_secret(file, MAX_TOKEN_BYTES) if file else checked_token(token or "")
 
 
-def _checked_token(token: str) -> str:
-    # It becomes a header; and an error text must not repeat it.
-    if token.isascii() and token.isprintable() and " " not in token:
+def checked_token(token: str) -> str:
+    """Raises: CommandError, whose text does not repeat it."""
+    if is_secret(token):
         return token
-    raise CommandError("the ACL token is not allowed: must be printable ASCII without spaces", Exit.USAGE)
+    raise CommandError(f"the ACL token is not allowed: must be {FORM_OF_SECRETS}", Exit.USAGE)

@@ -15,8 +15,9 @@ _FLAG: Final = re.compile(r"--?(?P<name>[A-Za-z][A-Za-z0-9-]+)(?P<value>=.*)?", 
 #: Flags without a value. Go, and so scripts made for Consul, may write `-server=true`.
 SWITCHES: Final = frozenset(
     {
-        *("accept-files-without-mac", "cli", "client", "dry-run", "force", "force-without-cross-signing", "keep-key"),
-        *("name-constraint", "pem", "server", "staged", "stale", "undo", "wait"),
+        *("accept-files-without-mac", "allow-cleartext-token", "cli", "client", "dry-run", "expanded", "force"),
+        *("force-without-cross-signing", "keep-key", "local", "meta", "name-constraint", "no-merge", "pem", "self"),
+        *("server", "staged", "stale", "undo", "wait"),
     }
 )
 _LABEL: Final = "[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"

@@ -4,14 +4,13 @@ Rotation is in ca_rotation.py, signing in ca_sign.py, the record in ca_certs.py.
 """
 
 import argparse
-import json
 import sys
 from typing import Any, Final
 
 from cluster.cli import ca_certs, ca_rotation, ca_sign
 from cluster.cli.api_flags import add_api_flags, api_from
 from cluster.cli.arguments import Subcommands
-from cluster.cli.files import read_text
+from cluster.cli.files import json_object, read_text
 from cluster.cli.output import print_json, print_success, print_table
 from cluster.client.api import objects
 from cluster.client.errors import CommandError, Exit, failing_as
@@ -123,23 +122,9 @@ def run_set_config(args: argparse.Namespace) -> int:
 
 
 def _read_config(name: str) -> dict[str, Any]:
-    try:
-        config = json.loads(read_text(name, _MAX_CONFIG_BYTES))
-    except (ValueError, RecursionError) as error:
-        raise CommandError(f"{name}: {_why_no_json(error)}") from error
-    if not isinstance(config, dict):
-        raise CommandError(f"{name}: must be a JSON object with Provider and Config")
-    return config
-
-
-def _why_no_json(error: Exception) -> str:
-    match error:
-        case json.JSONDecodeError():
-            return f"{error}: must be a JSON object with Provider and Config"
-        case RecursionError():
-            return "is nested too deeply"
-        case _:  # Python's own, for a number of thousands of digits
-            return "holds a number that is too long"
+    text = read_text(name, _MAX_CONFIG_BYTES)
+    with failing_as(name):
+        return json_object(text, "a JSON object with Provider and Config")
 
 
 def _with(config: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

@@ -3,19 +3,23 @@
 Raises CommandError everywhere, with the file's name in the text.
 """
 
+import json
 import os
 import secrets
+import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import BinaryIO, Final, TextIO
+from typing import Any, BinaryIO, Final, TextIO
 
 from cluster.client.errors import CommandError
 
 PRIVATE: Final = 0o600
 #: Of UTF-8 and UTF-16: editors that write one hide it, and whoever reads on complains about what cannot be seen.
 _BYTE_ORDER_MARKS: Final = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
+#: What `is_secret` finds good, in words.
+FORM_OF_SECRETS: Final = "printable ASCII without spaces"
 #: What the umask leaves of it.
 PUBLIC: Final = 0o644
 _UMASK: Final = 0o077
@@ -43,6 +47,40 @@ def read_text(name: str, limit_bytes: int) -> str:
         raise CommandError(f"{name}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise CommandError(f"{name}: is not a text file (UTF-8)") from error
+
+
+def json_object(text: str, allowed: str) -> dict[str, Any]:
+    """What the text of a file holds; `allowed` completes the sentence "must be ..."."""
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise CommandError(f"{error}: must be {allowed}") from error
+    except RecursionError as error:
+        raise CommandError("is nested too deeply") from error
+    except ValueError as error:  # Python's own, for a number of thousands of digits
+        raise CommandError("holds a number that is too long") from error
+    if not isinstance(value, dict):
+        raise CommandError(f"must be {allowed}")
+    return value
+
+
+def read_secret(name: str, limit_bytes: int) -> str:
+    """The one line of a file that holds a token, or of standard input. The newline that editors put at its end is no
+    part of it. An error never repeats what is in the file.
+    """
+    line = read_text(name, limit_bytes).removesuffix("\n").removesuffix("\r")
+    if not line:
+        raise CommandError(f"{name}: holds no token")
+    if "\n" in line or "\r" in line:
+        raise CommandError(f"{name}: holds more than one line: must be one, the token")
+    if not is_secret(line):
+        raise CommandError(f"{name}: holds what is no token: must be {FORM_OF_SECRETS}")
+    return line
+
+
+def is_secret(text: str) -> bool:
+    """Whether it can be sent as a header, and is what somebody meant to send."""
+    return text.isascii() and text.isprintable() and " " not in text
 
 
 @contextmanager
@@ -75,6 +113,31 @@ def new_file_at_end(path: Path) -> Iterator[BinaryIO]:
     """
     if os.path.lexists(path):
         raise CommandError(f"{path} already exists.")
+    # A rename would replace what has come there meanwhile.
+    with _drafted(path, os.link) as file:
+        yield file
+
+
+@contextmanager
+def replaced_at_end(path: Path) -> Iterator[BinaryIO]:
+    """As `new_file_at_end`, in the place of the file that is there, if any: whoever reads it sees the old one or the
+    new one, whole. What is no regular file is refused, links too: nothing is written to where they lead.
+    """
+    try:
+        is_regular = stat.S_ISREG(path.lstat().st_mode)
+    except FileNotFoundError:
+        is_regular = True
+    except OSError as error:
+        raise CommandError(f"{path}: {error.strerror}") from error
+    if not is_regular:
+        raise CommandError(f"{path}: must be a regular file, no link or directory, or not exist")
+    # It puts the file in the place of a link that has come there meanwhile, and does not follow it.
+    with _drafted(path, os.replace) as file:
+        yield file
+
+
+@contextmanager
+def _drafted(path: Path, publish: Callable[[Path, Path], None]) -> Iterator[BinaryIO]:
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         file = open(draft, "x+b", opener=lambda name, flags: os.open(name, flags, PRIVATE))  # noqa: SIM115 - below
@@ -83,7 +146,7 @@ def new_file_at_end(path: Path) -> Iterator[BinaryIO]:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-            os.link(draft, path)  # where a rename would replace what has come there meanwhile
+            publish(draft, path)
         finally:
             draft.unlink(missing_ok=True)
         _sync_directory(path.parent)

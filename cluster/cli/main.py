@@ -16,9 +16,12 @@ from cluster.client.errors import CommandError, Exit
 #: Command -> (module, summary). A module has `add_parser(subcommands)`, whose parser names `run(args) -> exit code`.
 GROUPS: Final = {
     "agent": ("cluster.cli.agent", "run one node in the foreground"),
+    "acl": ("cluster.cli.acl.command", "say who may do what: tokens, policies, roles, logins"),
     "dev": ("cluster.cli.dev.command", "run a cluster on this machine"),
     "ca": ("cluster.cli.ca", "look at the CA, configure it, sign and find certificates"),
     "doctor": ("cluster.cli.doctor", "say what is wrong with a cluster or a node, and what to do"),
+    "login": ("cluster.cli.acl.login", "get a token by an auth method, into a file"),
+    "logout": ("cluster.cli.acl.logout", "destroy the token of a login"),
     "members": ("cluster.cli.members", "list the servers and their health"),
     "operator": ("cluster.cli.operators", "change the Raft cluster"),
     "seal": ("cluster.cli.seal", "make, change and look at the key that seals the CA's private keys"),
@@ -26,6 +29,8 @@ GROUPS: Final = {
     "tls": ("cluster.cli.tls", "make the certificates that nodes know each other by"),
     "version": ("cluster.cli.version", "print the version"),
 }
+#: Groups of groups: their `add_parser` is told the next word, too.
+NESTED: Final = frozenset({"acl"})
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -64,9 +69,11 @@ def build_parser(argv: Sequence[str]) -> Parser:
         formatter_class=RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    chosen = next((word for word in argv if not word.startswith("-")), None)
+    chosen, within, *_ = [*(word for word in argv if not word.startswith("-")), None, None]
     for name, (module, summary) in GROUPS.items():
-        if name == chosen:
+        if name == chosen and name in NESTED:
+            import_module(module).add_parser(commands, within)
+        elif name == chosen:
             import_module(module).add_parser(commands)
         else:
             commands.add_parser(name, help=summary)

@@ -28,9 +28,9 @@ def print_table(title: str | None, columns: Sequence[str], rows: Iterable[Sequen
         print(_GAP.join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
 
 
-def print_json(value: Any) -> None:
-    """Indented by tabs, as Consul prints; keys in the order given."""
-    print(json.dumps(value, indent="\t"))
+def print_json(value: Any, indent: int | str = "\t") -> None:
+    """Indented by tabs, as most commands of Consul; keys in the order given."""
+    print(json.dumps(value, indent=indent))
 
 
 def print_success(text: str, *, as_json: bool) -> None:

@@ -14,6 +14,7 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 from urllib.parse import urlencode
 
+from cluster.base.names import is_loopback
 from cluster.client.errors import CommandError, Exit
 from cluster.client.texts import printable
 
@@ -38,6 +39,11 @@ class Origin:
     scheme: str
     host: str
     port: int
+
+    @property
+    def is_private(self) -> bool:
+        """What is sent there can be read by nobody on the way."""
+        return self.scheme == "https" or is_loopback(f"{self.host}:{self.port}")
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
@@ -82,6 +88,8 @@ class Api:
     origin: Origin
     token: str = field(default="", repr=False)
     tls: TlsOptions = TlsOptions()
+    #: Secrets that requests hold besides the token: no error repeats them.
+    hidden: tuple[str, ...] = field(default=(), repr=False)
     query: Mapping[str, str] = field(default_factory=dict)
     waiting: Callable[[str], AbstractContextManager[object]] = field(default=nullcontext, repr=False, compare=False)
 
@@ -95,13 +103,23 @@ class Api:
         accept: Container[int] = (200,),
     ) -> dict[str, Any]:
         """The JSON object that answers. Raises: CommandError, also when the answer is something else."""
-        text = self.text(method, path, query=query, body=body, accept=accept)
-        try:
-            answer = json.loads(text)
-        except (ValueError, RecursionError):
-            answer = None
-        if not isinstance(answer, dict):
-            raise CommandError(f"{self.origin} did not answer with a JSON object: {_shortened(text)}")
+        return self._object(self.text(method, path, query=query, body=body, accept=accept))
+
+    def find(self, path: str) -> dict[str, Any] | None:
+        """The JSON object that a GET finds; None when the server has no such thing. Raises: CommandError."""
+        status, text = self._answered("GET", path, None, None)
+        if status == 404:
+            return None
+        if status != 200:
+            raise self._unexpected(status, text)
+        return self._object(text)
+
+    def array(self, path: str, *, query: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
+        """The JSON objects that a GET lists; null counts as none. Raises: CommandError."""
+        text = self.text("GET", path, query=query)
+        answer = [] if text.strip() == "null" else _parsed(text)
+        if not isinstance(answer, list) or not all(isinstance(item, dict) for item in answer):
+            raise CommandError(f"{self.origin} did not answer with a JSON array of objects: {_shortened(text)}")
         return answer
 
     def text(
@@ -114,11 +132,20 @@ class Api:
         accept: Container[int] = (200,),
     ) -> str:
         """The answer's body. Raises: CommandError for a status not in `accept`, in the words of Consul's client."""
-        with self.waiting(f"Waiting for {self.origin}"):
-            status, text = self._exchange(method, _target(path, {**self.query, **(query or {})}), body)
+        status, text = self._answered(method, path, query, body)
         if status not in accept:
-            raise _unexpected(status, text)
+            raise self._unexpected(status, text)
         return text
+
+    def _answered(self, method: str, path: str, query: Mapping[str, str] | None, body: Any) -> tuple[int, str]:
+        with self.waiting(f"Waiting for {self.origin}"):
+            return self._exchange(method, _target(path, {**self.query, **(query or {})}), body)
+
+    def _object(self, text: str) -> dict[str, Any]:
+        answer = _parsed(text)
+        if not isinstance(answer, dict):
+            raise CommandError(f"{self.origin} did not answer with a JSON object: {_shortened(text)}")
+        return answer
 
     def clock_ahead(self, path: str) -> tuple[float, float] | None:
         """By how many seconds the server's clock is ahead of ours, at least and at most: its Date is of some moment
@@ -145,7 +172,7 @@ class Api:
             connection.request("GET", _target(path, self.query), None, self._headers("*/*"))
             response = connection.getresponse()
             if response.status != 200:
-                raise _unexpected(response.status, self._answer_text(response))
+                raise self._unexpected(response.status, self._answer_text(response))
             size = 0
             while data := _read(response, _CHUNK_BYTES):
                 size += len(data)
@@ -168,8 +195,14 @@ class Api:
             response = connection.getresponse()
             text = self._answer_text(response)
         if response.status != 200:
-            raise _unexpected(response.status, text)
+            raise self._unexpected(response.status, text)
         return text
+
+    def _unexpected(self, status: int, text: str) -> CommandError:
+        # Whatever has answered, a proxy perhaps, may quote the request.
+        for secret in filter(None, (self.token, *self.hidden)):
+            text = text.replace(secret, "<hidden>")
+        return CommandError(f"Unexpected response code: {status} ({_shortened(text.strip())})")
 
     def _exchange(self, method: str, target: str, body: Any) -> tuple[int, str]:
         hint = "" if method == "GET" else _MAYBE_DONE
@@ -231,6 +264,14 @@ def objects(answer: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
     return found
 
 
+def _parsed(text: str) -> Any:
+    """None when it is not JSON."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
 def _read(response: http.client.HTTPResponse, size: int) -> bytes:
     """At most `size` bytes. Raises: IncompleteRead, which `read` itself does not when it is given a size."""
     data = response.read(size)
@@ -246,10 +287,6 @@ def _own_errors() -> Iterator[None]:
         yield
     except OSError as error:
         raise CommandError(f"the file cannot be written: {error.strerror}") from error
-
-
-def _unexpected(status: int, text: str) -> CommandError:
-    return CommandError(f"Unexpected response code: {status} ({_shortened(text.strip())})")
 
 
 def _target(path: str, query: Mapping[str, str]) -> str:

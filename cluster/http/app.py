@@ -31,10 +31,12 @@ from cluster.http.errors import (
     no_such_datacenter,
 )
 from cluster.http.failures import Failures
+from cluster.http.gate import Open, admit, default_policy
 from cluster.http.hosts import Hosts
 from cluster.http.query import Query, check_path, parse_query
 from cluster.http.render import NO_STORE, TEXT, empty_response
 from cluster.http.routes import (
+    acl,
     agent,
     catalog,
     certs,
@@ -64,9 +66,11 @@ ROUTES: Final[tuple[Route, ...]] = (
     *snapshot.ROUTES,
     *catalog.ROUTES,
     *openapi.ROUTES,
+    *acl.ROUTES,
 )
 
 _UNKNOWN: Final = "unknown"
+_NOBODY_HOME: Final = Open("says which methods a path has, and nothing else")
 _NO_ROUTE: Final = "none"
 _FALLBACK: Final = web.AppKey[AiohttpHandler]("fallback")
 #: What a line and its separators cost on the wire beside name and value.
@@ -101,7 +105,7 @@ def create_app(
         by_path.setdefault(route.path, []).append(route)
     for path, routes in by_path.items():
         _add_path(app, api, path, routes)
-    app[_FALLBACK] = fallback = _endpoint(api, Route((), _UNKNOWN, _not_found))
+    app[_FALLBACK] = fallback = _endpoint(api, Route((), _UNKNOWN, _NOBODY_HOME, _not_found))
     app.router.add_route("*", "/{path:.*}", fallback, expect_handler=_expect(api, MAX_BODY_BYTES))
     app.on_shutdown.append(_stop_waiting)
     app.on_cleanup.append(_say_failures)
@@ -234,7 +238,7 @@ def _add_path(app: web.Application, api: Api, path: str, routes: Sequence[Route]
 
     resource = app.router.add_resource(path)
     is_private = any(route.is_private for route in routes)
-    for route in (*routes, Route(("OPTIONS",), path, options), Route(("*",), path, refuse)):
+    for route in (*routes, Route(("OPTIONS",), path, _NOBODY_HOME, options), Route(("*",), path, _NOBODY_HOME, refuse)):
         handler = _endpoint(api, replace(route, is_private=is_private))
         for method in route.methods:
             resource.add_route(method, handler, expect_handler=_expect(api, route.max_body_bytes))
@@ -264,21 +268,24 @@ def _endpoint(api: Api, route: Route) -> AiohttpHandler:
     observe_seconds = api.service.metrics.http_seconds.labels(label).observe
     count = _counter(api, label)
     monotonic = api.clock.monotonic
-    datacenter = api.service.config.datacenter
+    datacenter, node_name = api.service.config.datacenter, api.service.config.node_name
+    access = api.service.access
+    headers = {**default_policy(access), **(NO_STORE if route.is_private else {})}
 
     async def serve(request: web.Request) -> web.StreamResponse:
         started = monotonic()
         response: web.StreamResponse
         try:
             query = _admit(request, api.hosts, datacenter)
+            await admit(access, node_name, route.access, request, query)
             # Of other methods a browser asks first whether a page may (CORS), and is not told so.
             if route.changes_on_get or request.method == "POST":
                 api.hosts.check_change(request)
             response = await route.handler(api, request, query)
         except Exception as error:
             response = error_response(error, label, api.log, route.status_of)
-        if route.is_private and not response.prepared:
-            response.headers.update(NO_STORE)
+        if not response.prepared:
+            response.headers.update(headers)
         seconds = monotonic() - started
         observe_seconds(seconds)
         count(response.status)

@@ -15,9 +15,10 @@ from aiohttp import web
 from prometheus_client import Gauge
 
 from cluster.api.reads import ReadLevel, ReadPoint
-from cluster.base.errors import BadRequest
+from cluster.base.errors import BadRequest, ClusterError
 from cluster.http.connection import Connection
 from cluster.http.errors import ShuttingDown
+from cluster.http.gate import Standing, standing_of
 from cluster.http.query import Query, shown
 from providers.config.durations import MILLISECOND, SECOND, parse_duration
 
@@ -28,6 +29,8 @@ _JITTER: Final = 1 / 16
 _MAX_INDEX: Final = (1 << 64) - 1
 _INDEX: Final = re.compile(r"[0-9]{1,20}")
 _NUMBER: Final = re.compile(r"[+-]?[0-9]{1,18}")
+
+_JUDGE_SECONDS: Final = 0.5
 
 _T = TypeVar("_T")
 
@@ -109,11 +112,17 @@ def check_cache_control(request: web.Request) -> None:
 
 
 class Waiters:
-    """The blocking queries that wait on this node."""
+    """The blocking queries that wait on this node.
+
+    Whoever may not ask any more is told so within a second, and not when there is news: all of them are judged again
+    twice a second, together, because thousands may wait.
+    """
 
     def __init__(self, gauge: Gauge) -> None:
         self._gauge = gauge
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks: dict[asyncio.Task[Any], Standing | None] = {}
+        self._refused: dict[asyncio.Task[Any], ClusterError] = {}
+        self._judging: asyncio.Task[None] | None = None
         self._is_stopping = False
 
     async def wait(self, request: web.Request, start: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
@@ -121,20 +130,41 @@ class Waiters:
         if self._is_stopping:
             raise ShuttingDown("this node is shutting down")
         connection = request.protocol
-        task = asyncio.get_running_loop().create_task(start())
-        self._tasks.add(task)
+        loop = asyncio.get_running_loop()
+        task, standing = loop.create_task(start()), standing_of(request)
+        self._tasks[task] = standing
         self._gauge.set(len(self._tasks))
+        if self._judging is None or self._judging.done():
+            self._judging = loop.create_task(self._judge_again())
         try:
             with connection.waiting(task) if isinstance(connection, Connection) else nullcontext():
-                return await task
+                found = await task
+            if standing is not None:
+                standing()
+            return found
         except asyncio.CancelledError:
+            if (refused := self._refused.get(task)) is not None:
+                raise refused from None
             if self._is_ended(request):
                 raise ShuttingDown("this node is shutting down") from None
             raise
         finally:
             task.cancel()
-            self._tasks.discard(task)
+            self._tasks.pop(task, None)
+            self._refused.pop(task, None)
             self._gauge.set(len(self._tasks))
+
+    async def _judge_again(self) -> None:
+        """For as long as anybody waits."""
+        while self._tasks:
+            await asyncio.sleep(_JUDGE_SECONDS)
+            for task, standing in [*self._tasks.items()]:
+                try:
+                    if standing is not None:
+                        standing()
+                except ClusterError as error:
+                    self._refused[task] = error
+                    task.cancel()
 
     def _is_ended(self, request: web.Request) -> bool:
         """Whether it was `stop` that cancelled it, and not that the client left."""
@@ -150,7 +180,6 @@ class Waiters:
 def query_headers(index: int, consistency: str, *, has_leader: bool, last_contact_ms: int) -> dict[str, str]:
     """An index of 0 would make clients spin, so it is never sent."""
     return {
-        "X-Consul-Default-ACL-Policy": "allow",
         "X-Consul-Effective-Consistency": consistency,
         "X-Consul-Index": str(max(1, index)),
         "X-Consul-KnownLeader": "true" if has_leader else "false",

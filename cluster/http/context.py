@@ -15,6 +15,7 @@ from cluster.http.blocking import QueryOptions, Waiters
 from cluster.http.body import MAX_BODY_BYTES
 from cluster.http.errors import StatusOf, standard_status
 from cluster.http.failures import Failures
+from cluster.http.gate import RouteAccess
 from cluster.http.hosts import Hosts
 from cluster.http.query import Query
 from cluster.http.transfers import Transfers
@@ -43,6 +44,7 @@ class Route:
 
     methods: tuple[str, ...]
     path: str
+    access: RouteAccess
     handler: Handler
     status_of: StatusOf = standard_status
     #: Failures are always logged, except with these statuses: overload must not become a flood of lines.

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from cluster.api.access import Caller
 from cluster.api.backups import Meta
 from cluster.api.reads import ReadLevel
 from cluster.backup.restore import Snapshots
@@ -24,5 +25,5 @@ class NodeBackups:
             self._log("snapshot.not_restorable", reason=meta.not_restorable, index=meta.index)
         return meta
 
-    async def restore_snapshot(self, path: Path, *, is_forced: bool) -> tuple[str, ...]:
-        return await self._snapshots.restore(path, is_forced=is_forced)
+    async def restore_snapshot(self, caller: Caller, path: Path, *, is_forced: bool) -> tuple[str, ...]:
+        return await self._snapshots.restore(path, is_forced=is_forced, secret_id=caller.secret_id)

@@ -1,7 +1,14 @@
 """Wires what a node does while it leads: every object of it, and what it is given. Tests build nodes by it, too."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
+from cluster.access.directory import Directory
+from cluster.access.method_writers import MethodWriter
+from cluster.access.methods.fetch import HttpsFetch
+from cluster.access.methods.key_sets import KeySets
+from cluster.access.methods.prove import Prover
+from cluster.access.secret_ids import SecretIds
 from cluster.backup.restore import SnapshotWork
 from cluster.base.clock import Clock
 from cluster.base.log import Log
@@ -20,6 +27,7 @@ from cluster.ca.renewal import Renewer
 from cluster.ca.rotation import Rotator
 from cluster.ca.settings import FirstSettings
 from cluster.ca.uptake import Peers, UptakeMeter, Watchers
+from cluster.node.acl_work import AclWork
 from cluster.node.leader_work import LeaderWork
 from cluster.node.membership import Membership
 from cluster.node.reseal import Resealer
@@ -46,6 +54,9 @@ class Ground:
     first: FirstSettings
     policy: DutyPolicy
     signing_queue: int
+    allows_by_default: bool  # what no rule of access control speaks of
+    jwks_hosts: tuple[str, ...]  # which key sets may be fetched from; empty: any
+    data_dir: Path
     clock: Clock
     log: Log
     metrics: Metrics
@@ -62,6 +73,28 @@ class LeadersSide:
     operators: OperatorRotation
     membership: Membership
     operations: Operations
+    directory: Directory
+
+
+def build_directory(ground: Ground, secret_ids: SecretIds) -> Directory:
+    replica = ground.replica
+    return Directory(
+        lambda: replica.state.acl,
+        secret_ids.hashed,
+        ground.datacenter,
+        ground.clock,
+        allows_by_default=ground.allows_by_default,
+    )
+
+
+def build_acl_work(ground: Ground, directory: Directory, secret_ids: SecretIds) -> AclWork:
+    fetch = HttpsFetch(hosts=ground.jwks_hosts)
+    keys = KeySets(fetch, ground.clock, hosts=ground.jwks_hosts)
+    prover = Prover(fetch, keys, ground.clock)
+    methods = MethodWriter(prover, ground.sealer)
+    return AclWork(
+        ground.replica, secret_ids, methods, prover, ground.data_dir, ground.datacenter, ground.clock, ground.log
+    )
 
 
 def build_parts(ground: Ground) -> Parts:
@@ -97,6 +130,9 @@ def build_parts(ground: Ground) -> Parts:
 def build_leaders_side(ground: Ground, watchers: Watchers, peers: Peers, seal_watch: SealWatch) -> LeadersSide:
     """`peers` are the other servers; `watchers` counts this node's own blocking queries."""
     parts = build_parts(ground)
+    secret_ids = SecretIds(lambda: ground.replica.state.acl.key, ground.sealer)
+    directory = build_directory(ground, secret_ids)
+    acl_work = build_acl_work(ground, directory, secret_ids)
     rotator = Rotator(parts)
     meter = UptakeMeter(parts, peers, watchers, ground.node_name)
     reconfigurer = Reconfigurer(parts, rotator)
@@ -112,6 +148,8 @@ def build_leaders_side(ground: Ground, watchers: Watchers, peers: Peers, seal_wa
         membership,
         resealer,
         seal_watch.status,
+        directory.caller,
+        acl_work,
     )
     return LeadersSide(
         parts,
@@ -121,4 +159,5 @@ def build_leaders_side(ground: Ground, watchers: Watchers, peers: Peers, seal_wa
         operators,
         membership,
         work.operations(),
+        directory,
     )

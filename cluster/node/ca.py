@@ -8,6 +8,7 @@ from typing import Final
 
 from msgspec import structs
 
+from cluster.api.access import Caller
 from cluster.api.ca import ConfigUpdate, RotateRequest, RotationPlan, Steering, Uptake
 from cluster.api.reads import ReadLevel
 from cluster.base.errors import ChangeUnderWay, LostRace
@@ -40,11 +41,11 @@ class NodeCA:
         self._reads = reads
         self._forwarder = forwarder
 
-    async def configure(self, update: ConfigUpdate) -> None:
-        await _in_turn(lambda: self._configure(update))
+    async def configure(self, caller: Caller, update: ConfigUpdate) -> None:
+        await _in_turn(lambda: self._configure(caller, update))
         await self._reads.catch_up()
 
-    async def _configure(self, update: ConfigUpdate) -> None:
+    async def _configure(self, caller: Caller, update: ConfigUpdate) -> None:
         state = (await self._reads.read(ReadLevel.LINEARIZABLE)).state
         request = ConfigureRequest(
             provider=update.provider,
@@ -58,16 +59,18 @@ class NodeCA:
             ca_index=state.ca_index,
             is_repeat=False,
         )
-        await self._forwarder.call(CONFIGURE, request, structs.replace(request, is_repeat=True))
+        again = structs.replace(request, is_repeat=True)
+        await self._forwarder.call(CONFIGURE, request, again, secret_id=caller.secret_id)
 
-    async def plan_rotation(self, request: RotateRequest) -> RotationPlan:
-        return (await self._forwarder.call(PLAN_ROTATION, PlanRequest.of(request))).value()
+    async def plan_rotation(self, caller: Caller, request: RotateRequest) -> RotationPlan:
+        wanted = PlanRequest.of(request)
+        return (await self._forwarder.call(PLAN_ROTATION, wanted, secret_id=caller.secret_id)).value()
 
-    async def rotate(self, request: RotateRequest) -> None:
-        await _in_turn(lambda: self._rotate(request))
+    async def rotate(self, caller: Caller, request: RotateRequest) -> None:
+        await _in_turn(lambda: self._rotate(caller, request))
         await self._reads.catch_up()
 
-    async def _rotate(self, request: RotateRequest) -> None:
+    async def _rotate(self, caller: Caller, request: RotateRequest) -> None:
         state = (await self._reads.read(ReadLevel.LINEARIZABLE)).state
         wanted = RotationRequest(
             key_type=request.key_type,
@@ -79,17 +82,18 @@ class NodeCA:
             ca_index=state.ca_index,
             is_repeat=False,
         )
-        await self._forwarder.call(ROTATE, wanted, structs.replace(wanted, is_repeat=True))
+        again = structs.replace(wanted, is_repeat=True)
+        await self._forwarder.call(ROTATE, wanted, again, secret_id=caller.secret_id)
 
-    async def steer_rotation(self, steering: Steering) -> None:
-        await self._forwarder.call(STEER_ROTATION, SteerRequest(steering))
+    async def steer_rotation(self, caller: Caller, steering: Steering) -> None:
+        await self._forwarder.call(STEER_ROTATION, SteerRequest(steering), secret_id=caller.secret_id)
         await self._reads.catch_up()
 
-    async def rotation_uptake(self) -> Uptake | None:
-        return (await self._forwarder.call(ROTATION_UPTAKE, Nothing())).value()
+    async def rotation_uptake(self, caller: Caller) -> Uptake | None:
+        return (await self._forwarder.call(ROTATION_UPTAKE, Nothing(), secret_id=caller.secret_id)).value()
 
-    async def distrust_root(self, root_id: str) -> None:
-        await self._forwarder.call(DISTRUST_ROOT, DistrustRequest(root_id))
+    async def distrust_root(self, caller: Caller, root_id: str) -> None:
+        await self._forwarder.call(DISTRUST_ROOT, DistrustRequest(root_id), secret_id=caller.secret_id)
         await self._reads.catch_up()
 
 

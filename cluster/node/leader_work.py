@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from cluster.api.access import Judge
 from cluster.api.ca import ConfigUpdate
 from cluster.api.seals import NodeSeal
 from cluster.backup.restore import SnapshotWork
@@ -15,9 +16,16 @@ from cluster.ca.operators import OperatorRotation
 from cluster.ca.parts import Parts
 from cluster.ca.reconfigure import Reconfigurer
 from cluster.ca.uptake import Watchers
+from cluster.node.acl_work import AclWork
 from cluster.node.membership import Membership
 from cluster.node.reseal import Resealer, SealChecks
 from cluster.rpc.messages import (
+    ACL_BOOTSTRAP,
+    ACL_CLONE,
+    ACL_DELETE,
+    ACL_LOGIN,
+    ACL_LOGOUT,
+    ACL_PUT,
     ADD_PEER,
     ANNOUNCE_KEY,
     CLUSTER,
@@ -62,7 +70,7 @@ from cluster.rpc.messages import (
     WatchersAnswer,
     WatchersRequest,
 )
-from cluster.rpc.operations import Operations, served
+from cluster.rpc.operations import Gate, Operations, served, served_to
 from cluster.seal.sources import SealError
 from cluster.signing.serials import is_request_id, is_serial, serial_from
 from providers.errors import NotInitialized
@@ -84,6 +92,8 @@ class LeaderWork:
         membership: Membership,
         resealer: Resealer,
         seal_status: Callable[[], NodeSeal],
+        gate: Gate,
+        acl: AclWork,
     ) -> None:
         self._replica = parts.replica
         self._log = parts.log
@@ -97,10 +107,13 @@ class LeaderWork:
         self._seal_checks = SealChecks(parts.sealer, parts.clock)
         self._resealer = resealer
         self._seal_status = seal_status
+        self._gate = gate
+        self._acl = acl
 
     def operations(self) -> Operations:
         return Operations(
-            served(SIGN, self._sign),
+            self._gate,
+            served_to(SIGN, self._sign),
             served(CONFIGURE, self._configure),
             served(PLAN_ROTATION, self._plan_rotation),
             served(ROTATE, self._rotate),
@@ -121,9 +134,15 @@ class LeaderWork:
             served(SEAL_CHECK, self._check_seal),
             served(SEAL_STATUS, self._show_seal),
             served(ROTATE_SEAL, self._rotate_seal),
+            served(ACL_PUT, self._acl.put),
+            served_to(ACL_DELETE, self._acl.delete),
+            served(ACL_CLONE, self._acl.clone),
+            served(ACL_BOOTSTRAP, self._acl.bootstrap),
+            served(ACL_LOGIN, self._acl.login),
+            served_to(ACL_LOGOUT, self._acl.logout),
         )
 
-    async def _sign(self, request: SignRequest) -> SignAnswer:
+    async def _sign(self, request: SignRequest, judge: Judge) -> SignAnswer:
         if not self._replica.leadership.is_ready:
             raise NotLeader("this node does not lead")
         state = self._replica.state
@@ -134,15 +153,15 @@ class LeaderWork:
                 raise NotLeader("this node does not lead any more")
         serial = self._serial_for(request)
         with audited_signature(self._log, serial=serial.hex(), by=request.requested_by):
-            return await self._signed(request, serial)
+            return await self._signed(request, serial, judge)
 
-    async def _signed(self, request: SignRequest, serial: bytes) -> SignAnswer:
+    async def _signed(self, request: SignRequest, serial: bytes, judge: Judge) -> SignAnswer:
         try:
             if self._authority.is_behind(state := self._replica.state) and state.active_root is not None:
                 # The CA has changed a moment ago: whoever has seen that must not get a leaf of the CA before the
                 # change.
                 await self._authority.adopt(state)
-            cert = await self._authority.sign(request.csr_pem, serial, request.requested_by)
+            cert = await self._authority.sign(request.csr_pem, serial, request.requested_by, judge)
         except (NotReady, NotInitialized):
             if self._replica.leadership.is_ready:
                 raise

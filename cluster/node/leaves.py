@@ -5,6 +5,7 @@ import secrets
 from typing import Final
 
 from cluster.agent.leaves import LeafCache, NewLeaf
+from cluster.api.access import SERVICE_WRITE, Access, Caller
 from cluster.api.leaves import IssuedCert, LocalLeaf
 from cluster.api.reads import ReadLevel
 from cluster.base.clock import Clock
@@ -35,37 +36,50 @@ class NodeLeaves:
         datacenter: str,
         clock: Clock,
         metrics: Metrics,
+        access: Access,
     ) -> None:
         self._reads = reads
         self._forwarder = forwarder
         self._pool = pool
         self._health = health
         self._datacenter = datacenter
+        self._access = access
         self._clock = clock
         rng = random.Random(secrets.randbits(64))  # noqa: S311 - spreads renewals, no secret
         self._leaves = LeafCache(self._new_leaf, reads, clock, rng, reads.wait_seconds)
         metrics.leaf_cache_entries.set_function(lambda: len(self._leaves))
 
-    async def sign(self, csr_pem: str, requested_by: str) -> IssuedCert:
-        return await self._sign(csr_pem, requested_by)
+    async def sign(self, caller: Caller, csr_pem: str, requested_by: str) -> IssuedCert:
+        return await self._sign(caller, csr_pem, requested_by)
 
-    async def _sign(self, csr_pem: str, requested_by: str, *, leader_wait_seconds: float | None = None) -> IssuedCert:
+    async def _sign(
+        self, caller: Caller, csr_pem: str, requested_by: str, *, leader_wait_seconds: float | None = None
+    ) -> IssuedCert:
         # The id names the request wherever it is sent: the ledger takes it once.
         request_id = new_request_id() if self._reads.is_pinned else serial_bytes(new_serial())
         request = SignRequest(csr_pem, request_id, recorded(requested_by))
-        return (await self._forwarder.call(SIGN, request, leader_wait_seconds=leader_wait_seconds)).value()
+        answer = await self._forwarder.call(
+            SIGN, request, secret_id=caller.secret_id, leader_wait_seconds=leader_wait_seconds
+        )
+        return answer.value()
 
-    async def leaf(self, service: str, requested_by: str, *, index: int = 0, timeout_seconds: float = 0.0) -> LocalLeaf:
+    async def leaf(
+        self, caller: Caller, service: str, requested_by: str, *, index: int = 0, timeout_seconds: float = 0.0
+    ) -> LocalLeaf:
         try:
             check_name("service", service)
         except SpiffeError as error:
             raise BadRequest(str(error)) from error
-        return await self._leaves.get(service, requested_by, index, timeout_seconds)
+        # Before the cache is looked into: a key that is there for one is not there for all.
+        caller.require(SERVICE_WRITE, service)
+        leaf = await self._leaves.get(caller, service, requested_by, index, timeout_seconds)
+        self._access.judged_again(caller).require(SERVICE_WRITE, service)
+        return leaf
 
     def _service_id(self, trust_domain: str, service: str) -> str:
         return SpiffeId(Kind.SERVICE, trust_domain, self._datacenter, service).uri
 
-    async def _new_leaf(self, service: str, requested_by: str, leader_wait_seconds: float) -> NewLeaf:
+    async def _new_leaf(self, caller: Caller, service: str, requested_by: str, leader_wait_seconds: float) -> NewLeaf:
         leader_by = self._clock.monotonic() + leader_wait_seconds
         state = (await self._reads.read(ReadLevel.STALE)).state
         if state.active_root is None:
@@ -74,4 +88,4 @@ class NodeLeaves:
             raise NotReady(f"{_NO_ROOT}: {trouble}" if (trouble := self._health.now.trouble) else _NO_ROOT)
         csr_pem, key_pem = await self._pool.make_csr(self._service_id(state.trust_domain, service), (), ())
         left = max(0.0, leader_by - self._clock.monotonic())
-        return NewLeaf(await self._sign(csr_pem, requested_by, leader_wait_seconds=left), key_pem)
+        return NewLeaf(await self._sign(caller, csr_pem, requested_by, leader_wait_seconds=left), key_pem)

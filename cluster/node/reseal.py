@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Collection
 from typing import Final
 
+from cluster.access.method_writers import acl_sealed_again
 from cluster.base.clock import Clock
 from cluster.base.errors import ClusterError, NoLeader, NotLeader, NotReady, Overloaded, Refused
 from cluster.ca.commit import commit
@@ -90,9 +91,10 @@ class Resealer:
         assert state.seal is not None  # `_seal_to_follow`
         try:
             providers = tuple(sealed_again(*sealers, found) for found in state.providers)
+            acl = acl_sealed_again(*sealers, state.acl)
         except SealError as error:
             raise Refused(str(error)) from error
-        applied = await commit(self._parts.replica, Reseal(state.ca_index, seal, providers))
+        applied = await commit(self._parts.replica, Reseal(state.ca_index, seal, providers, acl.key, acl.methods))
         self._parts.log("seal.rotated", key_id=seal.kek_id, before=state.seal.kek_id, index=applied.index)
 
     def _others(self) -> list[Member]:

@@ -5,6 +5,7 @@ import contextlib
 from collections.abc import Sequence
 from typing import Final
 
+from cluster.api.access import Caller
 from cluster.api.seals import NodeSeal
 from cluster.base.config import NodeConfig
 from cluster.base.errors import ClusterError
@@ -164,8 +165,9 @@ class NodeSeals:
 
         return await asyncio.gather(*(of(member) for _, member in sorted(self._replica.members.items())))
 
-    async def rotate_seal(self, *, keeps_key: bool) -> None:
+    async def rotate_seal(self, caller: Caller, *, keeps_key: bool) -> None:
         await self._replica.read_barrier(timeout=_CATCH_UP_SECONDS)
         base = seal_id(self._replica.state.seal)
-        await self._forwarder.call(ROTATE_SEAL, RotateSealRequest(base.encode(), keeps_key))
+        request = RotateSealRequest(base.encode(), keeps_key)
+        await self._forwarder.call(ROTATE_SEAL, request, secret_id=caller.secret_id)
         await self._replica.read_barrier(timeout=_CATCH_UP_SECONDS)

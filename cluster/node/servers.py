@@ -1,5 +1,6 @@
 """The Raft cluster, from any node."""
 
+from cluster.api.access import Caller
 from cluster.api.reads import ReadLevel
 from cluster.api.servers import ClusterInfo
 from cluster.node.membership import Membership
@@ -37,11 +38,13 @@ class NodeServers:
             return await self._membership.info()
         return (await self._forwarder.call(CLUSTER, Nothing())).value()
 
-    async def transfer_leader(self, name: str | None) -> None:
-        await self._forwarder.call(TRANSFER, TransferRequest(name))
+    async def transfer_leader(self, caller: Caller, name: str | None) -> None:
+        await self._forwarder.call(TRANSFER, TransferRequest(name), secret_id=caller.secret_id)
 
-    async def add_peer(self, name: str, raft_address: str, rpc_address: str) -> None:
-        await self._forwarder.call(ADD_PEER, AddPeerRequest(name, raft_address, rpc_address))
+    async def add_peer(self, caller: Caller, name: str, raft_address: str, rpc_address: str) -> None:
+        request = AddPeerRequest(name, raft_address, rpc_address)
+        await self._forwarder.call(ADD_PEER, request, secret_id=caller.secret_id)
 
-    async def remove_peer(self, name: str | None, raft_address: str | None) -> None:
-        await self._forwarder.call(REMOVE_PEER, RemovePeerRequest(name, raft_address))
+    async def remove_peer(self, caller: Caller, name: str | None, raft_address: str | None) -> None:
+        request = RemovePeerRequest(name, raft_address)
+        await self._forwarder.call(REMOVE_PEER, request, secret_id=caller.secret_id)

@@ -1,10 +1,14 @@
 """One node as its API sees it: the real thing behind `cluster.api.service.Service`."""
 
+from cluster.access.agent_tokens import AgentTokens
+from cluster.access.directory import Directory
 from cluster.api.service import Service
 from cluster.backup.restore import Snapshots
 from cluster.base.config import NodeConfig
 from cluster.ca.parts import Parts
 from cluster.ca.uptake import Watchers
+from cluster.node.access import NodeAccess
+from cluster.node.acl import NodeAcl
 from cluster.node.backups import NodeBackups
 from cluster.node.ca import NodeCA
 from cluster.node.facts import NodeFacts
@@ -25,18 +29,24 @@ def node_service(
     watchers: Watchers,
     snapshots: Snapshots,
     seals: NodeSeals,
+    directory: Directory,
 ) -> Service:
     """Puts the parts together and owns none of their rules."""
     reads = NodeReads(parts.replica, watchers, config.node_name, config.limits.leader_wait_ms / 1000)
+    access = NodeAccess(directory, AgentTokens(config.node_name), reads)
     return Service(
         config=config,
         metrics=parts.metrics,
         reads=reads,
         ca=NodeCA(reads, forwarder),
-        leaves=NodeLeaves(reads, forwarder, parts.pool, parts.health, config.datacenter, parts.clock, parts.metrics),
+        leaves=NodeLeaves(
+            reads, forwarder, parts.pool, parts.health, config.datacenter, parts.clock, parts.metrics, access
+        ),
         record=NodeRecord(reads, parts.ledger),
         servers=NodeServers(parts.replica, forwarder, membership),
         seals=seals,
         backups=NodeBackups(reads, snapshots, parts.log),
         facts=NodeFacts(parts.replica, parts.authority, parts.health),
+        access=access,
+        acl=NodeAcl(reads, forwarder),
     )

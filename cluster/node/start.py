@@ -115,6 +115,9 @@ async def start_node(
         first=first,
         policy=DutyPolicy(keep_expired_seconds=config.ledger.keep_expired_days * _DAY_SECONDS),
         signing_queue=config.limits.signing_queue,
+        allows_by_default=config.allows_by_default,
+        jwks_hosts=config.acl.jwks_hosts or (),
+        data_dir=config.data_dir,
         clock=clock,
         log=log,
         metrics=metrics,
@@ -156,7 +159,7 @@ async def start_node(
         log,
     )
     seals = NodeSeals(replica, forwarder, peers, seal_watch, config.node_name)
-    service = node_service(config, parts, forwarder, side.membership, watchers, snapshots, seals)
+    service = node_service(config, parts, forwarder, side.membership, watchers, snapshots, seals, side.directory)
     http = await start_http(create_app(service, log), config.http, shares.http)
     stack.push_async_callback(http.stop)
     certificates = [_node_certificate(config, own_key, clock, log, metrics)]

@@ -11,19 +11,19 @@ from typing import Any, Final
 
 from cluster.base.errors import ClusterError
 from cluster.raft.membership import Member
-from cluster.rpc.operation import Message
+from cluster.rpc.envelope import Asked
 from cluster.rpc.peers import Lost, Unsent
 
 #: Requests in one batch, and batches under way at the same time.
 _BATCH_ITEMS: Final = 64
 _BATCHES: Final = 4
 
-Send = Callable[[Member, list[Any], float], Awaitable[list[Any]]]
+Send = Callable[[Member, list[Asked[Any]], float], Awaitable[list[Any]]]
 
 
 @dataclass(slots=True)
 class _Item:
-    request: Message
+    ask: Asked[Any]
     seconds: float
     done: "asyncio.Future[Any]"
 
@@ -41,9 +41,9 @@ class Batches:
         for task in self._tasks:
             task.cancel()
 
-    async def add(self, leader: Member, request: Message, seconds: float) -> Any:
+    async def add(self, leader: Member, ask: Asked[Any], seconds: float) -> Any:
         """The outcome: an answer, or an error. Raises: Unsent, Lost."""
-        item = _Item(request, seconds, asyncio.get_running_loop().create_future())
+        item = _Item(ask, seconds, asyncio.get_running_loop().create_future())
         self._waiting.setdefault(leader, deque()).append(item)
         self._start()
         return await item.done
@@ -64,7 +64,7 @@ class Batches:
         error: BaseException = Lost()
         outcomes: list[Any] = []
         try:
-            outcomes = await self._send(leader, [item.request for item in batch], max(item.seconds for item in batch))
+            outcomes = await self._send(leader, [item.ask for item in batch], max(item.seconds for item in batch))
         except (Unsent, Lost, ClusterError) as failure:
             error = failure
         finally:

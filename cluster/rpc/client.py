@@ -11,6 +11,7 @@ from typing import Final, cast
 
 from cluster.base.words import plain
 from cluster.rpc.operation import OLDEST, VERSION, VERSION_HEADER
+from cluster.rpc.tokens import TOKENS_HEADER
 from cluster.tls.contexts import NodeTls
 
 RPC_PATH: Final = "/rpc/"
@@ -72,25 +73,29 @@ class RpcClient:
                 connection.abort()
         self._idle.clear()
 
-    async def post(self, peer: str, address: str, operation: str, body_of: Callable[[int], bytes]) -> Answer:
+    async def post(
+        self, peer: str, address: str, operation: str, body_of: Callable[[int], bytes], tokens: str = ""
+    ) -> Answer:
         """`peer` is the name that the other side's certificate must carry; `body_of` writes the request in a version
-        that the other side speaks. Cancelled when it is not waited for any more.
+        that the other side speaks; `tokens`: see tokens.py. Cancelled when it is not waited for any more.
 
         Raises: Unreached, Unanswered.
         """
         async with self._slots:
             self._in_use += 1
             try:
-                return await self._post(peer, address, operation, body_of)
+                return await self._post(peer, address, operation, body_of, tokens)
             finally:
                 self._in_use -= 1
 
-    async def _post(self, peer: str, address: str, operation: str, body_of: Callable[[int], bytes]) -> Answer:
+    async def _post(
+        self, peer: str, address: str, operation: str, body_of: Callable[[int], bytes], tokens: str
+    ) -> Answer:
         connection = self._kept(peer, address) or await self._connect(peer, address)
         if not connection.is_open:  # TLS 1.3: a refusal of our certificate comes after the handshake
             raise Unreached(f"{peer} at {address}: the connection ended at once")
         try:
-            answer = await connection.ask(operation, body_of(connection.version), connection.version)
+            answer = await connection.ask(operation, body_of(connection.version), connection.version, tokens)
         except BaseException:
             connection.abort()  # an answer that comes later must not be taken for the next one's
             raise
@@ -167,7 +172,7 @@ class _Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
-    async def ask(self, operation: str, body: bytes, version: int) -> Answer:
+    async def ask(self, operation: str, body: bytes, version: int, tokens: str) -> Answer:
         """Raises: Unanswered."""
         assert self._transport is not None  # there is one once it is connected
         self._answer = asyncio.get_running_loop().create_future()
@@ -176,6 +181,8 @@ class _Connection(asyncio.Protocol):
             f"POST {RPC_PATH}{operation} HTTP/1.1\r\nHost: {self._address}\r\nContent-Length: {len(body)}\r\n"
             f"{VERSION_HEADER}: {version}"
         )
+        if tokens:
+            head += f"\r\n{TOKENS_HEADER}: {tokens}"
         self._transport.write(head.encode() + _HEAD_END + body)
         return await self._answer
 

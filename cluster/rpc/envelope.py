@@ -1,6 +1,8 @@
 """A message between nodes: several requests for one operation, and an outcome for each."""
 
-from typing import Annotated, Any, Final
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Final, Generic
 
 from msgspec import Meta, Raw, msgpack
 
@@ -35,14 +37,22 @@ class Outcome(Message, frozen=True):
     result: Raw
 
 
+@dataclass(frozen=True, slots=True)
+class Asked(Generic[Q]):
+    """A request, and for whom."""
+
+    request: Q
+    secret_id: str = field(default="", repr=False)
+
+
 _NIL: Final = Raw(b"\xc0")
 _ENCODER: Final = msgpack.Encoder()
 _ENVELOPES: Final = msgpack.Decoder(Envelope)
 _OUTCOMES: Final = msgpack.Decoder(Annotated[list[Outcome], Meta(max_length=MAX_REQUESTS)])
 
 
-def pack_requests(operation: Operation[Q, Any], requests: list[Q], seconds: float, version: int) -> bytes:
-    packed = [Raw(operation.request.pack(request, version)) for request in requests]
+def pack_requests(operation: Operation[Q, Any], asks: Sequence[Asked[Q]], seconds: float, version: int) -> bytes:
+    packed = [Raw(operation.request.pack(ask.request, version)) for ask in asks]
     return _ENCODER.encode(Envelope(max(0, int(1000 * seconds)), packed))
 
 

@@ -14,6 +14,7 @@ from cluster.base.errors import AnswerLost, CommitUnknown, NoLeader, NotLeader
 from cluster.base.telemetry import Metrics
 from cluster.raft.replica import Replica
 from cluster.rpc.batches import Batches
+from cluster.rpc.envelope import Asked
 from cluster.rpc.operation import A, Operation, Q
 from cluster.rpc.operations import Operations
 from cluster.rpc.peers import Lost, Peers, Unsent
@@ -53,11 +54,13 @@ class Forwarder:
         request: Q,
         repetition: Q | None = None,
         *,
+        secret_id: str = "",
         leader_wait_seconds: float | None = None,
     ) -> A:
-        """Done by whoever leads. `repetition` is sent instead once the request may have been done.
-        `leader_wait_seconds`: what is left for whom a part of the wait for a leader is over. It is tried once at least,
-        and a leader that has the request gets as long as ever: cut short, what it has done would not be known.
+        """Done by whoever leads, which judges `secret_id` each time. `repetition` is sent instead once the request may
+        have been done. `leader_wait_seconds`: what is left for whom a part of the wait for a leader is over. It is
+        tried once at least, and a leader that has the request gets as long as ever: cut short, what it has done would
+        not be known.
 
         Raises: as the operation; NoLeader (not done); CommitUnknown.
         """
@@ -67,7 +70,8 @@ class Forwarder:
         is_lost, term, unknown = False, self._replica.leadership.term, None
         while True:
             try:
-                return await self._attempt(operation, repetition if is_lost and repetition else request, done_by)
+                ask = Asked(repetition if is_lost and repetition else request, secret_id)
+                return await self._attempt(operation, ask, done_by)
             except Lost:
                 is_lost = True
                 if not operation.is_repeatable:
@@ -94,21 +98,19 @@ class Forwarder:
         what = "the leader gave no answer" if is_same else "the leader was lost while the request was under way"
         return CommitUnknown(f"{what}; it may have taken effect")
 
-    async def _attempt(self, operation: Operation[Q, A], request: Q, deadline: float) -> A:
+    async def _attempt(self, operation: Operation[Q, A], ask: Asked[Q], deadline: float) -> A:
         leadership = self._replica.leadership
         if leadership.is_ready:
-            return await self._operations.run(operation, request)
+            return await self._operations.run(operation, ask.request, ask.secret_id)
         leader = self._replica.members.get(leadership.leader_id or "")
         if leader is None or leader.id == self._node_name:
             raise Unsent
         self._metrics.forwarded.labels(operation.name).inc()
         seconds = max(0.0, deadline - self._clock.monotonic())
         if operation.is_batched:
-            outcome = await self._batches_of(operation).add(leader, request, seconds)
+            outcome = await self._batches_of(operation).add(leader, ask, seconds)
         else:
-            [outcome] = await self._peers.send(
-                leader, operation, [request], seconds, is_repeatable=operation.is_repeatable
-            )
+            [outcome] = await self._peers.send(leader, operation, [ask], seconds, is_repeatable=operation.is_repeatable)
         if isinstance(outcome, Exception):
             raise outcome
         return cast(A, outcome)
@@ -117,7 +119,7 @@ class Forwarder:
         batches = self._batches.get(operation.name)
         if batches is None:
             batches = self._batches[operation.name] = Batches(
-                lambda leader, requests, seconds: self._peers.send(leader, operation, requests, seconds)
+                lambda leader, asks, seconds: self._peers.send(leader, operation, asks, seconds)
             )
         return batches
 

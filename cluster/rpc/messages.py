@@ -10,12 +10,13 @@ from typing import Annotated, Final
 
 from msgspec import Meta, msgpack, structs
 
+from cluster.api.access import ACL_WRITE, OPERATOR_READ, OPERATOR_WRITE, SNAPSHOT
 from cluster.api.ca import RotateRequest, RotationPlan, Steering, Uptake
 from cluster.api.leaves import IssuedCert
 from cluster.api.seals import NodeSeal
 from cluster.api.servers import ClusterInfo, ServerInfo
 from cluster.base.requester import recorded
-from cluster.rpc.operation import Message, Operation
+from cluster.rpc.operation import Judged, Message, Operation
 from cluster.tls.keys import KEY_BYTES
 from fsm.fields import FIRST_SECOND, LAST_SECOND
 from fsm.leaves import MAX_RECORDS, MAX_REQUESTER, LeafRecord
@@ -411,30 +412,106 @@ class AnnounceKeyRequest(Message, frozen=True):
         return structs.replace(self, name=peer)
 
 
+# -- access control
+
+
+class AclPutRequest(Message, frozen=True):
+    """An object of a client, to be made, or to take the place of the one with this key."""
+
+    table: Name  # of fsm.acl.ACL_TABLES
+    key: Name  # empty for a new one
+    body: Json
+
+
+class AclDeleteRequest(Message, frozen=True):
+    table: Name
+    key: Name
+
+
+class AclCloneRequest(Message, frozen=True):
+    accessor_id: Name
+    description: Text
+
+
+class AclBootstrapRequest(Message, frozen=True):
+    secret_id: Name  # empty: one is drawn
+
+
+class AclLoginRequest(Message, frozen=True):
+    method: Name
+    bearer_token: Text
+    meta: Annotated[Mapping[Name, Text], Meta(max_length=_MANY)]
+
+
+class AclKeyAnswer(Message, frozen=True):
+    """What was written; of a new token, its SecretID, too, which is shown this once."""
+
+    key: Name
+    secret_id: Name = ""
+
+
 SIGN: Final = Operation(
-    "sign", SignRequest, SignAnswer, is_repeatable=True, is_batched=True, as_told_by=SignRequest.as_told_by
+    "sign",
+    SignRequest,
+    SignAnswer,
+    needs=Judged.BY_ITSELF,
+    is_repeatable=True,
+    is_batched=True,
+    as_told_by=SignRequest.as_told_by,
 )
-CONFIGURE: Final = Operation("configure", ConfigureRequest, Nothing, is_repeatable=True, seconds=_CONFIGURE_SECONDS)
-PLAN_ROTATION: Final = Operation("plan_rotation", PlanRequest, PlanAnswer, is_repeatable=True)
-ROTATE: Final = Operation("rotate", RotationRequest, Nothing, is_repeatable=True, seconds=_CONFIGURE_SECONDS)
-STEER_ROTATION: Final = Operation("steer_rotation", SteerRequest, Nothing, seconds=_CONFIGURE_SECONDS)
-ROTATION_UPTAKE: Final = Operation("rotation_uptake", Nothing, UptakeAnswer, is_repeatable=True)
-DISTRUST_ROOT: Final = Operation("distrust_root", DistrustRequest, Nothing, seconds=_CONFIGURE_SECONDS)
-WATCHERS: Final = Operation("watchers", WatchersRequest, WatchersAnswer, needs_leader=False)
-SEAL_CHECK: Final = Operation("seal_check", SealCheckRequest, SealCheckAnswer, needs_leader=False)
-SEAL_STATUS: Final = Operation("seal_status", Nothing, SealStatusAnswer, needs_leader=False)
-ROTATE_SEAL: Final = Operation("rotate_seal", RotateSealRequest, Nothing, is_repeatable=True, seconds=_RESEAL_SECONDS)
-RESTORE_ROWS: Final = Operation("restore_rows", RestoreRowsRequest, Nothing, is_repeatable=True)
-RESTORE_PROVEN_ROWS: Final = Operation("restore_proven_rows", ProvenRowsRequest, Nothing, is_repeatable=True)
+CONFIGURE: Final = Operation(
+    "configure", ConfigureRequest, Nothing, needs=OPERATOR_WRITE, is_repeatable=True, seconds=_CONFIGURE_SECONDS
+)
+PLAN_ROTATION: Final = Operation("plan_rotation", PlanRequest, PlanAnswer, needs=OPERATOR_WRITE, is_repeatable=True)
+ROTATE: Final = Operation(
+    "rotate", RotationRequest, Nothing, needs=OPERATOR_WRITE, is_repeatable=True, seconds=_CONFIGURE_SECONDS
+)
+STEER_ROTATION: Final = Operation(
+    "steer_rotation", SteerRequest, Nothing, needs=OPERATOR_WRITE, seconds=_CONFIGURE_SECONDS
+)
+ROTATION_UPTAKE: Final = Operation("rotation_uptake", Nothing, UptakeAnswer, needs=OPERATOR_READ, is_repeatable=True)
+DISTRUST_ROOT: Final = Operation(
+    "distrust_root", DistrustRequest, Nothing, needs=OPERATOR_WRITE, seconds=_CONFIGURE_SECONDS
+)
+WATCHERS: Final = Operation(
+    "watchers", WatchersRequest, WatchersAnswer, needs=Judged.BETWEEN_SERVERS, needs_leader=False
+)
+SEAL_CHECK: Final = Operation(
+    "seal_check", SealCheckRequest, SealCheckAnswer, needs=Judged.BETWEEN_SERVERS, needs_leader=False
+)
+SEAL_STATUS: Final = Operation(
+    "seal_status", Nothing, SealStatusAnswer, needs=Judged.BETWEEN_SERVERS, needs_leader=False
+)
+ROTATE_SEAL: Final = Operation(
+    "rotate_seal", RotateSealRequest, Nothing, needs=OPERATOR_WRITE, is_repeatable=True, seconds=_RESEAL_SECONDS
+)
+RESTORE_ROWS: Final = Operation("restore_rows", RestoreRowsRequest, Nothing, needs=SNAPSHOT, is_repeatable=True)
+RESTORE_PROVEN_ROWS: Final = Operation(
+    "restore_proven_rows", ProvenRowsRequest, Nothing, needs=SNAPSHOT, is_repeatable=True
+)
 RESTORE_CHECKED: Final = Operation(
-    "restore_checked", CheckedRestoreRequest, Nothing, is_repeatable=True, seconds=_RESTORE_SECONDS
+    "restore_checked", CheckedRestoreRequest, Nothing, needs=SNAPSHOT, is_repeatable=True, seconds=_RESTORE_SECONDS
 )
-RESTORE_CA: Final = Operation("restore_ca", RestoreRequest, Nothing, seconds=_RESTORE_SECONDS)
-RESTORE_JUDGED: Final = Operation("restore_judged", JudgedRestoreRequest, Nothing, seconds=_RESTORE_SECONDS)
-CLUSTER: Final = Operation("cluster", Nothing, ClusterAnswer, is_repeatable=True)
-TRANSFER: Final = Operation("transfer", TransferRequest, Nothing)
-ADD_PEER: Final = Operation("add_peer", AddPeerRequest, Nothing, is_repeatable=True)
-REMOVE_PEER: Final = Operation("remove_peer", RemovePeerRequest, Nothing)
+RESTORE_CA: Final = Operation("restore_ca", RestoreRequest, Nothing, needs=SNAPSHOT, seconds=_RESTORE_SECONDS)
+RESTORE_JUDGED: Final = Operation(
+    "restore_judged", JudgedRestoreRequest, Nothing, needs=SNAPSHOT, seconds=_RESTORE_SECONDS
+)
+CLUSTER: Final = Operation("cluster", Nothing, ClusterAnswer, needs=Judged.BETWEEN_SERVERS, is_repeatable=True)
+TRANSFER: Final = Operation("transfer", TransferRequest, Nothing, needs=OPERATOR_WRITE)
+ADD_PEER: Final = Operation("add_peer", AddPeerRequest, Nothing, needs=OPERATOR_WRITE, is_repeatable=True)
+REMOVE_PEER: Final = Operation("remove_peer", RemovePeerRequest, Nothing, needs=OPERATOR_WRITE)
 ANNOUNCE_KEY: Final = Operation(
-    "announce_key", AnnounceKeyRequest, Nothing, is_repeatable=True, as_told_by=AnnounceKeyRequest.as_told_by
+    "announce_key",
+    AnnounceKeyRequest,
+    Nothing,
+    needs=Judged.BETWEEN_SERVERS,
+    is_repeatable=True,
+    as_told_by=AnnounceKeyRequest.as_told_by,
 )
+
+ACL_PUT: Final = Operation("acl_put", AclPutRequest, AclKeyAnswer, needs=ACL_WRITE)
+ACL_DELETE: Final = Operation("acl_delete", AclDeleteRequest, Nothing, needs=Judged.BY_ITSELF)
+ACL_CLONE: Final = Operation("acl_clone", AclCloneRequest, AclKeyAnswer, needs=ACL_WRITE)
+ACL_BOOTSTRAP: Final = Operation("acl_bootstrap", AclBootstrapRequest, AclKeyAnswer, needs=Judged.OPEN)
+ACL_LOGIN: Final = Operation("acl_login", AclLoginRequest, AclKeyAnswer, needs=Judged.OPEN)
+ACL_LOGOUT: Final = Operation("acl_logout", Nothing, Nothing, needs=Judged.BY_ITSELF)

@@ -16,10 +16,13 @@ release. A version is dropped once the release before this one speaks a newer on
 """
 
 from collections.abc import Callable
+from enum import Enum
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 from msgspec import msgpack, structs
+
+from cluster.api.access import Right
 
 VERSION: Final = 2
 OLDEST: Final = 1
@@ -74,6 +77,14 @@ class _Form(Generic[M]):
         return decoded(self._decoder, data)
 
 
+class Judged(Enum):
+    """Where no one right is enough to say who may ask."""
+
+    BY_ITSELF = "the handler is told who asks, and judges"
+    OPEN = "whoever asks need not be known yet"
+    BETWEEN_SERVERS = "servers ask it of each other, for no client: the handshake has proved them"
+
+
 def _as_it_is(request: Q, _peer: str) -> Q:
     return request
 
@@ -87,18 +98,21 @@ class Operation(Generic[Q, A]):
         request: type[Q],
         answer: type[A],
         *,
+        needs: Right | Judged,
         is_repeatable: bool = False,
         is_batched: bool = False,
         needs_leader: bool = True,
         seconds: float | None = None,
         as_told_by: Callable[[Q, str], Q] | None = None,
     ) -> None:
-        """`is_repeatable`: the leader recognises a repetition, so a lost answer is no reason to stop. `is_batched`:
-        what waits goes together. `seconds`: how long it may take, where that is longer than a leader is waited for.
-        `as_told_by`: what the server that serves it makes of a request, by the name of the one that it came from; ""
-        beside servers of the release before.
+        """`needs`: what whoever asked must have, as the node that does it knows it. `is_repeatable`: the leader
+        recognises a repetition, so a lost answer is no reason to stop. `is_batched`: what waits goes together.
+        `seconds`: how long it may take, where that is longer than a leader is waited for. `as_told_by`: what the server
+        that serves it makes of a request, by the name of the one that it came from; "" beside servers of the release
+        before.
         """
         self.name = name
+        self.needs = needs
         self.is_repeatable = is_repeatable
         self.is_batched = is_batched
         self.needs_leader = needs_leader

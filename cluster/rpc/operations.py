@@ -1,29 +1,52 @@
-"""What a node does for itself and for others, by operation."""
+"""What a node does for itself and for others, by operation; and who may have it done.
+
+One gate for every operation, before its handler is called: the right that the operation needs is judged by what this
+node knows of the token that came with the request, whoever has brought it. So another server can pass a token on, and
+cannot say what it is good for.
+"""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
+from cluster.api.access import Caller, Judge, Right
 from cluster.base.errors import InternalError
-from cluster.rpc.operation import A, Operation, Q
+from cluster.rpc.operation import A, Judged, Operation, Q
+
+#: Whose SecretID it is, on this node, as of now. Raises: TokenUnknown, NotReady.
+Gate = Callable[[str], Caller]
 
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """Made by `served`, which lets only a handler that fits the operation through."""
+    """Made by `served` and `served_to`, which let only a handler that fits the operation through."""
 
     operation: Operation[Any, Any]
-    handler: Callable[[Any], Awaitable[Any]]
+    handler: Callable[[Any, Judge], Awaitable[Any]]
 
 
 def served(operation: Operation[Q, A], handler: Callable[[Q], Awaitable[A]]) -> Served:
+    """By a handler that need not know who asks."""
+    if operation.needs is Judged.BY_ITSELF:
+        raise TypeError(f"{operation!r} is judged by its handler, which has to be told who asks")
+
+    async def handle(request: Q, _judge: Judge) -> A:
+        return await handler(request)
+
+    return Served(operation, handle)
+
+
+def served_to(operation: Operation[Q, A], handler: Callable[[Q, Judge], Awaitable[A]]) -> Served:
+    """By a handler that judges by itself who asks, whenever it matters."""
     return Served(operation, handler)
 
 
 class Operations:
     """The table of one node."""
 
-    def __init__(self, *table: Served) -> None:
+    def __init__(self, gate: Gate, *table: Served) -> None:
+        self._gate = gate
         self._served = {entry.operation.name: entry for entry in table}
 
     def named(self, name: str) -> Served:
@@ -33,6 +56,14 @@ class Operations:
             raise InternalError(f"operation {name!r:.50} is not known to this node: is it of an older version?")
         return found
 
-    async def run(self, operation: Operation[Q, A], request: Q) -> A:
-        """On this node. Raises: as the operation."""
-        return cast(A, await self.named(operation.name).handler(request))
+    async def run(self, operation: Operation[Q, A], request: Q, secret_id: str = "") -> A:
+        """On this node, for whoever has this SecretID. Raises: as the operation; PermissionDenied, NotReady."""
+        return cast(A, await self.serve(self.named(operation.name), request, secret_id))
+
+    async def serve(self, served: Served, request: Any, secret_id: str) -> Any:
+        """As `run`."""
+        judge = partial(self._gate, secret_id)
+        needs = served.operation.needs
+        if isinstance(needs, Right):
+            judge().require(needs)
+        return await served.handler(request, judge)

@@ -2,15 +2,16 @@
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from cluster.base.errors import NoLeader
 from cluster.raft.membership import Member
 from cluster.raft.replica import Replica
 from cluster.rpc.client import MAX_CONNECTIONS, RpcClient, Unanswered, Unreached
-from cluster.rpc.envelope import pack_requests, unpack_outcomes
+from cluster.rpc.envelope import Asked, pack_requests, unpack_outcomes
 from cluster.rpc.operation import A, NotUnderstood, Operation, Q
+from cluster.rpc.tokens import pack_tokens
 from cluster.tls.contexts import NodeTls
 
 #: A server needs a moment to answer after its own deadline.
@@ -44,7 +45,7 @@ class Peers:
     async def ask(self, member: Member, operation: Operation[Q, A], request: Q, seconds: float) -> A:
         """Raises: as the operation; NoLeader when there is no answer."""
         try:
-            [outcome] = await self.send(member, operation, [request], seconds, is_repeatable=False)
+            [outcome] = await self.send(member, operation, [Asked(request)], seconds, is_repeatable=False)
         except (Unsent, Lost):
             raise NoLeader(f"no answer from {member.id}") from None
         if isinstance(outcome, Exception):
@@ -62,7 +63,7 @@ class Peers:
                     member.id,
                     member.rpc_address,
                     operation.name,
-                    lambda version: pack_requests(operation, [request], seconds, version),
+                    lambda version: pack_requests(operation, [Asked(request)], seconds, version),
                 )
         except (Unreached, Unanswered, TimeoutError):
             raise NoLeader(f"no answer from {member.id}") from None
@@ -72,7 +73,7 @@ class Peers:
         self,
         member: Member,
         operation: Operation[Q, A],
-        requests: list[Q],
+        asks: Sequence[Asked[Q]],
         seconds: float,
         *,
         is_repeatable: bool = True,
@@ -94,7 +95,8 @@ class Peers:
                         member.id,
                         member.rpc_address,
                         operation.name,
-                        lambda version: pack_requests(operation, requests, seconds, version),
+                        lambda version: pack_requests(operation, asks, seconds, version),
+                        pack_tokens([ask.secret_id for ask in asks]),
                     )
         except Unreached:
             raise Unsent from None
@@ -105,7 +107,7 @@ class Peers:
         if answer.status != 200:
             raise Unsent  # refused at the door
         try:
-            return unpack_outcomes(operation, answer.body, len(requests), answer.version)
+            return unpack_outcomes(operation, answer.body, len(asks), answer.version)
         except NotUnderstood:
             raise Lost from None  # no answer of this protocol
 

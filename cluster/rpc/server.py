@@ -7,6 +7,7 @@ forwards nothing.
 
 import asyncio
 import time
+from collections.abc import Sequence
 from typing import Any, Final, cast
 
 from aiohttp import web
@@ -22,6 +23,7 @@ from cluster.rpc.client import RPC_PATH
 from cluster.rpc.envelope import MAX_RPC_BYTES, Outcome, pack_outcome, pack_outcomes, refusal, unpack_envelope
 from cluster.rpc.operation import OLDEST, VERSION, VERSION_HEADER, NotUnderstood, Operation
 from cluster.rpc.operations import Operations, Served
+from cluster.rpc.tokens import TOKENS_HEADER, unpack_tokens
 from cluster.tls.contexts import NodeTls
 
 _MAX_WAIT_SECONDS: Final = 120.0
@@ -127,6 +129,8 @@ class RpcServer:
             return _refused(400, f"{VERSION_HEADER} must be a number from {OLDEST} to {VERSION}")
         try:
             envelope = unpack_envelope(body)
+            # A server of the release before knows of no tokens: its clients are nobody.
+            secret_ids = unpack_tokens(request.headers.get(TOKENS_HEADER, ""), len(envelope.requests))
         except NotUnderstood as error:
             return _refused(400, f"not a request of this protocol: {error}")
         operation = request.match_info["operation"]
@@ -134,10 +138,11 @@ class RpcServer:
             served = self._operations.named(operation)
         except InternalError as error:
             return self._answer("unknown", [refusal(error) for _ in envelope.requests])
+        asked = [*zip(envelope.requests, secret_ids, strict=True)]
         # The release before would show the name of a server as a part of who asked.
         by = peer if self._replica.admission.is_pinned else ""
         seconds = min(envelope.milliseconds / 1000, _MAX_WAIT_SECONDS)
-        return self._answer(operation, await self._run(served, envelope.requests, seconds, version, by))
+        return self._answer(operation, await self._run(served, asked, seconds, version, by))
 
     def _why_refused(self, peer: str | None, transport: asyncio.BaseTransport) -> str | None:
         if peer is None:
@@ -152,14 +157,30 @@ class RpcServer:
         self._metrics.rpc_requests.labels(operation, "ok").inc(len(outcomes))
         return web.Response(body=pack_outcomes(outcomes), headers=_SPEAKS)
 
-    async def _run(self, served: Served, requests: list[Any], seconds: float, version: int, peer: str) -> list[Outcome]:
+    async def _run(
+        self, served: Served, asked: Sequence[tuple[Any, str]], seconds: float, version: int, peer: str
+    ) -> list[Outcome]:
+        """Of requests, each with the SecretID of who asks."""
         operation = served.operation
         if operation.needs_leader and not self._replica.leadership.is_ready:
-            return [refusal(NotLeader("this node does not lead")) for _ in requests]
-        tasks = [asyncio.ensure_future(_understood(served, request, version, peer)) for request in requests]
+            return [refusal(NotLeader("this node does not lead")) for _ in asked]
+        tasks = [
+            asyncio.ensure_future(self._understood(served, request, secret_id, version, peer))
+            for request, secret_id in asked
+        ]
         if tasks:
             await asyncio.wait(tasks, timeout=seconds)
         return [_packed(operation, _outcome(task), version) for task in tasks]
+
+    async def _understood(self, served: Served, data: Any, secret_id: str, version: int, peer: str) -> Any:
+        """Raises: as the operation; InternalError for a request that does not fit the operation."""
+        try:
+            request = served.operation.request.unpack(data, version)
+        except NotUnderstood as error:
+            raise InternalError(
+                f"the request for operation {served.operation.name!r} is not understood: {error}"
+            ) from None
+        return await self._operations.serve(served, served.operation.as_told_by(request, peer), secret_id)
 
 
 class Connection(RequestHandler):
@@ -269,15 +290,6 @@ def _version_of(request: web.Request) -> int | None:
     """Of the form that the body has; None for one that this node does not speak."""
     given = request.headers.get(VERSION_HEADER, "1")
     return int(given) if given in _VERSIONS else None
-
-
-async def _understood(served: Served, data: Any, version: int, peer: str) -> Any:
-    """Raises: as the operation; InternalError for a request that does not fit the operation."""
-    try:
-        request = served.operation.request.unpack(data, version)
-    except NotUnderstood as error:
-        raise InternalError(f"the request for operation {served.operation.name!r} is not understood: {error}") from None
-    return await served.handler(served.operation.as_told_by(request, peer))
 
 
 def _packed(operation: Operation[Any, Any], outcome: Any, version: int) -> Outcome:

@@ -6,8 +6,9 @@ and from then on opens and seals for it. What is opened leaves it covered (cover
 processes that sign, and does not look inside. It could: whoever runs code of their own there can ask for the key of the
 cover. What is kept from them is what reads memory.
 
-What leaves it bare are two keys that give away no secret of the CA, since the main process needs them all the time: the
-one that serials are drawn with, derived from the data key (RFC 5869), and the one of the MACs on the node's own files.
+What leaves it bare gives away no secret of the CA, and the main process needs it all the time: the key that serials are
+drawn with, derived from the data key (RFC 5869), the one of the MACs on the node's own files, and what access control
+has sealed, which is the key that tokens are looked up with, and the credentials of auth methods.
 
 Everything here is plain values, so that it can be asked over a socket; `Keeper` is what answers, and is the same in the
 process and in tests that need none.
@@ -31,6 +32,8 @@ from fsm.ca import SealKey
 _MOST_OPEN: Final = 4
 #: For so long, so that a passphrase is not stretched for every part of a snapshot.
 _OPEN_SECONDS: Final = 60.0
+#: Before the purpose of what may leave the keeper bare: no provider's record has such a purpose, so none opens so.
+_BARE: Final = "access control: "
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +98,11 @@ class KeeperCalls(Protocol):
         ...
 
     def seal_record(self, seal: SealKey, purpose: str, record: CoveredRecord) -> bytes: ...
+    def open_bare(self, seal: SealKey, what: str, sealed: bytes) -> bytes:
+        """What access control has sealed, uncovered: the main process needs it all the time. Of nothing else."""
+        ...
+
+    def seal_bare(self, seal: SealKey, what: str, plain: bytes) -> bytes: ...
     def cover_values(self, values: Mapping[str, object]) -> Mapping[str, bytes]:
         """What an operator has just given, as every other process of this node may see it."""
         ...
@@ -168,6 +176,12 @@ class Keeper:
             self._cover.uncover_values(record.secrets), self._cover.uncover(record.state), record.config_json
         )
         return seal_record(self._opened(seal), purpose, plain)
+
+    def open_bare(self, seal: SealKey, what: str, sealed: bytes) -> bytes:
+        return self._opened(seal).open(sealed, _BARE + what)
+
+    def seal_bare(self, seal: SealKey, what: str, plain: bytes) -> bytes:
+        return self._opened(seal).seal(plain, _BARE + what)
 
     def cover_values(self, values: Mapping[str, object]) -> Mapping[str, bytes]:
         return self._cover.cover_values(values)

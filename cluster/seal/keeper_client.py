@@ -183,6 +183,14 @@ class KeeperProcess:
         )
         return sealed
 
+    def open_bare(self, seal: SealKey, what: str, sealed: bytes) -> bytes:
+        plain: bytes = self._call("open_bare", pack_seal(seal), what, sealed, seconds=self._seconds(seal))
+        return plain
+
+    def seal_bare(self, seal: SealKey, what: str, plain: bytes) -> bytes:
+        sealed: bytes = self._call("seal_bare", pack_seal(seal), what, plain, seconds=self._seconds(seal))
+        return sealed
+
     def cover_values(self, values: Mapping[str, object]) -> Mapping[str, bytes]:
         # As JSON, which is what they are of: msgpack has no numbers beyond 64 bits.
         covered: Mapping[str, bytes] = self._call("cover_values", json.dumps(dict(values)), seconds=_CALL_SECONDS)

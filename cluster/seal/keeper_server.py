@@ -164,6 +164,8 @@ class Calls:
             "key_at": lambda: keeper.key_at().value,
             "open_record": self._open_record,
             "seal_record": self._seal_record,
+            "open_bare": lambda seal, what, sealed: keeper.open_bare(SealKey(*seal), what, sealed),
+            "seal_bare": lambda seal, what, plain: keeper.seal_bare(SealKey(*seal), what, plain),
             "cover_values": lambda values: keeper.cover_values(json.loads(values)),
         }
 

@@ -83,6 +83,16 @@ class NodeSealer:
         """The secrets of a configuration that was just given, by name; the value "" is nothing to cover."""
         return self._keeper.cover_values(values)
 
+    # -- what access control has sealed
+
+    def open_bare(self, what: str, sealed: bytes) -> bytes:
+        """Raises: SealError when the bytes were not sealed by this cluster, or not for this."""
+        return self._keeper.open_bare(self._in_use().seal, what, sealed)
+
+    def seal_bare(self, what: str, plain: bytes) -> bytes:
+        """Raises: SealError."""
+        return self._keeper.seal_bare(self._in_use().seal, what, plain)
+
     # -- what is derived from the data key
 
     def mac(self, sums: bytes) -> bytes:

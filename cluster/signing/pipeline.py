@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
+from cluster.api.access import Caller, Judge
 from cluster.base.clock import Clock
 from cluster.base.errors import AnswerLost, ClusterError, InternalError, Overloaded, Refused
 from cluster.base.log import Log
@@ -20,7 +21,7 @@ from fsm.commands import Applied, Command, Rejected
 from fsm.leaves import LEAF_KINDS, LeafRecord, RecordLeaves
 from fsm.ledger import LedgerRow
 from providers.api import IssuedLeaf, NameLimits
-from providers.errors import ProviderError
+from providers.errors import NotGranted, ProviderError
 from providers.pki.serials import serial_bytes
 
 MAX_BATCH: Final = 32
@@ -55,6 +56,7 @@ class _Request:
     serial: bytes
     requested_by: str
     context: SigningContext
+    judge: Judge
     done: "asyncio.Future[SignedLeaf]"
 
 
@@ -84,10 +86,13 @@ class SigningPipeline:
         self._signing = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def sign(self, context: SigningContext, csr_pem: str, serial: bytes, requested_by: str) -> SignedLeaf:
-        """Sign and record one leaf.
+    async def sign(
+        self, context: SigningContext, csr_pem: str, serial: bytes, requested_by: str, judge: Judge
+    ) -> SignedLeaf:
+        """Sign and record one leaf. What whoever asks may have is judged when its turn has come.
 
-        Raises: CSRRejected, ProviderError; Overloaded, NotLeader (definitely not recorded); CommitUnknown.
+        Raises: CSRRejected, ProviderError; PermissionDenied; Overloaded, NotLeader (definitely not recorded);
+        CommitUnknown.
         """
         if self._unanswered >= self._limit:
             raise Overloaded("too many requests for signatures are waiting")
@@ -95,7 +100,7 @@ class SigningPipeline:
         self._unanswered += 1
         started = self._clock.monotonic()
         try:
-            self._queue.append(_Request(csr_pem, serial, requested_by, context, done))
+            self._queue.append(_Request(csr_pem, serial, requested_by, context, judge, done))
             self._start_batches()
             return await done
         finally:
@@ -131,23 +136,26 @@ class SigningPipeline:
     async def _sign(
         self, context: SigningContext, batch: list[_Request], now: int
     ) -> list[tuple[_Request, IssuedLeaf]]:
-        for request in batch:
+        asked = [asking for request in batch if (asking := _asking(request)) is not None]
+        if not asked:
+            return []
+        for request, _ in asked:
             self._log("ca.signing", serial=request.serial.hex(), provider=context.provider, by=request.requested_by)
         results = await self._pool.sign_leaves(
             context.provider_key,
             context.trust_domain,
             context.datacenter,
             now,
-            [(request.csr_pem, request.serial) for request in batch],
+            [(request.csr_pem, request.serial, caller.rules.grant) for request, caller in asked],
             context.limits,
         )
-        self._metrics.sign_batch_size.observe(len(batch))
+        self._metrics.sign_batch_size.observe(len(asked))
         signed = []
-        for request, result in zip(batch, results, strict=True):
+        for (request, caller), result in zip(asked, results, strict=True):
             if isinstance(result, IssuedLeaf):
                 signed.append((request, result))
             elif not request.done.done():
-                request.done.set_exception(result)
+                request.done.set_exception(caller.denied(str(result)) if isinstance(result, NotGranted) else result)
         return signed
 
     async def _record(self, context: SigningContext, signed: list[tuple[_Request, IssuedLeaf]], now: int) -> None:
@@ -212,13 +220,23 @@ class SigningPipeline:
                     context.trust_domain,
                     context.datacenter,
                     then,
-                    [(request.csr_pem, row.record.serial)],
+                    [(request.csr_pem, row.record.serial, request.judge().rules.grant)],
                 )
             if isinstance(again, IssuedLeaf) and _is_of(row, _record(request, again), again.issuer_key_id):
                 return SignedLeaf(again, row.index)
         if row is None:  # not this request's: the backend has given one certificate, or its serial, twice
             raise AnswerLost(_GIVEN_TWICE.format(serial=serial_bytes(leaf.serial).hex()))
         raise AnswerLost(_DUPLICATE.format(serial=row.record.serial.hex()))
+
+
+def _asking(request: _Request) -> tuple[_Request, Caller] | None:
+    """Who asks, as of now; None if nobody any more, who is told so."""
+    try:
+        return request, request.judge()
+    except ClusterError as error:
+        if not request.done.done():
+            request.done.set_exception(error)
+        return None
 
 
 def _may_be_recorded(request: _Request, leaf: IssuedLeaf) -> bool:

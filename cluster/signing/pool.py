@@ -371,10 +371,12 @@ class WorkerPool:
         trust_domain: str,
         datacenter: str,
         now: int,
-        requests: Sequence[tuple[str, bytes]],
+        requests: Sequence[tuple[str, bytes, bytes]],
         limits: Sequence[NameLimits] = (),
     ) -> list[IssuedLeaf | ProviderError | ClusterError]:
-        """One result for each (CSR PEM, serial), in order. Raises: ProviderError when nothing was signed."""
+        """One result for each (CSR PEM, serial, packed grant), in order. Raises: ProviderError when nothing was
+        signed.
+        """
         policy = self._policy(trust_domain, datacenter, limits)
         results = await self._call(self._idlest(key), "sign_leaves", key, policy, now, requests)
         return [unpack_error(error) if error else _unpack_leaf(leaf) for error, leaf in results]
@@ -383,12 +385,12 @@ class WorkerPool:
         return [trust_domain, datacenter, self._domain, *(one.packed() for one in limits)]
 
     async def check_csr(
-        self, trust_domain: str, datacenter: str, csr_pem: str, limits: Sequence[NameLimits] = ()
+        self, trust_domain: str, datacenter: str, csr_pem: str, grant: bytes, limits: Sequence[NameLimits] = ()
     ) -> tuple[str, str, str]:
-        """Kind, name and SPIFFE ID. Raises: CSRRejected."""
+        """Kind, name and SPIFFE ID. Raises: CSRRejected, NotGranted."""
         await self._staffed()
         policy = self._policy(trust_domain, datacenter, limits)
-        kind, name, spiffe_id = await self._idlest().call("check_csr", policy, csr_pem)
+        kind, name, spiffe_id = await self._idlest().call("check_csr", policy, csr_pem, grant)
         return kind, name, spiffe_id
 
     async def private_key_fits(self, config: Mapping[str, object], secrets: Mapping[str, bytes]) -> bool:

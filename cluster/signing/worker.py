@@ -21,6 +21,7 @@ import struct
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, BinaryIO, Final
 
 import msgpack
@@ -38,6 +39,7 @@ from providers.api import (
     RootIntent,
 )
 from providers.errors import NotInitialized, ProviderError
+from providers.grants import Grant
 from providers.pki.serials import serial_bytes
 
 FRAME_HEADER: Final = struct.Struct("<I")
@@ -45,6 +47,7 @@ HELLO: Final = 0
 _NICENESS: Final = 5
 _SIGN: Final = "sign_leaves"
 _BUILT_IN: Final = "consul"
+_GRANTS_KEPT: Final = 1024
 _WITHOUT_PROVIDER: Final = frozenset({"check_csr", "make_csr", "private_key_fits", "warm_up"})
 
 
@@ -134,24 +137,27 @@ class Host:
     def cleanup(self, key: str, is_unused: bool) -> None:
         self._provider(key).cleanup(is_unused=is_unused)
 
-    def sign_leaves(self, key: str, policy: list[Any], now: int, requests: list[tuple[str, bytes]]) -> list[Any]:
+    def sign_leaves(self, key: str, policy: list[Any], now: int, requests: list[tuple[str, bytes, bytes]]) -> list[Any]:
         """Each result is a list of the IssuedLeaf's fields, or an error as in the frame."""
         from providers.api import LeafRequest
 
         rules = _policy(policy)
         leaves = self._provider(key).sign_leaves(
-            [LeafRequest(csr_pem, rules, int.from_bytes(serial, "big"), now) for csr_pem, serial in requests]
+            [
+                LeafRequest(csr_pem, rules, int.from_bytes(serial, "big"), now, _grant(grant))
+                for csr_pem, serial, grant in requests
+            ]
         )
         return [
             [pack_error(leaf, "in a worker"), None] if isinstance(leaf, ProviderError) else [None, _pack_leaf(leaf)]
             for leaf in leaves
         ]
 
-    def check_csr(self, policy: list[Any], csr_pem: str) -> list[Any]:
+    def check_csr(self, policy: list[Any], csr_pem: str, grant: bytes) -> list[Any]:
         """Kind, name and SPIFFE ID of an acceptable CSR."""
         from providers.pki.csr import check_csr
 
-        checked = check_csr(csr_pem, _policy(policy))
+        checked = check_csr(csr_pem, _policy(policy), _grant(grant))
         return [checked.kind, checked.name, checked.spiffe_id]
 
     def make_csr(self, spiffe_id: str, dns_names: list[str], addresses: list[str]) -> list[str]:
@@ -202,6 +208,12 @@ def _pack_chain(chain: CAChain | None) -> list[Any] | None:
 def _policy(packed: list[Any]) -> CSRPolicy:
     trust_domain, datacenter, domain, *limits = packed
     return CSRPolicy(trust_domain, datacenter, domain, tuple(map(NameLimits.unpacked, limits)))
+
+
+@lru_cache(maxsize=_GRANTS_KEPT)
+def _grant(packed: bytes) -> Grant:
+    """The same callers ask again and again."""
+    return Grant.from_bytes(packed)
 
 
 def _pack_leaf(leaf: Any) -> list[Any]:

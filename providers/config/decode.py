@@ -7,7 +7,7 @@ text when it might be a secret.
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TypeVar
 
 from providers.config import durations
@@ -17,6 +17,8 @@ T = TypeVar("T")
 
 _TRUE = frozenset({"1", "t", "T", "TRUE", "true", "True"})
 _FALSE = frozenset({"", "0", "f", "F", "FALSE", "false", "False"})
+#: Of the keys that nobody knows: how many are named, and how many characters of each.
+_MAX_SHOWN = 64
 _GO_TYPES = {dict: "map[string]interface {}", list: "[]interface {}", str: "string", float: "float64"}
 
 
@@ -55,6 +57,20 @@ class Fields:
 
     def text_map(self, name: str) -> dict[str, str]:
         return self._read(name, {}, _text_map)
+
+    def text_list(self, name: str) -> list[str]:
+        """Texts; one by itself is a list of one."""
+        return self._read(name, [], _text_list)
+
+    def allow_only(self, names: Collection[str]) -> None:
+        """Any other key is a mistake, and so is one that is given in two spellings."""
+        known = {name.lower() for name in names}
+        if strange := sorted(key[:_MAX_SHOWN] for key in self._raw if key.lower() not in known):
+            self._mistakes.append(f"'' has invalid keys: {', '.join(strange[:_MAX_SHOWN])}")
+        if len(self._folded) != len(self._raw):
+            spellings = [key.lower() for key in self._raw]
+            twice = sorted({name for name in names if spellings.count(name.lower()) > 1})
+            self._mistakes += [f"'{name}' is given more than once" for name in twice]
 
     def finish(self) -> None:
         """Raises: ConfigInvalid when any field read so far could not be decoded."""
@@ -159,3 +175,9 @@ def _text_map(name: str, value: object) -> dict[str, str]:
     if not isinstance(value, Mapping):
         raise _unconvertible(name, "map[string]string", value)
     return {str(key): _text(f"{name}[{key}]", item) for key, item in value.items()}
+
+
+def _text_list(name: str, value: object) -> list[str]:
+    if not isinstance(value, list | tuple):
+        return [_text(f"{name}[0]", value)]
+    return [_text(f"{name}[{number}]", item) for number, item in enumerate(value)]

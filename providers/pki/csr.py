@@ -3,8 +3,8 @@
 Every refusal is a CSRRejected; the texts are Consul's where Consul has one (docs/consul-compat.md 3). Nothing
 here signs.
 
-A leaf's CSR is checked in this order (rules as numbered in consul-compat 3; ACL, readiness, rate limit and expiry,
-which are rules 2, 6, 9 and 11 to 13, are the caller's):
+A leaf's CSR is checked in this order (rules as numbered in consul-compat 3; readiness, rate limit and expiry, which
+are rules 11 to 13, are the caller's):
 
     size                before anything is decoded, so that the work per byte received is bounded
     0b, 1               not empty; one PEM block of the right type; ASN.1
@@ -12,6 +12,7 @@ which are rules 2, 6, 9 and 11 to 13, are the caller's):
     3, 4, 5, 7, 8, 10   Consul's rules in Consul's order; 10b, an agent's trust domain is replaced, not compared
     identity            a name that every SPIFFE library reads, in the one namespace and partition
     names               DNS and IP SANs that a certificate may carry (hosts.py), nothing of another type
+    2, 6, 9             whoever asks may have a certificate of this identity, with these names (granted.py)
     key                 type, size, exponent
     proof               the CSR's signature by its own key: the only costly step, so it comes last
 """
@@ -30,9 +31,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import SignatureAlgorithmOID
 
 from providers.api import CSRPolicy
-from providers.errors import CSRRejected
+from providers.errors import CSRRejected, NotGranted
+from providers.grants import Grant
 from providers.pki import keys, spiffe
 from providers.pki.constraints import refusal
+from providers.pki.granted import check_grant
 from providers.pki.hosts import check_host
 from providers.pki.keys import KeyKind, VerifyKey
 from providers.pki.spiffe import Kind, SpiffeId
@@ -78,6 +81,7 @@ class CheckedCSR:
     key: VerifyKey
     key_kind: KeyKind
     key_id: bytes  # SHA-256 over the SubjectPublicKeyInfo: key identifier and public key fingerprint in one
+    ttl_max_seconds: int = 0  # what is granted; 0: as the CA is configured
 
     @property
     def kind(self) -> str:
@@ -98,12 +102,12 @@ class CheckedIntermediateCSR:
     names: tuple[x509.GeneralName, ...]
 
 
-def check_csr(csr_pem: str, policy: CSRPolicy) -> CheckedCSR:
+def check_csr(csr_pem: str, policy: CSRPolicy, grant: Grant) -> CheckedCSR:
     """Judge a leaf's CSR, whatever bytes it is made of.
 
-    Raises: CSRRejected, and nothing else.
+    Raises: CSRRejected; NotGranted, where it is sound and whoever asks may not have it.
     """
-    return _guarded(_check_csr, csr_pem, policy)
+    return _guarded(_check_csr, csr_pem, _Asked(policy, grant))
 
 
 def check_intermediate_csr(csr_pem: str, trust_domain: str) -> CheckedIntermediateCSR:
@@ -127,7 +131,7 @@ def _guarded(check: Callable[[str, P], T], csr_pem: str, policy: P) -> T:
     """
     try:
         return check(csr_pem, policy)
-    except CSRRejected:
+    except (CSRRejected, NotGranted):
         raise
     except Exception as error:
         raise CSRRejected(f"malformed CSR: {_fault(error)}") from error
@@ -141,7 +145,14 @@ def _fault(error: Exception) -> str:
     return next((text for kind, text in _FAULTS if isinstance(error, kind)), _DER)
 
 
-def _check_csr(csr_pem: str, policy: CSRPolicy) -> CheckedCSR:
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    policy: CSRPolicy
+    grant: Grant
+
+
+def _check_csr(csr_pem: str, asked: _Asked) -> CheckedCSR:
+    policy = asked.policy
     csr = _load(csr_pem)
     uris, emails, others = [], 0, []
     hosts: dict[x509.GeneralName, None] = {}  # without repetitions, in order
@@ -166,6 +177,7 @@ def _check_csr(csr_pem: str, policy: CSRPolicy) -> CheckedCSR:
     checked_hosts.sort(key=lambda name: type(name) is x509.IPAddress)
     if policy.limits and (text := refusal(checked_hosts, policy.limits)):
         raise CSRRejected(text)
+    granted = check_grant(asked.grant, identity, checked_hosts)
     key, key_kind, spki = _key(csr)
     _prove_possession(csr, key)
     uri = identity.uri
@@ -176,6 +188,7 @@ def _check_csr(csr_pem: str, policy: CSRPolicy) -> CheckedCSR:
         key=key,
         key_kind=key_kind,
         key_id=keys.key_id_of(spki),
+        ttl_max_seconds=granted.ttl_max_seconds,
     )
 
 

@@ -47,7 +47,6 @@ class LeafSigner:
         self._issuer_key_id = subject_key_id(issuer.cert)
         self._issuer_not_after = unix(issuer.cert.not_valid_after_utc)
         self._ttl_seconds = ttl_seconds
-        self._backdate_seconds = backdate_seconds(ttl_seconds)
         self._leading = {key_type: _leading_extensions(key_type) for key_type in ("ec", "rsa")}
         self._authority = _extension(x509.AuthorityKeyIdentifier(self._issuer_key_id, None, None), critical=False)
         self._validity_at = -1
@@ -57,11 +56,11 @@ class LeafSigner:
 
     def sign(self, request: LeafRequest) -> IssuedLeaf:
         """Raises: CSRRejected; ChainInvalid when the signing certificate has expired or a leaf does not verify."""
-        csr = check_csr(request.csr_pem, request.policy)
+        csr = check_csr(request.csr_pem, request.policy, request.grant)
         check_serial(request.serial)
         if request.now > self._issuer_not_after:
             raise ChainInvalid("the signing certificate has expired")
-        validity = self._validity(request.now)
+        validity = self._validity(request.now, csr.ttl_max_seconds)
         leaf = IssuedLeaf(
             cert_pem=self._certificate(csr, request.serial, validity),
             serial=request.serial,
@@ -76,13 +75,17 @@ class LeafSigner:
         self._verify_first(csr, leaf, request.now)
         return leaf
 
-    def _validity(self, now: int) -> Validity:
+    def _validity(self, now: int, ttl_max_seconds: int) -> Validity:
         """The last answer is kept, because many leaves are signed in one second."""
+        if 0 < ttl_max_seconds < self._ttl_seconds:
+            return self._validity_of(now, ttl_max_seconds)
         if now != self._validity_at:
-            not_before = now - self._backdate_seconds
-            not_after = min(not_before + self._ttl_seconds, self._issuer_not_after)
-            self._validity_at, self._validity_then = now, Validity(at(not_before), at(not_after))
+            self._validity_at, self._validity_then = now, self._validity_of(now, self._ttl_seconds)
         return self._validity_then
+
+    def _validity_of(self, now: int, ttl_seconds: int) -> Validity:
+        not_before = now - backdate_seconds(ttl_seconds)
+        return Validity(at(not_before), at(min(not_before + ttl_seconds, self._issuer_not_after)))
 
     def _certificate(self, csr: CheckedCSR, serial: int, validity: Validity) -> str:
         # The extensions go in as one list, in the order in which Go, and so Consul, writes them: `add_extension`

@@ -37,8 +37,9 @@ class VaultLeaves:
 
     def sign(self, request: LeafRequest) -> IssuedLeaf:
         """Raises: as Provider.sign_leaf; SigningKeyGone when the issuer is not there any more."""
-        csr = check_csr(request.csr_pem, request.policy)
-        asked = vault_roles.wanted(csr, plain_pem(request.csr_pem), self._ttl_seconds, request.now, self._not_after)
+        csr = check_csr(request.csr_pem, request.policy, request.grant)
+        ttl_seconds = min(self._ttl_seconds, csr.ttl_max_seconds or self._ttl_seconds)
+        asked = vault_roles.wanted(csr, plain_pem(request.csr_pem), ttl_seconds, request.now, self._not_after)
         try:
             leaf_pem = self._signed(csr.key_kind.type, asked)
         except VaultRefused as refusal:

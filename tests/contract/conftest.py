@@ -25,6 +25,7 @@ from providers.api import (
 )
 from providers.builtin.provider import BuiltinProvider
 from providers.errors import ProviderError
+from providers.grants import EVERYTHING
 from providers.vault.provider import VaultProvider
 from tests.kit import pki
 from tests.kit.vault_server import VaultServer, any_vault
@@ -115,7 +116,7 @@ class CA:
 
     def request(self, csr: str) -> LeafRequest:
         policy = CSRPolicy(pki.TRUST_DOMAIN, self.settings.datacenter)
-        return LeafRequest(csr, policy, pki.serial(next(self.bench.numbers)), self.bench.now)
+        return LeafRequest(csr, policy, pki.serial(next(self.bench.numbers)), self.bench.now, EVERYTHING)
 
     def leaf(self, kind: str = "service", private: pki.PrivateKey | None = None) -> IssuedLeaf:
         return self.provider.sign_leaf(self.request(self.csr(kind, private)))

@@ -37,6 +37,7 @@ from providers.pki.serials import serial_bytes
 from tests.fuzz.mutate import mutated
 from tests.kit import wild_requests
 from tests.kit.backups import snapshots
+from tests.kit.callers import anybody
 from tests.kit.csrs import service_csr
 from tests.kit.fake_cluster import FakeCluster, Node, bootstrapped, running
 from tests.kit.poison import archive
@@ -124,7 +125,7 @@ class _Running:
         node, cluster = self.node, self.cluster
         await until(lambda: node.authority.is_ready and not node.authority.is_behind(cluster.state))
         serial = serial_bytes(new_serial())
-        await node.authority.sign(service_csr(cluster.state.trust_domain), serial, "test")
+        await node.authority.sign(service_csr(cluster.state.trust_domain), serial, "test", anybody)
 
     def close(self) -> None:
         """Raises: what has ended the leader's loop, if something has."""

@@ -45,7 +45,7 @@ from cluster.raft.skips import Skip, load_skips, save_skips
 from cluster.raft.snapshot import Snapshot, SnapshotDamaged
 from cluster.raft.transport import TlsLinks, _Inbound
 from cluster.rpc import messages as rpc_messages
-from cluster.rpc.operation import OLDEST, VERSION, NotUnderstood, Operation
+from cluster.rpc.operation import OLDEST, VERSION, Judged, NotUnderstood, Operation
 from cluster.rpc.operation import Message as RpcMessage
 from cluster.rpc.operations import Operations, served
 from cluster.rpc.server import RpcServer
@@ -62,6 +62,7 @@ from fsm.state import State
 from providers.api import CAChain, IntermediateRequest, LeafRequest
 from providers.builtin.provider import BuiltinProvider
 from providers.errors import CSRRejected
+from providers.grants import EVERYTHING
 from providers.pki import verify
 from providers.pki import x509 as x509_of
 from tests.crash.volume import MemoryDisk, Volume
@@ -72,6 +73,7 @@ from tests.fuzz.mutate import mutated
 from tests.fuzz.nodes import NotUnderstoodAtAll, Requests, Restores
 from tests.fuzz.reasons import csr_reason_of, reason_of
 from tests.kit import pki, samples
+from tests.kit.callers import ANYBODY
 from tests.kit.seats import roomy_seats
 from tests.kit.solo import batch
 from tests.sim.cluster import member, members_of
@@ -527,7 +529,10 @@ class _Rpc:
         async def echo(request: _Echo) -> _Echo:
             return request
 
-        operations = Operations(served(Operation(_Request.OPERATION, _Echo, _Echo), echo))
+        operations = Operations(
+            lambda _secret_id: ANYBODY,
+            served(Operation(_Request.OPERATION, _Echo, _Echo, needs=Judged.BETWEEN_SERVERS), echo),
+        )
         self._loop = asyncio.new_event_loop()
         self._server = RpcServer(cast(Any, self), operations, cast(Any, self), self.log, Metrics(), roomy_seats("rpc"))
         self.members = members_of("a", "b")
@@ -590,7 +595,7 @@ class _Authority:
         self._root_pem = chain.root_pem
 
     def leaf(self, data: bytes) -> object:
-        request = LeafRequest(data.decode("latin-1"), pki.POLICY, pki.serial(1), pki.NOW)
+        request = LeafRequest(data.decode("latin-1"), pki.POLICY, pki.serial(1), pki.NOW, EVERYTHING)
         leaf = self._provider.sign_leaf(request)
         verify.verify_leaf(leaf.cert_pem, {"root": [self._root_pem]}, now=pki.NOW, spiffe_id=leaf.spiffe_id)
         csr, cert = _self_signed(data), pki.load(leaf.cert_pem)

@@ -18,6 +18,7 @@ from cluster.signing.serials import new_serial
 from fsm.codec import dump_state
 from fsm.state import State
 from providers.pki.serials import serial_bytes
+from tests.kit.callers import anybody
 from tests.kit.fake_cluster import Node
 from tests.kit.log import EventLog
 from tests.kit.wait import until
@@ -74,7 +75,7 @@ async def sign(node: Node, service: str) -> bytes:
     )
     await until(lambda: node.authority.is_ready and not node.authority.is_behind(node.cluster.state))
     serial = serial_bytes(new_serial())
-    await node.authority.sign(csr_pem, serial, "test")
+    await node.authority.sign(csr_pem, serial, "test", anybody)
     return serial
 
 

@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl, urlsplit
+
+Fake = TypeVar("Fake", bound="FakeApi")
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,12 @@ class FakeApi:
 
 @contextmanager
 def serving(tls: ssl.SSLContext | None = None) -> Iterator[FakeApi]:
-    api = FakeApi()
+    with serving_one(FakeApi(), tls) as api:
+        yield api
+
+
+@contextmanager
+def serving_one(api: Fake, tls: ssl.SSLContext | None = None) -> Iterator[Fake]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(api))
     if tls is not None:
         server.socket = tls.wrap_socket(server.socket, server_side=True)

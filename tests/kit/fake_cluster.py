@@ -379,6 +379,9 @@ class Node:
             first=FirstSettings(self.connect, self.sealer.cover_values),
             policy=self.policy,
             signing_queue=100,
+            allows_by_default=True,
+            jwks_hosts=(),
+            data_dir=self.cluster.directory,
             clock=self.clock,
             log=self.log,
             metrics=self.metrics,
@@ -388,6 +391,7 @@ class Node:
         self.seal_watch = SealWatch(self.replica.real, self.sealer, node_file, self.kept.keeper, config, self.log)
         side = build_leaders_side(ground, self.watchers, self.peers, self.seal_watch)
         self.parts = side.parts
+        self.directory = side.directory
         self.authority = side.parts.authority
         self.health = side.parts.health
         self.changes = side.parts.changes

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from cluster.api.access import Caller
 from cluster.api.backups import Meta
 from cluster.api.ca import ConfigUpdate, RotateRequest, RotationPlan, Steering, Uptake
 from cluster.api.facts import Digest
@@ -25,6 +26,7 @@ from cluster.base.errors import (
     NotReady,
     Refused,
     StaleIndex,
+    TokenUnknown,
 )
 from cluster.base.telemetry import Metrics
 from fsm.ca import CAConfig, CARoot, Intermediate, Rotation, RotationOutcome, RotationPhase
@@ -32,6 +34,8 @@ from fsm.leaves import LeafKind, LeafRecord
 from fsm.ledger import LedgerQuery, LedgerRow
 from fsm.state import State
 from providers.errors import CSRRejected
+from tests.kit.callers import ANYBODY
+from tests.kit.fake_acl import FakeAcl
 
 CLUSTER_ID = "11111111-2222-3333-4444-555555555555"
 TRUST_DOMAIN = f"{CLUSTER_ID}.consul"
@@ -123,11 +127,14 @@ class FakeService:
         self.snapshot = b"snapshot"  # what is saved, and the only one that can be restored
         self.restore_notes: tuple[str, ...] = ()
         self.gate: asyncio.Event | None = None  # `sign` waits for it
+        self.callers = {"": ANYBODY}  # by SecretID
+        self.is_open = True  # nobody has bootstrapped access control
+        self.acl = FakeAcl(self._called)
         self._news = asyncio.Condition()
 
     @property
     def service(self) -> Service:
-        return Service(self.config, self.metrics, self, self, self, self, self, self, self, self)
+        return Service(self.config, self.metrics, self, self, self, self, self, self, self, self, self, self.acl)
 
     def _called(self, name: str, *args: object) -> None:
         self.calls.append((name, args))
@@ -139,6 +146,25 @@ class FakeService:
         self.state = replace(self.state, index=self.state.index + 1, **changes)
         async with self._news:
             self._news.notify_all()
+
+    # -- who may
+
+    @property
+    def allows_by_default(self) -> bool:
+        return True
+
+    async def caller(self, secret_id: str) -> Caller:
+        if secret_id in self.callers:
+            return self.callers[secret_id]
+        if self.is_open:
+            return ANYBODY
+        raise TokenUnknown("ACL not found")
+
+    def judged_again(self, caller: Caller) -> Caller:
+        return self.callers[caller.secret_id]
+
+    def put_agent_token(self, kind: str, secret_id: str) -> None:
+        self._called("put_agent_token", kind, secret_id)
 
     # -- reading the state
 
@@ -171,7 +197,7 @@ class FakeService:
             index=7,
         )
 
-    async def sign(self, csr_pem: str, requested_by: str) -> IssuedCert:
+    async def sign(self, caller: Caller, csr_pem: str, requested_by: str) -> IssuedCert:
         self._called("sign", csr_pem, requested_by)
         if self.gate is not None:
             await self.gate.wait()
@@ -179,7 +205,7 @@ class FakeService:
             raise CSRRejected("no PEM-encoded data found")
         return self.issued()
 
-    async def configure(self, update: ConfigUpdate) -> None:
+    async def configure(self, caller: Caller, update: ConfigUpdate) -> None:
         self._called("configure", update)
         config = self.state.config
         if config is None:
@@ -210,7 +236,7 @@ class FakeService:
             raise ChangeUnderWay("the CA is being changed already: a rotation is under way")
         return config, active
 
-    async def plan_rotation(self, request: RotateRequest) -> RotationPlan:
+    async def plan_rotation(self, caller: Caller, request: RotateRequest) -> RotationPlan:
         self._called("plan_rotation", request)
         config, active = self._rotatable()
         return RotationPlan(
@@ -229,7 +255,7 @@ class FakeService:
             risks=("leaves change",),
         )
 
-    async def rotate(self, request: RotateRequest) -> None:
+    async def rotate(self, caller: Caller, request: RotateRequest) -> None:
         """At once; staged: until the new root is listed and waits."""
         self._called("rotate", request)
         config, _ = self._rotatable()
@@ -261,7 +287,7 @@ class FakeService:
         outcome = RotationOutcome(rotation.rotation_id, b"", NOW, new_id, is_forced=rotation.is_forced)
         await self.change(rotation=None, roots=roots, last_rotation=outcome)
 
-    async def steer_rotation(self, steering: Steering) -> None:
+    async def steer_rotation(self, caller: Caller, steering: Steering) -> None:
         self._called("steer_rotation", steering)
         rotation = self.state.rotation
         if rotation is None:
@@ -279,12 +305,12 @@ class FakeService:
             case Steering.PAUSE | Steering.RESUME:
                 await self.change(rotation=replace(rotation, is_paused=steering is Steering.PAUSE))
 
-    async def rotation_uptake(self) -> Uptake | None:
+    async def rotation_uptake(self, caller: Caller) -> Uptake | None:
         self._called("rotation_uptake")
         rotation = self.state.rotation
         return self.uptake if rotation is not None and rotation.phase is RotationPhase.WAIT else None
 
-    async def distrust_root(self, root_id: str) -> None:
+    async def distrust_root(self, caller: Caller, root_id: str) -> None:
         self._called("distrust_root", root_id)
         found = next((one for one in self.state.roots if one.root_id == root_id.lower()), None)
         if found is None:
@@ -299,7 +325,7 @@ class FakeService:
         self._called("seal_status")
         return [NodeSeal(server.name, "file", self.seal_key, "5ea1", is_settled=True) for server in self.config.servers]
 
-    async def rotate_seal(self, *, keeps_key: bool) -> None:
+    async def rotate_seal(self, caller: Caller, *, keeps_key: bool) -> None:
         self._called("rotate_seal", keeps_key)
         if not keeps_key:
             self.seal_key = "new-key"
@@ -316,7 +342,7 @@ class FakeService:
             *(1, 7, 99, NOW, "dc1", "n1", TRUST_DOMAIN, "aa:r1", 1, 0, "file", "0123456789abcdef"), self.not_restorable
         )
 
-    async def restore_snapshot(self, path: Path, *, is_forced: bool) -> tuple[str, ...]:
+    async def restore_snapshot(self, caller: Caller, path: Path, *, is_forced: bool) -> tuple[str, ...]:
         self._called("restore_snapshot", path, is_forced)
         if self.gate is not None:
             await self.gate.wait()
@@ -343,7 +369,9 @@ class FakeService:
 
     # -- local services
 
-    async def leaf(self, service: str, requested_by: str, *, index: int = 0, timeout_seconds: float = 0.0) -> LocalLeaf:
+    async def leaf(
+        self, caller: Caller, service: str, requested_by: str, *, index: int = 0, timeout_seconds: float = 0.0
+    ) -> LocalLeaf:
         self._called("leaf", service, requested_by, index, timeout_seconds)
         if len(service) > 200 or not service.isprintable():
             raise BadRequest("Invalid service")
@@ -381,15 +409,15 @@ class FakeService:
         )
         return ClusterInfo(servers, log_index=99)
 
-    async def transfer_leader(self, name: str | None) -> None:
+    async def transfer_leader(self, caller: Caller, name: str | None) -> None:
         self._called("transfer_leader", name)
         if name is not None and name not in {server.name for server in self.config.servers}:
             raise BadRequest(f"unknown server {name[:80]!r}")
 
-    async def add_peer(self, name: str, raft_address: str, rpc_address: str) -> None:
+    async def add_peer(self, caller: Caller, name: str, raft_address: str, rpc_address: str) -> None:
         self._called("add_peer", name, raft_address, rpc_address)
 
-    async def remove_peer(self, name: str | None, raft_address: str | None) -> None:
+    async def remove_peer(self, caller: Caller, name: str | None, raft_address: str | None) -> None:
         self._called("remove_peer", name, raft_address)
         known = {server.name for server in self.config.servers} | {server.raft for server in self.config.servers}
         if (name or raft_address) not in known:

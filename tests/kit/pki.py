@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from providers.api import CSRPolicy, IssuedLeaf, LeafRequest, ProviderSettings, RootIntent
+from providers.grants import EVERYTHING
 
 CLUSTER_ID = "11111111-2222-3333-4444-555555555555"
 TRUST_DOMAIN = f"{CLUSTER_ID}.consul"
@@ -125,7 +126,7 @@ def serial(number: int) -> int:
 def leaf_request(
     csr: str | None = None, *, number: int = 100, now: int = NOW, policy: CSRPolicy = POLICY
 ) -> LeafRequest:
-    return LeafRequest(csr or csr_pem(), policy, serial(number), now)
+    return LeafRequest(csr or csr_pem(), policy, serial(number), now, EVERYTHING)
 
 
 def ca_extensions(

@@ -9,11 +9,12 @@ from typing import Any
 from cluster.base.seats import PeerSeats
 from cluster.base.telemetry import Metrics
 from cluster.rpc.forward import Forwarder
-from cluster.rpc.operation import Message, Operation
+from cluster.rpc.operation import Judged, Message, Operation
 from cluster.rpc.operations import Operations, served
 from cluster.rpc.peers import Peers
 from cluster.rpc.server import RpcServer
 from cluster.tls.contexts import NodeTls, TlsFiles
+from tests.kit.callers import ANYBODY
 from tests.kit.clock import FakeClock
 from tests.kit.fake_cluster import FakeCluster
 from tests.kit.log import EventLog
@@ -42,7 +43,15 @@ Work = Callable[[Any], Awaitable[Any]]
 def operation(
     name: str = "do", *, is_repeatable: bool = False, is_batched: bool = False, needs_leader: bool = True
 ) -> Operation[Ask, Told]:
-    return Operation(name, Ask, Told, is_repeatable=is_repeatable, is_batched=is_batched, needs_leader=needs_leader)
+    return Operation(
+        name,
+        Ask,
+        Told,
+        needs=Judged.BETWEEN_SERVERS,
+        is_repeatable=is_repeatable,
+        is_batched=is_batched,
+        needs_leader=needs_leader,
+    )
 
 
 def working(table: Mapping[str, Work]) -> Operations:
@@ -54,7 +63,9 @@ def working(table: Mapping[str, Work]) -> Operations:
 
         return handle
 
-    return Operations(*(served(operation(name), handler(work)) for name, work in table.items()))
+    return Operations(
+        lambda _secret_id: ANYBODY, *(served(operation(name), handler(work)) for name, work in table.items())
+    )
 
 
 async def asked(forwarder: Forwarder, what: Operation[Ask, Told]) -> Any:

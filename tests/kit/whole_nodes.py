@@ -46,5 +46,7 @@ async def put_together(
             node.replica.real, forwarder, node.sealer, rpc_cluster.ledger_path, name, "dc1", node.clock, node.log
         )
         seals = NodeSeals(node.replica.real, forwarder, rpc[name].peers, node.seal_watch, name)
-        services[name] = node_service(config, node.parts, forwarder, node.membership, node.watchers, snapshots, seals)
+        services[name] = node_service(
+            config, node.parts, forwarder, node.membership, node.watchers, snapshots, seals, node.directory
+        )
     return Cluster(rpc_cluster, nodes, services)

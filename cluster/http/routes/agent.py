@@ -9,6 +9,7 @@ from typing import Any, Final
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
+from cluster.api.access import AGENT_READ, AGENT_WRITE, SERVICE_WRITE
 from cluster.api.reads import ReadLevel, ReadPoint, Watch
 from cluster.base.errors import BadRequest, InternalError, NoLeader, NotReady
 from cluster.http.blocking import (
@@ -22,8 +23,9 @@ from cluster.http.blocking import (
 from cluster.http.body import decode_object, read_body, text_field
 from cluster.http.context import Api, Route, requester
 from cluster.http.errors import leaf_status
+from cluster.http.gate import Inside, Needs, Open, caller_of
 from cluster.http.query import Query
-from cluster.http.render import body_response, issued_cert, json_response
+from cluster.http.render import body_response, empty_response, issued_cert, json_response
 from cluster.http.routes.roots import require_config, require_connect, roots_object
 from providers.pki.spiffe import Kind, SpiffeError, parse
 
@@ -50,14 +52,17 @@ async def get_leaf(api: Api, request: web.Request, query: Query) -> web.Response
     name = request.match_info["service"]
     if not name:
         raise InternalError("URI must be either service, agent, server, or kind")
+    caller = caller_of(request)
     if options.index:
         timeout = options.timeout(api.rng, MAX_WAIT_SECONDS)
         leaf = await api.waiters.wait(
             request,
-            lambda: api.service.leaves.leaf(name, requester(request), index=options.index, timeout_seconds=timeout),
+            lambda: api.service.leaves.leaf(
+                caller, name, requester(request), index=options.index, timeout_seconds=timeout
+            ),
         )
     else:
-        leaf = await api.service.leaves.leaf(name, requester(request))
+        leaf = await api.service.leaves.leaf(caller, name, requester(request))
     headers = query_headers(
         leaf.cert.index, options.consistency, has_leader=bool(api.service.servers.leader_address()), last_contact_ms=0
     )
@@ -68,20 +73,23 @@ async def get_leaf(api: Api, request: web.Request, query: Query) -> web.Response
 
 
 async def authorize(api: Api, request: web.Request, query: Query) -> web.Response:
-    """There are no intentions, so what decides is the default: allowed, because ACLs are off."""
+    """There are no intentions, so what decides is the default policy."""
     require_connect(api)
     fields = decode_object(await read_body(request))
     client_uri = text_field(fields, "ClientCertURI")
     text_field(fields, "ClientCertSerial")  # Consul does not use it either
-    if not text_field(fields, "Target"):
+    target = text_field(fields, "Target")
+    if not target:
         raise BadRequest("Target service must be specified")
+    caller_of(request).require(SERVICE_WRITE, target)
     try:
         client = parse(client_uri)
     except SpiffeError:
         raise BadRequest("ClientCertURI not a valid Connect identifier") from None
     if client.kind is not Kind.SERVICE:
         raise BadRequest("ClientCertURI not a valid Service identifier")
-    return json_response({"Authorized": True, "Reason": "Default behavior configured by ACLs"}, query, _HIT)
+    is_authorized = api.service.access.allows_by_default
+    return json_response({"Authorized": is_authorized, "Reason": "Default behavior configured by ACLs"}, query, _HIT)
 
 
 async def get_self(api: Api, _request: web.Request, query: Query) -> web.Response:
@@ -138,19 +146,36 @@ async def get_metrics(api: Api, _request: web.Request, query: Query) -> web.Resp
             raise BadRequest("Unsupported metrics format: allowed are json and prometheus")
 
 
+async def put_token(api: Api, request: web.Request, _query: Query) -> web.Response:
+    fields = decode_object(await read_body(request))
+    api.service.access.put_agent_token(request.match_info["kind"], text_field(fields, "Token"))
+    return empty_response()
+
+
 ROUTES: Final = (
-    Route(("GET",), "/v1/agent/connect/ca/roots", get_roots),
+    Route(
+        ("PUT",),
+        "/v1/agent/token/{kind}",
+        Needs(AGENT_WRITE, is_on_this_node=True),
+        put_token,
+        logs_success=True,
+        is_private=True,
+    ),
+    Route(
+        ("GET",), "/v1/agent/connect/ca/roots", Open("roots are what everybody must have to trust the mesh"), get_roots
+    ),
     Route(
         ("GET",),
         "/v1/agent/connect/ca/leaf/{service:.*}",
+        Inside("Leaves.leaf judges before it looks into its cache"),
         get_leaf,
         status_of=leaf_status,
         is_private=True,
         changes_on_get=True,
     ),
-    Route(("POST", "PUT"), "/v1/agent/connect/authorize", authorize),
-    Route(("GET",), "/v1/agent/self", get_self),
-    Route(("GET",), "/v1/agent/metrics", get_metrics),
+    Route(("POST", "PUT"), "/v1/agent/connect/authorize", Inside("the target is in the body"), authorize),
+    Route(("GET",), "/v1/agent/self", Needs(AGENT_READ, is_on_this_node=True), get_self),
+    Route(("GET",), "/v1/agent/metrics", Needs(AGENT_READ, is_on_this_node=True), get_metrics),
 )
 
 

@@ -5,6 +5,7 @@ from typing import Final
 from aiohttp import web
 
 from cluster.http.context import Api, Route
+from cluster.http.gate import Open
 from cluster.http.query import Query
 from cluster.http.render import json_response
 
@@ -13,4 +14,6 @@ async def get_datacenters(api: Api, _request: web.Request, query: Query) -> web.
     return json_response([api.service.config.datacenter], query)
 
 
-ROUTES: Final = (Route(("GET",), "/v1/catalog/datacenters", get_datacenters),)
+ROUTES: Final = (
+    Route(("GET",), "/v1/catalog/datacenters", Open("names of datacenters, as in Consul"), get_datacenters),
+)

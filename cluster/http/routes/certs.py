@@ -7,18 +7,22 @@ from typing import Final
 
 from aiohttp import web
 
+from cluster.api.access import OPERATOR_READ, SERVICE_WRITE, Caller
 from cluster.base.clock import rfc3339
 from cluster.base.errors import BadRequest, NotFound
 from cluster.base.requester import shown as requester_shown
 from cluster.http.blocking import query_options
 from cluster.http.context import Api, Route
 from cluster.http.errors import read_status
+from cluster.http.gate import Inside, caller_of
 from cluster.http.query import Query, refuse_unknown, shown
 from cluster.http.render import json_response
 from fsm.leaves import LEAF_KINDS, LeafKind, kind_label
 from fsm.ledger import LedgerQuery, LedgerRow, fills_page
 from providers.pki.x509 import colon_hex
 
+#: Consul's: there is more than whoever asks may see.
+_FILTERED: Final = "X-Consul-Results-Filtered-By-ACLs"
 MAX_LIMIT: Final = 1000
 _DEFAULT_LIMIT: Final = 100
 _FILTERS: Final = ("service", "spiffe_id", "kind", "issuer", "expires_before", "limit", "after")
@@ -36,12 +40,15 @@ async def get_cert(api: Api, request: web.Request, query: Query) -> web.Response
     text = request.match_info["serial"]
     serial = _hex("serial number", text).lstrip(b"\0")
     row = await api.service.record.find_cert(serial, query_options(query).level)
+    caller = caller_of(request)
+    if not caller.may(OPERATOR_READ) and (row is None or not _is_own(caller, row)):
+        raise caller.refusal(OPERATOR_READ)  # whether it is on record or not
     if row is None:
         raise NotFound(f"no certificate with serial number {colon_hex(serial) or '00'} is on record")
     return json_response(_cert_object(row), query)
 
 
-async def list_certs(api: Api, _request: web.Request, query: Query) -> web.Response:
+async def list_certs(api: Api, request: web.Request, query: Query) -> web.Response:
     refuse_unknown(query, _FILTERS)
     limit = _number(query, "limit", _DEFAULT_LIMIT, 1, MAX_LIMIT)
     wanted = LedgerQuery(
@@ -56,13 +63,33 @@ async def list_certs(api: Api, _request: web.Request, query: Query) -> web.Respo
     rows = await api.service.record.search_certs(wanted, query_options(query).level)
     page = rows[:limit]
     following = str(page[-1].index) if len(rows) > limit or fills_page(rows) else None
-    return json_response({"Certs": [_cert_object(row) for row in page], "Next": following}, query)
+    caller = caller_of(request)
+    shown_rows = page if caller.may(OPERATOR_READ) else [row for row in page if _is_own(caller, row)]
+    headers = {_FILTERED: "true"} if len(shown_rows) < len(page) else {}
+    return json_response({"Certs": [_cert_object(row) for row in shown_rows], "Next": following}, query, headers)
 
 
 ROUTES: Final = (
-    Route(("GET",), "/v1/connect/ca/certs", list_certs, status_of=read_status),
-    Route(("GET",), "/v1/connect/ca/certs/{serial}", get_cert, status_of=read_status),
+    Route(
+        ("GET",),
+        "/v1/connect/ca/certs",
+        Inside("who may not read all sees the certificates of its own services"),
+        list_certs,
+        status_of=read_status,
+    ),
+    Route(
+        ("GET",),
+        "/v1/connect/ca/certs/{serial}",
+        Inside("who may not read all sees the certificates of its own services"),
+        get_cert,
+        status_of=read_status,
+    ),
 )
+
+
+def _is_own(caller: Caller, row: LedgerRow) -> bool:
+    """A service's own certificates are no secret to it."""
+    return row.record.kind == LeafKind.SERVICE and caller.may(SERVICE_WRITE, row.record.name)
 
 
 def _cert_object(row: LedgerRow) -> dict[str, object]:

@@ -5,6 +5,7 @@ from typing import Final
 
 from aiohttp import web
 
+from cluster.api.access import OPERATOR_WRITE
 from cluster.api.ca import ConfigUpdate
 from cluster.api.reads import ReadLevel, Watch
 from cluster.base.errors import BadRequest, InternalError
@@ -21,6 +22,7 @@ from cluster.http.body import (
 )
 from cluster.http.context import Api, Route, read_state
 from cluster.http.errors import read_status
+from cluster.http.gate import Needs, caller_of
 from cluster.http.query import Query, shown
 from cluster.http.render import empty_response, json_response, sorted_maps
 from cluster.http.routes.roots import require_connect
@@ -61,7 +63,7 @@ async def put_configuration(api: Api, request: web.Request, _query: Query) -> we
         wait_seconds=wait_seconds(fields, "RotationWait", is_staged=is_staged, staged_by=f"RotationMode {_STAGED}"),
     )
     index_field(fields, "CreateIndex")  # as read by GET; only its type is checked
-    await api.service.ca.configure(update)
+    await api.service.ca.configure(caller_of(request), update)
     state = (await api.service.reads.read(ReadLevel.STALE)).state
     lost = cut_off_roots(api, state)
     early = [root.root_id for root, _ in cut_off_early(state.roots, api.clock.now())]
@@ -70,8 +72,22 @@ async def put_configuration(api: Api, request: web.Request, _query: Query) -> we
 
 
 ROUTES: Final = (
-    Route(("GET",), "/v1/connect/ca/configuration", get_configuration, status_of=read_status, is_private=True),
-    Route(("PUT",), "/v1/connect/ca/configuration", put_configuration, logs_success=True, is_private=True),
+    Route(
+        ("GET",),
+        "/v1/connect/ca/configuration",
+        Needs(OPERATOR_WRITE),
+        get_configuration,
+        status_of=read_status,
+        is_private=True,
+    ),
+    Route(
+        ("PUT",),
+        "/v1/connect/ca/configuration",
+        Needs(OPERATOR_WRITE),
+        put_configuration,
+        logs_success=True,
+        is_private=True,
+    ),
 )
 
 

@@ -5,6 +5,7 @@ from typing import Final
 from aiohttp import web
 
 from cluster.http.context import Api, Route
+from cluster.http.gate import Open
 from cluster.http.query import Query
 from cluster.http.render import json_response
 
@@ -16,4 +17,4 @@ async def get_document(_api: Api, _request: web.Request, query: Query) -> web.Re
     return json_response(DOCUMENT, query)
 
 
-ROUTES: Final = (Route(("GET",), "/v1/openapi.json", get_document),)
+ROUTES: Final = (Route(("GET",), "/v1/openapi.json", Open("what the API is, not what is in it"), get_document),)

@@ -5,6 +5,7 @@ from typing import Final
 
 from aiohttp import web
 
+from cluster.api.access import OPERATOR_READ, OPERATOR_WRITE
 from cluster.api.servers import ServerInfo
 from cluster.base.clock import rfc3339
 from cluster.base.errors import BadRequest
@@ -13,6 +14,7 @@ from cluster.http.blocking import query_options
 from cluster.http.body import Fields, decode_object, read_body, text_field
 from cluster.http.context import Api, Route
 from cluster.http.errors import read_status
+from cluster.http.gate import Needs, caller_of
 from cluster.http.query import Query, shown
 from cluster.http.render import empty_response, json_response
 from providers.config.durations import MILLISECOND, format_duration
@@ -50,8 +52,8 @@ async def get_health(api: Api, _request: web.Request, query: Query) -> web.Respo
     return json_response(body, query, status=200 if info.is_healthy else 429)
 
 
-async def transfer_leader(api: Api, _request: web.Request, query: Query) -> web.Response:
-    await api.service.servers.transfer_leader(query.get("id") or None)
+async def transfer_leader(api: Api, request: web.Request, query: Query) -> web.Response:
+    await api.service.servers.transfer_leader(caller_of(request), query.get("id") or None)
     return json_response({"Success": True}, query)
 
 
@@ -60,17 +62,18 @@ async def add_peer(api: Api, request: web.Request, _query: Query) -> web.Respons
     name = text_field(fields, "ID")
     if not is_node_name(name):
         raise BadRequest(f"ID = {shown(name)}: must be a node name: lower-case letters, digits and inner hyphens")
-    await api.service.servers.add_peer(name, _address_field(fields, "Address"), _address_field(fields, "RPC"))
+    raft_address, rpc_address = _address_field(fields, "Address"), _address_field(fields, "RPC")
+    await api.service.servers.add_peer(caller_of(request), name, raft_address, rpc_address)
     return empty_response()
 
 
-async def remove_peer(api: Api, _request: web.Request, query: Query) -> web.Response:
+async def remove_peer(api: Api, request: web.Request, query: Query) -> web.Response:
     name, address = query.get("id") or None, query.get("address") or None
     if name is None and address is None:
         raise BadRequest("Must specify either ?id with the server's ID or ?address with IP:port of peer to remove")
     if name is not None and address is not None:
         raise BadRequest("Must specify only one of ?id or ?address")
-    await api.service.servers.remove_peer(name, address)
+    await api.service.servers.remove_peer(caller_of(request), name, address)
     return empty_response()
 
 
@@ -86,12 +89,14 @@ async def get_digest(api: Api, _request: web.Request, query: Query) -> web.Respo
 
 
 ROUTES: Final = (
-    Route(("GET",), "/v1/operator/raft/configuration", get_configuration, status_of=read_status),
-    Route(("POST", "PUT"), "/v1/operator/raft/transfer-leader", transfer_leader, logs_success=True),
-    Route(("PUT",), "/v1/operator/raft/peer", add_peer, logs_success=True),
-    Route(("DELETE",), "/v1/operator/raft/peer", remove_peer, logs_success=True),
-    Route(("GET",), "/v1/operator/autopilot/health", get_health, status_of=read_status),
-    Route(("GET",), "/v1/operator/digest", get_digest),
+    Route(("GET",), "/v1/operator/raft/configuration", Needs(OPERATOR_READ), get_configuration, status_of=read_status),
+    Route(
+        ("POST", "PUT"), "/v1/operator/raft/transfer-leader", Needs(OPERATOR_WRITE), transfer_leader, logs_success=True
+    ),
+    Route(("PUT",), "/v1/operator/raft/peer", Needs(OPERATOR_WRITE), add_peer, logs_success=True),
+    Route(("DELETE",), "/v1/operator/raft/peer", Needs(OPERATOR_WRITE), remove_peer, logs_success=True),
+    Route(("GET",), "/v1/operator/autopilot/health", Needs(OPERATOR_READ), get_health, status_of=read_status),
+    Route(("GET",), "/v1/operator/digest", Needs(OPERATOR_READ), get_digest),
 )
 
 

@@ -10,6 +10,7 @@ from cluster.base.errors import BadRequest, InternalError
 from cluster.http.blocking import point_headers, query_options
 from cluster.http.context import Api, Route, read_state
 from cluster.http.errors import read_status
+from cluster.http.gate import Open
 from cluster.http.query import Query, parse_bool
 from cluster.http.render import body_response, json_response
 from fsm.ca import CARoot
@@ -30,7 +31,15 @@ async def get_roots(api: Api, request: web.Request, query: Query) -> web.Respons
     return json_response(roots_object(point.state), query, headers)
 
 
-ROUTES: Final = (Route(("GET",), "/v1/connect/ca/roots", get_roots, status_of=read_status),)
+ROUTES: Final = (
+    Route(
+        ("GET",),
+        "/v1/connect/ca/roots",
+        Open("roots are what everybody must have to trust the mesh"),
+        get_roots,
+        status_of=read_status,
+    ),
+)
 
 
 def require_connect(api: Api) -> None:

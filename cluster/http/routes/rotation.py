@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
+from cluster.api.access import OPERATOR_READ, OPERATOR_WRITE, Caller
 from cluster.api.ca import RotateRequest, RotationPlan, Steering, Uptake
 from cluster.api.reads import ReadLevel, ReadPoint
 from cluster.base.clock import rfc3339
@@ -23,6 +24,7 @@ from cluster.http.body import (
 )
 from cluster.http.context import Api, Route, read_now
 from cluster.http.errors import read_status
+from cluster.http.gate import Needs, caller_of
 from cluster.http.query import Query, shown
 from cluster.http.render import empty_response, json_response
 from cluster.http.routes.roots import require_connect
@@ -48,10 +50,10 @@ _WAITS_FOR: Final[Mapping[RotationPhase, str]] = {
 }
 
 
-async def get_rotation(api: Api, _request: web.Request, query: Query) -> web.Response:
+async def get_rotation(api: Api, request: web.Request, query: Query) -> web.Response:
     options = query_options(query)
     require_connect(api)
-    return await _answer(api, query, await read_now(api, options), options)
+    return await _answer(api, caller_of(request), query, await read_now(api, options), options)
 
 
 async def put_rotation(api: Api, request: web.Request, query: Query) -> web.Response:
@@ -63,29 +65,29 @@ async def put_rotation(api: Api, request: web.Request, query: Query) -> web.Resp
     # Misspelt, what was meant for a careful rotation would begin a careless one.
     refuse_other_fields(fields, _FIELDS if action in (_ROTATE, _PLAN) else _FIELDS[:1], f"Action {action}")
     if action == _PLAN:
-        return await _plan(api, query, _rotate_request(fields))
+        return await _plan(api, caller_of(request), query, _rotate_request(fields))
     if action == _ROTATE:
-        await api.service.ca.rotate(_rotate_request(fields))
+        await api.service.ca.rotate(caller_of(request), _rotate_request(fields))
     else:
-        await api.service.ca.steer_rotation(Steering(action))
+        await api.service.ca.steer_rotation(caller_of(request), Steering(action))
     try:
         point = await api.service.reads.read(ReadLevel.LINEARIZABLE)
     except NoLeader:
         # It is done: an error would say that it is not.
         point = await api.service.reads.read(ReadLevel.STALE)
-    return await _answer(api, query, point, query_options({}))
+    return await _answer(api, caller_of(request), query, point, query_options({}))
 
 
 async def distrust_root(api: Api, request: web.Request, _query: Query) -> web.Response:
     require_connect(api)
-    await api.service.ca.distrust_root(request.match_info["id"])
+    await api.service.ca.distrust_root(caller_of(request), request.match_info["id"])
     return empty_response()
 
 
 ROUTES: Final = (
-    Route(("GET",), "/v1/connect/ca/rotation", get_rotation, status_of=read_status),
-    Route(("PUT",), "/v1/connect/ca/rotation", put_rotation, logs_success=True),
-    Route(("DELETE",), "/v1/connect/ca/roots/{id}", distrust_root, logs_success=True),
+    Route(("GET",), "/v1/connect/ca/rotation", Needs(OPERATOR_READ), get_rotation, status_of=read_status),
+    Route(("PUT",), "/v1/connect/ca/rotation", Needs(OPERATOR_WRITE), put_rotation, logs_success=True),
+    Route(("DELETE",), "/v1/connect/ca/roots/{id}", Needs(OPERATOR_WRITE), distrust_root, logs_success=True),
 )
 
 
@@ -122,19 +124,21 @@ def _rotate_request(fields: Fields) -> RotateRequest:
     )
 
 
-async def _plan(api: Api, query: Query, request: RotateRequest) -> web.Response:
-    plan = await api.service.ca.plan_rotation(request)
+async def _plan(api: Api, caller: Caller, query: Query, request: RotateRequest) -> web.Response:
+    plan = await api.service.ca.plan_rotation(caller, request)
     state = (await api.service.reads.read(ReadLevel.STALE)).state
     return json_response(
         {**_plan_object(plan), "CutOffRoots": cut_off_roots(api, state, by_force=plan.is_forced)}, query
     )
 
 
-async def _answer(api: Api, query: Query, point: ReadPoint, options: QueryOptions) -> web.Response:
+async def _answer(api: Api, caller: Caller, query: Query, point: ReadPoint, options: QueryOptions) -> web.Response:
     state = point.state
     rotation, last = state.rotation, state.last_rotation
     body = {
-        "Rotation": None if rotation is None else _rotation_object(rotation, await _uptake(api, rotation, point)),
+        "Rotation": None
+        if rotation is None
+        else _rotation_object(rotation, await _uptake(api, caller, rotation, point)),
         "Last": None if last is None else _last_object(last, state),
         "Roots": [_root_object(root) for root in state.roots],
         "CutOffRoots": cut_off_roots(api, state),
@@ -142,13 +146,13 @@ async def _answer(api: Api, query: Query, point: ReadPoint, options: QueryOption
     return json_response(body, query, point_headers(point, state.ca_index, options))
 
 
-async def _uptake(api: Api, rotation: Rotation, point: ReadPoint) -> Uptake | None:
+async def _uptake(api: Api, caller: Caller, rotation: Rotation, point: ReadPoint) -> Uptake | None:
     """None when the leader cannot say."""
     if rotation.phase is not RotationPhase.WAIT or not point.has_leader:
         return None
     try:
         async with asyncio.timeout(_UPTAKE_SECONDS):
-            return await api.service.ca.rotation_uptake()
+            return await api.service.ca.rotation_uptake(caller)
     except (ClusterError, TimeoutError):
         return None
 

@@ -4,9 +4,11 @@ from typing import Final
 
 from aiohttp import web
 
+from cluster.api.access import OPERATOR_READ, OPERATOR_WRITE
 from cluster.api.seals import NodeSeal
 from cluster.http.body import bool_field, decode_object, read_body
 from cluster.http.context import Api, Route
+from cluster.http.gate import Needs, caller_of
 from cluster.http.query import Query
 from cluster.http.render import json_response
 
@@ -19,13 +21,13 @@ async def get_seal(api: Api, _request: web.Request, query: Query) -> web.Respons
 
 async def put_seal(api: Api, request: web.Request, query: Query) -> web.Response:
     fields = decode_object(await read_body(request), _ALIASES)
-    await api.service.seals.rotate_seal(keeps_key=bool_field(fields, "KeepKey"))
+    await api.service.seals.rotate_seal(caller_of(request), keeps_key=bool_field(fields, "KeepKey"))
     return json_response(await _status(api), query)
 
 
 ROUTES: Final = (
-    Route(("GET",), "/v1/operator/seal", get_seal),
-    Route(("PUT",), "/v1/operator/seal", put_seal, logs_success=True),
+    Route(("GET",), "/v1/operator/seal", Needs(OPERATOR_READ), get_seal),
+    Route(("PUT",), "/v1/operator/seal", Needs(OPERATOR_WRITE), put_seal, logs_success=True),
 )
 
 

@@ -7,6 +7,7 @@ from aiohttp import web
 from cluster.base.errors import BadRequest
 from cluster.http.body import decode_object, read_body, text_field
 from cluster.http.context import Api, Route, requester
+from cluster.http.gate import Inside, caller_of
 from cluster.http.query import Query
 from cluster.http.render import issued_cert, json_response
 from cluster.http.routes.roots import require_connect
@@ -20,7 +21,18 @@ async def sign(api: Api, request: web.Request, query: Query) -> web.Response:
         raise BadRequest("CSR is required")
     if len(csr_pem) > MAX_CSR_BYTES:
         raise BadRequest(f"CSR is larger than {MAX_CSR_BYTES} bytes")
-    return json_response(issued_cert(await api.service.leaves.sign(csr_pem, requester(request))), query)
+    return json_response(
+        issued_cert(await api.service.leaves.sign(caller_of(request), csr_pem, requester(request))), query
+    )
 
 
-ROUTES: Final = (Route(("POST", "PUT"), "/v1/connect/ca/sign", sign, quiet_statuses=(429, 503), is_private=True),)
+ROUTES: Final = (
+    Route(
+        ("POST", "PUT"),
+        "/v1/connect/ca/sign",
+        Inside("the worker that signs judges the CSR (providers.pki.granted)"),
+        sign,
+        quiet_statuses=(429, 503),
+        is_private=True,
+    ),
+)

@@ -10,6 +10,7 @@ from typing import IO, Final
 
 from aiohttp import web
 
+from cluster.api.access import SNAPSHOT
 from cluster.api.reads import ReadLevel
 from cluster.backup.file import MAX_FILE_BYTES
 from cluster.base.errors import BadRequest
@@ -17,6 +18,7 @@ from cluster.http.blocking import query_headers, query_options
 from cluster.http.body import BROKEN, forget_trace
 from cluster.http.context import Api, Route
 from cluster.http.errors import BodyTooLarge, TooSlow, read_status
+from cluster.http.gate import Needs, caller_of, default_policy
 from cluster.http.query import Query, parse_bool, refuse_unknown, shown
 from cluster.http.render import COMMON_HEADERS, NO_STORE, empty_response, text_response
 from cluster.http.transfers import Transfers
@@ -42,7 +44,15 @@ async def save(api: Api, request: web.Request, query: Query) -> web.StreamRespon
         )
         if meta.not_restorable:
             headers[_WARNING] = f"a restore will refuse this snapshot: {meta.not_restorable}"
-        response = web.StreamResponse(headers={"Content-Type": _CONTENT_TYPE, **COMMON_HEADERS, **NO_STORE, **headers})
+        response = web.StreamResponse(
+            headers={
+                "Content-Type": _CONTENT_TYPE,
+                **COMMON_HEADERS,
+                **NO_STORE,
+                **default_policy(api.service.access),
+                **headers,
+            }
+        )
         await _send(request, response, path)
     return response
 
@@ -72,7 +82,7 @@ async def restore(api: Api, request: web.Request, query: Query) -> web.StreamRes
     with api.transfers.restoring() as directory:
         path = directory / "uploaded.tgz"
         await _receive(request, path, api.transfers)
-        notes = await api.service.backups.restore_snapshot(path, is_forced=is_forced)
+        notes = await api.service.backups.restore_snapshot(caller_of(request), path, is_forced=is_forced)
     return text_response("".join(f"{note}\n" for note in notes)) if notes else empty_response()
 
 
@@ -130,6 +140,14 @@ def _too_large() -> BodyTooLarge:
 
 
 ROUTES: Final = (
-    Route(("GET",), "/v1/snapshot", save, status_of=read_status, logs_success=True, is_private=True),
-    Route(("PUT",), "/v1/snapshot", restore, logs_success=True, max_body_bytes=MAX_FILE_BYTES, is_private=True),
+    Route(("GET",), "/v1/snapshot", Needs(SNAPSHOT), save, status_of=read_status, logs_success=True, is_private=True),
+    Route(
+        ("PUT",),
+        "/v1/snapshot",
+        Needs(SNAPSHOT),
+        restore,
+        logs_success=True,
+        max_body_bytes=MAX_FILE_BYTES,
+        is_private=True,
+    ),
 )

@@ -5,6 +5,7 @@ from typing import Final
 from aiohttp import web
 
 from cluster.http.context import Api, Route
+from cluster.http.gate import Open
 from cluster.http.query import Query
 from cluster.http.render import json_response
 
@@ -18,6 +19,6 @@ async def get_peers(api: Api, _request: web.Request, query: Query) -> web.Respon
 
 
 ROUTES: Final = (
-    Route(("GET",), "/v1/status/leader", get_leader),
-    Route(("GET",), "/v1/status/peers", get_peers),
+    Route(("GET",), "/v1/status/leader", Open("where the cluster is, for clients that look for it"), get_leader),
+    Route(("GET",), "/v1/status/peers", Open("where the cluster is, for clients that look for it"), get_peers),
 )

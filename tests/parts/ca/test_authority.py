@@ -16,6 +16,7 @@ from cluster.seal.keeper import CoveredRecord
 from cluster.seal.sources import SealError
 from fsm.ca import RotationPhase
 from providers.errors import CSRRejected, ProviderUnavailable
+from tests.kit.callers import anybody
 from tests.kit.csrs import serial, service_csr
 from tests.kit.fake_cluster import FakeCluster, Node, bootstrapped, put, running, update
 from tests.kit.keeper import record_in
@@ -36,7 +37,7 @@ async def test_provider_record_opens_under_its_own_id_only(node: Node) -> None:
 
 async def test_signed_certificate_is_whole(node: Node) -> None:
     csr = service_csr(node.cluster.state.trust_domain)
-    cert = await node.authority.sign(csr, serial(1), "me")
+    cert = await node.authority.sign(csr, serial(1), "me", anybody)
     assert cert.serial == int.from_bytes(serial(1), "big")
     assert (cert.kind, cert.name, cert.index) == ("service", "web", node.cluster.state.index)
     assert cert.cert_pem.count("BEGIN CERTIFICATE") == 1  # the built-in root signs leaves itself
@@ -47,10 +48,10 @@ async def test_before_the_ca_is_up_the_reason_is_given(cluster: FakeCluster) -> 
     node = Node(cluster, "a")
     cluster.elect("a")
     with pytest.raises(NotReady, match="unable to sign certificates yet: no root certificate"):
-        await node.authority.sign("x", serial(1), "me")
+        await node.authority.sign("x", serial(1), "me", anybody)
     node.health.show(CAHealth(trouble="backend is down"))
     with pytest.raises(NotReady, match="yet: backend is down"):
-        await node.authority.sign("x", serial(1), "me")
+        await node.authority.sign("x", serial(1), "me", anybody)
     node.ledger.close()
 
 
@@ -58,29 +59,29 @@ async def test_rate_limit_holds_and_a_bad_csr_takes_no_token(node: Node) -> None
     await put(node, update({"CSRMaxPerSecond": 1}))
     csr = service_csr(node.cluster.state.trust_domain)
     with pytest.raises(CSRRejected):
-        await node.authority.sign("rubbish", serial(1), "me")
-    await node.authority.sign(csr, serial(2), "me")
+        await node.authority.sign("rubbish", serial(1), "me", anybody)
+    await node.authority.sign(csr, serial(2), "me", anybody)
     with pytest.raises(RateLimitReached):
-        await node.authority.sign(csr, serial(3), "me")
+        await node.authority.sign(csr, serial(3), "me", anybody)
     with pytest.raises(CSRRejected):
-        await node.authority.sign("rubbish", serial(4), "me")
+        await node.authority.sign("rubbish", serial(4), "me", anybody)
 
 
 async def test_change_of_something_else_hands_out_no_fresh_tokens(node: Node) -> None:
     await put(node, update({"CSRMaxPerSecond": 1}))
     csr = service_csr(node.cluster.state.trust_domain)
-    await node.authority.sign(csr, serial(1), "me")
+    await node.authority.sign(csr, serial(1), "me", anybody)
     await put(node, update({"CSRMaxPerSecond": 1, "LeafCertTTL": "24h"}))
     with pytest.raises(RateLimitReached):
-        await node.authority.sign(csr, serial(2), "me")
+        await node.authority.sign(csr, serial(2), "me", anybody)
     await put(node, update({"CSRMaxPerSecond": 2}))
-    await node.authority.sign(csr, serial(3), "me")
+    await node.authority.sign(csr, serial(3), "me", anybody)
 
 
 async def test_new_leaf_ttl_holds_from_the_next_leaf_on(node: Node) -> None:
     csr = service_csr(node.cluster.state.trust_domain)
     await put(node, update({"LeafCertTTL": "1h", "CSRMaxPerSecond": 0}))
-    cert = await node.authority.sign(csr, serial(1), "me")
+    cert = await node.authority.sign(csr, serial(1), "me", anybody)
     assert cert.not_after - cert.not_before <= 3600
 
 
@@ -90,7 +91,7 @@ async def test_expired_root_signs_nothing(node: Node) -> None:
     assert root is not None
     node.clock.advance(root.not_after - node.clock.now() + 1)
     with pytest.raises(InternalError, match=r"^root expired: certificate expired, expiration date: 20\d\d-\d\d-\d\d "):
-        await node.authority.sign(csr, serial(1), "me")
+        await node.authority.sign(csr, serial(1), "me", anybody)
 
 
 async def test_taking_the_same_state_into_use_again_costs_nothing(node: Node) -> None:
@@ -113,7 +114,7 @@ async def test_request_that_waits_while_leadership_ends_is_for_the_next_leader(n
     await put(node, update({"CSRMaxPerSecond": 0}))
     node.worker.calls.clear()
     node.worker.held.add("sign_leaves")
-    requests = [asyncio.ensure_future(node.authority.sign(csr, serial(n), "me")) for n in range(4)]
+    requests = [asyncio.ensure_future(node.authority.sign(csr, serial(n), "me", anybody)) for n in range(4)]
     await until(lambda: node.worker.calls.count("sign_leaves") == 2)
     node.cluster.elect("b")
     await until(lambda: not node.worker.keys)

@@ -21,6 +21,7 @@ from providers.errors import ChainInvalid, ProviderUnavailable
 from providers.pki import verify
 from providers.pki.serials import serial_bytes
 from providers.vault.provider import VaultProvider
+from tests.kit.callers import anybody
 from tests.kit.clock import FakeClock
 from tests.kit.fake_cluster import FakeCluster, Node, bootstrapped, put, running, update
 from tests.kit.fake_vault import TOKEN, FakeVault
@@ -75,7 +76,7 @@ class Mesh:
         await until(lambda: self.node.authority.is_ready and not self.node.authority.is_behind(self.cluster.state))
         uri = f"spiffe://{self.cluster.state.trust_domain}/ns/default/dc/dc1/svc/web"
         csr_pem, _ = await self.node.pool.make_csr(uri, (), ())
-        return (await self.node.authority.sign(csr_pem, serial_bytes(new_serial()), "test")).cert_pem
+        return (await self.node.authority.sign(csr_pem, serial_bytes(new_serial()), "test", anybody)).cert_pem
 
     async def accepting(self) -> set[str]:
         """Roots whose clients accept a leaf that is issued now, as a verifier finds it; none of an expired CA."""

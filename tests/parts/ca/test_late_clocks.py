@@ -20,6 +20,7 @@ from providers.pki.serials import serial_bytes
 from providers.pki.x509 import load_bundle, load_cert
 from providers.vault.provider import VaultProvider
 from tests.kit import pki
+from tests.kit.callers import anybody
 from tests.kit.clock import FakeClock
 from tests.kit.fake_cluster import FakeCluster, Node, bootstrapped, put, running, update
 from tests.kit.fake_vault import TOKEN, FakeVault
@@ -81,7 +82,7 @@ async def fresh_chain(node: Node, way: str) -> list[x509.Certificate]:
     await until(lambda: node.authority.is_ready and not node.authority.is_behind(node.cluster.state))
     uri = f"spiffe://{node.cluster.state.trust_domain}/ns/default/dc/dc1/svc/web"
     csr_pem, _ = await node.pool.make_csr(uri, (), ())
-    return load_bundle((await node.authority.sign(csr_pem, serial_bytes(new_serial()), "test")).cert_pem)
+    return load_bundle((await node.authority.sign(csr_pem, serial_bytes(new_serial()), "test", anybody)).cert_pem)
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -20,6 +20,7 @@ from providers.errors import ChainInvalid, CSRRejected
 from providers.pki import verify
 from providers.pki.serials import serial_bytes
 from tests.kit import pki
+from tests.kit.callers import anybody
 from tests.kit.clock import FakeClock
 from tests.kit.fake_cluster import FakeCluster, Node, bootstrapped, put, running, update
 from tests.kit.pki import needs_openssl
@@ -176,7 +177,7 @@ async def sign(node: Node, *hosts: str, addresses: tuple[str, ...] = ()) -> str:
     await until(lambda: node.authority.is_ready and not node.authority.is_behind(node.cluster.state))
     uri = f"spiffe://{node.cluster.state.trust_domain}/ns/default/dc/dc1/svc/web"
     csr_pem = pki.csr_pem(uri=uri, dns=hosts, ips=addresses)
-    return (await node.authority.sign(csr_pem, serial_bytes(new_serial()), "test")).cert_pem
+    return (await node.authority.sign(csr_pem, serial_bytes(new_serial()), "test", anybody)).cert_pem
 
 
 def assert_openssl_accepts(node: Node, chain_pem: str, directory: Path) -> None:

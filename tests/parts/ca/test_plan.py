@@ -17,6 +17,7 @@ from providers.errors import ChainInvalid
 from providers.pki import verify
 from providers.pki.serials import serial_bytes
 from tests.kit import pki
+from tests.kit.callers import anybody
 from tests.kit.clock import FakeClock
 from tests.kit.fake_cluster import FakeCluster, Node, bootstrapped, put, running, update
 from tests.kit.wait import until
@@ -78,7 +79,7 @@ async def use(node: Node, config: dict[str, object] | None = None) -> CARoot:
 async def chain_of(node: Node) -> str:
     await until(lambda: node.authority.is_ready and not node.authority.is_behind(node.cluster.state))
     csr_pem = pki.csr_pem(uri=f"spiffe://{node.cluster.state.trust_domain}/ns/default/dc/dc1/svc/web")
-    return (await node.authority.sign(csr_pem, serial_bytes(new_serial()), "test")).cert_pem
+    return (await node.authority.sign(csr_pem, serial_bytes(new_serial()), "test", anybody)).cert_pem
 
 
 def accepts(node: Node, root: CARoot, chain_pem: str) -> bool:

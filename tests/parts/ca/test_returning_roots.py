@@ -19,6 +19,7 @@ from fsm.links import cut_off, links_of
 from providers.pki import verify
 from providers.pki.serials import serial_bytes
 from tests.kit import pki
+from tests.kit.callers import anybody
 from tests.kit.clock import FakeClock
 from tests.kit.fake_cluster import FakeCluster, Node, bootstrapped, put, running, update
 from tests.kit.pki import needs_openssl
@@ -96,7 +97,7 @@ class Mesh:
         assert len(self.active.intermediates) <= MAX_LINKS
         await until(lambda: self.node.authority.is_ready and not self.node.authority.is_behind(self.node.cluster.state))
         csr_pem = pki.csr_pem(uri=f"spiffe://{self.node.cluster.state.trust_domain}/ns/default/dc/dc1/svc/web")
-        chain = (await self.node.authority.sign(csr_pem, serial_bytes(new_serial()), "test")).cert_pem
+        chain = (await self.node.authority.sign(csr_pem, serial_bytes(new_serial()), "test", anybody)).cert_pem
         now, pems = int(self.node.clock.now()), {root.root_id: [root.root_pem] for root in self.roots}
         stores = {**pems, "all": [root.root_pem for root in self.roots]}
         verify.verify_leaf(chain, stores, now=now)

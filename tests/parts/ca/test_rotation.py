@@ -24,6 +24,7 @@ from fsm.links import links_of
 from providers.errors import ChainInvalid, NotInitialized, ProviderUnavailable
 from providers.pki import keys, verify
 from providers.pki.serials import serial_bytes
+from tests.kit.callers import anybody
 from tests.kit.fake_cluster import FakeCluster, Fate, Node, bootstrapped, put, running, update
 from tests.kit.keeper import record_in
 from tests.kit.wait import until
@@ -73,7 +74,7 @@ async def leaf_chain(node: Node) -> str:
         f"spiffe://{node.cluster.state.trust_domain}/ns/default/dc/dc1/svc/web", (), ()
     )
     await until(lambda: node.authority.is_ready and not node.authority.is_behind(node.cluster.state))
-    return (await node.authority.sign(csr_pem, serial_bytes(new_serial()), "test")).cert_pem
+    return (await node.authority.sign(csr_pem, serial_bytes(new_serial()), "test", anybody)).cert_pem
 
 
 def assert_all_trust(node: Node, chain_pem: str, roots: Iterable[CARoot]) -> None:

@@ -23,6 +23,7 @@ from providers.errors import ProviderUnavailable, SigningKeyGone
 from providers.pki import verify
 from providers.pki.serials import serial_bytes
 from providers.vault.provider import VaultProvider
+from tests.kit.callers import anybody
 from tests.kit.clock import FakeClock
 from tests.kit.fake_cluster import FakeCluster, Fate, Node, bootstrapped, looked_again, put, running, update
 from tests.kit.fake_vault import TOKEN, FakeVault
@@ -102,7 +103,7 @@ async def sign(node: Node) -> str:
     csr_pem, _ = await node.pool.make_csr(
         f"spiffe://{node.cluster.state.trust_domain}/ns/default/dc/dc1/svc/web", (), ()
     )
-    return (await node.authority.sign(csr_pem, serial_bytes(new_serial()), "test")).cert_pem
+    return (await node.authority.sign(csr_pem, serial_bytes(new_serial()), "test", anybody)).cert_pem
 
 
 def assert_trusted(node: Node, chain_pem: str, *roots: CARoot) -> None:
@@ -222,7 +223,7 @@ async def test_leaf_signed_while_the_certificate_is_renewed_goes_with_its_own_ch
     csr_pem, _ = await node.pool.make_csr(
         f"spiffe://{node.cluster.state.trust_domain}/ns/default/dc/dc1/svc/web", (), ()
     )
-    waiting = asyncio.ensure_future(node.authority.sign(csr_pem, serial_bytes(new_serial()), "test"))
+    waiting = asyncio.ensure_future(node.authority.sign(csr_pem, serial_bytes(new_serial()), "test", anybody))
     await until(lambda: "sign_leaves" in node.worker.calls)
     node.worker.held.clear()
     await put(node, update({**CONFIG, "IntermediatePKIPath": "other"}, provider="vault"))

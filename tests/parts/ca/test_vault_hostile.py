@@ -25,6 +25,7 @@ from providers.pki.serials import serial_bytes
 from providers.vault.config import TLSOptions
 from providers.vault.provider import VaultProvider
 from providers.vault.transport import Answer, Transport, TransportFailure
+from tests.kit.callers import anybody
 from tests.kit.clock import FakeClock
 from tests.kit.fake_cluster import FakeCluster, Node, bootstrapped, looked_again, put, running, update
 from tests.kit.fake_vault import TOKEN, FakeVault, Mount, data, failure, listing
@@ -130,7 +131,7 @@ async def signs(node: Node) -> None:
     """And who trusts any listed root accepts it."""
     state = node.cluster.state
     csr_pem, _ = await node.pool.make_csr(f"spiffe://{state.trust_domain}/ns/default/dc/dc1/svc/web", (), ())
-    chain_pem = (await node.authority.sign(csr_pem, serial_bytes(new_serial()), "test")).cert_pem
+    chain_pem = (await node.authority.sign(csr_pem, serial_bytes(new_serial()), "test", anybody)).cert_pem
     stores = {root.root_id: [root.root_pem] for root in state.roots}
     verify.verify_leaf(chain_pem, stores, now=int(node.clock.now()))
 

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.cli.api_flags import add_api_flags, api_from, parse_address
+from cluster.cli.api_flags import add_api_flags, api_from, apis_from, parse_address
 from cluster.cli.arguments import Parser, normalise
 from cluster.client.api import Api, Origin, TlsOptions
 from cluster.client.errors import CommandError, Exit
@@ -71,20 +71,108 @@ def test_flag_wins_over_our_variable_wins_over_consuls(name: str, flag: str, rea
     assert read(api_of(environment=consul | {f"QUORUMCA_{name}": ""})) == "c"
 
 
-def test_token_file_wins_over_the_environment(tmp_path: Path) -> None:
-    (tmp_path / "token").write_text(" secret\n")
+@pytest.mark.parametrize("content", ["secret", "secret\n", "secret\r\n"])
+def test_token_file_wins_over_the_environment(tmp_path: Path, content: str) -> None:
+    (tmp_path / "token").write_bytes(content.encode())
     assert api_of("--token-file", "token", environment={"CONSUL_HTTP_TOKEN": "other"}).token == "secret"
 
 
-def test_tokens_that_are_refused_are_not_repeated(tmp_path: Path) -> None:
-    (tmp_path / "token").write_text("one\ntwo")
-    (tmp_path / "empty").write_text("\n")
-    for argv in (["-token", "sec ret"], ["-token", "secr\xe9t"], ["-token-file", "token"]):
-        with pytest.raises(CommandError, match=r"^the ACL token is not allowed: must be printable ASCII"):
-            api_of(*argv)
-    with pytest.raises(CommandError, match=r"^empty: holds no token$"):
-        api_of("-token-file", "empty", environment={"CONSUL_HTTP_TOKEN": "other"})
+@pytest.mark.parametrize(
+    ("argv", "names", "token"),
+    [
+        ("", "QT QF CT CF", "QF"),
+        ("", "QT CT CF", "QT"),
+        ("", "CT CF", "CF"),
+        ("", "CT", "CT"),
+        ("", "", ""),
+        ("-token flag", "QT QF CT CF", "flag"),
+        ("-token-file F", "QT QF CT CF", "F"),
+    ],
+)
+def test_flag_wins_over_our_variables_over_consuls_and_a_file_over_a_token(
+    tmp_path: Path, argv: str, names: str, token: str
+) -> None:
+    variables = {
+        "QT": "QUORUMCA_HTTP_TOKEN",
+        "QF": "QUORUMCA_HTTP_TOKEN_FILE",
+        "CT": "CONSUL_HTTP_TOKEN",
+        "CF": "CONSUL_HTTP_TOKEN_FILE",
+    }
+    for name in ("F", "QF", "CF"):
+        (tmp_path / name).write_text(name)
+    environment = {variables[name]: name for name in names.split()}
+    assert api_of(*argv.split(), environment=environment).token == token
+
+
+@pytest.mark.parametrize("token", ["sec ret", "secr\xe9t", "secret\n", "se\tcret"])
+def test_tokens_that_are_refused_are_not_repeated(token: str) -> None:
+    with pytest.raises(CommandError) as refused:
+        api_of("-token", token)
+    assert str(refused.value) == "the ACL token is not allowed: must be printable ASCII without spaces"
     assert "secret" not in repr(api_of("-token", "secret"))
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (None, "token: No such file or directory"),
+        (b"", "token: holds no token"),
+        (b"\n", "token: holds no token"),
+        (b"secret\n\n", "token: holds more than one line: must be one, the token"),
+        (b"secret\nmore\n", "token: holds more than one line: must be one, the token"),
+        (b"secret\rmore", "token: holds more than one line: must be one, the token"),
+        (b" secret", "token: holds what is no token: must be printable ASCII without spaces"),
+        (b"secret\0", "token: holds what is no token: must be printable ASCII without spaces"),
+        ("secret\xe9".encode(), "token: holds what is no token: must be printable ASCII without spaces"),
+        (b"\xff", "token: is not a text file (UTF-8)"),
+        (b"s" * 4097, "token: is larger than 4096 bytes"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("argv", "more"), [(["-token-file", "token"], {}), ([], {"QUORUMCA_HTTP_TOKEN_FILE": "token"})]
+)
+def test_token_files_that_are_refused_are_not_replaced_by_another_token(
+    tmp_path: Path, content: bytes | None, text: str, argv: list[str], more: dict[str, str]
+) -> None:
+    if content is not None:
+        (tmp_path / "token").write_bytes(content)
+    environment = {"CONSUL_HTTP_TOKEN": "other"} | more
+    with pytest.raises(CommandError) as refused:
+        api_of(*argv, environment=environment)
+    assert str(refused.value) == text
+
+
+CLEAR = ["http://node:8500", "10.0.0.1:8500", "[fe80::1]:8500", "http://localhost.example:1", "127.0.0.1.example:1"]
+PRIVATE = ["https://node", "https://10.0.0.1:1", "127.0.0.1:1", "127.9.9.9:1", "[::1]:1", "http://localhost:1"]
+
+
+@pytest.mark.parametrize("address", CLEAR)
+def test_token_goes_to_another_machine_over_tls_only(address: str) -> None:
+    for argv, environment in ((["-token", "secret"], {}), ([], {"CONSUL_HTTP_TOKEN": "secret"})):
+        with pytest.raises(CommandError) as refused:
+            api_of("-http-addr", address, *argv, environment=environment)
+        assert refused.value.code is Exit.USAGE
+        assert str(refused.value) == (
+            f"--http-addr {parse_address(address)} is not allowed: a token would be sent in clear:"
+            " must be https or on loopback; --allow-cleartext-token sends it all the same"
+        )
+    assert api_of("-http-addr", address).token == ""
+    assert api_of("-http-addr", address, "-token", "t", "-allow-cleartext-token").token == "t"
+
+
+@pytest.mark.parametrize("address", PRIVATE)
+def test_token_goes_over_tls_and_to_this_machine(address: str) -> None:
+    assert api_of("-http-addr", address, "-token", "t").token == "t"
+
+
+def test_of_many_addresses_each_is_checked() -> None:
+    parser = Parser()
+    add_api_flags(parser, asks_many=True)
+    args = parser.parse_args(normalise(["-http-addr", "https://a", "-http-addr", "http://b:1", "-token", "t"]))
+    with pytest.raises(CommandError, match="http://b:1"):
+        apis_from(args, {})
+    args.token = None
+    assert [str(api.origin) for api in apis_from(args, {})] == ["https://a:443", "http://b:1"]
 
 
 def test_stale_and_datacenter_go_with_every_request() -> None:

@@ -129,3 +129,32 @@ def test_tls_files_that_cannot_be_used(tmp_path: Path) -> None:
         with pytest.raises(CommandError) as caught:
             TlsOptions(name).context()
         assert str(caught.value) == text
+
+
+def test_find_tells_what_is_not_there_from_trouble(api: FakeApi, node: Api) -> None:
+    api.answer("GET", "/x", {"A": 1})
+    assert node.find("/x") == {"A": 1}
+    assert node.find("/y") is None
+    api.answer("GET", "/x", "no", status=403)
+    with pytest.raises(CommandError, match=r"^Unexpected response code: 403 \(no\)$"):
+        node.find("/x")
+
+
+@pytest.mark.parametrize(("body", "found"), [("[]", []), ("null\n", []), ('[{"A": 1}]', [{"A": 1}])])
+def test_array_of_objects(api: FakeApi, node: Api, body: str, found: list[object]) -> None:
+    api.answer("GET", "/x", body)
+    assert node.array("/x", query={"a": "b"}) == found
+    assert api.last.query == {"dc": "dc2", "a": "b"}
+
+
+@pytest.mark.parametrize("body", ["", "{}", "[1]", "not json", "0", "[" * 100_000])
+def test_answer_that_is_no_array_is_an_error(api: FakeApi, node: Api, body: str) -> None:
+    api.answer("GET", "/x", body)
+    with pytest.raises(CommandError, match="did not answer with a JSON array of objects"):
+        node.array("/x")
+
+
+def test_errors_do_not_repeat_the_token_that_was_sent(api: FakeApi, node: Api) -> None:
+    api.answer("GET", "/x", "unknown token secret", status=403)
+    with pytest.raises(CommandError, match=r"\(unknown token <hidden>\)$"):
+        node.text("GET", "/x")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.cli.files import PRIVATE, new_file, new_file_at_end, read_text, save_pair
+from cluster.cli.files import PRIVATE, new_file, new_file_at_end, read_text, replaced_at_end, save_pair
 from cluster.client.errors import CommandError
 
 
@@ -84,3 +84,42 @@ def test_new_file_at_end_never_replaces_what_came_meanwhile(tmp_path: Path) -> N
     with pytest.raises(CommandError, match=r"a already exists\.$"), new_file_at_end(path):
         path.write_text("other")
     assert ([one.name for one in tmp_path.iterdir()], path.read_text()) == (["a"], "other")
+
+
+def test_replaced_at_end_is_the_old_file_until_its_block_has_ended(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    for old, new in ((None, b"1"), (b"1", b"2")):
+        with replaced_at_end(path) as file:
+            file.write(new)
+            assert (path.read_bytes() if path.exists() else None) == old
+            assert stat.S_IMODE(Path(file.name).stat().st_mode) == PRIVATE
+        assert ([one.name for one in tmp_path.iterdir()], path.read_bytes()) == (["a"], new)
+        assert stat.S_IMODE(path.stat().st_mode) == PRIVATE
+        path.chmod(0o644)
+
+
+def test_replaced_at_end_leaves_the_old_file_when_its_block_fails(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_text("old")
+    with pytest.raises(KeyboardInterrupt), replaced_at_end(path):
+        raise KeyboardInterrupt
+    assert ([one.name for one in tmp_path.iterdir()], path.read_text()) == (["a"], "old")
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to(path.with_name("target"))])
+def test_replaced_at_end_refuses_what_is_no_file(tmp_path: Path, make: object) -> None:
+    assert callable(make)
+    path = tmp_path / "a"
+    make(path)
+    with pytest.raises(CommandError, match="a: must be a regular file, no link"), replaced_at_end(path):
+        pass
+    assert [one.name for one in tmp_path.iterdir()] == ["a"]
+
+
+def test_replaced_at_end_does_not_follow_a_link_that_comes_meanwhile(tmp_path: Path) -> None:
+    path, target = tmp_path / "a", tmp_path / "target"
+    target.write_text("theirs")
+    with replaced_at_end(path) as file:
+        file.write(b"secret")
+        path.symlink_to(target)
+    assert (path.is_symlink(), path.read_text(), target.read_text()) == (False, "secret", "theirs")

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from cluster.api.access import Caller
 from cluster.api.ca import RotateRequest, Steering
 from cluster.api.reads import ReadLevel
 from cluster.base.errors import CommitUnknown, InternalError, NoLeader, Refused
@@ -244,8 +245,8 @@ async def test_refusals_have_their_status_and_text(
 async def test_what_is_done_is_not_called_refused_when_the_leader_is_lost_behind_it(api: Running) -> None:
     original = api.service.rotate
 
-    async def rotate(request: RotateRequest) -> None:
-        await original(request)
+    async def rotate(caller: Caller, request: RotateRequest) -> None:
+        await original(caller, request)
         api.service.has_leader = False
 
     api.service.rotate = rotate  # type: ignore[method-assign]

@@ -17,6 +17,7 @@ from cluster.base.errors import BadRequest, NotFound, Refused, StaleIndex
 from fsm.ledger import LedgerQuery
 from fsm.state import State
 from providers.errors import CSRRejected
+from tests.kit.callers import ANYBODY
 from tests.kit.csrs import service_csr
 from tests.kit.fake_cluster import FakeCluster
 from tests.kit.fake_service import FakeService, node_config
@@ -84,7 +85,7 @@ async def test_watch_wakes_with_a_change(service: Service, what: Watch) -> None:
     before = await state_of(service)
     index = max(before.roots_watch_index, before.config_index)
     watching = asyncio.ensure_future(service.reads.watch(ReadLevel.STALE, index, what, 60))
-    await service.ca.configure(wanted())
+    await service.ca.configure(ANYBODY, wanted())
     async with asyncio.timeout(10):
         assert (await watching).state.config_index > before.config_index
 
@@ -95,7 +96,7 @@ async def test_watch_wakes_with_a_change(service: Service, what: Watch) -> None:
 async def test_configuration_is_changed_and_read_back(service: Service) -> None:
     before = (await state_of(service)).config
     assert before is not None
-    await service.ca.configure(wanted(modify_index=before.modify_index))
+    await service.ca.configure(ANYBODY, wanted(modify_index=before.modify_index))
     after = (await state_of(service)).config
     assert after is not None
     assert "24h" in after.config_json
@@ -105,24 +106,24 @@ async def test_configuration_is_changed_and_read_back(service: Service) -> None:
 async def test_stale_index_is_a_conflict_and_changes_nothing(service: Service) -> None:
     before = await state_of(service)
     with pytest.raises(StaleIndex):
-        await service.ca.configure(wanted(modify_index=(before.config_index + 1)))
+        await service.ca.configure(ANYBODY, wanted(modify_index=(before.config_index + 1)))
     assert await state_of(service) == before
 
 
 async def test_state_of_the_provider_is_read_only(service: Service) -> None:
     with pytest.raises(BadRequest, match="Provider State is read-only"):
-        await service.ca.configure(wanted(state={"other": "value"}))
+        await service.ca.configure(ANYBODY, wanted(state={"other": "value"}))
 
 
 async def test_plan_changes_nothing_and_a_rotation_does_what_it_says(service: Service) -> None:
     before = await state_of(service)
     old = before.active_root
     assert old is not None
-    plan = await service.ca.plan_rotation(RotateRequest())
+    plan = await service.ca.plan_rotation(ANYBODY, RotateRequest())
     assert plan.active_root_id == old.root_id
     assert plan.trusted_roots == 2
     assert await state_of(service) == before
-    await service.ca.rotate(RotateRequest())
+    await service.ca.rotate(ANYBODY, RotateRequest())
     after = await state_of(service)
     assert after.rotation is None
     assert after.last_rotation is not None
@@ -133,15 +134,15 @@ async def test_plan_changes_nothing_and_a_rotation_does_what_it_says(service: Se
 
 
 async def test_staged_rotation_waits_is_measured_and_can_be_given_up(service: Service) -> None:
-    await service.ca.rotate(RotateRequest(is_staged=True, wait_seconds=3600))
+    await service.ca.rotate(ANYBODY, RotateRequest(is_staged=True, wait_seconds=3600))
     waiting = await state_of(service)
     assert waiting.rotation is not None
-    assert await service.ca.rotation_uptake() is not None
-    await service.ca.steer_rotation(Steering.PAUSE)
+    assert await service.ca.rotation_uptake(ANYBODY) is not None
+    await service.ca.steer_rotation(ANYBODY, Steering.PAUSE)
     paused = (await state_of(service)).rotation
     assert paused is not None
     assert paused.is_paused
-    await service.ca.steer_rotation(Steering.ABORT)
+    await service.ca.steer_rotation(ANYBODY, Steering.ABORT)
     after = await state_of(service)
     assert after.rotation is None
     assert len(after.roots) == len(waiting.roots) - 1
@@ -152,19 +153,19 @@ async def test_staged_rotation_waits_is_measured_and_can_be_given_up(service: Se
 async def test_without_a_rotation_there_is_nothing_to_steer_or_to_measure(service: Service) -> None:
     for steering in Steering:
         with pytest.raises(Refused, match="no rotation is under way"):
-            await service.ca.steer_rotation(steering)
-    assert await service.ca.rotation_uptake() is None
+            await service.ca.steer_rotation(ANYBODY, steering)
+    assert await service.ca.rotation_uptake(ANYBODY) is None
 
 
 async def test_only_a_retired_root_can_be_distrusted(service: Service) -> None:
     active = (await state_of(service)).active_root
     assert active is not None
     with pytest.raises(NotFound, match="is not listed"):
-        await service.ca.distrust_root("00:11")
+        await service.ca.distrust_root(ANYBODY, "00:11")
     with pytest.raises(Refused, match="is active"):
-        await service.ca.distrust_root(active.root_id)
-    await service.ca.rotate(RotateRequest())
-    await service.ca.distrust_root(active.root_id.upper())
+        await service.ca.distrust_root(ANYBODY, active.root_id)
+    await service.ca.rotate(ANYBODY, RotateRequest())
+    await service.ca.distrust_root(ANYBODY, active.root_id.upper())
     assert active.root_id not in [root.root_id for root in (await state_of(service)).roots]
 
 
@@ -173,7 +174,7 @@ async def test_only_a_retired_root_can_be_distrusted(service: Service) -> None:
 
 async def test_csr_becomes_a_certificate(service: Service) -> None:
     trust_domain = (await state_of(service)).trust_domain
-    cert = await service.leaves.sign(service_csr(trust_domain), "me")
+    cert = await service.leaves.sign(ANYBODY, service_csr(trust_domain), "me")
     assert (cert.kind, cert.name) == ("service", "web")
     assert cert.spiffe_id == f"spiffe://{trust_domain}/ns/default/dc/dc1/svc/web"
     assert cert.cert_pem.endswith("\n")
@@ -184,11 +185,11 @@ async def test_csr_becomes_a_certificate(service: Service) -> None:
 
 async def test_what_is_no_csr_is_rejected(service: Service) -> None:
     with pytest.raises(CSRRejected):
-        await service.leaves.sign("rubbish", "me")
+        await service.leaves.sign(ANYBODY, "rubbish", "me")
 
 
 async def test_leaf_of_a_local_service_has_its_key(service: Service) -> None:
-    leaf = await service.leaves.leaf("web", "me")
+    leaf = await service.leaves.leaf(ANYBODY, "web", "me")
     assert leaf.cert.name == "web"
     assert leaf.private_key_pem.startswith("-----")
     assert leaf.private_key_pem not in repr(leaf)
@@ -197,7 +198,7 @@ async def test_leaf_of_a_local_service_has_its_key(service: Service) -> None:
 
 async def test_name_that_no_service_has_is_rejected(service: Service) -> None:
     with pytest.raises(BadRequest):
-        await service.leaves.leaf("we\x00b", "me")
+        await service.leaves.leaf(ANYBODY, "we\x00b", "me")
 
 
 # -- the record
@@ -223,9 +224,9 @@ async def test_servers_are_listed_in_the_order_of_their_names(service: Service) 
 
 async def test_servers_that_are_none_cannot_lead_or_leave(service: Service) -> None:
     with pytest.raises(BadRequest):
-        await service.servers.transfer_leader("nobody")
+        await service.servers.transfer_leader(ANYBODY, "nobody")
     with pytest.raises(NotFound):
-        await service.servers.remove_peer("nobody", None)
+        await service.servers.remove_peer(ANYBODY, "nobody", None)
 
 
 # -- backups
@@ -235,12 +236,12 @@ async def test_snapshot_is_saved_and_restored_and_a_damaged_one_refused(service:
     path = tmp_path / "ca.snapshot"
     meta = await service.backups.save_snapshot(path, ReadLevel.LINEARIZABLE)
     assert meta.trust_domain == (await state_of(service)).trust_domain
-    await service.backups.restore_snapshot(path, is_forced=False)
+    await service.backups.restore_snapshot(ANYBODY, path, is_forced=False)
     damaged = bytearray(path.read_bytes())
     damaged[len(damaged) // 2] ^= 1
     path.write_bytes(damaged)
     with pytest.raises(Refused):
-        await service.backups.restore_snapshot(path, is_forced=False)
+        await service.backups.restore_snapshot(ANYBODY, path, is_forced=False)
 
 
 # -- facts

@@ -18,6 +18,7 @@ from fsm.codec import dump_state, load_state
 from fsm.ledger import LedgerQuery
 from providers.pki.serials import serial_bytes
 from tests.kit import hostile_frames
+from tests.kit.callers import anybody
 from tests.kit.csrs import service_csr
 from tests.kit.fake_cluster import FakeCluster, Node, bootstrapped, running
 from tests.kit.seats import roomy_seats
@@ -33,7 +34,7 @@ async def _still_leads_and_signs(node: Node, cluster: FakeCluster) -> None:
     await until(lambda: ("leader.elected", {"term": cluster.term}) in node.log.events)
     await until(lambda: node.authority.is_ready and not node.authority.is_behind(cluster.state))
     serial = serial_bytes(new_serial())
-    await node.authority.sign(service_csr(cluster.state.trust_domain), serial, "test")
+    await node.authority.sign(service_csr(cluster.state.trust_domain), serial, "test", anybody)
     assert await node.ledger.call(lambda reader: reader.find(serial)) is not None
 
 

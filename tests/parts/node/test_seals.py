@@ -36,6 +36,7 @@ from cluster.seal.sealer import Sealer
 from cluster.seal.sources import NEXT_KEY, NEXT_PASSPHRASE, SealError, key_source, next_sources, write_key_file
 from cluster.tls.keys import KEY_BYTES
 from fsm.ca import InitSeal, Reseal, SealKey, SetConfig
+from tests.kit.callers import anybody
 from tests.kit.clock import FakeClock
 from tests.kit.csrs import serial, service_csr
 from tests.kit.fake_cluster import FakeCluster, Fate, Node, bootstrapped, put, running, update
@@ -91,7 +92,7 @@ def base(cluster: FakeCluster) -> str:
 
 async def sign(node: Node, number: int) -> None:
     csr_pem = service_csr(node.cluster.state.trust_domain)
-    await node.authority.sign(csr_pem, serial(number), "test")
+    await node.authority.sign(csr_pem, serial(number), "test", anybody)
 
 
 async def test_everything_is_sealed_again_and_signing_goes_on(cluster: FakeCluster, node: Node, others: Others) -> None:

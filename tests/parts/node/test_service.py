@@ -21,6 +21,7 @@ from fsm.ledger import LedgerQuery
 from fsm.state import State
 from providers.errors import CSRRejected
 from providers.pki.x509 import load_cert
+from tests.kit.callers import ANYBODY
 from tests.kit.csrs import service_csr
 from tests.kit.fake_cluster import FakeCluster, Fate, stored_config
 from tests.kit.rpc_nodes import NAMES, node_tls
@@ -56,7 +57,7 @@ def update(config: dict[str, object], modify_index: int = 0) -> ConfigUpdate:
 
 @pytest.mark.parametrize("name", NAMES)
 async def test_any_node_signs_and_every_node_has_the_record(whole: Cluster, name: str) -> None:
-    cert = await whole.services[name].leaves.sign(whole.csr(), "me")
+    cert = await whole.services[name].leaves.sign(ANYBODY, whole.csr(), "me")
     assert load_cert(cert.cert_pem).serial_number == cert.serial
     serial = cert.serial.to_bytes(16, "big")
     for service in whole.services.values():
@@ -72,7 +73,7 @@ async def test_unknown_serial_is_nothing(whole: Cluster) -> None:
 
 
 async def test_serials_are_random_of_128_bits(whole: Cluster) -> None:
-    certs = await asyncio.gather(*(whole.services["b"].leaves.sign(whole.csr(), "me") for _ in range(20)))
+    certs = await asyncio.gather(*(whole.services["b"].leaves.sign(ANYBODY, whole.csr(), "me") for _ in range(20)))
     assert len({cert.serial for cert in certs}) == 20
     assert {cert.serial.bit_length() for cert in certs} == {128}
 
@@ -80,11 +81,11 @@ async def test_serials_are_random_of_128_bits(whole: Cluster) -> None:
 async def test_bad_csr_is_refused_from_any_node(whole: Cluster) -> None:
     for service in whole.services.values():
         with pytest.raises(CSRRejected):
-            await service.leaves.sign("rubbish", "me")
+            await service.leaves.sign(ANYBODY, "rubbish", "me")
 
 
 async def test_long_requester_is_cut(whole: Cluster) -> None:
-    cert = await whole.services["b"].leaves.sign(whole.csr(), "x" * 500)
+    cert = await whole.services["b"].leaves.sign(ANYBODY, whole.csr(), "x" * 500)
     row = await whole.services["b"].record.find_cert(cert.serial.to_bytes(16, "big"), ReadLevel.STALE)
     assert row is not None
     assert row.record.requested_by == "x" * 128
@@ -95,7 +96,7 @@ async def test_who_asked_another_server_is_recorded_as_its_word(whole: Cluster, 
         name: replace(known, keys=(node_tls(tls_directory, name).key,)) for name, known in whole.raft.members.items()
     }
     for name, recorded in (("a", "me"), ("b", "b: me")):
-        cert = await whole.services[name].leaves.sign(whole.csr(), "me")
+        cert = await whole.services[name].leaves.sign(ANYBODY, whole.csr(), "me")
         row = await whole.services["c"].record.find_cert(cert.serial.to_bytes(16, "big"), ReadLevel.LINEARIZABLE)
         assert row is not None
         assert row.record.requested_by == recorded
@@ -111,7 +112,7 @@ async def test_leader_lost_while_it_signs_costs_the_client_nothing(whole: Cluste
         return fates.pop() if isinstance(command, RecordLeaves) and fates else Fate.COMMITTED
 
     whole.raft.on_propose = decide
-    cert = await whole.services[name].leaves.sign(whole.csr(), "me")
+    cert = await whole.services[name].leaves.sign(ANYBODY, whole.csr(), "me")
     assert whole.raft.leader == "b"
     assert whole.raft.machine.ledger_summary.count == 1
     row = await whole.services[name].record.find_cert(cert.serial.to_bytes(16, "big"), ReadLevel.LINEARIZABLE)
@@ -122,7 +123,7 @@ async def test_leader_lost_while_it_signs_costs_the_client_nothing(whole: Cluste
 async def test_new_leader_that_cannot_sign_yet_is_waited_for(whole: Cluster) -> None:
     whole.nodes["b"].worker.held.add("configure")
     whole.raft.elect("b")
-    request = asyncio.ensure_future(whole.services["c"].leaves.sign(whole.csr(), "me"))
+    request = asyncio.ensure_future(whole.services["c"].leaves.sign(ANYBODY, whole.csr(), "me"))
     await until(lambda: "configure" in whole.nodes["b"].worker.calls)
     assert not request.done()
     whole.nodes["b"].worker.gate.set()
@@ -132,7 +133,7 @@ async def test_new_leader_that_cannot_sign_yet_is_waited_for(whole: Cluster) -> 
 async def test_without_a_ca_the_reason_is_given(broken: Cluster) -> None:
     for service in broken.services.values():
         with pytest.raises(NotReady, match="leaf cert TTL must be greater or equal than 1h0m0s"):
-            await service.leaves.sign(service_csr("x.consul"), "me")
+            await service.leaves.sign(ANYBODY, service_csr("x.consul"), "me")
     assert broken.nodes["a"].health.now.trouble != ""
     assert broken.nodes["b"].health.now.trouble == ""
 
@@ -144,7 +145,7 @@ async def test_without_a_ca_the_reason_is_given(broken: Cluster) -> None:
 async def test_change_is_seen_at_once_on_the_node_that_made_it(whole: Cluster, name: str) -> None:
     whole.nodes["b"].replica.fall_behind()
     whole.nodes["c"].replica.fall_behind()
-    await whole.services[name].ca.configure(update({"LeafCertTTL": "24h", "Big": 1 << 80}))
+    await whole.services[name].ca.configure(ANYBODY, update({"LeafCertTTL": "24h", "Big": 1 << 80}))
     state = whole.nodes[name].replica.state
     assert stored_config(state)["LeafCertTTL"] == "24h"
     assert stored_config(state)["Big"] == 1 << 80
@@ -161,7 +162,7 @@ async def test_leader_lost_while_it_changes_takes_effect_once(whole: Cluster, na
         return fates.pop() if isinstance(command, SetConfig) and fates else Fate.COMMITTED
 
     whole.raft.on_propose = decide
-    await whole.services[name].ca.configure(update({"LeafCertTTL": "24h"}, config.modify_index))
+    await whole.services[name].ca.configure(ANYBODY, update({"LeafCertTTL": "24h"}, config.modify_index))
     assert stored_config(whole.raft.state)["LeafCertTTL"] == "24h"
     assert sum(isinstance(command, SetConfig) for command in whole.raft.committed) == 1
 
@@ -180,7 +181,7 @@ async def test_answer_lost_behind_another_writers_change_is_unknown(whole: Clust
 
     whole.raft.on_propose = decide
     with pytest.raises(CommitUnknown, match="read it"):
-        await whole.services["c"].ca.configure(update({"LeafCertTTL": "24h"}))
+        await whole.services["c"].ca.configure(ANYBODY, update({"LeafCertTTL": "24h"}))
     assert stored_config(whole.raft.state)["LeafCertTTL"] == "72h"
 
 
@@ -193,7 +194,7 @@ async def test_change_is_done_even_if_the_leader_is_lost_behind_it(whole: Cluste
         return Fate.COMMITTED
 
     whole.raft.on_propose = decide
-    await whole.services["a"].ca.configure(update({"LeafCertTTL": "24h"}))
+    await whole.services["a"].ca.configure(ANYBODY, update({"LeafCertTTL": "24h"}))
     assert whole.raft.leader is None
     assert stored_config(whole.raft.state)["LeafCertTTL"] == "24h"
 
@@ -203,7 +204,7 @@ async def test_stale_index_names_the_current_one_from_any_node(whole: Cluster) -
     assert config is not None
     for service in whole.services.values():
         with pytest.raises(StaleIndex, match=rf"\b{config.modify_index}$"):
-            await service.ca.configure(update({"LeafCertTTL": "24h"}, 10_000))
+            await service.ca.configure(ANYBODY, update({"LeafCertTTL": "24h"}, 10_000))
 
 
 async def test_write_that_is_overtaken_on_its_way_is_made_anew(whole: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,11 +217,11 @@ async def test_write_that_is_overtaken_on_its_way_is_made_anew(whole: Cluster, m
         point = await read(level)
         if not overtaken:
             overtaken.append(point)
-            await whole.services["a"].ca.configure(update({"LeafCertTTL": "24h"}))
+            await whole.services["a"].ca.configure(ANYBODY, update({"LeafCertTTL": "24h"}))
         return point
 
     monkeypatch.setattr(reads, "read", slow)
-    await whole.services["b"].ca.configure(update({"LeafCertTTL": "48h"}))
+    await whole.services["b"].ca.configure(ANYBODY, update({"LeafCertTTL": "48h"}))
     assert overtaken
     assert stored_config(whole.raft.state)["LeafCertTTL"] == "48h"
 
@@ -239,7 +240,7 @@ async def test_eight_writers_on_all_nodes_are_done_in_turn_or_told_the_current_i
         if kind == "another root":
             wanted["PrivateKeyBits"] = (384, 521)[number % 2]
         try:
-            await whole.services[NAMES[number % len(NAMES)]].ca.configure(update(wanted, index))
+            await whole.services[NAMES[number % len(NAMES)]].ca.configure(ANYBODY, update(wanted, index))
         except (StaleIndex, InternalError, Refused) as error:
             return error
         return None
@@ -256,14 +257,14 @@ async def test_eight_writers_on_all_nodes_are_done_in_turn_or_told_the_current_i
 
 @pytest.mark.parametrize("name", ["a", "c"])
 async def test_repair_is_answered_once_the_ca_is_up(broken: Cluster, name: str) -> None:
-    await broken.services[name].ca.configure(update({"LeafCertTTL": "24h"}))
+    await broken.services[name].ca.configure(ANYBODY, update({"LeafCertTTL": "24h"}))
     assert broken.nodes[name].replica.state.active_root is not None
-    assert (await broken.services[name].leaves.sign(broken.csr(), "me")).name == "web"
+    assert (await broken.services[name].leaves.sign(ANYBODY, broken.csr(), "me")).name == "web"
 
 
 async def test_repair_that_repairs_nothing_is_told_why(broken: Cluster) -> None:
     with pytest.raises(InternalError, match="leaf cert TTL must be greater or equal than 1h0m0s"):
-        await broken.services["c"].ca.configure(update({"LeafCertTTL": "2m"}))
+        await broken.services["c"].ca.configure(ANYBODY, update({"LeafCertTTL": "2m"}))
 
 
 # -- reading
@@ -272,7 +273,7 @@ async def test_repair_that_repairs_nothing_is_told_why(broken: Cluster) -> None:
 async def test_linearizable_read_catches_up_and_a_stale_one_does_not(whole: Cluster) -> None:
     follower = whole.services["c"]
     whole.nodes["c"].replica.fall_behind()
-    await whole.services["a"].leaves.sign(whole.csr(), "me")
+    await whole.services["a"].leaves.sign(ANYBODY, whole.csr(), "me")
     stale, current = await follower.reads.read(ReadLevel.STALE), await follower.reads.read(ReadLevel.LINEARIZABLE)
     assert stale.state.index < current.state.index == whole.raft.state.index
     assert current.has_leader
@@ -294,7 +295,7 @@ async def test_watch_ends_with_a_change_or_with_its_time(whole: Cluster) -> None
     assert point.state.roots_watch_index == index
     watching = asyncio.ensure_future(service.reads.watch(ReadLevel.STALE, index, Watch.ROOTS, 30))
     await asyncio.sleep(0)
-    await whole.services["a"].ca.configure(update({"LeafCertTTL": "24h"}))
+    await whole.services["a"].ca.configure(ANYBODY, update({"LeafCertTTL": "24h"}))
     async with asyncio.timeout(10):
         assert (await watching).state.roots_watch_index > index
 
@@ -315,7 +316,7 @@ async def test_only_who_waits_for_the_roots_is_counted_and_only_while_it_waits(
     monkeypatch.setattr(node.replica, "wait_for_index", counting)
     watching = asyncio.ensure_future(whole.services["c"].reads.watch(ReadLevel.STALE, index, what, 30))
     await until(lambda: found)
-    await whole.services["a"].ca.configure(update({"LeafCertTTL": "24h"}))
+    await whole.services["a"].ca.configure(ANYBODY, update({"LeafCertTTL": "24h"}))
     async with asyncio.timeout(10):
         assert (await watching).state.config_index > index
     assert found == [counted]
@@ -327,17 +328,17 @@ async def test_only_who_waits_for_the_roots_is_counted_and_only_while_it_waits(
 
 async def test_leaf_for_a_local_service_comes_with_its_key_and_from_the_cache(whole: Cluster) -> None:
     service = whole.services["c"]
-    leaf = await service.leaves.leaf("web", "me")
+    leaf = await service.leaves.leaf(ANYBODY, "web", "me")
     assert leaf.cert.name == "web"
     assert "PRIVATE KEY" in leaf.private_key_pem
-    assert (await service.leaves.leaf("web", "other")).cert == leaf.cert
+    assert (await service.leaves.leaf(ANYBODY, "web", "other")).cert == leaf.cert
     assert whole.raft.machine.ledger_summary.count == 1
 
 
 async def test_leaf_is_served_from_the_cache_while_there_is_no_leader(whole: Cluster) -> None:
-    leaf = await whole.services["c"].leaves.leaf("web", "me")
+    leaf = await whole.services["c"].leaves.leaf(ANYBODY, "web", "me")
     whole.raft.elect(None)
-    assert (await whole.services["c"].leaves.leaf("web", "me")).cert == leaf.cert
+    assert (await whole.services["c"].leaves.leaf(ANYBODY, "web", "me")).cert == leaf.cert
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "x" * 129, "~", "a b", "web/../admin", "wéb", "a%20b", "web\n"])
@@ -345,13 +346,13 @@ async def test_name_that_no_service_can_have_is_refused(whole: Cluster, name: st
     with pytest.raises(
         BadRequest, match=r"service name '.*': must be 1 to 128 of the characters A-Z a-z 0-9 \. _ -, and"
     ):
-        await whole.services["c"].leaves.leaf(name, "me")
+        await whole.services["c"].leaves.leaf(ANYBODY, name, "me")
     assert whole.raft.machine.ledger_summary.count == 0
 
 
 async def test_leaf_without_a_ca_is_not_ready(broken: Cluster) -> None:
     with pytest.raises(NotReady, match="no root certificate: error configuring provider"):
-        await broken.services["a"].leaves.leaf("web", "me")
+        await broken.services["a"].leaves.leaf(ANYBODY, "web", "me")
 
 
 # -- the cluster
@@ -371,25 +372,25 @@ async def test_cluster_is_as_the_leader_sees_it_from_any_node(whole: Cluster) ->
 
 
 async def test_leadership_is_transferred_from_any_node(whole: Cluster) -> None:
-    await whole.services["c"].servers.transfer_leader("b")
+    await whole.services["c"].servers.transfer_leader(ANYBODY, "b")
     assert whole.raft.leader == "b"
-    await whole.services["c"].servers.transfer_leader(None)
+    await whole.services["c"].servers.transfer_leader(ANYBODY, None)
     assert whole.raft.leader == "a"
     assert whole.services["c"].servers.leader_address() == whole.raft.members["a"].raft_address
 
 
 async def test_servers_are_added_and_removed_from_any_node_and_the_leader_too(whole: Cluster) -> None:
-    await whole.services["c"].servers.add_peer("d", "127.0.0.1:4", "127.0.0.1:5")
+    await whole.services["c"].servers.add_peer(ANYBODY, "d", "127.0.0.1:4", "127.0.0.1:5")
     assert not whole.raft.members["d"].is_voter
-    await whole.services["b"].servers.remove_peer(None, "127.0.0.1:4")
-    await whole.services["c"].servers.remove_peer("a", None)
+    await whole.services["b"].servers.remove_peer(ANYBODY, None, "127.0.0.1:4")
+    await whole.services["c"].servers.remove_peer(ANYBODY, "a", None)
     assert sorted(whole.raft.members) == ["b", "c"]
     assert whole.raft.leader == "b"
     assert whole.services["c"].servers.peer_addresses() == [whole.raft.members[name].raft_address for name in "bc"]
 
 
 async def test_digests_of_all_nodes_agree(whole: Cluster) -> None:
-    await whole.services["b"].leaves.sign(whole.csr(), "me")
+    await whole.services["b"].leaves.sign(ANYBODY, whole.csr(), "me")
     digests = [await service.facts.digest() for service in whole.services.values()]
     assert digests[0] == digests[1] == digests[2]
     assert digests[0].ledger_count == 1

@@ -19,6 +19,7 @@ from cluster.base.errors import (
 )
 from cluster.raft.membership import Member
 from cluster.rpc.batches import Batches
+from cluster.rpc.envelope import Asked
 from cluster.rpc.messages import (
     CONFIGURE,
     DISTRUST_ROOT,
@@ -36,6 +37,7 @@ from cluster.rpc.operations import Operations, served
 from cluster.rpc.peers import Lost, Unsent
 from cluster.rpc.server import RpcServer
 from providers.errors import CSRRejected
+from tests.kit.callers import ANYBODY
 from tests.kit.clock import FakeClock
 from tests.kit.fake_cluster import FakeCluster
 from tests.kit.rpc_nodes import Ask, Told, asked, operation, rpc_nodes
@@ -314,7 +316,7 @@ async def test_change_that_waits_for_a_backend_is_waited_for_through_a_follower(
         await backend.wait()
         return Told()
 
-    leaders = Operations(served(slow, change), served(ONCE, hang))
+    leaders = Operations(lambda _secret_id: ANYBODY, served(slow, change), served(ONCE, hang))
     async with rpc_nodes(rpc_cluster, tls_directory, {"a": leaders, "b": {}}, wait_seconds=0.05) as nodes:
         rpc_cluster.elect("a")
         call = asyncio.ensure_future(nodes["b"].forwarder.call(slow, request_))
@@ -367,7 +369,7 @@ class Wire:
 
     async def __call__(self, leader: Member, requests: list[Any], seconds: float) -> list[Any]:
         assert leader == _member(leader.id)
-        arguments = [request.argument for request in requests]
+        arguments = [asked.request.argument for asked in requests]
         self.sent.append(arguments)
         self.seconds.append(seconds)
         await self.gate.wait()
@@ -381,7 +383,7 @@ def _member(name: str) -> Member:
 
 
 async def _added(batches: Batches, arguments: range, peer: str = "a") -> list[asyncio.Task[Any]]:
-    tasks = [asyncio.create_task(batches.add(_member(peer), Ask(n), 1.0 + n)) for n in arguments]
+    tasks = [asyncio.create_task(batches.add(_member(peer), Asked(Ask(n)), 1.0 + n)) for n in arguments]
     await asyncio.sleep(0)
     return tasks
 
@@ -408,7 +410,7 @@ async def test_failure_of_a_message_is_that_of_each_request_in_it(error: Excepti
     outcomes = await asyncio.gather(*tasks, return_exceptions=True)
     assert {type(outcome) for outcome in outcomes} == {type(error)}
     wire.error = None
-    assert await batches.add(_member("a"), Ask(7), 1.0) == -7
+    assert await batches.add(_member("a"), Asked(Ask(7)), 1.0) == -7
 
 
 async def test_request_that_an_answer_leaves_out_is_lost() -> None:
@@ -466,5 +468,5 @@ async def test_all_requests_of_a_message_run_beside_each_other(rpc_cluster: Fake
     async with rpc_nodes(rpc_cluster, tls_directory, {"a": {"meet": meet}, "b": {}}) as nodes:
         rpc_cluster.elect("a")
         leader = rpc_cluster.members["a"]
-        outcomes = await nodes["b"].peers.send(leader, operation("meet"), [Ask(1), Ask(2)], 5.0)
+        outcomes = await nodes["b"].peers.send(leader, operation("meet"), [Asked(Ask(1)), Asked(Ask(2))], 5.0)
     assert outcomes == [Told(1), Told(2)]

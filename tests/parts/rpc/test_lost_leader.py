@@ -33,7 +33,9 @@ class Client:
         self.sent: list[str] = []
         self.given_up: list[str] = []
 
-    async def post(self, peer: str, _address: str, _operation: str, body_of: Callable[[int], bytes]) -> Answer:
+    async def post(
+        self, peer: str, _address: str, _operation: str, body_of: Callable[[int], bytes], _tokens: str = ""
+    ) -> Answer:
         self.sent.append(peer)
         if peer not in self.answering:
             try:

@@ -14,7 +14,7 @@ from cluster.raft.admission import Admission
 from cluster.rpc import client as rpc_client
 from cluster.rpc import server as rpc_server
 from cluster.rpc.client import Answer, RpcClient, Unanswered, Unreached
-from cluster.rpc.envelope import pack_requests
+from cluster.rpc.envelope import Asked, pack_requests
 from tests.kit.fake_cluster import FakeCluster
 from tests.kit.rpc_nodes import Ask, RpcNode, node_tls, operation, rpc_nodes
 from tests.kit.seats import peer_seats
@@ -66,7 +66,7 @@ class Port:
 
     async def ask(self, client: RpcClient) -> Answer:
         what = operation("double")
-        return await client.post("a", self.address, "double", lambda v: pack_requests(what, [Ask(21)], 5.0, v))
+        return await client.post("a", self.address, "double", lambda v: pack_requests(what, [Asked(Ask(21))], 5.0, v))
 
 
 @asynccontextmanager
@@ -280,7 +280,9 @@ async def test_answer_to_a_stranger_is_not_lost_by_what_it_still_sends(port: Por
     what = operation("double")
     big = Ask("x" * (4 << 20))
     for _ in range(5):
-        answer = await port.client().post("a", port.address, "double", lambda v: pack_requests(what, [big], 5.0, v))
+        answer = await port.client().post(
+            "a", port.address, "double", lambda v: pack_requests(what, [Asked(big)], 5.0, v)
+        )
         assert (answer.status, answer.body) == (403, b"no server of this cluster")
 
 

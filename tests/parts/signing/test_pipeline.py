@@ -11,7 +11,9 @@ from fsm.commands import Rejected
 from fsm.leaves import RecordLeaves
 from fsm.ledger import LedgerRow
 from providers.errors import CSRRejected, ProviderUnavailable
+from providers.grants import EVERYTHING
 from providers.pki.x509 import load_cert
+from tests.kit.callers import anybody
 from tests.kit.clock import FakeClock
 from tests.kit.csrs import serial, service_csr
 from tests.kit.fake_cluster import Fate, Node, put, update
@@ -25,7 +27,7 @@ def context_of(node: Node) -> SigningContext:
 
 async def sign(node: Node, number: int, csr_pem: str | None = None) -> SignedLeaf:
     csr_pem = csr_pem or service_csr(node.cluster.state.trust_domain)
-    return await node.parts.pipeline.sign(context_of(node), csr_pem, serial(number), "token:web")
+    return await node.parts.pipeline.sign(context_of(node), csr_pem, serial(number), "token:web", anybody)
 
 
 def records(node: Node) -> list[RecordLeaves]:
@@ -109,7 +111,7 @@ async def test_batches_never_mix_what_is_signed_with(node: Node) -> None:
     new = SigningContext(old.provider_key, old.provider, old.trust_domain, old.datacenter)
     csr = service_csr(old.trust_domain)
     others = [
-        asyncio.ensure_future(node.parts.pipeline.sign(context, csr, serial(number), ""))
+        asyncio.ensure_future(node.parts.pipeline.sign(context, csr, serial(number), "", anybody))
         for number, context in ((3, old), (4, new), (5, new))
     ]
     await until(lambda: node.worker.calls.count("sign_leaves") == 2)
@@ -124,13 +126,13 @@ async def test_full_queue_refuses_at_once_and_recovers(node: Node) -> None:
     )
     node.worker.held.add("sign_leaves")
     csr = service_csr(node.cluster.state.trust_domain)
-    requests = [asyncio.ensure_future(pipeline.sign(context_of(node), csr, serial(n), "")) for n in (1, 2)]
+    requests = [asyncio.ensure_future(pipeline.sign(context_of(node), csr, serial(n), "", anybody)) for n in (1, 2)]
     await until(lambda: node.worker.calls.count("sign_leaves") == 2)
     with pytest.raises(Overloaded):
-        await pipeline.sign(context_of(node), csr, serial(3), "")
+        await pipeline.sign(context_of(node), csr, serial(3), "", anybody)
     node.worker.gate.set()
     await asyncio.gather(*requests)
-    assert (await pipeline.sign(context_of(node), csr, serial(3), "")).leaf.name == "web"
+    assert (await pipeline.sign(context_of(node), csr, serial(3), "", anybody)).leaf.name == "web"
 
 
 async def _nothing() -> None:
@@ -152,7 +154,7 @@ async def test_lost_leadership_is_told_apart_from_an_unknown_outcome(node: Node)
     with pytest.raises(CommitUnknown):
         await sign(node, 1, csr)
     node.worker.held.add("sign_leaves")
-    request = asyncio.ensure_future(node.parts.pipeline.sign(context, csr, serial(2), ""))
+    request = asyncio.ensure_future(node.parts.pipeline.sign(context, csr, serial(2), "", anybody))
     await until(lambda: node.worker.calls.count("sign_leaves") == 2)
     node.replica.leadership = node.cluster.replicas["b"].leadership
     node.worker.gate.set()
@@ -229,9 +231,9 @@ async def test_repetition_that_cannot_be_signed_again_is_lost_not_failed(node: N
 async def test_repetition_that_another_server_tells_of_is_the_same_request(node: Node) -> None:
     """The next leader may be the server that was asked, and then nobody tells it who asked."""
     csr, pipeline = service_csr(node.cluster.state.trust_domain), node.parts.pipeline
-    first = await pipeline.sign(context_of(node), csr, serial(1), "b: me")
+    first = await pipeline.sign(context_of(node), csr, serial(1), "b: me", anybody)
     node.clock.advance(90)
-    again = await pipeline.sign(context_of(node), csr, serial(1), "me")
+    again = await pipeline.sign(context_of(node), csr, serial(1), "me", anybody)
     assert (again.index, again.leaf.serial) == (first.index, first.leaf.serial)
     one, other = load_cert(first.leaf.cert_pem), load_cert(again.leaf.cert_pem)
     assert one.tbs_certificate_bytes == other.tbs_certificate_bytes
@@ -263,7 +265,7 @@ async def test_rejected_record_is_an_error_of_ours(node: Node) -> None:
         10,
     )
     with pytest.raises(InternalError, match="could not be recorded: no"):
-        await pipeline.sign(context, csr, serial(1), "")
+        await pipeline.sign(context, csr, serial(1), "", anybody)
 
 
 async def test_serial_that_a_backend_gives_twice_is_named(node: Node) -> None:
@@ -271,7 +273,11 @@ async def test_serial_that_a_backend_gives_twice_is_named(node: Node) -> None:
     context, csr = context_of(node), service_csr(node.cluster.state.trust_domain)
     pool = node.pool
     [given] = await pool.sign_leaves(
-        context.provider_key, context.trust_domain, context.datacenter, node.parts.unix_now, [(csr, serial(7))]
+        context.provider_key,
+        context.trust_domain,
+        context.datacenter,
+        node.parts.unix_now,
+        [(csr, serial(7), EVERYTHING.to_bytes())],
     )
 
     class Twice:
@@ -289,9 +295,9 @@ async def test_serial_that_a_backend_gives_twice_is_named(node: Node) -> None:
         node.metrics,
         10,
     )
-    await pipeline.sign(context, csr, serial(1), "")
+    await pipeline.sign(context, csr, serial(1), "", anybody)
     with pytest.raises(CommitUnknown) as lost:
-        await pipeline.sign(context, csr, serial(2), "")
+        await pipeline.sign(context, csr, serial(2), "", anybody)
     assert f"answered with serial {serial(7).hex()}, which is on record for another request" in str(lost.value)
     assert serial(2).hex() not in str(lost.value)
 
@@ -369,9 +375,9 @@ async def test_one_certificate_that_cannot_be_recorded_is_no_reason_to_refuse_th
     csr_pem = service_csr(node.cluster.state.trust_domain)
     many = node.parts.pipeline
     answers = await asyncio.gather(
-        *(many.sign(context_of(node), csr_pem, serial(number), "token:web") for number in range(1, 4)),
-        many.sign(context_of(node), csr_pem, serial(4), requester),
-        *(many.sign(context_of(node), csr_pem, serial(number), "token:web") for number in range(5, 8)),
+        *(many.sign(context_of(node), csr_pem, serial(number), "token:web", anybody) for number in range(1, 4)),
+        many.sign(context_of(node), csr_pem, serial(4), requester, anybody),
+        *(many.sign(context_of(node), csr_pem, serial(number), "token:web", anybody) for number in range(5, 8)),
         return_exceptions=True,
     )
     refused = answers.pop(3)

@@ -19,6 +19,7 @@ from cluster.signing.pool import ProviderSetup, WorkerPool, _next_pause
 from cluster.signing.process import Worker
 from providers.api import IssuedLeaf, RootIntent
 from providers.errors import ConfigInvalid, CSRRejected, NotInitialized, NotSupported, ProviderUnavailable
+from providers.grants import EVERYTHING
 from providers.pki.serials import serial_bytes
 from providers.pki.x509 import load_cert
 from tests.kit import pki
@@ -59,7 +60,7 @@ async def with_root(pool: WorkerPool, key: str = "k") -> str:
 
 
 async def sign(pool: WorkerPool, number: int, csr_pem: str | None = None) -> IssuedLeaf:
-    requests = [(csr_pem or service_csr(DOMAIN), serial(number))]
+    requests = [(csr_pem or service_csr(DOMAIN), serial(number), EVERYTHING.to_bytes())]
     [leaf] = await pool.sign_leaves("k", DOMAIN, "dc1", pki.NOW, requests)
     if isinstance(leaf, Exception):
         raise leaf
@@ -79,8 +80,8 @@ async def test_errors_arrive_as_what_they_are(pool: WorkerPool) -> None:
     with pytest.raises(ConfigInvalid, match="leaf cert TTL must be greater"):
         await pool.configure("k", setup(LeafCertTTL="1m"))
     with pytest.raises(CSRRejected):
-        await pool.check_csr(DOMAIN, "dc1", "rubbish")
-    assert await pool.check_csr(DOMAIN, "dc1", service_csr(DOMAIN)) == (
+        await pool.check_csr(DOMAIN, "dc1", "rubbish", EVERYTHING.to_bytes())
+    assert await pool.check_csr(DOMAIN, "dc1", service_csr(DOMAIN), EVERYTHING.to_bytes()) == (
         "service",
         "web",
         f"spiffe://{DOMAIN}/ns/default/dc/dc1/svc/web",
@@ -97,7 +98,7 @@ async def test_provider_that_signs_with_its_root_has_nothing_to_renew_or_to_warn
 async def test_csr_made_for_an_agent_is_acceptable(pool: WorkerPool) -> None:
     csr_pem, key_pem = await pool.make_csr(f"spiffe://{DOMAIN}/ns/default/dc/dc1/svc/db", ["db.local"], ["10.0.0.1"])
     assert "PRIVATE KEY" in key_pem
-    assert (await pool.check_csr(DOMAIN, "dc1", csr_pem))[1] == "db"
+    assert (await pool.check_csr(DOMAIN, "dc1", csr_pem, EVERYTHING.to_bytes()))[1] == "db"
 
 
 async def test_worker_that_dies_is_replaced_and_configured_again(pool: WorkerPool, log: EventLog) -> None:
@@ -216,7 +217,7 @@ async def test_provider_that_signed_before_is_not_given_to_a_worker_that_replace
         await pool._workers[0].call("warnings", "before")
     for number in range(4):
         await sign(pool, number)
-        requests = [(service_csr(DOMAIN), serial(100 + number))]
+        requests = [(service_csr(DOMAIN), serial(100 + number), EVERYTHING.to_bytes())]
         [leaf] = await pool.sign_leaves("before", DOMAIN, "dc1", pki.NOW, requests)
         assert isinstance(leaf, IssuedLeaf)
     await with_root(pool, "before")  # as a rotation back to it, or its removal
@@ -332,7 +333,7 @@ async def test_processes_end_with_the_leadership_and_fresh_ones_are_ready_for_th
         await sign(pool, 1)
     await until(lambda: not any(map(is_alive, old)), "the processes with the keys have ended")
     # What any node does for its local services goes on meanwhile.
-    assert (await pool.check_csr(DOMAIN, "dc1", service_csr(DOMAIN)))[1] == "web"
+    assert (await pool.check_csr(DOMAIN, "dc1", service_csr(DOMAIN), EVERYTHING.to_bytes()))[1] == "web"
     await until(lambda: not set(old) & set(pool.pids))
     with pytest.raises(NotLeader):
         await pool.configure("k", setup())

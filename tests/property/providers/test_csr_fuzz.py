@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from providers.errors import CSRRejected
+from providers.grants import EVERYTHING
 from providers.pki.csr import CheckedCSR, check_csr, check_intermediate_csr
 from tests.kit import pki
 
@@ -36,7 +37,7 @@ def _judge(csr: str) -> CheckedCSR | str:
     with contextlib.suppress(CSRRejected):
         check_intermediate_csr(csr, pki.TRUST_DOMAIN)
     try:
-        return check_csr(csr, pki.POLICY)
+        return check_csr(csr, pki.POLICY, EVERYTHING)
     except CSRRejected as error:
         return str(error)
 
@@ -141,7 +142,7 @@ def test_torn_pem_is_rejected_or_means_the_same(data: st.DataObject) -> None:
     torn = good[:start] + patch + good[end:]
     outcome = _judge(torn)
     if isinstance(outcome, CheckedCSR):
-        assert outcome == check_csr(good, pki.POLICY)
+        assert outcome == check_csr(good, pki.POLICY, EVERYTHING)
 
 
 GENERAL_NAMES = st.one_of(

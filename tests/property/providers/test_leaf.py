@@ -11,6 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from providers.api import CAChain, CSRPolicy, LeafRequest
+from providers.grants import EVERYTHING
 from providers.pki import verify
 from providers.pki.leaf import LeafSigner
 from providers.pki.spiffe import Kind, SpiffeId
@@ -88,7 +89,7 @@ def test_leaf_has_the_csrs_names_and_key_and_for_the_rest_the_profile(
     ]
     csr = pki.csr_of(private, names).public_bytes(serialization.Encoding.PEM).decode()
     policy = CSRPolicy(pki.TRUST_DOMAIN, identity.datacenter)
-    leaf = signer.sign(LeafRequest(csr, policy, serial, now))
+    leaf = signer.sign(LeafRequest(csr, policy, serial, now, EVERYTHING))
 
     cert = pki.load(leaf.cert_pem)
     assert cert.serial_number == serial

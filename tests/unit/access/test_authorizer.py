@@ -5,9 +5,10 @@ import random
 
 import pytest
 
-from cluster.access.authorizer import Authorizer
+from cluster.access.authorizer import NO_HOSTS, NOTHING, OF_AN_AGENT, Authorizer
 from cluster.access.rules import Rule, parse_rules
 from cluster.api.access import Level, Resource
+from providers.grants import ANYTHING, Grant, NameGrant
 
 NAMES = ("web", "webx", "api", "wet", "wall", "")
 
@@ -109,3 +110,68 @@ def test_it_decides_as_the_specification_says(seed: int) -> None:
         for each in map("".join, itertools.product(letters, repeat=length)):
             for level in (Level.READ, Level.WRITE):
                 assert asked.allows(Resource.SERVICE, level, each) is _slowly(rules, level, each, by_default=by_default)
+
+
+def _granted(asked: Authorizer) -> Grant:
+    return Grant.from_bytes(asked.grant)
+
+
+def test_write_gives_certificates_with_the_names_that_the_rule_speaks_of() -> None:
+    grant = _granted(
+        authorizer(
+            'service "web" { policy = "write" dns = ["web.internal"] ip = ["10.0.0.0/8"] ttl_max = "1h" }'
+            ' service_prefix "api" { policy = "write" } service "apix" { policy = "read" }'
+            ' node "n1" { policy = "write" } node_prefix "n" { policy = "write" dns = [] }'
+        )
+    )
+    assert grant.services.of("web") == NameGrant(
+        is_given=True, dns=("web.internal",), networks=("10.0.0.0/8",), ttl_max_seconds=3600
+    )
+    assert grant.services.of("api-1") == NO_HOSTS
+    assert grant.services.of("apix") == grant.services.of("db") == NOTHING
+    assert grant.nodes.of("n1") == OF_AN_AGENT
+    assert grant.nodes.of("n2").dns == ()
+    assert grant.gateways == NOTHING
+
+
+def test_where_nothing_is_denied_by_default_nothing_is_said_of_names() -> None:
+    grant = _granted(
+        authorizer('service "web" { policy = "deny" } service "api" { policy = "write" }', allows_by_default=True)
+    )
+    assert grant.services.of("db") == grant.services.of("api") == grant.nodes.of("n1") == grant.gateways == ANYTHING
+    assert grant.services.of("web") == NOTHING
+
+
+def test_several_rules_about_one_name_add_up_their_names_and_bound_the_lifetime() -> None:
+    texts = [
+        'service "web" { policy = "write" dns = ["a"] ttl_max = "2h" }',
+        'service "web" { policy = "write" dns = ["b"] ttl_max = "1h" }',
+        'service "web" { policy = "write" }',
+    ]
+    for order in itertools.permutations(texts):
+        found = _granted(authorizer(*order)).services.of("web")
+        assert (sorted(found.dns or ()), found.networks, found.ttl_max_seconds) == (["a", "b"], (), 3600)
+
+
+def test_gateways_need_the_right_on_the_mesh_or_on_everything_operators_do() -> None:
+    for text in ('mesh = "write"', 'operator = "write"'):
+        assert _granted(authorizer(text)).gateways == ANYTHING
+    assert _granted(authorizer('operator = "write" mesh = "read"')).gateways == NOTHING
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_grant_is_what_the_rules_say(seed: int) -> None:
+    rng = random.Random(seed)
+
+    def name() -> str:
+        return "".join(rng.choice("ab") for _ in range(rng.randrange(4)))
+
+    rules = [
+        Rule(Resource.SERVICE, rng.choice([*Level]), name(), is_prefix=rng.random() < 0.5)
+        for _ in range(rng.randrange(10))
+    ]
+    asked = Authorizer(rules, allows_by_default=rng.random() < 0.5)
+    grant = _granted(asked)
+    for length in range(5):
+        for each in map("".join, itertools.product("ab", repeat=length)):
+            assert grant.services.of(each).is_given is asked.allows(Resource.SERVICE, Level.WRITE, each)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from cluster.access.directory import EVERYTHING, Directory
-from cluster.api.access import Caller, Level, Resource, Right
+from cluster.api.access import ACL_WRITE, SNAPSHOT, Caller, Level, Resource, Right
 from cluster.base.errors import PermissionDenied, TokenUnknown
 from fsm.acl import (
     ANONYMOUS,
@@ -146,6 +146,7 @@ def test_management_is_everything_whatever_its_text_says() -> None:
 
 def test_rules_that_no_release_takes_deny_all() -> None:
     cluster = Cluster(allows_by_default=True)
+    cluster.do(BootstrapAcl(token(9)))
     cluster.do(SetPolicy(policy(1, rules="servicee {", datacenters=())))
     cluster.give("s1", policies=(uuid(1),))
     assert not cluster.caller("s1").may(READ, "web")
@@ -169,3 +170,16 @@ def test_secret_is_not_shown() -> None:
     cluster.give("very-secret")
     assert "very-secret" not in repr(cluster.caller("very-secret"))
     assert Acl() == Acl()
+
+
+def test_open_cluster_knows_nobody_and_asks_nobody_for_a_token() -> None:
+    cluster = Cluster(allows_by_default=True)
+    caller = cluster.caller("of-another-cluster")
+    assert (caller.accessor_id, caller.secret_id) == (ANONYMOUS, "")
+    assert caller.may(SNAPSHOT)
+    assert not caller.may(ACL_WRITE)
+    cluster.do(BootstrapAcl(token(1, secret_hash=hashed("root"), policies=(GLOBAL_MANAGEMENT,))))
+    with pytest.raises(TokenUnknown):
+        cluster.caller("of-another-cluster")
+    assert not cluster.caller("").may(SNAPSHOT)
+    assert cluster.caller("root").may(SNAPSHOT)

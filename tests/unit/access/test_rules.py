@@ -104,7 +104,7 @@ def test_what_certificates_of_a_service_may_have() -> None:
         ('service { policy = "write" }', "0 labels"),
         ('service "a" "b" { policy = "write" }', "2 labels"),
         ('service "web" { policy = "write" polcy = "read" }', "allowed are"),
-        ('node "web" { policy = "write" dns = ["x"] }', "allowed are"),
+        ('agent "web" { policy = "write" dns = ["x"] }', "allowed are"),
         ('service "web" { policy { x = 1 } }', "no block is allowed"),
         (f'service "{"x" * 513}" {{ policy = "write" }}', "longer than 512"),
         ('service "web" { policy = "write" dns = ["a b"] }', "Invalid dns pattern"),

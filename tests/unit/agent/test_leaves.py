@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 
 from cluster.agent.leaves import LeafCache, NewLeaf
+from cluster.api.access import Caller
 from cluster.api.leaves import IssuedCert, LocalLeaf
 from cluster.base.errors import NoLeader, Overloaded, RateLimitReached
 from fsm.ca import CARoot
@@ -17,6 +18,7 @@ from fsm.state import State
 from providers.errors import CSRRejected
 from providers.pki.x509 import colon_hex, load_cert, subject_key_id
 from tests.kit import pki
+from tests.kit.callers import ANYBODY
 from tests.kit.clock import FakeClock
 from tests.kit.pki import leaf_request
 from tests.unit.providers.test_builtin import chain_of, primary
@@ -52,7 +54,7 @@ class Backend:
         self.on_wait: Callable[[], None] = lambda: None
         self.cache = LeafCache(self.issue, self, self.clock, random.Random(7), LEADER_WAIT)
 
-    async def issue(self, service: str, requested_by: str, leader_wait_seconds: float) -> NewLeaf:
+    async def issue(self, _caller: Caller, service: str, requested_by: str, leader_wait_seconds: float) -> NewLeaf:
         self.issued.append(service)
         self.waited_for_a_leader(leader_wait_seconds)
         await asyncio.sleep(0)
@@ -93,7 +95,7 @@ class Backend:
         self.state = None
 
     async def get(self, service: str = "web", index: int = 0, timeout_seconds: float = 0.0) -> LocalLeaf:
-        return await self.cache.get(service, "me", index, timeout_seconds)
+        return await self.cache.get(ANYBODY, service, "me", index, timeout_seconds)
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from benchmarks.csrs import make_csrs
 from benchmarks.nodes import BenchError, Node, read_nodes, wait_for
 from benchmarks.run import main
 from providers.api import CSRPolicy
+from providers.grants import EVERYTHING
 from providers.pki.csr import check_csr
 
 _TRUST_DOMAIN = "11111111-2222-3333-4444-555555555555.consul"
@@ -50,7 +51,7 @@ def test_wait_for_reports_the_last_trouble() -> None:
 
 def test_pool_holds_different_acceptable_csrs() -> None:
     csrs = make_csrs(3, _TRUST_DOMAIN)
-    names = [check_csr(csr, CSRPolicy(_TRUST_DOMAIN, "dc1")).name for csr in csrs]
+    names = [check_csr(csr, CSRPolicy(_TRUST_DOMAIN, "dc1"), EVERYTHING).name for csr in csrs]
     assert names == ["svc-0", "svc-1", "svc-2"]
     keys = [x509.load_pem_x509_csr(csr.encode()).public_key() for csr in csrs]
     assert len({key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo) for key in keys}) == 3

@@ -17,6 +17,7 @@ from cluster.rpc.forward import Forwarder
 from cluster.rpc.operations import Operations
 from fsm.state import State
 from tests.kit import samples
+from tests.kit.callers import ANYBODY, FakeAccess
 from tests.kit.clock import FakeClock
 
 WAIT_SECONDS: Final = 7.0
@@ -61,8 +62,10 @@ def leaves_of(replica: Any) -> NodeLeaves:
     peers: Any = None
     metrics = Metrics()
     reads = NodeReads(replica, Watchers(), "a", WAIT_SECONDS)
-    forwarder = Forwarder(replica, Operations(), peers, "a", replica.clock, metrics, WAIT_SECONDS)
-    return NodeLeaves(reads, forwarder, pool, HealthBoard(), "dc1", replica.clock, metrics)
+    forwarder = Forwarder(
+        replica, Operations(lambda _secret_id: ANYBODY), peers, "a", replica.clock, metrics, WAIT_SECONDS
+    )
+    return NodeLeaves(reads, forwarder, pool, HealthBoard(), "dc1", replica.clock, metrics, FakeAccess())
 
 
 @pytest.mark.parametrize("has_root", [True, False])
@@ -72,7 +75,7 @@ async def test_leaf_without_a_leader_is_refused_after_one_wait(has_root: bool) -
     replica = Leaderless(state if has_root else replace(state, roots=()))
     begin = replica.clock.monotonic()
     with pytest.raises(NoLeader):
-        await leaves_of(replica).leaf("web", "me")
+        await leaves_of(replica).leaf(ANYBODY, "web", "me")
     assert replica.clock.monotonic() - begin == WAIT_SECONDS
 
 
@@ -80,5 +83,5 @@ async def test_csr_waits_for_a_leader_as_long() -> None:
     replica = Leaderless(samples.full_state())
     begin = replica.clock.monotonic()
     with pytest.raises(NoLeader):
-        await leaves_of(replica).sign("csr", "me")
+        await leaves_of(replica).sign(ANYBODY, "csr", "me")
     assert replica.clock.monotonic() - begin == WAIT_SECONDS

@@ -97,3 +97,28 @@ def test_all_mistakes_are_reported_together() -> None:
     fields.duration_ns("A", 0)
     with pytest.raises(ConfigInvalid, match=r"2 error\(s\) decoding:\n\n\* cannot parse 'B'.*\n\* error decoding 'A'"):
         fields.finish()
+
+
+def test_list_is_of_texts_and_one_text_is_a_list_of_one() -> None:
+    for value, texts in (("a", ["a"]), (["a", 1, True], ["a", "1", "1"]), (7, ["7"]), ([], []), (None, [])):
+        assert Fields({"L": value}).text_list("L") == texts
+    wrongs: list[object] = [{}, [{}], [["a"]], [None]]
+    for wrong in wrongs:
+        fields = Fields({"L": wrong})
+        fields.text_list("L")
+        with pytest.raises(ConfigInvalid, match=r"'L\[0\]' expected type 'string'"):
+            fields.finish()
+
+
+def test_keys_that_nobody_knows_are_named_and_so_are_two_spellings() -> None:
+    fields = Fields({"a": 1, "B": 2, "x": 3, "z" * 100: 4})
+    fields.allow_only(["A", "b"])
+    with pytest.raises(ConfigInvalid, match=f"'' has invalid keys: x, {'z' * 64}$"):
+        fields.finish()
+    fields = Fields({"a": 1, "A": 2})
+    fields.allow_only(["A"])
+    with pytest.raises(ConfigInvalid, match="'A' is given more than once"):
+        fields.finish()
+    fields = Fields({"a": 1})
+    fields.allow_only(["A"])
+    fields.finish()

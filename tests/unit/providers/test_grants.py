@@ -6,9 +6,14 @@ from ipaddress import ip_address
 import pytest
 from cryptography import x509
 
+from providers.api import CAChain, LeafRequest
 from providers.errors import NotGranted
-from providers.pki.grants import Grant, NameGrant, Names
+from providers.grants import ANYTHING, EVERYTHING, Grant, NameGrant, Names
+from providers.pki.granted import check_grant
+from providers.pki.leaf import LeafSigner
 from providers.pki.spiffe import Kind, SpiffeId
+from providers.pki.x509 import Issuer
+from tests.kit import pki
 
 YES, NO = NameGrant(is_given=True), NameGrant(is_given=False)
 DOMAIN = "11111111-2222-3333-4444-555555555555.consul"
@@ -36,13 +41,13 @@ def test_every_kind_has_names_of_its_own() -> None:
     ]
     assert allowed == [(Kind.SERVICE, "web"), (Kind.SERVICE, "web-1"), (Kind.AGENT, "n1")]
     assert _may(Grant(Names(), Names(), YES), identity(Kind.MESH_GATEWAY))
-    everything = Grant(Names(default=YES), Names(default=YES), YES, hosts_are_free=True)
-    assert not _may(everything, identity(Kind.SERVER))
+    assert not _may(EVERYTHING, identity(Kind.SERVER))
+    assert _may(EVERYTHING, identity(Kind.SERVICE, "x"), [*dns("any.name"), x509.IPAddress(ip_address("10.0.0.1"))])
 
 
 def _may(grant: Grant, of: SpiffeId, hosts: list[x509.GeneralName] | None = None) -> bool:
     try:
-        grant.check(of, hosts or [])
+        check_grant(grant, of, hosts or [])
     except NotGranted:
         return False
     return True
@@ -92,16 +97,16 @@ def test_addresses_are_those_of_the_networks() -> None:
 def test_refusal_says_what_is_lacking_and_what_is_allowed() -> None:
     grant = with_hosts("web.internal")
     with pytest.raises(NotGranted) as refused:
-        grant.check(identity(Kind.SERVICE, "web"), dns("api.internal"))
+        check_grant(grant, identity(Kind.SERVICE, "web"), dns("api.internal"))
     assert str(refused.value) == (
         'lacks permission for the DNS name "api.internal" in a certificate of service "web": its policies allow'
         " web.internal"
     )
     with pytest.raises(NotGranted) as refused:
-        Grant(Names(), Names(), NO).check(identity(Kind.SERVICE, "web"), [])
+        check_grant(Grant(Names(), Names(), NO), identity(Kind.SERVICE, "web"), [])
     assert str(refused.value) == "lacks permission 'service:write' on \"web\""
     with pytest.raises(NotGranted, match=r"lacks permission 'mesh:write'\Z"):
-        Grant(Names(), Names(), NO).check(identity(Kind.MESH_GATEWAY), [])
+        check_grant(Grant(Names(), Names(), NO), identity(Kind.MESH_GATEWAY), [])
 
 
 def test_grant_survives_the_way_to_a_worker() -> None:
@@ -110,10 +115,9 @@ def test_grant_survives_the_way_to_a_worker() -> None:
             {"web": NameGrant(is_given=True, dns=("a", "b"), networks=("::1/128",), ttl_max_seconds=5)}, {"": NO}, YES
         ),
         Names({"n1": YES}),
-        YES,
-        hosts_are_free=True,
+        ANYTHING,
     )
-    assert Grant.unpacked(grant.packed()) == grant
+    assert Grant.from_bytes(grant.to_bytes()) == grant
 
 
 def test_matching_is_linear_in_the_length_of_a_name() -> None:
@@ -121,3 +125,14 @@ def test_matching_is_linear_in_the_length_of_a_name() -> None:
     began = time.process_time()
     assert not _may(grant, identity(Kind.SERVICE, "web"), dns(*[".".join(["a" * 63] * 3)] * 50))
     assert time.process_time() - began < 1.0
+
+
+@pytest.mark.parametrize(("granted", "expected"), [(0, pki.DAY), (60, 60), (10**9, pki.DAY)])
+def test_lifetime_is_no_longer_than_what_is_granted(granted: int, expected: int) -> None:
+    private = pki.key()
+    root = pki.root_certificate(private)
+    signer = LeafSigner(CAChain(pki.pem(root), pki.pem(root)), Issuer(root, private), ttl_seconds=pki.DAY)
+    grant = Grant(Names(default=NameGrant(is_given=True, ttl_max_seconds=granted)), Names(), NO)
+    leaf = signer.sign(LeafRequest(pki.csr_pem(), pki.POLICY, pki.serial(1), pki.NOW, grant))
+    assert leaf.not_after - leaf.not_before == expected
+    assert leaf.not_before <= pki.NOW < leaf.not_after

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from providers.api import CSRPolicy
 from providers.errors import CSRRejected
+from providers.grants import EVERYTHING
 from providers.pki import hosts, spiffe
 from providers.pki.csr import check_csr, check_intermediate_csr, plain_pem
 from tests.kit import pki
@@ -37,7 +38,7 @@ def _pem(csr: x509.CertificateSigningRequest) -> str:
 
 def _refusal(csr: str, policy: CSRPolicy = POLICY) -> str:
     with pytest.raises(CSRRejected) as caught:
-        check_csr(csr, policy)
+        check_csr(csr, policy, EVERYTHING)
     return str(caught.value)
 
 
@@ -50,7 +51,7 @@ RULE = "must be 1 to 128 of the characters A-Z a-z 0-9 . _ -, and neither . nor 
 @pytest.mark.parametrize("uri", [WEB, AGENT])
 def test_name_of_the_spiffe_alphabet_is_issued(uri: str, name: str) -> None:
     asked = f"{uri.rpartition('/')[0]}/{name}"
-    checked = check_csr(_csr(asked), POLICY)
+    checked = check_csr(_csr(asked), POLICY, EVERYTHING)
     assert (checked.name, checked.spiffe_id) == (name, asked)
 
 
@@ -98,7 +99,7 @@ def test_other_namespaces_and_partitions_are_refused(path: str, text: str) -> No
 
 
 def test_the_default_partition_may_be_said_and_is_not_written() -> None:
-    assert check_csr(_csr(f"{ROOT_URI}/ap/default/ns/default/dc/dc1/svc/web"), POLICY).spiffe_id == WEB
+    assert check_csr(_csr(f"{ROOT_URI}/ap/default/ns/default/dc/dc1/svc/web"), POLICY, EVERYTHING).spiffe_id == WEB
 
 
 @pytest.mark.parametrize("uri", [WEB, AGENT, GATEWAY])
@@ -147,7 +148,7 @@ def test_an_issued_id_is_canonical_whatever_was_asked_for(uri: str) -> None:
     except ValueError:
         return  # no certificate can hold it
     try:
-        checked = check_csr(csr, POLICY)
+        checked = check_csr(csr, POLICY, EVERYTHING)
     except CSRRejected:
         return
     segment = r"[A-Za-z0-9._-]{1,128}"
@@ -175,7 +176,7 @@ def test_an_issued_id_is_canonical_whatever_was_asked_for(uri: str) -> None:
     ],
 )
 def test_dns_name_is_carried(asked: str, written: str) -> None:
-    assert list(check_csr(_csr(dns=[asked]), POLICY).names) == pki.alt_names([WEB], [written])
+    assert list(check_csr(_csr(dns=[asked]), POLICY, EVERYTHING).names) == pki.alt_names([WEB], [written])
 
 
 SERVERS = "server.<datacenter>.consul and names below it are for the cluster's servers only"
@@ -205,7 +206,7 @@ def test_dns_name_of_somebody_else_is_refused(uri: str, name: str, rule: str) ->
 def test_an_agent_may_be_localhost_and_nothing_else_of_that(name: str, rule: str) -> None:
     csr = _csr(AGENT, dns=[name], ips=["127.0.0.1", "::1"])
     if rule == LOCALHOST:
-        assert check_csr(csr, POLICY).names[0] == x509.DNSName(name.removesuffix("."))
+        assert check_csr(csr, POLICY, EVERYTHING).names[0] == x509.DNSName(name.removesuffix("."))
     else:
         assert _refusal(csr).endswith(rule)
 
@@ -218,7 +219,7 @@ def test_names_of_servers_follow_the_configured_domain_and_datacenter() -> None:
     for name in ("server.service.mesh.example.com", "n.server.dc9.mesh.example.com", "*.dc1.mesh.example.com"):
         assert _refusal(_csr(csr["uri"], dns=[name]), policy) == f"CSR SAN holds the DNS name {name!r}: {rule}"
     for name in ("server.dc1.consul", "server.query.mesh.example.com"):
-        assert check_csr(_csr(csr["uri"], dns=[name]), policy).names[0] == x509.DNSName(name)
+        assert check_csr(_csr(csr["uri"], dns=[name]), policy, EVERYTHING).names[0] == x509.DNSName(name)
 
 
 def test_wildcard_alone_is_refused() -> None:
@@ -256,7 +257,7 @@ def test_no_name_of_a_server_is_carried_however_it_is_put(is_wild: bool, labels:
     is_local = labels[-1] == "localhost" and uri != AGENT
     is_whole = is_wild and (len(labels) == 1 or asked.lower().endswith("*.com"))
     try:
-        carried = check_csr(_csr(uri, dns=[asked]), POLICY).names[0]
+        carried = check_csr(_csr(uri, dns=[asked]), POLICY, EVERYTHING).names[0]
     except CSRRejected:
         carried = None
     assert carried == (None if is_servers or is_local or is_whole else x509.DNSName(asked))
@@ -269,7 +270,7 @@ def test_no_name_of_a_server_is_carried_however_it_is_put(is_wild: bool, labels:
     "address", ["10.0.0.1", "127.0.0.1", "::1", "fe80::1", "2001:db8::1", "0.0.0.1", "255.255.255.254"]
 )
 def test_address_of_a_host_is_carried(address: str) -> None:
-    assert list(check_csr(_csr(ips=[address]), POLICY).names) == pki.alt_names([WEB], [], [address])
+    assert list(check_csr(_csr(ips=[address]), POLICY, EVERYTHING).names) == pki.alt_names([WEB], [], [address])
 
 
 @pytest.mark.parametrize(
@@ -349,7 +350,7 @@ def test_key_for_rsassa_pss_alone_is_refused(algorithm: str, check: str) -> None
 
 
 def test_the_same_key_in_its_usual_form_is_taken() -> None:
-    assert check_csr(_with_algorithm(RSA_ALGORITHM, RSA_ALGORITHM), POLICY).spiffe_id == WEB
+    assert check_csr(_with_algorithm(RSA_ALGORITHM, RSA_ALGORITHM), POLICY, EVERYTHING).spiffe_id == WEB
 
 
 def _signed_by(private: Any) -> str:
@@ -453,7 +454,7 @@ NEW = GOOD.replace("CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST")
 )
 def test_csr_with_the_label_of_keytool_certtool_and_certutil_is_taken(text: str) -> None:
     """RFC 7468 section 7: the older label."""
-    assert check_csr(text, POLICY) == check_csr(GOOD, POLICY)
+    assert check_csr(text, POLICY, EVERYTHING) == check_csr(GOOD, POLICY, EVERYTHING)
     assert x509.load_pem_x509_csr(plain_pem(text).encode()) == x509.load_pem_x509_csr(GOOD.encode())
 
 
@@ -484,7 +485,7 @@ def test_refusals_are_in_our_own_words(der: bytes, flip: int) -> None:
     changed[flip % len(changed)] ^= 0x41
     text = ""
     try:
-        check_csr(_armour(bytes(changed)), POLICY)
+        check_csr(_armour(bytes(changed)), POLICY, EVERYTHING)
     except CSRRejected as error:
         text = str(error)
     assert not DEBUG.search(text)

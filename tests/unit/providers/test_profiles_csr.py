@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, padding, rsa
 
 from providers.errors import CSRRejected
+from providers.grants import EVERYTHING
 from providers.pki import csr as profiles
 from providers.pki.csr import CheckedCSR, check_csr, check_intermediate_csr
 from providers.pki.keys import KeyKind
@@ -20,7 +21,7 @@ from tests.kit.pki import POLICY, ROOT_URI, TRUST_DOMAIN, WEB
 
 def _refusal(csr: str) -> str:
     with pytest.raises(CSRRejected) as caught:
-        check_csr(csr, POLICY)
+        check_csr(csr, POLICY, EVERYTHING)
     return str(caught.value)
 
 
@@ -64,7 +65,7 @@ def test_good_csr_is_described_whole(kind: str, key_kind: tuple[str, int]) -> No
         private, uri, dns=["www.example.com", "*.web.example.com", "www.example.com"], ips=["127.0.0.1", "::1"]
     )
     public = private.public_key()
-    assert check_csr(csr, POLICY) == CheckedCSR(
+    assert check_csr(csr, POLICY, EVERYTHING) == CheckedCSR(
         identity=SpiffeId(Kind(kind), TRUST_DOMAIN, "dc1", name),
         spiffe_id=uri,
         names=tuple(pki.alt_names([uri], ["www.example.com", "*.web.example.com"], ["127.0.0.1", "::1"])),
@@ -77,24 +78,24 @@ def test_good_csr_is_described_whole(kind: str, key_kind: tuple[str, int]) -> No
 def test_forms_of_pem_that_tools_write_are_accepted() -> None:
     csr = pki.csr_pem()
     for text in (csr.replace("\n", "\r\n"), csr.strip(), f"\n\n{csr}\n \n", f"Certificate Request:\n  Data: x\n{csr}"):
-        assert check_csr(text, POLICY) == check_csr(csr, POLICY)
+        assert check_csr(text, POLICY, EVERYTHING) == check_csr(csr, POLICY, EVERYTHING)
 
 
 def test_trust_domain_is_compared_without_case_and_written_in_ours() -> None:
-    checked = check_csr(pki.csr_pem(uri=WEB.replace(TRUST_DOMAIN, TRUST_DOMAIN.upper())), POLICY)
+    checked = check_csr(pki.csr_pem(uri=WEB.replace(TRUST_DOMAIN, TRUST_DOMAIN.upper())), POLICY, EVERYTHING)
     assert checked.spiffe_id == WEB
     assert list(checked.names) == pki.alt_names([WEB])
 
 
 def test_agent_of_any_trust_domain_is_rewritten_to_ours() -> None:
     """Auto-encrypt CSRs are made before the trust domain is known (rule 10b)."""
-    checked = check_csr(pki.csr_pem(uri="spiffe://dummy.trustdomain/agent/client/dc/dc1/id/n1"), POLICY)
+    checked = check_csr(pki.csr_pem(uri="spiffe://dummy.trustdomain/agent/client/dc/dc1/id/n1"), POLICY, EVERYTHING)
     assert checked.spiffe_id == f"{ROOT_URI}/agent/client/dc/dc1/id/n1"
     assert list(checked.names) == pki.alt_names([checked.spiffe_id])
 
 
 def test_final_dot_of_a_dns_name_is_dropped() -> None:
-    checked = check_csr(pki.csr_pem(dns=["*.ingress.dc1.consul.", "_x._tcp.example"]), POLICY)
+    checked = check_csr(pki.csr_pem(dns=["*.ingress.dc1.consul.", "_x._tcp.example"]), POLICY, EVERYTHING)
     assert list(checked.names) == pki.alt_names([WEB], ["*.ingress.dc1.consul", "_x._tcp.example"])
 
 
@@ -109,7 +110,7 @@ def test_point_in_compressed_form_is_written_in_full() -> None:
     tbs = x509.load_der_x509_csr(_der(pki.csr_pem(private))).tbs_certrequest_bytes
     content = tbs[3:] if tbs[1] == 0x81 else tbs[4:]
     tbs = _tlv(0x30, content.replace(full, short))
-    checked = check_csr(_assemble(tbs, ECDSA_SHA256, private.sign(tbs, ec.ECDSA(hashes.SHA256()))), POLICY)
+    checked = check_csr(_assemble(tbs, ECDSA_SHA256, private.sign(tbs, ec.ECDSA(hashes.SHA256()))), POLICY, EVERYTHING)
     assert pki.spki(checked.key) == full
     assert checked.key_id == pki.key_id(private.public_key())
 
@@ -122,7 +123,7 @@ def test_rsa_pss_signature_is_accepted() -> None:
     )
     pss = padding.PSS(mgf=padding.MGF1(hashes.SHA256()), salt_length=padding.PSS.DIGEST_LENGTH)
     csr = _pem(builder.sign(private, hashes.SHA256(), rsa_padding=pss))
-    assert check_csr(csr, POLICY).spiffe_id == WEB
+    assert check_csr(csr, POLICY, EVERYTHING).spiffe_id == WEB
     der = bytearray(_der(csr))
     der[-1] ^= 1
     assert _refusal(_wrap(bytes(der))) == "CSR signature does not verify with the CSR's own public key"
@@ -258,7 +259,7 @@ def test_dns_name_that_no_certificate_should_carry_is_refused(name: str) -> None
 def test_longest_names_are_accepted() -> None:
     name = ".".join(["x" * 63] * 3 + ["x" * 61])
     assert len(name) == 253
-    assert list(check_csr(_csr(WEB, dns=[name]), POLICY).names) == pki.alt_names([WEB], [name])
+    assert list(check_csr(_csr(WEB, dns=[name]), POLICY, EVERYTHING).names) == pki.alt_names([WEB], [name])
 
 
 def test_names_of_other_types_are_refused() -> None:
@@ -274,7 +275,7 @@ def test_names_of_other_types_are_refused() -> None:
 
 def test_a_hundred_names_are_the_limit() -> None:
     names = [f"n{number}" for number in range(99)]
-    assert len(check_csr(_csr(WEB, dns=names), POLICY).names) == 100
+    assert len(check_csr(_csr(WEB, dns=names), POLICY, EVERYTHING).names) == 100
     assert _refusal(_csr(WEB, dns=[*names, "x"])) == "CSR SAN contains 101 names: at most 100 are allowed"
 
 
@@ -375,7 +376,7 @@ def test_being_stopped_is_not_a_refusal(monkeypatch: pytest.MonkeyPatch, error: 
 
     monkeypatch.setattr(x509, "load_der_x509_csr", stop)
     with pytest.raises(error):
-        check_csr(GOOD, POLICY)
+        check_csr(GOOD, POLICY, EVERYTHING)
 
 
 # --- intermediates ------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from cryptography import x509 as cx509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from providers.grants import EVERYTHING
 from providers.pki import keys, x509
 from providers.pki.csr import check_csr
 from providers.pki.x509 import Issuer, Validity, at
@@ -138,7 +139,7 @@ def test_agents_csr_is_one_that_the_ca_accepts_with_a_new_key_each_time() -> Non
     dns = ["localhost", "web.example.com:8443", "localhost", "", ":80"]
     uri, name = pki.IDENTITIES["agent"]
     csr, key_pem = x509.new_leaf_csr(uri, dns, ["127.0.0.1", "::1", "127.0.0.1"])
-    checked = check_csr(csr, pki.POLICY)
+    checked = check_csr(csr, pki.POLICY, EVERYTHING)
     assert list(checked.names) == pki.alt_names([uri], ["localhost", "web.example.com"], ["127.0.0.1", "::1"])
     assert (checked.kind, checked.name, checked.spiffe_id) == ("agent", name, uri)
     assert key_pem.startswith("-----BEGIN EC PRIVATE KEY-----\n")

@@ -20,6 +20,7 @@ from cluster.base.errors import AnswerLost, RateLimitReached
 from cluster.rpc import messages
 from cluster.rpc.envelope import (
     MAX_REQUESTS,
+    Asked,
     Outcome,
     pack_outcome,
     pack_outcomes,
@@ -150,7 +151,7 @@ def test_message_is_read_and_written_as_each_release_did(name: str, version: int
 @pytest.mark.parametrize("version", VERSIONS)
 def test_envelope_is_read_and_written_as_each_release_did(version: int) -> None:
     written = golden(version)["envelope"]
-    assert pack_requests(WATCHERS, [WatchersRequest(41)], 1.5, version).hex() == written["request"]
+    assert pack_requests(WATCHERS, [Asked(WatchersRequest(41))], 1.5, version).hex() == written["request"]
     envelope = unpack_envelope(bytes.fromhex(written["request"]))
     assert envelope.milliseconds == 1500
     assert [WATCHERS.request.unpack(one, version) for one in envelope.requests] == [WatchersRequest(41)]

@@ -1,0 +1,74 @@
+"""Tokens of this node itself, given by an operator (`PUT /v1/agent/token/TYPE`) or in files of its configuration.
+
+In memory only, and never in the cluster's state. `agent_recovery` is for when the cluster cannot say whose token one
+is: it is good on this node alone, for what concerns the node.
+"""
+
+import hmac
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Final
+
+from cluster.access.authorizer import Authorizer
+from cluster.access.rules import Rule
+from cluster.api.access import Caller, Level, Resource
+from cluster.base.errors import NotFound
+
+_ACCESSOR: Final = "agent recovery token"
+
+
+class TokenKind(StrEnum):
+    DEFAULT = "default"
+    AGENT = "agent"
+    RECOVERY = "agent_recovery"
+    REPLICATION = "replication"
+    REGISTRATION = "config_file_service_registration"
+    DNS = "dns"
+
+
+#: Consul's names of before 1.4 and 1.11.
+_OLD_NAMES: Final[Mapping[str, TokenKind]] = {
+    "acl_token": TokenKind.DEFAULT,
+    "acl_agent_token": TokenKind.AGENT,
+    "acl_agent_master_token": TokenKind.RECOVERY,
+    "agent_master": TokenKind.RECOVERY,
+    "acl_replication_token": TokenKind.REPLICATION,
+}
+
+
+class AgentTokens:
+    def __init__(self, node_name: str) -> None:
+        self._tokens: dict[TokenKind, str] = {}
+        self._recovery_rules = Authorizer(
+            (
+                Rule(Resource.AGENT, Level.WRITE, node_name),
+                Rule(Resource.NODE, Level.READ, is_prefix=True),
+            ),
+            allows_by_default=False,
+        )
+
+    def __repr__(self) -> str:
+        return f"AgentTokens({', '.join(sorted(self._tokens))})"  # without the tokens
+
+    def put(self, kind: str, secret_id: str) -> None:
+        """ "" takes it away. Raises: NotFound."""
+        try:
+            found = _OLD_NAMES.get(kind) or TokenKind(kind)
+        except ValueError:
+            raise NotFound(f'Token "{kind:.80}" is unknown') from None
+        if secret_id:
+            self._tokens[found] = secret_id
+        else:
+            self._tokens.pop(found, None)
+
+    def of(self, kind: TokenKind) -> str:
+        """For the agent's own work; that of `agent` is done with the default one where there is no other."""
+        found = self._tokens.get(kind, "")
+        return found or (self._tokens.get(TokenKind.DEFAULT, "") if kind is TokenKind.AGENT else "")
+
+    def recovery_caller(self, secret_id: str) -> Caller | None:
+        """Whoever has the recovery token of this node."""
+        own = self._tokens.get(TokenKind.RECOVERY, "")
+        if not own or not hmac.compare_digest(own.encode(), secret_id.encode("utf-8", "surrogatepass")):
+            return None
+        return Caller(secret_id, _ACCESSOR, self._recovery_rules)

@@ -1,0 +1,103 @@
+"""The gate: what a request must prove before its endpoint hears of it, and before a byte of its body is read.
+
+Every route says what it needs; a route that says nothing does not exist (`Route.access` has no default).
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from aiohttp import web
+
+from cluster.api.access import MAX_SECRET_ID, Access, Caller, Right
+from cluster.base.errors import BadRequest, TokenUnknown
+from cluster.http.query import Query
+
+_HEADER: Final = "X-Consul-Token"
+_BEARER: Final = "bearer"
+#: Who has sent a request, once it has passed.
+_CALLER: Final = web.RequestKey("caller", Caller)
+#: Whether it would pass now. Raises: as `admit`.
+Standing = Callable[[], None]
+_STANDING: Final = web.RequestKey[Standing]("standing")
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """Anybody may ask; whatever token comes along is not looked at."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """A right; `is_on_this_node`: on the name of the node that is asked."""
+
+    right: Right
+    is_on_this_node: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Inside:
+    """A token that is known; what it may have is judged by what the endpoint calls, which takes the caller."""
+
+    where: str
+
+
+RouteAccess = Open | Needs | Inside
+
+
+async def admit(access: Access, node_name: str, needed: RouteAccess, request: web.Request, query: Query) -> None:
+    """Raises: BadRequest, PermissionDenied, TokenUnknown, NotReady, NoLeader."""
+    secret_id = secret_id_of(request, query)
+    if isinstance(needed, Open):
+        return
+    caller = await access.caller(secret_id)
+    name = node_name if isinstance(needed, Needs) and needed.is_on_this_node else None
+
+    def judge(caller: Caller) -> None:
+        if isinstance(needed, Needs):
+            caller.require(needed.right, name)
+
+    judge(caller)
+    request[_CALLER] = caller
+    request[_STANDING] = lambda: judge(access.judged_again(caller))
+
+
+def default_policy(access: Access) -> Mapping[str, str]:
+    """A header of every answer, as in Consul: what holds where no rule speaks of something."""
+    return {"X-Consul-Default-ACL-Policy": "allow" if access.allows_by_default else "deny"}
+
+
+def caller_of(request: web.Request) -> Caller:
+    """Of a request to a route that is not open."""
+    return request[_CALLER]
+
+
+def standing_of(request: web.Request) -> Standing | None:
+    """Of a request to a route that is not open: to be asked again, for as long as it waits."""
+    return request.get(_STANDING)
+
+
+def secret_id_of(request: web.Request, query: Query) -> str:
+    """The token that a request brings, or "". In a URL it is in other people's logs, but Consul's clients may do so.
+
+    Raises: BadRequest for two that differ, where Consul takes the first: somebody may have put the other there. A token
+    that is longer than any is unknown: TokenUnknown.
+    """
+    given = []
+    if query and (text := query.get("token")):
+        given.append(text)
+    headers = request.headers
+    given += headers.getall(_HEADER, ())
+    for value in headers.getall("Authorization", ()):
+        scheme, _, text = value.partition(" ")
+        if scheme.lower() == _BEARER:
+            given.append(text.strip())
+    found = {text for text in given if text}
+    if len(found) > 1:
+        raise BadRequest("two different tokens: send one, as ?token, as X-Consul-Token, or as Authorization: Bearer")
+    secret_id = found.pop() if found else ""
+    if len(secret_id) > MAX_SECRET_ID:
+        raise TokenUnknown("ACL not found")
+    return secret_id

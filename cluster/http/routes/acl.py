@@ -1,0 +1,335 @@
+"""/v1/acl: policies, roles, tokens, auth methods and binding rules, with Consul's paths and objects."""
+
+import uuid
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+from urllib.parse import unquote
+
+from aiohttp import web
+
+from cluster.access import render
+from cluster.access.writers import HIDDEN, find_token
+from cluster.api.access import ACL_READ, ACL_WRITE
+from cluster.api.acl import WrittenKey
+from cluster.api.reads import ReadLevel, ReadPoint, Watch
+from cluster.base.errors import BadRequest, NotFound, PermissionDenied
+from cluster.http.blocking import point_headers, query_options
+from cluster.http.body import decode_object, read_body, text_field, text_map_field
+from cluster.http.context import Api, Handler, Route, read_state
+from cluster.http.errors import read_status
+from cluster.http.gate import Inside, Needs, Open, RouteAccess, caller_of
+from cluster.http.query import Query, shown
+from cluster.http.render import json_response
+from fsm.acl import Acl, AuthMethod, BindingRule, Policy, Role, Token
+
+Json = dict[str, Any]
+_TOKENS: Final = "tokens"
+#: Of a query on tokens, one at a time.
+_FILTERS: Final = ("policy", "role", "authmethod", "servicename")
+_READ, _WRITE = Needs(ACL_READ), Needs(ACL_WRITE)
+
+
+# -- reading
+
+
+async def _point(api: Api, request: web.Request, query: Query) -> ReadPoint:
+    return await read_state(api, request, query_options(query), Watch.ACL)
+
+
+def _answer(point: ReadPoint, query: Query, body: object, index: int) -> web.Response:
+    return json_response(body, query, point_headers(point, index, query_options(query)))
+
+
+async def list_tokens(api: Api, request: web.Request, query: Query) -> web.Response:
+    given = [(name, query[name]) for name in _FILTERS if query.get(name)]
+    if len(given) > 1:
+        raise BadRequest("can only filter by one of policy, role, serviceName, or methodName at a time")
+    point = await _point(api, request, query)
+    acl, now = point.state.acl, api.clock.now()
+    tokens = [
+        render.token_object(token, acl)
+        for token in acl.tokens
+        if not token.is_expired(now) and all(_matches(token, name, value) for name, value in given)
+    ]
+    return _answer(point, query, tokens, acl.tokens_index)
+
+
+def _matches(token: Token, name: str, value: str) -> bool:
+    match name:
+        case "policy":
+            return value in token.policies
+        case "role":
+            return value in token.roles
+        case "authmethod":
+            return token.auth_method == value
+        case _:
+            return any(identity.service == value for identity in token.service_identities)
+
+
+async def get_token(api: Api, request: web.Request, query: Query) -> web.Response:
+    point = await _point(api, request, query)
+    accessor_id = _uuid(request.match_info["id"], "AccessorID")
+    token = find_token(point.state.acl, accessor_id, api.clock.now())
+    if token is None:
+        raise PermissionDenied("token does not exist: ACL not found")
+    return _answer(point, query, _whole(api, query, point.state.acl, token, HIDDEN), point.state.acl.tokens_index)
+
+
+async def get_own_token(api: Api, request: web.Request, query: Query) -> web.Response:
+    """With the SecretID that the caller has sent."""
+    caller = caller_of(request)
+    point = await _point(api, request, query)
+    token = find_token(point.state.acl, caller.accessor_id, api.clock.now())
+    if token is None:
+        raise PermissionDenied("ACL not found")
+    secret_id = caller.secret_id or "anonymous"
+    return _answer(point, query, _whole(api, query, point.state.acl, token, secret_id), point.state.acl.tokens_index)
+
+
+def _whole(api: Api, query: Query, acl: Acl, token: Token, secret_id: str) -> Json:
+    found = render.token_object(token, acl, secret_id)
+    if "expanded" in query:
+        access, config = api.service.access, api.service.config
+        more = render.expanded(token, acl, allows_by_default=access.allows_by_default, node_name=config.node_name)
+        found |= more
+    return found
+
+
+def _lister(table: str, one: Callable[[Any, Acl], Json]) -> Handler:
+    async def handle(api: Api, request: web.Request, query: Query) -> web.Response:
+        point = await _point(api, request, query)
+        acl = point.state.acl
+        values = [value for value in getattr(acl, table) if _is_wanted(value, query)]
+        return _answer(point, query, [one(value, acl) for value in values], getattr(acl, f"{table}_index"))
+
+    return handle
+
+
+def _is_wanted(value: Any, query: Query) -> bool:
+    """`?policy` of roles, `?authmethod` of binding rules."""
+    if (policy := query.get("policy")) and hasattr(value, "policies"):
+        return policy in value.policies
+    if (method := query.get("authmethod")) and hasattr(value, "auth_method"):
+        return bool(value.auth_method == method)
+    return True
+
+
+def _getter(table: str, what: str, key_of: Callable[[Any], str], one: Callable[[Any, Acl], Json]) -> Handler:
+    async def handle(api: Api, request: web.Request, query: Query) -> web.Response:
+        point = await _point(api, request, query)
+        acl, key = point.state.acl, _key(request)
+        value = next((value for value in getattr(acl, table) if key_of(value) == key), None)
+        if value is None:
+            raise NotFound(f"Requested {what} does not exist: ACL not found")
+        return _answer(point, query, one(value, acl), getattr(acl, f"{table}_index"))
+
+    return handle
+
+
+def _key(request: web.Request) -> str:
+    """Consul's Go client escapes a name twice: the router has undone one of the two."""
+    return unquote(request.match_info["id"])
+
+
+# -- writing
+
+
+def _putter(table: str, rendered: Callable[[Acl, str], Json]) -> Handler:
+    async def handle(api: Api, request: web.Request, query: Query) -> web.Response:
+        fields = _body(await read_body(request))
+        key = unquote(request.match_info.get("id", ""))
+        written = await api.service.acl.put(caller_of(request), table, key, fields)
+        return json_response(rendered(await _acl_now(api), written.key), query)
+
+    return handle
+
+
+def _deleter(table: str) -> Handler:
+    async def handle(api: Api, request: web.Request, query: Query) -> web.Response:
+        await api.service.acl.delete(caller_of(request), table, _key(request))
+        return json_response(True, query)
+
+    return handle
+
+
+async def put_token(api: Api, request: web.Request, query: Query) -> web.Response:
+    fields = _body(await read_body(request))
+    key = request.match_info.get("id", "")
+    accessor_id = _uuid(key, "AccessorID") if key else ""
+    return await _token_answer(api, query, await api.service.acl.put(caller_of(request), _TOKENS, accessor_id, fields))
+
+
+async def clone_token(api: Api, request: web.Request, query: Query) -> web.Response:
+    fields = decode_object(await read_body(request))
+    accessor_id = _uuid(request.match_info["id"], "AccessorID")
+    written = await api.service.acl.clone(caller_of(request), accessor_id, text_field(fields, "Description"))
+    return await _token_answer(api, query, written)
+
+
+async def bootstrap(api: Api, request: web.Request, query: Query) -> web.Response:
+    body = await read_body(request)
+    fields = decode_object(body) if body.strip() else decode_object(b"{}")
+    return await _token_answer(
+        api, query, await api.service.acl.bootstrap(text_field(fields, "BootstrapSecret")), has_id=True
+    )
+
+
+async def login(api: Api, request: web.Request, query: Query) -> web.Response:
+    fields = decode_object(await read_body(request))
+    meta = text_map_field(fields, "Meta") or {}
+    written = await api.service.acl.login(text_field(fields, "AuthMethod"), text_field(fields, "BearerToken"), meta)
+    return await _token_answer(api, query, written)
+
+
+async def logout(api: Api, request: web.Request, query: Query) -> web.Response:
+    await api.service.acl.logout(caller_of(request))
+    return json_response(True, query)
+
+
+async def _token_answer(api: Api, query: Query, written: WrittenKey, *, has_id: bool = False) -> web.Response:
+    acl = await _acl_now(api)
+    token = find_token(acl, written.key, api.clock.now())
+    if token is None:
+        raise PermissionDenied("token does not exist: ACL not found")  # somebody was faster to delete it
+    found = render.token_object(token, acl, written.secret_id or HIDDEN)
+    return json_response({"ID": written.secret_id, **found} if has_id else found, query)
+
+
+async def _acl_now(api: Api) -> Acl:
+    """As this node has it, which shows what was just written."""
+    return (await api.service.reads.read(ReadLevel.STALE)).state.acl
+
+
+def _body(data: bytes) -> Mapping[str, object]:
+    return decode_object(data)
+
+
+def _uuid(text: str, what: str) -> str:
+    try:
+        return str(uuid.UUID(text)) if len(text) == 36 else _no_uuid(text, what)
+    except ValueError:
+        return _no_uuid(text, what)
+
+
+def _no_uuid(text: str, what: str) -> str:
+    raise BadRequest(f"{what} {shown(text)} is not a valid UUID")
+
+
+def _find(acl: Acl, table: str, key: str, key_of: Callable[[Any], str]) -> Any:
+    found = next((value for value in getattr(acl, table) if key_of(value) == key), None)
+    if found is None:
+        raise NotFound(f"{key} was deleted by somebody else meanwhile")
+    return found
+
+
+def _policy_id(policy: Policy) -> str:
+    return policy.policy_id
+
+
+def _policy_name(policy: Policy) -> str:
+    return policy.name
+
+
+def _role_id(role: Role) -> str:
+    return role.role_id
+
+
+def _role_name(role: Role) -> str:
+    return role.name
+
+
+def _method_name(method: AuthMethod) -> str:
+    return method.name
+
+
+def _rule_id(rule: BindingRule) -> str:
+    return rule.rule_id
+
+
+def _policy(policy: Policy, _acl: Acl) -> Json:
+    return render.policy_object(policy)
+
+
+def _policy_stub(policy: Policy, _acl: Acl) -> Json:
+    return render.policy_stub(policy)
+
+
+def _method(method: AuthMethod, _acl: Acl) -> Json:
+    return render.method_object(method)
+
+
+def _method_stub(method: AuthMethod, _acl: Acl) -> Json:
+    return render.method_stub(method)
+
+
+def _rule(rule: BindingRule, _acl: Acl) -> Json:
+    return render.rule_object(rule)
+
+
+def _written_policy(acl: Acl, key: str) -> Json:
+    return render.policy_object(_find(acl, "policies", key, _policy_id))
+
+
+def _written_role(acl: Acl, key: str) -> Json:
+    return render.role_object(_find(acl, "roles", key, _role_id), acl)
+
+
+def _written_method(acl: Acl, key: str) -> Json:
+    return render.method_object(_find(acl, "methods", key, _method_name))
+
+
+def _written_rule(acl: Acl, key: str) -> Json:
+    return render.rule_object(_find(acl, "binding_rules", key, _rule_id))
+
+
+_A: Final = "/v1/acl"
+_GET, _PUT, _DELETE, _POST = ("GET",), ("PUT",), ("DELETE",), ("POST", "PUT")
+
+
+def _read(path: str, handler: Handler, access: RouteAccess = _READ) -> Route:
+    return Route(_GET, f"{_A}/{path}", access, handler, status_of=read_status, is_private=True)
+
+
+def _change(methods: tuple[str, ...], path: str, handler: Handler, access: RouteAccess = _WRITE) -> Route:
+    return Route(methods, f"{_A}/{path}", access, handler, logs_success=True, is_private=True)
+
+
+_OWN: Final = Inside("everybody may know what their own token is")
+_OWN_ONLY: Final = Inside("a token may end itself, if a login has made it")
+_FIRST: Final = Open("there is no token yet, and only the first one gets this; later a file on the leader is asked for")
+_LOGIN: Final = Open("whoever logs in has no token yet; what the method wants is proved instead")
+
+ROUTES: Final = (
+    _change(_PUT, "bootstrap", bootstrap, _FIRST),
+    _change(_POST, "login", login, _LOGIN),
+    _change(_POST, "logout", logout, _OWN_ONLY),
+    _change(_PUT, "token", put_token),
+    _read("token/self", get_own_token, _OWN),
+    _read("token/{id}", get_token),
+    _change(_PUT, "token/{id}", put_token),
+    _change(_DELETE, "token/{id}", _deleter(_TOKENS)),
+    _change(_PUT, "token/{id}/clone", clone_token),
+    _read("tokens", list_tokens),
+    _change(_PUT, "policy", _putter("policies", _written_policy)),
+    _read("policy/name/{id:.*}", _getter("policies", "policy", _policy_name, _policy)),
+    _read("policy/{id:.*}", _getter("policies", "policy", _policy_id, _policy)),
+    _change(_PUT, "policy/{id:.*}", _putter("policies", _written_policy)),
+    _change(_DELETE, "policy/{id:.*}", _deleter("policies")),
+    _read("policies", _lister("policies", _policy_stub)),
+    _change(_PUT, "role", _putter("roles", _written_role)),
+    _read("role/name/{id:.*}", _getter("roles", "role", _role_name, render.role_object)),
+    _read("role/{id}", _getter("roles", "role", _role_id, render.role_object)),
+    _change(_PUT, "role/{id}", _putter("roles", _written_role)),
+    _change(_DELETE, "role/{id}", _deleter("roles")),
+    _read("roles", _lister("roles", render.role_object)),
+    _change(_PUT, "auth-method", _putter("methods", _written_method)),
+    _read("auth-method/{id:.*}", _getter("methods", "auth method", _method_name, _method)),
+    _change(_PUT, "auth-method/{id:.*}", _putter("methods", _written_method)),
+    _change(_DELETE, "auth-method/{id:.*}", _deleter("methods")),
+    _read("auth-methods", _lister("methods", _method_stub)),
+    _change(_PUT, "binding-rule", _putter("binding_rules", _written_rule)),
+    _read("binding-rule/{id}", _getter("binding_rules", "binding rule", _rule_id, _rule)),
+    _change(_PUT, "binding-rule/{id}", _putter("binding_rules", _written_rule)),
+    _change(_DELETE, "binding-rule/{id}", _deleter("binding_rules")),
+    _read("binding-rules", _lister("binding_rules", _rule)),
+)

@@ -1,0 +1,323 @@
+"""The leader's side of access control: what is written to it, and what it does by itself."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+from cluster.access import writers
+from cluster.access.inputs import (
+    AuthMethodInput,
+    BindingRuleInput,
+    PolicyInput,
+    RoleInput,
+    TokenInput,
+    read_input,
+)
+from cluster.access.login import MetaRefused, description_of, grant
+from cluster.access.method_writers import MethodWriter, find_method
+from cluster.access.methods.config import Written, selector_fields
+from cluster.access.methods.prove import Prover, hold_refusal
+from cluster.access.methods.refusal import LoginRefused, MethodInvalid
+from cluster.access.secret_ids import SecretIds, new_id
+from cluster.access.selector import Proved
+from cluster.api.access import ACL_WRITE, Judge
+from cluster.base.clock import Clock
+from cluster.base.errors import (
+    BadRequest,
+    ChangeUnderWay,
+    InternalError,
+    NotFound,
+    NotReady,
+    PermissionDenied,
+    Refused,
+)
+from cluster.base.log import Log
+from cluster.raft.replica import Replica
+from cluster.rpc.messages import (
+    DONE,
+    AclBootstrapRequest,
+    AclCloneRequest,
+    AclDeleteRequest,
+    AclKeyAnswer,
+    AclLoginRequest,
+    AclPutRequest,
+    Nothing,
+)
+from fsm import acl_rules
+from fsm.acl import (
+    AclCommand,
+    AuthMethod,
+    BootstrapAcl,
+    DeleteAuthMethod,
+    DeleteBindingRule,
+    DeletePolicy,
+    DeleteRole,
+    DeleteTokens,
+    SetToken,
+    Token,
+)
+from fsm.commands import Applied, Rejected
+from fsm.fields import as_reason
+from fsm.state import State
+
+_COMMIT_SECONDS: Final = 10.0
+#: How often a write is made anew because another one came first.
+_ATTEMPTS: Final = 8
+_RESET_FILE: Final = "acl-bootstrap-reset"
+_MAX_RESET_BYTES: Final = 32
+_GONE: Final = {
+    "policies": "Cannot find policy to delete",
+    "roles": "Cannot find role to delete",
+    "tokens": "Cannot find token to delete",
+    "methods": "Cannot find auth method to delete",
+    "binding_rules": "Cannot find binding rule to delete",
+}
+
+#: From the state of the moment to a command, and to what is answered once it is committed.
+Make = Callable[[State], tuple[AclCommand, AclKeyAnswer]]
+
+
+class AclWork:
+    """Each method takes the request of an operation and gives its answer."""
+
+    def __init__(
+        self,
+        replica: Replica,
+        secret_ids: SecretIds,
+        methods: MethodWriter,
+        prover: Prover,
+        data_dir: Path,
+        datacenter: str,
+        clock: Clock,
+        log: Log,
+    ) -> None:
+        self._replica = replica
+        self._prover = prover
+        self._datacenter = datacenter
+        self._secret_ids = secret_ids
+        self._methods = methods
+        self._data_dir = data_dir
+        self._clock = clock
+        self._log = log
+
+    async def put(self, request: AclPutRequest) -> AclKeyAnswer:
+        self._require_ready()
+        body = _object(request.body)
+        match request.table:
+            case "policies":
+                policy = read_input(PolicyInput, "Policy", body)
+                return await self._write(lambda state: _keyed(writers.set_policy(state.acl, request.key, policy)))
+            case "roles":
+                role = read_input(RoleInput, "Role", body)
+                return await self._write(lambda state: _keyed(writers.set_role(state.acl, request.key, role)))
+            case "tokens":
+                return await self._put_token(request.key, read_input(TokenInput, "Token", body))
+            case "methods":
+                method = read_input(AuthMethodInput, "AuthMethod", body)
+                prepared = await self._methods.prepared(self._replica.state.acl, request.key, method)
+                return await self._write(lambda state: _keyed(self._methods.set_method(state.acl, prepared)))
+            case "binding_rules":
+                rule = read_input(BindingRuleInput, "BindingRule", body)
+                return await self._write(
+                    lambda state: _keyed(self._methods.set_binding_rule(state.acl, request.key, rule))
+                )
+        raise BadRequest(f"{request.table!a:.80} is no table of access control")
+
+    async def _put_token(self, accessor_id: str, given: TokenInput) -> AclKeyAnswer:
+        hashed = self._secret_ids.hashed
+        if accessor_id:
+            return await self._write(
+                lambda state: _keyed(writers.changed_token(state.acl, accessor_id, given, hashed, self._now))
+            )
+        return await self._write(lambda state: _shown(writers.new_token(state.acl, given, hashed, self._now)))
+
+    async def clone(self, request: AclCloneRequest) -> AclKeyAnswer:
+        self._require_ready()
+        hashed = self._secret_ids.hashed
+        return await self._write(
+            lambda state: _shown(
+                writers.cloned_token(state.acl, request.accessor_id, request.description, hashed, self._now)
+            )
+        )
+
+    async def delete(self, request: AclDeleteRequest, judge: Judge) -> Nothing:
+        self._require_ready()
+        caller = judge()
+        caller.require(ACL_WRITE)
+        command = _deletion(request.table, request.key)
+        if request.table == "policies":
+            writers.check_policy_deletion(request.key)
+        if request.table == "tokens":
+            writers.check_token_deletion(request.key, caller.accessor_id)
+        try:
+            await self._write(lambda _state: (command, AclKeyAnswer(request.key)))
+        except _Gone:
+            raise NotFound(_GONE[request.table]) from None
+        return DONE
+
+    async def login(self, request: AclLoginRequest) -> AclKeyAnswer:
+        """Raises: BadRequest for a Meta that cannot be kept; PermissionDenied, which says the same for every cause."""
+        self._require_ready()
+        began = self._clock.monotonic()
+        try:
+            description = description_of(request.meta)
+        except MetaRefused as error:
+            raise BadRequest(str(error)) from error
+        method = find_method(self._replica.state.acl, request.method)
+        if method is None:
+            raise PermissionDenied(f'ACL not found: auth method "{request.method:.128}" not found')
+        try:
+            written = self._methods.written(method)
+            proved = await self._prover.proved(written.config, request.bearer_token)
+            return await self._write(lambda state: _shown(self._new_login(state, method, written, proved, description)))
+        except (LoginRefused, MethodInvalid) as error:
+            reason = error.reason if isinstance(error, LoginRefused) else str(error)
+            self._log("acl.login_refused", method=method.name, reason=as_reason(reason))
+            await hold_refusal(began, self._clock)
+            raise PermissionDenied("Permission denied") from None
+
+    def _new_login(
+        self, state: State, method: AuthMethod, written: Written, proved: Proved, description: str
+    ) -> writers.NewToken:
+        acl = state.acl
+        if find_method(acl, method.name) != method:
+            raise LoginRefused("the method was changed while the login was judged")
+        policies = {policy.name: policy.policy_id for policy in acl.policies}
+        roles = {role.name: role.role_id for role in acl.roles}
+        granted = grant(
+            method,
+            proved,
+            acl.binding_rules,
+            fields=selector_fields(written.config),
+            policy_id=policies.get,
+            role_id=roles.get,
+            datacenter=self._datacenter,
+            description=description,
+            now=self._now,
+        )
+        secret_id = new_id()
+        fields = {field.name: getattr(granted, field.name) for field in dataclasses.fields(granted)}
+        token = Token(accessor_id=new_id(), secret_hash=self._secret_ids.hashed(secret_id), **fields)
+        return writers.NewToken(SetToken(token), secret_id)
+
+    async def logout(self, _request: Nothing, judge: Judge) -> Nothing:
+        """Of the token that it is asked with."""
+        caller = judge()
+        token = writers.find_token(self._replica.state.acl, caller.accessor_id, self._now)
+        if token is None or not token.auth_method:
+            raise PermissionDenied("Permission denied: token wasn't created via login")
+        await self._write(lambda _state: (DeleteTokens((token.accessor_id,)), AclKeyAnswer(token.accessor_id)))
+        return DONE
+
+    async def bootstrap(self, request: AclBootstrapRequest) -> AclKeyAnswer:
+        """Once; again when an operator has put the index of the last one into a file on the leader."""
+        self._require_ready()
+        reset = self._taken_reset()
+
+        def make(state: State) -> tuple[AclCommand, AclKeyAnswer]:
+            done = state.acl.bootstrap_index
+            if done and reset != done:
+                raise _no_second_bootstrap(done, reset)
+            made = writers.management_token(
+                request.secret_id, "Bootstrap Token (Global Management)", self._secret_ids.hashed, self._now
+            )
+            token = made.command.token
+            if any(other.secret_hash == token.secret_hash for other in state.acl.tokens):
+                raise BadRequest("Provided token cannot be used because a token with that secret already exists.")
+            return BootstrapAcl(token, done), AclKeyAnswer(token.accessor_id, made.secret_id)
+
+        answer = await self._write(make)
+        self._log("acl.bootstrapped", accessor=answer.key, index=self._replica.state.acl.bootstrap_index)
+        return answer
+
+    def _taken_reset(self) -> int | None:
+        """The index in the reset file, which is removed before anything is done with it; None without one."""
+        path = self._data_dir / _RESET_FILE
+        try:
+            with path.open("rb") as file:
+                text = file.read(_MAX_RESET_BYTES + 1).strip()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise InternalError(f"{_RESET_FILE} in the data directory cannot be read: {error.strerror}") from error
+        if not text.isdigit() or len(text) > _MAX_RESET_BYTES:
+            raise BadRequest(f"{_RESET_FILE} in the leader's data directory must hold the reset index, a number")
+        if int(text) == self._replica.state.acl.bootstrap_index:
+            path.unlink()
+        return int(text)
+
+    async def _write(self, make: Make) -> AclKeyAnswer:
+        """Raises: as `make`; _Gone, Refused, ChangeUnderWay, NotLeader, CommitUnknown."""
+        for _ in range(_ATTEMPTS):
+            command, answer = make(self._replica.state)
+            result = await self._replica.propose(command, timeout=_COMMIT_SECONDS)
+            if isinstance(result, Applied):
+                self._log("acl.changed", change=type(command).__name__, key=answer.key, index=result.index)
+                return answer
+            _raise_unless_overtaken(result)
+        raise ChangeUnderWay("access control is being changed all the time: try again later")
+
+    @property
+    def _now(self) -> int:
+        return int(self._clock.now())
+
+    def _require_ready(self) -> None:
+        """Raises: NotReady."""
+        if self._replica.state.acl.key is None:
+            raise NotReady("access control is not set up yet: the CA has not finished initializing")
+
+
+class _Gone(Exception):
+    """What was to be deleted is not there."""
+
+
+def _raise_unless_overtaken(rejected: Rejected) -> None:
+    if rejected.code == acl_rules.NOT_FOUND:
+        raise _Gone
+    if rejected.code == acl_rules.FULL:
+        raise Refused(f"no room for more of them: {rejected.detail}")
+    if rejected.code not in acl_rules.OVERTAKEN:
+        raise InternalError(f"{rejected.code}: {rejected.detail}")
+
+
+def _keyed(command: acl_rules.Setting) -> tuple[AclCommand, AclKeyAnswer]:
+    return command, AclKeyAnswer(acl_rules.key_of(command))
+
+
+def _shown(made: writers.NewToken) -> tuple[AclCommand, AclKeyAnswer]:
+    return made.command, AclKeyAnswer(made.command.token.accessor_id, made.secret_id)
+
+
+def _deletion(table: str, key: str) -> AclCommand:
+    """Raises: BadRequest."""
+    match table:
+        case "policies":
+            return DeletePolicy(key)
+        case "roles":
+            return DeleteRole(key)
+        case "tokens":
+            return DeleteTokens((key,))
+        case "methods":
+            return DeleteAuthMethod(key)
+        case "binding_rules":
+            return DeleteBindingRule(key)
+    raise BadRequest(f"{table!a:.80} is no table of access control")
+
+
+def _no_second_bootstrap(done: int, reset: int | None) -> Exception:
+    if reset is None:
+        return PermissionDenied(f"Permission denied: ACL bootstrap no longer allowed (reset index: {done})")
+    return BadRequest(f"Invalid bootstrap reset index (specified {reset}, reset index: {done})")
+
+
+def _object(text: str) -> Mapping[str, object]:
+    """Raises: BadRequest. The node that was asked has looked at it, but this one does not rely on that."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise BadRequest("Request decode failed: must be a JSON object")
+    return value
