@@ -6,6 +6,7 @@ Raises CommandError everywhere, with the file's name in the text.
 import json
 import os
 import secrets
+import shlex
 import stat
 import sys
 from collections.abc import Callable, Iterator
@@ -30,13 +31,15 @@ def keep_private() -> None:
     os.umask(_UMASK)
 
 
-def read_text(name: str, limit_bytes: int) -> str:
-    """The text of a file, or of standard input when `name` is `-`."""
+def read_text(name: str, limit_bytes: int, *, is_private: bool = False) -> str:
+    """The text of a file, or of standard input when `name` is `-`. `is_private`: not if others can get at the file."""
     try:
         if name == "-":
             data = sys.stdin.buffer.read(limit_bytes + 1)
         else:
             with open(name, "rb") as file:
+                if is_private:
+                    _require_private(name, os.fstat(file.fileno()))
                 data = file.read(limit_bytes + 1)
         if len(data) > limit_bytes:
             raise CommandError(f"{name}: is larger than {limit_bytes} bytes")
@@ -47,6 +50,17 @@ def read_text(name: str, limit_bytes: int) -> str:
         raise CommandError(f"{name}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise CommandError(f"{name}: is not a text file (UTF-8)") from error
+
+
+def _require_private(name: str, status: os.stat_result) -> None:
+    """The rule of ssh(1) for identity files: who may read a file is for its owner to say, and where the owner is who
+    runs this, its mode says what they cannot have meant. Pipes, as of `<(...)`, are no files.
+    """
+    mode = stat.S_IMODE(status.st_mode)
+    if stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid() and mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise CommandError(
+            f"{name}: others can get at it (mode {mode:04o}, must be 0600 or 0400): chmod 600 {shlex.quote(name)}"
+        )
 
 
 def json_object(text: str, allowed: str) -> dict[str, Any]:
@@ -64,11 +78,11 @@ def json_object(text: str, allowed: str) -> dict[str, Any]:
     return value
 
 
-def read_secret(name: str, limit_bytes: int) -> str:
+def read_secret(name: str, limit_bytes: int, *, is_private: bool = True) -> str:
     """The one line of a file that holds a token, or of standard input. The newline that editors put at its end is no
     part of it. An error never repeats what is in the file.
     """
-    line = read_text(name, limit_bytes).removesuffix("\n").removesuffix("\r")
+    line = read_text(name, limit_bytes, is_private=is_private).removesuffix("\n").removesuffix("\r")
     if not line:
         raise CommandError(f"{name}: holds no token")
     if "\n" in line or "\r" in line:

@@ -84,7 +84,8 @@ def _bearer(api: Api, args: argparse.Namespace) -> str:
         return ""
     required(args, "bearer-token-file")
     with failing_as("--bearer-token-file"):
-        return read_secret(args.bearer_token_file, _MAX_BEARER_BYTES)
+        # Others put it there, as Kubernetes does for whoever is in the container, with modes of their own.
+        return read_secret(args.bearer_token_file, _MAX_BEARER_BYTES, is_private=False)
 
 
 def _forget(api: Api) -> None:

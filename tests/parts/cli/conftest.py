@@ -30,6 +30,14 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.fixture
+def private_files() -> Iterator[None]:
+    """What the test writes is for its user only, as files with tokens must be."""
+    before = os.umask(0o077)
+    yield
+    os.umask(before)
+
+
+@pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]) -> Run:
     """Runs `quorumca`; the first argument is split into words."""
 

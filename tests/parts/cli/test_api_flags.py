@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -6,6 +7,8 @@ from cluster.cli.api_flags import add_api_flags, api_from, apis_from, parse_addr
 from cluster.cli.arguments import Parser, normalise
 from cluster.client.api import Api, Origin, TlsOptions
 from cluster.client.errors import CommandError, Exit
+
+pytestmark = pytest.mark.usefixtures("private_files")
 
 
 def api_of(*argv: str, environment: dict[str, str] | None = None) -> Api:
@@ -140,6 +143,52 @@ def test_token_files_that_are_refused_are_not_replaced_by_another_token(
     with pytest.raises(CommandError) as refused:
         api_of(*argv, environment=environment)
     assert str(refused.value) == text
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o400, 0o700, 0o640, 0o604, 0o620, 0o602, 0o610, 0o644, 0o4600])
+def test_token_file_that_others_can_get_at_is_refused(tmp_path: Path, mode: int) -> None:
+    path = tmp_path / "a token"
+    path.write_text("secret")
+    path.chmod(mode)
+    for argv, environment in ((["-token-file", str(path)], {}), ([], {"QUORUMCA_HTTP_TOKEN_FILE": str(path)})):
+        if not mode & 0o077:
+            assert api_of(*argv, environment=environment).token == "secret"
+            continue
+        with pytest.raises(CommandError) as refused:
+            api_of(*argv, environment=environment)
+        assert str(refused.value) == (
+            f"{path}: others can get at it (mode {mode:04o}, must be 0600 or 0400): chmod 600 '{path}'"
+        )
+
+
+def test_link_to_a_token_file_is_judged_by_the_file(tmp_path: Path) -> None:
+    path, link = tmp_path / "token", tmp_path / "link"
+    path.write_text("secret")
+    link.symlink_to(path)
+    assert api_of("-token-file", str(link)).token == "secret"
+    path.chmod(0o644)
+    with pytest.raises(CommandError, match="others can get at it"):
+        api_of("-token-file", str(link))
+
+
+def test_token_file_of_somebody_else_is_for_them_to_protect(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with a secret that Kubernetes mounts: its owner is root, and who runs this is not."""
+    path = tmp_path / "token"
+    path.write_text("secret")
+    path.chmod(0o644)
+    monkeypatch.setattr(os, "geteuid", lambda: path.stat().st_uid + 1)
+    assert api_of("-token-file", str(path)).token == "secret"
+
+
+def test_token_may_come_through_a_pipe() -> None:
+    """As of `-token-file <(pass show quorumca)`: what it is called has a mode that says nothing."""
+    reader, writer = os.pipe()
+    try:
+        os.write(writer, b"secret\n")
+        os.close(writer)
+        assert api_of("-token-file", f"/dev/fd/{reader}").token == "secret"
+    finally:
+        os.close(reader)
 
 
 CLEAR = ["http://node:8500", "10.0.0.1:8500", "[fe80::1]:8500", "http://localhost.example:1", "127.0.0.1.example:1"]

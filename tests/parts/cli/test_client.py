@@ -1,5 +1,7 @@
+import io
 import socket
 import ssl
+import threading
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -158,3 +160,31 @@ def test_errors_do_not_repeat_the_token_that_was_sent(api: FakeApi, node: Api) -
     api.answer("GET", "/x", "unknown token secret", status=403)
     with pytest.raises(CommandError, match=r"\(unknown token <hidden>\)$"):
         node.text("GET", "/x")
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_redirects_are_not_followed(api: FakeApi, status: int) -> None:
+    """A token is for the address that somebody has typed, and for no other that an answer names."""
+
+    def answer(server: socket.socket) -> None:
+        for _ in range(3):
+            connection, _ = server.accept()
+            with connection:
+                while not connection.recv(65536).endswith((b"\r\n\r\n", b"body")):
+                    pass
+                lines = (f"HTTP/1.1 {status} Elsewhere", f"Location: http://{api.address}/x", "Content-Length: 0")
+                connection.sendall("\r\n".join((*lines, "", "")).encode())
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=answer, args=(server,))
+        thread.start()
+        node = Api(parse_address(f"127.0.0.1:{server.getsockname()[1]}"), token="secret")
+        for ask in (
+            lambda: node.text("GET", "/x"),
+            lambda: node.download("/x", io.BytesIO(), 10),
+            lambda: node.upload("/x", io.BytesIO(b"body"), 4),
+        ):
+            with pytest.raises(CommandError, match=f"Unexpected response code: {status} "):
+                ask()
+        thread.join()
+    assert not api.requests

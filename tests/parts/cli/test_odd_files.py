@@ -15,6 +15,8 @@ from tests.kit.fake_api import FakeApi
 from tests.kit.words import ODD_CONTENTS, assert_plain
 from tests.parts.cli.conftest import Run
 
+pytestmark = pytest.mark.usefixtures("private_files")
+
 #: Commands, with the flag's file as FILE. The others are right.
 COMMANDS = {
     "agent": "agent --config FILE",

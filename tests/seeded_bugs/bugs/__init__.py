@@ -14,6 +14,7 @@ from tests.seeded_bugs.bugs import (
     hardening_backup,
     hardening_bulk,
     hardening_doors,
+    hardening_edges,
     hardening_fixes,
     hardening_guard,
     hardening_hostile,
@@ -83,4 +84,5 @@ BUGS: Final[tuple[Bug, ...]] = (
     *hardening_ports.BUGS,
     *hardening_peers.BUGS,
     *hardening_rotation.BUGS,
+    *hardening_edges.BUGS,
 )

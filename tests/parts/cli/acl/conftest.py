@@ -8,6 +8,11 @@ from tests.kit.fake_acl_api import ROOT, FakeAclApi
 from tests.kit.fake_api import serving_one
 
 
+@pytest.fixture(autouse=True)
+def _private(private_files: None) -> None:
+    """Files with tokens are read only so."""
+
+
 @pytest.fixture(scope="package")
 def _server() -> Iterator[FakeAclApi]:
     with serving_one(FakeAclApi()) as fake:
