@@ -250,6 +250,8 @@ class NodeConfig(_Section, frozen=True, kw_only=True):
             "seal.next_passphrase_file": self.seal.next_passphrase_file,
             "tls.key_file": self.tls.key_file,
             "http.tls_key": self.http.tls_key,
+            "acl.initial_management_file": self.acl.initial_management_file,
+            "acl.agent_token_file": self.acl.agent_token_file,
         }
         for key, path in kept.items():
             if path is not None and os.path.commonpath([folder, os.path.realpath(path)]) == folder:
@@ -362,8 +364,8 @@ def _read_servers(servers: Sequence[Any], location: str, mistakes: list[str]) ->
 
 def _read_value(kind: Any, value: Any) -> Any:
     """Raises: ValueError saying what is allowed."""
-    if get_origin(kind) is Literal and value not in get_args(kind):
-        raise ValueError(f"must be {' or '.join(map(repr, get_args(kind)))}")
+    if (choices := _choices(kind)) and value not in choices:
+        raise ValueError(f"must be {' or '.join(map(repr, choices))}")
     try:
         # Not strict: what comes from the environment may be text where a number is wanted.
         read = msgspec.convert(value, kind, strict=False, dec_hook=_path)
@@ -372,6 +374,13 @@ def _read_value(kind: Any, value: Any) -> Any:
     for rule in _rules(kind):
         rule(read)
     return read
+
+
+def _choices(kind: Any) -> tuple[object, ...]:
+    """Where a type is a few words, or those and None."""
+    if get_origin(kind) is Literal:
+        return get_args(kind)
+    return next((get_args(part) for part in get_args(kind) if get_origin(part) is Literal), ())
 
 
 def _path(wanted: Any, value: Any) -> Any:

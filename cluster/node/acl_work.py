@@ -1,5 +1,6 @@
 """The leader's side of access control: what is written to it, and what it does by itself."""
 
+import asyncio
 import dataclasses
 import json
 from collections.abc import Callable, Mapping
@@ -34,6 +35,7 @@ from cluster.base.errors import (
     Refused,
 )
 from cluster.base.log import Log
+from cluster.node.token_files import TokenFileRefused, read_secret_id
 from cluster.raft.replica import Replica
 from cluster.rpc.messages import (
     DONE,
@@ -67,6 +69,9 @@ _COMMIT_SECONDS: Final = 10.0
 _ATTEMPTS: Final = 8
 _RESET_FILE: Final = "acl-bootstrap-reset"
 _MAX_RESET_BYTES: Final = 32
+_BOOTSTRAP_DESCRIPTION: Final = "Bootstrap Token (Global Management)"
+_INITIAL_DESCRIPTION: Final = "Initial Management Token"
+_INITIAL_SETTING: Final = "acl.initial_management_file"
 _GONE: Final = {
     "policies": "Cannot find policy to delete",
     "roles": "Cannot find role to delete",
@@ -92,8 +97,10 @@ class AclWork:
         datacenter: str,
         clock: Clock,
         log: Log,
+        initial_management_file: Path | None = None,
     ) -> None:
         self._replica = replica
+        self._initial_management_file = initial_management_file
         self._prover = prover
         self._datacenter = datacenter
         self._secret_ids = secret_ids
@@ -214,15 +221,25 @@ class AclWork:
     async def bootstrap(self, request: AclBootstrapRequest) -> AclKeyAnswer:
         """Once; again when an operator has put the index of the last one into a file on the leader."""
         self._require_ready()
-        reset = self._taken_reset()
+        if self._initial_management_file is not None and not self._replica.state.acl.bootstrap_index:
+            # Or whoever comes first has the cluster, in the moments before it is made.
+            raise PermissionDenied(
+                "Permission denied: ACL bootstrap not allowed: the first token is that of acl.initial_management_file"
+            )
+        return await self._bootstrap(request.secret_id, _BOOTSTRAP_DESCRIPTION, self._taken_reset())
 
+    async def make_initial(self) -> None:
+        """The token of `acl.initial_management_file`. Raises: TokenFileRefused, and as `bootstrap`."""
+        if self._initial_management_file is not None:
+            secret_id = await asyncio.to_thread(_initial_secret, self._initial_management_file)
+            await self._bootstrap(secret_id, _INITIAL_DESCRIPTION, None)
+
+    async def _bootstrap(self, secret_id: str, description: str, reset: int | None) -> AclKeyAnswer:
         def make(state: State) -> tuple[AclCommand, AclKeyAnswer]:
             done = state.acl.bootstrap_index
             if done and reset != done:
                 raise _no_second_bootstrap(done, reset)
-            made = writers.management_token(
-                request.secret_id, "Bootstrap Token (Global Management)", self._secret_ids.hashed, self._now
-            )
+            made = writers.management_token(secret_id, description, self._secret_ids.hashed, self._now)
             token = made.command.token
             if any(other.secret_hash == token.secret_hash for other in state.acl.tokens):
                 raise BadRequest("Provided token cannot be used because a token with that secret already exists.")
@@ -267,6 +284,17 @@ class AclWork:
         """Raises: NotReady."""
         if self._replica.state.acl.key is None:
             raise NotReady("access control is not set up yet: the CA has not finished initializing")
+
+
+def _initial_secret(path: Path) -> str:
+    """Raises: TokenFileRefused."""
+    try:
+        return read_secret_id(_INITIAL_SETTING, path)
+    except FileNotFoundError:
+        raise TokenFileRefused(
+            f"{_INITIAL_SETTING} {path} is not there: without it nobody can manage the cluster; put a UUID into it, or"
+            " take the setting out on every node and bootstrap (`quorumca acl bootstrap`)"
+        ) from None
 
 
 class _Gone(Exception):

@@ -28,6 +28,7 @@ from cluster.ca.rotation import Rotator
 from cluster.ca.settings import FirstSettings
 from cluster.ca.uptake import Peers, UptakeMeter, Watchers
 from cluster.node.acl_work import AclWork
+from cluster.node.initial_management import InitialManagement
 from cluster.node.leader_work import LeaderWork
 from cluster.node.membership import Membership
 from cluster.node.reseal import Resealer
@@ -56,6 +57,7 @@ class Ground:
     signing_queue: int
     allows_by_default: bool  # what no rule of access control speaks of
     jwks_hosts: tuple[str, ...]  # which key sets may be fetched from; empty: any
+    initial_management_file: Path | None  # the first token, where nobody is to bootstrap
     data_dir: Path
     clock: Clock
     log: Log
@@ -74,6 +76,7 @@ class LeadersSide:
     membership: Membership
     operations: Operations
     directory: Directory
+    initial_management: InitialManagement
 
 
 def build_directory(ground: Ground, secret_ids: SecretIds) -> Directory:
@@ -93,7 +96,15 @@ def build_acl_work(ground: Ground, directory: Directory, secret_ids: SecretIds) 
     prover = Prover(fetch, keys, ground.clock)
     methods = MethodWriter(prover, ground.sealer)
     return AclWork(
-        ground.replica, secret_ids, methods, prover, ground.data_dir, ground.datacenter, ground.clock, ground.log
+        ground.replica,
+        secret_ids,
+        methods,
+        prover,
+        ground.data_dir,
+        ground.datacenter,
+        ground.clock,
+        ground.log,
+        ground.initial_management_file,
     )
 
 
@@ -160,4 +171,5 @@ def build_leaders_side(ground: Ground, watchers: Watchers, peers: Peers, seal_wa
         membership,
         work.operations(),
         directory,
+        InitialManagement(ground.replica, acl_work, ground.log),
     )

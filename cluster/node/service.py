@@ -1,6 +1,6 @@
 """One node as its API sees it: the real thing behind `cluster.api.service.Service`."""
 
-from cluster.access.agent_tokens import AgentTokens
+from cluster.access.agent_tokens import AgentTokens, TokenKind
 from cluster.access.directory import Directory
 from cluster.api.service import Service
 from cluster.backup.restore import Snapshots
@@ -30,10 +30,13 @@ def node_service(
     snapshots: Snapshots,
     seals: NodeSeals,
     directory: Directory,
+    agent_token: str = "",
 ) -> Service:
     """Puts the parts together and owns none of their rules."""
     reads = NodeReads(parts.replica, watchers, config.node_name, config.limits.leader_wait_ms / 1000)
-    access = NodeAccess(directory, AgentTokens(config.node_name), reads)
+    tokens = AgentTokens(config.node_name)
+    tokens.put(TokenKind.AGENT, agent_token)
+    access = NodeAccess(directory, tokens, reads)
     return Service(
         config=config,
         metrics=parts.metrics,

@@ -28,6 +28,7 @@ from cluster.node.build import Ground, build_leaders_side
 from cluster.node.pinning import OwnKey, Pinning
 from cluster.node.seals import NodeSeals, SealWatch
 from cluster.node.service import node_service
+from cluster.node.token_files import TokenFileRefused, read_secret_id, read_token
 from cluster.node.upkeep import CertificateFiles, DiskSpace, Scrub, keep_scrubbing, look_after
 from cluster.raft.core import RaftTiming
 from cluster.raft.macs import FileMacs
@@ -72,6 +73,7 @@ async def start_node(
     """
     clock, metrics = SystemClock(), Metrics()
     shares = _shares(config, log)
+    agent_token = _agent_token(config)
     node_file = NodeFile(config.data_dir)
     facts = _facts_of(config, node_file)
     _check_connect(config, log, is_new=facts is None)
@@ -117,6 +119,7 @@ async def start_node(
         signing_queue=config.limits.signing_queue,
         allows_by_default=config.allows_by_default,
         jwks_hosts=config.acl.jwks_hosts or (),
+        initial_management_file=config.acl.initial_management_file,
         data_dir=config.data_dir,
         clock=clock,
         log=log,
@@ -143,6 +146,9 @@ async def start_node(
     await stack.enter_async_context(_task(keep_running("pinning", pinning.run, log, metrics), fatal))
     own_key = OwnKey(replica, forwarder, tls, config.node_name, log)
     await stack.enter_async_context(_task(keep_running("own_key", own_key.run, log, metrics), fatal))
+    if config.acl.initial_management_file is not None:
+        run = side.initial_management.run
+        await stack.enter_async_context(_task(keep_running("initial_management", run, log, metrics), fatal))
     _publish(metrics, replica, parts.authority, side.leader, clock)
     rpc_seats = metrics.peer_seats("rpc", shares.strangers, shares.rpc_members, log)
     rpc = RpcServer(replica, operations, tls, log, metrics, rpc_seats)
@@ -159,7 +165,9 @@ async def start_node(
         log,
     )
     seals = NodeSeals(replica, forwarder, peers, seal_watch, config.node_name)
-    service = node_service(config, parts, forwarder, side.membership, watchers, snapshots, seals, side.directory)
+    service = node_service(
+        config, parts, forwarder, side.membership, watchers, snapshots, seals, side.directory, agent_token
+    )
     http = await start_http(create_app(service, log), config.http, shares.http)
     stack.push_async_callback(http.stop)
     certificates = [_node_certificate(config, own_key, clock, log, metrics)]
@@ -173,6 +181,23 @@ async def start_node(
     stack.push_async_callback(replica.hand_over, _HAND_OVER_SECONDS)
     replica.watch_owner()
     log("node.started", http=config.http.address, rpc=config.rpc.address, raft=config.raft.address)
+
+
+def _agent_token(config: NodeConfig) -> str:
+    """Of `acl.agent_token_file`. A file of the first token that nobody could use later is noted now, too; that it is
+    not there may mean that it has served. Raises: StartError.
+    """
+    try:
+        if (initial := config.acl.initial_management_file) is not None:
+            with contextlib.suppress(FileNotFoundError):
+                read_secret_id("acl.initial_management_file", initial)
+        if (own := config.acl.agent_token_file) is None:
+            return ""
+        return read_token("acl.agent_token_file", own)
+    except TokenFileRefused as error:
+        raise StartError(str(error)) from None
+    except FileNotFoundError:
+        raise StartError(f"acl.agent_token_file {config.acl.agent_token_file} is not there") from None
 
 
 def _shares(config: NodeConfig, log: Log) -> Shares:

@@ -357,6 +357,7 @@ class Node:
     connect: ConnectSection = field(default_factory=ConnectSection)
     policy: DutyPolicy = POLICY
     peers: Peers = field(default_factory=NoPeers)
+    initial_management_file: Path | None = None
 
     def __post_init__(self) -> None:
         self.log = EventLog()
@@ -381,6 +382,7 @@ class Node:
             signing_queue=100,
             allows_by_default=True,
             jwks_hosts=(),
+            initial_management_file=self.initial_management_file,
             data_dir=self.cluster.directory,
             clock=self.clock,
             log=self.log,
@@ -401,6 +403,7 @@ class Node:
         self.operator_rotation = side.operators
         self.membership = side.membership
         self.operations = side.operations
+        self.initial_management = side.initial_management
 
 
 @asynccontextmanager

@@ -25,6 +25,10 @@ WITHOUT_DEFAULT = {
     "seal.next_passphrase_file",
     "connect.credentials_dir",
     "connect.ca_config.leaf_cert_ttl",
+    "acl.default_policy",
+    "acl.initial_management_file",
+    "acl.agent_token_file",
+    "acl.jwks_hosts",
 }
 
 

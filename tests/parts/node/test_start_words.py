@@ -148,3 +148,31 @@ def test_node_with_data_starts_with_it_as_before_and_says_so(tmp_path: Path) -> 
     node.config.write_text(node.config.read_text().replace("valt", "consul"))
     _check_connect(load_config(node.config, {}), log, is_new=True)
     assert log.events[1:] == [("config.unknown_key", {"keys": "leaf_cert_tttl", "section": "connect.ca_config"})]
+
+
+# -- tokens in files
+
+
+@pytest.mark.parametrize(
+    ("key", "content", "mode", "said"),
+    [
+        ("agent_token_file", b"secret", 0o644, "others can get at it (mode 0644, must be 0600 or 0400): chmod 600 "),
+        ("agent_token_file", b"secret", 0o640, "its group can get at it (mode 0640, must be 0600 or 0400): chmod 600 "),
+        ("agent_token_file", b"sec ret", 0o600, "holds no token: must be one line of 1 to 4096 characters"),
+        ("agent_token_file", None, 0, "is not there"),
+        ("initial_management_file", b"secret", 0o600, "holds no SecretID: must be a UUID"),
+        ("initial_management_file", b"secret", 0o644, "others can get at it"),
+    ],
+)
+def test_token_file_that_cannot_be_used_is_named(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], key: str, content: bytes | None, mode: int, said: str
+) -> None:
+    node, path = _node(tmp_path), tmp_path / "token"
+    if content is not None:
+        path.write_bytes(content)
+        path.chmod(mode)
+    _with_connect(node, f'[acl]\n{key} = "{path}"')
+    text = _refusal(node, capfd)
+    assert text.startswith(f"quorumca: acl.{key} {path}")
+    assert said in text
+    assert "sec" not in text.replace("SecretID", "").replace(str(path), "")

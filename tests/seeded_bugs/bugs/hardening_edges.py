@@ -6,6 +6,11 @@ from tests.seeded_bugs.bug import Bug
 
 _FILES: Final = "cluster/cli/files.py"
 
+_ACL_WORK: Final = "cluster/node/acl_work.py"
+_CONFIG: Final = "cluster/base/config.py"
+
+_T_INITIAL: Final = "tests/parts/node/test_initial_management.py"
+_T_CONFIG: Final = "tests/unit/base/test_config.py"
 _T_FLAGS: Final = "tests/parts/cli/test_api_flags.py"
 
 BUGS: Final = (
@@ -16,5 +21,37 @@ BUGS: Final = (
         " and mode & (stat.S_IRWXG | stat.S_IRWXO):\n",
         " and False:\n",
         (f"{_T_FLAGS}::test_token_file_that_others_can_get_at_is_refused",),
+    ),
+    Bug(
+        "whoever is first may bootstrap a cluster whose first token is in a file",
+        "in the seconds before the leader makes it, any client has the cluster for itself",
+        _ACL_WORK,
+        "        if self._initial_management_file is not None and not self._replica.state.acl.bootstrap_index:\n",
+        "        if False:\n",
+        (f"{_T_INITIAL}::test_nobody_comes_before_it",),
+    ),
+    Bug(
+        "what no rule speaks of is allowed off loopback, too",
+        "a cluster on a network is everybody's until somebody thinks of [acl]",
+        _CONFIG,
+        "return all(is_loopback(address) for address in (self.http.address, self.raft.address, self.rpc.address))",
+        "return True",
+        (f"{_T_CONFIG}::test_what_no_rule_speaks_of_is_denied_where_other_machines_can_get",),
+    ),
+    Bug(
+        "the API is in clear on any address",
+        "private keys of leaves and tokens travel where others can read them, and nobody has asked for it",
+        _CONFIG,
+        " and not self.allow_plaintext_off_loopback and not is_loopback(self.address):\n",
+        " and False:\n",
+        (f"{_T_CONFIG}::test_api_in_clear_off_loopback_is_asked_for_in_so_many_words",),
+    ),
+    Bug(
+        "a provider of the CA may read the tokens of the node",
+        "whoever may change the CA's configuration has the management token sent to an address of theirs",
+        _CONFIG,
+        """            "acl.initial_management_file": self.acl.initial_management_file,\n""",
+        "",
+        (f"{_T_CONFIG}::test_tokens_are_not_where_a_provider_may_read",),
     ),
 )

@@ -78,6 +78,9 @@ def test_advertised_addresses_are_what_others_dial() -> None:
         ({"log": {"level": "loud"}}, "log.level = 'loud': "),
         ({"ledger": {"keep_expired_days": -1}}, "ledger.keep_expired_days = -1: "),
         ({"http": "here"}, "http = 'here': "),
+        ({"acl": {"default_policy": "ask"}}, "acl.default_policy = 'ask': must be 'allow' or 'deny'"),
+        ({"acl": {"agent_token_file": 1}}, "acl.agent_token_file: must be text"),
+        ({"acl": {"initial_management": "x"}}, "acl.initial_management: unknown key: must be one of default_policy, "),
     ],
     ids=lambda value: str(value)[:60],
 )
@@ -228,3 +231,49 @@ def test_own_keys_must_not_lie_where_the_ca_may_have_files_read(
     assert f"connect.credentials_dir = '{folder}': must be a directory of its own, and {key} = " in lines[0]
     parse_config(minimal(connect={"credentials_dir": str(folder)}), source="t")
     parse_config(minimal(**filled(changes)), source="t")
+
+
+# -- who may get here, and what they may then
+
+
+ELSEWHERE = {"address": "10.0.0.1:9", "allow_plaintext_off_loopback": True}
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0:1", "[::]:1", "10.0.0.1:1", "ca.example:1", "127.0.0.1.example:1"])
+def test_api_in_clear_off_loopback_is_asked_for_in_so_many_words(address: str) -> None:
+    [line] = mistakes(http={"address": address})
+    assert line == (
+        f"node.toml: http: {address} is not a loopback address: set tls_cert and tls_key,"
+        " or allow_plaintext_off_loopback = true"
+    )
+    mistakes(http={"address": address, "allow_plaintext_off_loopback": False})
+    for more in ({"allow_plaintext_off_loopback": True}, {"tls_cert": "c", "tls_key": "k"}):
+        assert parse_config(minimal(http={"address": address, **more}), source="t").http.address == address
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "127.8.8.8:1", "[::1]:1", "localhost:1"])
+def test_api_in_clear_on_loopback_needs_nothing(address: str) -> None:
+    assert parse_config(minimal(http={"address": address}), source="t").http.tls_cert is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "allows"),
+    [
+        ({}, True),
+        ({"http": {"address": "[::1]:1"}, "rpc": {"address": "localhost:2"}}, True),
+        ({"http": ELSEWHERE}, False),
+        ({"http": {"address": "10.0.0.1:9", "tls_cert": "c", "tls_key": "k"}}, False),
+        ({"rpc": {"address": "0.0.0.0:9"}}, False),
+        ({"raft": {"address": "10.0.0.1:9"}}, False),
+        ({"acl": {"default_policy": "deny"}}, False),
+        ({"acl": {"default_policy": "allow"}, "http": ELSEWHERE}, True),
+    ],
+)
+def test_what_no_rule_speaks_of_is_denied_where_other_machines_can_get(changes: dict[str, Any], allows: bool) -> None:
+    assert parse_config(minimal(**changes), source="t").allows_by_default is allows
+
+
+@pytest.mark.parametrize("key", ["initial_management_file", "agent_token_file"])
+def test_tokens_are_not_where_a_provider_may_read(key: str) -> None:
+    [line] = mistakes(connect={"credentials_dir": "/etc/c"}, acl={key: "/etc/c/x"})
+    assert line.endswith(f"must be a directory of its own, and acl.{key} = '/etc/c/x' is in it")
