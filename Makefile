@@ -66,11 +66,13 @@ cases: $(VENV)/.dev ## $(CASES) inputs for PUT snapshot, RPC operations and deco
 seed-bugs: $(VENV)/.dev ## take one protection away at a time, and see that a test notices
 	$(PY) -m tests.seeded_bugs --jobs 2
 
-check: $(VENV)/.dev ## lint, format, types, layers
+check: $(VENV)/.dev ## lint, format, types, layers, known vulnerabilities
 	$(PY) -m ruff check $(CODE)
 	$(PY) -m ruff format --check $(CODE)
 	$(PY) -m mypy
 	$(PY) -c "from importlinter.cli import lint_imports_command; lint_imports_command()"
+	$(PY) -m bandit --quiet --configfile pyproject.toml --recursive cluster fsm providers
+	$(PY) -m tests.audit
 
 format: $(VENV)/.dev ## rewrite the code in house format
 	$(PY) -m ruff check --fix $(CODE)

@@ -43,11 +43,12 @@ CREATE INDEX cert_by_identity ON cert (identity, id);
 CREATE INDEX cert_by_expiry ON cert (not_after, id);
 CREATE UNIQUE INDEX cert_by_request ON cert (request_id) WHERE request_id IS NOT NULL;
 """
-_COLUMNS: Final = (
-    "cert.id, serial, identity.kind, identity.name, identity.spiffe_id, issuer.key_id, public_key_sha256,"
+#: What follows it is joined from constants; values are bound.
+_SELECT_ROWS: Final = (
+    "SELECT cert.id, serial, identity.kind, identity.name, identity.spiffe_id, issuer.key_id, public_key_sha256,"
     " not_before, not_after, requested_by, request_id, log_index"
+    " FROM cert JOIN identity ON identity.id = cert.identity JOIN issuer ON issuer.id = cert.issuer"
 )
-_JOIN: Final = "cert JOIN identity ON identity.id = cert.identity JOIN issuer ON issuer.id = cert.issuer"
 _DIGEST_MODULUS: Final = 1 << 256
 #: Ids held at a time, while rows go.
 _ROWS_PER_CUT: Final = 1000
@@ -218,7 +219,7 @@ class Ledger:
         """
         self._begin()
         expired_before = max(MIN_INT64, min(expired_before, MAX_INT64))
-        rows = self._db.execute(f"SELECT {_COLUMNS} FROM {_JOIN} WHERE not_after < ?", (expired_before,))
+        rows = self._db.execute(f"{_SELECT_ROWS} WHERE not_after < ?", (expired_before,))
         return self._delete(rows)
 
     def _delete(self, rows: Iterable[Sequence[Any]]) -> int:
@@ -319,7 +320,7 @@ class Ledger:
         self._last_id, self._applied_log_index = last_id, applied_log_index
 
     def _rows_above(self, last_id: int) -> Iterable[Sequence[Any]]:
-        sql = f"SELECT {_COLUMNS} FROM {_JOIN} WHERE cert.id > ? ORDER BY cert.id DESC LIMIT {_ROWS_PER_CUT}"
+        sql = f"{_SELECT_ROWS} WHERE cert.id > ? ORDER BY cert.id DESC LIMIT {_ROWS_PER_CUT}"
         return self._db.execute(sql, (last_id,))
 
     def rollback(self) -> None:
@@ -405,7 +406,7 @@ class LedgerReader:
         written = self.summary()
         copied = self._db.execute("SELECT value FROM meta WHERE key = ?", (_COPIED,)).fetchone()
         last = max(written.applied_log_index, int(copied[0]) if copied else 0)
-        for row in self._db.execute(f"SELECT {_COLUMNS} FROM {_JOIN} ORDER BY cert.id"):
+        for row in self._db.execute(f"{_SELECT_ROWS} ORDER BY cert.id"):
             count += 1
             total += _row_hash(row)
             # Not in the digest, but it grows with the id: nodes that copy a row with a wrong one refuse it.
@@ -420,12 +421,12 @@ class LedgerReader:
         )
 
     def find(self, serial: bytes) -> LedgerRow | None:
-        row = self._db.execute(f"SELECT {_COLUMNS} FROM {_JOIN} WHERE serial = ?", (serial,)).fetchone()
+        row = self._db.execute(f"{_SELECT_ROWS} WHERE serial = ?", (serial,)).fetchone()
         return _ledger_row(row) if row else None
 
     def find_request(self, request_id: bytes) -> LedgerRow | None:
         """What is on record for a request; the serial is the id of one that has no other."""
-        row = self._db.execute(f"SELECT {_COLUMNS} FROM {_JOIN} WHERE request_id = ?", (request_id,)).fetchone()
+        row = self._db.execute(f"{_SELECT_ROWS} WHERE request_id = ?", (request_id,)).fetchone()
         return _ledger_row(row) if row else self.find(request_id)
 
     def search(self, query: LedgerQuery) -> list[LedgerRow]:
@@ -443,7 +444,7 @@ class LedgerReader:
             if value is not None:
                 conditions.append(condition)
                 parameters.append(value)
-        sql = f"SELECT {_COLUMNS} FROM {_JOIN} WHERE {' AND '.join(conditions)} ORDER BY cert.id LIMIT ?"
+        sql = f"{_SELECT_ROWS} WHERE {' AND '.join(conditions)} ORDER BY cert.id LIMIT ?"
         rows: list[LedgerRow] = []
         size = 0
         found = self._db.execute(sql, (*parameters, query.limit))
@@ -469,7 +470,7 @@ class LedgerReader:
         They end with the log entry that makes them `at_least` many, or `part_bytes` large. Only an entry whose rows are
         larger than any of this release is divided.
         """
-        sql = f"SELECT {_COLUMNS} FROM {_JOIN} WHERE cert.id > ? AND cert.id <= ? ORDER BY cert.id"
+        sql = f"{_SELECT_ROWS} WHERE cert.id > ? AND cert.id <= ? ORDER BY cert.id"
         rows: list[tuple[Any, ...]] = []
         size = 0
         found = self._db.execute(sql, (after, up_to))

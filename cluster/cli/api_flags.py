@@ -31,9 +31,7 @@ def add_api_flags(parser: Parser, *, is_read: bool = True, asks_many: bool = Fal
         action="append" if asks_many else "store",
         help=f"a node: host:port, http://host:port or https://host:port; default {_DEFAULT_ADDRESS} [HTTP_ADDR]",
     )
-    tokens = flags.add_mutually_exclusive_group()
-    tokens.add_argument("--token", help="ACL token [HTTP_TOKEN]; others on this machine may see it: use a file")
-    tokens.add_argument("--token-file", metavar="FILE", help="file with the ACL token [HTTP_TOKEN_FILE]")
+    add_token_flags(flags)
     flags.add_argument(
         "--allow-cleartext-token",
         action="store_true",
@@ -47,6 +45,17 @@ def add_api_flags(parser: Parser, *, is_read: bool = True, asks_many: bool = Fal
     if is_read:
         flags.add_argument("--stale", action="store_true", help="let any server answer from what it has")
     flags.add_argument("--format", choices=("pretty", "json"), default="pretty", help="pretty (default) or json")
+
+
+def add_token_flags(parser: "argparse._ActionsContainer", *, default: object = None) -> None:
+    """The flags that `token_from` reads."""
+    tokens = parser.add_mutually_exclusive_group()
+    tokens.add_argument(
+        "--token", default=default, help="ACL token [HTTP_TOKEN]; others on this machine may see it: use a file"
+    )
+    tokens.add_argument(
+        "--token-file", metavar="FILE", default=default, help="file with the ACL token [HTTP_TOKEN_FILE]"
+    )
 
 
 def apis_from(args: argparse.Namespace, environment: Mapping[str, str] = os.environ) -> list[Api]:
@@ -91,7 +100,7 @@ def _apis(
     )
     if bool(tls.cert_file) != bool(tls.key_file):
         raise CommandError("--client-cert and --client-key must be given together", Exit.USAGE)
-    token = _token(args, environment)
+    token = token_from(args, environment)
     apis = [
         Api(origin=parse_address(text), token=token, tls=tls, query=query, waiting=waiting)
         for text in dict.fromkeys(addresses or [setting(None, "HTTP_ADDR") or _DEFAULT_ADDRESS])
@@ -128,7 +137,7 @@ def parse_address(text: str) -> Origin:
     return Origin(parts.scheme, parts.hostname, port)
 
 
-def _token(args: argparse.Namespace, environment: Mapping[str, str]) -> str:
+def token_from(args: argparse.Namespace, environment: Mapping[str, str] = os.environ) -> str:
     """The flag's, else that of our variables, else of Consul's; of each the file first, as Consul's client."""
     given = [(args.token_file, args.token)]
     given += [(environment.get(f"{name}_TOKEN_FILE"), environment.get(f"{name}_TOKEN")) for name in _TOKEN_VARIABLES]

@@ -94,7 +94,7 @@ def create_app(
         log=log,
         failures=Failures(log),
         clock=clock or SystemClock(),
-        rng=rng or random.Random(),  # noqa: S311 - spreads load, guards nothing
+        rng=rng or random.Random(),  # nosec B311 # noqa: S311 - spreads load, guards nothing
         waiters=Waiters(service.metrics.blocking_queries),
         transfers=Transfers(service.config.data_dir),
         hosts=Hosts(service.config.http),

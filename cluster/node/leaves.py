@@ -45,7 +45,7 @@ class NodeLeaves:
         self._datacenter = datacenter
         self._access = access
         self._clock = clock
-        rng = random.Random(secrets.randbits(64))  # noqa: S311 - spreads renewals, no secret
+        rng = random.Random(secrets.randbits(64))  # nosec B311 # noqa: S311 - spreads renewals, no secret
         self._leaves = LeafCache(self._new_leaf, reads, clock, rng, reads.wait_seconds)
         metrics.leaf_cache_entries.set_function(lambda: len(self._leaves))
 

@@ -204,7 +204,7 @@ class Replica:
             links=self._links,
             machine=self._machine,
             clock=time.monotonic,
-            rng=random.Random(secrets.randbits(64)),  # noqa: S311 - spreads elections, no secret
+            rng=random.Random(secrets.randbits(64)),  # nosec B311 # noqa: S311 - spreads elections, no secret
             log=self._log,
             wake=self.wake,
             in_background=self._in_background,

@@ -400,7 +400,8 @@ class TlsLinks:
                 except _UNREACHABLE:
                     pass  # not there; tried again below
                 failures += 1  # until it is seen to have lasted
-            pause = redial_pause(failures, random.random(), is_learner=peer in self._learners)  # noqa: S311 - no secret
+            chance = random.random()  # nosec B311 # noqa: S311 - no secret
+            pause = redial_pause(failures, chance, is_learner=peer in self._learners)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await hurry.wait()
@@ -529,7 +530,8 @@ class TlsLinks:
         self._asking = None
         strangers = {link.peer for link in self._inbound if link.standing is Standing.STRANGER and link.address}
         names = sorted(name for name in strangers if name is not None)
-        for name in random.sample(names, min(len(names), _ASKED_ABOUT)):  # none of many keeps the others waiting
+        # None of many keeps the others waiting.
+        for name in random.sample(names, min(len(names), _ASKED_ABOUT)):  # nosec B311 # no secret
             self.owner.stranger(name)
         if names:
             self._ask_later()

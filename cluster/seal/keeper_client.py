@@ -272,4 +272,5 @@ def _spawned(control: socket.socket) -> "subprocess.Popen[bytes]":
     # -P: nothing is imported from the directory the node happens to be started in.
     command = [sys.executable, "-P", "-m", "cluster.seal.keeper_process"]
     with block_node_signals():
-        return subprocess.Popen(command, stdin=control.fileno(), stdout=subprocess.DEVNULL)  # noqa: S603 - no shell
+        stdin, stdout = control.fileno(), subprocess.DEVNULL
+        return subprocess.Popen(command, stdin=stdin, stdout=stdout)  # nosec B603 # noqa: S603 - our own program, no shell

@@ -19,12 +19,15 @@ from cryptography.hazmat.primitives import serialization
 
 from cluster.cli.dev.cluster_file import ClusterFile
 from cluster.client.api import Api, Origin
+from cluster.client.errors import CommandError
 from tests.kit.ports import free_port_offset
 from tests.kit.wait import wait_until
 
 pytestmark = pytest.mark.slow
 
 QUORUMCA = [sys.executable, "-P", "-m", "cluster"]
+#: How the lines begin that `quorumca dev` prints to be pasted where nothing is allowed without a token.
+COMMANDS = ("test ", "export ", "curl ", "printf ", sys.executable)
 READY_SECONDS = 90.0
 STOP_SECONDS = 30.0
 
@@ -226,6 +229,52 @@ def test_added_nodes_vote_and_resume(tmp_path: Path) -> None:
         assert "node-3 is no server of this cluster" in without.output
         assert answers_roots(without.api(1))
         assert without.interrupt() == 0
+
+
+def test_nothing_goes_without_a_token_where_that_was_asked_for(tmp_path: Path) -> None:
+    """What it prints works when pasted; a server is added by whoever may."""
+    root, work = tmp_path / "my data", tmp_path / "my work"
+    work.mkdir()
+    file = root / "management.token"
+    argv = ["--nodes", "1", "--port-offset", str(free_port_offset(2))]
+    add_node = [*QUORUMCA, "dev", "add-node", "-data-dir", str(root)]
+    with dev(root, *argv, "--acl-default-policy", "deny") as first:
+        commands = [line for line in first.output.splitlines() if line.startswith(COMMANDS)]
+        assert len(commands) == 6
+        for _ in range(2):  # the second time the first token is kept
+            run(["bash", "-euo", "pipefail", "-c", "rm -f web.key web.pem\n" + "\n".join(commands)], work)
+        assert (work / "web.pem").read_text().count("BEGIN CERTIFICATE") >= 1
+        assert file.stat().st_mode & 0o777 == 0o600
+        for token in ({}, {"QUORUMCA_HTTP_TOKEN": "x" * 36}):
+            refused = subprocess.run(
+                add_node, capture_output=True, text=True, check=False, env={**os.environ, **token}, timeout=60
+            )
+            assert (refused.returncode, refused.stdout) == (1, "")
+            assert re.search("node-1 did not add node-2: .*(Permission denied|ACL not found)", refused.stderr)
+            assert [node["name"] for node in first.nodes()] == ["node-1"]
+        run([*add_node, "--token-file", str(file)], work)
+        assert [node["name"] for node in first.nodes()] == ["node-1", "node-2"]
+        assert first.interrupt() == 0
+    environment = {"QUORUMCA_HTTP_TOKEN_FILE": str(file)}
+    with dev(root, *argv) as again:
+        script = [line for line in again.output.splitlines() if line.startswith(("printf", "export"))]
+        for number, said in ((0, 403), (1, 403)):
+            with pytest.raises(CommandError, match=f"response code: {said} "):
+                again.api(number).text("GET", "/v1/operator/raft/configuration")
+        servers = json.loads(run(["bash", "-euo", "pipefail", "-c", "\n".join(script)], work))["Servers"]
+        assert [server["ID"] for server in servers] == ["node-1", "node-2"]
+        run([*QUORUMCA, "operator", "raft", "remove-peer", "-id", "node-2", *api_flags(again, file)], work)
+        assert again.interrupt() == 0
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        with dev(root, *argv) as last:
+            assert "node-2 is no server of this cluster" in last.output
+            assert last.interrupt() == 0
+
+
+def api_flags(cluster: Dev, file: Path) -> list[str]:
+    return ["-http-addr", str(cluster.nodes()[0]["http"]), "-token-file", str(file)]
 
 
 def digest(api: Api) -> str:

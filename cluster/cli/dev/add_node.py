@@ -11,6 +11,7 @@ from cluster.cli.dev.local_cluster import (
     HTTP_PORT,
     MAX_NODES,
     LocalNode,
+    acl_settings,
     load_local,
     make_node,
     node_at,
@@ -29,8 +30,11 @@ _PEER: Final = "/v1/operator/raft/peer"
 _CONFIGURATION: Final = "/v1/operator/raft/configuration"
 
 
-def add_node(root: Path) -> Entry:
-    """The new server votes, serves, and lives on. Raises: CommandError, after the new process was stopped again."""
+def add_node(root: Path, token: str = "") -> Entry:
+    """The new server votes, serves, and lives on. `token`: for `operator:write`, where that is not everybody's.
+
+    Raises: CommandError, after the new process was stopped again.
+    """
     cluster_file = ClusterFile(root)
     members = cluster_file.read()
     if not members:
@@ -38,7 +42,7 @@ def add_node(root: Path) -> Entry:
     try:
         with locked(root / ".add-node.lock"):
             node = _next_node(root, members)
-            return _start_and_join(node, members, cluster_file)
+            return _start_and_join(node, members, cluster_file, token)
     except LockHeld as holder:
         raise CommandError(f"another add-node (pid {holder}) is at work on {root}") from None
 
@@ -60,18 +64,18 @@ def _next_node(root: Path, members: Sequence[Entry]) -> LocalNode:
         for server in config.servers
     ]
     take_seal_key_of(root, first)
-    make_node(root, node, founders)
+    make_node(root, node, founders, acl_settings(config.acl.default_policy))
     return node
 
 
-def _start_and_join(node: LocalNode, members: Sequence[Entry], cluster_file: ClusterFile) -> Entry:
+def _start_and_join(node: LocalNode, members: Sequence[Entry], cluster_file: ClusterFile, token: str) -> Entry:
     with StopSignals() as signals:
         started = start_node(node)
         try:
             with waiting(f"Adding {node.name}"):
-                api = _join(node, members)
+                api = _join(node, members, token)
                 _wait_until_voting(started, api, signals)
-                wait_until_serving([started], signals, _JOIN_SECONDS)
+                wait_until_serving([started], signals, _JOIN_SECONDS, token=token)
             entry = node.entry(started.process.pid)
             cluster_file.put(entry)
             return entry
@@ -82,11 +86,11 @@ def _start_and_join(node: LocalNode, members: Sequence[Entry], cluster_file: Clu
             raise
 
 
-def _join(node: LocalNode, members: Sequence[Entry]) -> Api:
+def _join(node: LocalNode, members: Sequence[Entry], token: str) -> Api:
     """Asks one node after the other: adding a server again as it is changes nothing. The one that did it."""
     body = {"ID": node.name, "Address": node.raft, "RPC": node.rpc}
     for entry in members:
-        api = Api(parse_address(entry.http), waiting=waiting)
+        api = Api(parse_address(entry.http), token=token, waiting=waiting)
         try:
             with failing_as(f"{entry.name} did not add {node.name}"):
                 api.text("PUT", _PEER, body=body)

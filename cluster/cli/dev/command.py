@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from cluster.cli.api_flags import add_token_flags, token_from
 from cluster.cli.arguments import Subcommands, whole_number
 from cluster.cli.files import keep_private
 from cluster.cli.locks import LockHeld, locked
@@ -32,6 +33,8 @@ _DATA_DIR: Final = Path(".quorumca")
 _ADDRESSES: Final = ("Node", "HTTP", "RPC", "Raft", "PID")
 _PATHS: Final = ("Data", "Log")
 _WIDE_COLUMNS: Final = 140
+#: In the directory of the cluster: where the commands that are shown put the first token.
+_MANAGEMENT: Final = "management.token"
 
 
 def add_parser(subcommands: Subcommands) -> None:
@@ -55,6 +58,12 @@ def add_parser(subcommands: Subcommands) -> None:
         type=whole_number(0, _MAX_PORT_OFFSET),
         help="added to all ports (HTTP 8500, RPC 8400, Raft 8300 and up); default: 0, or what DIR was made with",
     )
+    parser.add_argument(
+        "--acl-default-policy",
+        choices=("allow", "deny"),
+        help="deny: nothing is allowed without a token; default: allow, or what DIR was made with",
+    )
+    add_token_flags(parser)
     parser.set_defaults(run=run)
     commands = parser.add_subparsers(metavar="COMMAND")
     add_node = commands.add_parser("add-node", help="add a server to a local cluster that runs")
@@ -62,6 +71,7 @@ def add_parser(subcommands: Subcommands) -> None:
     add_node.add_argument(
         "--data-dir", metavar="DIR", type=Path, default=argparse.SUPPRESS, help=f"default: {_DATA_DIR}"
     )
+    add_token_flags(add_node, default=argparse.SUPPRESS)
     add_node.set_defaults(run=run_add_node)
 
 
@@ -75,17 +85,20 @@ def run(args: argparse.Namespace) -> int:
     with _sole_owner(root):
         cluster_file = ClusterFile(root)
         founders, added = _nodes(root, args.nodes, args.port_offset, cluster_file)
+        policy = _policy(root, args.acl_default_policy)
+        # A new cluster knows no token, whatever the environment has.
+        token = token_from(args) if policy == "deny" and founders[0].is_made else ""
         nodes = [*founders, *added]
         _refuse_running(cluster_file)
         _refuse_busy_ports(nodes, is_new=not founders[0].is_made)
         with waiting("Making keys and settings"):
             files.make_shared(root)
             for node in founders:
-                files.make_node(root, node, founders)
-        return _run_nodes(nodes, cluster_file)
+                files.make_node(root, node, founders, files.acl_settings(policy))
+        return _run_nodes(nodes, cluster_file, token, is_denied=policy == "deny")
 
 
-def _run_nodes(nodes: "Sequence[LocalNode]", cluster_file: "ClusterFile") -> int:
+def _run_nodes(nodes: "Sequence[LocalNode]", cluster_file: "ClusterFile", token: str, *, is_denied: bool) -> int:
     from cluster.cli.dev import supervisor as processes
 
     started: list[NodeProcess] = []
@@ -96,8 +109,10 @@ def _run_nodes(nodes: "Sequence[LocalNode]", cluster_file: "ClusterFile") -> int
             entries = [one.node.entry(one.process.pid) for one in started]
             cluster_file.put(*entries)
             with waiting("Waiting until every node serves"):
-                trust_domain = processes.wait_until_serving(started, signals, _READY_SECONDS)
-            _show(entries, trust_domain)
+                trust_domain = processes.wait_until_serving(started, signals, _READY_SECONDS, token=token)
+                if is_denied:
+                    processes.wait_until_guarded(entries[0].http, signals, _READY_SECONDS)
+            _show(entries, trust_domain, is_denied=is_denied)
             processes.supervise(processes.Watch(cluster_file, started, note), signals)
         except processes.Stopped:
             pass
@@ -166,6 +181,22 @@ def _nodes(
     return founders, added
 
 
+def _policy(root: Path, wanted: str | None) -> str | None:
+    """What is allowed without a token, as the first node has it or will have it."""
+    from cluster.cli.dev.local_cluster import load_local, node_at
+
+    if not node_at(root, 1, 0).is_made:
+        return wanted
+    config = load_local(root / "node-1")[1]
+    made = "allow" if config.allows_by_default else "deny"
+    if wanted not in (None, made):
+        raise CommandError(
+            f"{root} was made with --acl-default-policy {made}, which --acl-default-policy {wanted} does not change:"
+            " leave the flag out, change [acl] in the configuration of every node, or choose another --data-dir"
+        )
+    return config.acl.default_policy
+
+
 def _made_or_new(node: "LocalNode") -> "LocalNode":
     from cluster.cli.dev.local_cluster import load_local
 
@@ -197,20 +228,46 @@ def _refuse_busy_ports(nodes: "Sequence[LocalNode]", *, is_new: bool) -> None:
 # -- what is shown
 
 
-def _show(entries: "Sequence[Entry]", trust_domain: str) -> None:
+def _show(entries: "Sequence[Entry]", trust_domain: str, *, is_denied: bool = False) -> None:
     _print_nodes(entries)
-    address = f"http://{entries[0].http}"
-    commands = {
-        "Sign a certificate for the service web; its key is made here, in web.key": sign_command(address, trust_domain),
-        "Let the node make the key, too": f"curl -s '{address}/v1/agent/connect/ca/leaf/web?pretty'",
-        "The roots to trust": f"curl -s '{address}/v1/connect/ca/roots?pretty'",
-        "The servers": f"curl -s '{address}/v1/operator/raft/configuration?pretty'",
-    }
+    commands = _guarded_commands(entries[0]) if is_denied else _commands(f"http://{entries[0].http}", trust_domain)
     print("Any node answers. To try it:\n")
     for title, command in commands.items():
         print(f"# {title}\n{command}\n")
     sys.stdout.flush()
     note("Ctrl-C stops all nodes; run again, the cluster goes on.")
+
+
+def _commands(address: str, trust_domain: str) -> dict[str, str]:
+    return {
+        "Sign a certificate for the service web; its key is made here, in web.key": sign_command(address, trust_domain),
+        "Let the node make the key, too": f"curl -s '{address}/v1/agent/connect/ca/leaf/web?pretty'",
+        "The roots to trust": f"curl -s '{address}/v1/connect/ca/roots?pretty'",
+        "The servers": f"curl -s '{address}/v1/operator/raft/configuration?pretty'",
+    }
+
+
+def _guarded_commands(entry: "Entry") -> dict[str, str]:
+    """Where nothing is allowed without a token. A token is never an argument: others see those."""
+    quorumca = shlex.join([sys.executable, "-P", "-m", "cluster"])
+    file = shlex.quote(str(Path(entry.config).parents[1] / _MANAGEMENT))
+    address = f"-http-addr {entry.http}"
+    return {
+        "The first token, which may do everything; once in the life of the cluster": (
+            f"test -s {file} ||"
+            f" (umask 077; {quorumca} acl bootstrap {address} | awk '/^SecretID/ {{print $2}}' > {file})"
+        ),
+        "Commands and curl take it from there": f"export QUORUMCA_HTTP_TOKEN_FILE={file}",
+        "Sign a certificate for the service web; its key is made here, in web.key": (
+            f"{quorumca} ca sign {address} --service web --key-out web.key --out web.pem"
+        ),
+        "The roots to trust, for everybody": f"curl -s 'http://{entry.http}/v1/connect/ca/roots?pretty'",
+        "The servers": (
+            'printf \'X-Consul-Token: %s\' "$(cat "$QUORUMCA_HTTP_TOKEN_FILE")"'
+            f" | curl -s -H @- 'http://{entry.http}/v1/operator/raft/configuration?pretty'"
+        ),
+        "How to give others less: docs/acl.md. To begin with": f"{quorumca} acl token list {address}",
+    }
 
 
 def _print_nodes(entries: "Sequence[Entry]") -> None:
@@ -248,9 +305,11 @@ def run_add_node(args: argparse.Namespace) -> int:
     from cluster.cli.dev.add_node import add_node
 
     keep_private()
-    if args.nodes is not None or args.port_offset is not None:
-        raise CommandError("--nodes and --port-offset are of no use to add-node: DIR has its own", Exit.USAGE)
+    if args.nodes is not None or args.port_offset is not None or args.acl_default_policy is not None:
+        raise CommandError(
+            "--nodes, --port-offset and --acl-default-policy are of no use to add-node: DIR has its own", Exit.USAGE
+        )
     root = _root(args)
-    entry = add_node(root)
+    entry = add_node(root, token_from(args))
     _print_nodes([entry])
     return Exit.OK

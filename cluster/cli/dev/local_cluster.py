@@ -141,6 +141,11 @@ def make_node(
     _make(node.directory, lambda draft: _write_node(draft, root, node, dump_toml(values)))
 
 
+def acl_settings(default_policy: str | None) -> dict[str, dict[str, Any]]:
+    """For `make_node`."""
+    return {} if default_policy is None else {"acl": {"default_policy": default_policy}}
+
+
 def port_in_use(nodes: Sequence[LocalNode]) -> tuple[LocalNode, str, str] | None:
     """The first address that a node could not listen on: the node, what it is for, and the address."""
     for node in nodes:

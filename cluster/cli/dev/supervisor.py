@@ -33,6 +33,7 @@ _MAX_ANSWER_BYTES: Final = 4 << 20
 _TAIL_BYTES: Final = 64 << 10
 _ROOTS: Final = "/v1/connect/ca/roots"
 _CONFIGURATION: Final = "/v1/operator/raft/configuration"
+_WHO_ASKS: Final = "/v1/acl/token/self"
 
 Say = Callable[[str], None]
 
@@ -115,7 +116,7 @@ def start_node(node: LocalNode) -> NodeProcess:
         fd = os.open(node.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         with os.fdopen(fd, "ab") as log:
             log_start = log.tell()  # now: the child moves it
-            process = subprocess.Popen(  # noqa: S603 - our own program and a path, no shell
+            process = subprocess.Popen(  # nosec B603 # noqa: S603 - our own program and a path, no shell
                 agent_command(node.config),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -133,17 +134,29 @@ class NotServing(Exception):
 
 
 def trust_domain_of(address: str, timeout: float = _ASK_SECONDS) -> str:
-    """What a node that serves says. Raises: NotServing."""
+    """What a node that serves says, to everybody. Raises: NotServing."""
     roots = _ask(address, _ROOTS, timeout)
     if not roots.get("ActiveRootID"):
         raise NotServing(f"{address} has no active root")
     return str(roots.get("TrustDomain"))
 
 
-def _ask(address: str, path: str, timeout: float) -> dict[str, Any]:
+def _ask(address: str, path: str, timeout: float, token: str = "") -> dict[str, Any]:
+    status, text = _answer(address, path, timeout, token)
+    if status != 200:
+        raise NotServing(f"{address} answers {status}: {text.strip():.200}")
+    with suppress(ValueError):
+        answer = json.loads(text)
+        if isinstance(answer, dict):
+            return answer
+    raise NotServing(f"{address} does not answer with a JSON object")
+
+
+def _answer(address: str, path: str, timeout: float, token: str = "") -> tuple[int, str]:
+    """Raises: NotServing."""
     connection = http.client.HTTPConnection(address, timeout=timeout)
     try:
-        connection.request("GET", path)
+        connection.request("GET", path, headers={"X-Consul-Token": token} if token else {})
         response = connection.getresponse()
         text = response.read(_MAX_ANSWER_BYTES).decode("utf-8", errors="replace")
     except TimeoutError:
@@ -152,20 +165,33 @@ def _ask(address: str, path: str, timeout: float) -> dict[str, Any]:
         raise NotServing(f"no answer on {address}: {getattr(error, 'strerror', None) or repr(error)}") from None
     finally:
         connection.close()
-    if response.status != 200:
-        raise NotServing(f"{address} answers {response.status}: {text.strip():.200}")
-    with suppress(ValueError):
-        answer = json.loads(text)
-        if isinstance(answer, dict):
-            return answer
-    raise NotServing(f"{address} does not answer with a JSON object")
+    return response.status, text
 
 
-def wait_until_serving(processes: Sequence[NodeProcess], signals: StopSignals, seconds: float, say: Say = note) -> str:
+def wait_until_guarded(address: str, signals: StopSignals, seconds: float) -> None:
+    """Until a first token can be made, a moment after a new cluster serves. Raises: CommandError, Stopped."""
+    deadline = time.monotonic() + seconds
+    while True:
+        if signals.count:
+            raise Stopped
+        try:
+            status, text = _answer(address, _WHO_ASKS, _ASK_SECONDS)
+        except NotServing as reason:
+            status, text = 503, str(reason)
+        if status != 503:
+            return
+        if time.monotonic() >= deadline:
+            raise CommandError(f"access control was not set up within {seconds:g} s: {text.strip():.200}")
+        time.sleep(_POLL_SECONDS)
+
+
+def wait_until_serving(
+    processes: Sequence[NodeProcess], signals: StopSignals, seconds: float, say: Say = note, *, token: str = ""
+) -> str:
     """Until every node answers with an active root; returns the trust domain.
 
-    Not waited for is a node that the others no longer count as a server. Raises: CommandError that says which node
-    lacks what; Stopped.
+    Not waited for is a node that the others no longer count as a server; where nothing is allowed without a token, that
+    is known with one for `operator:read` only. Raises: CommandError that says which node lacks what; Stopped.
     """
     deadline = time.monotonic() + seconds
     missing: dict[str, str] = {}
@@ -180,7 +206,7 @@ def wait_until_serving(processes: Sequence[NodeProcess], signals: StopSignals, s
                 missing.pop(started.node.name, None)
             except NotServing as reason:
                 missing[started.node.name] = str(reason)
-        strangers = _strangers(processes, missing)
+        strangers = _strangers(processes, missing, token)
         if missing.keys() <= strangers:
             for name in sorted(strangers):
                 say(f"{name} is no server of this cluster: it waits until it is added (operator raft add-peer)")
@@ -190,13 +216,13 @@ def wait_until_serving(processes: Sequence[NodeProcess], signals: StopSignals, s
         time.sleep(_POLL_SECONDS)
 
 
-def _strangers(processes: Iterable[NodeProcess], missing: Mapping[str, str]) -> set[str]:
+def _strangers(processes: Iterable[NodeProcess], missing: Mapping[str, str], token: str) -> set[str]:
     """Those who serve nothing because they have been removed from the cluster, as one that serves knows it."""
     serving = next((started.node for started in processes if started.node.name not in missing), None)
     if serving is None or not missing:
         return set()
     try:
-        servers = _ask(serving.http, _CONFIGURATION, _ASK_SECONDS).get("Servers")
+        servers = _ask(serving.http, _CONFIGURATION, _ASK_SECONDS, token).get("Servers")
     except NotServing:
         return set()
     if not isinstance(servers, list):

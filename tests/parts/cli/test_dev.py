@@ -6,6 +6,7 @@ import re
 import shlex
 import socket
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from cryptography import x509
 
 from cluster.cli.dev import command as dev
 from cluster.cli.dev.cluster_file import ClusterFile, Entry
-from cluster.cli.dev.local_cluster import MAX_PORT_OFFSET, make_node, make_shared, node_at
+from cluster.cli.dev.local_cluster import MAX_PORT_OFFSET, acl_settings, make_node, make_shared, node_at
 from cluster.cli.locks import locked
 from tests.kit.ports import free_port_offset
 from tests.parts.cli.conftest import Run
@@ -40,6 +41,9 @@ def make(root: Path, nodes: int, offset: int) -> list[Entry]:
         ("--port-offset -1", "--port-offset"),
         (f"--port-offset {MAX_PORT_OFFSET + 1}", f"must be a whole number from 0 to {MAX_PORT_OFFSET}"),
         ("--nodes 3 add-node", "are of no use to add-node"),
+        ("--acl-default-policy deny add-node", "are of no use to add-node"),
+        ("--acl-default-policy ask", "argument --acl-default-policy: invalid choice: 'ask'"),
+        ("add-node --token x --token-file y", "--token-file: not allowed with argument --token"),
         ("remove-node", "invalid choice: 'remove-node'"),
     ],
 )
@@ -139,6 +143,35 @@ def test_table_and_commands_in_a_pipe(tmp_path: Path, capsys: pytest.CaptureFixt
     commands = [shlex.split(line) for line in lines[3:] if line.startswith(("curl", "openssl"))]
     assert len(commands) == 4
     assert ["curl", "-s", "http://127.0.0.1:8500/v1/agent/connect/ca/leaf/web?pretty"] in commands
+
+
+def test_commands_where_nothing_is_allowed_without_a_token(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    entry = node_at(tmp_path / "my data", 1, 0).entry(pid=41)
+    dev._show([entry], "11.consul", is_denied=True)
+    lines = capsys.readouterr().out.splitlines()
+    file = f"'{tmp_path}/my data/management.token'"
+    [bootstrap] = [line for line in lines if " acl bootstrap " in line]
+    assert bootstrap.startswith(f"test -s {file} || (umask 077; ")  # what it would replace cannot be had again
+    assert f"export QUORUMCA_HTTP_TOKEN_FILE={file}" in lines
+    commands = [line for line in lines if line.startswith((sys.executable, "curl", "printf", "test"))]
+    assert len(commands) == 5
+    assert not [line for line in commands if "-token " in line or "--token " in line or "X-Consul-Token: $" in line]
+
+
+@pytest.mark.parametrize(("made", "wanted"), [("deny", "allow"), ("allow", "deny"), (None, "deny")])
+def test_default_policy_is_what_the_directory_was_made_with(
+    run: Run, tmp_path: Path, made: str | None, wanted: str
+) -> None:
+    node = node_at(tmp_path, 1, 0)
+    make_shared(tmp_path)
+    make_node(tmp_path, node, [node], acl_settings(made))
+    before = node.config.read_bytes()
+    result = run(f"dev --data-dir . --acl-default-policy {wanted}")
+    assert (result.code, result.out) == (1, "")
+    assert (
+        f"made with --acl-default-policy {made or 'allow'}, which --acl-default-policy {wanted} does not" in result.err
+    )
+    assert node.config.read_bytes() == before
 
 
 @pytest.mark.parametrize("argv", ["--data-dir cluster add-node", "add-node --data-dir cluster"])

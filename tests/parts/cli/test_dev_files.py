@@ -10,6 +10,7 @@ from cluster.base.config import NodeConfig, load_config
 from cluster.cli.dev import local_cluster
 from cluster.cli.dev.local_cluster import (
     LocalNode,
+    acl_settings,
     load_local,
     make_node,
     make_shared,
@@ -42,6 +43,15 @@ def nodes(root: Path) -> list[LocalNode]:
     for node in made:
         make_node(root, node, made)
     return made
+
+
+def test_default_policy_of_access_control_is_written(root: Path) -> None:
+    make_shared(root)
+    for number, policy in enumerate(("deny", "allow", None), 1):
+        node = node_at(root, number, 0)
+        make_node(root, node, [node], acl_settings(policy))
+        assert config_of(node).acl.default_policy == policy
+        assert config_of(node).allows_by_default is (policy != "deny")
 
 
 def config_of(node: LocalNode) -> NodeConfig:

@@ -1,4 +1,4 @@
-"""What stands around access control: files with tokens, ciphers of the API, what is checked before a release."""
+"""What stands around access control: files with tokens, TLS of the API, what is checked before a release."""
 
 from typing import Final
 
@@ -11,6 +11,7 @@ _CONFIG: Final = "cluster/base/config.py"
 
 _T_INITIAL: Final = "tests/parts/node/test_initial_management.py"
 _T_CONFIG: Final = "tests/unit/base/test_config.py"
+_T_DEV: Final = "tests/parts/cli/test_dev.py"
 _T_FLAGS: Final = "tests/parts/cli/test_api_flags.py"
 
 BUGS: Final = (
@@ -29,6 +30,22 @@ BUGS: Final = (
         "        if self._initial_management_file is not None and not self._replica.state.acl.bootstrap_index:\n",
         "        if False:\n",
         (f"{_T_INITIAL}::test_nobody_comes_before_it",),
+    ),
+    Bug(
+        "the first token is asked for again into the file that has it",
+        "the commands of `quorumca dev`, pasted a second time, empty the file with the only token there is",
+        "cluster/cli/dev/command.py",
+        '            f"test -s {file} ||"\n            f" (umask',
+        '            f"true &&"\n            f" (umask',
+        (f"{_T_DEV}::test_commands_where_nothing_is_allowed_without_a_token",),
+    ),
+    Bug(
+        "what pip-audit could not look up counts as good",
+        "a release with a known vulnerability passes wherever PyPI cannot be asked",
+        "tests/audit/online.py",
+        """    unasked = f"{len(skipped)} not known there, such as {skipped[0]['name']}" if skipped else ""\n""",
+        """    unasked = ""\n""",
+        ("tests/audit/test_audit.py::test_what_pip_audit_prints",),
     ),
     Bug(
         "what no rule speaks of is allowed off loopback, too",

@@ -1,0 +1,1 @@
+"""Known vulnerabilities in what is installed from the lock files: `make check`."""
