@@ -219,7 +219,7 @@ class Leader:
         return True
 
     def _until_next_look(self, state: State, known: Renewal) -> float:
-        longest = _LOOK_SECONDS if state.acl.key is not None else _PINNING_SECONDS
+        longest = _LOOK_SECONDS if state.acl.key is not None else min(_LOOK_SECONDS, _PINNING_SECONDS)
         if state.rotation is not None and state.rotation.phase is RotationPhase.WAIT:
             longest = _UPTAKE_SECONDS
         if known.is_put_off:

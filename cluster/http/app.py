@@ -77,6 +77,8 @@ _FALLBACK: Final = web.AppKey[AiohttpHandler]("fallback")
 _HEADER_OVERHEAD: Final = 4
 _MAX_DETAIL: Final = 200
 _HANDSHAKE_SECONDS: Final = 5.0
+#: With forward secrecy and authenticated encryption (RFC 9325 4.2). Those of TLS 1.3 are all so.
+_TLS12_CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
 _PARAMETER_PATTERN: Final = re.compile(r":[^}]*}")
 
 
@@ -360,6 +362,10 @@ def _tls_context(section: HttpSection) -> ssl.SSLContext | None:
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(_TLS12_CIPHERS)
+    # A ticket would let a session go on after trust was withdrawn, and its key would open what was recorded.
+    context.num_tickets = 0
+    context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION
     _load(context, section)
     return context
 

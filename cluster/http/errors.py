@@ -10,7 +10,16 @@ from typing import Final
 from aiohttp import web
 
 from cluster.base.background import describe
-from cluster.base.errors import BadRequest, ClusterError, InternalError, NoLeader, Overloaded, RateLimitReached
+from cluster.base.errors import (
+    BadRequest,
+    ClusterError,
+    InternalError,
+    NoLeader,
+    Overloaded,
+    PermissionDenied,
+    RateLimitReached,
+    TokenUnknown,
+)
 from cluster.base.log import Log
 from cluster.http.render import text_response
 from providers.errors import CSRRejected, NotInitialized, ProviderError, ProviderUnavailable, RateLimited
@@ -121,12 +130,16 @@ def read_status(error: ClusterError | ProviderError) -> int:
 
 
 def leaf_status(error: ClusterError | ProviderError) -> int:
-    """Consul's statuses of the leaf endpoint: 429 for the rate limit, 500 for everything else that goes wrong."""
+    """Consul's statuses of the leaf endpoint: 403 without the right to it, 429 for the rate limit, 500 for everything
+    else that goes wrong.
+    """
     match error:
         case RateLimitReached() | RateLimited():
             return 429
         case ClusterError() if isinstance(error, _AT_THE_DOOR):
             return error.http_status
+        case PermissionDenied() | TokenUnknown():
+            return 403
         case _:
             return 500
 

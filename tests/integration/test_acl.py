@@ -98,14 +98,14 @@ async def test_nobody_may_do_what_a_right_is_needed_for(guarded: Guarded) -> Non
 async def test_service_gets_its_own_certificates_and_no_others(guarded: Guarded) -> None:
     cluster = guarded.cluster
     made = await guarded.token(cluster.nodes[0], WEB_RULES)
-    secret = made["SecretID"]
+    secret, accessor = made["SecretID"], made["AccessorID"]
     own, other = [make_csr(await cluster.service_uri(name))[0] for name in ("web", "api")]
     for node in cluster.nodes:
         assert (await guarded.ask(node, "PUT", "/v1/connect/ca/sign", {"CSR": own}, token=secret)).status == 200
         refused = await guarded.ask(node, "PUT", "/v1/connect/ca/sign", {"CSR": other}, token=secret)
         assert (refused.status, refused.text) == (
             403,
-            f"Permission denied: token with AccessorID '{made['AccessorID']}' lacks permission 'service:write' on \"api\"",
+            f"Permission denied: token with AccessorID '{accessor}' lacks permission 'service:write' on \"api\"",
         )
         assert (await guarded.ask(node, "GET", "/v1/agent/connect/ca/leaf/web", token=secret)).status == 200
         for token in (secret, ""):

@@ -1,10 +1,12 @@
 """Small, valid values and commands of access control, shared by all tests of it."""
 
+from collections.abc import Callable
 from typing import Any
 
 from fsm.acl import (
     ANONYMOUS,
     GLOBAL_MANAGEMENT,
+    Acl,
     AclCommand,
     AclKey,
     AuthMethod,
@@ -30,6 +32,9 @@ from fsm.acl import (
     SetToken,
     Token,
 )
+from fsm.apply import apply
+from fsm.commands import Applied
+from fsm.state import State
 
 NOW = 1_800_000_000
 
@@ -133,3 +138,58 @@ COMMANDS: dict[str, AclCommand] = {
     "delete_auth_method": DeleteAuthMethod("jwt-1"),
     "delete_binding_rule": DeleteBindingRule(uuid(1)),
 }
+
+
+def fitting(acl: Acl, kind: type) -> AclCommand:
+    """Of this kind, such that it is applied; or else of the kind that has to come before."""
+    if acl.key is None:
+        return INIT
+    rules = acl.binding_rules
+    has_method = any(found.name == "jwt-1" for found in acl.methods)
+    if not has_method and kind in (SetBindingRule, DeleteBindingRule, DeleteAuthMethod):
+        kind = SetAuthMethod
+    if kind is DeleteBindingRule and not rules:
+        kind = SetBindingRule
+    if kind is DeletePolicy and all(found.policy_id != uuid(1) for found in acl.policies):
+        kind = SetPolicy
+    if kind is DeleteRole and not acl.roles:
+        kind = SetRole
+    if kind is DeleteTokens and all(found.accessor_id != uuid(1) for found in acl.tokens):
+        kind = SetToken
+    return _FITTING[kind](acl)
+
+
+def _at(table: tuple[Any, ...], field: str, key: str) -> int:
+    """The index of what is there under this key."""
+    return next((found.modify_index for found in table if getattr(found, field) == key), 0)
+
+
+def _bootstrap(acl: Acl) -> AclCommand:
+    """A new token each time: the earlier one may be there still."""
+    number = 1000 + acl.bootstrap_index
+    return BootstrapAcl(token(number), acl.bootstrap_index)
+
+
+_FITTING: dict[type, Callable[[Acl], AclCommand]] = {
+    InitAcl: lambda acl: INIT,
+    BootstrapAcl: _bootstrap,
+    SetPolicy: lambda acl: SetPolicy(policy(), _at(acl.policies, "policy_id", uuid(1))),
+    SetRole: lambda acl: SetRole(role(), _at(acl.roles, "role_id", uuid(1))),
+    SetToken: lambda acl: SetToken(token(), _at(acl.tokens, "accessor_id", uuid(1))),
+    SetAuthMethod: lambda acl: SetAuthMethod(method(), _at(acl.methods, "name", "jwt-1")),
+    SetBindingRule: lambda acl: SetBindingRule(binding_rule(), _at(acl.binding_rules, "rule_id", uuid(1))),
+    DeletePolicy: lambda acl: DeletePolicy(uuid(1)),
+    DeleteRole: lambda acl: DeleteRole(uuid(1)),
+    DeleteTokens: lambda acl: DeleteTokens((uuid(1), uuid(2))),
+    DeleteAuthMethod: lambda acl: DeleteAuthMethod("jwt-1"),
+    DeleteBindingRule: lambda acl: DeleteBindingRule(uuid(1)),
+}
+
+
+def with_one_of_each(state: State) -> State:
+    """The same, and access control set up in it."""
+    commands = (INIT, SetPolicy(policy()), SetRole(role()), SetAuthMethod(method()), SetBindingRule(binding_rule()))
+    for command in (*commands, SetToken(token())):
+        state, result = apply(state, command)
+        assert isinstance(result, Applied), result
+    return state

@@ -37,7 +37,7 @@ class LocalForwarder:
         self._before = dict(before)
         self._always = dict(always)
 
-    async def call(self, operation: Operation[Q, A], request: Q) -> A:
+    async def call(self, operation: Operation[Q, A], request: Q, *, secret_id: str = "") -> A:
         for first in (self._before.pop(operation, None), self._always.get(operation)):
             if first is not None:
                 await first()

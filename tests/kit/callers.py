@@ -6,6 +6,7 @@ from cluster.access.authorizer import Authorizer
 from cluster.access.directory import EVERYTHING
 from cluster.api.access import Caller
 from fsm.acl import ANONYMOUS
+from tests.kit.acl_samples import uuid
 
 #: Who asks while access control is not in use.
 ANYBODY: Final = Caller(
@@ -13,7 +14,7 @@ ANYBODY: Final = Caller(
 )
 MANAGER: Final = Caller(
     "11111111-0000-4000-8000-000000000001",
-    "11111111-0000-4000-8000-000000000002",
+    uuid(1),
     Authorizer(EVERYTHING, allows_by_default=False),
 )
 

@@ -13,9 +13,9 @@ class FakeAcl:
     `written` is what new objects get for a key: one that is in the state that readers are shown.
     """
 
-    def __init__(self, called: Callable[..., None]) -> None:
+    def __init__(self, called: Callable[..., None], written: str) -> None:
         self._called = called
-        self.written = ""
+        self.written = written
 
     async def put(self, caller: Caller, table: str, key: str, body: Mapping[str, object]) -> WrittenKey:
         self._called("put", caller, table, key, body)

@@ -29,12 +29,15 @@ from cluster.base.errors import (
     TokenUnknown,
 )
 from cluster.base.telemetry import Metrics
+from fsm.apply import apply
 from fsm.ca import CAConfig, CARoot, Intermediate, Rotation, RotationOutcome, RotationPhase
+from fsm.commands import Applied, Command
 from fsm.leaves import LeafKind, LeafRecord
 from fsm.ledger import LedgerQuery, LedgerRow
 from fsm.state import State
 from providers.errors import CSRRejected
-from tests.kit.callers import ANYBODY
+from tests.kit import acl_samples
+from tests.kit.callers import ANYBODY, MANAGER
 from tests.kit.fake_acl import FakeAcl
 
 CLUSTER_ID = "11111111-2222-3333-4444-555555555555"
@@ -113,7 +116,7 @@ class FakeService:
     def __init__(self, config: NodeConfig) -> None:
         self.config = config
         self.metrics = Metrics()
-        self.state = initial_state()
+        self.state = acl_samples.with_one_of_each(initial_state())
         self.has_leader = True
         self.last_contact_ms = 0
         self.fail_with: dict[str, Exception] = {}
@@ -127,9 +130,9 @@ class FakeService:
         self.snapshot = b"snapshot"  # what is saved, and the only one that can be restored
         self.restore_notes: tuple[str, ...] = ()
         self.gate: asyncio.Event | None = None  # `sign` waits for it
-        self.callers = {"": ANYBODY}  # by SecretID
+        self.callers = {"": ANYBODY, MANAGER.secret_id: MANAGER}  # by SecretID
         self.is_open = True  # nobody has bootstrapped access control
-        self.acl = FakeAcl(self._called)
+        self.acl = FakeAcl(self._called, acl_samples.uuid(1))
         self._news = asyncio.Condition()
 
     @property
@@ -145,6 +148,13 @@ class FakeService:
         """The state moves by one index."""
         self.state = replace(self.state, index=self.state.index + 1, **changes)
         async with self._news:
+            self._news.notify_all()
+
+    async def commit(self, command: Command) -> None:
+        state, result = apply(self.state, command)
+        assert isinstance(result, Applied), result
+        async with self._news:
+            self.state = state
             self._news.notify_all()
 
     # -- who may

@@ -8,7 +8,7 @@ from typing import Any, Final
 from cluster.tls.keys import KEY_BYTES
 from fsm.codec import dump_state
 from fsm.fields import LAST_SECOND
-from tests.kit import samples
+from tests.kit import acl_samples, samples
 
 SERIAL: Final = (1 << 127).to_bytes(16, "big")
 ROW: Final = [SERIAL, 1, "web", "spiffe://x", b"h" * 32, 0, 1, "me", b""]
@@ -35,6 +35,12 @@ REQUESTS: Final[dict[str, list[Any]]] = {
     "rotate_seal": [b"0123456789abcdef", True],
     "seal_status": [],
     "announce_key": [b"k" * KEY_BYTES, "d"],
+    "acl_put": ["policies", "", '{"Name": "web"}'],
+    "acl_delete": ["tokens", acl_samples.uuid(1)],
+    "acl_clone": [acl_samples.uuid(1), "another"],
+    "acl_bootstrap": [""],
+    "acl_login": ["jwt", "a.b.c", {"pod": "web-1"}],
+    "acl_logout": [],
 }
 _WILD: Final[list[Any]] = [
     *(None, True, False, 0, 1, -1, 99, 1.5, float("nan"), float("inf")),

@@ -12,7 +12,7 @@ from cluster.http.render import json_response
 
 async def get_document(_api: Api, _request: web.Request, query: Query) -> web.Response:
     # Not before somebody asks: it is a megabyte of every node.
-    from cluster.http.openapi import DOCUMENT
+    from cluster.http.openapi.document import DOCUMENT
 
     return json_response(DOCUMENT, query)
 

@@ -23,12 +23,12 @@ WITHOUT_DEFAULT = {
     "seal.passphrase_file",
     "seal.next_key_file",
     "seal.next_passphrase_file",
-    "connect.credentials_dir",
-    "connect.ca_config.leaf_cert_ttl",
     "acl.default_policy",
     "acl.initial_management_file",
     "acl.agent_token_file",
     "acl.jwks_hosts",
+    "connect.credentials_dir",
+    "connect.ca_config.leaf_cert_ttl",
 }
 
 

@@ -7,6 +7,8 @@ from collections import Counter
 import pytest
 
 from cluster.http.app import ROUTES
+from tests.kit.acl_samples import uuid
+from tests.kit.callers import MANAGER
 from tests.kit.fake_service import CSR
 from tests.kit.wait import until
 from tests.parts.http.conftest import DEADLINE_SECONDS, Running, Start
@@ -31,6 +33,9 @@ _BODIES = (
     b'{"Provider":"consul","Config":{"LeafCertTTL":"72h"},"State":{},"ModifyIndex":3}',
     b'{"Target":"web","ClientCertURI":"spiffe://x.consul/ns/default/dc/dc1/svc/a"}',
     b'{"ID":"n4","Address":"127.0.0.1:8304","RPC":"127.0.0.1:8404"}',
+    b'{"Name":"web","Rules":"service \\"web\\" { policy = \\"write\\" }"}',
+    b'{"Description":"of web","ServiceIdentities":[{"ServiceName":"web"}],"ExpirationTTL":"1h"}',
+    b'{"AuthMethod":"jwt-1","BearerToken":"a.b.c","Meta":{"pod":"web-1"}}',
     b"",
 )
 _QUERIES = (
@@ -45,6 +50,12 @@ _QUERIES = (
     "address=127.0.0.1:8301",
     "pretty",
     "format=prometheus",
+)
+_IDS = (uuid(1), "jwt-1", "policy-1", "aa:r1")
+#: What requests bring along: mostly what everything is allowed to.
+_TOKENS = (
+    *("", f"X-Consul-Token: {MANAGER.secret_id}\r\n", f"Authorization: Bearer {MANAGER.secret_id}\r\n"),
+    *(f"X-Consul-Token: {MANAGER.secret_id}\r\n", "X-Consul-Token: nobody\r\n"),
 )
 _ODD = (
     b"\x00",
@@ -68,11 +79,13 @@ _ODD = (
 def _request(rng: random.Random) -> bytes:
     """A whole request for some endpoint."""
     route = rng.choice(ROUTES)
-    path = route.path.replace("{service:.*}", "web").replace("{serial}", "01:2f")
+    path = route.path.replace("{service:.*}", "web").replace("{serial}", "01:2f").replace("{kind}", "agent")
+    path = path.replace("{id:.*}", rng.choice(_IDS)).replace("{id}", rng.choice(_IDS))
     method = rng.choice((*route.methods, *route.methods, "GET", "PUT", "DELETE", "POST"))
     query = "&".join(rng.sample(_QUERIES, rng.randrange(3)))
     body = rng.choice(_BODIES)
     head = f"{method} {path}{'?' + query if query else ''} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+    head += rng.choice(_TOKENS)
     if rng.random() < 0.2:
         chunk = f"{len(body):x}\r\n".encode() + body + b"\r\n" if body else b""
         return f"{head}Transfer-Encoding: chunked\r\n\r\n".encode() + chunk + b"0\r\n\r\n"

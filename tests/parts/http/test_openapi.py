@@ -4,7 +4,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from cluster.http.app import ROUTES, template
-from cluster.http.openapi import DOCUMENT
+from cluster.http.gate import Open
+from cluster.http.openapi.document import DOCUMENT
+from tests.kit.acl_samples import uuid
+from tests.kit.callers import MANAGER
 from tests.parts.http.conftest import Running
 
 
@@ -12,6 +15,13 @@ def test_every_route_is_described_and_every_description_is_a_route() -> None:
     served = {(template(route.path), method.lower()) for route in ROUTES for method in route.methods}
     described = {(path, method) for path, operations in DOCUMENT["paths"].items() for method in operations}
     assert served == described
+
+
+def test_what_is_asked_without_a_token_is_said_to_be() -> None:
+    for route in ROUTES:
+        for method in route.methods:
+            described = DOCUMENT["paths"][template(route.path)][method.lower()]
+            assert (described.get("security") == []) is isinstance(route.access, Open), (method, route.path)
 
 
 def _references(value: Any) -> Iterator[str]:
@@ -63,6 +73,20 @@ async def test_answers_have_the_members_that_the_document_promises(api: Running)
     await api.put("/v1/connect/ca/rotation", {"Action": "abort"})
     plan = (await api.put("/v1/connect/ca/rotation", {"Action": "plan"})).json()
     assert list(plan) == list(schemas["RotationPlan"]["properties"])
+    for path, name in (
+        ("/v1/acl/token/self", "Token"),
+        ("/v1/acl/tokens", "Token"),
+        ("/v1/acl/token/self?expanded", "ExpandedToken"),
+        ("/v1/acl/policies", "PolicyStub"),
+        (f"/v1/acl/policy/{uuid(1)}", "Policy"),
+        ("/v1/acl/roles", "Role"),
+        ("/v1/acl/auth-methods", "AuthMethodStub"),
+        ("/v1/acl/auth-method/jwt-1", "AuthMethod"),
+        ("/v1/acl/binding-rules", "BindingRule"),
+    ):
+        found = (await api.get(path, headers={"X-Consul-Token": MANAGER.secret_id})).json()
+        for one in found if isinstance(found, list) else [found]:
+            assert set(schemas[name]["required"]) <= set(one) <= set(schemas[name]["properties"]), path
     leaf = (await api.get("/v1/agent/connect/ca/leaf/web")).json()
     assert set(schemas["IssuedCert"]["required"]) <= set(leaf) <= set(schemas["IssuedCert"]["properties"])
 

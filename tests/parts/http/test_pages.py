@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 
 from cluster.http.app import ROUTES, template
+from cluster.http.gate import Open
 from tests.kit import tls_files
+from tests.kit.acl_samples import uuid
+from tests.kit.callers import MANAGER
 from tests.kit.fake_service import CSR
 from tests.parts.http.conftest import Reply, Running, Start, free_port
 
@@ -15,6 +18,8 @@ BROWSER = {"User-Agent": "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/201001
 SHELL = {"User-Agent": "Mozilla/5.0 (Windows NT 10.0; Microsoft Windows 10.0.26100; en-US) PowerShell/7.5.1"}
 ENDPOINTS = [(method, template(route.path)) for route in ROUTES for method in route.methods]
 BODIES = {"/v1/connect/ca/sign": {"CSR": CSR}, "/v1/agent/connect/authorize": {"Target": "web"}}
+
+OPEN = {template(route.path) for route in ROUTES if isinstance(route.access, Open)}
 
 #: By what a browser may give a page of another site away.
 PAGES = {
@@ -50,9 +55,12 @@ def listener(request: pytest.FixtureRequest) -> Running:
 async def asked(api: Running, method: str, path: str, headers: dict[str, str]) -> tuple[Reply, set[str]]:
     """The answer, and what the node did for it."""
     api.service.calls.clear()
-    url = path.replace("{service}", "web").replace("{serial}", "01").replace("{id}", "aa:r1")
+    is_acl = path.startswith("/v1/acl/")
+    url = path.replace("{service}", "web").replace("{serial}", "01").replace("{kind}", "agent")
+    url = url.replace("{id}", uuid(1) if is_acl and "name" not in path else "aa:r1")
     body = BODIES.get(path, {}) if method in ("POST", "PUT") else None
-    reply = await api.ask(method, url, json=body, headers=headers)
+    token = {"X-Consul-Token": MANAGER.secret_id} if is_acl and path not in OPEN else {}
+    reply = await api.ask(method, url, json=body, headers=headers | token)
     return reply, {name for name, _ in api.service.calls}
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from cluster.base.errors import NoLeader, Refused
-from cluster.http.openapi import DOCUMENT
+from cluster.http.openapi.document import DOCUMENT
 from tests.parts.http.conftest import Running
 
 PATH = "/v1/operator/seal"

@@ -3,8 +3,9 @@ a test of the API that passes over the fake must mean something for a node.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,12 @@ from cluster.api.reads import ReadLevel, Watch
 from cluster.api.service import Service
 from cluster.base.config import ConnectSection
 from cluster.base.errors import BadRequest, NotFound, Refused, StaleIndex
+from fsm.acl import SetPolicy
+from fsm.commands import Applied
 from fsm.ledger import LedgerQuery
 from fsm.state import State
 from providers.errors import CSRRejected
+from tests.kit.acl_samples import INIT, policy
 from tests.kit.callers import ANYBODY
 from tests.kit.csrs import service_csr
 from tests.kit.fake_cluster import FakeCluster
@@ -26,17 +30,32 @@ from tests.kit.whole_nodes import put_together
 _SOON_SECONDS = 0.05
 
 
+@dataclass(frozen=True, slots=True)
+class Side:
+    service: Service
+    #: By no request: it comes in the log.
+    change_acl: Callable[[], Awaitable[object]]
+
+
 @pytest.fixture(params=["fake", "leader", "follower"])
-async def service(
-    request: pytest.FixtureRequest, rpc_cluster: FakeCluster, tls_directory: Path
-) -> AsyncIterator[Service]:
+async def side(request: pytest.FixtureRequest, rpc_cluster: FakeCluster, tls_directory: Path) -> AsyncIterator[Side]:
     if request.param == "fake":
-        yield FakeService(node_config()).service
+        fake = FakeService(node_config())
+        yield Side(fake.service, lambda: fake.commit(SetPolicy(policy(7))))
         return
     async with AsyncExitStack() as stack:
         whole = await put_together(rpc_cluster, tls_directory, stack, ConnectSection())
         await whole.lead("a")
-        yield whole.services["a" if request.param == "leader" else "b"]
+
+        async def change_acl() -> None:
+            assert isinstance(rpc_cluster.commit(INIT), Applied)
+
+        yield Side(whole.services["a" if request.param == "leader" else "b"], change_acl)
+
+
+@pytest.fixture
+def service(side: Side) -> Service:
+    return side.service
 
 
 async def state_of(service: Service) -> State:
@@ -67,7 +86,10 @@ async def test_read_gives_a_whole_state_and_says_how_current_it_is(service: Serv
 
 
 @pytest.mark.parametrize("what", Watch)
-async def test_watch_answers_at_once_where_the_client_has_seen_less(service: Service, what: Watch) -> None:
+async def test_watch_answers_at_once_where_the_client_has_seen_less(side: Side, what: Watch) -> None:
+    if what is Watch.ACL:
+        await side.change_acl()
+    service = side.service
     async with asyncio.timeout(5):
         point = await service.reads.watch(ReadLevel.STALE, 1, what, 60)
     assert point.state == await state_of(service)
@@ -76,11 +98,11 @@ async def test_watch_answers_at_once_where_the_client_has_seen_less(service: Ser
 @pytest.mark.parametrize("what", Watch)
 async def test_watch_ends_with_its_time(service: Service, what: Watch) -> None:
     before = await state_of(service)
-    index = max(before.roots_watch_index, before.config_index)
+    index = max(before.roots_watch_index, before.config_index, before.acl_index)
     assert (await service.reads.watch(ReadLevel.STALE, index, what, _SOON_SECONDS)).state == before
 
 
-@pytest.mark.parametrize("what", Watch)
+@pytest.mark.parametrize("what", [what for what in Watch if what is not Watch.ACL])
 async def test_watch_wakes_with_a_change(service: Service, what: Watch) -> None:
     before = await state_of(service)
     index = max(before.roots_watch_index, before.config_index)
@@ -88,6 +110,14 @@ async def test_watch_wakes_with_a_change(service: Service, what: Watch) -> None:
     await service.ca.configure(ANYBODY, wanted())
     async with asyncio.timeout(10):
         assert (await watching).state.config_index > before.config_index
+
+
+async def test_watch_of_access_control_wakes_with_a_change(side: Side) -> None:
+    before = await state_of(side.service)
+    watching = asyncio.ensure_future(side.service.reads.watch(ReadLevel.STALE, before.acl_index, Watch.ACL, 60))
+    await side.change_acl()
+    async with asyncio.timeout(10):
+        assert (await watching).state.acl_index > before.acl_index
 
 
 # -- the CA

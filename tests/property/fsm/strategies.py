@@ -6,6 +6,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from fsm import acl_rules
 from fsm.apply import RULES
 from fsm.ca import (
     AbortRotation,
@@ -32,7 +33,7 @@ from fsm.ca import (
 from fsm.commands import Command, RestoreCA
 from fsm.leaves import LeafKind, LeafRecord, RecordLeaves, TidyLedger
 from fsm.state import Area, State
-from tests.kit import samples
+from tests.kit import acl_samples, samples
 
 #: A command made from the state that its author sees.
 Author = Callable[[State], Command]
@@ -184,6 +185,7 @@ commands = st.one_of(
     ),
     record_leaves,
     st.builds(TidyLedger, TIMES),
+    st.sampled_from([*acl_samples.COMMANDS.values()]),
 )
 
 
@@ -285,6 +287,11 @@ def _tidy_ledger(state: State) -> Command:
     return TidyLedger(state.tidied_before + 5)
 
 
+def _in_acl(kind: type) -> Author:
+    """Of access control; what is set takes the place of what is there, what it rests on comes first."""
+    return lambda state: acl_samples.fitting(state.acl, kind)
+
+
 fitting: st.SearchStrategy[Author] = st.sampled_from(
     [
         _set_provider_state,
@@ -300,6 +307,7 @@ fitting: st.SearchStrategy[Author] = st.sampled_from(
         _tidy_ledger,
     ]
 )
+in_acl: st.SearchStrategy[Author] = st.sampled_from([*acl_rules.RULES]).map(_in_acl)
 
 _CHOICES: list[st.SearchStrategy[Author]] = [
     fitting,
@@ -308,6 +316,8 @@ _CHOICES: list[st.SearchStrategy[Author]] = [
     sound_roots().map(_with_sound_roots),
     commands.map(_up_to_date),
     record_leaves.map(_up_to_date),
+    in_acl,
+    in_acl,
 ]
 #: Mostly commands that a leader could have made, else few would be applied. Not `one_of`, which would take each kind in
 #: `commands` for a choice of its own, and choose nonsense nearly always.

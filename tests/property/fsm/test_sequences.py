@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from cluster.raft.machine import ReplicatedMachine
 from fsm import codec
+from fsm.acl import Acl
 from fsm.apply import RULES, STALE_INDEX, apply
 from fsm.ca import InitConfig, InitSeal
 from fsm.ca_rules import broken_invariant
@@ -209,7 +210,7 @@ def test_command_moves_the_index_of_its_area_and_no_other() -> None:
 
 def ca_of(state: State) -> tuple[object, ...]:
     """All that the CA's commands may change, and every index that tells of it."""
-    rest = replace(state, index=0, leaf_index=0, tidied_before=0)
+    rest = replace(state, index=0, leaf_index=0, tidied_before=0, acl_index=0, acl=Acl())
     return rest, state.roots_watch_index, state.config and state.config.modify_index
 
 

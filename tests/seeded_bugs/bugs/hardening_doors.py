@@ -132,8 +132,8 @@ BUGS: Final = (
         "private answers may be kept",
         "a cache between client and node has the private keys of leaves",
         _APP,
-        "        if route.is_private and not response.prepared:\n",
-        "        if False:\n",
+        "**(NO_STORE if route.is_private else {})",
+        "**{}",
         (f"{_T_HOSTS}::test_secrets_are_never_kept_and_no_answer_is_sniffed",),
     ),
     Bug(

@@ -6,12 +6,14 @@ from tests.seeded_bugs.bug import Bug
 
 _FILES: Final = "cluster/cli/files.py"
 
+_APP: Final = "cluster/http/app.py"
 _ACL_WORK: Final = "cluster/node/acl_work.py"
 _CONFIG: Final = "cluster/base/config.py"
 
 _T_INITIAL: Final = "tests/parts/node/test_initial_management.py"
 _T_CONFIG: Final = "tests/unit/base/test_config.py"
 _T_DEV: Final = "tests/parts/cli/test_dev.py"
+_T_SCAN: Final = "tests/security/test_tls_scan.py"
 _T_FLAGS: Final = "tests/parts/cli/test_api_flags.py"
 
 BUGS: Final = (
@@ -38,6 +40,33 @@ BUGS: Final = (
         '            f"test -s {file} ||"\n            f" (umask',
         '            f"true &&"\n            f" (umask',
         (f"{_T_DEV}::test_commands_where_nothing_is_allowed_without_a_token",),
+    ),
+    Bug(
+        "the API speaks TLS 1.1",
+        "whoever is on the way between a client and the API makes them use what has been broken for years",
+        _APP,
+        "    context.minimum_version = ssl.TLSVersion.TLSv1_2\n    context.set_ciphers(_TLS12_CIPHERS)\n",
+        '    context.minimum_version = ssl.TLSVersion.TLSv1\n    context.set_ciphers("ALL:@SECLEVEL=0")\n',
+        (f"{_T_SCAN}::test_scanner_finds_todays_tls_and_nothing_else",),
+    ),
+    Bug(
+        "the API takes ciphers without forward secrecy or authenticated encryption",
+        "recorded answers, with private keys of leaves in them, are open to whoever gets the API's key later",
+        _APP,
+        "    context.set_ciphers(_TLS12_CIPHERS)\n",
+        '    context.set_ciphers("HIGH:!aNULL")\n',
+        (f"{_T_SCAN}::test_scanner_finds_todays_tls_and_nothing_else",),
+    ),
+    Bug(
+        "the API gives out session tickets",
+        "sessions go on after trust was withdrawn, and the key of tickets opens what was recorded",
+        _APP,
+        "    context.num_tickets = 0\n    context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION\n",
+        "",
+        (
+            f"{_T_SCAN}::test_no_session_is_resumed_with_a_ticket",
+            f"{_T_SCAN}::test_tls_1_2_of_the_api_has_no_tickets_either",
+        ),
     ),
     Bug(
         "what pip-audit could not look up counts as good",

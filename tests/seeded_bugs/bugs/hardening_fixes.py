@@ -65,8 +65,8 @@ BUGS: Final = (
         "each step of a leaf waits for a leader as if it were the first",
         "as above",
         _LEAF_CACHE,
-        "self._issue(service, requested_by, self._left(leader_by))",
-        "self._issue(service, requested_by, self._leader_wait_seconds)",
+        "self._issue(caller, service, requested_by, self._left(leader_by))",
+        "self._issue(caller, service, requested_by, self._leader_wait_seconds)",
         (
             _T_ONE_WAIT,
             f"{_T_LEAF_CACHE}::test_request_waits_for_a_leader_once_and_not_at_each_step",

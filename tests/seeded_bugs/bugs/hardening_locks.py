@@ -81,8 +81,8 @@ BUGS: Final = (
         "a follower gives an abort up after the ordinary time",
         "with a backend that hangs, a rotation is never given up by whoever asks another node than the leader",
         _MESSAGES,
-        'Operation("steer_rotation", SteerRequest, Nothing, seconds=_CONFIGURE_SECONDS)',
-        'Operation("steer_rotation", SteerRequest, Nothing)',
+        '"steer_rotation", SteerRequest, Nothing, needs=OPERATOR_WRITE, seconds=_CONFIGURE_SECONDS',
+        '"steer_rotation", SteerRequest, Nothing, needs=OPERATOR_WRITE',
         (f"{_T_FORWARD}::test_change_that_waits_for_a_backend_is_waited_for_through_a_follower",),
     ),
     Bug(

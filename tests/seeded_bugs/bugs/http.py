@@ -265,8 +265,8 @@ BUGS: Final = (
         "a wrong method is a wrong path",
         "a client that uses PATCH is told that there is no such thing",
         _APP,
-        'Route(("OPTIONS",), path, options), Route(("*",), path, refuse)):\n',
-        'Route(("OPTIONS",), path, options)):\n',
+        'Route(("OPTIONS",), path, _NOBODY_HOME, options), Route(("*",), path, _NOBODY_HOME, refuse)):\n',
+        'Route(("OPTIONS",), path, _NOBODY_HOME, options)):\n',
         (f"{_T_DOOR}::test_methods_that_a_path_has_not_are_405_with_allow",),
     ),
     Bug(

@@ -33,6 +33,12 @@ from cluster.rpc.messages import (
     DONE,
     SIGN,
     WATCHERS,
+    AclBootstrapRequest,
+    AclCloneRequest,
+    AclDeleteRequest,
+    AclKeyAnswer,
+    AclLoginRequest,
+    AclPutRequest,
     AddPeerRequest,
     AnnounceKeyRequest,
     CheckedRestoreRequest,
@@ -90,6 +96,9 @@ RECORD: Final = LeafRecord(
 ROTATE: Final = RotateRequest("ec", 384, True, False, 30)
 CSR: Final = "-----BEGIN CERTIFICATE REQUEST-----\nAA\n-----END CERTIFICATE REQUEST-----\n"
 
+ACCESSOR: Final = "11111111-2222-3333-4444-555555555555"
+SECRET_ID: Final = "66666666-7777-8888-9999-aaaaaaaaaaaa"
+
 #: By operation: what is in both golden files.
 MESSAGES: Final[dict[str, tuple[Message, Message]]] = {
     "sign": (SignRequest(CSR, (1 << 126).to_bytes(16, "big"), "127.0.0.1"), SignAnswer.of(CERT)),
@@ -119,6 +128,12 @@ MESSAGES: Final[dict[str, tuple[Message, Message]]] = {
     "add_peer": (AddPeerRequest("d", "127.0.0.1:8303", "127.0.0.1:8403"), DONE),
     "remove_peer": (RemovePeerRequest("d", None), DONE),
     "announce_key": (AnnounceKeyRequest(b"\x02" * 72, "d"), DONE),
+    "acl_put": (AclPutRequest("policies", ACCESSOR, '{"Name": "web"}'), AclKeyAnswer(ACCESSOR, "")),
+    "acl_delete": (AclDeleteRequest("tokens", ACCESSOR), DONE),
+    "acl_clone": (AclCloneRequest(ACCESSOR, "another"), AclKeyAnswer(ACCESSOR, SECRET_ID)),
+    "acl_bootstrap": (AclBootstrapRequest(SECRET_ID), AclKeyAnswer(ACCESSOR, SECRET_ID)),
+    "acl_login": (AclLoginRequest("jwt", "a.b.c", {"pod": "web-1"}), AclKeyAnswer(ACCESSOR, SECRET_ID)),
+    "acl_logout": (Nothing(), DONE),
 }
 OPERATIONS: Final[dict[str, Operation[Any, Any]]] = {
     found.name: found for found in vars(messages).values() if isinstance(found, Operation)
