@@ -100,6 +100,10 @@ class Authorizer:
             return self._allows_by_default and resource not in _NEVER_BY_DEFAULT
         return rule.level >= level
 
+    def ttl_max_seconds(self, service: str) -> int:
+        rule = self.rule(Resource.SERVICE, service)
+        return 0 if rule is None else rule.issuance.ttl_max_seconds
+
     def intends(self, level: Level, name: str) -> bool:
         """Rights on the intentions of a service: where its rule does not speak of them, whoever may read it may read
         them.

@@ -65,7 +65,7 @@ class _Entry:
     #: Watchers renew no earlier than this although the root has changed, or although it is due.
     not_before: float | None = None
     renewal: "asyncio.Task[_Held] | None" = None
-    renewed_for: str = field(default="", repr=False)  # the SecretID that the renewal under way is asked for with
+    renewed_for: str = ""  # the AccessorID with which the renewal under way is asked for
 
 
 class LeafCache:
@@ -80,7 +80,9 @@ class LeafCache:
         self._clock = clock
         self._rng = rng
         self._leader_wait_seconds = leader_wait_seconds
-        self._entries: dict[str, _Entry] = {}  # least recently used first
+        # By service, and by how long its certificates may last for whoever asks, where they may not last as long as for
+        # anybody: what is there for one must not be given to another who may have less. Least recently used first.
+        self._entries: dict[tuple[str, int], _Entry] = {}
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -91,7 +93,7 @@ class LeafCache:
         """See `cluster.api.service.Service.leaf`."""
         leader_by = self._leader_by()
         state = await self._roots.current(self._leader_wait_seconds)
-        entry = self._entry(service)
+        entry = self._entry((service, caller.rules.ttl_max_seconds(service)))
         held = entry.held
         if held is not None and 0 < held.leaf.cert.index <= index:
             return await self._watch(entry, caller, service, requested_by, index, timeout_seconds, leader_by)
@@ -134,8 +136,8 @@ class LeafCache:
                 return entry.held
             if entry.renewal is None:
                 request = self._request(entry, caller, service, requested_by, leader_by)
-                entry.renewal, entry.renewed_for = asyncio.get_running_loop().create_task(request), caller.secret_id
-            is_own = entry.renewed_for == caller.secret_id
+                entry.renewal, entry.renewed_for = asyncio.get_running_loop().create_task(request), caller.accessor_id
+            is_own = entry.renewed_for == caller.accessor_id
             try:
                 # Shielded: the client that came first may go away, the others still wait.
                 return await asyncio.shield(entry.renewal)
@@ -197,22 +199,22 @@ class LeafCache:
             entry.not_before = self._clock.now() + self._rng.uniform(0, _SPREAD_SECONDS)
         return held.due if entry.not_before is None else entry.not_before
 
-    def _entry(self, service: str) -> _Entry:
+    def _entry(self, key: tuple[str, int]) -> _Entry:
         now = self._clock.monotonic()
-        entry = self._entries.pop(service, None)
+        entry = self._entries.pop(key, None)
         if entry is None:
             self._make_room(now)
             entry = _Entry(now)
         entry.used = now
-        self._entries[service] = entry
+        self._entries[key] = entry
         return entry
 
     def _make_room(self, now: float) -> None:
-        for name, entry in list(self._entries.items()):
+        for key, entry in list(self._entries.items()):
             if now - entry.used <= _IDLE_SECONDS and len(self._entries) < _MAX_SERVICES:
                 return
             if entry.renewal is None:
-                del self._entries[name]
+                del self._entries[key]
         if len(self._entries) >= _MAX_SERVICES:
             raise Overloaded("this node holds as many leaves as it can: ask another one, or have CSRs signed")
 

@@ -74,6 +74,10 @@ class Rules(Protocol):
 
     def intends(self, level: Level, name: str) -> bool: ...
 
+    def ttl_max_seconds(self, service: str) -> int:
+        """Of this service's certificates; 0: as the CA is configured."""
+        ...
+
     @property
     def grant(self) -> bytes:
         """What certificates may be had, as `providers.grants.Grant` packs it."""
@@ -95,6 +99,11 @@ class Caller:
     is_anonymous: bool = False
     #: Nobody has bootstrapped access control, and what no rule denies is allowed: there is nobody to ask for rights.
     is_of_open_cluster: bool = False
+
+    @property
+    def accessor_on_record(self) -> str:
+        """ "" where nobody is asked for a token."""
+        return "" if self.is_of_open_cluster else self.accessor_id
 
     def may(self, right: Right, name: str = "") -> bool:
         if right.is_free_while_open and self.is_of_open_cluster:

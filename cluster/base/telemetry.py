@@ -27,6 +27,7 @@ if not _HAS_RICH:
 
 #: Events that are more, or less, than a change of state worth INFO.
 _LEVELS: Final[Mapping[str, str]] = {
+    "acl.denies_by_default": "warning",
     "acl.initial_management_failed": "error",
     "api.stalled": "error",
     "background.failed": "error",

@@ -114,7 +114,7 @@ def _apis(
 def _check_private(api: Api) -> None:
     if not api.origin.is_private:
         raise CommandError(
-            f"--http-addr {api.origin} is not allowed: a token would be sent in clear: must be https or on loopback;"
+            f"--http-addr {api.origin} is not allowed: a secret would be sent in clear: must be https or on loopback;"
             " --allow-cleartext-token sends it all the same",
             Exit.USAGE,
         )

@@ -14,6 +14,7 @@ from cluster.cli.files import json_object, read_text
 from cluster.cli.output import print_json, print_success, print_table
 from cluster.client.api import objects
 from cluster.client.errors import CommandError, Exit, failing_as
+from providers.config.secrets import secret_places
 
 _ROOTS: Final = "/v1/connect/ca/roots"
 _CONFIGURATION: Final = "/v1/connect/ca/configuration"
@@ -105,9 +106,9 @@ def run_set_config(args: argparse.Namespace) -> int:
     if not args.config_file:
         raise CommandError("The -config-file flag is required", Exit.USAGE)
     ca_rotation.check_staged(args)
-    api = api_from(args)
     with failing_as("Error reading config file"):
         config = _read_config(args.config_file)
+    api = api_from(args, carries_secret=_holds_secret(config))
     if args.force_without_cross_signing:
         # Without the flag the file's own value counts. Consul overwrites it with false (consul-compat 11.7).
         config = _with(config, {_FORCE: True})
@@ -125,6 +126,12 @@ def _read_config(name: str) -> dict[str, Any]:
     text = read_text(name, _MAX_CONFIG_BYTES)
     with failing_as(name):
         return json_object(text, "a JSON object with Provider and Config")
+
+
+def _holds_secret(config: dict[str, Any]) -> bool:
+    """A private key, or a login of a provider."""
+    named = [value for name, value in config.items() if name.lower() == "config"]
+    return any(any(secret_places(value)) for value in named if isinstance(value, dict))
 
 
 def _with(config: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

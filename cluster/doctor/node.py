@@ -13,6 +13,7 @@ from cluster.doctor.findings import Finding, critical, note
 from cluster.doctor.host import check_addresses, check_servers
 from cluster.doctor.members import check_membership
 from cluster.doctor.tls_files import check_http_tls, check_tls
+from cluster.doctor.token_files import check_token_files
 
 
 def check_node(path: Path, now: datetime, rules: ConnectRules) -> Iterator[Finding]:
@@ -52,6 +53,7 @@ def _check(config: NodeConfig, now: datetime) -> Iterator[Finding]:
     is_running = is_in_use(config.data_dir)
     yield from check_tls(config, now)
     yield from check_http_tls(config, now)
+    yield from check_token_files(config)
     yield from check_data_dir(config, is_running=is_running)
     yield from check_servers(config)
     if not is_running:  # it says so itself

@@ -35,7 +35,6 @@ from cluster.base.errors import (
     Refused,
 )
 from cluster.base.log import Log
-from cluster.node.token_files import TokenFileRefused, read_secret_id
 from cluster.raft.replica import Replica
 from cluster.rpc.messages import (
     DONE,
@@ -47,6 +46,7 @@ from cluster.rpc.messages import (
     AclPutRequest,
     Nothing,
 )
+from cluster.seal.token_files import TokenFileRefused, read_secret_id
 from fsm import acl_rules
 from fsm.acl import (
     AclCommand,

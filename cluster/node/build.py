@@ -31,6 +31,7 @@ from cluster.node.acl_work import AclWork
 from cluster.node.initial_management import InitialManagement
 from cluster.node.leader_work import LeaderWork
 from cluster.node.membership import Membership
+from cluster.node.own_ports import OwnListeners
 from cluster.node.reseal import Resealer
 from cluster.node.seals import SealWatch
 from cluster.raft.replica import Replica
@@ -58,6 +59,7 @@ class Ground:
     allows_by_default: bool  # what no rule of access control speaks of
     jwks_hosts: tuple[str, ...]  # which key sets may be fetched from; empty: any
     initial_management_file: Path | None  # the first token, where nobody is to bootstrap
+    listens_at: tuple[str, ...]  # host:port, of the API and of the ports for other nodes
     data_dir: Path
     clock: Clock
     log: Log
@@ -91,7 +93,8 @@ def build_directory(ground: Ground, secret_ids: SecretIds) -> Directory:
 
 
 def build_acl_work(ground: Ground, directory: Directory, secret_ids: SecretIds) -> AclWork:
-    fetch = HttpsFetch(hosts=ground.jwks_hosts)
+    own = OwnListeners(ground.replica, ground.listens_at)
+    fetch = HttpsFetch(hosts=ground.jwks_hosts, own=own.now)
     keys = KeySets(fetch, ground.clock, hosts=ground.jwks_hosts)
     prover = Prover(fetch, keys, ground.clock)
     methods = MethodWriter(prover, ground.sealer)

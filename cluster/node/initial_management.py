@@ -13,8 +13,8 @@ from cluster.base.errors import BadRequest, ClusterError
 from cluster.base.log import Log
 from cluster.base.signals import wait_any
 from cluster.node.acl_work import AclWork
-from cluster.node.token_files import TokenFileRefused
 from cluster.raft.replica import Replica
+from cluster.seal.token_files import TokenFileRefused
 from fsm.state import Area
 
 #: While it cannot be made: the file may come.

@@ -10,7 +10,8 @@ from cluster.api.leaves import IssuedCert, LocalLeaf
 from cluster.api.reads import ReadLevel
 from cluster.base.clock import Clock
 from cluster.base.errors import BadRequest, NotReady
-from cluster.base.requester import recorded
+from cluster.base.log import Log
+from cluster.base.requester import recorded, with_accessor
 from cluster.base.telemetry import Metrics
 from cluster.ca.health import HealthBoard
 from cluster.node.reads import NodeReads
@@ -37,6 +38,7 @@ class NodeLeaves:
         clock: Clock,
         metrics: Metrics,
         access: Access,
+        log: Log,
     ) -> None:
         self._reads = reads
         self._forwarder = forwarder
@@ -44,6 +46,7 @@ class NodeLeaves:
         self._health = health
         self._datacenter = datacenter
         self._access = access
+        self._log = log
         self._clock = clock
         rng = random.Random(secrets.randbits(64))  # nosec B311 # noqa: S311 - spreads renewals, no secret
         self._leaves = LeafCache(self._new_leaf, reads, clock, rng, reads.wait_seconds)
@@ -72,8 +75,19 @@ class NodeLeaves:
             raise BadRequest(str(error)) from error
         # Before the cache is looked into: a key that is there for one is not there for all.
         caller.require(SERVICE_WRITE, service)
-        leaf = await self._leaves.get(caller, service, requested_by, index, timeout_seconds)
-        self._access.judged_again(caller).require(SERVICE_WRITE, service)
+        while True:
+            leaf = await self._leaves.get(caller, service, requested_by, index, timeout_seconds)
+            before, caller = caller, self._access.judged_again(caller)
+            caller.require(SERVICE_WRITE, service)
+            if caller.rules.ttl_max_seconds(service) == before.rules.ttl_max_seconds(service):
+                break
+        self._log(
+            "leaf.handed_out",
+            service=service,
+            serial=serial_bytes(leaf.cert.serial).hex(),
+            by=with_accessor(recorded(requested_by), caller.accessor_on_record),
+            is_hit=leaf.is_hit,
+        )
         return leaf
 
     def _service_id(self, trust_domain: str, service: str) -> str:

@@ -43,7 +43,7 @@ def node_service(
         reads=reads,
         ca=NodeCA(reads, forwarder),
         leaves=NodeLeaves(
-            reads, forwarder, parts.pool, parts.health, config.datacenter, parts.clock, parts.metrics, access
+            reads, forwarder, parts.pool, parts.health, config.datacenter, parts.clock, parts.metrics, access, parts.log
         ),
         record=NodeRecord(reads, parts.ledger),
         servers=NodeServers(parts.replica, forwarder, membership),

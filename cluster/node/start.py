@@ -28,7 +28,6 @@ from cluster.node.build import Ground, build_leaders_side
 from cluster.node.pinning import OwnKey, Pinning
 from cluster.node.seals import NodeSeals, SealWatch
 from cluster.node.service import node_service
-from cluster.node.token_files import TokenFileRefused, read_secret_id, read_token
 from cluster.node.upkeep import CertificateFiles, DiskSpace, Scrub, keep_scrubbing, look_after
 from cluster.raft.core import RaftTiming
 from cluster.raft.macs import FileMacs
@@ -44,6 +43,7 @@ from cluster.seal.keeper_client import KeeperLost, KeeperProcess
 from cluster.seal.node_file import NodeFile
 from cluster.seal.node_sealer import NodeSealer
 from cluster.seal.sources import SealError
+from cluster.seal.token_files import TokenFileRefused, read_secret_id, read_token
 from cluster.signing.pool import WorkerPool
 from cluster.tls.contexts import NodeTls, TlsFiles
 from fsm.duties import DutyPolicy
@@ -120,6 +120,7 @@ async def start_node(
         allows_by_default=config.allows_by_default,
         jwks_hosts=config.acl.jwks_hosts or (),
         initial_management_file=config.acl.initial_management_file,
+        listens_at=(config.http.address, config.rpc.address, config.raft.address),
         data_dir=config.data_dir,
         clock=clock,
         log=log,
@@ -180,6 +181,9 @@ async def start_node(
     # First of all when stopping: somebody else leads, and what still comes in here is forwarded.
     stack.push_async_callback(replica.hand_over, _HAND_OVER_SECONDS)
     replica.watch_owner()
+    if config.acl.default_policy is None and not config.allows_by_default:
+        # Also what an upgrade from a release without access control comes to.
+        log("acl.denies_by_default", reason="an address is not on loopback; acl.default_policy says otherwise")
     log("node.started", http=config.http.address, rpc=config.rpc.address, raft=config.raft.address)
 
 

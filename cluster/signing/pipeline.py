@@ -14,6 +14,7 @@ from cluster.api.access import Caller, Judge
 from cluster.base.clock import Clock
 from cluster.base.errors import AnswerLost, ClusterError, InternalError, Overloaded, Refused
 from cluster.base.log import Log
+from cluster.base.requester import with_accessor
 from cluster.base.telemetry import Metrics
 from cluster.signing.pool import WorkerPool
 from fsm.codec import OutOfBounds, check_leaf
@@ -58,6 +59,8 @@ class _Request:
     context: SigningContext
     judge: Judge
     done: "asyncio.Future[SignedLeaf]"
+    #: As it is recorded, once its turn has come.
+    by: str = ""
 
 
 class SigningPipeline:
@@ -140,7 +143,7 @@ class SigningPipeline:
         if not asked:
             return []
         for request, _ in asked:
-            self._log("ca.signing", serial=request.serial.hex(), provider=context.provider, by=request.requested_by)
+            self._log("ca.signing", serial=request.serial.hex(), provider=context.provider, by=request.by)
         results = await self._pool.sign_leaves(
             context.provider_key,
             context.trust_domain,
@@ -197,7 +200,7 @@ class SigningPipeline:
             spiffe_id=leaf.spiffe_id,
             profile=leaf.kind,
             provider=context.provider,
-            by=request.requested_by,
+            by=request.by,
             index=signed.index,
         )
 
@@ -232,7 +235,9 @@ class SigningPipeline:
 def _asking(request: _Request) -> tuple[_Request, Caller] | None:
     """Who asks, as of now; None if nobody any more, who is told so."""
     try:
-        return request, request.judge()
+        caller = request.judge()
+        request.by = with_accessor(request.requested_by, caller.accessor_on_record)
+        return request, caller
     except ClusterError as error:
         if not request.done.done():
             request.done.set_exception(error)
@@ -270,7 +275,7 @@ def _record(request: _Request, leaf: IssuedLeaf) -> LeafRecord:
         public_key_sha256=leaf.public_key_sha256,
         not_before=leaf.not_before,
         not_after=leaf.not_after,
-        requested_by=request.requested_by,
+        requested_by=request.by,
         # A provider whose backend picks serials: the request is known by the one that was asked for.
         request_id=b"" if serial == request.serial else request.serial,
     )

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from tests.integration.peers import events
 from tests.kit import pki
 from tests.kit.real_cluster import Answer, LocalCluster, Node, Settings, make_csr
 from tests.kit.wait import eventually
@@ -110,6 +111,8 @@ async def test_service_gets_its_own_certificates_and_no_others(guarded: Guarded)
         assert (await guarded.ask(node, "GET", "/v1/agent/connect/ca/leaf/web", token=secret)).status == 200
         for token in (secret, ""):
             assert (await guarded.ask(node, "GET", "/v1/agent/connect/ca/leaf/api", token=token)).status == 403
+        handed_out = [event for event in events(node, "leaf.handed_out") if event["service"] == "web"]
+        assert handed_out[-1]["by"] == f"{accessor}@127.0.0.1"
         # What is in the cache for one is not there for another.
         assert (await guarded.ask(node, "GET", "/v1/agent/connect/ca/leaf/web")).status == 403
 

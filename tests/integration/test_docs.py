@@ -85,6 +85,7 @@ def run_script(
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_every_command_of_the_document_works(tmp_path: Path, name: str) -> None:
     as_after_make(tmp_path)
+    (tmp_path / "deploy").symlink_to(PROJECT / "deploy")
     offset = free_port_offset(5)
     script = shell_script((PROJECT / name).read_text(), offset)
     assert "--- line" in script, "there is nothing to type"

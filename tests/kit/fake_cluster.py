@@ -381,6 +381,7 @@ class Node:
             policy=self.policy,
             signing_queue=100,
             allows_by_default=True,
+            listens_at=("127.0.0.1:8500",),
             jwks_hosts=(),
             initial_management_file=self.initial_management_file,
             data_dir=self.cluster.directory,

@@ -29,6 +29,7 @@ _JUMP_EQUAL: Final = 0x15
 _JUMP_AT_LEAST: Final = 0x35
 _JUMP_ANY_BIT: Final = 0x45
 _RETURN: Final = 0x06
+_AND: Final = 0x54
 _NUMBER_AT: Final = 0
 _ARCHITECTURE_AT: Final = 4
 _ARGUMENTS_AT: Final = 16
@@ -53,6 +54,18 @@ class Without:
     bits: int
 
 
+@dataclass(frozen=True, slots=True)
+class NotAll:
+    """A call whose argument may not have all of these bits together."""
+
+    call: str
+    argument: int
+    bits: int
+
+
+Rule = Only | Without | NotAll
+
+
 def unavailable() -> str:
     """Why there can be no filter here; empty where there can."""
     if platform.machine() not in _ARCHITECTURES:
@@ -75,7 +88,7 @@ def only(calls: Iterable[str], error: int) -> Program:
     return _head() + body + _instruction(_RETURN, _ERRNO | error)
 
 
-def rules(wanted: Sequence[Only | Without], error: int) -> Program:
+def rules(wanted: Sequence[Rule], error: int) -> Program:
     """Calls that break a rule fail with this error; all others are let through."""
     numbers = _ARCHITECTURES[platform.machine()][1]
     body = b""
@@ -113,7 +126,7 @@ def _head() -> Program:
     )
 
 
-def _check(rule: Only | Without, error: int) -> Program:
+def _check(rule: Rule, error: int) -> Program:
     """Decides: nothing comes after it for this call."""
     load = _instruction(_LOAD, _ARGUMENTS_AT + 8 * rule.argument)
     refuse, allow = _instruction(_RETURN, _ERRNO | error), _instruction(_RETURN, _ALLOW)
@@ -123,6 +136,8 @@ def _check(rule: Only | Without, error: int) -> Program:
             return load + tests + refuse
         case Without(bits=bits):
             return load + _instruction(_JUMP_ANY_BIT, bits, 0, 1) + refuse + allow
+        case NotAll(bits=bits):
+            return load + _instruction(_AND, bits) + _instruction(_JUMP_EQUAL, bits, 0, 1) + refuse + allow
 
 
 def _instruction(code: int, value: int, if_true: int = 0, if_false: int = 0) -> Program:

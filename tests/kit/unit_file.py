@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.kit import seccomp
-from tests.kit.seccomp import Only, Program, Without
+from tests.kit.seccomp import NotAll, Only, Program, Without
 from tests.kit.syscalls import SETS
 
 _PR_CAPBSET_DROP: Final = 24
@@ -21,6 +21,9 @@ _LAST_CAPABILITY: Final = 40
 _FAMILIES: Final = {"AF_UNIX": 1, "AF_INET": 2, "AF_INET6": 10, "AF_NETLINK": 16}
 _NAMESPACES: Final = 0x7E020080  # every CLONE_NEW* of sched.h
 _SET_ID_BITS: Final = 0o6000
+_WRITE: Final = 2  # PROT_WRITE
+_EXECUTE: Final = 4  # PROT_EXEC
+_SHM_EXECUTE: Final = 0o100000
 _EPERM: Final = 1
 _ENOSYS: Final = 38
 _EAFNOSUPPORT: Final = 97
@@ -105,6 +108,18 @@ def sandbox(service: Mapping[str, list[str]]) -> Sandbox:
         programs.append(seccomp.rules([Only("clone3", 0, ())], _ENOSYS))  # its flags cannot be seen
     if _one(service, "LockPersonality") == "yes":
         programs.append(seccomp.rules([Only("personality", 0, (0, 0xFFFFFFFF))], _EPERM))
+    if _one(service, "MemoryDenyWriteExecute") == "yes":
+        programs.append(
+            seccomp.rules(
+                [
+                    NotAll("mmap", 2, _WRITE | _EXECUTE),
+                    Without("mprotect", 2, _EXECUTE),
+                    Without("pkey_mprotect", 2, _EXECUTE),
+                    Without("shmat", 2, _SHM_EXECUTE),
+                ],
+                _EPERM,
+            )
+        )
     if _one(service, "RestrictSUIDSGID") == "yes":
         programs.append(
             seccomp.rules(

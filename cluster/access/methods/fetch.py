@@ -39,8 +39,12 @@ async def system_resolve(host: str, port: int) -> Sequence[str]:
     return [str(address[0]) for *_, address in found]
 
 
-def nothing_is_own(_address: object, _port: int) -> bool:
-    return False
+#: What is the cluster's own, as things are when it is asked.
+Own = Callable[[], Awaitable[IsOwn]]
+
+
+async def nothing_is_own() -> IsOwn:
+    return lambda _address, _port: False
 
 
 class HttpsFetch:
@@ -50,13 +54,13 @@ class HttpsFetch:
         self,
         *,
         hosts: Collection[str] = (),
-        is_own: IsOwn = nothing_is_own,
+        own: Own = nothing_is_own,
         resolve: Resolve = system_resolve,
         deadline_seconds: float = DEADLINE_SECONDS,
     ) -> None:
         """`hosts`: as in `acl.jwks_hosts`, HOST or HOST:PORT; empty: any."""
         self._hosts = frozenset(host.lower() for host in hosts)
-        self._is_own = is_own
+        self._own = own
         self._resolve = resolve
         self._deadline_seconds = deadline_seconds
         self._places = asyncio.Semaphore(MAX_FETCHES)
@@ -110,8 +114,9 @@ class HttpsFetch:
         addresses = list(dict.fromkeys(await self._resolve(url.host, url.port)))[:_MAX_ADDRESSES]
         if not addresses:
             raise FetchFailed(f"{url.text}: the host has no address")
+        is_own = await self._own()
         for address in addresses:
-            if wrong := why_not(address, url.port, self._is_own):
+            if wrong := why_not(address, url.port, is_own):
                 raise FetchFailed(f"{url.text}: the host has the address {address}: {wrong}")
         return addresses
 

@@ -165,19 +165,27 @@ _SCHEMAS: Final[Json] = {
         ),
         "required": ["SerialNumber", "CertPEM", "ValidAfter", "ValidBefore", "CreateIndex", "ModifyIndex"],
     },
-    "CertRecord": fields(
-        SerialNumber=text("colon-hex"),
-        Kind={"type": "string", "enum": [*LEAF_KINDS]},
-        Service=text("service or node name"),
-        SpiffeID=text(),
-        IssuerKeyID=text("colon-hex"),
-        PublicKeySHA256=text("colon-hex"),
-        ValidAfter=TIME,
-        ValidBefore=TIME,
-        RequestedBy=text("who asked, as the server saw it that was asked"),
-        RequestedVia=text("the server that says so, where it was not the leader itself"),
-        CreateIndex=number(),
-    ),
+    "CertRecord": {
+        **fields(
+            False,
+            SerialNumber=text("colon-hex"),
+            Kind={"type": "string", "enum": [*LEAF_KINDS]},
+            Service=text("service or node name"),
+            SpiffeID=text(),
+            IssuerKeyID=text("colon-hex"),
+            PublicKeySHA256=text("colon-hex"),
+            ValidAfter=TIME,
+            ValidBefore=TIME,
+            RequestedBy=text("who asked, as the server saw it that was asked"),
+            RequestedVia=text("the server that says so, where it was not the leader itself"),
+            RequestedByAccessorID=text("of the token that it was asked with, as the leader has looked it up"),
+            CreateIndex=number(),
+        ),
+        "required": [
+            *("SerialNumber", "Kind", "Service", "SpiffeID", "IssuerKeyID", "PublicKeySHA256"),
+            *("ValidAfter", "ValidBefore", "RequestedBy", "CreateIndex"),
+        ],
+    },
     "Server": fields(
         ID=text("node name"),
         Node=text(),
@@ -244,6 +252,10 @@ _SCHEMAS: Final[Json] = {
 
 def _open(summary: str, answer: Json) -> Json:
     return operation(summary, answer, errors=(400, 500), is_open=True)
+
+
+def _probe(summary: str, errors: tuple[int, ...]) -> Json:
+    return operation(summary, {"text/plain": {"schema": text()}}, errors=errors, is_open=True)
 
 
 _PEM_OR_JSON: Final = {
@@ -386,6 +398,10 @@ _PATHS: Final[Json] = {
     },
     "/v1/status/leader": {"get": _open("Raft address of the leader, or empty", json_body(text()))},
     "/v1/status/peers": {"get": _open("Raft addresses of the servers", json_body(list_of(text())))},
+    "/v1/status/live": {"get": _probe("Whether this node answers at all", errors=(400,))},
+    "/v1/status/ready": {
+        "get": _probe("Whether requests are of use here: a leader is known, and there is a CA", errors=(400, 503))
+    },
     "/v1/operator/raft/configuration": {
         "get": operation(
             "Servers of the Raft cluster", json_body(fields(Servers=list_of(ref("Server")), Index=number())), *READ

@@ -94,7 +94,7 @@ def _is_own(caller: Caller, row: LedgerRow) -> bool:
 
 def _cert_object(row: LedgerRow) -> dict[str, object]:
     record = row.record
-    requester, server = requester_shown(record.requested_by)
+    requester = requester_shown(record.requested_by)
     return {
         "SerialNumber": colon_hex(record.serial),
         "Kind": kind_label(record.kind),
@@ -104,8 +104,9 @@ def _cert_object(row: LedgerRow) -> dict[str, object]:
         "PublicKeySHA256": colon_hex(record.public_key_sha256),
         "ValidAfter": rfc3339(record.not_before),
         "ValidBefore": rfc3339(record.not_after),
-        "RequestedBy": requester,
-        **({"RequestedVia": server} if server else {}),
+        "RequestedBy": requester.said,
+        **({"RequestedVia": requester.server} if requester.server else {}),
+        **({"RequestedByAccessorID": requester.accessor_id} if requester.accessor_id else {}),
         "CreateIndex": row.index,
     }
 

@@ -13,7 +13,7 @@ import pytest
 from cryptography import x509
 
 from cluster.access.methods import fetch as fetch_module
-from cluster.access.methods.addresses import IPAddress
+from cluster.access.methods.addresses import IsOwn
 from cluster.access.methods.fetch import HttpsFetch, Resolve
 from cluster.access.methods.fetching import FetchFailed, Request
 from tests.kit import pki
@@ -276,10 +276,10 @@ def test_a_socket_is_made_for_a_judged_address_only_however_it_is_spelled() -> N
 
 
 async def test_a_port_of_the_cluster_is_not_asked(server: Server) -> None:
-    def is_own(address: IPAddress, port: int) -> bool:
-        return address.is_loopback and port == server.port
+    async def own() -> IsOwn:
+        return lambda address, port: address.is_loopback and port == server.port
 
-    fetch = HttpsFetch(is_own=is_own)
+    fetch = HttpsFetch(own=own)
     for host in ("localhost", "127.0.0.1", "127.1", "[::ffff:127.0.0.1]"):
         assert "port of this cluster" in await failure(fetch, f"https://{host}:{server.port}/")
     assert server.connections == 0

@@ -202,7 +202,7 @@ def test_token_goes_to_another_machine_over_tls_only(address: str) -> None:
             api_of("-http-addr", address, *argv, environment=environment)
         assert refused.value.code is Exit.USAGE
         assert str(refused.value) == (
-            f"--http-addr {parse_address(address)} is not allowed: a token would be sent in clear:"
+            f"--http-addr {parse_address(address)} is not allowed: a secret would be sent in clear:"
             " must be https or on loopback; --allow-cleartext-token sends it all the same"
         )
     assert api_of("-http-addr", address).token == ""

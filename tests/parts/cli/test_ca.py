@@ -148,6 +148,28 @@ def test_set_config_sends_nothing_but_a_json_object(
     assert result.err.startswith(text)
 
 
+@pytest.mark.parametrize(
+    ("config", "is_secret"),
+    [
+        ({"LeafCertTTL": "72h", "PrivateKeyType": "rsa", "PrivateKeyBits": 2048, "RootCert": "x"}, False),
+        ({"LeafCertTTL": "72h", "PrivateKey": "x"}, True),
+        ({"Token": "x"}, True),
+        ({"AuthMethod": {"Params": {"secret_id": "x"}}}, True),
+        ({"Note": "-----BEGIN EC PRIVATE KEY-----"}, True),
+    ],
+)
+@pytest.mark.parametrize("name", ["Config", "config"])
+def test_keys_and_logins_of_a_provider_go_over_tls_or_to_this_machine(
+    run: Run, api: FakeApi, tmp_path: Path, config: dict[str, object], is_secret: bool, name: str
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"Provider": "consul", name: config}))
+    result = run("ca set-config -config-file config.json -http-addr 0.0.0.0:1")
+    assert ("a secret would be sent in clear" in result.err) is is_secret
+    assert result.code == (2 if is_secret else 3)
+    api.answer("PUT", CONFIGURATION)
+    assert run("ca set-config -config-file config.json").code == 0
+
+
 def test_set_config_needs_a_file(run: Run) -> None:
     result = run("ca set-config")
     assert (result.code, result.err) == (2, "The -config-file flag is required\n")

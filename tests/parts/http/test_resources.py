@@ -341,11 +341,26 @@ async def test_a_certificate_is_found_by_its_serial_in_any_writing(api: Running)
     }
 
 
-async def test_who_asked_is_shown_with_the_server_that_says_so(api: Running) -> None:
+ACCESSOR = "667be31f-45ef-4fc4-818e-1731843ba10d"
+
+
+@pytest.mark.parametrize(
+    ("recorded", "shown"),
+    [
+        ("node-2: 10.0.0.7", ("10.0.0.7", "node-2", None)),
+        (f"{ACCESSOR}@10.0.0.7", ("10.0.0.7", None, ACCESSOR)),
+        (f"{ACCESSOR}@node-2: 10.0.0.7", ("10.0.0.7", "node-2", ACCESSOR)),
+        (f"node-2: {ACCESSOR}@10.0.0.7", (f"{ACCESSOR}@10.0.0.7", "node-2", None)),
+    ],
+)
+async def test_who_asked_is_shown_with_its_token_and_the_server_that_says_so(
+    api: Running, recorded: str, shown: tuple[str | None, ...]
+) -> None:
+    """What a server says cannot pass for a token that the leader has looked up."""
     row = ledger_row(1)
-    api.service.certs = [replace(row, record=replace(row.record, requested_by="node-2: 10.0.0.7"))]
+    api.service.certs = [replace(row, record=replace(row.record, requested_by=recorded))]
     answer = (await api.get(f"{CERTS}/1")).json()
-    assert (answer["RequestedBy"], answer["RequestedVia"]) == ("10.0.0.7", "node-2")
+    assert tuple(map(answer.get, ("RequestedBy", "RequestedVia", "RequestedByAccessorID"))) == shown
 
 
 async def test_stale_looks_up_in_the_nodes_own_ledger(api: Running) -> None:
@@ -620,6 +635,19 @@ async def test_a_peer_is_removed_by_exactly_one_of_two(api: Running, query: str)
 async def test_a_peer_that_is_odd_is_400(api: Running, change: dict[str, object], text: str) -> None:
     reply = await api.put(PEER, {"ID": "n4", "Address": "127.0.0.1:8303", "RPC": "127.0.0.1:8403"} | change)
     assert (reply.status, reply.text[: len(text)], api.service.calls) == (400, text, [])
+
+
+async def test_probes_say_one_word_and_need_no_leader_to_say_it(api: Running) -> None:
+    assert [(await api.get(f"/v1/status/{probe}")).text for probe in ("live", "ready")] == ["alive\n", "ready\n"]
+    api.service.has_leader = False
+    assert (await api.get("/v1/status/live")).status == 200
+    reply = await api.get("/v1/status/ready")
+    assert (reply.status, reply.text) == (503, "not ready: no leader is known")
+    api.service.has_leader = True
+    api.service.state = replace(api.service.state, roots=())
+    reply = await api.get("/v1/status/ready", headers={"X-Consul-Token": "unknown"})
+    assert (reply.status, reply.text) == (503, "not ready: there is no CA yet")
+    assert "http.request" not in api.log.names()
 
 
 async def test_digest(api: Running) -> None:

@@ -12,8 +12,8 @@ import pytest
 
 from cluster.api.access import ACL_WRITE
 from cluster.base.errors import PermissionDenied, TokenUnknown
-from cluster.node.token_files import TokenFileRefused, read_secret_id, read_token
 from cluster.rpc.messages import ACL_BOOTSTRAP, AclBootstrapRequest
+from cluster.seal.token_files import TokenFileRefused, read_secret_id, read_token
 from fsm.acl import BootstrapAcl, DeleteTokens
 from tests.kit.fake_cluster import FakeCluster, Node, bootstrapped, running
 from tests.kit.wait import until

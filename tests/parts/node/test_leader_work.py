@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from cluster.base.errors import BadRequest, NotLeader, RateLimitReached
-from cluster.base.requester import shown
+from cluster.base.requester import Requester, shown
 from cluster.rpc.messages import SIGN, SignRequest
 from cluster.seal.sealer import Sealer
 from cluster.seal.sources import FileKey, SealError
@@ -195,14 +195,14 @@ async def test_what_servers_send_is_taken_on_both_sides_of_the_exchange(node: No
 def test_who_asked_is_the_word_of_the_server_that_says_so(said: str, recorded: str) -> None:
     request = SignRequest("csr", b"\x01" * 20, said)
     assert SIGN.as_told_by(request, "b").requested_by == recorded
-    assert shown(recorded) == (recorded.removeprefix("b: "), "b")
+    assert shown(recorded) == Requester(recorded.removeprefix("b: "), "b", "")
     # Beside the release before, which would show the name as a part of it.
     assert SIGN.as_told_by(request, "").requested_by == recorded.removeprefix("b: ")
 
 
 @pytest.mark.parametrize("text", ["127.0.0.1", "::1", "", "anonymous@127.0.0.1", "a b: c", "Token: x", ": x"])
 def test_what_the_leader_knows_itself_is_shown_as_it_is(text: str) -> None:
-    assert shown(text) == (text, "")
+    assert shown(text) == Requester(text, "", "")
 
 
 # -- the audit lines: what came of every signature

@@ -14,6 +14,7 @@ _T_INITIAL: Final = "tests/parts/node/test_initial_management.py"
 _T_CONFIG: Final = "tests/unit/base/test_config.py"
 _T_DEV: Final = "tests/parts/cli/test_dev.py"
 _T_SCAN: Final = "tests/security/test_tls_scan.py"
+_T_CA: Final = "tests/parts/cli/test_ca.py"
 _T_FLAGS: Final = "tests/parts/cli/test_api_flags.py"
 
 BUGS: Final = (
@@ -24,6 +25,14 @@ BUGS: Final = (
         " and mode & (stat.S_IRWXG | stat.S_IRWXO):\n",
         " and False:\n",
         (f"{_T_FLAGS}::test_token_file_that_others_can_get_at_is_refused",),
+    ),
+    Bug(
+        "a CA's key goes over the network in clear",
+        "whoever is on the way has the root's private key, or the login to Vault",
+        "cluster/cli/ca.py",
+        "    api = api_from(args, carries_secret=_holds_secret(config))\n",
+        "    api = api_from(args)\n",
+        (f"{_T_CA}::test_keys_and_logins_of_a_provider_go_over_tls_or_to_this_machine",),
     ),
     Bug(
         "whoever is first may bootstrap a cluster whose first token is in a file",

@@ -9,10 +9,12 @@ from dataclasses import replace
 
 import pytest
 
+from cluster.access.authorizer import Authorizer
+from cluster.access.rules import parse_rules
 from cluster.agent.leaves import LeafCache, NewLeaf
 from cluster.api.access import Caller
 from cluster.api.leaves import IssuedCert, LocalLeaf
-from cluster.base.errors import NoLeader, Overloaded, RateLimitReached
+from cluster.base.errors import NoLeader, Overloaded, PermissionDenied, RateLimitReached
 from fsm.ca import CARoot
 from fsm.state import State
 from providers.errors import CSRRejected
@@ -46,6 +48,8 @@ class Backend:
         self.state: State | None = None
         self.indexes = itertools.count(100)
         self.issued: list[str] = []
+        self.asked_by: list[str] = []
+        self.refused: set[str] = set()  # by AccessorID
         self.error: Exception | None = None
         self.gate: asyncio.Event | None = None
         self.seconds_a_wait = 1.0
@@ -54,14 +58,17 @@ class Backend:
         self.on_wait: Callable[[], None] = lambda: None
         self.cache = LeafCache(self.issue, self, self.clock, random.Random(7), LEADER_WAIT)
 
-    async def issue(self, _caller: Caller, service: str, requested_by: str, leader_wait_seconds: float) -> NewLeaf:
+    async def issue(self, caller: Caller, service: str, requested_by: str, leader_wait_seconds: float) -> NewLeaf:
         self.issued.append(service)
+        self.asked_by.append(caller.accessor_id)
         self.waited_for_a_leader(leader_wait_seconds)
         await asyncio.sleep(0)
         if self.gate is not None:
             await self.gate.wait()
         if self.error is not None:
             raise self.error
+        if caller.accessor_id in self.refused:
+            raise caller.denied("may not")
         number = len(self.issued)
         signed = PROVIDERS[self.root].sign_leaf(leaf_request(number=number))
         now = int(self.clock.now())
@@ -368,3 +375,36 @@ async def test_cache_full_of_requests_under_way_refuses_one_more(
         await backend.get("c")
     backend.gate.set()
     await asyncio.gather(*requests)
+
+
+# -- who asks
+
+
+def _caller(name: str, rules: str = 'service "web" { policy = "write" }') -> Caller:
+    return Caller(f"secret of {name}", name, Authorizer(parse_rules(rules), allows_by_default=False))
+
+
+async def test_refusal_of_one_is_never_handed_to_another_who_waits(backend: Backend) -> None:
+    """Each is refused what it may not have, and gets what it may, whoever came first."""
+    backend.refused = {"weak"}
+    backend.gate = asyncio.Event()
+    weak, strong, other = (
+        asyncio.ensure_future(backend.cache.get(_caller(name), "web", "me", 0, 0))
+        for name in ("weak", "strong", "other")
+    )
+    await asyncio.sleep(0.01)
+    assert backend.asked_by == ["weak"]
+    backend.gate.set()
+    with pytest.raises(PermissionDenied, match="AccessorID 'weak' may not"):
+        await weak
+    assert (await strong).private_key_pem == (await other).private_key_pem == "key 2"
+    assert backend.asked_by == ["weak", "strong"]
+
+
+async def test_leaf_of_somebody_who_may_have_longer_ones_is_not_there_for_others(backend: Backend) -> None:
+    long = _caller("long")
+    short = _caller("short", 'service "web" { policy = "write" ttl_max = "1h" }')
+    shorter = _caller("shorter", 'service_prefix "" { policy = "write" ttl_max = "10m" }')
+    keys = [(await backend.cache.get(one, "web", "me", 0, 0)).private_key_pem for one in (long, short, shorter, long)]
+    assert keys == ["key 1", "key 2", "key 3", "key 1"]
+    assert backend.asked_by == ["long", "short", "shorter"]

@@ -17,6 +17,7 @@ PAGES: Final = (
     "docs/production.md",
     "docs/recovery.md",
     "docs/rotation.md",
+    "docs/security.md",
     "docs/vault.md",
     "deploy/RUNBOOK.md",
 )

@@ -19,6 +19,7 @@ from fsm.state import State
 from tests.kit import samples
 from tests.kit.callers import ANYBODY, FakeAccess
 from tests.kit.clock import FakeClock
+from tests.kit.log import EventLog
 
 WAIT_SECONDS: Final = 7.0
 _LOOK_SECONDS: Final = 0.5  # what each look for a leader takes
@@ -65,7 +66,7 @@ def leaves_of(replica: Any) -> NodeLeaves:
     forwarder = Forwarder(
         replica, Operations(lambda _secret_id: ANYBODY), peers, "a", replica.clock, metrics, WAIT_SECONDS
     )
-    return NodeLeaves(reads, forwarder, pool, HealthBoard(), "dc1", replica.clock, metrics, FakeAccess())
+    return NodeLeaves(reads, forwarder, pool, HealthBoard(), "dc1", replica.clock, metrics, FakeAccess(), EventLog())
 
 
 @pytest.mark.parametrize("has_root", [True, False])

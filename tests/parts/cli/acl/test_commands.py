@@ -364,7 +364,7 @@ def test_a_new_token_is_not_asked_for_in_clear_over_the_network(
     for words in ("bootstrap", "token create -policy-name x", "token clone -id x", "set-agent-token agent s"):
         result = run(f"acl {words} -http-addr http://10.255.255.1:8500")
         assert result.code == Exit.USAGE
-        assert "http://10.255.255.1:8500 is not allowed: a token would be sent in clear" in result.err
+        assert "http://10.255.255.1:8500 is not allowed: a secret would be sent in clear" in result.err
         assert "--allow-cleartext-token" in result.err
 
 

@@ -149,7 +149,7 @@ def test_answers_without_a_token(api: FakeAclApi, run: Run, tmp_path: Path, answ
 def test_bearer_token_is_not_sent_in_clear(api: FakeAclApi, run: Run, tmp_path: Path) -> None:
     result = run(f"{LOGIN} -http-addr http://10.255.255.1:1")
     assert (result.code, names(tmp_path)) == (Exit.USAGE, {"bearer"})
-    assert "a token would be sent in clear" in result.err
+    assert "a secret would be sent in clear" in result.err
 
 
 def test_login_by_the_certificate_of_the_connection_needs_no_bearer_token(api: FakeAclApi, run: Run) -> None:
