@@ -216,9 +216,10 @@ class Authority:
             except (InternalError, ProviderError) as error:
                 if isinstance(error, SigningKeyGone) and signing is self._signing:
                     self.lose_key()
-                if self._signing is None:
-                    # Nothing was recorded: the keys went with the leadership while the request waited.
-                    raise NotLeader("this node does not lead any more") from error
+                if signing is not self._signing:
+                    # Nothing was recorded: the keys went with the leadership while the request waited, and if they have
+                    # come back since, it is asked again with those.
+                    raise NotLeader("this node has lost the lead, or the CA has changed, while it signed") from error
                 raise
         leaf = signed.leaf
         chain = self._chains.get(leaf.issuer_key_id)

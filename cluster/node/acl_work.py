@@ -18,7 +18,7 @@ from cluster.access.inputs import (
 )
 from cluster.access.login import MetaRefused, description_of, grant
 from cluster.access.method_writers import MethodWriter, find_method
-from cluster.access.methods.config import Written, selector_fields
+from cluster.access.methods.config import MethodConfig, selector_fields
 from cluster.access.methods.prove import Prover, hold_refusal
 from cluster.access.methods.refusal import LoginRefused, MethodInvalid
 from cluster.access.secret_ids import SecretIds, new_id
@@ -57,9 +57,11 @@ from fsm.acl import (
     DeletePolicy,
     DeleteRole,
     DeleteTokens,
+    MethodType,
     SetToken,
     Token,
 )
+from fsm.ca import CARoot
 from fsm.commands import Applied, Rejected
 from fsm.fields import as_reason
 from fsm.state import State
@@ -176,28 +178,29 @@ class AclWork:
         if method is None:
             raise PermissionDenied(f'ACL not found: auth method "{request.method:.128}" not found')
         try:
-            written = self._methods.written(method)
-            proved = await self._prover.proved(written.config, request.bearer_token)
-            return await self._write(lambda state: _shown(self._new_login(state, method, written, proved, description)))
+            config, roots = self._methods.written(method).config, self._replica.state.roots
+            proved = await self._prover.proved(method.name, config, request.bearer_token)
+            judged = _Judged(method, config, roots, proved)
+            return await self._write(lambda state: _shown(self._new_login(state, judged, description)))
         except (LoginRefused, MethodInvalid) as error:
             reason = error.reason if isinstance(error, LoginRefused) else str(error)
             self._log("acl.login_refused", method=method.name, reason=as_reason(reason))
             await hold_refusal(began, self._clock)
             raise PermissionDenied("Permission denied") from None
 
-    def _new_login(
-        self, state: State, method: AuthMethod, written: Written, proved: Proved, description: str
-    ) -> writers.NewToken:
-        acl = state.acl
+    def _new_login(self, state: State, judged: "_Judged", description: str) -> writers.NewToken:
+        acl, method = state.acl, judged.method
         if find_method(acl, method.name) != method:
             raise LoginRefused("the method was changed while the login was judged")
+        if method.kind is MethodType.TLS and state.roots != judged.roots:
+            raise LoginRefused("the roots were changed while the login was judged")
         policies = {policy.name: policy.policy_id for policy in acl.policies}
         roles = {role.name: role.role_id for role in acl.roles}
         granted = grant(
             method,
-            proved,
+            judged.proved,
             acl.binding_rules,
-            fields=selector_fields(written.config),
+            fields=selector_fields(judged.config),
             policy_id=policies.get,
             role_id=roles.get,
             datacenter=self._datacenter,
@@ -295,6 +298,16 @@ def _initial_secret(path: Path) -> str:
             f"{_INITIAL_SETTING} {path} is not there: without it nobody can manage the cluster; put a UUID into it, or"
             " take the setting out on every node and bootstrap (`quorumca acl bootstrap`)"
         ) from None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Judged:
+    """What a login has proved, and what it was judged by, which must be so still when its token is made."""
+
+    method: AuthMethod
+    config: MethodConfig
+    roots: tuple[CARoot, ...]
+    proved: Proved
 
 
 class _Gone(Exception):

@@ -8,6 +8,7 @@ from cluster.access.method_writers import MethodWriter
 from cluster.access.methods.fetch import HttpsFetch
 from cluster.access.methods.key_sets import KeySets
 from cluster.access.methods.prove import Prover
+from cluster.access.methods.tls import Trust
 from cluster.access.secret_ids import SecretIds
 from cluster.backup.restore import SnapshotWork
 from cluster.base.clock import Clock
@@ -41,6 +42,7 @@ from cluster.seal.node_sealer import NodeSealer
 from cluster.signing.pipeline import SigningPipeline
 from cluster.signing.pool import WorkerPool
 from fsm.duties import DutyPolicy
+from fsm.state import State
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +98,7 @@ def build_acl_work(ground: Ground, directory: Directory, secret_ids: SecretIds) 
     own = OwnListeners(ground.replica, ground.listens_at)
     fetch = HttpsFetch(hosts=ground.jwks_hosts, own=own.now)
     keys = KeySets(fetch, ground.clock, hosts=ground.jwks_hosts)
-    prover = Prover(fetch, keys, ground.clock)
+    prover = Prover(fetch, keys, ground.clock, lambda: trust_of(ground.replica.state))
     methods = MethodWriter(prover, ground.sealer)
     return AclWork(
         ground.replica,
@@ -109,6 +111,11 @@ def build_acl_work(ground: Ground, directory: Directory, secret_ids: SecretIds) 
         ground.log,
         ground.initial_management_file,
     )
+
+
+def trust_of(state: State) -> Trust:
+    """Every root that is listed, also those to come and those that a rotation has left behind."""
+    return Trust(state.trust_domain, tuple(root.root_pem for root in state.roots))
 
 
 def build_parts(ground: Ground) -> Parts:

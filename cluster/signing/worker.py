@@ -306,7 +306,8 @@ class _Server:
 
     def send(self, answer: list[Any]) -> None:
         body = msgpack.packb(answer)
-        with self._writing, contextlib.suppress(ConnectionError):  # the other side has gone: reading ends, too
+        # The other side has gone: reading ends, too. It has ended where a lane finds this closed (ValueError).
+        with self._writing, contextlib.suppress(ConnectionError, ValueError):
             self._outgoing.write(FRAME_HEADER.pack(len(body)) + body)
             self._outgoing.flush()
 

@@ -116,6 +116,9 @@ async def test_tls_1_2_of_the_api_has_no_tickets_either(node: Node) -> None:
     session, _ = await asyncio.to_thread(_session, node, "http", context)
     assert session is not None
     assert not session.has_ticket
+    # By its number it may go on, which only the node itself can tell: docs/security.md says so.
+    _, is_reused = await asyncio.to_thread(_session, node, "http", context, session)
+    assert is_reused
 
 
 @pytest.mark.parametrize("port", _PORTS)

@@ -7,34 +7,24 @@ of the rules are stricter than, or other than, those of the libraries for it.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 from cluster.access.methods.config import JwtConfig, TokenCheck
+from cluster.access.methods.jws import json_of, taken_apart
 from cluster.access.methods.key_sets import KeySets
-from cluster.access.methods.keys import MAX_KID, MAX_RSA_BITS, KeyRefused, decoded
+from cluster.access.methods.keys import MAX_KID
 from cluster.access.methods.refusal import LoginRefused
-from cluster.access.methods.strict_json import JsonRefused, is_clean, read_object
+from cluster.access.methods.strict_json import is_clean
 from cluster.access.selector import Proved
 
 MAX_TOKEN: Final = 16 << 10
 _MAX_HEADER: Final = 4096
-_MAX_SIGNATURE: Final = 4 * MAX_RSA_BITS // 8
 #: Of what is mapped to one name.
 MAX_LIST: Final = 1024
 _MAX_AUDIENCES: Final = 256
 #: 9999-12-31T23:59:59Z: whoever writes a later one means milliseconds, or mischief.
 _LAST_SECOND: Final = 253_402_300_799
 _MAX_INTEGER: Final = (1 << 63) - 1
-
-
-@dataclass(frozen=True, slots=True)
-class _Unverified:
-    algorithm: str
-    kid: str | None
-    signed: bytes
-    payload: bytes
-    signature: bytes
 
 
 async def proved_by_jwt(token: str, config: JwtConfig, keys: KeySets, now: float) -> Proved:
@@ -53,54 +43,34 @@ async def proved_by_jwt(token: str, config: JwtConfig, keys: KeySets, now: float
 
 async def verified_claims(token: str, check: TokenCheck, keys: KeySets, now: float) -> Mapping[str, Any]:
     """Of a token that passes. Raises: LoginRefused."""
-    unverified = _taken_apart(token)
+    unverified = taken_apart(token, max_token=MAX_TOKEN, max_header=_MAX_HEADER)
+    kid = _kid(unverified.header)
     if unverified.algorithm not in check.algorithms:
         allowed = ", ".join(sorted(check.algorithms))
         raise LoginRefused(f"alg {unverified.algorithm[:40]!a} is not in JWTSupportedAlgs: {allowed}")
-    candidates = await keys.keys_for(check.source, unverified.kid)
+    candidates = await keys.keys_for(check.source, kid)
     if not any(key.verifies(unverified.algorithm, unverified.signed, unverified.signature) for key in candidates):
         raise LoginRefused("no known key successfully validated the token signature")
-    claims = _object("payload", unverified.payload, MAX_TOKEN)
+    claims = json_of("payload", unverified.payload, MAX_TOKEN)
     _check_issuer(claims, check)
     _check_audience(claims, check)
     _check_times(claims, check, now)
     return claims
 
 
-# -- shape
+# -- header
 
 
-def _taken_apart(token: str) -> _Unverified:
-    if len(token) > MAX_TOKEN:
-        raise LoginRefused(f"the token has {len(token)} characters: at most {MAX_TOKEN} are allowed")
-    parts = token.split(".", 3)
-    if len(parts) != 3:
-        raise LoginRefused("the token does not have three parts")
-    header, payload, signature = parts
-    try:
-        raw_header = decoded(header, _MAX_HEADER)
-        raw_payload = decoded(payload, MAX_TOKEN)
-        raw_signature = decoded(signature, _MAX_SIGNATURE)
-    except KeyRefused as error:
-        raise LoginRefused(f"a part of the token: {error}") from None
-    fields = _object("header", raw_header, _MAX_HEADER)
-    algorithm, kid = fields.get("alg"), fields.get("kid")
-    if not isinstance(algorithm, str):
-        raise LoginRefused("the header has no alg")
+def _kid(header: Mapping[str, Any]) -> str | None:
+    """Raises: LoginRefused, also for a header with what changes how a token is read."""
+    kid = header.get("kid")
     if kid is not None and (not isinstance(kid, str) or len(kid) > MAX_KID):
         raise LoginRefused("the header's kid is no text, or too long")
     # What an issuer demands to be understood, and is not here (RFC 7515 4.1.11, RFC 7797), or an encrypted token.
     for name in ("crit", "b64", "zip", "enc"):
-        if name in fields:
+        if name in header:
             raise LoginRefused(f"the header has {name}")
-    return _Unverified(algorithm, kid, f"{header}.{payload}".encode("ascii"), raw_payload, raw_signature)
-
-
-def _object(what: str, data: bytes, most: int) -> dict[str, Any]:
-    try:
-        return read_object(data, max_bytes=most)
-    except JsonRefused as error:
-        raise LoginRefused(f"the token's {what}: {error}") from None
+    return kid
 
 
 # -- claims

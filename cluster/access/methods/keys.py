@@ -71,10 +71,15 @@ class VerifyingKey:
 
 
 def decoded(text: object, most: int) -> bytes:
-    """Bytes of base64url without padding (RFC 7515 2), of at most `most` characters. Raises: KeyRefused."""
+    """Bytes of base64url without padding (RFC 7515 2), of at most `most` characters. There is one text for them: bits
+    at its end that count for nothing must be 0 (RFC 4648 3.5). Raises: KeyRefused.
+    """
     if not isinstance(text, str) or len(text) > most or not _BASE64URL.fullmatch(text) or len(text) % 4 == 1:
         raise KeyRefused("it is not base64url, or too long")
-    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    if base64.urlsafe_b64encode(data).rstrip(b"=") != text.encode("ascii"):
+        raise KeyRefused("it is not base64url as it is written")
+    return data
 
 
 def pem_key(pem: str) -> VerifyingKey:
@@ -89,6 +94,14 @@ def pem_key(pem: str) -> VerifyingKey:
     except (ValueError, TypeError, UnsupportedAlgorithm):
         raise KeyRefused(NO_PUBLIC_KEY) from None
     return _verifying(public, None)
+
+
+def key_of(certificate: x509.Certificate) -> VerifyingKey:
+    """Raises: KeyRefused."""
+    try:
+        return _verifying(certificate.public_key(), None)
+    except (ValueError, UnsupportedAlgorithm):  # KeyRefused is a ValueError, too
+        raise KeyRefused("its key is none that may verify anything here") from None
 
 
 def key_set(document: Mapping[str, Any]) -> tuple[VerifyingKey, ...]:

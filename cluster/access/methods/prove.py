@@ -1,4 +1,4 @@
-"""One door for all methods that take a bearer token."""
+"""One door for all methods: each takes a bearer token."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -15,7 +15,9 @@ from cluster.access.methods.fetching import Fetch
 from cluster.access.methods.jwt import proved_by_jwt
 from cluster.access.methods.key_sets import JwksUrl, KeySetRefused, KeySets
 from cluster.access.methods.kubernetes import proved_by_keys, proved_by_review
-from cluster.access.methods.refusal import LoginRefused, MethodInvalid
+from cluster.access.methods.refusal import MethodInvalid
+from cluster.access.methods.tls import Trust, proved_by_proof
+from cluster.access.methods.used_proofs import UsedProofs
 from cluster.access.selector import Proved
 from cluster.base.clock import Clock
 
@@ -24,10 +26,13 @@ REFUSED_AFTER_SECONDS: Final = 0.25
 
 
 class Prover:
-    def __init__(self, fetch: Fetch, keys: KeySets, clock: Clock) -> None:
+    def __init__(self, fetch: Fetch, keys: KeySets, clock: Clock, trust: Callable[[], Trust]) -> None:
+        """`trust`: whom the cluster trusts, as of the moment of the call."""
         self._fetch = fetch
         self._keys = keys
         self._clock = clock
+        self._trust = trust
+        self._used = UsedProofs()
 
     async def check(self, config: MethodConfig) -> None:
         """When a method is written: that its key set answers. Raises: MethodInvalid."""
@@ -40,8 +45,8 @@ class Prover:
             name = "JWKSURL" if isinstance(source, JwksUrl) else "OIDCDiscoveryURL"
             raise MethodInvalid(f"error checking {name}: {error}") from error
 
-    async def proved(self, config: MethodConfig, bearer_token: str) -> Proved:
-        """Raises: LoginRefused."""
+    async def proved(self, method: str, config: MethodConfig, bearer_token: str) -> Proved:
+        """`method` is the name of that with this configuration. Raises: LoginRefused."""
         match config:
             case JwtConfig():
                 return await proved_by_jwt(bearer_token, config, self._keys, self._clock.now())
@@ -50,7 +55,7 @@ class Prover:
             case KubernetesOfflineConfig():
                 return await proved_by_keys(bearer_token, config, self._keys, self._clock.now())
             case TlsConfig():
-                raise LoginRefused("the method takes client certificates, not bearer tokens")
+                return proved_by_proof(bearer_token, method, config, self._trust(), self._used, self._clock.now())
 
 
 async def hold_refusal(began: float, clock: Clock, sleep: Callable[[float], Awaitable[object]] = asyncio.sleep) -> None:

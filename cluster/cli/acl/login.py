@@ -23,7 +23,11 @@ _SINK_FAILED: Final = "Error writing token to file sink"
 def add_parser(subcommands: Subcommands) -> None:
     parser = subcommands.add_parser("login", help="get a token by an auth method, into a file")
     parser.add_argument("--method", metavar="NAME", help="the auth method")
-    parser.add_argument("--bearer-token-file", metavar="FILE", help="what proves who asks, such as a JWT")
+    parser.add_argument(
+        "--bearer-token-file",
+        metavar="FILE",
+        help="what proves who asks, such as a JWT; without it, --client-cert and --client-key do, for the type tls",
+    )
     parser.add_argument(
         "--token-sink-file",
         metavar="FILE",
@@ -79,9 +83,12 @@ def _login(api: Api, args: argparse.Namespace, bearer: str) -> tuple[dict[str, A
 
 
 def _bearer(api: Api, args: argparse.Namespace) -> str:
-    """Empty where the certificate of the connection is what proves who asks."""
+    """Without a file with one, a client certificate proves who asks, whatever the connection is."""
     if args.bearer_token_file is None and api.tls.cert_file:
-        return ""
+        # Here and not above: it takes long to import, and most logins do not need it.
+        from cluster.cli.acl.certificate_login import proof_from
+
+        return proof_from(api.tls, args.method)
     required(args, "bearer-token-file")
     with failing_as("--bearer-token-file"):
         # Others put it there, as Kubernetes does for whoever is in the container, with modes of their own.

@@ -15,7 +15,7 @@ from cluster.rpc.operation import A, Operation, Q
 from cluster.seal.keeper import CoveredRecord
 from cluster.seal.sources import SealError
 from fsm.ca import RotationPhase
-from providers.errors import CSRRejected, ProviderUnavailable
+from providers.errors import CSRRejected, NotInitialized, ProviderUnavailable
 from tests.kit.callers import anybody
 from tests.kit.csrs import serial, service_csr
 from tests.kit.fake_cluster import FakeCluster, Node, bootstrapped, put, running, update
@@ -121,6 +121,27 @@ async def test_request_that_waits_while_leadership_ends_is_for_the_next_leader(n
     node.worker.gate.set()
     outcomes = await asyncio.gather(*requests, return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [NotLeader] * 4
+
+
+async def test_request_that_waits_while_the_lead_is_lost_and_won_back_is_asked_again(node: Node) -> None:
+    """Its provider is gone from the workers, and another one is there: no reason to say that the CA is not ready."""
+    csr = service_csr(node.cluster.state.trust_domain)
+    await put(node, update({"CSRMaxPerSecond": 0}))
+    before = node.authority._signing
+    node.worker.calls.clear()
+    node.worker.held.add("sign_leaves")
+    waiting = asyncio.ensure_future(node.authority.sign(csr, serial(1), "me", anybody))
+    await until(lambda: "sign_leaves" in node.worker.calls)
+    node.cluster.elect("b")
+    await until(lambda: not node.worker.keys)
+    node.cluster.elect("a")
+    await until(lambda: node.authority.is_ready and node.authority._signing is not before)
+    node.worker.failures_behind["sign_leaves"] = NotInitialized("provider not initialized")
+    node.worker.gate.set()
+    with pytest.raises(NotLeader):
+        await waiting
+    node.worker.failures_behind.clear()
+    assert (await node.authority.sign(csr, serial(1), "me", anybody)).serial == int.from_bytes(serial(1), "big")
 
 
 async def test_new_leader_is_waited_for_until_it_can_sign_or_says_why_not(cluster: FakeCluster) -> None:

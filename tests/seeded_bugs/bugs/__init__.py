@@ -4,6 +4,7 @@ from typing import Final
 
 from tests.seeded_bugs.bug import Bug
 from tests.seeded_bugs.bugs import (
+    acl_tls,
     backup,
     ca,
     certificates,
@@ -85,4 +86,5 @@ BUGS: Final[tuple[Bug, ...]] = (
     *hardening_peers.BUGS,
     *hardening_rotation.BUGS,
     *hardening_edges.BUGS,
+    *acl_tls.BUGS,
 )

@@ -160,6 +160,17 @@ async def test_header_that_demands_to_be_understood_is_refused(name: str) -> Non
         assert f"the header has {name}" in await refusal(token_of(CLAIMS, header={name: value}))
 
 
+async def test_each_part_has_one_text() -> None:
+    """base64url of one or two bytes more than a multiple of three ends with bits that say nothing (RFC 4648 3.5)."""
+    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+    token = token_of(CLAIMS)
+    await proved(token)
+    assert len(token.rpartition(".")[2]) % 4 == 2  # RSA 2048: 256 bytes
+    last = alphabet.index(token[-1])
+    for other in range(last + 1, last + 16):
+        assert "as it is written" in await refusal(token[:-1] + alphabet[other])
+
+
 KIDS = [
     "../../dev/null",
     "/dev/null",

@@ -11,11 +11,11 @@ from cluster.access.methods.config import TlsConfig, written_config
 from cluster.access.methods.key_sets import KeySets
 from cluster.access.methods.prove import REFUSED_AFTER_SECONDS, Prover, hold_refusal
 from cluster.access.methods.refusal import LoginRefused, MethodInvalid
-from cluster.access.methods.tls import proved_by_certificate
+from cluster.access.methods.tls import Trust, proved_by_certificate
 from cluster.access.selector import Fields, Proved
 from fsm.acl import AuthMethod, BindingRule, BindType, Locality, MethodType, NodeIdentity, ServiceIdentity
 from providers.pki.spiffe import Kind
-from tests.kit import pki
+from tests.kit import login_proofs, pki
 from tests.kit.acl_samples import uuid
 from tests.kit.clock import FakeClock
 from tests.kit.fake_fetch import FakeFetch
@@ -249,16 +249,28 @@ def test_a_ca_or_no_chain_or_a_long_one_is_refused() -> None:
 # -- one door
 
 
-async def test_bearer_token_is_nothing_to_a_method_of_certificates() -> None:
-    clock, fetch = FakeClock(), FakeFetch()
+def prover_of(fetch: FakeFetch, roots: list[str]) -> Prover:
+    clock = FakeClock(pki.NOW)
+    return Prover(fetch, KeySets(fetch, clock), clock, lambda: Trust(pki.TRUST_DOMAIN, tuple(roots)))
+
+
+async def test_certificate_logs_in_by_a_proof_for_its_method_once_and_with_the_roots_of_the_moment() -> None:
+    roots = [pki.pem(login_proofs.ROOT)]
+    prover = prover_of(FakeFetch(), roots)
+    proofs = [login_proofs.proof_of(claims={"jti": f"{number:022}"}) for number in range(3)]
+    assert (await prover.proved(login_proofs.METHOD, SERVICES, proofs[0])).texts["name"] == "web"
+    for method, proof in ((login_proofs.METHOD, proofs[0]), ("other", proofs[1]), (login_proofs.METHOD, "a.b.c")):
+        with pytest.raises(LoginRefused):
+            await prover.proved(method, SERVICES, proof)
+    await prover.proved(login_proofs.METHOD, SERVICES, proofs[1])
+    roots.clear()
     with pytest.raises(LoginRefused):
-        await Prover(fetch, KeySets(fetch, clock), clock).proved(SERVICES, "a.b.c")
+        await prover.proved(login_proofs.METHOD, SERVICES, proofs[2])
 
 
 async def test_a_key_set_must_answer_when_its_method_is_written() -> None:
-    clock, url = FakeClock(), "https://a.example"
-    fetch = FakeFetch({url: jwks(jwk(signer()))})
-    prover = Prover(fetch, KeySets(fetch, clock), clock)
+    url = "https://a.example"
+    prover = prover_of(FakeFetch({url: jwks(jwk(signer()))}), [])
     jwt = MethodType.JWT
     for raw in ({"JWKSURL": url}, {"JWTValidationPubKeys": public_pem(signer())}):
         await prover.check(written_config(jwt, raw).config)

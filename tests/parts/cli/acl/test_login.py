@@ -1,12 +1,24 @@
 import json
 import os
+import ssl
 import stat
+import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from cluster.access.methods.config import TlsConfig
+from cluster.access.methods.tls import Trust, proved_by_proof
+from cluster.access.methods.used_proofs import UsedProofs
+from cluster.access.selector import Proved
 from cluster.client.errors import Exit
+from cluster.tls.certificates import Identity, load_ca, new_ca, new_cert
+from providers.pki.spiffe import Kind
+from tests.kit import pki
 from tests.kit.fake_acl_api import FakeAclApi, secret
+from tests.kit.fake_api import serving_one
+from tests.kit.login_proofs import LEAF_KEY, ROOT, THIEF, leaf
 from tests.parts.cli.conftest import Result, Run
 
 LOGIN = "login -method ci -bearer-token-file bearer -token-sink-file sink"
@@ -152,7 +164,109 @@ def test_bearer_token_is_not_sent_in_clear(api: FakeAclApi, run: Run, tmp_path: 
     assert "a secret would be sent in clear" in result.err
 
 
-def test_login_by_the_certificate_of_the_connection_needs_no_bearer_token(api: FakeAclApi, run: Run) -> None:
+# -- by a certificate
+
+BY_CERTIFICATE = "login -method ci -token-sink-file sink -client-cert web.pem -client-key web.key"
+TRUST = Trust(pki.TRUST_DOMAIN, (pki.pem(ROOT),))
+
+
+def write_pair(directory: Path, uri: str = pki.WEB, key: pki.PrivateKey = LEAF_KEY) -> str:
+    """A leaf that is valid now, and its issuer after it, as a leaf's CertPEM may have; gives the certificates."""
+    now = int(time.time())
+    text = pki.pem(leaf(uri, not_before=now - 60, not_after=now + 3600)) + pki.pem(ROOT)
+    (directory / "web.pem").write_text(text)
+    (directory / "web.key").write_text(pki.key_pem(key))
+    return text
+
+
+def taken(api: FakeAclApi, used: UsedProofs) -> Proved:
+    """What the leader makes of the request that was sent."""
+    body = api.last.body
+    config = TlsConfig(frozenset({Kind.SERVICE}))
+    return proved_by_proof(body["BearerToken"], body["AuthMethod"], config, TRUST, used, time.time())
+
+
+def test_login_by_a_certificate_sends_a_proof_that_is_new_each_time(
+    api: FakeAclApi, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_pair(tmp_path)
     api.answer("POST", "/v1/acl/login", {"SecretID": "s"})
-    result = run("login -method ci -token-sink-file sink -client-cert c -client-key k")
-    assert (result.code, api.last.body) == (0, {"AuthMethod": "ci", "BearerToken": ""})
+    used = UsedProofs()
+    for _ in range(2):
+        assert run(BY_CERTIFICATE).code == 0
+        assert taken(api, used).texts["name"] == "web"
+    assert set(api.last.body) == {"AuthMethod", "BearerToken"}
+    assert (tmp_path / "sink").read_text() == "s"
+    monkeypatch.setenv("CONSUL_CLIENT_CERT", "web.pem")
+    monkeypatch.setenv("CONSUL_CLIENT_KEY", "web.key")
+    assert run("login -method ci -token-sink-file sink").code == 0
+    assert taken(api, used).texts["name"] == "web"
+
+
+def test_login_by_a_certificate_over_https(run: Run, tmp_path: Path) -> None:
+    write_pair(tmp_path)
+    now = datetime.now(UTC).replace(microsecond=0)
+    ca = new_ca(now, 1)
+    pair = new_cert(load_ca(ca.cert_pem, ca.key_pem, now), Identity("server"), now, 1)
+    for name, text in (("ca.pem", ca.cert_pem), ("server.pem", pair.cert_pem), ("server.key", pair.key_pem)):
+        (tmp_path / name).write_text(text)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain("server.pem", "server.key")
+    with serving_one(FakeAclApi(), context) as api:
+        api.answer("POST", "/v1/acl/login", {"SecretID": "s"})
+        flags = f"-http-addr https://{api.address} -ca-file ca.pem -tls-server-name server.dc1.consul"
+        result = run(f"{BY_CERTIFICATE} {flags}")
+        assert (result.code, result.err) == (0, "")
+        assert taken(api, UsedProofs()).texts["name"] == "web"
+
+
+def test_bearer_token_that_is_given_is_what_is_sent(api: FakeAclApi, run: Run, tmp_path: Path) -> None:
+    write_pair(tmp_path)
+    assert run(f"{BY_CERTIFICATE} -bearer-token-file bearer").code == 0
+    assert api.last.body["BearerToken"] == "good"
+
+
+def test_proof_is_repeated_by_no_error(api: FakeAclApi, run: Run, tmp_path: Path) -> None:
+    write_pair(tmp_path)
+    result = run(BY_CERTIFICATE)
+    assert result.err == "Error logging in: Unexpected response code: 403 (Permission denied: <hidden> is not good)\n"
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "said"),
+    [
+        ("web.pem", None, "--client-cert web.pem cannot be read: No such file or directory"),
+        ("web.key", None, "--client-key web.key cannot be read: No such file or directory"),
+        ("web.pem", "", "--client-cert web.pem holds no certificate (PEM)"),
+        ("web.key", pki.key_pem(THIEF), "--client-key web.key is not the key of --client-cert web.pem"),
+        ("web.pem", "two", "--client-cert web.pem cannot log in: 9 certificates: at most 8 are allowed"),
+        ("web.pem", "other", "--client-cert web.pem cannot log in: the first certificate: SPIFFE ID"),
+        ("web.pem", "large", "web.pem: is larger than 65536 bytes"),
+    ],
+)
+def test_files_that_prove_nothing_are_named_and_nothing_is_sent(
+    api: FakeAclApi, run: Run, tmp_path: Path, file: str, text: str | None, said: str
+) -> None:
+    chain = write_pair(tmp_path)
+    match text:
+        case None:
+            (tmp_path / file).unlink()
+        case "two":
+            (tmp_path / file).write_text(chain + pki.pem(ROOT) * 7)
+        case "other":
+            write_pair(tmp_path, "https://a.example")
+        case "large":
+            (tmp_path / file).write_text(chain + "#" * 65_536)
+        case _:
+            (tmp_path / file).write_text(text)
+    result = run(BY_CERTIFICATE)
+    assert_nothing_left(api, tmp_path, result)
+    assert said in result.err
+    assert api.requests == []
+    assert "sink" not in names(tmp_path)
+
+
+def test_proof_is_not_sent_in_clear(api: FakeAclApi, run: Run, tmp_path: Path) -> None:
+    write_pair(tmp_path)
+    result = run(f"{BY_CERTIFICATE} -http-addr http://10.255.255.1:1")
+    assert (result.code, "a token would be sent in clear" in result.err) == (Exit.USAGE, True)

@@ -1,0 +1,122 @@
+"""A login on the leader, around what the method proves: whose roots, whose name, and what comes in between."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from cluster.access.method_writers import MethodWriter
+from cluster.access.methods.config import MethodConfig
+from cluster.access.selector import Proved
+from cluster.base.errors import PermissionDenied
+from cluster.node.acl_work import AclWork
+from cluster.node.build import trust_of
+from cluster.rpc.messages import AclLoginRequest
+from fsm import acl_rules
+from fsm.acl import BindType, MethodType, SetAuthMethod, SetBindingRule, SetToken
+from fsm.apply import apply
+from fsm.commands import Applied, Rejected
+from fsm.state import State
+from tests.kit import samples
+from tests.kit.acl_samples import INIT, binding_rule, method
+from tests.kit.clock import FakeClock
+from tests.kit.log import EventLog
+
+ROOTS = (samples.root("a"), samples.root("b", is_active=False))
+WEB = Proved({"trust_domain": "d", "datacenter": "dc1", "kind": "service", "name": "web"})
+REQUEST = AclLoginRequest("mesh", "a proof", {})
+Change = Callable[[State], State]
+
+
+class Cluster:
+    """A log in which, before the first of this node's entries, those of others come."""
+
+    def __init__(self, between: Change) -> None:
+        state = replace(State(), roots=ROOTS)
+        mesh = method("mesh", kind=MethodType.TLS, config_json="{}", sealed=b"")
+        rule = binding_rule(auth_method="mesh", selector="", bind_type=BindType.SERVICE, bind_name="${name}")
+        for command in (INIT, SetAuthMethod(mesh), SetBindingRule(rule)):
+            state, result = apply(state, command)
+            assert isinstance(result, Applied), result
+        self.state = state
+        self.made: list[SetToken] = []
+        self._between: Change | None = between
+
+    async def propose(self, command: SetToken, *, timeout: float) -> Applied | Rejected:
+        if self._between is not None:
+            self.state, self._between = self._between(self.state), None
+            return Rejected(acl_rules.CHANGED, "another write came first")
+        self.made.append(command)
+        return Applied(self.state.index + 1)
+
+
+class Judge:
+    """Takes every proof, and remembers for which method it was."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str]] = []
+
+    async def proved(self, method: str, _config: MethodConfig, bearer_token: str) -> Proved:
+        self.asked.append((method, bearer_token))
+        return WEB
+
+
+class Node:
+    def __init__(self, between: Change) -> None:
+        self.cluster, self.judge, self.log = Cluster(between), Judge(), EventLog()
+        parts: Any = self
+        self.work = AclWork(
+            cast(Any, self.cluster),
+            parts,
+            MethodWriter(cast(Any, self.judge), parts),
+            cast(Any, self.judge),
+            Path("nowhere"),
+            "dc1",
+            FakeClock(),
+            self.log,
+        )
+
+    def hashed(self, secret_id: str) -> bytes:
+        return secret_id.encode()[:32]
+
+
+@pytest.fixture(autouse=True)
+def held(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """When those came whose refusal was held back."""
+    found: list[float] = []
+
+    async def hold(began: float, _clock: FakeClock) -> None:
+        found.append(began)
+
+    monkeypatch.setattr("cluster.node.acl_work.hold_refusal", hold)
+    return found
+
+
+async def test_login_survives_what_others_write_meanwhile(held: list[float]) -> None:
+    node = Node(lambda state: replace(state, index=state.index + 1))
+    answer = await node.work.login(REQUEST)
+    [made] = node.cluster.made
+    assert (made.token.accessor_id, made.token.auth_method) == (answer.key, "mesh")
+    assert [identity.service for identity in made.token.service_identities] == ["web"]
+    assert node.judge.asked == [("mesh", "a proof")]
+    assert held == []
+
+
+@pytest.mark.parametrize("roots", [ROOTS[:1], (), (*ROOTS, samples.root("c", is_active=False))])
+async def test_certificate_is_judged_by_the_roots_of_the_state_that_its_token_is_made_from(
+    roots: tuple[Any, ...], held: list[float]
+) -> None:
+    node = Node(lambda state: replace(state, roots=roots))
+    with pytest.raises(PermissionDenied, match=r"^Permission denied$"):
+        await node.work.login(REQUEST)
+    assert (node.cluster.made, len(held)) == ([], 1)
+
+
+def test_whom_the_cluster_trusts_is_every_root_that_is_listed() -> None:
+    state = samples.configured()
+    assert trust_of(State()).root_pems == ()
+    assert trust_of(State()).domain == ""
+    trust = trust_of(replace(state, roots=ROOTS))
+    assert (trust.domain, trust.root_pems) == (state.trust_domain, tuple(root.root_pem for root in ROOTS))
