@@ -7,14 +7,14 @@ on every node.) Invariants are checked on the result, not on the request.
 from collections.abc import Mapping
 from typing import Final
 
-from fsm import acl_rules, ca_rules, leaf_rules
+from fsm import acl_rules, ca_rules, leaf_rules, nodes_rules
 from fsm.commands import Applied, Command, Rejected
 from fsm.rule import Invariants, Rule
 from fsm.state import Area, State
 
 STALE_INDEX: Final = "stale_index"
 
-RULES: Final[Mapping[type, Rule]] = {**ca_rules.RULES, **leaf_rules.RULES, **acl_rules.RULES}
+RULES: Final[Mapping[type, Rule]] = {**ca_rules.RULES, **leaf_rules.RULES, **acl_rules.RULES, **nodes_rules.RULES}
 #: By area, so that no command of it can leave them out. There are none of leaves, which are applied by the thousand.
 _INVARIANTS: Final[Mapping[Area, Invariants]] = {Area.CA: ca_rules.INVARIANTS}
 

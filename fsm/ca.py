@@ -25,6 +25,7 @@ from fsm.fields import (
     Time,
     Value,
 )
+from fsm.nodes import AgentCA
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +180,7 @@ class Reseal:
     providers: Providers  # all of them
     acl_key: AclKey | None = field(default=None, metadata=ADDED)  # if there is one
     methods: Methods = field(default=(), metadata=ADDED)  # all of them
+    agent_ca: AgentCA | None = field(default=None, metadata=ADDED)  # if there is one
 
 
 @dataclass(frozen=True, slots=True)

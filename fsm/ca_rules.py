@@ -27,6 +27,7 @@ from fsm.ca import (
 )
 from fsm.commands import Rejected, RestoreCA
 from fsm.fields import Index
+from fsm.nodes import AgentCA
 from fsm.rule import Invariants, Rule
 from fsm.state import Area, State
 
@@ -54,8 +55,15 @@ def _reseal(state: State, cmd: Reseal) -> State | Rejected:
         return Rejected("access_differs", "what is sealed of access control is not sealed again, or has changed")
     if acl.key is not None:
         acl = replace(acl, key=cmd.acl_key, methods=cmd.methods)
+    if _without_key(cmd.agent_ca) != _without_key(state.nodes.agent_ca):
+        return Rejected("agent_ca_differs", "the key of the agent CA is not sealed again, or is another one by now")
+    nodes = replace(state.nodes, agent_ca=cmd.agent_ca)
     providers = tuple(replace(record, modify_index=state.index + 1) for record in cmd.providers)
-    return replace(state, seal=cmd.seal, providers=providers, acl=acl)
+    return replace(state, seal=cmd.seal, providers=providers, acl=acl, nodes=nodes)
+
+
+def _without_key(agent_ca: AgentCA | None) -> AgentCA | None:
+    return None if agent_ca is None else replace(agent_ca, sealed=b"")
 
 
 def _unsealed(methods: Methods) -> list[AuthMethod]:
@@ -165,6 +173,9 @@ def _restore_ca(state: State, cmd: RestoreCA) -> State | Rejected:
         leaf_index=state.leaf_index,
         acl_index=acl_index,
         acl=acl,
+        # Who the servers of this cluster are to each other is no part of another one's CA, nor of an earlier day's.
+        nodes_index=state.nodes_index,
+        nodes=state.nodes,
         # Rows that either of the two would have dropped are not kept.
         tidied_before=max(state.tidied_before, saved.tidied_before),
         roots_index=index,

@@ -50,6 +50,7 @@ from fsm.ca import (
 from fsm.commands import Command, RestoreCA
 from fsm.fields import MAX_INDEX, Bound
 from fsm.leaves import LeafRecord, RecordLeaves, TidyLedger
+from fsm.nodes import AddJoinToken, SetAgentCA, TakeJoinToken
 from fsm.state import Area, State
 
 FORMAT_VERSION: Final = 1
@@ -83,6 +84,9 @@ _COMMAND_CODES: Final[dict[type, int]] = {
     DeleteTokens: 30,
     DeleteAuthMethod: 31,
     DeleteBindingRule: 32,
+    SetAgentCA: 33,
+    AddJoinToken: 34,
+    TakeJoinToken: 35,
 }
 
 

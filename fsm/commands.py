@@ -11,6 +11,7 @@ from fsm.acl import AclCommand
 from fsm.ca import CACommand
 from fsm.fields import Index
 from fsm.leaves import LeafCommand
+from fsm.nodes import NodesCommand
 from fsm.state import State
 
 
@@ -25,7 +26,7 @@ class RestoreCA:
     saved: State
 
 
-Command = CACommand | LeafCommand | AclCommand | RestoreCA
+Command = CACommand | LeafCommand | AclCommand | NodesCommand | RestoreCA
 
 
 @dataclass(frozen=True, slots=True)

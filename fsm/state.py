@@ -12,6 +12,7 @@ from typing import Any
 from fsm.acl import Acl
 from fsm.ca import CAConfig, CARoot, Providers, ProviderState, Roots, Rotation, RotationOutcome, SealKey
 from fsm.fields import ADDED, Index, Time
+from fsm.nodes import Nodes
 
 
 class Area(Enum):
@@ -24,6 +25,7 @@ class Area(Enum):
     CA = "ca_index"  # seal key, configuration, roots, providers and rotation
     LEAVES = "leaf_index"  # issued certificates
     ACL = "acl_index"  # who may do what
+    NODES = "nodes_index"  # how servers come to their certificates
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,8 @@ class State:
     last_rotation: RotationOutcome | None = None
     acl_index: Index = field(default=0, metadata=ADDED)
     acl: Acl = field(default=Acl(), metadata=ADDED)
+    nodes_index: Index = field(default=0, metadata=ADDED)
+    nodes: Nodes = field(default=Nodes(), metadata=ADDED)
 
     @property
     def active_root(self) -> CARoot | None:

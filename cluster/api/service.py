@@ -11,6 +11,7 @@ from cluster.api.acl import AclWrites
 from cluster.api.backups import Backups
 from cluster.api.ca import CA
 from cluster.api.facts import Facts
+from cluster.api.joining import Joining
 from cluster.api.leaves import Leaves
 from cluster.api.reads import Reads
 from cluster.api.record import Record
@@ -36,3 +37,4 @@ class Service:
     facts: Facts
     access: Access
     acl: AclWrites
+    joining: Joining

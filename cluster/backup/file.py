@@ -34,6 +34,7 @@ from cluster.base.errors import Refused
 from fsm.codec import CodecError, OutOfBounds, check_command, check_leaf, dump_state, load_state
 from fsm.leaves import MAX_REQUESTER, LeafRecord, RecordLeaves
 from fsm.ledger import ROW_FIELDS
+from fsm.nodes import Nodes
 from fsm.state import State
 
 FORMAT: Final = 1
@@ -176,7 +177,8 @@ def _write_data(path: Path, state: State, pages: Pages) -> tuple[str, int, int, 
             size += len(packed)
 
         put(FORMAT)
-        put(_dumped(state))
+        # How servers come to their certificates is of no use to another cluster, and is not taken back by this one.
+        put(_dumped(replace(state, nodes_index=0, nodes=Nodes())))
         after = 0
         while rows := pages(after):
             put([list(row) for row in rows])

@@ -128,6 +128,19 @@ class TlsSection(_Section, frozen=True):
     cert_file: Path
     key_file: Path
     domain: _DnsDomain = "consul"
+    #: Have the cluster renew it in time, which must have the agent CA's key for that (`quorumca operator agent-ca`).
+    renew: bool = False
+
+
+class JoinSection(_Section, frozen=True):
+    """Where machines ask that are to become servers, by `quorumca join`; without an address, nowhere."""
+
+    address: Address | None = None
+    advertise: Address | None = None
+
+    def __post_init__(self) -> None:
+        if self.advertise is not None and self.address is None:
+            raise ValueError("advertise is of no use without address")
 
 
 class ServerSection(_Section, frozen=True):
@@ -227,6 +240,7 @@ class NodeConfig(_Section, frozen=True, kw_only=True):
     seal: SealSection = SealSection()
     connect: ConnectSection = ConnectSection()
     acl: AclSection = AclSection()
+    join: JoinSection = JoinSection()
     ledger: LedgerSection = LedgerSection()
     limits: LimitsSection = LimitsSection()
     log: LogSection = LogSection()

@@ -16,8 +16,18 @@ _FLAG: Final = re.compile(r"--?(?P<name>[A-Za-z][A-Za-z0-9-]+)(?P<value>=.*)?", 
 SWITCHES: Final = frozenset(
     {
         *("accept-files-without-mac", "allow-cleartext-token", "cli", "client", "dry-run", "expanded", "force"),
-        *("force-without-cross-signing", "keep-key", "local", "meta", "name-constraint", "no-merge", "pem", "self"),
-        *("server", "staged", "stale", "undo", "wait"),
+        *(
+            "force-without-cross-signing",
+            "keep-key",
+            "local",
+            "meta",
+            "name-constraint",
+            "new-key",
+            "no-merge",
+            "pem",
+            "rejoin",
+        ),
+        *("self", "server", "staged", "stale", "undo", "wait"),
     }
 )
 _LABEL: Final = "[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"

@@ -20,6 +20,7 @@ GROUPS: Final = {
     "dev": ("cluster.cli.dev.command", "run a cluster on this machine"),
     "ca": ("cluster.cli.ca", "look at the CA, configure it, sign and find certificates"),
     "doctor": ("cluster.cli.doctor", "say what is wrong with a cluster or a node, and what to do"),
+    "join": ("cluster.cli.join", "make this machine a server of a cluster, by a join token"),
     "login": ("cluster.cli.acl.login", "get a token by an auth method, into a file"),
     "logout": ("cluster.cli.acl.logout", "destroy the token of a login"),
     "members": ("cluster.cli.members", "list the servers and their health"),

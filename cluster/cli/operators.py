@@ -1,10 +1,10 @@
-"""`quorumca operator raft`: look at and change the set of servers. (Python has a module `operator`, hence the name.)"""
+"""`quorumca operator`: look at and change the set of servers. (Python has a module `operator`, hence the name.)"""
 
 import argparse
 from collections.abc import Mapping
 from typing import Any, Final
 
-from cluster.cli import skip_entry
+from cluster.cli import joining, skip_entry
 from cluster.cli.api_flags import add_api_flags, api_from
 from cluster.cli.arguments import Subcommands
 from cluster.cli.output import print_json, print_success, print_table
@@ -18,7 +18,9 @@ _PEER: Final = "/v1/operator/raft/peer"
 
 def add_parser(subcommands: Subcommands) -> None:
     parser = subcommands.add_parser("operator", help="change the Raft cluster")
-    raft = parser.add_subparsers(metavar="COMMAND", required=True).add_parser("raft", help="the servers of the cluster")
+    groups = parser.add_subparsers(metavar="COMMAND", required=True)
+    joining.add_parsers(groups)
+    raft = groups.add_parser("raft", help="the servers of the cluster")
     commands = raft.add_subparsers(metavar="COMMAND", required=True)
 
     list_peers = commands.add_parser("list-peers", help="list the servers")

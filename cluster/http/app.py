@@ -41,6 +41,7 @@ from cluster.http.routes import (
     catalog,
     certs,
     configuration,
+    joining,
     openapi,
     operator,
     roots,
@@ -67,6 +68,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     *catalog.ROUTES,
     *openapi.ROUTES,
     *acl.ROUTES,
+    *joining.ROUTES,
 )
 
 _UNKNOWN: Final = "unknown"

@@ -32,6 +32,7 @@ from cluster.node.acl_work import AclWork
 from cluster.node.initial_management import InitialManagement
 from cluster.node.leader_work import LeaderWork
 from cluster.node.membership import Membership
+from cluster.node.node_certs import NodeCerts
 from cluster.node.own_ports import OwnListeners
 from cluster.node.reseal import Resealer
 from cluster.node.seals import SealWatch
@@ -61,8 +62,9 @@ class Ground:
     allows_by_default: bool  # what no rule of access control speaks of
     jwks_hosts: tuple[str, ...]  # which key sets may be fetched from; empty: any
     initial_management_file: Path | None  # the first token, where nobody is to bootstrap
-    listens_at: tuple[str, ...]  # host:port, of the API and of the ports for other nodes
+    listens_at: tuple[str, ...]  # host:port, of the API, of the ports for other nodes and for machines that join
     data_dir: Path
+    domain: str  # of the names of servers
     clock: Clock
     log: Log
     metrics: Metrics
@@ -160,6 +162,17 @@ def build_leaders_side(ground: Ground, watchers: Watchers, peers: Peers, seal_wa
     operators = OperatorRotation(parts, rotator, meter)
     membership = Membership(ground.replica, ground.node_name, ground.clock, ground.log)
     resealer = Resealer(parts, peers, ground.node_name)
+    node_certs = NodeCerts(
+        ground.replica,
+        ground.pool,
+        ground.sealer,
+        secret_ids,
+        membership,
+        ground.datacenter,
+        ground.domain,
+        ground.clock,
+        ground.log,
+    )
     work = LeaderWork(
         parts,
         reconfigurer,
@@ -171,6 +184,7 @@ def build_leaders_side(ground: Ground, watchers: Watchers, peers: Peers, seal_wa
         seal_watch.status,
         directory.caller,
         acl_work,
+        node_certs,
     )
     return LeadersSide(
         parts,

@@ -18,6 +18,7 @@ from cluster.ca.reconfigure import Reconfigurer
 from cluster.ca.uptake import Watchers
 from cluster.node.acl_work import AclWork
 from cluster.node.membership import Membership
+from cluster.node.node_certs import NodeCerts
 from cluster.node.reseal import Resealer, SealChecks
 from cluster.rpc.messages import (
     ACL_BOOTSTRAP,
@@ -32,8 +33,11 @@ from cluster.rpc.messages import (
     CONFIGURE,
     DISTRUST_ROOT,
     DONE,
+    JOIN,
+    JOIN_TOKEN,
     PLAN_ROTATION,
     REMOVE_PEER,
+    RENEW_NODE,
     RESTORE_CA,
     RESTORE_CHECKED,
     RESTORE_JUDGED,
@@ -44,6 +48,7 @@ from cluster.rpc.messages import (
     ROTATION_UPTAKE,
     SEAL_CHECK,
     SEAL_STATUS,
+    SET_AGENT_CA,
     SIGN,
     STEER_ROTATION,
     TRANSFER,
@@ -94,6 +99,7 @@ class LeaderWork:
         seal_status: Callable[[], NodeSeal],
         gate: Gate,
         acl: AclWork,
+        node_certs: NodeCerts,
     ) -> None:
         self._replica = parts.replica
         self._log = parts.log
@@ -109,6 +115,7 @@ class LeaderWork:
         self._seal_status = seal_status
         self._gate = gate
         self._acl = acl
+        self._node_certs = node_certs
 
     def operations(self) -> Operations:
         return Operations(
@@ -140,6 +147,10 @@ class LeaderWork:
             served(ACL_BOOTSTRAP, self._acl.bootstrap),
             served(ACL_LOGIN, self._acl.login),
             served_to(ACL_LOGOUT, self._acl.logout),
+            served(SET_AGENT_CA, self._node_certs.set_agent_ca),
+            served(JOIN_TOKEN, self._node_certs.new_join_token),
+            served(JOIN, self._node_certs.join),
+            served(RENEW_NODE, self._node_certs.renew),
         )
 
     async def _sign(self, request: SignRequest, judge: Judge) -> SignAnswer:

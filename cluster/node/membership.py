@@ -101,6 +101,50 @@ class Membership:
             await self._replica.dial_at_once(name)
             await self._pin_present_key(name)
 
+    async def admit(self, member: Member) -> None:
+        """A newcomer whose key is known from the start: nobody else with its name is ever heard.
+
+        Raises: Conflict, Refused, NotLeader, CommitUnknown.
+        """
+        self._require_leader()
+
+        async def next_change() -> Member | None:
+            self.check_newcomer(member)
+            return member
+
+        if await self._change(ChangeKind.LEARN, next_change):
+            self._log("member.added", member=member.id, raft=member.raft_address, rpc=member.rpc_address)
+
+    def check_newcomer(self, new: Member) -> None:
+        """Raises: Conflict, Refused."""
+        if new.id in self._replica.members:
+            raise Conflict(f"{new.id} is a server already: it comes back with a token for that (-rejoin)")
+        self._is_unknown(new)
+
+    async def admit_again(self, member: Member) -> None:
+        """A server under another certificate, which an operator's token stands for: its key takes the place of those
+        before. Raises: Refused, NotLeader, CommitUnknown.
+        """
+        self._require_leader()
+
+        async def next_keys() -> tuple[Member, tuple[bytes, ...]] | None:
+            known = self.returning(member)
+            return None if known.keys == member.keys else (known, member.keys)
+
+        if pinned := await self._pin(next_keys):
+            self._log("member.key_changed", member=member.id, key=pinned[-1].hex(), by="join token")
+
+    def returning(self, member: Member) -> Member:
+        """As it is known. Raises: Refused."""
+        known = self._replica.members.get(member.id)
+        if known is None:
+            raise Refused(f"{member.id} is no server of this cluster: it joins with a token without -rejoin")
+        if (known.raft_address, known.rpc_address) != (member.raft_address, member.rpc_address):
+            raise Refused(
+                f"{member.id} is a server at {known.raft_address} and {known.rpc_address}: to move it, remove it first"
+            )
+        return known
+
     async def _pin_present_key(self, name: str) -> None:
         """A server that is added again as it is: perhaps with another key, which an operator answers for.
 

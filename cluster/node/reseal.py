@@ -17,6 +17,7 @@ from cluster.ca.commit import commit
 from cluster.ca.opened import sealed_again
 from cluster.ca.parts import Parts
 from cluster.ca.uptake import Peers
+from cluster.node.node_certs import agent_ca_sealed_again
 from cluster.raft.membership import Member, learner
 from cluster.rpc.messages import SEAL_CHECK, SealCheckAnswer, SealCheckRequest
 from cluster.seal.node_sealer import NodeSealer
@@ -92,9 +93,11 @@ class Resealer:
         try:
             providers = tuple(sealed_again(*sealers, found) for found in state.providers)
             acl = acl_sealed_again(*sealers, state.acl)
+            agent_ca = agent_ca_sealed_again(*sealers, state.nodes.agent_ca)
         except SealError as error:
             raise Refused(str(error)) from error
-        applied = await commit(self._parts.replica, Reseal(state.ca_index, seal, providers, acl.key, acl.methods))
+        reseal = Reseal(state.ca_index, seal, providers, acl.key, acl.methods, agent_ca)
+        applied = await commit(self._parts.replica, reseal)
         self._parts.log("seal.rotated", key_id=seal.kek_id, before=state.seal.kek_id, index=applied.index)
 
     def _others(self) -> list[Member]:

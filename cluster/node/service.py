@@ -12,6 +12,7 @@ from cluster.node.acl import NodeAcl
 from cluster.node.backups import NodeBackups
 from cluster.node.ca import NodeCA
 from cluster.node.facts import NodeFacts
+from cluster.node.joining import NodeJoining
 from cluster.node.leaves import NodeLeaves
 from cluster.node.membership import Membership
 from cluster.node.reads import NodeReads
@@ -52,4 +53,5 @@ def node_service(
         facts=NodeFacts(parts.replica, parts.authority, parts.health),
         access=access,
         acl=NodeAcl(reads, forwarder),
+        joining=NodeJoining(config, parts.replica, reads, forwarder),
     )

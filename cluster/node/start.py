@@ -24,8 +24,10 @@ from cluster.ca.roots import expires_soon
 from cluster.ca.settings import FirstSettings, mistake_in, unread_keys
 from cluster.ca.uptake import Watchers
 from cluster.http.app import create_app, start_http
+from cluster.http.join import start_join
 from cluster.node.build import Ground, build_leaders_side
 from cluster.node.pinning import OwnKey, Pinning
+from cluster.node.renewal import Renewal
 from cluster.node.seals import NodeSeals, SealWatch
 from cluster.node.service import node_service
 from cluster.node.upkeep import CertificateFiles, DiskSpace, Scrub, keep_scrubbing, look_after
@@ -120,8 +122,9 @@ async def start_node(
         allows_by_default=config.allows_by_default,
         jwks_hosts=config.acl.jwks_hosts or (),
         initial_management_file=config.acl.initial_management_file,
-        listens_at=(config.http.address, config.rpc.address, config.raft.address),
+        listens_at=_listens_at(config),
         data_dir=config.data_dir,
+        domain=config.tls.domain,
         clock=clock,
         log=log,
         metrics=metrics,
@@ -150,6 +153,9 @@ async def start_node(
     if config.acl.initial_management_file is not None:
         run = side.initial_management.run
         await stack.enter_async_context(_task(keep_running("initial_management", run, log, metrics), fatal))
+    if config.tls.renew:
+        renewal = Renewal(config, forwarder, own_key.reload, clock, log)
+        await stack.enter_async_context(_task(keep_running("renewal", renewal.run, log, metrics), fatal))
     _publish(metrics, replica, parts.authority, side.leader, clock)
     rpc_seats = metrics.peer_seats("rpc", shares.strangers, shares.rpc_members, log)
     rpc = RpcServer(replica, operations, tls, log, metrics, rpc_seats)
@@ -171,6 +177,9 @@ async def start_node(
     )
     http = await start_http(create_app(service, log), config.http, shares.http)
     stack.push_async_callback(http.stop)
+    if config.join.address is not None:
+        join = await start_join(config.join.address, service.joining, tls.open_context, log, metrics)
+        stack.push_async_callback(join.stop)
     certificates = [_node_certificate(config, own_key, clock, log, metrics)]
     if config.http.tls_cert is not None and config.http.tls_key is not None:
         files = (config.http.tls_cert, config.http.tls_key)
@@ -313,6 +322,11 @@ def _replica_settings(config: NodeConfig, macs: FileMacs) -> ReplicaSettings:
         compaction=CompactionPolicy(trigger_bytes=raft.compact_bytes, keep_bytes=raft.keep_bytes),
         macs=macs,
     )
+
+
+def _listens_at(config: NodeConfig) -> tuple[str, ...]:
+    addresses = (config.http.address, config.rpc.address, config.raft.address, config.join.address)
+    return tuple(address for address in addresses if address is not None)
 
 
 def _workers(config: NodeConfig) -> int:

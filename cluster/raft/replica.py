@@ -128,6 +128,9 @@ class Replica:
         self._applied_index = 0
         self.leadership = Leadership()
         self.leadership_changed = Signal()
+        #: Whom this node listens to is not what it was.
+        self.admission_changed = Signal()
+        self._judged_by: Admission | None = None  # Raft thread only
         #: Each fires when `State.area_index` of its area has moved, and for nothing else.
         self.changed: Final[Mapping[Area, Signal]] = {area: Signal() for area in Area}
         self._changes = AreaChanges(self._tell_changed, self._raft_loop.call_later)
@@ -630,6 +633,9 @@ class Replica:
         if now != self.leadership:
             self.leadership = now
             self._to_owner(self.leadership_changed.fire)
+        if self._node.admission is not self._judged_by:
+            self._judged_by = self._node.admission
+            self._to_owner(self.admission_changed.fire)
 
     def _tell_changed(self, area: Area) -> None:
         self._to_owner(self.changed[area].fire)

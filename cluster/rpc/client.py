@@ -73,6 +73,13 @@ class RpcClient:
                 connection.abort()
         self._idle.clear()
 
+    def drop_refused(self) -> None:
+        """Of the connections that are not used: those to servers that would not be asked any more."""
+        for (peer, _address), connections in self._idle.items():
+            for connection in connections:
+                if self._refusal(peer, connection.key) is not None:
+                    connection.abort()
+
     async def post(
         self, peer: str, address: str, operation: str, body_of: Callable[[int], bytes], tokens: str = ""
     ) -> Answer:

@@ -450,6 +450,57 @@ class AclKeyAnswer(Message, frozen=True):
     secret_id: Name = ""
 
 
+# -- servers and their certificates
+
+
+class AgentCARequest(Message, frozen=True):
+    """Empty texts: it is taken away."""
+
+    cert_pem: Pem
+    key_pem: Pem
+    cert_ttl_seconds: Count
+
+
+class JoinTokenRequest(Message, frozen=True):
+    name: Name
+    raft_address: Address
+    rpc_address: Address
+    ttl_seconds: Count
+    is_rejoin: bool
+
+
+class JoinTokenAnswer(Message, frozen=True):
+    secret: Name
+    expires_at: Moment
+    fingerprint: Name  # of the agent CA
+
+
+class JoinRequest(Message, frozen=True):
+    """Of a machine that is no server yet: what it says counts for as much as its token."""
+
+    secret: Name
+    name: Name
+    raft_address: Address
+    rpc_address: Address
+    csr_pem: Pem
+
+
+class RenewNodeRequest(Message, frozen=True):
+    """A server asks for another certificate with the key that it is known by."""
+
+    csr_pem: Pem
+    present_pem: Pem
+    name: Name  # of the server itself
+
+    def as_told_by(self, peer: str) -> "RenewNodeRequest":
+        """Nobody asks for another server."""
+        return structs.replace(self, name=peer)
+
+
+class NodeCertAnswer(Message, frozen=True):
+    cert_pem: Pem
+
+
 SIGN: Final = Operation(
     "sign",
     SignRequest,
@@ -515,3 +566,15 @@ ACL_CLONE: Final = Operation("acl_clone", AclCloneRequest, AclKeyAnswer, needs=A
 ACL_BOOTSTRAP: Final = Operation("acl_bootstrap", AclBootstrapRequest, AclKeyAnswer, needs=Judged.OPEN)
 ACL_LOGIN: Final = Operation("acl_login", AclLoginRequest, AclKeyAnswer, needs=Judged.OPEN)
 ACL_LOGOUT: Final = Operation("acl_logout", Nothing, Nothing, needs=Judged.BY_ITSELF)
+
+SET_AGENT_CA: Final = Operation("set_agent_ca", AgentCARequest, Nothing, needs=OPERATOR_WRITE)
+JOIN_TOKEN: Final = Operation("join_token", JoinTokenRequest, JoinTokenAnswer, needs=OPERATOR_WRITE)
+JOIN: Final = Operation("join", JoinRequest, NodeCertAnswer, needs=Judged.OPEN)
+RENEW_NODE: Final = Operation(
+    "renew_node",
+    RenewNodeRequest,
+    NodeCertAnswer,
+    needs=Judged.BETWEEN_SERVERS,
+    is_repeatable=True,
+    as_told_by=RenewNodeRequest.as_told_by,
+)

@@ -36,10 +36,12 @@ class Peers:
         self._client = RpcClient(tls, lambda peer, key: replica.admission.dial_refusal(peer, key), max_connections)
         self._awaited: set[tuple[str, asyncio.Timeout]] = set()  # answers that may be asked for again, by peer
         self._watch: asyncio.Task[None] | None = None
+        self._judging: asyncio.Task[None] | None = None
 
     async def close(self) -> None:
-        if self._watch is not None:
-            self._watch.cancel()
+        for task in (self._watch, self._judging):
+            if task is not None:
+                task.cancel()
         self._client.close()
 
     async def ask(self, member: Member, operation: Operation[Q, A], request: Q, seconds: float) -> A:
@@ -90,6 +92,7 @@ class Peers:
             self._watch = asyncio.get_running_loop().create_task(self._watch_leadership())
         try:
             async with asyncio.timeout(seconds + _ANSWER_SLACK_SECONDS) as limit:
+                self._judge_kept()
                 with self._awaiting(member.id, limit, is_repeatable=is_repeatable):
                     answer = await self._client.post(
                         member.id,
@@ -110,6 +113,16 @@ class Peers:
             return unpack_outcomes(operation, answer.body, len(asks), answer.version)
         except NotUnderstood:
             raise Lost from None  # no answer of this protocol
+
+    def _judge_kept(self) -> None:
+        if self._judging is None or self._judging.done():
+            self._judging = asyncio.get_running_loop().create_task(self._judge())
+
+    async def _judge(self) -> None:
+        """Connections are kept, and servers are removed."""
+        while True:
+            await self._replica.admission_changed.wait()
+            self._client.drop_refused()
 
     @contextlib.contextmanager
     def _awaiting(self, peer: str, limit: asyncio.Timeout, *, is_repeatable: bool) -> Iterator[None]:

@@ -6,6 +6,7 @@ forwards nothing.
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Sequence
 from typing import Any, Final, cast
@@ -92,7 +93,10 @@ class RpcServer:
         """Connections are kept for long, and servers are removed."""
         judged = self._replica.admission
         while True:
-            await asyncio.sleep(_JUDGE_SECONDS)
+            # Time alone changes it, too: the certificate expires by which a server is known.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_JUDGE_SECONDS):
+                    await self._replica.admission_changed.wait()
             if (admission := self._replica.admission) != judged:
                 judged = admission
                 for connection in [*self.connections]:
@@ -219,9 +223,19 @@ class Connection(RequestHandler):
         peer, reason = self._rpc.judged(self.transport)
         if reason is not None:
             if self._deadline is None:
-                self._be_stranger()
+                self._be_no_member_any_more()
         elif self._deadline is not None:
             self._be_member(peer)
+
+    def _be_no_member_any_more(self) -> None:
+        """Removed, or under another key by now: the connection ends at once, and what it has asked for as a member is
+        the last that it is answered. It may have asked to be removed.
+        """
+        if self._current_request is None:
+            self._seat.end()
+            return
+        self._be_stranger()
+        self.close()
 
     def _be_stranger(self) -> None:
         # Whatever it sends, and however slowly: it gives way to whoever comes next, who may be a member.

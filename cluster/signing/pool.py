@@ -32,6 +32,8 @@ _FIRST_PAUSE_SECONDS: Final = 0.5
 _LONGEST_PAUSE_SECONDS: Final = 15.0
 #: How long a worker is waited for that is given what the one before had; what takes longer comes later.
 _COMPLETE_SECONDS: Final = 10.0
+#: Beside the keys of providers: a worker has had the key of this one, too.
+_AGENT_CA: Final = "the agent CA"
 #: A process starts in a fraction of this, also on a busy machine.
 _START_SECONDS: Final = 5.0
 
@@ -397,6 +399,41 @@ class WorkerPool:
         """See `providers.builtin.state.private_key_fits`; the secrets are covered. Raises: ProviderError."""
         await self._staffed()
         return bool(await self._idlest().call("private_key_fits", json.dumps(config), dict(secrets)))
+
+    async def check_agent_ca(
+        self, secrets: Mapping[str, bytes], ca_pem: str, datacenter: str, domain: str, now: int
+    ) -> str:
+        """What is wrong with an agent CA, whose key is covered; empty: nothing. For the leader. Raises: NotLeader."""
+        await self._open_agent_ca()
+        problem: str = await self._idlest().call("check_agent_ca", dict(secrets), ca_pem, datacenter, domain, now)
+        return problem
+
+    async def _open_agent_ca(self) -> None:
+        """Before its key is sent to a worker, which ends with the leadership for that. Raises: NotLeader."""
+        await self._staffed()
+        self._require_admission()
+        self._sent.add(_AGENT_CA)
+
+    async def sign_node(
+        self,
+        secrets: Mapping[str, bytes],
+        ca_pem: str,
+        csr_pem: str,
+        identity: Sequence[str],
+        addresses: Sequence[str],
+        present_pem: str,
+        now: int,
+        ttl_seconds: int,
+    ) -> tuple[str, bytes]:
+        """A server's certificate by the agent CA; see `cluster.tls.node_certs.sign_node`. For the leader.
+
+        Raises: CSRRejected, ProviderError, NotLeader.
+        """
+        await self._open_agent_ca()
+        cert_pem, key = await self._idlest().call(
+            "sign_node", dict(secrets), ca_pem, csr_pem, list(identity), list(addresses), present_pem, now, ttl_seconds
+        )
+        return cert_pem, key
 
     async def make_csr(self, spiffe_id: str, dns_names: Sequence[str], addresses: Sequence[str]) -> tuple[str, str]:
         """A CSR and its new private key, PEM."""

@@ -38,17 +38,21 @@ from providers.api import (
     ProviderSettings,
     RootIntent,
 )
-from providers.errors import NotInitialized, ProviderError
+from providers.errors import NotInitialized, ProviderError, ProviderRefused
 from providers.grants import Grant
 from providers.pki.serials import serial_bytes
 
 FRAME_HEADER: Final = struct.Struct("<I")
 HELLO: Final = 0
+#: The name of the agent CA's key among its covered secrets.
+AGENT_KEY: Final = "PrivateKey"
 _NICENESS: Final = 5
 _SIGN: Final = "sign_leaves"
 _BUILT_IN: Final = "consul"
 _GRANTS_KEPT: Final = 1024
-_WITHOUT_PROVIDER: Final = frozenset({"check_csr", "make_csr", "private_key_fits", "warm_up"})
+#: With the key of the agent CA, which is nowhere but in their arguments, covered.
+_OF_NODES: Final = ("check_agent_ca", "sign_node")
+_WITHOUT_PROVIDER: Final = frozenset({"check_csr", "make_csr", "private_key_fits", "warm_up", *_OF_NODES})
 
 
 class Host:
@@ -74,6 +78,8 @@ class Host:
             "make_csr": self.make_csr,
             "private_key_fits": self.private_key_fits,
             "warm_up": self.warm_up,
+            "check_agent_ca": self.check_agent_ca,
+            "sign_node": self.sign_node,
             "forget": self.forget,
         }
 
@@ -171,6 +177,51 @@ class Host:
         from providers.builtin.state import private_key_fits
 
         return private_key_fits(self._whole(config, secrets))
+
+    def check_agent_ca(self, secrets: dict[str, bytes], ca_pem: str, datacenter: str, domain: str, now: int) -> str:
+        """What is wrong with an agent CA; empty: nothing."""
+        from cluster.tls.node_certs import check_agent_ca
+
+        try:
+            check_agent_ca(ca_pem, self._agent_key(secrets), datacenter, domain, now)
+        except ValueError as error:
+            return str(error)
+        return ""
+
+    def sign_node(
+        self,
+        secrets: dict[str, bytes],
+        ca_pem: str,
+        csr_pem: str,
+        identity: list[str],
+        addresses: list[str],
+        present_pem: str,
+        now: int,
+        ttl_seconds: int,
+    ) -> list[Any]:
+        """`identity`: node, datacenter, domain. A certificate, and how the servers will know it."""
+        from cluster.tls.node_certs import sign_node
+
+        node, datacenter, domain = identity
+        try:
+            cert_pem, key = sign_node(
+                ca_pem,
+                self._agent_key(secrets),
+                csr_pem,
+                node=node,
+                datacenter=datacenter,
+                domain=domain,
+                addresses=addresses,
+                present_pem=present_pem,
+                now=now,
+                ttl_seconds=ttl_seconds,
+            )
+        except ValueError as error:
+            raise ProviderRefused(f"the agent CA cannot sign it: {error}") from error
+        return [cert_pem, key]
+
+    def _agent_key(self, secrets: dict[str, bytes]) -> str:
+        return str(self._cover.uncover_values(secrets)[AGENT_KEY])
 
     def warm_up(self) -> None:
         """Import now what the first provider would wait for."""

@@ -15,11 +15,12 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from providers.pki import keys
-from providers.pki.keys import KeyKind, SigningKey
+from providers.pki.keys import KeyKind, SigningKey, VerifyKey
 from providers.pki.x509 import (
     BACKDATE_SECONDS,
     CA_KEY_USAGE,
     Issuer,
+    backdate_seconds,
     cert_pem,
     is_ca,
     load_cert,
@@ -102,7 +103,7 @@ def new_ca(
     subject = x509.Name([*(x509.NameAttribute(oid, value) for oid, value in _SUBJECT), name])
     key_id = keys.key_id(key.public_key())
     builder = (
-        _builder(key, serial, begin, begin + timedelta(days=days), issuer_key_id=key_id)
+        _builder(key.public_key(), serial, begin, begin + timedelta(days=days), issuer_key_id=key_id)
         .subject_name(subject)
         .issuer_name(subject)
         .add_extension(CA_KEY_USAGE, critical=True)
@@ -135,11 +136,28 @@ def new_cert(issuer: Issuer, identity: Identity, now: datetime, days: int) -> Pa
     _check_permitted(issuer.cert, identity.dns_names)
     key = keys.generate(_KEY)
     begin = now - timedelta(seconds=BACKDATE_SECONDS)
-    not_after = min(begin + timedelta(days=days), issuer.cert.not_valid_after_utc)
+    builder = _leaf_builder(issuer, identity, key.public_key(), begin, begin + timedelta(days=days))
+    return _signed(builder, key, issuer.key)
+
+
+def signed_for(
+    issuer: Issuer, identity: Identity, public_key: VerifyKey, now: datetime, ttl: timedelta
+) -> x509.Certificate:
+    """As `new_cert`, for a key that somebody else has. Raises: ValueError."""
+    _check_permitted(issuer.cert, identity.dns_names)
+    begin = now - timedelta(seconds=backdate_seconds(int(ttl.total_seconds())))
+    builder = _leaf_builder(issuer, identity, public_key, begin, now + ttl)
+    return builder.sign(issuer.key, keys.hash_for(keys.kind_of(issuer.key)))
+
+
+def _leaf_builder(
+    issuer: Issuer, identity: Identity, public_key: VerifyKey, begin: datetime, end: datetime
+) -> x509.CertificateBuilder:
+    not_after = min(end, issuer.cert.not_valid_after_utc)
     names: list[x509.GeneralName] = [x509.DNSName(name) for name in identity.dns_names]
     names += [x509.IPAddress(ip_address(text)) for text in identity.addresses]
     builder = (
-        _builder(key, _serial(), begin, not_after, issuer_key_id=subject_key_id(issuer.cert))
+        _builder(public_key, _serial(), begin, not_after, issuer_key_id=subject_key_id(issuer.cert))
         .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, identity.name)]))
         .issuer_name(issuer.cert.subject)
         .add_extension(_LEAF_KEY_USAGE, critical=True)
@@ -148,19 +166,19 @@ def new_cert(issuer: Issuer, identity: Identity, now: datetime, days: int) -> Pa
     )
     if usages := ROLES[identity.role]:
         builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)
-    return _signed(builder, key, issuer.key)
+    return builder
 
 
 def _builder(
-    key: SigningKey, serial: int, not_before: datetime, not_after: datetime, *, issuer_key_id: bytes
+    public_key: VerifyKey, serial: int, not_before: datetime, not_after: datetime, *, issuer_key_id: bytes
 ) -> x509.CertificateBuilder:
     return (
         x509.CertificateBuilder()
-        .public_key(key.public_key())
+        .public_key(public_key)
         .serial_number(serial)
         .not_valid_before(not_before)
         .not_valid_after(not_after)
-        .add_extension(x509.SubjectKeyIdentifier(keys.key_id(key.public_key())), critical=False)
+        .add_extension(x509.SubjectKeyIdentifier(keys.key_id(public_key)), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier(issuer_key_id, None, None), critical=False)
     )
 

@@ -76,6 +76,9 @@ class NodeTls:
         self._name = node_name
         self.server_context = _context(ssl.PROTOCOL_TLS_SERVER)
         self.client_context = _context(ssl.PROTOCOL_TLS_CLIENT)
+        #: With this node's certificate, and without asking for one: of machines that have none yet.
+        self.open_context = _context(ssl.PROTOCOL_TLS_SERVER)
+        self.open_context.verify_mode = ssl.CERT_NONE
         #: By certificate and trusted CA, a few: RPC asks for every request.
         self._keys: dict[tuple[bytes, bytes], bytes] = {}
         #: This node's own, as others see it (`keys.py`), and those of the CAs that it trusts.
@@ -108,6 +111,7 @@ class NodeTls:
         for context in (self.server_context, self.client_context):
             load_authorities(context, self._ca)
             load_pair(context, self._cert, self._key)
+        load_pair(self.open_context, self._cert, self._key)
         # A context forgets no CA.
         self.key, self.anchors = found.key, self.anchors | found.anchors
         self._certificate = found.certificate

@@ -8,11 +8,12 @@ Blocks under any other tag are only to be read.
 
 import os
 import re
+import signal
 import stat
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
 
@@ -27,8 +28,8 @@ DOCUMENTS = ["README.md", *sorted(str(path.relative_to(PROJECT)) for path in PRO
 RUN_SECONDS = 180.0
 
 _BLOCK = re.compile(r"^```(?P<tag>\S*)\n(?P<text>.*?)^```$", re.DOTALL | re.MULTILINE)
-#: HTTP, RPC and Raft of the five nodes that a local cluster has at most.
-_ADDRESS = re.compile(r"(?P<host>127\.0\.0\.1|localhost):(?P<port>8[345]0[0-4])\b")
+#: HTTP, RPC and Raft of the five nodes that a local cluster has at most, and where machines ask to join it.
+_ADDRESS = re.compile(r"(?P<host>127\.0\.0\.1|localhost):(?P<port>8[3456]0[0-4])\b")
 
 
 def shell_script(document: str, port_offset: int) -> str:
@@ -69,16 +70,24 @@ def run_script(
     own = ("QUORUMCA_", "CONSUL_", "BAO_", "VAULT_")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(own)}
     environment |= {"QUORUMCA_HTTP_ADDR": http, **more}
-    return subprocess.run(
+    shell = subprocess.Popen(
         ["bash", "-c", script],
         cwd=directory,
         env=environment,
         stdin=subprocess.DEVNULL,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=RUN_SECONDS,
-        check=False,
+        start_new_session=True,
     )
+    try:
+        out, err = shell.communicate(timeout=RUN_SECONDS)
+    finally:
+        # With the nodes that it has started, and did not get to stop.
+        with suppress(ProcessLookupError):
+            os.killpg(shell.pid, signal.SIGKILL)
+        shell.wait()
+    return subprocess.CompletedProcess(shell.args, shell.returncode, out, err)
 
 
 @pytest.mark.slow

@@ -134,6 +134,7 @@ class FakeReplica:
         self.name = name
         self.leadership = Leadership()
         self.leadership_changed = Signal()
+        self.admission_changed = Signal()
         self.changed = {area: Signal() for area in Area}
         self.leader_contact_seconds = 0.01
         self.contact_age_seconds: dict[str, float] = {}
@@ -385,6 +386,7 @@ class Node:
             jwks_hosts=(),
             initial_management_file=self.initial_management_file,
             data_dir=self.cluster.directory,
+            domain="consul",
             clock=self.clock,
             log=self.log,
             metrics=self.metrics,

@@ -11,6 +11,7 @@ from cluster.api.access import Caller
 from cluster.api.backups import Meta
 from cluster.api.ca import ConfigUpdate, RotateRequest, RotationPlan, Steering, Uptake
 from cluster.api.facts import Digest
+from cluster.api.joining import AgentCAInfo, Founder, JoinAsk, Joined, JoinTokenWanted, NewJoinToken
 from cluster.api.leaves import IssuedCert, LocalLeaf
 from cluster.api.reads import WATCHED, ReadLevel, ReadPoint, Watch
 from cluster.api.seals import NodeSeal
@@ -126,6 +127,7 @@ class FakeService:
         self.uptake = Uptake(watchers=4, watchers_seen=3, identities=10, identities_renewed=2)
         self.is_healthy = True
         self.seal_key = "old-key"
+        self.agent_ca_info: AgentCAInfo | None = None
         self.not_restorable = ""  # of what is saved
         self.snapshot = b"snapshot"  # what is saved, and the only one that can be restored
         self.restore_notes: tuple[str, ...] = ()
@@ -137,7 +139,7 @@ class FakeService:
 
     @property
     def service(self) -> Service:
-        return Service(self.config, self.metrics, self, self, self, self, self, self, self, self, self, self.acl)
+        return Service(self.config, self.metrics, self, self, self, self, self, self, self, self, self, self.acl, self)
 
     def _called(self, name: str, *args: object) -> None:
         self.calls.append((name, args))
@@ -339,6 +341,27 @@ class FakeService:
         self._called("rotate_seal", keeps_key)
         if not keeps_key:
             self.seal_key = "new-key"
+
+    # -- servers and their certificates
+
+    async def agent_ca(self) -> AgentCAInfo | None:
+        return self.agent_ca_info
+
+    async def set_agent_ca(self, caller: Caller, cert_pem: str, key_pem: str, cert_ttl_seconds: int) -> None:
+        self._called("set_agent_ca", cert_pem, key_pem, cert_ttl_seconds)
+        self.agent_ca_info = AgentCAInfo(cert_pem, "ab" * 32, cert_ttl_seconds, NOW) if cert_pem else None
+
+    async def new_join_token(self, caller: Caller, wanted: JoinTokenWanted) -> NewJoinToken:
+        self._called("new_join_token", wanted)
+        return NewJoinToken("s3cret", NOW + wanted.ttl_seconds, "ab" * 32)
+
+    def ca_pem(self) -> str:
+        return "a CA"
+
+    async def join(self, ask: JoinAsk) -> Joined:
+        self._called("join", ask)
+        founders = [Founder(server.name, server.raft, server.rpc) for server in self.config.servers]
+        return Joined("a certificate", "a CA", founders, founders)
 
     # -- snapshots
 

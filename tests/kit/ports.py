@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 
 _FIRST, _LAST = 11_000, 31_000
-_BASES = (8300, 8400, 8500)
+_BASES = (8300, 8400, 8500, 8600)
 _given: deque[int] = deque(maxlen=1000)
 
 

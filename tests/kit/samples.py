@@ -30,7 +30,7 @@ from fsm.ca import (
 from fsm.commands import Applied, Command, Rejected, RestoreCA
 from fsm.leaves import LeafKind, LeafRecord, RecordLeaves, TidyLedger
 from fsm.state import State
-from tests.kit import acl_samples
+from tests.kit import acl_samples, nodes_samples
 
 CLUSTER_ID = "11111111-2222-3333-4444-555555555555"
 OTHER_CLUSTER_ID = "99999999-2222-3333-4444-555555555555"
@@ -195,6 +195,7 @@ COMMANDS: dict[str, Command] = {
         (provider_state(modify_index=3), provider_state(provider_id="p2", is_prepared=False)),
     ),
     **acl_samples.COMMANDS,
+    **nodes_samples.COMMANDS,
 }
 
 

@@ -3,7 +3,7 @@
 from importlib.metadata import version
 from typing import Final
 
-from cluster.http.openapi import acl
+from cluster.http.openapi import acl, joining
 from cluster.http.openapi.parts import (
     BLOCKING,
     DURATION,
@@ -474,9 +474,9 @@ DOCUMENT: Final[Json] = {
     },
     # One of them, or none: what a request without a token may do is the anonymous token's.
     "security": [{}, {"header": []}, {"bearer": []}, {"query": []}],
-    "paths": {**_PATHS, **acl.PATHS},
+    "paths": {**_PATHS, **acl.PATHS, **joining.PATHS},
     "components": {
-        "schemas": {**_SCHEMAS, **acl.SCHEMAS},
+        "schemas": {**_SCHEMAS, **acl.SCHEMAS, **joining.SCHEMAS},
         "securitySchemes": {
             "header": {"type": "apiKey", "in": "header", "name": "X-Consul-Token", "description": "a SecretID"},
             "bearer": {"type": "http", "scheme": "bearer", "description": "a SecretID"},

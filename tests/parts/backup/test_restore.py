@@ -18,7 +18,8 @@ from cluster.backup import file as backup
 from cluster.backup.file import SnapshotInvalid
 from cluster.base.errors import Refused
 from cluster.rpc.messages import RESTORE_JUDGED
-from tests.kit import samples
+from fsm.nodes import AddJoinToken, SetAgentCA
+from tests.kit import nodes_samples, samples
 from tests.kit.backups import facts_of, mac_of, request_of, restore, sign, snapshots
 from tests.kit.fake_cluster import FakeCluster, Node
 from tests.kit.macs import mac_with
@@ -44,6 +45,20 @@ async def test_restored_cluster_has_root_keys_and_record_and_signs_on(two: tuple
     assert row is not None
     assert after.active_root is not None
     assert row.issuer_key_id.hex(":") == after.active_root.signing_key_id
+
+
+async def test_how_servers_come_to_their_certificates_is_in_no_snapshot_and_stays(
+    two: tuple[Node, Node], tmp_path: Path
+) -> None:
+    for node in two:
+        node.cluster.commit(SetAgentCA(node.cluster.state.ca_index, nodes_samples.agent_ca()))
+        node.cluster.commit(AddJoinToken(nodes_samples.join_token(name=f"of-{node.name}"), nodes_samples.NOW))
+    source, target = two
+    await snapshots(source).save(tmp_path / "f")
+    assert nodes_samples.HASH not in gzip.decompress((tmp_path / "f").read_bytes())
+    before = target.cluster.state.nodes
+    await restore(target, tmp_path / "f")
+    assert target.cluster.state.nodes == before
 
 
 async def test_restoring_twice_is_restoring_once(two: tuple[Node, Node], tmp_path: Path) -> None:

@@ -33,7 +33,20 @@ def test_long_flags_get_two_dashes(given: list[str], expected: list[str]) -> Non
 
 def test_switches_are_all_flags_without_value() -> None:
     """Or `-flag=true`, which Go takes, would be refused for the one that was forgotten."""
-    groups = ("acl", "agent", "ca", "login", "logout", "members", "operator", "seal", "snapshot", "tls", "version")
+    groups = (
+        "acl",
+        "agent",
+        "ca",
+        "join",
+        "login",
+        "logout",
+        "members",
+        "operator",
+        "seal",
+        "snapshot",
+        "tls",
+        "version",
+    )
     found = {
         option.removeprefix("--")
         for group in groups

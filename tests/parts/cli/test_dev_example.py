@@ -19,6 +19,8 @@ WITHOUT_DEFAULT = {
     "http.tls_key",
     "rpc.advertise",
     "raft.advertise",
+    "join.address",
+    "join.advertise",
     "seal.key_file",
     "seal.passphrase_file",
     "seal.next_key_file",

@@ -388,6 +388,17 @@ async def test_removed_server_is_left_out(cluster: Cluster) -> None:
     await cluster.record(5)
 
 
+async def test_every_server_is_told_that_one_was_removed(cluster: Cluster) -> None:
+    _, leader = await cluster.leader()
+    name, _ = await cluster.follower()
+    others = [replica for other, replica in cluster.running.items() if other != name]
+    told = [asyncio.ensure_future(replica.admission_changed.wait()) for replica in others]
+    await asyncio.sleep(0)
+    await leader.change_membership(ChangeKind.REMOVE, cluster.members[name], timeout=DEADLINE_SECONDS)
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        await asyncio.gather(*told)
+
+
 # -- strangers
 
 

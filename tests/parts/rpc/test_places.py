@@ -313,6 +313,33 @@ async def test_connections_of_a_server_that_is_removed_end(port: Port, monkeypat
     assert port.seats.taken == 1
 
 
+async def test_removal_ends_connections_at_once_and_not_when_it_is_looked_next(
+    rpc_cluster: FakeCluster, tls_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("_STRANGER_SECONDS", "_JUDGE_SECONDS"):
+        monkeypatch.setattr(rpc_server, name, 3600.0)
+    async with _port(rpc_cluster, tls_directory, Caps(8, 8), Caps(4, 2)) as port:
+        silent = await port.idle("b")
+        assert (await port.ask(port.client("b"))).status == 200
+        await until(lambda: port.seats.members.taken == 2)
+        rpc_cluster.members, rpc_cluster.removed = {name: rpc_cluster.members[name] for name in "ac"}, frozenset("b")
+        rpc_cluster.replicas["a"].admission_changed.fire()
+        assert await ended(silent)
+        await until(lambda: port.seats.taken == 0)
+
+
+async def test_kept_connections_to_a_server_that_was_removed_end_with_it(port: Port) -> None:
+    refused: set[str] = set()
+    client = RpcClient(node_tls(port.tls_directory, "b"), lambda peer, _key: "removed" if peer in refused else None)
+    assert (await port.ask(client)).status == 200
+    [kept] = client._idle["a", port.address]
+    client.drop_refused()
+    assert kept.is_open
+    refused.add("a")
+    client.drop_refused()
+    assert not kept.is_open
+
+
 async def test_request_of_a_server_that_is_being_removed_is_answered(
     rpc_cluster: FakeCluster, tls_directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

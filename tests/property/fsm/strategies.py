@@ -6,7 +6,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from fsm import acl_rules
+from fsm import acl_rules, nodes_rules
 from fsm.apply import RULES
 from fsm.ca import (
     AbortRotation,
@@ -33,7 +33,7 @@ from fsm.ca import (
 from fsm.commands import Command, RestoreCA
 from fsm.leaves import LeafKind, LeafRecord, RecordLeaves, TidyLedger
 from fsm.state import Area, State
-from tests.kit import acl_samples, samples
+from tests.kit import acl_samples, nodes_samples, samples
 
 #: A command made from the state that its author sees.
 Author = Callable[[State], Command]
@@ -185,7 +185,7 @@ commands = st.one_of(
     ),
     record_leaves,
     st.builds(TidyLedger, TIMES),
-    st.sampled_from([*acl_samples.COMMANDS.values()]),
+    st.sampled_from([*acl_samples.COMMANDS.values(), *nodes_samples.COMMANDS.values()]),
 )
 
 
@@ -243,7 +243,8 @@ def _renew_signing(state: State) -> Command:
 def _reseal(state: State) -> Command:
     """All that is sealed, under a data key that was not in force yet."""
     seal = replace(samples.SEAL, wrapped_key=state.index.to_bytes(48, "big"))
-    return Reseal(state.ca_index, seal, tuple(replace(record, sealed=b"anew") for record in state.providers))
+    providers = tuple(replace(record, sealed=b"anew") for record in state.providers)
+    return Reseal(state.ca_index, seal, providers, state.acl.key, state.acl.methods, state.nodes.agent_ca)
 
 
 def _begin_rotation(state: State) -> Command:
@@ -292,6 +293,10 @@ def _in_acl(kind: type) -> Author:
     return lambda state: acl_samples.fitting(state.acl, kind)
 
 
+def _of_nodes(kind: type) -> Author:
+    return lambda state: nodes_samples.fitting(state, kind)
+
+
 fitting: st.SearchStrategy[Author] = st.sampled_from(
     [
         _set_provider_state,
@@ -308,6 +313,7 @@ fitting: st.SearchStrategy[Author] = st.sampled_from(
     ]
 )
 in_acl: st.SearchStrategy[Author] = st.sampled_from([*acl_rules.RULES]).map(_in_acl)
+of_nodes: st.SearchStrategy[Author] = st.sampled_from([*nodes_rules.RULES]).map(_of_nodes)
 
 _CHOICES: list[st.SearchStrategy[Author]] = [
     fitting,
@@ -318,6 +324,8 @@ _CHOICES: list[st.SearchStrategy[Author]] = [
     record_leaves.map(_up_to_date),
     in_acl,
     in_acl,
+    in_acl,
+    of_nodes,
 ]
 #: Mostly commands that a leader could have made, else few would be applied. Not `one_of`, which would take each kind in
 #: `commands` for a choice of its own, and choose nonsense nearly always.

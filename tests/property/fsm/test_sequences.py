@@ -19,6 +19,7 @@ from fsm.ca import InitConfig, InitSeal
 from fsm.ca_rules import broken_invariant
 from fsm.commands import Applied, Command, Rejected
 from fsm.ledger import LedgerQuery, LedgerReader, LedgerRow, LedgerSummary
+from fsm.nodes import Nodes
 from fsm.state import Area, State
 from tests.kit import samples
 from tests.property.fsm.strategies import Author, authors, commands, made_from
@@ -210,7 +211,7 @@ def test_command_moves_the_index_of_its_area_and_no_other() -> None:
 
 def ca_of(state: State) -> tuple[object, ...]:
     """All that the CA's commands may change, and every index that tells of it."""
-    rest = replace(state, index=0, leaf_index=0, tidied_before=0, acl_index=0, acl=Acl())
+    rest = replace(state, index=0, leaf_index=0, tidied_before=0, acl_index=0, acl=Acl(), nodes_index=0, nodes=Nodes())
     return rest, state.roots_watch_index, state.config and state.config.modify_index
 
 

@@ -20,6 +20,7 @@ from tests.seeded_bugs.bugs import (
     hardening_guard,
     hardening_hostile,
     hardening_http,
+    hardening_join,
     hardening_keeper,
     hardening_keys,
     hardening_locks,
@@ -87,4 +88,5 @@ BUGS: Final[tuple[Bug, ...]] = (
     *hardening_rotation.BUGS,
     *hardening_edges.BUGS,
     *acl_tls.BUGS,
+    *hardening_join.BUGS,
 )

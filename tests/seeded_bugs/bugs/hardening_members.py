@@ -147,8 +147,8 @@ BUGS: Final = (
         "a server announces a key for another",
         "a hostile member takes another server's place",
         "cluster/rpc/messages.py",
-        "        return structs.replace(self, name=peer)\n",
-        "        return self\n",
+        '        """Nobody speaks for another server."""\n        return structs.replace(self, name=peer)\n',
+        '        """Nobody speaks for another server."""\n        return self\n',
         (_T_PINNING,),
     ),
     Bug(

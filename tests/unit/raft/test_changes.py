@@ -75,13 +75,14 @@ def test_nothing_is_told_of_other_areas_nor_of_what_belongs_to_none(waiting: Wai
 
 
 def test_what_a_snapshot_brings_is_told_whatever_way_the_index_goes(waiting: Waiting) -> None:
-    waiting.state = replace(State(), index=9, ca_index=9, leaf_index=8, acl_index=7)
+    waiting.state = replace(State(), index=9, ca_index=9, leaf_index=8, acl_index=7, nodes_index=6)
     waiting.changes.note(waiting.state)
-    waiting.state = replace(State(), index=7, ca_index=6, leaf_index=7, acl_index=5)
+    waiting.state = replace(State(), index=7, ca_index=6, leaf_index=7, acl_index=5, nodes_index=4)
     waiting.changes.note(waiting.state)
     waiting.let_time_pass()
-    assert waiting.told == [Area.CA, Area.ACL, Area.CA, Area.ACL, Area.LEAVES]
-    assert waiting.seen == {Area.CA: 6, Area.ACL: 5, Area.LEAVES: 7}
+    at_once = [Area.CA, Area.ACL, Area.NODES]
+    assert waiting.told == [*at_once, *at_once, Area.LEAVES]
+    assert waiting.seen == {Area.CA: 6, Area.ACL: 5, Area.NODES: 4, Area.LEAVES: 7}
 
 
 @pytest.mark.parametrize("seed", range(50))
