@@ -39,6 +39,7 @@ class LoadPlan:
     bodies: Sequence[str] = field(default=("",), repr=False)  # used in turn
     count: int | None = None  # end after so many successes
     think_seconds: float = 0.0  # between an answer and the next request
+    source: str = ""  # the address that the clients have
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +148,10 @@ async def _keep_busy(target: str, requests: Iterator[bytes], plan: LoadPlan, tal
     while not tally.finished.is_set():
         try:
             _, connection = await loop.create_connection(
-                lambda: Connection(requests, expected, plan.think_seconds, tally), host, int(port)
+                lambda: Connection(requests, expected, plan.think_seconds, tally),
+                host,
+                int(port),
+                local_addr=(plan.source, 0) if plan.source else None,
             )
         except OSError:
             tally.failure("connection refused")

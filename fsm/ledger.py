@@ -429,6 +429,15 @@ class LedgerReader:
         row = self._db.execute(f"{_SELECT_ROWS} WHERE request_id = ?", (request_id,)).fetchone()
         return _ledger_row(row) if row else self.find(request_id)
 
+    def newest(self, spiffe_id: str) -> tuple[int, int] | None:
+        """The validity of the certificate of this SPIFFE ID that was issued last. One look-up, however many it has."""
+        row = self._db.execute(
+            "SELECT not_before, not_after FROM cert"
+            " WHERE identity = (SELECT max(id) FROM identity WHERE spiffe_id = ?) ORDER BY id DESC LIMIT 1",
+            (spiffe_id,),
+        ).fetchone()
+        return (int(row[0]), int(row[1])) if row else None
+
     def search(self, query: LedgerQuery) -> list[LedgerRow]:
         """At most `limit` rows after `after`, and fewer where that many would be more than a page (`fills_page`)."""
         conditions = ["cert.id > ?"]

@@ -144,6 +144,13 @@ class Access(Protocol):
         """What holds where no rule speaks of something."""
         ...
 
+    def caller_here(self, secret_id: str) -> Caller:
+        """As `caller`, by what this node knows, which may lag. Costs one keyed hash, and asks nobody.
+
+        Raises: TokenUnknown, NotReady.
+        """
+        ...
+
     async def caller(self, secret_id: str) -> Caller:
         """Of a request that brings this SecretID; "" where it brings none.
 

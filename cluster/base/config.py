@@ -213,6 +213,10 @@ class LogSection(_Section, frozen=True):
     format: Literal["auto", "json", "pretty"] = "auto"
 
 
+#: Rates, in a second; 0: no limit.
+_Rate = Annotated[float, Meta(ge=0, le=1_000_000)]
+
+
 class LimitsSection(_Section, frozen=True):
     #: How long a request waits for a leader before it is answered with an error.
     leader_wait_ms: Annotated[int, Meta(ge=0, le=60_000)] = 7000
@@ -224,6 +228,12 @@ class LimitsSection(_Section, frozen=True):
     scrub_minutes: Annotated[int, Meta(ge=0, le=525_600)] = 60
     #: Processes that sign; 0: half the cores, at least one.
     signing_workers: Annotated[int, Meta(ge=0, le=64)] = 0
+    #: Of one address, tokens that are not known, and as many refused logins, in a second; 0: no limit.
+    refused_per_source: _Rate = 50.0
+    #: Certificates for one address (on this node), one token, one SPIFFE ID (in all) in a second; 0: no limit.
+    signing_per_source: _Rate = 0.0
+    signing_per_token: _Rate = 0.0
+    signing_per_identity: _Rate = 0.0
 
 
 class NodeConfig(_Section, frozen=True, kw_only=True):

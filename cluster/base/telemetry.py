@@ -158,6 +158,7 @@ class Metrics:
         self.connections_gave_way = counter(
             "connections_gave_way", "Idle connections ended, because the port was full", "port"
         )
+        self.limited = counter("limited", "Requests refused by one of the rates in `[limits]`", "limit")
         self.rpc_requests = counter("rpc_requests", "Requests from other nodes", "operation", "status")
         self.forwarded = counter("forwarded", "Requests handed to the leader", "operation")
         self.is_leader = gauge("is_leader", "1 while this node leads")

@@ -6,8 +6,10 @@ leadership ends.
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final
 
 from cluster.api.access import Caller, Judge
@@ -19,8 +21,10 @@ from cluster.ca.health import HealthBoard
 from cluster.ca.opened import Opener, Stored, config_map
 from cluster.ca.roots import name_limits
 from cluster.signing.limits import SigningLimiter
-from cluster.signing.pipeline import SigningContext, SigningPipeline
+from cluster.signing.line import Rank, rank_of
+from cluster.signing.pipeline import SignedLeaf, SigningContext, SigningPipeline
 from cluster.signing.pool import Configured, WorkerPool
+from cluster.signing.quotas import Quotas
 from fsm.ca import CAConfig, CARoot, Intermediate
 from fsm.links import local_chain
 from fsm.state import State
@@ -31,6 +35,9 @@ from providers.pki import x509
 #: Of signing certificates before the present one: requests are under way for seconds only.
 _CHAINS_KEPT: Final = 4
 _UNINITIALIZED: Final = "CA is uninitialized and unable to sign certificates yet"
+
+#: The validity of the newest certificate of a SPIFFE ID that is on record.
+Newest = Callable[[str], Awaitable[tuple[int, int] | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +63,8 @@ class Authority:
         health: HealthBoard,
         clock: Clock,
         datacenter: str,
+        quotas: Quotas,
+        newest: Newest,
     ) -> None:
         self._pool = pool
         self._opener = opener
@@ -63,6 +72,8 @@ class Authority:
         self._health = health
         self._clock = clock
         self._datacenter = datacenter
+        self._quotas = quotas
+        self._newest = newest
         self._is_leading = False
         self._ended_terms = 0
         self._signing: _Signing | None = None
@@ -205,22 +216,8 @@ class Authority:
         signing = self._signing
         if signing is None:
             raise NotReady(f"{_UNINITIALIZED}: {self._health.now.trouble or 'no root certificate'}")
-        context = signing.context
-        if not signing.limiter.is_off:
-            # Consul's order: what breaks a rule is refused as that, and takes no token (consul-compat 3).
-            await self._check_csr(context, csr_pem, judge())
-        async with signing.limiter:
-            self._check_expiry(signing)
-            try:
-                signed = await self._pipeline.sign(context, csr_pem, serial, requested_by, judge)
-            except (InternalError, ProviderError) as error:
-                if isinstance(error, SigningKeyGone) and signing is self._signing:
-                    self.lose_key()
-                if signing is not self._signing:
-                    # Nothing was recorded: the keys went with the leadership while the request waited, and if they have
-                    # come back since, it is asked again with those.
-                    raise NotLeader("this node has lost the lead, or the CA has changed, while it signed") from error
-                raise
+        sign = self._sign if signing.limiter.is_off and self._quotas.are_off else self._sign_in_turn
+        signed = await sign(signing, csr_pem, serial, requested_by, judge)
         leaf = signed.leaf
         chain = self._chains.get(leaf.issuer_key_id)
         if chain is None:  # several renewals ago
@@ -236,13 +233,45 @@ class Authority:
             index=signed.index,
         )
 
-    async def _check_csr(self, context: SigningContext, csr_pem: str, caller: Caller) -> None:
+    async def _sign_in_turn(
+        self, signing: _Signing, csr_pem: str, serial: bytes, requested_by: str, judge: Judge
+    ) -> SignedLeaf:
+        caller, quotas, spiffe_id = judge(), self._quotas, ""
+        with quotas.of_token("" if caller.is_anonymous else caller.accessor_id):
+            if not signing.limiter.is_off or not quotas.by_identity.is_off:
+                # Consul's order: what breaks a rule is refused as that, and takes no token (consul-compat 3).
+                spiffe_id = await self._check_csr(signing.context, csr_pem, caller)
+            with quotas.of_identity(spiffe_id):
+                async with signing.limiter.turn(partial(self._rank, spiffe_id)):
+                    return await self._sign(signing, csr_pem, serial, requested_by, judge)
+
+    async def _sign(
+        self, signing: _Signing, csr_pem: str, serial: bytes, requested_by: str, judge: Judge
+    ) -> SignedLeaf:
+        self._check_expiry(signing)
         try:
-            await self._pool.check_csr(
+            return await self._pipeline.sign(signing.context, csr_pem, serial, requested_by, judge)
+        except (InternalError, ProviderError) as error:
+            if isinstance(error, SigningKeyGone) and signing is self._signing:
+                self.lose_key()
+            if signing is not self._signing:
+                # Nothing was recorded: the keys went with the leadership while the request waited, and if they have
+                # come back since, it is asked again with those.
+                raise NotLeader("this node has lost the lead, or the CA has changed, while it signed") from error
+            raise
+
+    async def _rank(self, spiffe_id: str) -> Rank:
+        return rank_of(await self._newest(spiffe_id), self._clock.now())
+
+    async def _check_csr(self, context: SigningContext, csr_pem: str, caller: Caller) -> str:
+        """The SPIFFE ID that is asked for."""
+        try:
+            _, _, spiffe_id = await self._pool.check_csr(
                 context.trust_domain, context.datacenter, csr_pem, caller.rules.grant, context.limits
             )
         except NotGranted as error:
             raise caller.denied(str(error)) from error
+        return spiffe_id
 
     def _check_expiry(self, signing: _Signing) -> None:
         now = self._clock.now()

@@ -34,6 +34,7 @@ from cluster.http.failures import Failures
 from cluster.http.gate import Open, admit, default_policy
 from cluster.http.hosts import Hosts
 from cluster.http.query import Query, check_path, parse_query
+from cluster.http.refusals import Refusals
 from cluster.http.render import NO_STORE, TEXT, empty_response
 from cluster.http.routes import (
     acl,
@@ -93,15 +94,19 @@ def create_app(
 ) -> web.Application:
     """Every endpoint of ROUTES over `service`."""
     app = web.Application()
+    clock = clock or SystemClock()
     api = Api(
         service=service,
         log=log,
         failures=Failures(log),
-        clock=clock or SystemClock(),
+        clock=clock,
         rng=rng or random.Random(),  # nosec B311 # noqa: S311 - spreads load, guards nothing
         waiters=Waiters(service.metrics.blocking_queries),
         transfers=Transfers(service.config.data_dir),
         hosts=Hosts(service.config.http),
+        refusals=Refusals(
+            service.config.limits.refused_per_source, clock.monotonic, service.metrics.limited.labels("refused").inc
+        ),
     )
     app[API] = api
     by_path: dict[str, list[Route]] = {}
@@ -281,7 +286,7 @@ def _endpoint(api: Api, route: Route) -> AiohttpHandler:
         response: web.StreamResponse
         try:
             query = _admit(request, api.hosts, datacenter)
-            await admit(access, node_name, route.access, request, query)
+            await admit(access, api.refusals, node_name, route.access, request, query)
             # Of other methods a browser asks first whether a page may (CORS), and is not told so.
             if route.changes_on_get or request.method == "POST":
                 api.hosts.check_change(request)

@@ -18,6 +18,7 @@ from cluster.http.failures import Failures
 from cluster.http.gate import RouteAccess
 from cluster.http.hosts import Hosts
 from cluster.http.query import Query
+from cluster.http.refusals import Refusals
 from cluster.http.transfers import Transfers
 
 
@@ -33,6 +34,7 @@ class Api:
     waiters: Waiters
     transfers: Transfers
     hosts: Hosts
+    refusals: Refusals
 
 
 Handler = Callable[[Api, web.Request, Query], Awaitable[web.StreamResponse]]

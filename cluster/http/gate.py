@@ -12,6 +12,7 @@ from aiohttp import web
 from cluster.api.access import MAX_SECRET_ID, Access, Caller, Right
 from cluster.base.errors import BadRequest, TokenUnknown
 from cluster.http.query import Query
+from cluster.http.refusals import Refusals
 
 _HEADER: Final = "X-Consul-Token"
 _BEARER: Final = "bearer"
@@ -47,12 +48,22 @@ class Inside:
 RouteAccess = Open | Needs | Inside
 
 
-async def admit(access: Access, node_name: str, needed: RouteAccess, request: web.Request, query: Query) -> None:
-    """Raises: BadRequest, PermissionDenied, TokenUnknown, NotReady, NoLeader."""
-    secret_id = secret_id_of(request, query)
+async def admit(
+    access: Access, refusals: Refusals, node_name: str, needed: RouteAccess, request: web.Request, query: Query
+) -> None:
+    """Raises: BadRequest, PermissionDenied, TokenUnknown, RateLimitReached, NotReady, NoLeader."""
+    try:
+        secret_id = secret_id_of(request, query)
+    except TokenUnknown:
+        async with refusals.of_token(request):
+            raise
     if isinstance(needed, Open):
         return
-    caller = await access.caller(secret_id)
+    try:
+        caller = access.caller_here(secret_id)
+    except TokenUnknown:
+        async with refusals.of_token(request):
+            caller = await access.caller(secret_id)
     name = node_name if isinstance(needed, Needs) and needed.is_on_this_node else None
 
     def judge(caller: Caller) -> None:

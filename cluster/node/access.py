@@ -21,17 +21,18 @@ class NodeAccess:
     def allows_by_default(self) -> bool:
         return self._directory.allows_by_default
 
-    async def caller(self, secret_id: str) -> Caller:
+    def caller_here(self, secret_id: str) -> Caller:
         if (found := self._tokens.recovery_caller(secret_id)) is not None:
             return found
+        return self._directory.caller(secret_id)
+
+    async def caller(self, secret_id: str) -> Caller:
         try:
-            return self._directory.caller(secret_id)
+            return self.caller_here(secret_id)
         except TokenUnknown:
             # This node may lag, and whoever has made the token have been told that it is there.
             await self._reads.read(ReadLevel.LINEARIZABLE)
             return self._directory.caller(secret_id)
 
     def judged_again(self, caller: Caller) -> Caller:
-        if (found := self._tokens.recovery_caller(caller.secret_id)) is not None:
-            return found
-        return self._directory.caller(caller.secret_id)
+        return self.caller_here(caller.secret_id)

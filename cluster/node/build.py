@@ -42,6 +42,7 @@ from cluster.rpc.operations import Operations
 from cluster.seal.node_sealer import NodeSealer
 from cluster.signing.pipeline import SigningPipeline
 from cluster.signing.pool import WorkerPool
+from cluster.signing.quotas import quotas_of
 from fsm.duties import DutyPolicy
 from fsm.state import State
 
@@ -68,6 +69,9 @@ class Ground:
     clock: Clock
     log: Log
     metrics: Metrics
+    #: Certificates in a second; 0: as many as there are.
+    signing_per_token: float = 0.0
+    signing_per_identity: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +141,16 @@ def build_parts(ground: Ground) -> Parts:
         sealer=ground.sealer,
         opener=opener,
         pipeline=pipeline,
-        authority=Authority(ground.pool, opener, pipeline, health, ground.clock, ground.datacenter),
+        authority=Authority(
+            ground.pool,
+            opener,
+            pipeline,
+            health,
+            ground.clock,
+            ground.datacenter,
+            quotas_of(ground.signing_per_token, ground.signing_per_identity, ground.clock.monotonic, ground.metrics),
+            lambda spiffe_id: ground.ledger.call(lambda reader: reader.newest(spiffe_id)),
+        ),
         changes=Changes(),
         health=health,
         ledger=ground.ledger,

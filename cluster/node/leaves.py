@@ -11,7 +11,9 @@ from cluster.api.reads import ReadLevel
 from cluster.base.clock import Clock
 from cluster.base.errors import BadRequest, NotReady
 from cluster.base.log import Log
+from cluster.base.rates import KeyedLimit
 from cluster.base.requester import recorded, with_accessor
+from cluster.base.seats import source_of
 from cluster.base.telemetry import Metrics
 from cluster.ca.health import HealthBoard
 from cluster.node.reads import NodeReads
@@ -39,6 +41,7 @@ class NodeLeaves:
         metrics: Metrics,
         access: Access,
         log: Log,
+        signing_per_source: float = 0.0,
     ) -> None:
         self._reads = reads
         self._forwarder = forwarder
@@ -48,12 +51,25 @@ class NodeLeaves:
         self._access = access
         self._log = log
         self._clock = clock
+        # Here and not on the leader: only the node that is asked knows an address by itself.
+        self._by_source = KeyedLimit(
+            signing_per_source,
+            "certificates for one address",
+            clock.monotonic,
+            metrics.limited.labels("source").inc,
+        )
         rng = random.Random(secrets.randbits(64))  # nosec B311 # noqa: S311 - spreads renewals, no secret
         self._leaves = LeafCache(self._new_leaf, reads, clock, rng, reads.wait_seconds)
         metrics.leaf_cache_entries.set_function(lambda: len(self._leaves))
 
     async def sign(self, caller: Caller, csr_pem: str, requested_by: str) -> IssuedCert:
+        self._count(requested_by)
         return await self._sign(caller, csr_pem, requested_by)
+
+    def _count(self, requested_by: str) -> None:
+        """Before a key is made, or a CSR looked at. Raises: RateLimitReached."""
+        if not self._by_source.is_off:
+            self._by_source.take(source_of((requested_by,)))
 
     async def _sign(
         self, caller: Caller, csr_pem: str, requested_by: str, *, leader_wait_seconds: float | None = None
@@ -94,6 +110,7 @@ class NodeLeaves:
         return SpiffeId(Kind.SERVICE, trust_domain, self._datacenter, service).uri
 
     async def _new_leaf(self, caller: Caller, service: str, requested_by: str, leader_wait_seconds: float) -> NewLeaf:
+        self._count(requested_by)
         leader_by = self._clock.monotonic() + leader_wait_seconds
         state = (await self._reads.read(ReadLevel.STALE)).state
         if state.active_root is None:

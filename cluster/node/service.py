@@ -44,7 +44,16 @@ def node_service(
         reads=reads,
         ca=NodeCA(reads, forwarder),
         leaves=NodeLeaves(
-            reads, forwarder, parts.pool, parts.health, config.datacenter, parts.clock, parts.metrics, access, parts.log
+            reads,
+            forwarder,
+            parts.pool,
+            parts.health,
+            config.datacenter,
+            parts.clock,
+            parts.metrics,
+            access,
+            parts.log,
+            config.limits.signing_per_source,
         ),
         record=NodeRecord(reads, parts.ledger),
         servers=NodeServers(parts.replica, forwarder, membership),

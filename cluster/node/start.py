@@ -128,6 +128,8 @@ async def start_node(
         clock=clock,
         log=log,
         metrics=metrics,
+        signing_per_token=config.limits.signing_per_token,
+        signing_per_identity=config.limits.signing_per_identity,
     )
     watchers = Watchers()
 

@@ -20,6 +20,8 @@ from cluster.tls.keys import KEY_BYTES, first_certificate, hashes_of_file, key_f
 T = TypeVar("T")
 
 _KNOWN_CERTIFICATES: Final = 64
+#: Of what a client sends until it is known: eight certificates with keys of RSA 4096 fit, and servers have one or two.
+MAX_HANDSHAKE_BYTES: Final = 16 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,8 +213,55 @@ class NodeTls:
         return names.pop() if len(names) == 1 else None
 
 
+class _HandshakeTooLarge(ssl.SSLError):
+    """The other side is ended as by every other handshake that fails."""
+
+
+class _BoundedHandshake(ssl.SSLObject):
+    """OpenSSL takes 100 KB of certificates from anybody, and reads every key in them before it asks whom they are from:
+    as long as sixty handshakes take. Python has no setting for that, so what has arrived is counted here.
+    """
+
+    arriving: ssl.MemoryBIO
+    _taken = 0
+
+    def do_handshake(self) -> None:
+        data = self.arriving.read()
+        taken, rest = data[: MAX_HANDSHAKE_BYTES - self._taken], data[MAX_HANDSHAKE_BYTES - self._taken :]
+        self._taken += len(taken)
+        self.arriving.write(taken)
+        try:
+            super().do_handshake()
+        except ssl.SSLWantReadError:
+            if not rest:
+                raise
+            raise _HandshakeTooLarge(
+                ssl.SSLErrorNumber.SSL_ERROR_SSL, f"the handshake has more than {MAX_HANDSHAKE_BYTES} bytes"
+            ) from None
+        self.arriving.write(rest)  # what follows the handshake, and may be long
+
+
+class _ServerContext(ssl.SSLContext):
+    """For servers in an event loop, whose connections are made with `wrap_bio`."""
+
+    sslobject_class = _BoundedHandshake
+
+    def wrap_bio(
+        self,
+        incoming: ssl.MemoryBIO,
+        outgoing: ssl.MemoryBIO,
+        server_side: bool = False,
+        server_hostname: str | bytes | None = None,
+        session: ssl.SSLSession | None = None,
+    ) -> ssl.SSLObject:
+        made = super().wrap_bio(incoming, outgoing, server_side, server_hostname, session)
+        assert isinstance(made, _BoundedHandshake)  # see above
+        made.arriving = incoming
+        return made
+
+
 def _context(protocol: int) -> ssl.SSLContext:
-    context = ssl.SSLContext(protocol)
+    context = (_ServerContext if protocol == ssl.PROTOCOL_TLS_SERVER else ssl.SSLContext)(protocol)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.verify_mode = ssl.CERT_REQUIRED
     if protocol == ssl.PROTOCOL_TLS_SERVER:

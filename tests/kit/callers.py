@@ -28,6 +28,9 @@ class FakeAccess:
 
     allows_by_default = True
 
+    def caller_here(self, secret_id: str) -> Caller:
+        return ANYBODY
+
     async def caller(self, secret_id: str) -> Caller:
         return ANYBODY
 

@@ -359,6 +359,8 @@ class Node:
     policy: DutyPolicy = POLICY
     peers: Peers = field(default_factory=NoPeers)
     initial_management_file: Path | None = None
+    signing_per_token: float = 0.0
+    signing_per_identity: float = 0.0
 
     def __post_init__(self) -> None:
         self.log = EventLog()
@@ -390,6 +392,8 @@ class Node:
             clock=self.clock,
             log=self.log,
             metrics=self.metrics,
+            signing_per_token=self.signing_per_token,
+            signing_per_identity=self.signing_per_identity,
         )
         node_file = NodeFile(self.cluster.directory / self.name)
         config = parse_config(minimal(node_name=self.name, data_dir=str(self.cluster.directory)), source="t")

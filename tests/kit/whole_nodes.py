@@ -32,15 +32,29 @@ class Cluster:
 
 
 async def put_together(
-    rpc_cluster: FakeCluster, tls_directory: Path, stack: AsyncExitStack, connect: ConnectSection
+    rpc_cluster: FakeCluster,
+    tls_directory: Path,
+    stack: AsyncExitStack,
+    connect: ConnectSection,
+    **limits: float,
 ) -> Cluster:
-    nodes = {name: Node(rpc_cluster, name, connect=connect) for name in NAMES}
+    """`limits`: as in the node's file."""
+    nodes = {
+        name: Node(
+            rpc_cluster,
+            name,
+            connect=connect,
+            signing_per_token=limits.get("signing_per_token", 0.0),
+            signing_per_identity=limits.get("signing_per_identity", 0.0),
+        )
+        for name in NAMES
+    }
     await stack.enter_async_context(running(*nodes.values()))
     tables = {name: node.operations for name, node in nodes.items()}
     rpc = await stack.enter_async_context(rpc_nodes(rpc_cluster, tls_directory, tables, wait_seconds=20))
     services = {}
     for name, node in nodes.items():
-        config = parse_config(minimal(node_name=name, limits={"leader_wait_ms": 300}), source="t")
+        config = parse_config(minimal(node_name=name, limits={"leader_wait_ms": 300, **limits}), source="t")
         forwarder = rpc[name].forwarder
         snapshots = Snapshots(
             node.replica.real, forwarder, node.sealer, rpc_cluster.ledger_path, name, "dc1", node.clock, node.log

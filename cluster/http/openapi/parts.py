@@ -79,13 +79,13 @@ _ERRORS: Final = {
     413: "The body is larger than 512 KB; of a snapshot, than 1 GiB",
     421: "The request is for another host: http.allowed_hosts has the names that are served. Nothing was done",
     422: "Not possible in the present state. Nothing was changed",
-    429: "The rate limit is reached; see Retry-After",
+    429: "A rate is reached, of certificates or of refused tokens and logins; see Retry-After. Nothing was done",
     500: "It failed; the text says why",
     503: "Not done, and safe to send again: no leader, no CA yet, or too much work; see Retry-After",
     504: "It may or may not have taken effect: read the state, then decide",
 }
 #: Of every operation.
-_AT_THE_DOOR: Final = (403, 421)
+_AT_THE_DOOR: Final = (403, 421, 429)
 
 
 def operation(

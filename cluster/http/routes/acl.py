@@ -166,6 +166,16 @@ async def clone_token(api: Api, request: web.Request, query: Query) -> web.Respo
     return await _token_answer(api, query, written)
 
 
+def _proof(handler: Handler) -> Handler:
+    """What is proved to this endpoint is limited before its body is read."""
+
+    async def handle(api: Api, request: web.Request, query: Query) -> web.StreamResponse:
+        async with api.refusals.of_proof(request):
+            return await handler(api, request, query)
+
+    return handle
+
+
 async def bootstrap(api: Api, request: web.Request, query: Query) -> web.Response:
     body = await read_body(request)
     fields = decode_object(body) if body.strip() else decode_object(b"{}")
@@ -300,8 +310,8 @@ _FIRST: Final = Open("there is no token yet, and only the first one gets this; l
 _LOGIN: Final = Open("whoever logs in has no token yet; what the method wants is proved instead")
 
 ROUTES: Final = (
-    _change(_PUT, "bootstrap", bootstrap, _FIRST),
-    _change(_POST, "login", login, _LOGIN),
+    _change(_PUT, "bootstrap", _proof(bootstrap), _FIRST),
+    _change(_POST, "login", _proof(login), _LOGIN),
     _change(_POST, "logout", logout, _OWN_ONLY),
     _change(_PUT, "token", put_token),
     _read("token/self", get_own_token, _OWN),

@@ -13,7 +13,16 @@ import pytest
 from cluster.api.ca import ConfigUpdate
 from cluster.api.reads import ReadLevel, ReadPoint, Watch
 from cluster.base.config import ConnectSection
-from cluster.base.errors import BadRequest, CommitUnknown, InternalError, NoLeader, NotReady, Refused, StaleIndex
+from cluster.base.errors import (
+    BadRequest,
+    CommitUnknown,
+    InternalError,
+    NoLeader,
+    NotReady,
+    RateLimitReached,
+    Refused,
+    StaleIndex,
+)
 from fsm.ca import SetConfig
 from fsm.commands import Command
 from fsm.leaves import RecordLeaves
@@ -66,6 +75,42 @@ async def test_any_node_signs_and_every_node_has_the_record(whole: Cluster, name
         assert (row.index, row.record.requested_by) == (cert.index, "me")
     rows = await whole.services["c"].record.search_certs(LedgerQuery(service="web"), ReadLevel.STALE)
     assert [row.record.serial for row in rows] == [serial]
+
+
+async def test_certificates_of_one_source_are_counted_where_it_asks(
+    rpc_cluster: FakeCluster, tls_directory: Path
+) -> None:
+    """Before a key is made or a CSR is looked at, and at both doors together."""
+    async with AsyncExitStack() as stack:
+        whole = await put_together(rpc_cluster, tls_directory, stack, ConnectSection(), signing_per_source=0.2)
+        await whole.lead("a")
+        leaves, calls = whole.services["b"].leaves, whole.nodes["a"].worker.calls
+        await leaves.sign(ANYBODY, whole.csr(), "2001:db8::1")
+        await leaves.leaf(ANYBODY, "web", "2001:db8::2")
+        before, own = [*calls], [*whole.nodes["b"].worker.calls]
+        with pytest.raises(RateLimitReached, match=r"at most 0\.2 certificates for one address in a second"):
+            await leaves.sign(ANYBODY, "rubbish", "2001:db8::3")
+        with pytest.raises(RateLimitReached):
+            await leaves.leaf(ANYBODY, "api", "2001:db8::4")
+        assert (calls, whole.nodes["b"].worker.calls) == (before, own)
+        assert (await leaves.leaf(ANYBODY, "web", "2001:db8::5")).is_hit  # is there, and costs nothing
+        await leaves.sign(ANYBODY, whole.csr(), "2001:db8:0:1::1")
+        await whole.services["c"].leaves.sign(ANYBODY, whole.csr(), "2001:db8::1")
+
+
+async def test_tokens_and_identities_are_counted_on_the_leader_whatever_node_is_asked(
+    rpc_cluster: FakeCluster, tls_directory: Path
+) -> None:
+    async with AsyncExitStack() as stack:
+        whole = await put_together(rpc_cluster, tls_directory, stack, ConnectSection(), signing_per_identity=0.2)
+        await whole.lead("a")
+        for name in ("a", "b"):
+            await whole.services[name].leaves.sign(ANYBODY, whole.csr(), name)
+        for name in NAMES:
+            with pytest.raises(RateLimitReached) as refused:
+                await whole.services[name].leaves.sign(ANYBODY, whole.csr(), name)
+            assert refused.value.retry_after_seconds == pytest.approx(5)
+        await whole.services["c"].leaves.sign(ANYBODY, whole.csr("api"), "c")
 
 
 async def test_unknown_serial_is_nothing(whole: Cluster) -> None:

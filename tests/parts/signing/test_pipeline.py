@@ -4,8 +4,7 @@ import asyncio
 
 import pytest
 
-from cluster.base.errors import AnswerLost, CommitUnknown, InternalError, NotLeader, Overloaded, RateLimitReached
-from cluster.signing.limits import SigningLimiter
+from cluster.base.errors import AnswerLost, CommitUnknown, InternalError, NotLeader, Overloaded
 from cluster.signing.pipeline import MAX_BATCH, SignedLeaf, SigningContext, SigningPipeline
 from fsm.commands import Rejected
 from fsm.leaves import RecordLeaves
@@ -14,7 +13,6 @@ from providers.errors import CSRRejected, ProviderUnavailable
 from providers.grants import EVERYTHING
 from providers.pki.x509 import load_cert
 from tests.kit.callers import anybody
-from tests.kit.clock import FakeClock
 from tests.kit.csrs import serial, service_csr
 from tests.kit.fake_cluster import Fate, Node, put, update
 from tests.kit.wait import until
@@ -300,74 +298,6 @@ async def test_serial_that_a_backend_gives_twice_is_named(node: Node) -> None:
         await pipeline.sign(context, csr, serial(2), "", anybody)
     assert f"answered with serial {serial(7).hex()}, which is on record for another request" in str(lost.value)
     assert serial(2).hex() not in str(lost.value)
-
-
-# -- limits
-
-
-async def test_rate_limit_lets_one_through_and_the_rest_wait_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cluster.signing.limits._LIMIT_WAIT_SECONDS", 0.05)
-    limiter = SigningLimiter(40, 0, FakeClock())
-    async with limiter:
-        pass
-    async with limiter:  # in 25 ms
-        pass
-    async with limiter:  # in 50 ms
-        pass
-    with pytest.raises(RateLimitReached, match=r"^Rate limit reached, try again later$") as refused:
-        await limiter.__aenter__()
-    assert refused.value.retry_after_seconds == pytest.approx(0.075)
-
-
-async def test_refused_requests_take_no_token_and_time_brings_new_ones() -> None:
-    clock = FakeClock()
-    limiter = SigningLimiter(1, 0, clock)
-    async with limiter:
-        pass
-    for _ in range(3):
-        with pytest.raises(RateLimitReached):
-            await limiter.__aenter__()
-    clock.advance(1)
-    async with limiter:
-        pass
-    clock.advance(100)  # burst 1: an idle time saves nothing up
-    async with limiter:
-        pass
-    with pytest.raises(RateLimitReached):
-        await limiter.__aenter__()
-
-
-async def test_concurrency_limit_counts_only_without_a_rate(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cluster.signing.limits._LIMIT_WAIT_SECONDS", 0.01)
-    limiter = SigningLimiter(0, 2, FakeClock())
-    async with limiter, limiter:
-        with pytest.raises(RateLimitReached):
-            await limiter.__aenter__()
-    async with limiter:
-        pass
-    assert SigningLimiter(1000, 2, FakeClock()).concurrent == 0
-
-
-async def test_slot_is_free_again_behind_an_error() -> None:
-    limiter = SigningLimiter(0, 1, FakeClock())
-    with pytest.raises(ZeroDivisionError):
-        async with limiter:
-            raise ZeroDivisionError
-    async with limiter:
-        pass
-
-
-def test_zero_and_zero_is_no_limit() -> None:
-    assert SigningLimiter(0, 0, FakeClock()).is_off
-    assert not SigningLimiter(50, 0, FakeClock()).is_off
-    assert not SigningLimiter(0, 1, FakeClock()).is_off
-
-
-def test_limits_are_compared_as_they_count() -> None:
-    assert SigningLimiter(50, 3, FakeClock()).has(50, 9)
-    assert SigningLimiter(0, 3, FakeClock()).has(0, 3)
-    assert not SigningLimiter(0, 3, FakeClock()).has(0, 4)
-    assert not SigningLimiter(50, 0, FakeClock()).has(51, 0)
 
 
 async def test_one_certificate_that_cannot_be_recorded_is_no_reason_to_refuse_those_beside_it(node: Node) -> None:

@@ -67,6 +67,30 @@ def copied_at_this_moment(path: str, to: Path) -> str:
 # -- adding and finding
 
 
+def test_newest_is_the_one_that_was_issued_last(ledger: Ledger, reader: LedgerReader) -> None:
+    web, api = (f"spiffe://t/ns/default/dc/dc1/svc/{name}" for name in ("web", "api"))
+    assert reader.newest(web) is None
+    issued = [(web, 40, 90), (api, 30, 80), (web, 20, 70), (api, 10, 60)]  # the validity says nothing of the order
+    for number, (spiffe_id, not_before, not_after) in enumerate(issued, start=1):
+        row = replace(record(number), spiffe_id=spiffe_id, not_before=not_before, not_after=not_after)
+        ledger.add(100 + number, number, ISSUER, [row])
+        ledger.commit(100 + number)
+    assert (reader.newest(web), reader.newest(api)) == ((20, 70), (10, 60))
+    assert reader.newest(web + "x") is None
+
+
+def test_newest_of_many_is_one_look_up(ledger: Ledger, reader: LedgerReader) -> None:
+    """The record of an identity may have millions of rows."""
+    fill(ledger, 1)
+    asked: list[str] = []
+    reader._db.set_trace_callback(asked.append)
+    reader.newest("x")
+    reader._db.set_trace_callback(None)
+    plan = [row[3] for row in reader._db.execute(f"EXPLAIN QUERY PLAN {asked[0]}")]
+    assert "USING INDEX cert_by_identity (identity=?)" in plan[0]
+    assert not any("ORDER BY" in step for step in plan)  # nothing is sorted
+
+
 def test_new_ledger_is_empty(ledger: Ledger, reader: LedgerReader) -> None:
     assert (ledger.applied_log_index, ledger.last_id, ledger.summary.count) == (0, 0, 0)
     assert reader.summary() == ledger.summary
