@@ -4,7 +4,7 @@ import asyncio
 import random
 import re
 import ssl
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -20,7 +20,7 @@ from cluster.base.listener import Accepting, Listener, listen
 from cluster.base.log import Log
 from cluster.base.seats import Caps, Seats
 from cluster.http.blocking import Waiters
-from cluster.http.body import MAX_BODY_BYTES, answer_early, expect_continue
+from cluster.http.body import answer_early, go_on, not_yet
 from cluster.http.connection import ANSWER_SECONDS, HEAD_SECONDS, MAX_HEADER_BYTES, Connection, Door, bare_answer
 from cluster.http.context import API, Api, Route, requester
 from cluster.http.errors import (
@@ -115,7 +115,7 @@ def create_app(
     for path, routes in by_path.items():
         _add_path(app, api, path, routes)
     app[_FALLBACK] = fallback = _endpoint(api, Route((), _UNKNOWN, _NOBODY_HOME, _not_found))
-    app.router.add_route("*", "/{path:.*}", fallback, expect_handler=_expect(api, MAX_BODY_BYTES))
+    app.router.add_route("*", "/{path:.*}", fallback, expect_handler=not_yet)
     app.on_shutdown.append(_stop_waiting)
     app.on_cleanup.append(_say_failures)
     return app
@@ -250,11 +250,7 @@ def _add_path(app: web.Application, api: Api, path: str, routes: Sequence[Route]
     for route in (*routes, Route(("OPTIONS",), path, _NOBODY_HOME, options), Route(("*",), path, _NOBODY_HOME, refuse)):
         handler = _endpoint(api, replace(route, is_private=is_private))
         for method in route.methods:
-            resource.add_route(method, handler, expect_handler=_expect(api, route.max_body_bytes))
-
-
-def _expect(api: Api, max_body_bytes: int) -> Callable[[web.Request], Awaitable[web.StreamResponse | None]]:
-    return expect_continue(max_body_bytes, api.hosts.is_welcome)
+            resource.add_route(method, handler, expect_handler=not_yet)
 
 
 async def _not_found(_api: Api, _request: web.Request, _query: Query) -> web.Response:
@@ -290,6 +286,8 @@ def _endpoint(api: Api, route: Route) -> AiohttpHandler:
             # Of other methods a browser asks first whether a page may (CORS), and is not told so.
             if route.changes_on_get or request.method == "POST":
                 api.hosts.check_change(request)
+            if route.access is not _NOBODY_HOME:
+                await go_on(request, route.max_body_bytes)
             response = await route.handler(api, request, query)
         except Exception as error:
             response = error_response(error, label, api.log, route.status_of)

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import math
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final, NoReturn
 
 from aiohttp import ClientPayloadError, web
@@ -100,24 +100,17 @@ async def answer_early(request: web.Request, response: web.StreamResponse) -> No
         forget_trace(content)
 
 
-def expect_continue(
-    max_body_bytes: int, is_welcome: Callable[[web.Request], bool]
-) -> Callable[[web.Request], Awaitable[web.StreamResponse | None]]:
-    """What to do about `Expect: 100-continue`: refuse a body that is too large, or of a request that is not welcome,
-    before it is sent.
+async def not_yet(_request: web.Request) -> web.StreamResponse | None:
+    """What aiohttp asks for where a client waits with its body (`Expect: 100-continue`): nothing is said before the
+    gate has let the request in (`go_on`), and whoever is refused has sent none of it.
     """
-
-    async def handle(request: web.Request) -> web.StreamResponse | None:
-        # Otherwise the endpoint refuses it without reading.
-        if (request.content_length or 0) <= max_body_bytes and is_welcome(request):
-            await _continue(request)
-        return None
-
-    return handle
+    return None
 
 
-async def _continue(request: web.Request) -> None:
-    if request.headers.get("Expect", "").lower() == "100-continue" and request.version >= (1, 1):
+async def go_on(request: web.Request, max_body_bytes: int) -> None:
+    """To a client that waits with its body: it may come. What is too large is refused without having been sent."""
+    is_waiting = request.headers.get("Expect", "").lower() == "100-continue" and request.version >= (1, 1)
+    if is_waiting and (request.content_length or 0) <= max_body_bytes:
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         request.writer.output_size = 0  # the answer itself has not begun
 

@@ -41,6 +41,13 @@ class NotAllowed(ClusterError):
         self.allow = allow
 
 
+class NoToken(ClusterError):
+    """What is asked for is about the token that is sent, and there is none."""
+
+    code = "no_token"
+    http_status = 401
+
+
 class NotFoundPath(ClusterError):
     code = "unknown_path"
     http_status = 404

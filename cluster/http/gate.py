@@ -52,13 +52,12 @@ async def admit(
     access: Access, refusals: Refusals, node_name: str, needed: RouteAccess, request: web.Request, query: Query
 ) -> None:
     """Raises: BadRequest, PermissionDenied, TokenUnknown, RateLimitReached, NotReady, NoLeader."""
-    try:
-        secret_id = secret_id_of(request, query)
-    except TokenUnknown:
-        async with refusals.of_token(request):
-            raise
+    secret_id = secret_id_of(request, query)
     if isinstance(needed, Open):
         return
+    if len(secret_id) > MAX_SECRET_ID:  # of no token
+        async with refusals.of_token(request):
+            raise TokenUnknown("ACL not found")
     try:
         caller = access.caller_here(secret_id)
     except TokenUnknown:
@@ -93,8 +92,7 @@ def standing_of(request: web.Request) -> Standing | None:
 def secret_id_of(request: web.Request, query: Query) -> str:
     """The token that a request brings, or "". In a URL it is in other people's logs, but Consul's clients may do so.
 
-    Raises: BadRequest for two that differ, where Consul takes the first: somebody may have put the other there. A token
-    that is longer than any is unknown: TokenUnknown.
+    Raises: BadRequest for two that differ, where Consul takes the first: somebody may have put the other there.
     """
     given = []
     if query and (text := query.get("token")):
@@ -108,7 +106,4 @@ def secret_id_of(request: web.Request, query: Query) -> str:
     found = {text for text in given if text}
     if len(found) > 1:
         raise BadRequest("two different tokens: send one, as ?token, as X-Consul-Token, or as Authorization: Bearer")
-    secret_id = found.pop() if found else ""
-    if len(secret_id) > MAX_SECRET_ID:
-        raise TokenUnknown("ACL not found")
-    return secret_id
+    return found.pop() if found else ""

@@ -72,13 +72,6 @@ class Hosts:
         if self._section.allowed_hosts is None and self._section.tls_cert is not None:
             self._allow(subject_names(PemFile("http.tls_cert", self._section.tls_cert)))
 
-    def is_welcome(self, request: web.BaseRequest) -> bool:
-        try:
-            self.check(request)
-        except (Misdirected, CrossSite):
-            return False
-        return True
-
     def check(self, request: web.BaseRequest) -> None:
         """Raises: Misdirected, CrossSite."""
         headers = request.headers

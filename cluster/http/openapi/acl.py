@@ -189,7 +189,7 @@ _LOGIN: Final = _put(
     ),
     is_open=True,
 )
-_LOGOUT: Final = operation("End the token of a login, which is the one sent", json_body(FLAG), errors=_WRITES)
+_LOGOUT: Final = operation("End the token of a login, which is the one sent", json_body(FLAG), errors=(401, *_WRITES))
 _BOOTSTRAP: Final = _put(
     "The first token for management, once",
     "Token",

@@ -71,6 +71,7 @@ _QUERY_HEADERS: Final = {
 
 _ERRORS: Final = {
     400: "The request is malformed; the text says what is allowed",
+    401: "It is about the token that is sent, and there is none",
     403: "The token is unknown (`ACL not found`) or has not the right that is named; or a browser sent it for a page of"
     " another origin. Nothing was done",
     404: "Not found",

@@ -16,7 +16,7 @@ from cluster.base.errors import BadRequest, NotFound, PermissionDenied
 from cluster.http.blocking import point_headers, query_options
 from cluster.http.body import decode_object, read_body, text_field, text_map_field
 from cluster.http.context import Api, Handler, Route, read_state
-from cluster.http.errors import read_status
+from cluster.http.errors import NoToken, read_status
 from cluster.http.gate import Inside, Needs, Open, RouteAccess, caller_of
 from cluster.http.query import Query, shown
 from cluster.http.render import json_response
@@ -192,7 +192,10 @@ async def login(api: Api, request: web.Request, query: Query) -> web.Response:
 
 
 async def logout(api: Api, request: web.Request, query: Query) -> web.Response:
-    await api.service.acl.logout(caller_of(request))
+    caller = caller_of(request)
+    if caller.is_anonymous:
+        raise NoToken("Supplied token does not exist")
+    await api.service.acl.logout(caller)
     return json_response(True, query)
 
 

@@ -2,12 +2,14 @@
 
 import math
 import re
+from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
 from aiohttp import web
 
 from cluster.api.access import OPERATOR_READ, SERVICE_WRITE, Caller
+from cluster.api.reads import ReadLevel
 from cluster.base.clock import rfc3339
 from cluster.base.errors import BadRequest, NotFound
 from cluster.base.requester import shown as requester_shown
@@ -25,6 +27,8 @@ from providers.pki.x509 import colon_hex
 _FILTERED: Final = "X-Consul-Results-Filtered-By-ACLs"
 MAX_LIMIT: Final = 1000
 _DEFAULT_LIMIT: Final = 100
+#: Pages that are looked through for one who may not see all of them.
+_MAX_SCANS: Final = 4
 _FILTERS: Final = ("service", "spiffe_id", "kind", "issuer", "expires_before", "limit", "after")
 #: RFC 5280 allows 20 bytes of serial; key ids are hashes. Longer ones are nobody's.
 _MAX_HEX: Final = 128
@@ -60,13 +64,38 @@ async def list_certs(api: Api, request: web.Request, query: Query) -> web.Respon
         after=_number(query, "after", 0, 0, _MAX_NUMBER),
         limit=limit + 1,  # one more says whether there is a next page
     )
-    rows = await api.service.record.search_certs(wanted, query_options(query).level)
-    page = rows[:limit]
-    following = str(page[-1].index) if len(rows) > limit or fills_page(rows) else None
-    caller = caller_of(request)
-    shown_rows = page if caller.may(OPERATOR_READ) else [row for row in page if _is_own(caller, row)]
-    headers = {_FILTERED: "true"} if len(shown_rows) < len(page) else {}
-    return json_response({"Certs": [_cert_object(row) for row in shown_rows], "Next": following}, query, headers)
+    level, caller = query_options(query).level, caller_of(request)
+    if caller.may(OPERATOR_READ):
+        rows = await api.service.record.search_certs(wanted, level)
+        page = rows[:limit]
+        following = page[-1].index if len(rows) > limit or fills_page(rows) else None
+        headers = {}
+    else:
+        page, following = await _own_page(api, caller, wanted, limit, level)
+        # Whether there is anything to be filtered or not: that is not for whoever asks to know.
+        headers = {} if caller.is_anonymous else {_FILTERED: "true"}
+    body = {"Certs": [_cert_object(row) for row in page], "Next": None if following is None else str(following)}
+    return json_response(body, query, headers)
+
+
+async def _own_page(
+    api: Api, caller: Caller, wanted: LedgerQuery, limit: int, level: ReadLevel
+) -> tuple[list[LedgerRow], int | None]:
+    """Of somebody who may not see all. Neither how many rows come back nor where the next page begins says anything of
+    the others, but that there are many.
+    """
+    if wanted.service is not None and not caller.may(SERVICE_WRITE, wanted.service):
+        return [], None
+    own: list[LedgerRow] = []
+    for _ in range(_MAX_SCANS):
+        rows = await api.service.record.search_certs(replace(wanted, limit=MAX_LIMIT), level)
+        own += [row for row in rows if _is_own(caller, row)]
+        if len(own) > limit:
+            return own[:limit], own[limit - 1].index
+        if len(rows) < MAX_LIMIT and not fills_page(rows):
+            return own, None
+        wanted = replace(wanted, after=rows[-1].index)
+    return own, wanted.after
 
 
 ROUTES: Final = (

@@ -4,6 +4,7 @@ from typing import Final
 
 from tests.seeded_bugs.bug import Bug
 from tests.seeded_bugs.bugs import (
+    acl_gate,
     acl_tls,
     backup,
     ca,
@@ -63,6 +64,7 @@ BUGS: Final[tuple[Bug, ...]] = (
     *backup.BUGS,
     *http.BUGS,
     *nodes.BUGS,
+    *acl_gate.BUGS,
     *hardening_archive.BUGS,
     *hardening_backup.BUGS,
     *hardening_log.BUGS,

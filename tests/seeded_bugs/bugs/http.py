@@ -55,8 +55,8 @@ BUGS: Final = (
         "clients are asked for bodies that are too large",
         "a client sends a gigabyte to hear that it is too much",
         _BODY,
-        "        if (request.content_length or 0) <= max_body_bytes and is_welcome(request):\n",
-        "        if is_welcome(request):\n",
+        "    if is_waiting and (request.content_length or 0) <= max_body_bytes:\n",
+        "    if is_waiting:\n",
         (f"{_T_DOOR}::test_expect_continue_is_answered_before_the_body_and_only_if_it_is_wanted",),
     ),
     Bug(

@@ -5,6 +5,7 @@ import random
 import pytest
 
 from cluster.api.access import MAX_SECRET_ID
+from cluster.rpc import batches
 from cluster.rpc.operation import NotUnderstood
 from cluster.rpc.tokens import pack_tokens, unpack_tokens
 
@@ -64,3 +65,9 @@ def test_no_header_raises_anything_else(seed: int) -> None:
         except NotUnderstood:
             continue
         assert all(len(one) <= MAX_SECRET_ID for one in found)
+
+
+def test_tokens_of_a_whole_batch_fit_into_one_header() -> None:
+    """Of aiohttp, which serves the port: it refuses the request with a longer one."""
+    of_tokens = pack_tokens([UUID] * batches._BATCH_ITEMS)
+    assert len(of_tokens) < 8190 / 2

@@ -1,0 +1,82 @@
+"""Of who is refused not a byte of the body is asked for or waited for, whatever the method and the framing."""
+
+import asyncio
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from cluster.api.access import Caller
+from cluster.base.errors import TokenUnknown
+from cluster.http.app import ROUTES
+from cluster.http.gate import Open
+from tests.kit.callers import FakeAccess
+from tests.parts.http.conftest import DEADLINE_SECONDS, Running, Start
+
+FRAMINGS = {
+    "chunked": "Transfer-Encoding: chunked",
+    "with a length": "Content-Length: 400000",
+    "one byte": "Content-Length: 1",
+    "too long": "Content-Length: 99999999999",
+    "waiting": "Expect: 100-continue\r\nContent-Length: 4000",
+    "waiting, chunked": "Expect: 100-continue\r\nTransfer-Encoding: chunked",
+}
+ODD_METHODS = ("PATCH", "PROPFIND", "TRACE", "OPTIONS", "LOCK")
+
+
+class Nobody(FakeAccess):
+    """Knows no token."""
+
+    async def caller(self, secret_id: str) -> Caller:
+        raise TokenUnknown("ACL not found")
+
+
+@pytest.fixture
+async def guarded(start: Start) -> Running:
+    running: Running = await start()
+    return running
+
+
+def _doors() -> Iterator[tuple[str, str, bool]]:
+    """Methods and paths, and whether anybody may ask."""
+    for route in ROUTES:
+        for method in route.methods:
+            yield method, re.sub(r"{[^}]*}", "x", route.path), isinstance(route.access, Open)
+
+
+async def _answer_to_the_head(api: Running, method: str, path: str, framing: str) -> bytes:
+    """The first line that comes, with no body sent."""
+    reader, writer = await api.connect()
+    writer.write(f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n{framing}\r\n\r\n".encode())
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        line = await reader.readline()
+    writer.transport.abort()
+    return line
+
+
+@pytest.mark.parametrize("framing", FRAMINGS)
+async def test_who_is_refused_is_refused_by_the_head_alone(
+    guarded: Running, monkeypatch: pytest.MonkeyPatch, framing: str
+) -> None:
+    monkeypatch.setattr(type(guarded.service.service.access), "caller", Nobody.caller)
+    refused = [(method, path) for method, path, is_open in _doors() if not is_open]
+    assert len(refused) > 40
+    for method, path in refused:
+        line = await _answer_to_the_head(guarded, method, path, FRAMINGS[framing])
+        assert line.startswith(b"HTTP/1.1 403 "), (method, path, line)
+    assert guarded.service.calls == []
+
+
+@pytest.mark.parametrize("framing", FRAMINGS)
+async def test_odd_methods_and_paths_wait_for_no_body(guarded: Running, framing: str) -> None:
+    paths = sorted({path for _, path, _ in _doors()})
+    for path in (*paths, "/v1/nothing"):
+        for method in ODD_METHODS:
+            line = await _answer_to_the_head(guarded, method, path, FRAMINGS[framing])
+            expected = b"404" if path == "/v1/nothing" else b"200" if method == "OPTIONS" else b"405"
+            assert line.split(b" ")[1] == expected, (method, path, line)
+
+
+async def test_who_is_let_in_is_told_to_go_on(guarded: Running) -> None:
+    line = await _answer_to_the_head(guarded, "PUT", "/v1/connect/ca/configuration", FRAMINGS["waiting"])
+    assert line == b"HTTP/1.1 100 Continue\r\n"
