@@ -8,6 +8,7 @@ NODES ?= 3
 WORKERS ?= 3
 SEEDS ?= 1000
 ROUNDS ?= 50
+REVOCATIONS ?= 200
 ROTATIONS ?= 100
 KILLS ?= 30
 SECONDS ?= 600
@@ -22,13 +23,13 @@ COMPILE = $(PY) -m uv pip compile --universal --python-version 3.11 --generate-h
 INSTALL := $(PIP) install --require-hashes --no-build-isolation --only-binary :all: --no-binary pysyncobj
 CODE := cluster fsm providers tests benchmarks
 EVIDENCE := docs/evidence
-RESULTS := $(patsubst %,$(EVIDENCE)/%.json,crash-points simulation seeded-bugs fuzz cases chaos continuity continuity-vault kills soak catchup)
+RESULTS := $(patsubst %,$(EVIDENCE)/%.json,crash-points simulation seeded-bugs fuzz cases chaos revocation continuity continuity-vault kills soak catchup)
 ANEW := $(if $(FRESH),anew)
 SEEDED := $(if $(SEED),--seed $(SEED))
 
 .DEFAULT_GOAL := help
-.PHONY: help cluster test quick sim chaos continuity continuity-vault fuzz cases seed-bugs crash-points kills soak catchup \
-	evidence anew check format bench lock clean
+.PHONY: help cluster test quick sim chaos revocation continuity continuity-vault fuzz cases seed-bugs crash-points kills soak \
+	catchup evidence anew check format bench lock clean
 
 help: ## show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' Makefile
@@ -48,6 +49,9 @@ sim: $(VENV)/.dev ## run $(SEEDS) simulated clusters, from seed $(FIRST) on; res
 
 chaos: $(VENV)/.dev ## hurt a real cluster in $(ROUNDS) rounds; results in docs/evidence/chaos.json
 	$(PY) -m tests.chaos --rounds $(ROUNDS) $(SEEDED) --evidence docs/evidence/chaos.json
+
+revocation: $(VENV)/.dev ## take rights away in $(REVOCATIONS) rounds and kill the leader; results in docs/evidence/revocation.*
+	$(PY) -m tests.revocation --rounds $(REVOCATIONS) $(SEEDED) --evidence docs/evidence/revocation.json
 
 continuity: $(VENV)/.dev ## rotate the root $(ROTATIONS) times under a mesh; results in docs/evidence/continuity.*
 	$(PY) -m tests.continuity --rotations $(ROTATIONS) --kills $(KILLS) $(SEEDED) \

@@ -70,6 +70,14 @@ def _chaos(found: Document) -> str:
     )
 
 
+def _revocation(found: Document) -> str:
+    return (
+        f"{found['rounds']} rounds, {found['leader_kills']} kills of the leader: given out for at most"
+        f" {found['with_kill']['max_seconds']:.2f} s after a revocation, {found['without_kill']['max_seconds']:.2f} s"
+        f" where nobody was killed; {len(found['violations'])} violations"
+    )
+
+
 def _chaos_table(found: Document) -> str:
     rows = (
         (
@@ -186,6 +194,7 @@ CAMPAIGNS: Final = (
     Campaign("Fuzzing", "fuzz.json", "make fuzz SECONDS=2400", _fuzz, _count("findings"), _fuzz_table),
     Campaign("No bytes end a process", "cases.json", "make cases", _fuzz, _count("findings"), _fuzz_table),
     Campaign("Chaos", "chaos.json", "make chaos ROUNDS=50", _chaos, _count("violations"), _chaos_table),
+    Campaign("Revocation", "revocation.json", "make revocation", _revocation, _count("violations")),
     Campaign("Leader kills", "kills.json", "make kills", _kills, _count("failures")),
     Campaign("Soak", "soak.json", "make soak", _soak, _count("failures")),
     Campaign("Catching up", "catchup.json", "make catchup", _catch_up, _count("failures")),

@@ -40,6 +40,9 @@ class LoadPlan:
     count: int | None = None  # end after so many successes
     think_seconds: float = 0.0  # between an answer and the next request
     source: str = ""  # the address that the clients have
+    #: Client k sends the k-th body alone, with the k-th token where there are any: each is a service of its own.
+    is_own: bool = False
+    tokens: Sequence[str] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +99,11 @@ def background_load(plan: LoadPlan) -> Iterator[None]:
         process.wait()
 
 
-def render_request(target: str, plan: LoadPlan, body: str) -> bytes:
+def render_request(target: str, plan: LoadPlan, body: str, token: str = "") -> bytes:
     data = body.encode()
     headers = f"{plan.method} {plan.path} HTTP/1.1\r\nHost: {target}\r\n"
+    if token:
+        headers += f"X-Consul-Token: {token}\r\n"
     if data:
         headers += f"Content-Type: application/json\r\nContent-Length: {len(data)}\r\n"
     return headers.encode() + b"\r\n" + data
@@ -107,9 +112,9 @@ def render_request(target: str, plan: LoadPlan, body: str) -> bytes:
 async def generate(plan: LoadPlan) -> LoadResult:
     """Run the plan on the present event loop."""
     tally = Tally(remaining=plan.count)
-    requests = {target: [render_request(target, plan, body) for body in plan.bodies] for target in plan.targets}
+    requests = {target: _requests(target, plan) for target in plan.targets}
     clients = [
-        asyncio.create_task(_keep_busy(target, _from(requests[target], number), plan, tally))
+        asyncio.create_task(_keep_busy(target, _of_client(requests[target], number, plan), plan, tally))
         for number, target in enumerate(islice(cycle(plan.targets), plan.clients))
     ]
     if plan.warmup_seconds:
@@ -124,6 +129,15 @@ async def generate(plan: LoadPlan) -> LoadResult:
         client.cancel()
     await asyncio.gather(*clients, return_exceptions=True)
     return _result(tally, seconds, cpu_seconds)
+
+
+def _requests(target: str, plan: LoadPlan) -> list[bytes]:
+    tokens = plan.tokens or [""] * len(plan.bodies)
+    return [render_request(target, plan, body, token) for body, token in zip(plan.bodies, tokens, strict=True)]
+
+
+def _of_client(requests: Sequence[bytes], number: int, plan: LoadPlan) -> Iterator[bytes]:
+    return cycle([requests[number % len(requests)]]) if plan.is_own else _from(requests, number)
 
 
 def _from(requests: Sequence[bytes], start: int) -> Iterator[bytes]:

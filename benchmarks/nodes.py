@@ -10,14 +10,17 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
 import psutil
 
+from cluster.cli.dev.local_cluster import make_node, make_shared, node_at
+
 T = TypeVar("T")
+Settings = Mapping[str, Mapping[str, Any]]
 
 NODES: Final = 3
 START_SECONDS: Final = 60.0
@@ -50,13 +53,15 @@ class Node:
     http: str  # host:port
     raft: str
     config: str
+    token: str = field(default="", repr=False)  # that everything is asked with; "": none
 
     def ask(self, method: str, path: str, body: object = None, *, also: int = 200) -> bytes:
         """The body of a 200, or of another status that is as good. Raises: OSError, http.client.HTTPException,
         BenchError.
         """
         with closing(http.client.HTTPConnection(self.http, timeout=_ASK_SECONDS)) as connection:
-            connection.request(method, path, None if body is None else json.dumps(body))
+            headers = {"X-Consul-Token": self.token} if self.token else {}
+            connection.request(method, path, None if body is None else json.dumps(body), headers)
             response = connection.getresponse()
             data = response.read()
         if response.status not in (200, also):
@@ -84,11 +89,17 @@ class LocalCluster:
 
     def __init__(self, data_dir: Path) -> None:
         self._data_dir = data_dir
+        self._token = ""
         self._restarted: list[subprocess.Popen[bytes]] = []
 
     @property
     def nodes(self) -> list[Node]:
-        return read_nodes(self._data_dir / "cluster.json")
+        return [replace(node, token=self._token) for node in read_nodes(self._data_dir / "cluster.json")]
+
+    def bootstrap(self) -> None:
+        """Access control; from now on everything is asked as its operator."""
+        answer = wait_for("access control to be set up", lambda: self.leader().ask("PUT", "/v1/acl/bootstrap"))
+        self._token = json.loads(answer)["SecretID"]
 
     def leader(self) -> Node:
         return wait_for("a leader", self._find_leader)
@@ -152,9 +163,14 @@ class LocalCluster:
 
 
 @contextmanager
-def running_cluster(data_dir: Path) -> Iterator[LocalCluster]:
-    """Start three nodes, wait until they can sign, and stop them in the end. Raises: BenchError."""
-    command = [_command(), "dev", "--nodes", str(NODES), "--data-dir", str(data_dir), "--port-offset", str(_offset())]
+def running_cluster(data_dir: Path, settings: Settings | None = None) -> Iterator[LocalCluster]:
+    """Start three nodes, wait until they can sign, and stop them in the end. `settings`: more of their configuration,
+    by section. Raises: BenchError.
+    """
+    offset = _offset()
+    if settings is not None:
+        _make_files(data_dir, offset, settings)
+    command = [_command(), "dev", "--nodes", str(NODES), "--data-dir", str(data_dir), "--port-offset", str(offset)]
     with (data_dir / "dev.log").open("ab") as log:
         # A session of its own: Ctrl-C reaches it once, through us.
         supervisor = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)
@@ -165,6 +181,14 @@ def running_cluster(data_dir: Path) -> Iterator[LocalCluster]:
     finally:
         _end(supervisor, signal.SIGINT)
         cluster.stop_restarted()
+
+
+def _make_files(data_dir: Path, offset: int, settings: Settings) -> None:
+    """What `quorumca dev` finds there is what it runs."""
+    founders = [node_at(data_dir, number, offset) for number in range(1, NODES + 1)]
+    make_shared(data_dir)
+    for node in founders:
+        make_node(data_dir, node, founders, settings)
 
 
 def _is_ready(cluster: LocalCluster, supervisor: "subprocess.Popen[bytes]", data_dir: Path) -> bool:

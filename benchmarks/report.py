@@ -7,6 +7,7 @@ from pathlib import Path
 
 from benchmarks.origin import code_text
 from benchmarks.results import LEADER, PATHS, Point, Results, ThroughVault
+from benchmarks.stats import Spread
 from benchmarks.targets import Verdict
 
 
@@ -22,6 +23,7 @@ def write_markdown(results: Results, verdicts: Sequence[Verdict], path: Path, pl
         "## Targets\n\n" + targets_table(verdicts),
         "## Signing\n\n" + _points_table(results, "sign"),
         "## Through Vault\n\n" + _through_vault(results),
+        "## With access control\n\n" + _with_acls(results),
         "## Reading the roots\n\n" + _points_table(results, "roots"),
         "## Commit, on the leader\n\n" + _commits_table(results),
         "## Idle nodes\n\n" + _idle_table(results),
@@ -110,6 +112,31 @@ def _through_vault(results: Results) -> str:
         "failures",
     )
     return _about_vault(vault) + "\n\n" + _table(titles, rows)
+
+
+def _with_acls(results: Results) -> str:
+    acl = results.acl
+    if acl is None:
+        return "Not measured."
+    rows = [
+        (
+            path.path,
+            f"{path.clients}",
+            Spread.of([one.open_rate for one in path.rounds]).text(),
+            Spread.of([one.guarded_rate for one in path.rounds]).text(),
+            path.ratio.text(3),
+            path.cpu_ratio.text(3),
+            f"{sum(path.failures.values())}",
+        )
+        for path in acl.paths
+    ]
+    titles = ("through", "clients", "per second without", "per second with", "ratio", "ratio of CPU", "failures")
+    about = (
+        "Two clusters side by side, measured in turn, each right after the other: one where everybody may do"
+        f" everything, and one where nothing is allowed by default, with {acl.tokens:,} tokens, each client signing as"
+        " a service of its own with its token. Ratios are of one round each."
+    )
+    return f"{about}\n\n{_table(titles, rows)}"
 
 
 def _about_vault(vault: ThroughVault) -> str:

@@ -102,6 +102,48 @@ class ThroughVault:
 
 
 @dataclass(frozen=True, slots=True)
+class AclRound:
+    """One measurement of each of two clusters, one right after the other: signatures per second, and the processor time
+    of all nodes together for each.
+    """
+
+    open_rate: float
+    guarded_rate: float
+    open_cpu_us: float
+    guarded_cpu_us: float
+
+
+@dataclass(frozen=True, slots=True)
+class AclPath:
+    """Signing through one path, each client as a service of its own: on a cluster where everybody may do everything,
+    and on one where nothing is allowed by default and each client has its service's token.
+    """
+
+    path: str
+    clients: int
+    rounds: tuple[AclRound, ...]
+    failures: Mapping[str, int]
+
+    @property
+    def ratio(self) -> Spread:
+        """Of the rates."""
+        return Spread.of([one.guarded_rate / one.open_rate for one in self.rounds])
+
+    @property
+    def cpu_ratio(self) -> Spread:
+        """Of the processor times, which other programs hardly move."""
+        return Spread.of([one.guarded_cpu_us / one.open_cpu_us for one in self.rounds])
+
+
+@dataclass(frozen=True, slots=True)
+class WithAcls:
+    """What access control costs, with so many tokens."""
+
+    tokens: int
+    paths: tuple[AclPath, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Results:
     """One run of the bench."""
 
@@ -113,3 +155,4 @@ class Results:
     sweep: Sweep
     levels: tuple[Level, ...]
     vault: ThroughVault | None  # None where no server is installed
+    acl: WithAcls | None = None

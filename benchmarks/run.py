@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from benchmarks.acl import measure_with_acls
 from benchmarks.baseline import measure_baseline
 from benchmarks.csrs import make_csrs
 from benchmarks.fill import fill_ledger
@@ -69,6 +70,8 @@ def _measure(options: argparse.Namespace, data_dir: Path) -> Results:
             sweep = sweep or bench.sweep()
     assert sweep is not None
     vault = measure_through_vault(data_dir / "vault", effort, _POOL, say)
+    say("with and without access control, in turn ...")
+    acl = measure_with_acls(data_dir / "acl", 2 * effort.rounds, effort.seconds, say)
     samples = [*quiet, *sweep.baseline.samples, *(sample for level in levels for sample in level.baseline.samples)]
     return Results(
         origin=origin,
@@ -79,6 +82,7 @@ def _measure(options: argparse.Namespace, data_dir: Path) -> Results:
         sweep=sweep,
         levels=tuple(levels),
         vault=vault,
+        acl=acl,
     )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from benchmarks.results import FOLLOWER, LEADER, Level, NodeUsage, Results
+from benchmarks.results import FOLLOWER, LEADER, Level, NodeUsage, Results, WithAcls
 
 LEADER_SHARE: Final = 0.4
 SPREAD_SHARE: Final = 0.3
@@ -14,6 +14,8 @@ MEMORY_MB: Final = 120.0
 #: "The same" for two ledgers: repeated runs on a shared machine differ by about this much by themselves.
 RATE_TOLERANCE: Final = 0.10
 FAILOVER_TOLERANCE_SECONDS: Final = 0.25
+#: Of the rate without access control.
+ACL_SHARE: Final = 0.95
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,7 @@ def judge(results: Results) -> list[Verdict]:
         verdicts.append(_below(f"idle CPU of the busiest node, {at}", cpu, IDLE_PERCENT, "% of a core", digits=2))
         memory = max(_memory(usage) for usage in level.idle)
         verdicts.append(_below(f"memory of the largest node (PSS), {at}", memory, MEMORY_MB, "MB", digits=0))
-    return [*verdicts, *_comparisons(results.levels)]
+    return [*verdicts, *_comparisons(results.levels), *_with_acls(results.acl)]
 
 
 def _rates(level: Level) -> Iterator[Verdict]:
@@ -46,6 +48,20 @@ def _rates(level: Level) -> Iterator[Verdict]:
         found = point.rate.median / level.baseline.median
         through = f"{point.clients} clients, {point.path}, {_at(level)}"
         yield Verdict(f"{through}: share of Y", f"at least {share}", f"{found:.3f}", found / share, found >= share)
+
+
+def _with_acls(acl: WithAcls | None) -> Iterator[Verdict]:
+    if acl is None:
+        return
+    for path in acl.paths:
+        found = path.ratio.median
+        yield Verdict(
+            f"{path.clients} clients, {path.path}, with {acl.tokens:,} tokens",
+            f"at least {ACL_SHARE} of the rate without access control",
+            path.ratio.text(3),
+            found / ACL_SHARE,
+            found >= ACL_SHARE,
+        )
 
 
 def _comparisons(levels: tuple[Level, ...]) -> Iterator[Verdict]:

@@ -39,6 +39,7 @@ class _Tables:
     by_hash: Mapping[bytes, Token]
     policies: Mapping[str, Policy]
     roles: Mapping[str, Role]
+    authorizers: dict[bytes, Authorizer]  # of tokens that were asked with, by the same hash
 
 
 class Directory:
@@ -79,7 +80,16 @@ class Directory:
             token.expires_at,
             is_anonymous=token.accessor_id == ANONYMOUS,
             is_of_open_cluster=self._is_open(tables),
+            judged_by=tables,
         )
+
+    def judged(self, secret_id: str, before: Caller | None) -> Caller:
+        """As `caller`. `before`: what that was for the same SecretID, which it still is while nothing has changed."""
+        if before is None or before.judged_by is not self._current():
+            return self.caller(secret_id)
+        if before.expires_at and self._clock.now() >= before.expires_at:
+            raise TokenUnknown(NOT_FOUND)
+        return before
 
     def _anonymous(self, tables: _Tables) -> Caller:
         token = next((token for token in tables.acl.tokens if token.accessor_id == ANONYMOUS), _NOBODY)
@@ -89,6 +99,7 @@ class Directory:
             self._authorizer(tables, token),
             is_anonymous=True,
             is_of_open_cluster=self._is_open(tables),
+            judged_by=tables,
         )
 
     def _is_open(self, tables: _Tables) -> bool:
@@ -101,6 +112,12 @@ class Directory:
         return self._tables
 
     def _authorizer(self, tables: _Tables, token: Token) -> Authorizer:
+        found = tables.authorizers.get(token.secret_hash)
+        if found is None:
+            found = tables.authorizers[token.secret_hash] = self._merged_for(tables, token)
+        return found
+
+    def _merged_for(self, tables: _Tables, token: Token) -> Authorizer:
         links = (
             tables.acl.policies_index,
             tables.acl.roles_index,
@@ -160,6 +177,7 @@ def _tables_of(acl: Acl) -> _Tables:
         {token.secret_hash: token for token in acl.tokens},
         {policy.policy_id: policy for policy in acl.policies},
         {role.role_id: role for role in acl.roles},
+        {},
     )
 
 

@@ -99,6 +99,8 @@ class Caller:
     is_anonymous: bool = False
     #: Nobody has bootstrapped access control, and what no rule denies is allowed: there is nobody to ask for rights.
     is_of_open_cluster: bool = False
+    #: By what it was judged; None: by what has no successor that could be told apart.
+    judged_by: object = field(default=None, repr=False, compare=False)
 
     @property
     def accessor_on_record(self) -> str:

@@ -17,6 +17,7 @@ from typing import Final, TypeVar
 from msgspec import msgpack, structs
 
 from cluster.access.method_writers import acl_sealed_again
+from cluster.api.access import Judge
 from cluster.api.backups import Meta
 from cluster.backup import file as backup
 from cluster.backup.content import ContentRefused, check_content
@@ -315,12 +316,14 @@ class SnapshotWork:
         await commit(self._parts.replica, RecordLeaves(request.issuer_key_id, records))
         return DONE
 
-    async def ca(self, request: JudgedRestoreRequest) -> Nothing:
-        """Raises: LostRace when the CA is not the one that the request is for; Refused, InternalError, NotReady,
-        NotLeader, CommitUnknown.
+    async def ca(self, request: JudgedRestoreRequest, judge: Judge | None = None) -> Nothing:
+        """`judge`: whether whoever asks may still do so, once its turn has come.
+
+        Raises: PermissionDenied; LostRace when the CA is not the one that the request is for; Refused, InternalError,
+        NotReady, NotLeader, CommitUnknown.
         """
         looked = await self._looked_at(request)
-        async with self._parts.changes.turn("RECONFIGURING", is_duty=False):
+        async with self._parts.changes.turn("RECONFIGURING", is_duty=False, judge=judge):
             state = self._parts.replica.state
             # Here, where nothing else changes the CA: a root that was taken away meanwhile does not come back.
             change = self._judge(state, request, looked)

@@ -5,6 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Final
 
+from cluster.api.access import Judge
 from cluster.base.errors import ChangeUnderWay
 
 #: How long an operator's change waits for its turn. Most others are done in much less, key generation is what takes
@@ -34,19 +35,24 @@ class Changes:
         return asyncio.get_running_loop().time() + _WRITER_SECONDS
 
     @contextlib.asynccontextmanager
-    async def turn(self, name: str, *, is_duty: bool, until: float | None = None) -> AsyncIterator[None]:
+    async def turn(
+        self, name: str, *, is_duty: bool, until: float | None = None, judge: Judge | None = None
+    ) -> AsyncIterator[None]:
         """`name`: Consul's name for the CA's state during this turn, e.g. RECONFIGURING. A duty waits for as long as it
-        takes, an operator's change until its deadline.
+        takes, an operator's change until its deadline; and the operator, whom `judge` knows, may have lost the right to
+        it meanwhile.
 
-        Raises: ChangeUnderWay (definitely not done).
+        Raises: ChangeUnderWay (definitely not done); PermissionDenied.
         """
         if is_duty:
             await self._turn.acquire()
         else:
             patience = asyncio.get_running_loop().time() + _PATIENCE_SECONDS
             await self._wait_for(self._turn, patience if until is None else until)
-        self._name = name
         try:
+            if judge is not None:
+                judge()
+            self._name = name
             yield
         finally:
             self._turn.release()

@@ -4,6 +4,7 @@ import secrets
 from dataclasses import replace
 from typing import Final
 
+from cluster.api.access import Judge
 from cluster.api.ca import RotateRequest, RotationPlan, Steering, Uptake
 from cluster.base.errors import ChangeUnderWay, InternalError, NotFound, NotLeader, NotReady, Refused
 from cluster.ca.attempts import Arrival, Attempt, done_before, is_overtaken
@@ -80,14 +81,15 @@ class OperatorRotation:
             risks=tuple(risks),
         )
 
-    async def rotate(self, request: RotateRequest, attempt: Attempt) -> str:
-        """Begin; the rotation's id. It waits its turn, but for no other rotation: that may be what is wanted.
+    async def rotate(self, request: RotateRequest, attempt: Attempt, judge: Judge | None = None) -> str:
+        """Begin; the rotation's id. It waits its turn, but for no other rotation: that may be what is wanted. `judge`:
+        whether whoever asks may still do so then, as below.
 
-        Raises: Refused, InternalError, NotReady, ChangeUnderWay (no effect); CommitUnknown.
+        Raises: PermissionDenied, Refused, InternalError, NotReady, ChangeUnderWay (no effect); CommitUnknown.
         """
         arrival = Arrival(attempt, self._replica.leadership.term, is_overtaken(self._replica.state, attempt))
         until = self._parts.changes.deadline()
-        async with self._parts.changes.turn("RECONFIGURING", is_duty=False, until=until):
+        async with self._parts.changes.turn("RECONFIGURING", is_duty=False, until=until, judge=judge):
             state = self._replica.state
             if state.ca_index < attempt.ca_index:
                 # Another leader's write has been seen: nothing may be judged from here.
@@ -122,9 +124,9 @@ class OperatorRotation:
                 )
             )
 
-    async def steer(self, steering: Steering) -> None:
-        """Raises: Refused."""
-        async with self._parts.changes.turn("RECONFIGURING", is_duty=False):
+    async def steer(self, steering: Steering, judge: Judge | None = None) -> None:
+        """Raises: PermissionDenied, Refused."""
+        async with self._parts.changes.turn("RECONFIGURING", is_duty=False, judge=judge):
             state = self._replica.state
             rotation = state.rotation
             if rotation is None:
@@ -137,9 +139,9 @@ class OperatorRotation:
                 case Steering.PAUSE | Steering.RESUME:
                     await self._rotator.set_waiting(state, is_paused=steering is Steering.PAUSE)
 
-    async def distrust(self, root_id: str) -> None:
-        """Raises: NotFound, Refused."""
-        async with self._parts.changes.turn("RECONFIGURING", is_duty=False):
+    async def distrust(self, root_id: str, judge: Judge | None = None) -> None:
+        """Raises: PermissionDenied, NotFound, Refused."""
+        async with self._parts.changes.turn("RECONFIGURING", is_duty=False, judge=judge):
             state = self._replica.state
             found = next((root for root in state.roots if root.root_id == root_id.lower()), None)
             if found is None:

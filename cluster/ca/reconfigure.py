@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
+from cluster.api.access import Judge
 from cluster.api.ca import ConfigUpdate
 from cluster.base.errors import (
     BadRequest,
@@ -64,18 +65,19 @@ class Reconfigurer:
         self._rotator = rotator
         self._arrived: list[bytes] = []  # ids of the requests that are under way
 
-    async def apply(self, update: ConfigUpdate, attempt: Attempt) -> str:
-        """Returns the id of the rotation that this began, or "" when the root stays: then everything is done.
+    async def apply(self, update: ConfigUpdate, attempt: Attempt, judge: Judge | None = None) -> str:
+        """Returns the id of the rotation that this began, or "" when the root stays: then everything is done. `judge`:
+        whether whoever asks may still do so, once their turn has come.
 
-        Raises: BadRequest, StaleIndex, Refused, InternalError, NotReady, ChangeUnderWay (no effect); CommitUnknown,
-        NotLeader.
+        Raises: PermissionDenied, BadRequest, StaleIndex, Refused, InternalError, NotReady, ChangeUnderWay (no effect);
+        CommitUnknown, NotLeader.
         """
         if attempt.request_id in self._arrived and not attempt.is_repeat:
             # It was on its way for so long that its repetition got here first, and waits.
             raise CommitUnknown("the same request is under way already; it may have taken effect")
         self._arrived.append(attempt.request_id)
         try:
-            return await self._apply(update, attempt)
+            return await self._apply(update, attempt, judge)
         except ChangeUnderWay as error:
             if attempt.is_repeat:
                 # Its first sending may be done, or be that change.
@@ -84,12 +86,12 @@ class Reconfigurer:
         finally:
             self._arrived.remove(attempt.request_id)
 
-    async def _apply(self, update: ConfigUpdate, attempt: Attempt) -> str:
+    async def _apply(self, update: ConfigUpdate, attempt: Attempt, judge: Judge | None) -> str:
         changes, until = self._parts.changes, self._parts.changes.deadline()
         arrival = Arrival(attempt, self._replica.leadership.term, is_overtaken(self._replica.state, attempt))
         async with changes.writing(until):
             while True:
-                async with changes.turn("RECONFIGURING", is_duty=False, until=until):
+                async with changes.turn("RECONFIGURING", is_duty=False, until=until, judge=judge):
                     done = await self._in_turn(update, arrival)
                 if done is not None:
                     return done

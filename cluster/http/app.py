@@ -31,7 +31,7 @@ from cluster.http.errors import (
     no_such_datacenter,
 )
 from cluster.http.failures import Failures
-from cluster.http.gate import Open, admit, default_policy
+from cluster.http.gate import Open, admit, default_policy, require_standing
 from cluster.http.hosts import Hosts
 from cluster.http.query import Query, check_path, parse_query
 from cluster.http.refusals import Refusals
@@ -288,7 +288,7 @@ def _endpoint(api: Api, route: Route) -> AiohttpHandler:
                 api.hosts.check_change(request)
             if route.access is not _NOBODY_HOME:
                 await go_on(request, route.max_body_bytes)
-            response = await route.handler(api, request, query)
+            response = await (_read if request.method == "GET" else _run)(route, api, request, query)
         except Exception as error:
             response = error_response(error, label, api.log, route.status_of)
         if not response.prepared:
@@ -303,6 +303,22 @@ def _endpoint(api: Api, route: Route) -> AiohttpHandler:
         return response
 
     return serve
+
+
+async def _run(route: Route, api: Api, request: web.Request, query: Query) -> web.StreamResponse:
+    return await route.handler(api, request, query)
+
+
+async def _read(route: Route, api: Api, request: web.Request, query: Query) -> web.StreamResponse:
+    """It may wait for a leader. What was found is for whoever may still know it, and so is that nothing was found."""
+    try:
+        response = await route.handler(api, request, query)
+    except Exception:
+        require_standing(request)
+        raise
+    if not response.prepared:
+        require_standing(request)
+    return response
 
 
 def _admit(request: web.Request, hosts: Hosts, datacenter: str) -> Query:

@@ -14,11 +14,12 @@ from typing import Any, Final, TypeVar
 from aiohttp import web
 from prometheus_client import Gauge
 
+from cluster.api.access import Caller
 from cluster.api.reads import ReadLevel, ReadPoint
-from cluster.base.errors import BadRequest, ClusterError
+from cluster.base.errors import BadRequest
 from cluster.http.connection import Connection
 from cluster.http.errors import ShuttingDown
-from cluster.http.gate import Standing, standing_of
+from cluster.http.gate import standing_of
 from cluster.http.query import Query, shown
 from providers.config.durations import MILLISECOND, SECOND, parse_duration
 
@@ -120,27 +121,34 @@ class Waiters:
 
     def __init__(self, gauge: Gauge) -> None:
         self._gauge = gauge
-        self._tasks: dict[asyncio.Task[Any], Standing | None] = {}
-        self._refused: dict[asyncio.Task[Any], ClusterError] = {}
+        self._tasks: dict[asyncio.Task[Any], Callable[[], None]] = {}
+        self._refused: dict[asyncio.Task[Any], Exception] = {}
         self._judging: asyncio.Task[None] | None = None
         self._is_stopping = False
 
-    async def wait(self, request: web.Request, start: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
-        """The result of `start()`. Raises: TooManyWaiting, ShuttingDown."""
+    async def wait(
+        self,
+        request: web.Request,
+        start: Callable[[], Coroutine[Any, Any, _T]],
+        also: Callable[[Caller], None] | None = None,
+    ) -> _T:
+        """The result of `start()`. `also`: what is judged of whoever waits beside what the route needs.
+
+        Raises: TooManyWaiting, ShuttingDown; PermissionDenied.
+        """
         if self._is_stopping:
             raise ShuttingDown("this node is shutting down")
         connection = request.protocol
         loop = asyncio.get_running_loop()
-        task, standing = loop.create_task(start()), standing_of(request)
-        self._tasks[task] = standing
+        task, judge = loop.create_task(start()), _judge(request, also)
+        self._tasks[task] = judge
         self._gauge.set(len(self._tasks))
         if self._judging is None or self._judging.done():
             self._judging = loop.create_task(self._judge_again())
         try:
             with connection.waiting(task) if isinstance(connection, Connection) else nullcontext():
                 found = await task
-            if standing is not None:
-                standing()
+            judge()
             return found
         except asyncio.CancelledError:
             if (refused := self._refused.get(task)) is not None:
@@ -158,11 +166,10 @@ class Waiters:
         """For as long as anybody waits."""
         while self._tasks:
             await asyncio.sleep(_JUDGE_SECONDS)
-            for task, standing in [*self._tasks.items()]:
+            for task, judge in [*self._tasks.items()]:
                 try:
-                    if standing is not None:
-                        standing()
-                except ClusterError as error:
+                    judge()
+                except Exception as error:  # whoever cannot be judged has no standing, and takes none along
                     self._refused[task] = error
                     task.cancel()
 
@@ -175,6 +182,18 @@ class Waiters:
         self._is_stopping = True
         for task in self._tasks:
             task.cancel()
+
+
+def _judge(request: web.Request, also: Callable[[Caller], None] | None) -> Callable[[], None]:
+    standing = standing_of(request)
+
+    def judge() -> None:
+        if standing is not None:
+            caller = standing()
+            if also is not None:
+                also(caller)
+
+    return judge
 
 
 def query_headers(index: int, consistency: str, *, has_leader: bool, last_contact_ms: int) -> dict[str, str]:

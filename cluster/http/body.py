@@ -12,6 +12,7 @@ from aiohttp.http_exceptions import PayloadEncodingError
 from cluster.base.errors import BadRequest
 from cluster.http.connection import Connection
 from cluster.http.errors import BodyTooLarge, TooSlow
+from cluster.http.gate import require_standing
 from cluster.http.intake import Body, Intake
 from cluster.http.query import shown
 from providers.config.durations import format_duration, parse_duration
@@ -36,7 +37,10 @@ Fields = Mapping[str, Any]
 
 
 async def read_body(request: web.Request) -> bytes:
-    """Raises: BodyTooLarge, BodiesFull, TooSlow, BadRequest when the transfer is broken."""
+    """Whoever sends one may take its time, and is judged again when all of it is there.
+
+    Raises: BodyTooLarge, BodiesFull, TooSlow, BadRequest when the transfer is broken; PermissionDenied.
+    """
     content = request.content
     length = request.content_length
     if length is not None and length > MAX_BODY_BYTES:
@@ -47,7 +51,9 @@ async def read_body(request: web.Request) -> bytes:
         if content.is_eof():
             return content.read_nowait()  # all of it is buffered, so it is far smaller than the bound
         async with asyncio.timeout(BODY_SECONDS):
-            return await _read_to_end(content, held)
+            body = await _read_to_end(content, held)
+        require_standing(request)
+        return body
     except TimeoutError:
         raise TooSlow(f"the request body did not arrive within {BODY_SECONDS:g} seconds") from None
     except BROKEN:

@@ -16,10 +16,8 @@ from cluster.http.refusals import Refusals
 
 _HEADER: Final = "X-Consul-Token"
 _BEARER: Final = "bearer"
-#: Who has sent a request, once it has passed.
-_CALLER: Final = web.RequestKey("caller", Caller)
-#: Whether it would pass now. Raises: as `admit`.
-Standing = Callable[[], None]
+#: Who has sent a request that has passed, as of now, if it would still pass. Raises: as `admit`.
+Standing = Callable[[], Caller]
 _STANDING: Final = web.RequestKey[Standing]("standing")
 
 
@@ -65,13 +63,13 @@ async def admit(
             caller = await access.caller(secret_id)
     name = node_name if isinstance(needed, Needs) and needed.is_on_this_node else None
 
-    def judge(caller: Caller) -> None:
+    def judged(caller: Caller) -> Caller:
         if isinstance(needed, Needs):
             caller.require(needed.right, name)
+        return caller
 
-    judge(caller)
-    request[_CALLER] = caller
-    request[_STANDING] = lambda: judge(access.judged_again(caller))
+    judged(caller)
+    request[_STANDING] = lambda: judged(access.judged_again(caller))
 
 
 def default_policy(access: Access) -> Mapping[str, str]:
@@ -80,13 +78,19 @@ def default_policy(access: Access) -> Mapping[str, str]:
 
 
 def caller_of(request: web.Request) -> Caller:
-    """Of a request to a route that is not open."""
-    return request[_CALLER]
+    """Of a request to a route that is not open; as of now, whatever it has waited for. Raises: as `admit`."""
+    return request[_STANDING]()
 
 
 def standing_of(request: web.Request) -> Standing | None:
     """Of a request to a route that is not open: to be asked again, for as long as it waits."""
     return request.get(_STANDING)
+
+
+def require_standing(request: web.Request) -> None:
+    """After a wait, before anything is done or handed out. Raises: as `admit`."""
+    if (standing := request.get(_STANDING)) is not None:
+        standing()
 
 
 def secret_id_of(request: web.Request, query: Query) -> str:

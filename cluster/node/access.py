@@ -35,4 +35,6 @@ class NodeAccess:
             return self._directory.caller(secret_id)
 
     def judged_again(self, caller: Caller) -> Caller:
-        return self.caller_here(caller.secret_id)
+        if (found := self._tokens.recovery_caller(caller.secret_id)) is not None:
+            return found
+        return self._directory.judged(caller.secret_id, caller)

@@ -87,7 +87,9 @@ Make = Callable[[State], tuple[AclCommand, AclKeyAnswer]]
 
 
 class AclWork:
-    """Each method takes the request of an operation and gives its answer."""
+    """Each method takes the request of an operation and gives its answer. Whoever writes is judged with each attempt:
+    a method's key set may have been fetched before, or another write have come first.
+    """
 
     def __init__(
         self,
@@ -111,57 +113,60 @@ class AclWork:
         self._clock = clock
         self._log = log
 
-    async def put(self, request: AclPutRequest) -> AclKeyAnswer:
+    async def put(self, request: AclPutRequest, judge: Judge) -> AclKeyAnswer:
         self._require_ready()
         body = _object(request.body)
         match request.table:
             case "policies":
                 policy = read_input(PolicyInput, "Policy", body)
-                return await self._write(lambda state: _keyed(writers.set_policy(state.acl, request.key, policy)))
+                return await self._write(
+                    judge, lambda state: _keyed(writers.set_policy(state.acl, request.key, policy))
+                )
             case "roles":
                 role = read_input(RoleInput, "Role", body)
-                return await self._write(lambda state: _keyed(writers.set_role(state.acl, request.key, role)))
+                return await self._write(judge, lambda state: _keyed(writers.set_role(state.acl, request.key, role)))
             case "tokens":
-                return await self._put_token(request.key, read_input(TokenInput, "Token", body))
+                return await self._put_token(request.key, read_input(TokenInput, "Token", body), judge)
             case "methods":
                 method = read_input(AuthMethodInput, "AuthMethod", body)
                 prepared = await self._methods.prepared(self._replica.state.acl, request.key, method)
-                return await self._write(lambda state: _keyed(self._methods.set_method(state.acl, prepared)))
+                return await self._write(judge, lambda state: _keyed(self._methods.set_method(state.acl, prepared)))
             case "binding_rules":
                 rule = read_input(BindingRuleInput, "BindingRule", body)
                 return await self._write(
-                    lambda state: _keyed(self._methods.set_binding_rule(state.acl, request.key, rule))
+                    judge, lambda state: _keyed(self._methods.set_binding_rule(state.acl, request.key, rule))
                 )
         raise BadRequest(f"{request.table!a:.80} is no table of access control")
 
-    async def _put_token(self, accessor_id: str, given: TokenInput) -> AclKeyAnswer:
+    async def _put_token(self, accessor_id: str, given: TokenInput, judge: Judge) -> AclKeyAnswer:
         hashed = self._secret_ids.hashed
         if accessor_id:
             return await self._write(
-                lambda state: _keyed(writers.changed_token(state.acl, accessor_id, given, hashed, self._now))
+                judge, lambda state: _keyed(writers.changed_token(state.acl, accessor_id, given, hashed, self._now))
             )
-        return await self._write(lambda state: _shown(writers.new_token(state.acl, given, hashed, self._now)))
+        return await self._write(judge, lambda state: _shown(writers.new_token(state.acl, given, hashed, self._now)))
 
-    async def clone(self, request: AclCloneRequest) -> AclKeyAnswer:
+    async def clone(self, request: AclCloneRequest, judge: Judge) -> AclKeyAnswer:
         self._require_ready()
         hashed = self._secret_ids.hashed
         return await self._write(
+            judge,
             lambda state: _shown(
                 writers.cloned_token(state.acl, request.accessor_id, request.description, hashed, self._now)
-            )
+            ),
         )
 
     async def delete(self, request: AclDeleteRequest, judge: Judge) -> Nothing:
         self._require_ready()
         caller = judge()
-        caller.require(ACL_WRITE)
+        caller.require(ACL_WRITE)  # the operation is judged here alone
         command = _deletion(request.table, request.key)
         if request.table == "policies":
             writers.check_policy_deletion(request.key)
         if request.table == "tokens":
             writers.check_token_deletion(request.key, caller.accessor_id)
         try:
-            await self._write(lambda _state: (command, AclKeyAnswer(request.key)))
+            await self._write(judge, lambda _state: (command, AclKeyAnswer(request.key)))
         except _Gone:
             raise NotFound(_GONE[request.table]) from None
         return DONE
@@ -181,7 +186,7 @@ class AclWork:
             config, roots = self._methods.written(method).config, self._replica.state.roots
             proved = await self._prover.proved(method.name, config, request.bearer_token)
             judged = _Judged(method, config, roots, proved)
-            return await self._write(lambda state: _shown(self._new_login(state, judged, description)))
+            return await self._write(None, lambda state: _shown(self._new_login(state, judged, description)))
         except (LoginRefused, MethodInvalid) as error:
             reason = error.reason if isinstance(error, LoginRefused) else str(error)
             self._log("acl.login_refused", method=method.name, reason=as_reason(reason))
@@ -218,7 +223,7 @@ class AclWork:
         token = writers.find_token(self._replica.state.acl, caller.accessor_id, self._now)
         if token is None or not token.auth_method:
             raise PermissionDenied("Permission denied: token wasn't created via login")
-        await self._write(lambda _state: (DeleteTokens((token.accessor_id,)), AclKeyAnswer(token.accessor_id)))
+        await self._write(None, lambda _state: (DeleteTokens((token.accessor_id,)), AclKeyAnswer(token.accessor_id)))
         return DONE
 
     async def bootstrap(self, request: AclBootstrapRequest) -> AclKeyAnswer:
@@ -248,7 +253,7 @@ class AclWork:
                 raise BadRequest("Provided token cannot be used because a token with that secret already exists.")
             return BootstrapAcl(token, done), AclKeyAnswer(token.accessor_id, made.secret_id)
 
-        answer = await self._write(make)
+        answer = await self._write(None, make)
         self._log("acl.bootstrapped", accessor=answer.key, index=self._replica.state.acl.bootstrap_index)
         return answer
 
@@ -268,9 +273,14 @@ class AclWork:
             path.unlink()
         return int(text)
 
-    async def _write(self, make: Make) -> AclKeyAnswer:
-        """Raises: as `make`; _Gone, Refused, ChangeUnderWay, NotLeader, CommitUnknown."""
+    async def _write(self, judge: Judge | None, make: Make) -> AclKeyAnswer:
+        """`judge`: of whom it needs a right.
+
+        Raises: as both; _Gone, Refused, ChangeUnderWay, NotLeader, CommitUnknown.
+        """
         for _ in range(_ATTEMPTS):
+            if judge is not None:
+                judge()
             command, answer = make(self._replica.state)
             result = await self._replica.propose(command, timeout=_COMMIT_SECONDS)
             if isinstance(result, Applied):

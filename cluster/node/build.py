@@ -195,7 +195,7 @@ def build_leaders_side(ground: Ground, watchers: Watchers, peers: Peers, seal_wa
         membership,
         resealer,
         seal_watch.status,
-        directory.caller,
+        directory.judged,
         acl_work,
         node_certs,
     )

@@ -121,17 +121,17 @@ class LeaderWork:
         return Operations(
             self._gate,
             served_to(SIGN, self._sign),
-            served(CONFIGURE, self._configure),
+            served_to(CONFIGURE, self._configure),
             served(PLAN_ROTATION, self._plan_rotation),
-            served(ROTATE, self._rotate),
-            served(STEER_ROTATION, self._steer_rotation),
+            served_to(ROTATE, self._rotate),
+            served_to(STEER_ROTATION, self._steer_rotation),
             served(ROTATION_UPTAKE, self._rotation_uptake),
-            served(DISTRUST_ROOT, self._distrust_root),
+            served_to(DISTRUST_ROOT, self._distrust_root),
             served(RESTORE_ROWS, self._snapshots.unproven),
             served(RESTORE_CA, self._snapshots.unproven),
             served(RESTORE_CHECKED, self._snapshots.checked),
             served(RESTORE_PROVEN_ROWS, self._snapshots.rows),
-            served(RESTORE_JUDGED, self._snapshots.ca),
+            served_to(RESTORE_JUDGED, self._snapshots.ca),
             served(CLUSTER, self._cluster),
             served(TRANSFER, self._transfer),
             served(ADD_PEER, self._add_peer),
@@ -140,10 +140,10 @@ class LeaderWork:
             served(WATCHERS, self._count_watchers),
             served(SEAL_CHECK, self._check_seal),
             served(SEAL_STATUS, self._show_seal),
-            served(ROTATE_SEAL, self._rotate_seal),
-            served(ACL_PUT, self._acl.put),
+            served_to(ROTATE_SEAL, self._rotate_seal),
+            served_to(ACL_PUT, self._acl.put),
             served_to(ACL_DELETE, self._acl.delete),
-            served(ACL_CLONE, self._acl.clone),
+            served_to(ACL_CLONE, self._acl.clone),
             served(ACL_BOOTSTRAP, self._acl.bootstrap),
             served(ACL_LOGIN, self._acl.login),
             served_to(ACL_LOGOUT, self._acl.logout),
@@ -194,7 +194,7 @@ class LeaderWork:
             raise BadRequest(f"request id {request_id.hex()} is no serial of a server: must be 16 or 20 bytes long")
         return request_id
 
-    async def _configure(self, request: ConfigureRequest) -> Nothing:
+    async def _configure(self, request: ConfigureRequest, judge: Judge) -> Nothing:
         update = ConfigUpdate(
             provider=request.provider,
             config=_json_object(request.config),
@@ -205,7 +205,7 @@ class LeaderWork:
             wait_seconds=request.wait_seconds,
         )
         attempt = Attempt(request.request_id, request.ca_index, request.is_repeat)
-        rotation_id = await self._reconfigurer.apply(update, attempt)
+        rotation_id = await self._reconfigurer.apply(update, attempt, judge)
         if rotation_id:
             await self._reconfigurer.wait_for_rotation(rotation_id)
         if self._replica.state.active_root is None:
@@ -215,22 +215,22 @@ class LeaderWork:
     async def _plan_rotation(self, request: PlanRequest) -> PlanAnswer:
         return PlanAnswer.of(await self._rotation.plan(request.value()))
 
-    async def _rotate(self, request: RotationRequest) -> Nothing:
+    async def _rotate(self, request: RotationRequest, judge: Judge) -> Nothing:
         attempt = Attempt(request.request_id, request.ca_index, request.is_repeat)
-        rotation_id = await self._rotation.rotate(request.value(), attempt)
+        rotation_id = await self._rotation.rotate(request.value(), attempt, judge)
         if rotation_id:
             await self._reconfigurer.wait_for_rotation(rotation_id)
         return DONE
 
-    async def _steer_rotation(self, request: SteerRequest) -> Nothing:
-        await self._rotation.steer(request.steering)
+    async def _steer_rotation(self, request: SteerRequest, judge: Judge) -> Nothing:
+        await self._rotation.steer(request.steering, judge)
         return DONE
 
     async def _rotation_uptake(self, _request: Nothing) -> UptakeAnswer:
         return UptakeAnswer.of(await self._rotation.uptake())
 
-    async def _distrust_root(self, request: DistrustRequest) -> Nothing:
-        await self._rotation.distrust(request.root_id)
+    async def _distrust_root(self, request: DistrustRequest, judge: Judge) -> Nothing:
+        await self._rotation.distrust(request.root_id, judge)
         return DONE
 
     async def _count_watchers(self, request: WatchersRequest) -> WatchersAnswer:
@@ -244,8 +244,9 @@ class LeaderWork:
     async def _show_seal(self, _request: Nothing) -> SealStatusAnswer:
         return SealStatusAnswer.of(self._seal_status())
 
-    async def _rotate_seal(self, request: RotateSealRequest) -> Nothing:
-        await self._resealer.rotate(request.base.decode("ascii", errors="replace"), keeps_key=request.keeps_key)
+    async def _rotate_seal(self, request: RotateSealRequest, judge: Judge) -> Nothing:
+        base = request.base.decode("ascii", errors="replace")
+        await self._resealer.rotate(base, keeps_key=request.keeps_key, judge=judge)
         return DONE
 
     async def _cluster(self, _request: Nothing) -> ClusterAnswer:

@@ -11,6 +11,7 @@ from collections.abc import Collection
 from typing import Final
 
 from cluster.access.method_writers import acl_sealed_again
+from cluster.api.access import Judge
 from cluster.base.clock import Clock
 from cluster.base.errors import ClusterError, NoLeader, NotLeader, NotReady, Overloaded, Refused
 from cluster.ca.commit import commit
@@ -48,13 +49,13 @@ class Resealer:
         self._peers = peers
         self._node_name = node_name
 
-    async def rotate(self, base: str, *, keeps_key: bool) -> None:
+    async def rotate(self, base: str, *, keeps_key: bool, judge: Judge | None = None) -> None:
         """Nothing is done when the seal is not the one with the id `base` any more: it has been done.
 
         The servers are asked first: one that does not answer is waited for, and no other change has to stand behind
-        that.
+        that. `judge`: whether whoever asks may still do so afterwards.
 
-        Raises: Refused, NotReady, NotLeader, ChangeUnderWay, CommitUnknown.
+        Raises: PermissionDenied, Refused, NotReady, NotLeader, ChangeUnderWay, CommitUnknown.
         """
         if (before := self._seal_to_follow(base)) is None:
             return
@@ -65,7 +66,7 @@ class Resealer:
             raise Refused(str(error)) from error
         asked = self._others()
         await self._require_key_everywhere(asked, seal)
-        async with self._parts.changes.turn("RECONFIGURING", is_duty=False):
+        async with self._parts.changes.turn("RECONFIGURING", is_duty=False, judge=judge):
             if self._seal_to_follow(base) is None:
                 return
             self._require_asked(asked)

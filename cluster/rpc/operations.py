@@ -7,15 +7,15 @@ cannot say what it is good for.
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, cast
 
 from cluster.api.access import Caller, Judge, Right
 from cluster.base.errors import InternalError
 from cluster.rpc.operation import A, Judged, Operation, Q
 
-#: Whose SecretID it is, on this node, as of now. Raises: TokenUnknown, NotReady.
-Gate = Callable[[str], Caller]
+#: Whose SecretID it is, on this node, as of now; and what was said of it before for the same request, if it was.
+#: Raises: TokenUnknown, NotReady.
+Gate = Callable[[str, Caller | None], Caller]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,9 @@ def served(operation: Operation[Q, A], handler: Callable[[Q], Awaitable[A]]) -> 
 
 
 def served_to(operation: Operation[Q, A], handler: Callable[[Q, Judge], Awaitable[A]]) -> Served:
-    """By a handler that judges by itself who asks, whenever it matters."""
+    """By a handler that judges by itself who asks, whenever it matters: after each wait. What it judges with refuses
+    whoever has not the right that the operation needs.
+    """
     return Served(operation, handler)
 
 
@@ -62,8 +64,17 @@ class Operations:
 
     async def serve(self, served: Served, request: Any, secret_id: str) -> Any:
         """As `run`."""
-        judge = partial(self._gate, secret_id)
         needs = served.operation.needs
+
+        caller: Caller | None = None
+
+        def judge() -> Caller:  # not a `partial`, which shows what it was given
+            nonlocal caller
+            caller = self._gate(secret_id, caller)
+            if isinstance(needs, Right):
+                caller.require(needs)
+            return caller
+
         if isinstance(needs, Right):
-            judge().require(needs)
+            judge()
         return await served.handler(request, judge)

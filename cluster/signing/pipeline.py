@@ -1,6 +1,8 @@
 """The leader's signing pipeline: sign a batch in a worker, record it as one log entry, answer when that is committed.
 
-Signing of one batch overlaps with the commit of the one before. Nothing leaves before its record is committed.
+Signing of one batch overlaps with the commit of the one before. Nothing leaves before its record is committed. Whoever
+asks is judged three times: before it is signed, for what the worker judges the CSR by; before it is recorded, because a
+backend may have taken seconds; and before it is handed out, because the commit may have.
 """
 
 import asyncio
@@ -59,6 +61,7 @@ class _Request:
     context: SigningContext
     judge: Judge
     done: "asyncio.Future[SignedLeaf]"
+    caller: Caller | None = None  # who asks, as judged last
     #: As it is recorded, once its turn has come.
     by: str = ""
 
@@ -130,7 +133,7 @@ class SigningPipeline:
                 # The next batch is signed while this one is committed.
                 self._signing -= 1
                 self._start_batches()
-            await self._record(context, signed, now)
+            await self._record(context, [found for found in signed if await self._may_have(found[0])], now)
         except Exception as error:
             for request in batch:
                 if not request.done.done():
@@ -139,7 +142,7 @@ class SigningPipeline:
     async def _sign(
         self, context: SigningContext, batch: list[_Request], now: int
     ) -> list[tuple[_Request, IssuedLeaf]]:
-        asked = [asking for request in batch if (asking := _asking(request)) is not None]
+        asked = [(request, caller) for request in batch if (caller := _asking(request)) is not None]
         if not asked:
             return []
         for request, _ in asked:
@@ -183,12 +186,30 @@ class SigningPipeline:
         for position, (request, leaf) in enumerate(signed):
             if request.done.done():
                 continue
-            if position not in result.duplicates:
+            if position not in result.duplicates and await self._may_have(request):
                 self._answer(context, request, SignedLeaf(leaf, first_index + position))
         for position in result.duplicates:
             request, leaf = signed[position]
-            if not request.done.done():
+            if not request.done.done() and await self._may_have(request):
                 self._answer(context, request, await self._signed_before(context, request, leaf, now))
+
+    async def _may_have(self, request: _Request) -> bool:
+        """Whether whoever asks may still have what was signed for them; if not, they are told so."""
+        before, now = request.caller, _asking(request)
+        if now is None or before is None:
+            return False
+        if now.rules is before.rules or now.rules.grant == before.rules.grant:
+            return True
+        context = request.context
+        try:
+            await self._pool.check_csr(
+                context.trust_domain, context.datacenter, request.csr_pem, now.rules.grant, context.limits
+            )
+        except (ClusterError, ProviderError) as error:
+            if not request.done.done():
+                request.done.set_exception(now.denied(str(error)) if isinstance(error, NotGranted) else error)
+            return False
+        return True
 
     def _answer(self, context: SigningContext, request: _Request, signed: SignedLeaf) -> None:
         request.done.set_result(signed)
@@ -232,12 +253,12 @@ class SigningPipeline:
         raise AnswerLost(_DUPLICATE.format(serial=row.record.serial.hex()))
 
 
-def _asking(request: _Request) -> tuple[_Request, Caller] | None:
+def _asking(request: _Request) -> Caller | None:
     """Who asks, as of now; None if nobody any more, who is told so."""
     try:
-        caller = request.judge()
-        request.by = with_accessor(request.requested_by, caller.accessor_on_record)
-        return request, caller
+        request.caller = caller = request.judge()
+        request.by = request.by or with_accessor(request.requested_by, caller.accessor_on_record)
+        return caller
     except ClusterError as error:
         if not request.done.done():
             request.done.set_exception(error)

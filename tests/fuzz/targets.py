@@ -530,7 +530,7 @@ class _Rpc:
             return request
 
         operations = Operations(
-            lambda _secret_id: ANYBODY,
+            lambda _secret_id, _before: ANYBODY,
             served(Operation(_Request.OPERATION, _Echo, _Echo, needs=Judged.BETWEEN_SERVERS), echo),
         )
         self._loop = asyncio.new_event_loop()

@@ -132,6 +132,7 @@ class FakeService:
         self.snapshot = b"snapshot"  # what is saved, and the only one that can be restored
         self.restore_notes: tuple[str, ...] = ()
         self.gate: asyncio.Event | None = None  # `sign` waits for it
+        self.read_gate: asyncio.Event | None = None  # `read` does
         self.callers = {"": ANYBODY, MANAGER.secret_id: MANAGER}  # by SecretID
         self.is_open = True  # nobody has bootstrapped access control
         self.acl = FakeAcl(self._called, acl_samples.uuid(1))
@@ -177,6 +178,8 @@ class FakeService:
         raise TokenUnknown("ACL not found")
 
     def judged_again(self, caller: Caller) -> Caller:
+        if caller.secret_id not in self.callers:
+            raise TokenUnknown("ACL not found")
         return self.callers[caller.secret_id]
 
     def put_agent_token(self, kind: str, secret_id: str) -> None:
@@ -186,6 +189,8 @@ class FakeService:
 
     async def read(self, level: ReadLevel) -> ReadPoint:
         self._called("read", level)
+        if self.read_gate is not None:
+            await self.read_gate.wait()
         if level is ReadLevel.LINEARIZABLE and not self.has_leader:
             raise NoLeader("no leader is known")
         return ReadPoint(self.state, self.has_leader, self.last_contact_ms)

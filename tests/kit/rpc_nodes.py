@@ -64,7 +64,7 @@ def working(table: Mapping[str, Work]) -> Operations:
         return handle
 
     return Operations(
-        lambda _secret_id: ANYBODY, *(served(operation(name), handler(work)) for name, work in table.items())
+        lambda _secret_id, _before: ANYBODY, *(served(operation(name), handler(work)) for name, work in table.items())
     )
 
 

@@ -60,6 +60,7 @@ async def get_leaf(api: Api, request: web.Request, query: Query) -> web.Response
             lambda: api.service.leaves.leaf(
                 caller, name, requester(request), index=options.index, timeout_seconds=timeout
             ),
+            lambda now: now.require(SERVICE_WRITE, name),
         )
     else:
         leaf = await api.service.leaves.leaf(caller, name, requester(request))

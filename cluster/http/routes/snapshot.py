@@ -13,12 +13,12 @@ from aiohttp import web
 from cluster.api.access import SNAPSHOT
 from cluster.api.reads import ReadLevel
 from cluster.backup.file import MAX_FILE_BYTES
-from cluster.base.errors import BadRequest
+from cluster.base.errors import BadRequest, PermissionDenied
 from cluster.http.blocking import query_headers, query_options
 from cluster.http.body import BROKEN, forget_trace
 from cluster.http.context import Api, Route
 from cluster.http.errors import BodyTooLarge, TooSlow, read_status
-from cluster.http.gate import Needs, caller_of, default_policy
+from cluster.http.gate import Needs, caller_of, default_policy, require_standing
 from cluster.http.query import Query, parse_bool, refuse_unknown, shown
 from cluster.http.render import COMMON_HEADERS, NO_STORE, empty_response, text_response
 from cluster.http.transfers import Transfers
@@ -67,11 +67,12 @@ async def _send(request: web.Request, response: web.StreamResponse, path: Path) 
             async with asyncio.timeout(_TRANSFER_SECONDS):
                 await response.prepare(request)
                 while data := await asyncio.to_thread(file.read, _CHUNK_BYTES):
+                    require_standing(request)  # a client may take an hour for all of it
                     await response.write(data)
                 await response.write_eof()
         except ConnectionError:
             pass
-        except OSError:
+        except (OSError, PermissionDenied):
             if request.transport is not None:
                 request.transport.abort()
             raise

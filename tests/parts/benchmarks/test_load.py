@@ -32,6 +32,20 @@ async def test_all_bodies_are_sent_in_turn_by_the_documented_request() -> None:
     assert node.request_lines == {b"PUT /v1/connect/ca/sign HTTP/1.1": 6}
 
 
+async def test_client_that_is_a_service_of_its_own_sends_its_own_body_with_its_own_token() -> None:
+    assert render_request("host:1", sign_plan(["host:1"], 1, 1.0, _CSRS), "{}", "secret") == (
+        b"PUT /v1/connect/ca/sign HTTP/1.1\r\nHost: host:1\r\nX-Consul-Token: secret\r\n"
+        b"Content-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
+    )
+    async with serving() as node:
+        plan = sign_plan(
+            [node.address], 2, _LONG, _CSRS, count=8, warmup_seconds=0.0, is_own=True, tokens=["a", "b", "c"]
+        )
+        result = await generate(plan)
+    assert result.failures == {}
+    assert set(node.bodies) == {json.dumps({"CSR": csr}).encode() for csr in _CSRS[:2]}
+
+
 async def test_clients_are_dealt_to_targets_in_turn() -> None:
     async with serving() as first, serving() as second:
         await generate(_count_plan(first.address, second.address, clients=6, count=60))

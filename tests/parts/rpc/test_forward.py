@@ -316,7 +316,7 @@ async def test_change_that_waits_for_a_backend_is_waited_for_through_a_follower(
         await backend.wait()
         return Told()
 
-    leaders = Operations(lambda _secret_id: ANYBODY, served(slow, change), served(ONCE, hang))
+    leaders = Operations(lambda _secret_id, _before: ANYBODY, served(slow, change), served(ONCE, hang))
     async with rpc_nodes(rpc_cluster, tls_directory, {"a": leaders, "b": {}}, wait_seconds=0.05) as nodes:
         rpc_cluster.elect("a")
         call = asyncio.ensure_future(nodes["b"].forwarder.call(slow, request_))

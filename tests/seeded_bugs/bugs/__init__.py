@@ -5,6 +5,7 @@ from typing import Final
 from tests.seeded_bugs.bug import Bug
 from tests.seeded_bugs.bugs import (
     acl_gate,
+    acl_revocation,
     acl_tls,
     backup,
     ca,
@@ -93,4 +94,5 @@ BUGS: Final[tuple[Bug, ...]] = (
     *hardening_edges.BUGS,
     *acl_tls.BUGS,
     *hardening_join.BUGS,
+    *acl_revocation.BUGS,
 )

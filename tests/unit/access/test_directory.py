@@ -42,6 +42,7 @@ class Cluster:
     def __init__(self, *, allows_by_default: bool = False) -> None:
         self.state = State()
         self.clock = FakeClock(NOW)
+        self.before: dict[str, Caller] = {}
         self.directory = Directory(
             lambda: self.state.acl, hashed, "dc1", self.clock, allows_by_default=allows_by_default
         )
@@ -58,7 +59,17 @@ class Cluster:
         return made
 
     def caller(self, secret_id: str) -> Caller:
-        return self.directory.caller(secret_id)
+        """The same for whoever was judged before, after whatever has changed."""
+        before = self.before.get(secret_id)
+        try:
+            found = self.directory.caller(secret_id)
+        except TokenUnknown:
+            with pytest.raises(TokenUnknown):
+                self.directory.judged(secret_id, before)
+            raise
+        assert self.directory.judged(secret_id, before) == found
+        self.before[secret_id] = found
+        return found
 
 
 def test_token_has_the_rights_of_its_policies_roles_and_identities() -> None:
@@ -105,6 +116,34 @@ def test_expired_token_is_unknown_at_once() -> None:
     cluster.clock.advance(0.5)
     with pytest.raises(TokenUnknown):
         cluster.caller("s1")
+
+
+def test_judgement_stands_until_anything_has_changed() -> None:
+    cluster = Cluster()
+    cluster.give("s1", policies=(uuid(1),), expires_at=NOW + 60)
+    before = cluster.caller("s1")
+    cluster.clock.advance(59.5)
+    assert cluster.directory.judged("s1", before) is before
+    cluster.give("s2", 2)
+    assert cluster.directory.judged("s1", before) is not before
+    assert cluster.directory.judged("s1", before) == before
+    again = cluster.directory.judged("s1", before)
+    cluster.clock.advance(0.5)
+    for known in (before, again):
+        with pytest.raises(TokenUnknown):
+            cluster.directory.judged("s1", known)
+
+
+def test_token_that_takes_the_place_of_another_is_not_that_one() -> None:
+    """An operator may choose the accessor, also one that was in use."""
+    cluster = Cluster()
+    cluster.give("s1")
+    cluster.caller("s1")
+    cluster.do(DeleteTokens((uuid(1),)))
+    cluster.give("s2", policies=(GLOBAL_MANAGEMENT,))
+    with pytest.raises(TokenUnknown):
+        cluster.caller("s1")
+    assert cluster.caller("s2").may(ACL_WRITE)
 
 
 def test_unknown_token_is_told_what_is_missing() -> None:

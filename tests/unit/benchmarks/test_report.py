@@ -12,6 +12,8 @@ from benchmarks.plot import draw
 from benchmarks.report import write_json, write_markdown
 from benchmarks.results import (
     PATHS,
+    AclPath,
+    AclRound,
     CommitPoint,
     Failover,
     Level,
@@ -21,6 +23,7 @@ from benchmarks.results import (
     Sweep,
     ThroughVault,
     VaultPoint,
+    WithAcls,
 )
 from benchmarks.stats import Spread
 from benchmarks.targets import Verdict, judge
@@ -51,7 +54,12 @@ def _vault() -> ThroughVault:
     return ThroughVault("OpenBao 2.9", _Y, tuple(VaultPoint(point, Spread.of([1300.0])) for point in points))
 
 
-def _results(*levels: Level, vault: ThroughVault | None = None) -> Results:
+def _acl(ratio: float) -> WithAcls:
+    rounds = tuple(AclRound(400.0, 400.0 * ratio, 1000.0, 1040.0) for _ in range(4))
+    return WithAcls(1000, tuple(AclPath(path, 64, rounds, {}) for path in ("leader", "follower")))
+
+
+def _results(*levels: Level, vault: ThroughVault | None = None, acl: WithAcls | None = None) -> Results:
     signs = [_point("sign", path, clients, 300.0) for path in PATHS for clients in (1, 16, 64, 256)]
     commits = tuple(CommitPoint(n, Spread.of([1.0]), Spread.of([0.8]), Spread.of([3.0])) for n in (1, 16, 64, 256))
     return Results(
@@ -63,6 +71,7 @@ def _results(*levels: Level, vault: ThroughVault | None = None) -> Results:
         sweep=Sweep(_Y, (*signs, *(_point("roots", path, 64, 5000.0) for path in PATHS)), commits),
         levels=levels,
         vault=vault,
+        acl=acl,
     )
 
 
@@ -87,6 +96,21 @@ def test_each_target_can_be_missed() -> None:
         "idle CPU of the busiest node, 0 records",
         "memory of the largest node (PSS), 0 records",
     ]
+
+
+def test_access_control_must_cost_next_to_nothing() -> None:
+    assert _missed(_results(_level(0), acl=_acl(0.96))) == []
+    assert _missed(_results(_level(0), acl=_acl(0.94))) == [
+        "64 clients, leader, with 1,000 tokens",
+        "64 clients, follower, with 1,000 tokens",
+    ]
+
+
+def test_page_says_what_access_control_costs(tmp_path: Path) -> None:
+    results = _results(_level(0), acl=_acl(0.96))
+    write_markdown(results, judge(results), tmp_path / "bench.md", "bench.png")
+    page = (tmp_path / "bench.md").read_text()
+    assert "| leader | 64 | 400 (400–400) | 384 (384–384) | 0.960 (0.960–0.960) | 1.040 (1.040–1.040) | 0 |" in page
 
 
 @pytest.mark.parametrize("path", ["leader", "follower"])

@@ -64,7 +64,7 @@ def leaves_of(replica: Any) -> NodeLeaves:
     metrics = Metrics()
     reads = NodeReads(replica, Watchers(), "a", WAIT_SECONDS)
     forwarder = Forwarder(
-        replica, Operations(lambda _secret_id: ANYBODY), peers, "a", replica.clock, metrics, WAIT_SECONDS
+        replica, Operations(lambda _secret_id, _before: ANYBODY), peers, "a", replica.clock, metrics, WAIT_SECONDS
     )
     return NodeLeaves(reads, forwarder, pool, HealthBoard(), "dc1", replica.clock, metrics, FakeAccess(), EventLog())
 
