@@ -25,7 +25,7 @@ MAX_LINKS: Final = 256
 
 ANONYMOUS: Final = "00000000-0000-0000-0000-000000000002"
 GLOBAL_MANAGEMENT: Final = "00000000-0000-0000-0000-000000000001"
-GLOBAL_READ_ONLY: Final = "builtin/global-read-only"
+GLOBAL_READ_ONLY: Final = "00000000-0000-0000-0000-000000000002"
 #: IDs that begin so are nobody's to choose.
 RESERVED: Final = "00000000-0000-0000-0000-0000000000"
 
@@ -36,8 +36,6 @@ _IDENTITY: Final = re.compile(r"[a-z0-9]([a-z0-9_-]*[a-z0-9])?")
 
 #: Lower case. The two policies that every cluster has, and the anonymous token, have reserved ones.
 Uuid = Annotated[str, Text(36, 36, _UUID)]
-#: A policy's ID: builtin/global-read-only is one, too.
-PolicyId = Annotated[str, Text(1, 36)]
 PolicyName = Annotated[str, Text(1, 128, _POLICY_NAME)]
 RoleName = Annotated[str, Text(1, 256, _NAME)]
 MethodName = Annotated[str, Text(1, 128, _NAME)]
@@ -63,7 +61,7 @@ class AclKey:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    policy_id: PolicyId
+    policy_id: Uuid
     name: PolicyName
     description: Reason
     rules: Rules
@@ -88,7 +86,7 @@ class NodeIdentity:
     datacenter: DatacenterName
 
 
-PolicyLinks = Annotated[tuple[PolicyId, ...], Length(0, MAX_LINKS)]
+PolicyLinks = Annotated[tuple[Uuid, ...], Length(0, MAX_LINKS)]
 RoleLinks = Annotated[tuple[Uuid, ...], Length(0, MAX_LINKS)]
 ServiceIdentities = Annotated[tuple[ServiceIdentity, ...], Length(0, MAX_LINKS)]
 NodeIdentities = Annotated[tuple[NodeIdentity, ...], Length(0, MAX_LINKS)]
@@ -257,7 +255,7 @@ class SetBindingRule:
 
 @dataclass(frozen=True, slots=True)
 class DeletePolicy:
-    policy_id: PolicyId
+    policy_id: Uuid
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ def first_acl(key: AclKey, bare_key: bytes, now: int) -> InitAcl:
         Policy(GLOBAL_MANAGEMENT, "global-management", "Builtin Policy that grants unlimited access", _rules("write")),
         Policy(
             GLOBAL_READ_ONLY,
-            GLOBAL_READ_ONLY,
+            "builtin/global-read-only",
             "Builtin Policy that grants unlimited read-only access to all resources",
             _rules("read"),
         ),

@@ -20,7 +20,11 @@ class Watch(Enum):
 
     ROOTS = auto()
     CONFIGURATION = auto()
-    ACL = auto()
+    TOKENS = auto()
+    POLICIES = auto()
+    ROLES = auto()
+    METHODS = auto()
+    BINDING_RULES = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +39,13 @@ class Watched:
 WATCHED: Final[Mapping[Watch, Watched]] = {
     Watch.ROOTS: Watched(lambda state: state.roots_watch_index, Area.CA, is_counted=True),
     Watch.CONFIGURATION: Watched(lambda state: state.config_index, Area.CA),
-    Watch.ACL: Watched(lambda state: state.acl_index, Area.ACL),
+    # Each by the index that its list is shown with: by another one, a client that has seen the newest would be answered
+    # at once, again and again.
+    Watch.TOKENS: Watched(lambda state: state.acl.tokens_index, Area.ACL),
+    Watch.POLICIES: Watched(lambda state: state.acl.policies_index, Area.ACL),
+    Watch.ROLES: Watched(lambda state: state.acl.roles_index, Area.ACL),
+    Watch.METHODS: Watched(lambda state: state.acl.methods_index, Area.ACL),
+    Watch.BINDING_RULES: Watched(lambda state: state.acl.binding_rules_index, Area.ACL),
 }
 
 

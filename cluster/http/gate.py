@@ -77,6 +77,13 @@ def default_policy(access: Access) -> Mapping[str, str]:
     return {"X-Consul-Default-ACL-Policy": "allow" if access.allows_by_default else "deny"}
 
 
+def filtered(caller: Caller, *, is_shorter: bool) -> Mapping[str, str]:
+    """A header of lists from which something was left out. Who brings no token is not told that there is more
+    (Consul's maskResultsFilteredByACLs).
+    """
+    return {"X-Consul-Results-Filtered-By-ACLs": "true"} if is_shorter and not caller.is_anonymous else {}
+
+
 def caller_of(request: web.Request) -> Caller:
     """Of a request to a route that is not open; as of now, whatever it has waited for. Raises: as `admit`."""
     return request[_STANDING]()
@@ -91,6 +98,18 @@ def require_standing(request: web.Request) -> None:
     """After a wait, before anything is done or handed out. Raises: as `admit`."""
     if (standing := request.get(_STANDING)) is not None:
         standing()
+
+
+def needs_while_waiting(request: web.Request, right: Right, name: str) -> None:
+    """Of a route that is `Inside`: what it is judged by again, for as long as it waits."""
+    passed = request[_STANDING]
+
+    def standing() -> Caller:
+        caller = passed()
+        caller.require(right, name)
+        return caller
+
+    request[_STANDING] = standing
 
 
 def secret_id_of(request: web.Request, query: Query) -> str:

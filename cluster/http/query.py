@@ -30,6 +30,11 @@ GENERAL: Final = frozenset(
 )
 
 
+#: Of Consul's other edition. Here, as in its community edition, there is one of each.
+_DIVISIONS: Final = {"ns": "Namespaces", "partition": "Partitions"}
+_THE_ONLY_ONE: Final = ("", "default")
+
+
 def parse_query(raw: str) -> Query:
     """Raises: BadRequest."""
     if not raw:
@@ -54,6 +59,15 @@ def check_path(raw: str) -> None:
 def parse_bool(text: str) -> bool | None:
     """As Go's ParseBool; None for anything else."""
     return _BOOLEANS.get(text)
+
+
+def refuse_divisions(query: Query) -> None:
+    """Whoever means another namespace or partition must not give rights in this one. Raises: BadRequest, in Consul's
+    words.
+    """
+    for name, what in _DIVISIONS.items():
+        if query.get(name, "") not in _THE_ONLY_ONE:
+            raise BadRequest(f'Invalid query parameter: "{name}" - {what} are a Consul Enterprise feature')
 
 
 def refuse_unknown(query: Query, known: Collection[str]) -> None:

@@ -207,6 +207,27 @@ PATHS: Final[Json] = {
     "/v1/acl/token/{id}/clone": {
         "put": _put("Make another with the same rights", "Token", fields(False, Description=text()), _id("AccessorID"))
     },
+    "/v1/acl/replication": {
+        "get": operation(
+            "Whether another datacenter is followed: there is one, so it is not",
+            json_body(
+                fields(
+                    Enabled=FLAG,
+                    Running=FLAG,
+                    SourceDatacenter=text(),
+                    ReplicationType=text(),
+                    ReplicatedIndex=number(),
+                    ReplicatedRoleIndex=number(),
+                    ReplicatedTokenIndex=number(),
+                    LastSuccess=TIME,
+                    LastError=TIME,
+                    LastErrorMessage=text(),
+                )
+            ),
+            is_open=True,
+            errors=(400,),
+        )
+    },
     **_objects("policy", "policies", "a policy", "Policy", "PolicyStub", "UUID"),
     "/v1/acl/policy/name/{id}": {
         "get": _get("Read a policy by its name", ref("Policy"), _id("name"), errors=(400, 404, 500, 503))

@@ -186,6 +186,14 @@ _SCHEMAS: Final[Json] = {
             *("ValidAfter", "ValidBefore", "RequestedBy", "CreateIndex"),
         ],
     },
+    "Member": fields(
+        Name=text("node name"),
+        Addr=text(),
+        Port=number(),
+        Tags={"type": "object", "additionalProperties": text()},
+        Status=number("1: alive, 4: failed, 0: not known"),
+        **{f"{what}{which}": number("0") for what in ("Protocol", "Delegate") for which in ("Min", "Max", "Cur")},
+    ),
     "Server": fields(
         ID=text("node name"),
         Node=text(),
@@ -377,6 +385,15 @@ _PATHS: Final[Json] = {
         )
     },
     "/v1/agent/connect/authorize": {"post": _AUTHORIZE, "put": _AUTHORIZE},
+    "/v1/agent/members": {
+        "get": operation(
+            "The servers that the caller may read (node:read)",
+            json_body(list_of(ref("Member"))),
+            parameter("wan", "of other datacenters too: there are none"),
+            parameter("segment", "_all or empty; no others are known"),
+            errors=(400, 500, 503),
+        )
+    },
     "/v1/agent/self": {
         "get": operation(
             "This node",

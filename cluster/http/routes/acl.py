@@ -11,32 +11,41 @@ from cluster.access import render
 from cluster.access.writers import HIDDEN, find_token
 from cluster.api.access import ACL_READ, ACL_WRITE
 from cluster.api.acl import WrittenKey
-from cluster.api.reads import ReadLevel, ReadPoint, Watch
+from cluster.api.reads import WATCHED, ReadLevel, ReadPoint, Watch
 from cluster.base.errors import BadRequest, NotFound, PermissionDenied
 from cluster.http.blocking import point_headers, query_options
 from cluster.http.body import decode_object, read_body, text_field, text_map_field
 from cluster.http.context import Api, Handler, Route, read_state
 from cluster.http.errors import NoToken, read_status
 from cluster.http.gate import Inside, Needs, Open, RouteAccess, caller_of
-from cluster.http.query import Query, shown
+from cluster.http.query import Query, refuse_divisions, shown
 from cluster.http.render import json_response
 from fsm.acl import Acl, AuthMethod, BindingRule, Policy, Role, Token
 
 Json = dict[str, Any]
 _TOKENS: Final = "tokens"
+_WATCHES: Final = {
+    _TOKENS: Watch.TOKENS,
+    "policies": Watch.POLICIES,
+    "roles": Watch.ROLES,
+    "methods": Watch.METHODS,
+    "binding_rules": Watch.BINDING_RULES,
+}
 #: Of a query on tokens, one at a time.
 _FILTERS: Final = ("policy", "role", "authmethod", "servicename")
+_NEVER: Final = "0001-01-01T00:00:00Z"
 _READ, _WRITE = Needs(ACL_READ), Needs(ACL_WRITE)
 
 
 # -- reading
 
 
-async def _point(api: Api, request: web.Request, query: Query) -> ReadPoint:
-    return await read_state(api, request, query_options(query), Watch.ACL)
+async def _point(api: Api, request: web.Request, query: Query, table: str) -> ReadPoint:
+    return await read_state(api, request, query_options(query), _WATCHES[table])
 
 
-def _answer(point: ReadPoint, query: Query, body: object, index: int) -> web.Response:
+def _answer(point: ReadPoint, query: Query, body: object, table: str) -> web.Response:
+    index = WATCHED[_WATCHES[table]].index_of(point.state)
     return json_response(body, query, point_headers(point, index, query_options(query)))
 
 
@@ -44,14 +53,14 @@ async def list_tokens(api: Api, request: web.Request, query: Query) -> web.Respo
     given = [(name, query[name]) for name in _FILTERS if query.get(name)]
     if len(given) > 1:
         raise BadRequest("can only filter by one of policy, role, serviceName, or methodName at a time")
-    point = await _point(api, request, query)
+    point = await _point(api, request, query, _TOKENS)
     acl, now = point.state.acl, api.clock.now()
     tokens = [
         render.token_object(token, acl)
         for token in acl.tokens
         if not token.is_expired(now) and all(_matches(token, name, value) for name, value in given)
     ]
-    return _answer(point, query, tokens, acl.tokens_index)
+    return _answer(point, query, tokens, _TOKENS)
 
 
 def _matches(token: Token, name: str, value: str) -> bool:
@@ -67,23 +76,23 @@ def _matches(token: Token, name: str, value: str) -> bool:
 
 
 async def get_token(api: Api, request: web.Request, query: Query) -> web.Response:
-    point = await _point(api, request, query)
+    point = await _point(api, request, query, _TOKENS)
     accessor_id = _uuid(request.match_info["id"], "AccessorID")
     token = find_token(point.state.acl, accessor_id, api.clock.now())
     if token is None:
         raise PermissionDenied("token does not exist: ACL not found")
-    return _answer(point, query, _whole(api, query, point.state.acl, token, HIDDEN), point.state.acl.tokens_index)
+    return _answer(point, query, _whole(api, query, point.state.acl, token, HIDDEN), _TOKENS)
 
 
 async def get_own_token(api: Api, request: web.Request, query: Query) -> web.Response:
     """With the SecretID that the caller has sent."""
     caller = caller_of(request)
-    point = await _point(api, request, query)
+    point = await _point(api, request, query, _TOKENS)
     token = find_token(point.state.acl, caller.accessor_id, api.clock.now())
     if token is None:
         raise PermissionDenied("ACL not found")
     secret_id = caller.secret_id or "anonymous"
-    return _answer(point, query, _whole(api, query, point.state.acl, token, secret_id), point.state.acl.tokens_index)
+    return _answer(point, query, _whole(api, query, point.state.acl, token, secret_id), _TOKENS)
 
 
 def _whole(api: Api, query: Query, acl: Acl, token: Token, secret_id: str) -> Json:
@@ -97,10 +106,10 @@ def _whole(api: Api, query: Query, acl: Acl, token: Token, secret_id: str) -> Js
 
 def _lister(table: str, one: Callable[[Any, Acl], Json]) -> Handler:
     async def handle(api: Api, request: web.Request, query: Query) -> web.Response:
-        point = await _point(api, request, query)
+        point = await _point(api, request, query, table)
         acl = point.state.acl
         values = [value for value in getattr(acl, table) if _is_wanted(value, query)]
-        return _answer(point, query, [one(value, acl) for value in values], getattr(acl, f"{table}_index"))
+        return _answer(point, query, [one(value, acl) for value in values], table)
 
     return handle
 
@@ -116,12 +125,12 @@ def _is_wanted(value: Any, query: Query) -> bool:
 
 def _getter(table: str, what: str, key_of: Callable[[Any], str], one: Callable[[Any, Acl], Json]) -> Handler:
     async def handle(api: Api, request: web.Request, query: Query) -> web.Response:
-        point = await _point(api, request, query)
+        point = await _point(api, request, query, table)
         acl, key = point.state.acl, _key(request)
         value = next((value for value in getattr(acl, table) if key_of(value) == key), None)
         if value is None:
             raise NotFound(f"Requested {what} does not exist: ACL not found")
-        return _answer(point, query, one(value, acl), getattr(acl, f"{table}_index"))
+        return _answer(point, query, one(value, acl), table)
 
     return handle
 
@@ -129,6 +138,23 @@ def _getter(table: str, what: str, key_of: Callable[[Any], str], one: Callable[[
 def _key(request: web.Request) -> str:
     """Consul's Go client escapes a name twice: the router has undone one of the two."""
     return unquote(request.match_info["id"])
+
+
+async def get_replication(_api: Api, _request: web.Request, query: Query) -> web.Response:
+    """There is one datacenter, so nothing is taken over from another. Consul's times that never were are Go's."""
+    status = {
+        "Enabled": False,
+        "Running": False,
+        "SourceDatacenter": "",
+        "ReplicationType": "",
+        "ReplicatedIndex": 0,
+        "ReplicatedRoleIndex": 0,
+        "ReplicatedTokenIndex": 0,
+        "LastSuccess": _NEVER,
+        "LastError": _NEVER,
+        "LastErrorMessage": "",
+    }
+    return json_response(status, query)
 
 
 # -- writing
@@ -300,13 +326,22 @@ _GET, _PUT, _DELETE, _POST = ("GET",), ("PUT",), ("DELETE",), ("POST", "PUT")
 
 
 def _read(path: str, handler: Handler, access: RouteAccess = _READ) -> Route:
-    return Route(_GET, f"{_A}/{path}", access, handler, status_of=read_status, is_private=True)
+    return Route(_GET, f"{_A}/{path}", access, _undivided(handler), status_of=read_status, is_private=True)
 
 
 def _change(methods: tuple[str, ...], path: str, handler: Handler, access: RouteAccess = _WRITE) -> Route:
-    return Route(methods, f"{_A}/{path}", access, handler, logs_success=True, is_private=True)
+    return Route(methods, f"{_A}/{path}", access, _undivided(handler), logs_success=True, is_private=True)
 
 
+def _undivided(handler: Handler) -> Handler:
+    async def handle(api: Api, request: web.Request, query: Query) -> web.StreamResponse:
+        refuse_divisions(query)
+        return await handler(api, request, query)
+
+    return handle
+
+
+_HARMLESS: Final = Open("says whether another datacenter is followed, as Consul tells everybody")
 _OWN: Final = Inside("everybody may know what their own token is")
 _OWN_ONLY: Final = Inside("a token may end itself, if a login has made it")
 _FIRST: Final = Open("there is no token yet, and only the first one gets this; later a file on the leader is asked for")
@@ -316,6 +351,7 @@ ROUTES: Final = (
     _change(_PUT, "bootstrap", _proof(bootstrap), _FIRST),
     _change(_POST, "login", _proof(login), _LOGIN),
     _change(_POST, "logout", logout, _OWN_ONLY),
+    _read("replication", get_replication, _HARMLESS),
     _change(_PUT, "token", put_token),
     _read("token/self", get_own_token, _OWN),
     _read("token/{id}", get_token),

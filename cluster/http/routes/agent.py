@@ -9,8 +9,9 @@ from typing import Any, Final
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
-from cluster.api.access import AGENT_READ, AGENT_WRITE, SERVICE_WRITE
+from cluster.api.access import AGENT_READ, AGENT_WRITE, NODE_READ, SERVICE_WRITE
 from cluster.api.reads import ReadLevel, ReadPoint, Watch
+from cluster.api.servers import ClusterInfo, ServerInfo
 from cluster.base.errors import BadRequest, InternalError, NoLeader, NotReady
 from cluster.http.blocking import (
     MAX_WAIT_SECONDS,
@@ -23,15 +24,23 @@ from cluster.http.blocking import (
 from cluster.http.body import decode_object, read_body, text_field
 from cluster.http.context import Api, Route, requester
 from cluster.http.errors import leaf_status
-from cluster.http.gate import Inside, Needs, Open, caller_of
+from cluster.http.gate import Inside, Needs, Open, caller_of, filtered, needs_while_waiting
 from cluster.http.query import Query
 from cluster.http.render import body_response, empty_response, issued_cert, json_response
 from cluster.http.routes.roots import require_config, require_connect, roots_object
 from providers.pki.spiffe import Kind, SpiffeError, parse
 
-#: How long roots wait for a leader to prove them fresh; then what this node has is better than nothing.
+#: How long roots wait for a leader to prove them fresh, and members for what it knows of them; then what this node
+#: has is better than nothing.
 _FRESHNESS_SECONDS: Final = 1.0
 _VERSION: Final = version("quorumca")
+#: Statuses of a member (serf.MemberStatus), as Consul's clients know them.
+_UNKNOWN: Final = 0
+_ALIVE: Final = 1
+_FAILED: Final = 4
+#: Of gossip, which is not spoken here.
+_PROTOCOLS: Final = ("ProtocolMin", "ProtocolMax", "ProtocolCur", "DelegateMin", "DelegateMax", "DelegateCur")
+_ALL_SEGMENTS: Final = "_all"
 _HIT: Final = {"X-Cache": "HIT", "Age": "0"}
 
 
@@ -54,6 +63,7 @@ async def get_leaf(api: Api, request: web.Request, query: Query) -> web.Response
         raise InternalError("URI must be either service, agent, server, or kind")
     caller = caller_of(request)
     if options.index:
+        needs_while_waiting(request, SERVICE_WRITE, name)
         timeout = options.timeout(api.rng, MAX_WAIT_SECONDS)
         leaf = await api.waiters.wait(
             request,
@@ -96,7 +106,6 @@ async def authorize(api: Api, request: web.Request, query: Query) -> web.Respons
 async def get_self(api: Api, _request: web.Request, query: Query) -> web.Response:
     """Exactly these keys, in this order: py-consul's tests look. Nothing here is secret."""
     config = api.service.config
-    host, _, port = config.raft_address.rpartition(":")
     body = {
         "Config": {
             "Datacenter": config.datacenter,
@@ -120,19 +129,28 @@ async def get_self(api: Api, _request: web.Request, query: Query) -> web.Respons
             "LogLevel": config.log.level,
         },
         "Coord": None,
-        "Member": {
-            "Name": config.node_name,
-            "Addr": host.strip("[]"),
-            "Port": int(port),
-            "Tags": {"dc": config.datacenter, "role": "quorumca", "build": _VERSION},
-            "Status": 1,  # alive
-        },
+        "Member": _member(api, config.node_name, config.raft_address, _ALIVE),
         "Stats": {group: dict(facts) for group, facts in api.service.facts.stats().items()},
         "Meta": {},
         # There are no xDS ports; -1 is how Consul says so.
         "xDS": {"SupportedProxies": {}, "Port": -1, "Ports": {"Plaintext": -1, "TLS": -1}},
     }
     return json_response(body, query)
+
+
+async def get_members(api: Api, request: web.Request, query: Query) -> web.Response:
+    """The servers that the caller may read. There is no gossip: what the leader knows of them takes its place. Servers
+    of other datacenters, which ?wan asks for, there are none.
+    """
+    segment = query.get("segment", "")
+    if query.get("wan") and segment not in ("", _ALL_SEGMENTS):
+        raise BadRequest("Cannot provide a segment with wan=true")
+    caller, servers = caller_of(request), (await _servers(api)).servers
+    if segment not in ("", _ALL_SEGMENTS):
+        servers = ()  # segments are Consul's for networks that gossip apart
+    seen = [server for server in servers if caller.may(NODE_READ, server.name)]
+    members = [_server_member(api, server) for server in seen]
+    return json_response(members, query, filtered(caller, is_shorter=len(seen) < len(servers)))
 
 
 async def get_metrics(api: Api, _request: web.Request, query: Query) -> web.Response:
@@ -175,6 +193,7 @@ ROUTES: Final = (
         changes_on_get=True,
     ),
     Route(("POST", "PUT"), "/v1/agent/connect/authorize", Inside("the target is in the body"), authorize),
+    Route(("GET",), "/v1/agent/members", Inside("shows the servers that the caller may read"), get_members),
     Route(("GET",), "/v1/agent/self", Needs(AGENT_READ, is_on_this_node=True), get_self),
     Route(("GET",), "/v1/agent/metrics", Needs(AGENT_READ, is_on_this_node=True), get_metrics),
 )
@@ -195,6 +214,33 @@ async def _roots_point(api: Api, request: web.Request, options: QueryOptions) ->
         except (NoLeader, NotReady, TimeoutError):
             pass
     return await api.service.reads.read(ReadLevel.STALE)
+
+
+async def _servers(api: Api) -> ClusterInfo:
+    """As the leader sees them; as this node does, where no leader says so."""
+    try:
+        async with asyncio.timeout(_FRESHNESS_SECONDS):
+            return await api.service.servers.cluster(ReadLevel.LINEARIZABLE)
+    except (NoLeader, NotReady, TimeoutError):
+        return await api.service.servers.cluster(ReadLevel.STALE)
+
+
+def _server_member(api: Api, server: ServerInfo) -> dict[str, Any]:
+    silent = _UNKNOWN if server.last_contact_ms is None else _FAILED
+    return _member(api, server.name, server.raft_address, _ALIVE if server.is_healthy else silent)
+
+
+def _member(api: Api, name: str, raft_address: str, status: int) -> dict[str, Any]:
+    """As Consul shows a member of its gossip pool."""
+    host, _, port = raft_address.rpartition(":")
+    return {
+        "Name": name,
+        "Addr": host.strip("[]"),
+        "Port": int(port),
+        "Tags": {"dc": api.service.config.datacenter, "role": "quorumca", "build": _VERSION},
+        "Status": status,
+        **dict.fromkeys(_PROTOCOLS, 0),
+    }
 
 
 def _metric_lists(registry: CollectorRegistry) -> dict[str, list[dict[str, Any]]]:

@@ -16,15 +16,13 @@ from cluster.base.requester import shown as requester_shown
 from cluster.http.blocking import query_options
 from cluster.http.context import Api, Route
 from cluster.http.errors import read_status
-from cluster.http.gate import Inside, caller_of
+from cluster.http.gate import Inside, caller_of, filtered
 from cluster.http.query import Query, refuse_unknown, shown
 from cluster.http.render import json_response
 from fsm.leaves import LEAF_KINDS, LeafKind, kind_label
 from fsm.ledger import LedgerQuery, LedgerRow, fills_page
 from providers.pki.x509 import colon_hex
 
-#: Consul's: there is more than whoever asks may see.
-_FILTERED: Final = "X-Consul-Results-Filtered-By-ACLs"
 MAX_LIMIT: Final = 1000
 _DEFAULT_LIMIT: Final = 100
 #: Pages that are looked through for one who may not see all of them.
@@ -69,11 +67,11 @@ async def list_certs(api: Api, request: web.Request, query: Query) -> web.Respon
         rows = await api.service.record.search_certs(wanted, level)
         page = rows[:limit]
         following = page[-1].index if len(rows) > limit or fills_page(rows) else None
-        headers = {}
+        headers = filtered(caller, is_shorter=False)
     else:
         page, following = await _own_page(api, caller, wanted, limit, level)
         # Whether there is anything to be filtered or not: that is not for whoever asks to know.
-        headers = {} if caller.is_anonymous else {_FILTERED: "true"}
+        headers = filtered(caller, is_shorter=True)
     body = {"Certs": [_cert_object(row) for row in page], "Next": None if following is None else str(following)}
     return json_response(body, query, headers)
 

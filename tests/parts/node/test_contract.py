@@ -28,6 +28,7 @@ from tests.kit.fake_service import FakeService, node_config
 from tests.kit.whole_nodes import put_together
 
 _SOON_SECONDS = 0.05
+_OF_THE_CA = (Watch.ROOTS, Watch.CONFIGURATION)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +86,9 @@ async def test_read_gives_a_whole_state_and_says_how_current_it_is(service: Serv
     assert point.state.config is not None
 
 
-@pytest.mark.parametrize("what", Watch)
+@pytest.mark.parametrize("what", [*_OF_THE_CA, Watch.POLICIES])
 async def test_watch_answers_at_once_where_the_client_has_seen_less(side: Side, what: Watch) -> None:
-    if what is Watch.ACL:
+    if what is Watch.POLICIES:
         await side.change_acl()
     service = side.service
     async with asyncio.timeout(5):
@@ -102,7 +103,7 @@ async def test_watch_ends_with_its_time(service: Service, what: Watch) -> None:
     assert (await service.reads.watch(ReadLevel.STALE, index, what, _SOON_SECONDS)).state == before
 
 
-@pytest.mark.parametrize("what", [what for what in Watch if what is not Watch.ACL])
+@pytest.mark.parametrize("what", _OF_THE_CA)
 async def test_watch_wakes_with_a_change(service: Service, what: Watch) -> None:
     before = await state_of(service)
     index = max(before.roots_watch_index, before.config_index)
@@ -114,10 +115,11 @@ async def test_watch_wakes_with_a_change(service: Service, what: Watch) -> None:
 
 async def test_watch_of_access_control_wakes_with_a_change(side: Side) -> None:
     before = await state_of(side.service)
-    watching = asyncio.ensure_future(side.service.reads.watch(ReadLevel.STALE, before.acl_index, Watch.ACL, 60))
+    index = before.acl.policies_index
+    watching = asyncio.ensure_future(side.service.reads.watch(ReadLevel.STALE, index, Watch.POLICIES, 60))
     await side.change_acl()
     async with asyncio.timeout(10):
-        assert (await watching).state.acl_index > before.acl_index
+        assert (await watching).state.acl.policies_index > index
 
 
 # -- the CA
