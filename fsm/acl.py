@@ -1,6 +1,6 @@
 """Access control: its values in the replicated state, and the commands that change them. Times are Unix seconds.
 
-Names and forms are Consul's (docs/consul-compat.md, ACL objects). What a caller proves itself by, the SecretID, is
+Names and forms are Consul's (docs/consul-compat.md 12.1). What a caller proves itself by, the SecretID, is
 nowhere here: `secret_hash` is HMAC-SHA256 of it under a key that is sealed with the cluster's data key.
 """
 

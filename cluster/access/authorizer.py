@@ -3,7 +3,7 @@
 Rules of all its policies, roles and identities are one set. Of several about one name, or one beginning of names, deny
 wins over write, and write over read. The rule about the very name decides; where there is none, the one about the
 longest beginning of it; else the default policy. So a rule about a name is never overruled by one about many names,
-whatever the two say (Consul's `policy_authorizer.go`; docs/consul-compat.md, ACL decisions).
+whatever the two say (Consul's `policy_authorizer.go`; docs/consul-compat.md 12.3).
 """
 
 from collections.abc import Iterable, Mapping

@@ -11,6 +11,7 @@ length of the text and the depth of its blocks, and nothing is evaluated.
 
 import json
 import re
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
@@ -72,6 +73,7 @@ class _Reader:
     def __init__(self, text: str) -> None:
         self._text = text
         self._at = 0
+        self._lines = [0, *(found.end() for found in re.finditer("\n", text))]  # where each begins
 
     def whole(self) -> Body:
         return tuple(self._items(0))
@@ -167,8 +169,8 @@ class _Reader:
         self._at = found.end()
 
     def _where(self) -> str:
-        line = self._text.count("\n", 0, self._at) + 1
-        return f"{line}:{self._at - self._text.rfind(chr(10), 0, self._at)}"
+        line = bisect_right(self._lines, self._at)
+        return f"{line}:{self._at - self._lines[line - 1] + 1}"
 
     def _refused(self, what: str) -> SyntaxRefused:
         rest = self._text[self._at : self._at + _MAX_SHOWN].split("\n")[0]

@@ -1,7 +1,7 @@
 """What clients write: JSON objects of the ACL endpoints, read strictly.
 
 Names of fields match without case, as in Go; an unknown one is a mistake, because what is misspelt would count for
-nothing (docs/consul-compat.md, ACL objects). Fields that a client has from a read, such as Hash or CreateIndex, may be
+nothing (docs/consul-compat.md 12.1). Fields that a client has from a read, such as Hash or CreateIndex, may be
 sent back, and count for nothing.
 """
 
@@ -23,6 +23,8 @@ _DEFAULTS: Final = frozenset({"", "default"})
 
 Text = Annotated[str, Meta(max_length=4096)]
 Name = Annotated[str, Meta(max_length=512)]
+DatacenterText = Annotated[str, Meta(max_length=64)]
+Datacenters = Annotated[list[Annotated[str, Meta(min_length=1, max_length=64)]], Meta(max_length=64)] | None
 RulesText = Annotated[str, Meta(max_length=64 << 10)]
 
 
@@ -48,12 +50,12 @@ class Link(_Input, frozen=True):
 
 class ServiceIdentityInput(_Input, frozen=True):
     service_name: Name = ""
-    datacenters: Annotated[list[Name], Meta(max_length=64)] | None = None
+    datacenters: Datacenters = None
 
 
 class NodeIdentityInput(_Input, frozen=True):
     node_name: Name = ""
-    datacenter: Name = ""
+    datacenter: DatacenterText = ""
 
 
 Links = Annotated[list[Link], Meta(max_length=_MANY)] | None
@@ -64,7 +66,7 @@ class PolicyInput(_Written, frozen=True):
     name: Name = ""
     description: Text = ""
     rules: RulesText = ""
-    datacenters: Annotated[list[Name], Meta(max_length=64)] | None = None
+    datacenters: Datacenters = None
 
 
 class _Holder(_Written, frozen=True):

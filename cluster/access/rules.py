@@ -1,6 +1,6 @@
 """The rules of a policy: text in HCL or JSON -> rules, each about a resource and a name, or the beginning of one.
 
-Consul's language (docs/consul-compat.md, ACL rules) without what it passes over in silence: an unknown resource or
+Consul's language (docs/consul-compat.md 12.2) without what it passes over in silence: an unknown resource or
 argument, a block with no label or with two, and the same block twice are refused, because each of them is a mistake
 that opens or closes a door unnoticed. Resources of Consul that stand for nothing here are read, and have no effect.
 
@@ -114,7 +114,11 @@ def _of_block(item: Block) -> Rule:
     if len(item.labels) != 1:
         raise _unparsed(f"{item.name} at {item.where} has {len(item.labels)} labels: exactly one name is allowed")
     [name] = item.labels
-    if len(name.encode("utf-8", "surrogatepass")) > MAX_NAME:
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:  # JSON can say so; whoever signs could not be told of it
+        raise _unparsed(f"{item.name} {_shown(name)} at {item.where}: the name has half of a surrogate pair") from None
+    if size > MAX_NAME:
         raise _unparsed(f"{item.name} at {item.where}: the name is longer than {MAX_NAME} bytes")
     arguments = _given_once(item)
     kind = f"{resource}{_PREFIX if is_prefix else ''}"

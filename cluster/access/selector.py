@@ -1,10 +1,11 @@
 """Selectors of binding rules: which logins a rule is for, such as `serviceaccount.namespace == default and not
 "canary" in list.groups`.
 
-The language is go-bexpr's as far as identities need it (https://github.com/hashicorp/go-bexpr, docs/consul-compat.md,
-selectors). Words that compare texts by their parts (`contains`, `in` and `matches` on a single value) are refused where
-they would be taken for a check of identity: `"web" in value.service` holds of `webadmin`, too. Everything is decided by
-what the login has proved, nothing is evaluated but the selector itself, and its cost is bounded by its length.
+The language is go-bexpr's as far as identities need it (https://github.com/hashicorp/go-bexpr,
+docs/consul-compat.md 12.8). Words that compare texts by their parts (`contains`, `in` and `matches` on a single value)
+are refused where they would be taken for a check of identity: `"web" in value.service` holds of `webadmin`, too.
+Everything is decided by what the login has proved, nothing is evaluated but the selector itself, and its cost is
+bounded by its length.
 """
 
 import re
@@ -135,6 +136,10 @@ class _Word:
     is_quoted: bool
     at: int
 
+    @property
+    def is_end(self) -> bool:
+        return not self.text and not self.is_quoted
+
     def is_(self, *keywords: str) -> bool:
         return not self.is_quoted and self.text in keywords
 
@@ -173,7 +178,7 @@ class _Parser:
 
     def whole(self) -> Selector:
         found = self._any(0)
-        if self._next.text:
+        if not self._next.is_end:
             raise self._refused("expected and, or, or the end")
         return found
 
@@ -183,7 +188,7 @@ class _Parser:
 
     def _take(self) -> _Word:
         word = self._next
-        self._at += word.text != "" or word.is_quoted
+        self._at += not word.is_end
         return word
 
     def _takes(self, *keywords: str) -> bool:

@@ -67,7 +67,7 @@ class NotUnderstoodAtAll(Exception):
     """The request was refused before anything was done for it."""
 
 
-class _Running:
+class Running:
     """A node that leads and signs; a loop of its own turns while something is asked of it."""
 
     def __init__(self) -> None:
@@ -136,17 +136,17 @@ class _Running:
         shutil.rmtree(self._directory.name, ignore_errors=True)
 
 
-class _Fresh:
+class Fresh:
     """A node that is made when it is needed, and made anew once its CA has changed often. It must still sign then."""
 
     def __init__(self) -> None:
-        self._running: _Running | None = None
+        self._running: Running | None = None
         self._changes = 0
         self._ca_index = 0
 
-    def get(self) -> _Running:
+    def get(self) -> Running:
         if self._running is None:
-            self._running = _Running()
+            self._running = Running()
             self._changes, self._ca_index = 0, self._running.cluster.state.ca_index
         return self._running
 
@@ -175,7 +175,7 @@ class Restores:
     FORCED, WHOLE, CONTENT, SIGNED, STATE = 1, 0, 2, 4, 6
 
     def __init__(self) -> None:
-        self._fresh = _Fresh()
+        self._fresh = Fresh()
         self.close = self._fresh.close
         self._golden = (_GOLDEN / "previous.snapshot").read_bytes()
         with tarfile.open(fileobj=BytesIO(self._golden)) as tar:
@@ -258,7 +258,7 @@ class Requests:
             RESTORE_CHECKED.name: restore,
             RESTORE_PROVEN_ROWS.name: rows,
         }
-        self._fresh = _Fresh()
+        self._fresh = Fresh()
         self.close = self._fresh.close
         self._server: tuple[Node, RpcServer] | None = None
 

@@ -16,12 +16,11 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final, cast, get_args
 
 import msgpack
 from aiohttp import web
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from cluster.backup.content import ContentRefused, check_content
 from cluster.backup.file import SnapshotInvalid
@@ -51,6 +50,7 @@ from cluster.rpc.operations import Operations, served
 from cluster.rpc.server import RpcServer
 from cluster.seal.keeper import CoveredRecord
 from cluster.tls.keys import KEY_BYTES
+from fsm import acl_rules
 from fsm import codec as fsm_codec
 from fsm.ca import CAConfig, ProviderState
 from fsm.codec import CodecError, OutOfBounds
@@ -64,15 +64,18 @@ from providers.builtin.provider import BuiltinProvider
 from providers.errors import CSRRejected
 from providers.grants import EVERYTHING
 from providers.pki import verify
-from providers.pki import x509 as x509_of
 from tests.crash.volume import MemoryDisk, Volume
+from tests.fuzz.access import logins, rules, writes
 from tests.fuzz.backups import Archives, Contents
 from tests.fuzz.csr import mutants
 from tests.fuzz.csr.request import der_of
+from tests.fuzz.http import Answered
+from tests.fuzz.http import Requests as HttpRequests
 from tests.fuzz.mutate import mutated
 from tests.fuzz.nodes import NotUnderstoodAtAll, Requests, Restores
 from tests.fuzz.reasons import csr_reason_of, reason_of
-from tests.kit import pki, samples
+from tests.fuzz.roots import root_pem
+from tests.kit import acl_samples, pki, samples
 from tests.kit.callers import ANYBODY
 from tests.kit.seats import roomy_seats
 from tests.kit.solo import batch
@@ -322,6 +325,11 @@ def _sealed_snapshot(data: bytes) -> object:
 # -- the state machine
 
 
+def _state_seeds() -> list[bytes]:
+    full = samples.full_state()
+    return [fsm_codec.dump_state(full), fsm_codec.dump_state(acl_samples.with_one_of_each(full))]
+
+
 def _command_seeds() -> list[bytes]:
     return [fsm_codec.dump_command(command) for command in samples.COMMANDS.values()]
 
@@ -389,7 +397,7 @@ class _Applied:
     def _new(self) -> ReplicatedMachine:
         self._number += 1
         machine = ReplicatedMachine(f"{self._directory.name}/{self._number}.db", lambda _: None)
-        state = samples.full_state()
+        state = acl_samples.with_one_of_each(samples.full_state())
         machine.apply(1, [fsm_codec.dump_command(RecordLeaves(samples.ISSUER, (samples.record(7),)))] * state.index)
         machine._state = state  # the records above are not those of its index, which nothing here looks at
         machine.commit(1)
@@ -424,7 +432,17 @@ class _Applied:
             command: Any = fsm_codec.load_command(data)
             if hasattr(command, "expected_index"):
                 return fsm_codec.dump_command(replace(command, expected_index=self._machine.state.ca_index))
+            if isinstance(command, acl_rules.Setting):
+                return fsm_codec.dump_command(replace(command, replaces=self._index_of(command)))
         return data
+
+    def _index_of(self, command: acl_rules.Setting) -> int:
+        """Of what it would replace."""
+        acl, key = self._machine.state.acl, acl_rules.key_of(command)
+        tables = (acl.policies, acl.roles, acl.tokens, acl.methods, acl.binding_rules)
+        table: Any = tables[get_args(acl_rules.Setting).index(type(command))]
+        kind = type(command)
+        return next((one.modify_index for one in table if acl_rules.key_of(kind(one)) == key), 0)
 
 
 class _OpenSeal:
@@ -435,18 +453,11 @@ class _OpenSeal:
         return CoveredRecord(secrets, state, config_json)
 
 
-def _root_pem(number: int) -> str:
-    """The same in every process."""
-    validity = x509_of.Validity(x509_of.at(pki.NOW), x509_of.at(pki.NOW + pki.YEAR))
-    key = ec.derive_private_key(number, ec.SECP256R1())
-    return x509_of.cert_pem(x509_of.build_root(key, f"root {number}", pki.ROOT_URI, pki.serial(number), validity))
-
-
 def _saved_states() -> list[bytes]:
     """A CA that was rotated once, with certificates that are what the state says of them."""
     text = '{"LeafCertTTL":"72h"}'
     config = CAConfig(pki.CLUSTER_ID, "consul", "p1", text, leaf_ttl_seconds=72 * 3600)
-    pems = [_root_pem(number) for number in (1, 2)]
+    pems = [root_pem(number) for number in (1, 2)]
     old, new = (root_of(CAChain(pem, pem), config, is_active=False, made_at=pki.NOW) for pem in pems)
     old = replace(old, rotated_out_at=pki.NOW, prune_at=pki.NOW + pki.DAY)
     sealed = ProviderState("p1", "consul", msgpack.packb([{}, b"", text]), is_prepared=True)
@@ -628,7 +639,7 @@ def targets() -> dict[str, Target]:
     """By name. Each call makes new ones: some keep files or loops."""
     authority = _Authority()
     archives, contents = Archives(), Contents()
-    restores, requests = Restores(), Requests()
+    restores, requests, http = Restores(), Requests(), HttpRequests()
     found = (
         Target("frames", _frame_seeds, _frames, (Refused, Unfinished)),
         Target("message", lambda: [msgpack.packb(message) for message in _messages()], _message, (MessageInvalid,)),
@@ -640,7 +651,7 @@ def targets() -> dict[str, Target]:
         Target("backup", archives.seeds, archives, (SnapshotInvalid,)),
         Target("backup-contents", contents.seeds, contents, (SnapshotInvalid,)),
         Target("command", _command_seeds, _command, (CodecError,)),
-        Target("state", lambda: [fsm_codec.dump_state(samples.full_state())], _state, (CodecError,)),
+        Target("state", _state_seeds, _state, (CodecError,)),
         Target("applied", _command_seeds, _Applied(), (CodecError, Refused)),
         Target("saved-state", _saved_states, _saved_state, (CodecError, OutOfBounds, ContentRefused)),
         Target("marks", _mark_seeds, _marks, (JournalDamaged,)),
@@ -660,5 +671,47 @@ def targets() -> dict[str, Target]:
             mutants.mutated_csr,
             csr_reason_of,
         ),
+        Target("http-requests", http.seeds, http, (Answered,), http.mutate, close=http.close),
+        *_of_access_control(),
     )
     return {target.name: target for target in found}
+
+
+def _of_access_control() -> tuple[Target, ...]:
+    return (
+        Target("acl-rules", rules.rules_seeds, rules.rules, rules.RULES_ERRORS, rules.mutated_rules),
+        Target("acl-selector", rules.selector_seeds, rules.selector, rules.SELECTOR_ERRORS, rules.mutated_selector),
+        Target(
+            "acl-bind-name", rules.bind_name_seeds, rules.bind_name, rules.BIND_NAME_ERRORS, rules.mutated_bind_name
+        ),
+        Target("acl-input", writes.input_seeds, writes.written, writes.INPUT_ERRORS, writes.mutated_input),
+        Target("acl-method", logins.method_seeds, logins.method, logins.METHOD_ERRORS, logins.mutated_method),
+        Target(
+            "jwt", logins.token_seeds, logins.token, logins.LOGIN_ERRORS, logins.mutated_token, logins.login_reason_of
+        ),
+        Target(
+            "jwt-signed",
+            logins.signed_seeds,
+            logins.signed_token,
+            logins.LOGIN_ERRORS,
+            logins.mutated_signed,
+            logins.login_reason_of,
+        ),
+        Target("jwk-set", logins.key_set_seeds, logins.keys, logins.KEY_SET_ERRORS, logins.mutated_key_set),
+        Target(
+            "oidc-discovery",
+            logins.discovery_seeds,
+            logins.discovery,
+            logins.DISCOVERY_ERRORS,
+            logins.mutated_discovery,
+        ),
+        Target(
+            "kubernetes-review",
+            logins.review_seeds,
+            logins.review,
+            logins.LOGIN_ERRORS,
+            logins.mutated_review,
+            logins.login_reason_of,
+        ),
+        Target("rpc-tokens", writes.header_seeds, writes.header, writes.HEADER_ERRORS, writes.mutated_header),
+    )

@@ -48,6 +48,18 @@ NAMES: Final = (
     "rpc-operations",
     "csr",
     "csr-intermediate",
+    "http-requests",
+    "acl-rules",
+    "acl-selector",
+    "acl-bind-name",
+    "acl-input",
+    "acl-method",
+    "jwt",
+    "jwt-signed",
+    "jwk-set",
+    "oidc-discovery",
+    "kubernetes-review",
+    "rpc-tokens",
 )
 #: Changed inputs that are enough to meet a refusal. A decoder that refuses none of them says nothing to anybody: its
 #: target has swallowed the verdict.

@@ -1,6 +1,6 @@
 """A method's Config: from the map that an operator writes to checked values, and which of it is secret.
 
-Keys, weak types and texts are Consul's (docs/consul-compat.md, auth methods), but for what is ours: the type `tls`, and
+Keys, weak types and texts are Consul's (docs/consul-compat.md 12.7), but for what is ours: the type `tls`, and
 a `kubernetes` method that is given a key source instead of a Host. Secrets are no part of what is shown and stored in
 the open: the caller seals them. A secret goes only to the server that it was given for.
 """

@@ -164,7 +164,7 @@ def _objects(path: str, many: str, what: str, schema: str, stub: str, key: str, 
 
 
 _EXPANDED: Final = parameter("expanded", "with everything that it leads to; presence counts")
-_ANY_TOKEN: Final[Json] = {"oneOf": [ref("Token"), ref("ExpandedToken")]}
+_ANY_TOKEN: Final[Json] = {"anyOf": [ref("Token"), ref("ExpandedToken")]}
 _TOKENS: Final = _objects(
     "token",
     "tokens",
@@ -177,7 +177,9 @@ _TOKENS: Final = _objects(
     parameter("authmethod", "only those of logins by this method"),
     parameter("servicename", "only those with an identity of this service"),
 )
-_TOKENS["/v1/acl/token/{id}"]["get"] = _get("Read a token", _ANY_TOKEN, _id("AccessorID"), _EXPANDED)
+_TOKENS["/v1/acl/token/{id}"]["get"] = _get(
+    "Read a token", _ANY_TOKEN, _id("AccessorID"), _EXPANDED, errors=(400, 404, 500, 503)
+)
 _LOGIN: Final = _put(
     "Prove who one is, and get a token for it",
     "Token",

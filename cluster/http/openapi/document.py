@@ -335,7 +335,7 @@ _PATHS: Final[Json] = {
         ),
         "put": operation(
             "Rotate to a fresh key, or plan that; pause, resume, activate or abort a rotation",
-            json_body({"oneOf": [ref("RotationStatus"), ref("RotationPlan")]}),
+            json_body({"anyOf": [ref("RotationStatus"), ref("RotationPlan")]}),
             body=ref("RotationRequest"),
             errors=(400, 413, 422, 500, 503, 504),
         ),

@@ -85,8 +85,8 @@ _ERRORS: Final = {
     503: "Not done, and safe to send again: no leader, no CA yet, or too much work; see Retry-After",
     504: "It may or may not have taken effect: read the state, then decide",
 }
-#: Of every operation.
-_AT_THE_DOOR: Final = (403, 421, 429)
+#: Of every operation: each takes `dc`, and of another datacenter Consul says 500.
+_AT_THE_DOOR: Final = (403, 421, 429, 500)
 
 
 def operation(

@@ -164,6 +164,33 @@ def test_broken_text_is_refused_soon(text: str) -> None:
     assert time.process_time() - began < 2.0
 
 
+@pytest.mark.parametrize(
+    "text", ["a=1\n" * 16_000, "a {" + "b=1\n" * 15_000 + "}", "key x {}\n" * 7_000, "\n" * 32_000 + "a=1 " * 8_000]
+)
+def test_many_lines_cost_no_more_than_their_length(text: str) -> None:
+    """Whoever may write policies must not hold the leader up: where each item stands was counted from the top."""
+    began = time.process_time()
+    with pytest.raises(RulesRefused):
+        parse_rules(text)
+    assert time.process_time() - began < 0.25
+
+
+@pytest.mark.parametrize("name", ["\\ud800", "web\\udfff", "\\udc00\\ud800"])
+@pytest.mark.parametrize("resource", ["service", "service_prefix", "node", "key_prefix"])
+def test_name_that_has_no_bytes_is_refused(resource: str, name: str) -> None:
+    """Rules travel to whoever signs: a name that cannot be written there would end every signature of its tokens."""
+    with pytest.raises(RulesRefused, match="half of a surrogate pair"):
+        parse_rules(f'{{"{resource}": {{"{name}": {{"policy": "write"}}}}}}')
+    [rule] = parse_rules(f'{{"{resource}": {{"\\ud83d\\ude00": {{"policy": "write"}}}}}}')
+    assert rule.name == "\U0001f600"
+
+
+def test_place_of_a_mistake_is_its_line_and_column() -> None:
+    for text, where in (("x=1", "1:1"), ("\n\n  x=1", "3:3"), ("# a\r\nx=1", "2:1"), ('acl="read"\n\tx=1\n', "2:2")):
+        with pytest.raises(RulesRefused, match=rf'"x" at {where} is no resource'):
+            parse_rules(text)
+
+
 def test_nothing_in_a_name_is_evaluated() -> None:
     [rule] = parse_rules('service "${x} %{y} \\"z\\"" { policy = "read" }')
     assert rule.name == '${x} %{y} "z"'

@@ -113,6 +113,14 @@ def test_what_is_no_selector_is_refused(text: str) -> None:
     assert time.process_time() - began < 1.0
 
 
+@pytest.mark.parametrize("quoted", ['""', "``", '"x"', "`x`"])
+@pytest.mark.parametrize("rest", ["", ' and serviceaccount.name == "admin"', ' ""', " )"])
+def test_what_follows_a_whole_selector_is_never_passed_over(quoted: str, rest: str) -> None:
+    """A quoted text is no end, not even an empty one: the conditions after it would count for nothing."""
+    with pytest.raises(SelectorRefused):
+        parse_selector(f"serviceaccount.name == web {quoted}{rest}", FIELDS)
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

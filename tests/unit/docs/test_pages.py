@@ -13,6 +13,7 @@ PAGES: Final = (
     "SECURITY.md",
     "CHANGELOG.md",
     "tests/README.md",
+    "docs/acl.md",
     "docs/consul-compat.md",
     "docs/production.md",
     "docs/recovery.md",
