@@ -13,12 +13,13 @@ from typing import Annotated, Any, Final, TypeVar
 import msgspec
 from msgspec import Meta
 
-from cluster.base.errors import BadRequest
+from cluster.base.errors import BadRequest, NotUnderstood
 from providers.config.durations import MAX_NS, parse_duration
 
 _MAX_DEPTH: Final = 8
 _MANY: Final = 256
 _IN_WORDS: Final = re.compile(r" - at `\$(.*)`$")
+_OWN_KEYS: Final = frozenset({"config", "meta"})
 _DEFAULTS: Final = frozenset({"", "default"})
 
 Text = Annotated[str, Meta(max_length=4096)]
@@ -116,7 +117,19 @@ class BindingRuleInput(_Written, frozen=True):
     bind_vars: Any = None
 
 
-I = TypeVar("I", bound=_Written)  # noqa: E741 - of an input
+class BootstrapInput(_Input, frozen=True):
+    bootstrap_secret: Name = ""
+
+
+class LoginInput(_Input, frozen=True):
+    auth_method: Name = ""
+    bearer_token: str = ""
+    meta: dict[str, str] | None = None
+    namespace: Name = ""
+    partition: Name = ""
+
+
+I = TypeVar("I", bound=_Input)  # noqa: E741 - of an input
 
 
 def read_input(kind: type[I], what: str, value: object) -> I:
@@ -124,15 +137,15 @@ def read_input(kind: type[I], what: str, value: object) -> I:
     try:
         found = msgspec.convert(_folded(value, 0), kind)
     except (msgspec.ValidationError, RecursionError, ValueError) as error:
-        raise BadRequest(f"{what} decoding failed: {_in_words(str(error))}") from None
+        raise NotUnderstood(f"{what} decoding failed", _in_words(str(error))) from None
     for name in ("namespace", "partition"):
-        if (given := getattr(found, name)) not in _DEFAULTS:
-            raise BadRequest(f'{what} decoding failed: {name} is {given!a:.80}: there is none but "default"')
+        if (given := getattr(found, name, "")) not in _DEFAULTS:
+            raise NotUnderstood(f"{what} decoding failed", f'{name} is {given!a:.80}: there is none but "default"')
     return found
 
 
 def _folded(value: object, depth: int) -> object:
-    """Keys in lower case, but for what a Config has in it, which its own reader folds."""
+    """Keys in lower case, but for those of a Config, which its own reader folds, and of a Meta, which are data."""
     if depth > _MAX_DEPTH:
         raise ValueError("nested too deeply")
     if isinstance(value, Mapping):
@@ -141,7 +154,7 @@ def _folded(value: object, depth: int) -> object:
             name = str(key).lower()
             if name in folded:
                 raise ValueError(f"{key!a:.80} is given twice")
-            folded[name] = inner if name == "config" and depth == 0 else _folded(inner, depth + 1)
+            folded[name] = inner if name in _OWN_KEYS and depth == 0 else _folded(inner, depth + 1)
         return folded
     if isinstance(value, list):
         return [_folded(inner, depth + 1) for inner in value]

@@ -47,7 +47,7 @@ class MethodWriter:
         wanted = name or given.name
         if not wanted:
             raise BadRequest("Invalid Auth Method: no Name is set")
-        if not _NAME.fullmatch(wanted):
+        if not is_method_name(wanted):
             raise BadRequest(
                 "Invalid Auth Method: invalid Name. Only alphanumeric characters, '-' and '_' are allowed, at most 128"
             )
@@ -144,6 +144,10 @@ def _sealed_again(before: Sealer, after: Sealer, method: AuthMethod) -> AuthMeth
         return method
     purpose = _purpose(method.name)
     return replace(method, sealed=after.seal_bare(purpose, before.open_bare(purpose, method.sealed)))
+
+
+def is_method_name(text: str) -> bool:
+    return _NAME.fullmatch(text) is not None
 
 
 def find_method(acl: Acl, name: str) -> AuthMethod | None:

@@ -17,6 +17,14 @@ class BadRequest(ClusterError):
     http_status = 400
 
 
+class NotUnderstood(BadRequest):
+    """A body that is not of the form that is asked for. `detail` is the text without what it was read as."""
+
+    def __init__(self, read_as: str, detail: str) -> None:
+        super().__init__(f"{read_as}: {detail}")
+        self.detail = detail
+
+
 class NotFound(ClusterError):
     code = "not_found"
     http_status = 404

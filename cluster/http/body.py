@@ -9,7 +9,7 @@ from typing import Any, Final, NoReturn
 from aiohttp import ClientPayloadError, web
 from aiohttp.http_exceptions import PayloadEncodingError
 
-from cluster.base.errors import BadRequest
+from cluster.base.errors import BadRequest, NotUnderstood
 from cluster.http.connection import Connection
 from cluster.http.errors import BodyTooLarge, TooSlow
 from cluster.http.gate import require_standing
@@ -300,4 +300,4 @@ def _kind(value: object) -> str:
 
 
 def _fail(why: str) -> NoReturn:
-    raise BadRequest(f"Request decode failed: {why}")
+    raise NotUnderstood("Request decode failed", why)

@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import json
+import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
@@ -17,7 +18,7 @@ from cluster.access.inputs import (
     read_input,
 )
 from cluster.access.login import MetaRefused, description_of, grant
-from cluster.access.method_writers import MethodWriter, find_method
+from cluster.access.method_writers import MethodWriter, find_method, is_method_name
 from cluster.access.methods.config import MethodConfig, selector_fields
 from cluster.access.methods.prove import Prover, hold_refusal
 from cluster.access.methods.refusal import LoginRefused, MethodInvalid
@@ -160,6 +161,10 @@ class AclWork:
         self._require_ready()
         caller = judge()
         caller.require(ACL_WRITE)  # the operation is judged here alone
+        if request.table == "tokens" and not _is_uuid(request.key):
+            raise BadRequest("Accessor ID is missing or an invalid UUID")
+        if not _can_be(request.table, request.key):
+            raise NotFound(_GONE[request.table])
         command = _deletion(request.table, request.key)
         if request.table == "policies":
             writers.check_policy_deletion(request.key)
@@ -339,6 +344,18 @@ def _keyed(command: acl_rules.Setting) -> tuple[AclCommand, AclKeyAnswer]:
 
 def _shown(made: writers.NewToken) -> tuple[AclCommand, AclKeyAnswer]:
     return made.command, AclKeyAnswer(made.command.token.accessor_id, made.secret_id)
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        return str(uuid.UUID(text)) == text
+    except ValueError:
+        return False
+
+
+def _can_be(table: str, key: str) -> bool:
+    """Whether anything in this table may have it."""
+    return is_method_name(key) if table == "methods" else table not in _GONE or _is_uuid(key)
 
 
 def _deletion(table: str, key: str) -> AclCommand:

@@ -1,12 +1,16 @@
-"""Looks for a private key in bytes of any kind: files, logs, answers, environments.
+"""Looks for secrets in bytes of any kind: files, logs, answers, environments, memory.
 
 Whatever form a key is written in, its secret numbers are in it: the scalar of an EC key, an exponent or a prime of an
 RSA key. So these are looked for, as bytes in either order, in hex, in decimal, and in base64 at each of its three
 offsets. Line ends are taken out first, also where they are escaped, because PEM breaks its lines anywhere.
+
+A token is a text, and a UUID is a number of 16 bytes, too, in two orders: these are looked for in the same ways, and as
+UTF-16; what is escaped for a URL, for JSON or by Python, in whole or in parts, is read first.
 """
 
 import base64
 import re
+import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,6 +68,61 @@ class KeySearch:
                 yield f"base64 at offset {offset}", encoded, "base64"
 
 
+@dataclass(frozen=True)
+class SecretSearch:
+    """`what` names the secret in results; `values` are the bytes that it may be written as."""
+
+    what: str
+    values: tuple[tuple[str, bytes], ...] = field(repr=False)
+
+    @classmethod
+    def of_text(cls, what: str, text: str) -> "SecretSearch":
+        """A bearer token, a password; of a UUID its number as well."""
+        encodings = ("text", "utf-8"), ("UTF-16", "utf-16-le"), ("UTF-16 big-endian", "utf-16-be")
+        values = [(name, text.encode(encoding)) for name, encoding in encodings]
+        try:
+            number = uuid.UUID(text)
+        except ValueError:
+            pass
+        else:
+            values += [("number", number.bytes), ("little-endian number", number.bytes_le)]
+            values.append(("number from behind", number.bytes[::-1]))
+        return cls(what, tuple(values))
+
+    @classmethod
+    def of_key(cls, what: str, key: bytes) -> "SecretSearch":
+        return cls(what, (("key", key), ("key from behind", key[::-1])))
+
+    def found_in(self, data: bytes) -> list[str]:
+        """In which forms it is in these bytes."""
+        return self.found_in_prepared(prepared_for_secrets(data))
+
+    def found_in_prepared(self, prepared: dict[str, bytes]) -> list[str]:
+        """As `found_in`, of what `prepared_for_secrets` has made: for many secrets in the same bytes."""
+        return [form for form, needle, kind in self._needles() if needle in prepared[kind]]
+
+    def _needles(self) -> Iterator[tuple[str, bytes, str]]:
+        for name, value in self.values:
+            yield name, value, "raw"
+            yield f"{name}, escaped", value, "escaped"
+            yield f"{name} in hex", value.hex().encode(), "hex"
+            for offset in range(3):
+                # Six bits to a character: those that nothing before or after it has a part in.
+                first, end = -(-8 * offset // 6), 8 * (offset + len(value)) // 6
+                encoded = base64.b64encode(bytes(offset) + value)[first:end]
+                yield f"{name} in base64 at offset {offset}", encoded, "base64"
+        # A UUID without its dashes, in any case, is the hex of its number.
+
+
+def prepared_for_secrets(data: bytes) -> dict[str, bytes]:
+    """For the search of any secret in them."""
+    return {kind: prepare(data) for kind, prepare in _PREPARE_TEXT.items()}
+
+
+def _unescaped(data: bytes) -> bytes:
+    return _ESCAPE.sub(lambda found: bytes([int(found[1] or found[2] or found[3], 16)]), data)
+
+
 def _without_line_ends(data: bytes) -> bytes:
     return _LINE_ENDS.sub(b"", data)
 
@@ -74,6 +133,16 @@ _PREPARE: dict[str, Callable[[bytes], bytes]] = {
     "hex": lambda data: _NOT_HEX.sub(b"", _without_line_ends(data)).lower(),
     # The alphabet for URLs, too, and slashes that JSON may escape.
     "base64": lambda data: _without_line_ends(data).translate(bytes.maketrans(b"-_", b"+/")).replace(b"\\/", b"/"),
+}
+
+
+#: %41 of URLs, \u0041 of JSON, \x41 of Python; the backslash may be escaped itself.
+_ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})|\\{1,2}u00([0-9A-Fa-f]{2})|\\{1,2}x([0-9A-Fa-f]{2})")
+_PREPARE_TEXT: dict[str, Callable[[bytes], bytes]] = {
+    "raw": lambda data: data,
+    "escaped": _unescaped,
+    "hex": _PREPARE["hex"],
+    "base64": lambda data: _unescaped(_PREPARE["base64"](data)),
 }
 
 
@@ -98,6 +167,16 @@ def stored_states(data_dir: Path) -> Iterator[State]:
                 yield state
     finally:
         journal.close()
+
+
+def stored_token_key(data_dir: Path) -> bytes:
+    """What SecretIDs are hashed with, opened with this node's seal key."""
+    sealer = Sealer(FileKey(data_dir / "seal.key"))
+    *_, state = stored_states(data_dir)
+    assert state.seal is not None
+    assert state.acl.key is not None
+    sealer.unlock(state.seal)
+    return sealer.open(state.acl.key.sealed, "access control: the key of tokens")
 
 
 def stored_keys(data_dir: Path) -> list[keys.SigningKey]:

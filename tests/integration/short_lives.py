@@ -2,11 +2,13 @@
 `python -m tests.integration.short_lives DIR agent --config FILE`.
 """
 
+import math
 import sys
 from typing import Any
 
 import cluster.access.writers
 import cluster.ca.leader
+import fsm.duties
 from cluster.cli.main import main
 
 
@@ -17,5 +19,6 @@ def _replace(owner: Any, name: str, value: object) -> None:
 
 if __name__ == "__main__":
     _replace(cluster.access.writers, "_MIN_TTL_SECONDS", 1)
-    _replace(cluster.ca.leader, "_LOOK_SECONDS", 3600.0)
+    _replace(fsm.duties, "expired_tokens", lambda _state, _now: ())
+    _replace(cluster.ca.leader, "next_time", lambda _state, _known: math.inf)
     sys.exit(main(sys.argv[2:]))

@@ -92,7 +92,7 @@ def _is_refused(bearer: Bearer, need: Need) -> bool:
 async def test_who_passes_a_door_and_who_does_not(walk: Walk, door: Door) -> None:
     for node in walk.sides:
         need = door.needs.on(node.name)
-        tokens = await walk.tokens(need)
+        tokens = await walk.tokens(need, DOORS.index(door))
         refused = [(bearer, held) for bearer, held in tokens if _is_refused(bearer, need)]
         path, body = door.request(walk.facts)
         before = await walk.settled()
@@ -199,7 +199,7 @@ _METHODS: Final = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "
 
 @steady
 async def test_paths_that_there_are_not_are_the_same_for_everybody(walk: Walk) -> None:
-    tokens = await walk.tokens(OPEN)
+    tokens = [(bearer, walk.held[bearer]) for bearer in (NONE, REVOKED, MANAGEMENT)]
     before = await walk.settled()
     for node in walk.sides:
         for path in _NO_PATHS:
@@ -219,7 +219,7 @@ async def test_other_methods_and_options_are_the_same_for_everybody(walk: Walk) 
     for door in DOORS:
         served.setdefault(door.template, set()).add(door.method)
     before = await walk.settled()
-    some = [(NONE, walk.held[NONE]), (REVOKED, walk.held[REVOKED]), (MANAGEMENT, walk.held[MANAGEMENT])]
+    some = [(bearer, walk.held[bearer]) for bearer in (NONE, REVOKED, MANAGEMENT)]
     for node in walk.sides:
         for path, template_ in templates.items():
             allow = ",".join(["OPTIONS", *sorted(served[template_])])
@@ -290,7 +290,7 @@ async def test_what_a_member_asks_for_somebody_is_judged_by_their_token(walk: Wa
     """All in one message, each with its own token; whoever brings it."""
     need = OPERATIONS[operation]
     leader = member_beside(walk, walk.leader)
-    tokens = await walk.tokens(need or OPEN)
+    tokens = await walk.tokens(need or OPEN, list(OPERATIONS).index(operation))
     if need is not None and need.kind is not Kind.OPEN:
         refused = [(bearer, held) for bearer, held in tokens if _is_refused(bearer, need)]
         request = filled(WIRE.get(operation, REQUESTS[operation]), walk.facts)

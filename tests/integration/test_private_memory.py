@@ -2,17 +2,16 @@
 
 import base64
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from tests.integration.key_search import KeySearch, stored_keys, stored_states
+from tests.integration.memory import holds, keeper_of, workers_of
 from tests.kit import pki
-from tests.kit.real_cluster import LocalCluster, Node, make_csr
+from tests.kit.real_cluster import LocalCluster, make_csr
 from tests.kit.wait import eventually
 
 pytestmark = pytest.mark.slow
@@ -20,38 +19,6 @@ pytestmark = pytest.mark.slow
 PASSPHRASE = "correct horse battery staple, and more of it"
 VARIABLE = "QUORUMCA_SEAL_PASSPHRASE"
 SETTINGS: dict[str, dict[str, Any]] = {"limits": {"signing_workers": 1}}
-
-
-def workers_of(node: Node) -> list[int]:
-    return processes_of(node, "cluster.signing.worker")
-
-
-def keeper_of(node: Node) -> int:
-    (pid,) = processes_of(node, "cluster.seal.keeper_process")
-    return pid
-
-
-def processes_of(node: Node, module: str) -> list[int]:
-    found = psutil.Process(node.pid).children(recursive=True)
-    return [process.pid for process in found if module in process.cmdline()]
-
-
-def memory_of(pid: int) -> Iterator[bytes]:
-    """Every part that can be written, as it is now."""
-    with open(f"/proc/{pid}/mem", "rb", 0) as memory:
-        for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
-            span, access, *_ = line.split()
-            begin, end = (int(bound, 16) for bound in span.split("-"))
-            if "rw" in access and "[v" not in line:
-                try:
-                    memory.seek(begin)
-                    yield memory.read(end - begin)
-                except OSError:  # it is gone, or cannot be read
-                    continue
-
-
-def holds(pid: int, needles: list[bytes]) -> bool:
-    return any(needle in part for part in memory_of(pid) for needle in needles)
 
 
 def needles_of(search: KeySearch) -> list[bytes]:

@@ -111,9 +111,8 @@ class Walk:
             self.held[bearer.rules] = await self.made(bearer.rules)
         return self.held[bearer.rules]
 
-    async def tokens(self, need: Need) -> list[tuple[Bearer, Held]]:
-        """Made one after the other: the names of policies would be in each other's way."""
-        return [(bearer, await self.token_of(bearer)) for bearer in bearers(need)]
+    async def tokens(self, need: Need, turn: int = 0) -> list[tuple[Bearer, Held]]:
+        return [(bearer, await self.token_of(bearer)) for bearer in bearers(need, turn)]
 
     async def stands(self) -> list[object]:
         """All that a request could change, on both nodes; who leads, too."""

@@ -287,21 +287,25 @@ ANONYMOUS: Final = Bearer("anonymous", Who.ANONYMOUS)
 EXPIRED: Final = Bearer("expired", Who.UNKNOWN)
 REVOKED: Final = Bearer("revoked", Who.UNKNOWN)
 MANAGEMENT: Final = Bearer("management", Who.KNOWN, is_granted=True)
-NO_TOKEN: Final = (
-    Bearer("wrong", Who.UNKNOWN),
-    *(Bearer(f"malformed {text!a:.12} ({len(text)})", Who.UNKNOWN, secret_id=text) for text in MALFORMED),
-    EXPIRED,
-    REVOKED,
+WRONG: Final = Bearer("wrong", Who.UNKNOWN)
+_MALFORMED: Final = tuple(
+    Bearer(f"malformed {text!a:.12} ({len(text)})", Who.UNKNOWN, secret_id=text) for text in MALFORMED
 )
+NO_TOKEN: Final = (WRONG, EXPIRED, REVOKED, *_MALFORMED)
+#: Of the malformed ones, how many are tried in one place.
+_AT_ONCE: Final = 3
 _NAMELESS: Final = ("acl", "keyring", "mesh", "operator", "peering")
 _NAMED: Final = ("agent", "event", "key", "node", "query", "service", "session")
 
 
-def bearers(need: Need) -> Iterator[Bearer]:
-    """Of every kind. For a right: those who have it, and those who have nearly."""
+def bearers(need: Need, turn: int = 0) -> Iterator[Bearer]:
+    """Of every kind. For a right: those who have it, and those who have nearly. `turn`: of the malformed tokens, others
+    are tried in each place.
+    """
     yield NONE
     yield ANONYMOUS
-    yield from NO_TOKEN
+    yield from (WRONG, EXPIRED, REVOKED)
+    yield from (_MALFORMED[(_AT_ONCE * turn + step) % len(_MALFORMED)] for step in range(_AT_ONCE))
     yield MANAGEMENT
     if need.kind is Kind.RIGHT:
         resource, _, level = need.right.partition(":")

@@ -41,6 +41,10 @@ REQUESTS: Final[dict[str, list[Any]]] = {
     "acl_bootstrap": [""],
     "acl_login": ["jwt", "a.b.c", {"pod": "web-1"}],
     "acl_logout": [],
+    "set_agent_ca": ["a certificate", "a key", 3600],
+    "join_token": ["d", "127.0.0.1:8303", "127.0.0.1:8403", 900, False],
+    "join": ["5ec7e7", "d", "127.0.0.1:8303", "127.0.0.1:8403", "a request"],
+    "renew_node": ["a request", "a certificate", "d"],
 }
 _WILD: Final[list[Any]] = [
     *(None, True, False, 0, 1, -1, 99, 1.5, float("nan"), float("inf")),

@@ -1,5 +1,6 @@
 """/v1/acl: policies, roles, tokens, auth methods and binding rules, with Consul's paths and objects."""
 
+import re
 import uuid
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -8,13 +9,14 @@ from urllib.parse import unquote
 from aiohttp import web
 
 from cluster.access import render
+from cluster.access.inputs import BootstrapInput, LoginInput, TokenInput, read_input
 from cluster.access.writers import HIDDEN, find_token
 from cluster.api.access import ACL_READ, ACL_WRITE
 from cluster.api.acl import WrittenKey
 from cluster.api.reads import WATCHED, ReadLevel, ReadPoint, Watch
-from cluster.base.errors import BadRequest, NotFound, PermissionDenied
+from cluster.base.errors import BadRequest, NotFound, NotUnderstood, PermissionDenied
 from cluster.http.blocking import point_headers, query_options
-from cluster.http.body import decode_object, read_body, text_field, text_map_field
+from cluster.http.body import decode_object, read_body
 from cluster.http.context import Api, Handler, Route, read_state
 from cluster.http.errors import NoToken, read_status
 from cluster.http.gate import Inside, Needs, Open, RouteAccess, caller_of
@@ -31,6 +33,25 @@ _WATCHES: Final = {
     "methods": Watch.METHODS,
     "binding_rules": Watch.BINDING_RULES,
 }
+#: What Consul's texts call an object of each table, and what names one.
+_KINDS: Final = {
+    "policies": "Policy",
+    "roles": "Role",
+    "methods": "AuthMethod",
+    "binding_rules": "BindingRule",
+}
+_MISSING: Final = {
+    _TOKENS: "token AccessorID",
+    "policies": "policy ID",
+    "roles": "role ID",
+    "methods": "auth method name",
+    "binding_rules": "binding rule ID",
+}
+_BY_UUID: Final = {"policies": "Policy ID", "roles": "Role ID", "binding_rules": "Binding Rule ID"}
+_UUID: Final = re.compile(r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
+#: Longer than the name of anything.
+_MAX_KEY: Final = 256
+_NOTHING: Final = b"{}"
 #: Of a query on tokens, one at a time.
 _FILTERS: Final = ("policy", "role", "authmethod", "servicename")
 _NEVER: Final = "0001-01-01T00:00:00Z"
@@ -76,8 +97,8 @@ def _matches(token: Token, name: str, value: str) -> bool:
 
 
 async def get_token(api: Api, request: web.Request, query: Query) -> web.Response:
+    accessor_id = _uuid(_key(request, _MISSING[_TOKENS]), "AccessorID")
     point = await _point(api, request, query, _TOKENS)
-    accessor_id = _uuid(request.match_info["id"], "AccessorID")
     token = find_token(point.state.acl, accessor_id, api.clock.now())
     if token is None:
         raise PermissionDenied("token does not exist: ACL not found")
@@ -123,10 +144,14 @@ def _is_wanted(value: Any, query: Query) -> bool:
     return True
 
 
-def _getter(table: str, what: str, key_of: Callable[[Any], str], one: Callable[[Any, Acl], Json]) -> Handler:
+def _getter(
+    table: str, what: str, key_of: Callable[[Any], str], one: Callable[[Any, Acl], Json], missing: str = ""
+) -> Handler:
+    """`missing`: what names one, if it is not what else does."""
+
     async def handle(api: Api, request: web.Request, query: Query) -> web.Response:
         point = await _point(api, request, query, table)
-        acl, key = point.state.acl, _key(request)
+        acl, key = point.state.acl, _key(request, missing or _MISSING[table])
         value = next((value for value in getattr(acl, table) if key_of(value) == key), None)
         if value is None:
             raise NotFound(f"Requested {what} does not exist: ACL not found")
@@ -135,9 +160,16 @@ def _getter(table: str, what: str, key_of: Callable[[Any], str], one: Callable[[
     return handle
 
 
-def _key(request: web.Request) -> str:
-    """Consul's Go client escapes a name twice: the router has undone one of the two."""
-    return unquote(request.match_info["id"])
+def _key(request: web.Request, missing: str) -> str:
+    """What a path names: an ID is one in either case. Consul's Go client escapes a name twice: the router has undone
+    one of the two. Raises: BadRequest.
+    """
+    key = unquote(request.match_info["id"])
+    if not key:
+        raise BadRequest(f"Missing {missing}")
+    if len(key) > _MAX_KEY:
+        raise BadRequest(f"{missing} {shown(key)} is longer than any: it has {len(key)} characters")
+    return key.lower() if _is_uuid(key) else key
 
 
 async def get_replication(_api: Api, _request: web.Request, query: Query) -> web.Response:
@@ -162,8 +194,10 @@ async def get_replication(_api: Api, _request: web.Request, query: Query) -> web
 
 def _putter(table: str, rendered: Callable[[Acl, str], Json]) -> Handler:
     async def handle(api: Api, request: web.Request, query: Query) -> web.Response:
-        fields = _body(await read_body(request))
-        key = unquote(request.match_info.get("id", ""))
+        fields = _body(await read_body(request), _KINDS[table])
+        key = _key(request, _MISSING[table]) if request.match_info.get("id") else ""
+        if key and table in _BY_UUID and not _is_uuid(key):
+            raise BadRequest(f"{_BY_UUID[table]} invalid UUID")
         written = await api.service.acl.put(caller_of(request), table, key, fields)
         return json_response(rendered(await _acl_now(api), written.key), query)
 
@@ -172,23 +206,24 @@ def _putter(table: str, rendered: Callable[[Acl, str], Json]) -> Handler:
 
 def _deleter(table: str) -> Handler:
     async def handle(api: Api, request: web.Request, query: Query) -> web.Response:
-        await api.service.acl.delete(caller_of(request), table, _key(request))
+        await api.service.acl.delete(caller_of(request), table, _key(request, _MISSING[table]))
         return json_response(True, query)
 
     return handle
 
 
 async def put_token(api: Api, request: web.Request, query: Query) -> web.Response:
-    fields = _body(await read_body(request))
+    fields = _body(await read_body(request), "Token")
     key = request.match_info.get("id", "")
     accessor_id = _uuid(key, "AccessorID") if key else ""
     return await _token_answer(api, query, await api.service.acl.put(caller_of(request), _TOKENS, accessor_id, fields))
 
 
 async def clone_token(api: Api, request: web.Request, query: Query) -> web.Response:
-    fields = decode_object(await read_body(request))
+    fields = _body(await read_body(request) or _NOTHING, "Token")
+    description = read_input(TokenInput, "Token", fields).description
     accessor_id = _uuid(request.match_info["id"], "AccessorID")
-    written = await api.service.acl.clone(caller_of(request), accessor_id, text_field(fields, "Description"))
+    written = await api.service.acl.clone(caller_of(request), accessor_id, description)
     return await _token_answer(api, query, written)
 
 
@@ -203,17 +238,18 @@ def _proof(handler: Handler) -> Handler:
 
 
 async def bootstrap(api: Api, request: web.Request, query: Query) -> web.Response:
-    body = await read_body(request)
-    fields = decode_object(body) if body.strip() else decode_object(b"{}")
-    return await _token_answer(
-        api, query, await api.service.acl.bootstrap(text_field(fields, "BootstrapSecret")), has_id=True
-    )
+    fields = _body((await read_body(request)).strip() or _NOTHING, "Request")
+    given = read_input(BootstrapInput, "Request", fields)
+    written = await api.service.acl.bootstrap(given.bootstrap_secret)
+    return await _token_answer(api, query, written, has_id=True)
 
 
 async def login(api: Api, request: web.Request, query: Query) -> web.Response:
-    fields = decode_object(await read_body(request))
-    meta = text_map_field(fields, "Meta") or {}
-    written = await api.service.acl.login(text_field(fields, "AuthMethod"), text_field(fields, "BearerToken"), meta)
+    try:
+        given = read_input(LoginInput, "Login", decode_object(await read_body(request)))
+    except NotUnderstood as error:
+        raise BadRequest(f"Failed to decode request body: {error.detail}") from None
+    written = await api.service.acl.login(given.auth_method, given.bearer_token, given.meta or {})
     return await _token_answer(api, query, written)
 
 
@@ -239,8 +275,16 @@ async def _acl_now(api: Api) -> Acl:
     return (await api.service.reads.read(ReadLevel.STALE)).state.acl
 
 
-def _body(data: bytes) -> Mapping[str, object]:
-    return decode_object(data)
+def _body(data: bytes, what: str) -> Mapping[str, object]:
+    """Raises: BadRequest."""
+    try:
+        return decode_object(data)
+    except NotUnderstood as error:
+        raise NotUnderstood(f"{what} decoding failed", error.detail) from None
+
+
+def _is_uuid(text: str) -> bool:
+    return _UUID.fullmatch(text) is not None
 
 
 def _uuid(text: str, what: str) -> str:
@@ -354,22 +398,22 @@ ROUTES: Final = (
     _read("replication", get_replication, _HARMLESS),
     _change(_PUT, "token", put_token),
     _read("token/self", get_own_token, _OWN),
-    _read("token/{id}", get_token),
-    _change(_PUT, "token/{id}", put_token),
-    _change(_DELETE, "token/{id}", _deleter(_TOKENS)),
+    _read("token/{id:[^/]*}", get_token),
+    _change(_PUT, "token/{id:[^/]*}", put_token),
+    _change(_DELETE, "token/{id:[^/]*}", _deleter(_TOKENS)),
     _change(_PUT, "token/{id}/clone", clone_token),
     _read("tokens", list_tokens),
     _change(_PUT, "policy", _putter("policies", _written_policy)),
-    _read("policy/name/{id:.*}", _getter("policies", "policy", _policy_name, _policy)),
+    _read("policy/name/{id:.*}", _getter("policies", "policy", _policy_name, _policy, "policy name")),
     _read("policy/{id:.*}", _getter("policies", "policy", _policy_id, _policy)),
     _change(_PUT, "policy/{id:.*}", _putter("policies", _written_policy)),
     _change(_DELETE, "policy/{id:.*}", _deleter("policies")),
     _read("policies", _lister("policies", _policy_stub)),
     _change(_PUT, "role", _putter("roles", _written_role)),
-    _read("role/name/{id:.*}", _getter("roles", "role", _role_name, render.role_object)),
-    _read("role/{id}", _getter("roles", "role", _role_id, render.role_object)),
-    _change(_PUT, "role/{id}", _putter("roles", _written_role)),
-    _change(_DELETE, "role/{id}", _deleter("roles")),
+    _read("role/name/{id:.*}", _getter("roles", "role", _role_name, render.role_object, "role name")),
+    _read("role/{id:[^/]*}", _getter("roles", "role", _role_id, render.role_object)),
+    _change(_PUT, "role/{id:[^/]*}", _putter("roles", _written_role)),
+    _change(_DELETE, "role/{id:[^/]*}", _deleter("roles")),
     _read("roles", _lister("roles", render.role_object)),
     _change(_PUT, "auth-method", _putter("methods", _written_method)),
     _read("auth-method/{id:.*}", _getter("methods", "auth method", _method_name, _method)),
@@ -377,8 +421,8 @@ ROUTES: Final = (
     _change(_DELETE, "auth-method/{id:.*}", _deleter("methods")),
     _read("auth-methods", _lister("methods", _method_stub)),
     _change(_PUT, "binding-rule", _putter("binding_rules", _written_rule)),
-    _read("binding-rule/{id}", _getter("binding_rules", "binding rule", _rule_id, _rule)),
-    _change(_PUT, "binding-rule/{id}", _putter("binding_rules", _written_rule)),
-    _change(_DELETE, "binding-rule/{id}", _deleter("binding_rules")),
+    _read("binding-rule/{id:[^/]*}", _getter("binding_rules", "binding rule", _rule_id, _rule)),
+    _change(_PUT, "binding-rule/{id:[^/]*}", _putter("binding_rules", _written_rule)),
+    _change(_DELETE, "binding-rule/{id:[^/]*}", _deleter("binding_rules")),
     _read("binding-rules", _lister("binding_rules", _rule)),
 )

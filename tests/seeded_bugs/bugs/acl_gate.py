@@ -49,9 +49,9 @@ BUGS: Final = (
         "who is refused is told to go on",
         "anybody sends megabytes to hear that they may not",
         _APP,
-        "            await admit(access, node_name, route.access, request, query)\n",
+        "            await admit(access, api.refusals, node_name, route.access, request, query)\n",
         "            await go_on(request, route.max_body_bytes)\n"
-        "            await admit(access, node_name, route.access, request, query)\n",
+        "            await admit(access, api.refusals, node_name, route.access, request, query)\n",
         (f"{_T_BODIES}::test_who_is_refused_is_refused_by_the_head_alone",),
     ),
     Bug(
@@ -82,7 +82,7 @@ BUGS: Final = (
         "operations are judged by whoever brings them",
         "one server that was taken over does everything",
         _OPERATIONS,
-        "        if isinstance(needs, Right):\n            judge().require(needs)\n",
+        "        if isinstance(needs, Right):\n            judge()\n",
         "",
         (f"{_T_OPERATIONS}[configure]",),
     ),

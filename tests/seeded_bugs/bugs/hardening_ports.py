@@ -82,7 +82,7 @@ BUGS: Final = (
         "what a removed server waits for is cut off",
         "whoever removes a server through itself is not told whether it was done",
         _RPC,
-        "            if self._deadline is None:\n                self._be_stranger()\n",
+        "            if self._deadline is None:\n                self._be_no_member_any_more()\n",
         "            self._seat.end()\n",
         (f"{_T_PLACES}::test_request_of_a_server_that_is_being_removed_is_answered",),
     ),

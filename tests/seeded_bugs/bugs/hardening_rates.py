@@ -79,8 +79,8 @@ BUGS: Final = (
         "tokens that are too long are not limited",
         "there is a kind of wrong token that may be sent without end",
         _GATE,
-        "        async with refusals.of_token(request):\n            raise\n",
-        "        raise\n",
+        "        async with refusals.of_token(request):\n            raise TokenUnknown",
+        "        if True:\n            raise TokenUnknown",
         (f"{_T_HTTP}::test_tokens_that_are_too_long_to_be_any_count",),
     ),
     Bug(

@@ -38,8 +38,8 @@ BUGS: Final = (
         "a repeated request gets what was signed last",
         "its certificate is another than the one on record",
         _SIGNING,
-        "            if position not in result.duplicates:\n",
-        "            if True:\n",
+        "            if position not in result.duplicates and await self._may_have(request):\n",
+        "            if await self._may_have(request):\n",
         (_T_SIGNING,),
     ),
     Bug(
