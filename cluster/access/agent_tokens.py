@@ -13,6 +13,7 @@ from cluster.access.authorizer import Authorizer
 from cluster.access.rules import Rule
 from cluster.api.access import Caller, Level, Resource
 from cluster.base.errors import NotFound
+from cluster.base.words import without_ids
 
 _ACCESSOR: Final = "agent recovery token"
 
@@ -55,7 +56,7 @@ class AgentTokens:
         try:
             found = _OLD_NAMES.get(kind) or TokenKind(kind)
         except ValueError:
-            raise NotFound(f'Token "{kind:.80}" is unknown') from None
+            raise NotFound(f'Token "{without_ids(kind):.80}" is unknown') from None
         if secret_id:
             self._tokens[found] = secret_id
         else:

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Meta
 
 from cluster.base.errors import BadRequest, NotUnderstood
+from cluster.base.words import without_ids
 from providers.config.durations import MAX_NS, parse_duration
 
 _MAX_DEPTH: Final = 8
@@ -162,7 +163,8 @@ def _folded(value: object, depth: int) -> object:
 
 
 def _in_words(text: str) -> str:
-    return _IN_WORDS.sub(r" in \1", text).replace("Object contains unknown field", "unknown field")
+    text = _IN_WORDS.sub(r" in \1", text).replace("Object contains unknown field", "unknown field")
+    return without_ids(text)  # the name of a field may be what should have been its value
 
 
 def duration_ns(value: int | str | None, what: str) -> int:

@@ -51,6 +51,7 @@ from cluster.rpc.operation import Operation
 from cluster.seal.node_sealer import NodeSealer
 from cluster.seal.records import RecordUnreadable
 from cluster.seal.sources import SealError
+from fsm.acl import Acl
 from fsm.ca import SealKey
 from fsm.codec import CodecError, dump_state, load_state
 from fsm.commands import RestoreCA
@@ -123,7 +124,7 @@ class Snapshots:
             seal_source=state.seal.source,
             seal_key_id=state.seal.kek_id,
         )
-        return await asyncio.to_thread(self._write, path, meta, state, state.seal)
+        return await asyncio.to_thread(self._write, path, meta, _for_keeping(state), state.seal)
 
     def _write(self, path: Path, meta: Meta, state: State, seal: SealKey) -> Meta:
         reader = LedgerReader(self._ledger_path)
@@ -262,6 +263,12 @@ class _Asking:
         raise Refused(_CHANGING)
 
 
+def _for_keeping(state: State) -> State:
+    """Without the tokens of logins: they end within a day, are most of all tokens, and can be had again."""
+    kept = tuple(token for token in state.acl.tokens if not token.auth_method)
+    return replace(state, acl=replace(state.acl, tokens=kept))
+
+
 @dataclass(frozen=True, slots=True)
 class _Looked:
     """A saved state that is sound in itself."""
@@ -390,7 +397,9 @@ class SnapshotWork:
         present = _present(self._parts.sealer, state)
         # `check_content` has opened each of them.
         providers = tuple(sealed_again(sealer, present, found) for found in saved.providers)
-        acl = acl_sealed_again(sealer, present, saved.acl)
+        # Of this cluster's own earlier day none of it is taken, and it may be more than a log entry has room for.
+        is_own = saved.trust_domain == state.trust_domain
+        acl = Acl() if is_own else acl_sealed_again(sealer, present, saved.acl)
         return replace(saved, seal=state.seal, providers=providers, acl=acl)
 
     async def _check_provider(self, saved: State, opener: Opener) -> None:

@@ -9,11 +9,13 @@ from providers import errors as provider_errors
 from providers.errors import ProviderError, ProviderUnavailable, RateLimited
 from providers.texts import bounded
 
+#: Made of more than a text, which is all that goes out: it is the kind that it is a kind of to whoever reads it.
+_NOT_SENT: Final = frozenset({cluster_errors.NotUnderstood})
 _KINDS: Final[dict[str, type[Exception]]] = {
     name: kind
     for module in (cluster_errors, provider_errors)
     for name, kind in vars(module).items()
-    if isinstance(kind, type) and issubclass(kind, ClusterError | ProviderError)
+    if isinstance(kind, type) and issubclass(kind, ClusterError | ProviderError) and kind not in _NOT_SENT
 }
 
 

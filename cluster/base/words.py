@@ -18,6 +18,7 @@ _OF_ASYNCIO: Final = re.compile(r"Connect call failed|\[Errno|Multiple exception
 #: Editors that write one hide it.
 _BYTE_ORDER_MARKS: Final = (("UTF-8", b"\xef\xbb\xbf"), ("UTF-16", b"\xff\xfe"), ("UTF-16", b"\xfe\xff"))
 _UNREADABLE: Final = "it cannot be read"
+_UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 #: OpenSSL's names of reasons, where they say too little.
 _TLS_REASONS: Final = {
     "CA_KEY_TOO_SMALL": "the key of a CA is too small: must be RSA of 2048 bits or more, or EC",
@@ -68,3 +69,8 @@ def _of_system(error: OSError) -> str:
     if error.errno is not None and error.errno > 0:
         return os.strerror(error.errno)
     return "it took too long" if isinstance(error, TimeoutError) else "the connection was closed"
+
+
+def without_ids(text: str) -> str:
+    """For an error about what stands in a place where a SecretID may have been put by mistake: it is not repeated."""
+    return _UUID.sub("<hidden>", text)

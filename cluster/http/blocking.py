@@ -9,17 +9,17 @@ import re
 from collections.abc import Callable, Coroutine
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from aiohttp import web
 from prometheus_client import Gauge
 
-from cluster.api.access import Caller
 from cluster.api.reads import ReadLevel, ReadPoint
 from cluster.base.errors import BadRequest
 from cluster.http.connection import Connection
 from cluster.http.errors import ShuttingDown
-from cluster.http.gate import standing_of
+from cluster.http.gate import require_standing
 from cluster.http.query import Query, shown
 from providers.config.durations import MILLISECOND, SECOND, parse_duration
 
@@ -130,17 +130,13 @@ class Waiters:
         self,
         request: web.Request,
         start: Callable[[], Coroutine[Any, Any, _T]],
-        also: Callable[[Caller], None] | None = None,
     ) -> _T:
-        """The result of `start()`. `also`: what is judged of whoever waits beside what the route needs.
-
-        Raises: TooManyWaiting, ShuttingDown; PermissionDenied.
-        """
+        """The result of `start()`. Raises: TooManyWaiting, ShuttingDown; PermissionDenied."""
         if self._is_stopping:
             raise ShuttingDown("this node is shutting down")
         connection = request.protocol
         loop = asyncio.get_running_loop()
-        task, judge = loop.create_task(start()), _judge(request, also)
+        task, judge = loop.create_task(start()), partial(require_standing, request)
         self._tasks[task] = judge
         self._gauge.set(len(self._tasks))
         if self._judging is None or self._judging.done():
@@ -182,18 +178,6 @@ class Waiters:
         self._is_stopping = True
         for task in self._tasks:
             task.cancel()
-
-
-def _judge(request: web.Request, also: Callable[[Caller], None] | None) -> Callable[[], None]:
-    standing = standing_of(request)
-
-    def judge() -> None:
-        if standing is not None:
-            caller = standing()
-            if also is not None:
-                also(caller)
-
-    return judge
 
 
 def query_headers(index: int, consistency: str, *, has_leader: bool, last_contact_ms: int) -> dict[str, str]:

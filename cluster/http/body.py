@@ -170,6 +170,14 @@ def text_field(fields: Fields, name: str) -> str:
     return value
 
 
+def secret_field(fields: Fields, name: str) -> str:
+    """As `text_field`; but what is given in another form is not shown, because it may be the secret all the same."""
+    value = fields.get(name.lower(), "")
+    if not isinstance(value, str):
+        _fail(f"{name}: must be a string")
+    return value
+
+
 def bool_field(fields: Fields, name: str) -> bool:
     value = fields.get(name.lower(), False)
     if not isinstance(value, bool):

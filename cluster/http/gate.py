@@ -89,11 +89,6 @@ def caller_of(request: web.Request) -> Caller:
     return request[_STANDING]()
 
 
-def standing_of(request: web.Request) -> Standing | None:
-    """Of a request to a route that is not open: to be asked again, for as long as it waits."""
-    return request.get(_STANDING)
-
-
 def require_standing(request: web.Request) -> None:
     """After a wait, before anything is done or handed out. Raises: as `admit`."""
     if (standing := request.get(_STANDING)) is not None:

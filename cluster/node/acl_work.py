@@ -22,6 +22,7 @@ from cluster.access.method_writers import MethodWriter, find_method, is_method_n
 from cluster.access.methods.config import MethodConfig, selector_fields
 from cluster.access.methods.prove import Prover, hold_refusal
 from cluster.access.methods.refusal import LoginRefused, MethodInvalid
+from cluster.access.room import Room
 from cluster.access.secret_ids import SecretIds, new_id
 from cluster.access.selector import Proved
 from cluster.api.access import ACL_WRITE, Judge
@@ -113,6 +114,7 @@ class AclWork:
         self._data_dir = data_dir
         self._clock = clock
         self._log = log
+        self._room = Room()
 
     async def put(self, request: AclPutRequest, judge: Judge) -> AclKeyAnswer:
         self._require_ready()
@@ -287,6 +289,7 @@ class AclWork:
             if judge is not None:
                 judge()
             command, answer = make(self._replica.state)
+            self._room.check(self._replica.state.acl, command)
             result = await self._replica.propose(command, timeout=_COMMIT_SECONDS)
             if isinstance(result, Applied):
                 self._log("acl.changed", change=type(command).__name__, key=answer.key, index=result.index)

@@ -37,8 +37,9 @@ _BULK_ROWS: Final = 1000
 #: A part ends with a log entry, and a certificate takes up more than this of its entry.
 _MAX_PART_ROWS: Final = _BULK_ROWS + MAX_COMMAND_BYTES // 16
 _MAX_DETAIL: Final = 200
-#: Twice what the bounds of its fields allow (fsm/ca.py): 256 roots with 64 intermediates of six fields each.
-_MAX_STATE_VALUES: Final = 200_000
+#: Of the CA 100,000 are possible (fsm/ca.py: 256 roots with 64 intermediates of six fields each), of access control as
+#: many as there is room for (cluster/access/room.py).
+_MAX_STATE_VALUES: Final = 600_000
 _MAX_STATE_DEPTH: Final = 16
 #: While rows arrive in bulk, the write-ahead log is copied into the ledger's file after this many parts.
 _PARTS_PER_CHECKPOINT: Final = 16

@@ -32,8 +32,9 @@ _PINNED_FORMAT_VERSION: Final = 2
 
 T = TypeVar("T")
 
-#: Of what another node sends. A state is configuration and roots, some ten KiB each; one that is saved or restored ends
-#: at 1 MiB (cluster/backup). This node's own file may be of any size: a release without the bound may have written it.
+#: Of what another node sends. A state is configuration and roots, some ten KiB each, and access control, whose room
+#: ends before this (cluster/access/room.py); one that is saved or restored ends at 1 MiB (cluster/backup). This node's
+#: own file may be of any size: a release without the bound may have written it.
 MAX_STATE_BYTES: Final = 8 << 20
 #: Members, and every name that was ever removed.
 MAX_HEAD_BYTES: Final = 1 << 20

@@ -107,14 +107,18 @@ async def test_workload_logs_in_through_any_node_and_renews_its_certificate(guar
         for other in cluster.nodes:
             own = await guarded.ask(other, "GET", LEAF, token=secret)
             assert own.status == 200, own
-            assert (await guarded.ask(other, "GET", LEAF.replace("web", "api"), token=secret)).status == 403
+            other_leaf = await guarded.ask(other, "GET", LEAF.replace("web", "api"), token=secret)
+            assert other_leaf.status == 403, other_leaf
         # The renewed certificate, of a key of its own, logs in as the first did.
         csr_pem, new_key = make_csr(await cluster.service_uri("web"))
         renewed = await guarded.ask(node, "PUT", "/v1/connect/ca/sign", {"CSR": csr_pem}, token=secret)
         assert renewed.status == 200, renewed
-        assert (await log_in(guarded, node, proof((renewed.json()["CertPEM"], new_key)))).status == 200
-        assert (await guarded.ask(node, "POST", "/v1/acl/logout", token=secret)).status == 200
-        assert (await guarded.ask(node, "GET", "/v1/acl/token/self", token=secret)).status == 403
+        again = await log_in(guarded, node, proof((renewed.json()["CertPEM"], new_key)))
+        assert again.status == 200, again
+        gone = await guarded.ask(node, "POST", "/v1/acl/logout", token=secret)
+        assert gone.status == 200, gone
+        unknown = await guarded.ask(node, "GET", "/v1/acl/token/self", token=secret)
+        assert unknown.status == 403, unknown
 
 
 async def test_proof_logs_in_once_whichever_node_is_asked(guarded: Guarded) -> None:

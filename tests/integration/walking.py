@@ -24,7 +24,11 @@ from tests.kit.gate_table import ANONYMOUS, EXPIRED, MANAGEMENT, NO_TOKEN, NONE,
 from tests.kit.real_cluster import Answer, LocalCluster, Node, Settings, make_csr
 from tests.kit.wait import eventually
 
-DENY: Final[Settings] = {"acl": {"default_policy": "deny"}, "limits": {"signing_workers": 1}}
+DENY: Final[Settings] = {
+    "acl": {"default_policy": "deny"},
+    # Whoever walks here brings more wrong tokens than one address may.
+    "limits": {"signing_workers": 1, "refused_per_source": 0},
+}
 _AT_ONCE: Final = 8
 _ATTEMPTS: Final = 3
 _PUBLIC_KEY: Final = pki.key().public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()

@@ -112,6 +112,7 @@ DOORS: Final[tuple[Door, ...]] = (
     Door("GET", "/v1/status/ready", OPEN, 200),
     Door("GET", "/v1/catalog/datacenters", OPEN, 200),
     Door("GET", "/v1/openapi.json", OPEN, 200),
+    Door("GET", "/v1/acl/replication", OPEN, 200),
     Door("PUT", "/v1/acl/bootstrap", OPEN, 403),
     Door("POST", "/v1/acl/login", OPEN, 403, body={"AuthMethod": "none", "BearerToken": "x"}),
     Door("PUT", "/v1/acl/login", OPEN, 403, body={"AuthMethod": "none", "BearerToken": "x"}),
@@ -157,6 +158,7 @@ DOORS: Final[tuple[Door, ...]] = (
         for method in ("POST", "PUT")
     ),
     # -- this node
+    Door("GET", "/v1/agent/members", KNOWN, 200),
     Door("GET", "/v1/agent/self", AGENT_READ, 200),
     Door("GET", "/v1/agent/metrics", AGENT_READ, 200),
     Door(
@@ -200,6 +202,27 @@ DOORS: Final[tuple[Door, ...]] = (
     Door("GET", "/v1/operator/digest", OPERATOR_READ, 200),
     Door("GET", "/v1/operator/seal", OPERATOR_READ, 200),
     Door("PUT", "/v1/operator/seal", OPERATOR_WRITE, 400, body={}, mild_body={"KeepKey": "x"}),
+    Door("GET", "/v1/operator/agent-ca", OPERATOR_READ, 404),  # there is none
+    Door(
+        "PUT",
+        "/v1/operator/agent-ca",
+        OPERATOR_WRITE,
+        400,
+        body={"Certificate": "a certificate", "PrivateKey": "a key"},
+        mild_body=_NONSENSE,
+    ),
+    Door("DELETE", "/v1/operator/agent-ca", OPERATOR_WRITE, 200),
+    *(
+        Door(
+            method,
+            "/v1/operator/join-token",
+            OPERATOR_WRITE,
+            400,
+            body={"Name": "node-9", "Address": "127.0.0.1:1", "RPC": "127.0.0.1:2"},
+            mild_body=_NONSENSE,
+        )
+        for method in ("POST", "PUT")
+    ),
     # -- everything
     Door("GET", "/v1/snapshot", ACL_WRITE, 200),
     Door("PUT", "/v1/snapshot", ACL_WRITE, 422, "/v1/snapshot?force=true", body={"no": "snapshot"}),
@@ -247,6 +270,10 @@ OPERATIONS: Final[Mapping[str, Need | None]] = {
     "rotate_seal": OPERATOR_WRITE,
     "seal_status": None,
     "announce_key": None,
+    "set_agent_ca": OPERATOR_WRITE,
+    "join_token": OPERATOR_WRITE,
+    "join": OPEN,
+    "renew_node": None,
     "acl_put": ACL_WRITE,
     "acl_delete": ACL_WRITE,
     "acl_clone": ACL_WRITE,

@@ -23,7 +23,7 @@ from tests.revocation.subjects import Subject, Subjects
 _BEFORE_SECONDS: Final = 0.3
 _AFTER_SECONDS: Final = 0.5
 #: In which all nodes must know a leader again, the restarted one included.
-_LEADER_SECONDS: Final = 30.0
+_LEADER_SECONDS: Final = 90.0
 
 
 @dataclass(frozen=True, slots=True)

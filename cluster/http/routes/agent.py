@@ -21,7 +21,7 @@ from cluster.http.blocking import (
     query_headers,
     query_options,
 )
-from cluster.http.body import decode_object, read_body, text_field
+from cluster.http.body import decode_object, read_body, secret_field, text_field
 from cluster.http.context import Api, Route, requester
 from cluster.http.errors import leaf_status
 from cluster.http.gate import Inside, Needs, Open, caller_of, filtered, needs_while_waiting
@@ -70,7 +70,6 @@ async def get_leaf(api: Api, request: web.Request, query: Query) -> web.Response
             lambda: api.service.leaves.leaf(
                 caller, name, requester(request), index=options.index, timeout_seconds=timeout
             ),
-            lambda now: now.require(SERVICE_WRITE, name),
         )
     else:
         leaf = await api.service.leaves.leaf(caller, name, requester(request))
@@ -167,7 +166,7 @@ async def get_metrics(api: Api, _request: web.Request, query: Query) -> web.Resp
 
 async def put_token(api: Api, request: web.Request, _query: Query) -> web.Response:
     fields = decode_object(await read_body(request))
-    api.service.access.put_agent_token(request.match_info["kind"], text_field(fields, "Token"))
+    api.service.access.put_agent_token(request.match_info["kind"], secret_field(fields, "Token"))
     return empty_response()
 
 

@@ -76,7 +76,7 @@ async def test_leaf_is_waited_for_by_those_who_may_have_it(api: Running, rules: 
     await asyncio.sleep(0.7)  # it has been judged again once, and may stay
     assert not waiting.done()
     admit(api, rules)
-    reply = await asyncio.wait_for(waiting, 1)
+    reply = await asyncio.wait_for(waiting, 5)
     assert reply.status == 403
     assert said in reply.text
     assert "-----" not in reply.text
@@ -93,7 +93,7 @@ async def test_leaf_is_not_waited_for_with_a_token_that_has_ended(
         raise TokenUnknown("ACL not found")
 
     monkeypatch.setattr(type(api.service), "judged_again", is_gone)
-    reply = await asyncio.wait_for(waiting, 1)
+    reply = await asyncio.wait_for(waiting, 5)
     assert (reply.status, reply.text) == (403, "ACL not found")
 
 

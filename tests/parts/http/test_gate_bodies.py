@@ -10,7 +10,6 @@ from cluster.api.access import Caller
 from cluster.base.errors import TokenUnknown
 from cluster.http.app import ROUTES
 from cluster.http.gate import Open
-from tests.kit.callers import FakeAccess
 from tests.parts.http.conftest import DEADLINE_SECONDS, Running, Start
 
 FRAMINGS = {
@@ -24,16 +23,18 @@ FRAMINGS = {
 ODD_METHODS = ("PATCH", "PROPFIND", "TRACE", "OPTIONS", "LOCK")
 
 
-class Nobody(FakeAccess):
-    """Knows no token."""
+def _unknown(_access: object, _secret_id: str) -> Caller:
+    raise TokenUnknown("ACL not found")
 
-    async def caller(self, secret_id: str) -> Caller:
-        raise TokenUnknown("ACL not found")
+
+async def _unknown_everywhere(_access: object, _secret_id: str) -> Caller:
+    raise TokenUnknown("ACL not found")
 
 
 @pytest.fixture
 async def guarded(start: Start) -> Running:
-    running: Running = await start()
+    """A node that takes wrong tokens from one address as fast as they come."""
+    running: Running = await start(limits={"refused_per_source": 0})
     return running
 
 
@@ -58,7 +59,9 @@ async def _answer_to_the_head(api: Running, method: str, path: str, framing: str
 async def test_who_is_refused_is_refused_by_the_head_alone(
     guarded: Running, monkeypatch: pytest.MonkeyPatch, framing: str
 ) -> None:
-    monkeypatch.setattr(type(guarded.service.service.access), "caller", Nobody.caller)
+    access = type(guarded.service.service.access)
+    monkeypatch.setattr(access, "caller_here", _unknown)
+    monkeypatch.setattr(access, "caller", _unknown_everywhere)
     refused = [(method, path) for method, path, is_open in _doors() if not is_open]
     assert len(refused) > 40
     for method, path in refused:

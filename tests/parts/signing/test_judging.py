@@ -38,6 +38,20 @@ class Somebody:
         return Caller("s", ACCESSOR, Authorizer(parse_rules(self.rules), allows_by_default=False))
 
 
+class Fading(Somebody):
+    """Has what it needs so many times, and then these rules."""
+
+    def __init__(self, looks: int, rules: str | None) -> None:
+        super().__init__()
+        self._looks = looks
+        self._then = rules
+
+    def __call__(self) -> Caller:
+        if self.judged == self._looks:
+            self.rules = self._then
+        return super().__call__()
+
+
 def context_of(node: Node) -> SigningContext:
     assert node.authority._signing is not None
     return node.authority._signing.context
@@ -118,20 +132,12 @@ async def test_repetition_is_judged_anew(node: Node) -> None:
     csr_pem = service_csr(node.cluster.state.trust_domain)
     somebody = Somebody()
     first = await sign(node, 1, somebody, csr_pem)
+    somebody.judged = 0
     again = await sign(node, 1, somebody, csr_pem)
     assert again.leaf.serial == first.leaf.serial
     for rules, error in ((None, TokenUnknown), ('service "web" { policy = "deny" }', PermissionDenied)):
-        somebody.rules = rules
-        with pytest.raises(error):
-            await sign(node, 1, somebody, csr_pem)
-
-    # It has what it needs when its turn comes, and not any more when it is seen that the request is on record.
-    class Fading(Somebody):
-        def __call__(self) -> Caller:
-            caller = super().__call__()
-            self.rules = None
-            return caller
-
-    with pytest.raises(AnswerLost):
-        await sign(node, 1, Fading(), csr_pem)
+        # Each time that it is looked at but the first: the last one is when it is seen that the request is on record.
+        for looks in range(somebody.judged):
+            with pytest.raises((error, AnswerLost)):
+                await sign(node, 1, Fading(looks, rules), csr_pem)
     assert node.cluster.machine.ledger_summary.count == 1

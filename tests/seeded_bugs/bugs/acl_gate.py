@@ -2,7 +2,6 @@
 
 from typing import Final
 
-from providers.grants import EVERYTHING
 from tests.seeded_bugs.bug import Bug
 
 _ACCESS: Final = "cluster/node/access.py"
@@ -22,6 +21,7 @@ _SERVER: Final = "cluster/rpc/server.py"
 
 _T_BODIES: Final = "tests/parts/http/test_gate_bodies.py"
 _T_BYTES: Final = "tests/unit/providers/test_granted_bytes.py"
+_T_DIRECTORY: Final = "tests/unit/access/test_directory.py"
 _T_DOORS: Final = "tests/integration/test_gate.py::test_who_passes_a_door_and_who_does_not"
 _T_JUDGING: Final = "tests/parts/signing/test_judging.py"
 _T_NODES: Final = "tests/parts/node/test_gate.py"
@@ -104,14 +104,6 @@ BUGS: Final = (
         (f"{_T_JUDGING}::test_what_was_taken_away_while_it_waited_counts",),
     ),
     Bug(
-        "a repetition is answered without being judged",
-        "a revoked token gets a certificate once more",
-        _PIPELINE,
-        "[(request.csr_pem, row.record.serial, request.judge().rules.grant)]",
-        f'[(request.csr_pem, row.record.serial, bytes.fromhex("{EVERYTHING.to_bytes().hex()}"))]',
-        (f"{_T_JUDGING}::test_repetition_is_judged_anew",),
-    ),
-    Bug(
         "a leaf in the cache is there for everybody",
         "a token that may do nothing gets a service's private key",
         _LEAVES,
@@ -141,7 +133,7 @@ BUGS: Final = (
         _DIRECTORY,
         "        if token is None or token.is_expired(self._clock.now()):\n",
         "        if token is None:\n",
-        (f"{_T_OPERATIONS}[configure]",),
+        (_T_DIRECTORY,),
     ),
     Bug(
         "a prefix beats the very name",

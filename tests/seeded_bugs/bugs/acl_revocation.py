@@ -12,10 +12,12 @@ _SNAPSHOT: Final = "cluster/http/routes/snapshot.py"
 _PIPELINE: Final = "cluster/signing/pipeline.py"
 _CHANGES: Final = "cluster/ca/changes.py"
 _DIRECTORY: Final = "cluster/access/directory.py"
+_WORDS: Final = "cluster/base/words.py"
 _WORK: Final = "cluster/node/acl_work.py"
 
 _T_STANDING: Final = "tests/parts/http/test_standing.py"
 _T_DIRECTORY: Final = "tests/unit/access/test_directory.py"
+_T_SHOWN: Final = "tests/parts/http/test_secrets_shown.py"
 _T_AGAIN: Final = "tests/parts/node/test_judged_again.py"
 
 BUGS: Final = (
@@ -23,7 +25,7 @@ BUGS: Final = (
         "a blocking query on a leaf is judged by its token alone",
         "a service whose right was taken away goes on waiting for its next key",
         _AGENT,
-        "            lambda now: now.require(SERVICE_WRITE, name),\n",
+        "        needs_while_waiting(request, SERVICE_WRITE, name)\n",
         "",
         (f"{_T_STANDING}::test_blocking_query_ends_when_its_right_does",),
     ),
@@ -133,5 +135,21 @@ BUGS: Final = (
         "        if before.expires_at and self._clock.now() >= before.expires_at:\n",
         "        if before.expires_at < 0:\n",
         (f"{_T_DIRECTORY}::test_judgement_stands_until_anything_has_changed",),
+    ),
+    Bug(
+        "a secret of the wrong type is shown in the error",
+        "the log of requests has tokens in it",
+        _BODY,
+        '        _fail(f"{name}: must be a string")\n',
+        '        _fail(f"{name} = {shown(value)}: must be a string")\n',
+        (f"{_T_SHOWN}::test_secret_of_the_wrong_type_is_not_shown",),
+    ),
+    Bug(
+        "a secret in the place of a name is shown in the error",
+        "the log of requests has tokens in it",
+        _WORDS,
+        '    return _UUID.sub("<hidden>", text)\n',
+        "    return text\n",
+        (f"{_T_SHOWN}::test_secret_in_the_place_of_a_name_is_not_shown",),
     ),
 )

@@ -4,7 +4,15 @@ import msgpack
 import pytest
 
 from cluster.base import errors as cluster_errors
-from cluster.base.errors import AnswerLost, ClusterError, InternalError, RateLimitReached, Refused
+from cluster.base.errors import (
+    AnswerLost,
+    BadRequest,
+    ClusterError,
+    InternalError,
+    NotUnderstood,
+    RateLimitReached,
+    Refused,
+)
 from cluster.base.wire import pack_error, unpack_error
 from providers import errors as provider_errors
 from providers.errors import ProviderError, ProviderUnavailable, RateLimited, SigningKeyGone
@@ -13,7 +21,7 @@ KINDS = [
     kind
     for module in (cluster_errors, provider_errors)
     for kind in vars(module).values()
-    if isinstance(kind, type) and issubclass(kind, ClusterError | ProviderError)
+    if isinstance(kind, type) and issubclass(kind, ClusterError | ProviderError) and kind is not NotUnderstood
 ]
 
 
@@ -23,6 +31,12 @@ def test_error_arrives_as_what_it_was(kind: type[ClusterError | ProviderError]) 
     arrived = unpack_error(packed)
     assert type(arrived) is kind
     assert str(arrived) == "why"
+
+
+def test_body_that_is_not_understood_is_a_bad_request_elsewhere() -> None:
+    arrived = unpack_error(pack_error(NotUnderstood("Policy decoding failed", "unknown field"), "there"))
+    assert type(arrived) is BadRequest
+    assert str(arrived) == "Policy decoding failed: unknown field"
 
 
 @pytest.mark.parametrize("kind", [RateLimited, RateLimitReached, ProviderUnavailable, SigningKeyGone])

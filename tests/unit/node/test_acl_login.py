@@ -9,8 +9,9 @@ import pytest
 
 from cluster.access.method_writers import MethodWriter
 from cluster.access.methods.config import MethodConfig
+from cluster.access.room import Room
 from cluster.access.selector import Proved
-from cluster.base.errors import PermissionDenied
+from cluster.base.errors import PermissionDenied, Refused
 from cluster.node.acl_work import AclWork
 from cluster.node.build import trust_of
 from cluster.rpc.messages import AclLoginRequest
@@ -102,6 +103,14 @@ async def test_login_survives_what_others_write_meanwhile(held: list[float]) -> 
     assert [identity.service for identity in made.token.service_identities] == ["web"]
     assert node.judge.asked == [("mesh", "a proof")]
     assert held == []
+
+
+async def test_login_that_there_is_no_room_for_is_refused_and_makes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cluster.node.acl_work.Room", lambda: Room(10))
+    node = Node(lambda state: state)
+    with pytest.raises(Refused, match="no room for more of them"):
+        await node.work.login(REQUEST)
+    assert node.cluster.made == []
 
 
 @pytest.mark.parametrize("roots", [ROOTS[:1], (), (*ROOTS, samples.root("c", is_active=False))])

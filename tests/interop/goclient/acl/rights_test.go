@@ -19,7 +19,11 @@ import (
 	"github.com/hashicorp/consul/api"
 )
 
-const bound = 10 * time.Second
+const (
+	bound = 10 * time.Second
+	// A right ends within a second; a machine that has much else to do may tell of it later.
+	soon = 3 * time.Second
+)
 
 func request(t *testing.T, uri string) string {
 	t.Helper()
@@ -355,7 +359,7 @@ func TestWhoWaitsIsJudgedAgain(t *testing.T) {
 			began := time.Now()
 			refused(t, ended(t, "the configuration", configuration), "403 (")
 			refused(t, ended(t, "the leaf", leaves), "403 (")
-			if took := time.Since(began); took > time.Second {
+			if took := time.Since(began); took > soon {
 				t.Fatalf("it took %s", took)
 			}
 			if err := ended(t, "the list of roots", trusted); err != io.ErrNoProgress {
