@@ -21,6 +21,8 @@ MAX_NAME: Final = 512
 #: In one policy: a token's rules are merged when they are first used.
 MAX_RULES: Final = 2048
 MAX_PATTERNS: Final = 64
+#: Shorter ones would be over before they are renewed.
+MIN_TTL_SECONDS: Final = 60
 _MAX_SHOWN: Final = 80
 
 
@@ -129,6 +131,12 @@ def _of_block(item: Block) -> Rule:
         )
     if "policy" not in arguments:
         raise RulesRefused(f"Invalid {kind} policy: {_shown(name)} has no policy")
+    level = _level(arguments["policy"], f"Invalid {kind} policy", resource)
+    if level is not Level.WRITE and (void := sorted(set(arguments) & _ISSUANCE)):
+        raise RulesRefused(
+            f'Invalid {kind} policy: {_shown(name)} has {void[0]} and policy = "{level.name.lower()}": only who may'
+            ' write has certificates, so it must be "write"'
+        )
     intentions = None
     if "intentions" in arguments:
         intentions = _level(arguments["intentions"], f"Invalid {kind} intentions policy", resource)
@@ -137,9 +145,7 @@ def _of_block(item: Block) -> Rule:
         ip=_patterns(arguments, "ip", name, _network),
         ttl_max_seconds=_ttl(arguments, name),
     )
-    return Rule(
-        resource, _level(arguments["policy"], f"Invalid {kind} policy", resource), name, is_prefix, intentions, issuance
-    )
+    return Rule(resource, level, name, is_prefix, intentions, issuance)
 
 
 def _resource(item: Argument | Block) -> tuple[Resource, bool]:
@@ -180,8 +186,7 @@ def _patterns(
 ) -> tuple[str, ...] | None:
     if name not in arguments:
         return None
-    value = arguments[name]
-    texts = (value,) if isinstance(value, str) else value
+    texts = arguments[name]
     if not isinstance(texts, tuple) or not all(isinstance(text, str) for text in texts) or len(texts) > MAX_PATTERNS:
         raise _unparsed(f"{name} of {_shown(of)} must be a list of at most {MAX_PATTERNS} texts")
     patterns = []
@@ -218,9 +223,13 @@ def _ttl(arguments: dict[str, Value], of: str) -> int:
         nanoseconds = parse_duration(value) if isinstance(value, str) else -1
     except ValueError as error:
         raise RulesRefused(f"Invalid ttl_max of {_shown(of)}: {error}") from None
-    if nanoseconds <= 0:
-        raise RulesRefused(f'Invalid ttl_max {_shown(value)} of {_shown(of)}: must be a duration such as "24h"')
-    return to_seconds(nanoseconds)
+    seconds = to_seconds(nanoseconds)
+    if seconds < MIN_TTL_SECONDS:
+        raise RulesRefused(
+            f'Invalid ttl_max {_shown(value)} of {_shown(of)}: must be a duration such as "24h", of at least'
+            f" {MIN_TTL_SECONDS}s"
+        )
+    return seconds
 
 
 def _unparsed(what: str) -> RulesRefused:

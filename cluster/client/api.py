@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 from urllib.parse import urlencode
 
 from cluster.base.names import is_loopback
-from cluster.client.errors import CommandError, Exit
+from cluster.client.errors import Answered, CommandError, Exit
 from cluster.client.texts import printable
 
 if TYPE_CHECKING:
@@ -131,7 +131,9 @@ class Api:
         body: Any = None,
         accept: Container[int] = (200,),
     ) -> str:
-        """The answer's body. Raises: CommandError for a status not in `accept`, in the words of Consul's client."""
+        """The answer's body. Raises: Answered for a status not in `accept`, in the words of Consul's client;
+        CommandError.
+        """
         status, text = self._answered(method, path, query, body)
         if status not in accept:
             raise self._unexpected(status, text)
@@ -198,11 +200,11 @@ class Api:
             raise self._unexpected(response.status, text)
         return text
 
-    def _unexpected(self, status: int, text: str) -> CommandError:
+    def _unexpected(self, status: int, text: str) -> Answered:
         # Whatever has answered, a proxy perhaps, may quote the request.
         for secret in filter(None, (self.token, *self.hidden)):
             text = text.replace(secret, "<hidden>")
-        return CommandError(f"Unexpected response code: {status} ({_shortened(text.strip())})")
+        return Answered(f"Unexpected response code: {status} ({_shortened(text.strip())})", status)
 
     def _exchange(self, method: str, target: str, body: Any) -> tuple[int, str]:
         hint = "" if method == "GET" else _MAYBE_DONE

@@ -38,6 +38,14 @@ class CommandError(Exception):
         self.code = code
 
 
+class Answered(CommandError):
+    """The server has answered with this status, which was not asked for."""
+
+    def __init__(self, text: str, status: int) -> None:
+        super().__init__(text)
+        self.status = status
+
+
 @contextmanager
 def failing_as(what: str) -> Iterator[None]:
     """Puts what was attempted before the text of a CommandError, as Consul's commands do."""

@@ -43,7 +43,8 @@ def _unreachable(view: NodeView, *, is_last: bool) -> Finding:
 
 
 def _leader(views: Sequence[NodeView], _now: datetime) -> Iterator[Finding]:
-    without = [view for view in views if not view.stat("raft", "leader")]
+    views = [view for view in views if view.leader is not None]
+    without = [view for view in views if not view.leader]
     if views and len(without) == len(views):
         yield critical(
             "no-leader",
@@ -63,7 +64,7 @@ def _leader(views: Sequence[NodeView], _now: datetime) -> Iterator[Finding]:
             f"on its machine: quorumca doctor --config FILE; is it still a server? quorumca members --http-addr"
             f" {_other(views, view)}",
         )
-    if views and not without and not any(view.is_leader for view in views):
+    if views and not without and not any(view.is_leader or not view.own for view in views):
         yield note(
             "leader-not-asked",
             ", ".join(view.name for view in views),
@@ -84,7 +85,40 @@ def _if_alone(views: Sequence[NodeView]) -> str:
 
 
 def _other(views: Sequence[NodeView], view: NodeView) -> str:
-    return next((one.address for one in views if one is not view and one.stat("raft", "leader")), view.address)
+    return next((one.address for one in views if one is not view and one.leader), view.address)
+
+
+def _rights(views: Sequence[NodeView], _now: datetime) -> Iterator[Finding]:
+    for view in views:
+        if view.forbidden:
+            rights = dict.fromkeys(_right_to(path) for path in view.forbidden)
+            yield warning(
+                "no-right-to-look",
+                view.name,
+                f"it runs, and does not let you look: {' and '.join(rights)} missing:"
+                f" {view.refusals.get(view.forbidden[0], '')}",
+                f"{len(view.forbidden)} of the things that are looked at were not, and something may be wrong with"
+                " them.",
+                'give a token (-token-file FILE) with the rules operator = "read" and agent_prefix "" { policy = "read"'
+                " }, or with the policy builtin/global-read-only: docs/acl.md",
+            )
+
+
+def _right_to(path: str) -> str:
+    return "agent:read" if path.startswith("/v1/agent/") else "operator:read"
+
+
+def _ready(views: Sequence[NodeView], _now: datetime) -> Iterator[Finding]:
+    """Of nodes that say no more: of the others it is known why."""
+    for view in views:
+        if view.not_ready and view.leader:
+            yield critical(
+                "not-ready",
+                view.name,
+                view.not_ready,
+                "It has no certificates for its clients.",
+                "ask with a token that may look: this says why",
+            )
 
 
 def _servers(views: Sequence[NodeView], _now: datetime) -> Iterator[Finding]:
@@ -375,6 +409,8 @@ def _digests(views: Sequence[NodeView], _now: datetime) -> Iterator[Finding]:
 
 _CHECKS: Final[tuple[Callable[[Sequence[NodeView], datetime], Iterator[Finding]], ...]] = (
     _leader,
+    _rights,
+    _ready,
     _ca,
     _roots,
     _servers,

@@ -1,13 +1,19 @@
 """Asks nodes over their HTTP API everything that the checks in live.py need."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from cluster.client.api import Api
-from cluster.client.errors import CommandError
+from cluster.client.errors import Answered, CommandError
 
 _HEALTH_STATUSES: Final = (200, 429)
+_FORBIDDEN: Final = (401, 403)
+_NOT_READY: Final = (200, 503)
+_READY: Final = "ready\n"
+_SELF: Final = "/v1/agent/self"
+_LEADER: Final = "/v1/status/leader"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +29,11 @@ class NodeView:
     rotation: Mapping[str, Any] = field(default_factory=dict)
     digest: Mapping[str, Any] = field(default_factory=dict)
     refusals: Mapping[str, str] = field(default_factory=dict)
+    #: Those of the paths in `refusals` that whoever asks has no right to.
+    forbidden: Sequence[str] = ()
+    #: Where the leader is and why it is not ready, as a node says to everybody; asked only where `own` is forbidden.
+    leader_address: str | None = None
+    not_ready: str = ""
     #: By how many seconds its clock is ahead of ours, at least and at most.
     ahead: tuple[float, float] | None = None
 
@@ -32,6 +43,11 @@ class NodeView:
 
     def stat(self, group: str, name: str) -> str:
         return str(member(member(self.own, "Stats"), group).get(name) or "")
+
+    @property
+    def leader(self) -> str | None:
+        """Whom it takes for the leader; "": it knows none; None: it does not say."""
+        return self.stat("raft", "leader") if self.own else self.leader_address
 
     @property
     def is_leader(self) -> bool:
@@ -52,20 +68,30 @@ class NodeView:
 
 
 def look_at(api: Api) -> NodeView:
-    """Ends early at a node that cannot be reached."""
+    """Ends early at a node that cannot be reached. One that says who may look at what can be, and some is for all."""
     address = str(api.origin)
+    refusals: dict[str, str] = {}
+    forbidden: list[str] = []
+    own: Mapping[str, Any] = {}
     try:
-        own = api.json("GET", "/v1/agent/self")
-        ahead = api.clock_ahead("/v1/status/leader")
+        try:
+            own = api.json("GET", _SELF)
+        except Answered as error:
+            if error.status not in _FORBIDDEN:
+                raise
+            refusals[_SELF] = str(error)
+            forbidden.append(_SELF)
+        ahead = api.clock_ahead(_LEADER)
     except CommandError as error:
         return NodeView(address, unreachable=str(error))
-    refusals: dict[str, str] = {}
 
     def ask(path: str, *, stale: bool = True, accept: tuple[int, ...] = (200,)) -> Mapping[str, Any]:
         try:
             return api.json("GET", path, query={"stale": ""} if stale else {}, accept=accept)
         except CommandError as error:
             refusals[path] = str(error)
+            if isinstance(error, Answered) and error.status in _FORBIDDEN:
+                forbidden.append(path)
             return {}
 
     view = NodeView(
@@ -76,12 +102,28 @@ def look_at(api: Api) -> NodeView:
         rotation=ask("/v1/connect/ca/rotation"),
         digest=ask("/v1/operator/digest"),
         ahead=ahead,
-        refusals=refusals,
     )
-    if not view.stat("raft", "leader"):
-        return view  # the leader's view of the servers would be waited for in vain
-    health = ask("/v1/operator/autopilot/health", stale=False, accept=_HEALTH_STATUSES)
-    return replace(view, health=health)
+    if forbidden[:1] == [_SELF]:
+        view = replace(view, leader_address=_leader_address(api), not_ready=_not_ready(api))
+    if view.leader:  # else the leader's view of the servers would be waited for in vain
+        view = replace(view, health=ask("/v1/operator/autopilot/health", stale=False, accept=_HEALTH_STATUSES))
+    return replace(view, refusals=refusals, forbidden=forbidden)
+
+
+def _leader_address(api: Api) -> str | None:
+    try:
+        answer = json.loads(api.text("GET", _LEADER))
+    except (CommandError, ValueError):
+        return None
+    return answer if isinstance(answer, str) else None
+
+
+def _not_ready(api: Api) -> str:
+    try:
+        text = api.text("GET", "/v1/status/ready", accept=_NOT_READY)
+    except CommandError:  # one of an earlier release has no such path
+        return ""
+    return "" if text == _READY else text.strip()
 
 
 def members(value: Mapping[str, Any], key: str) -> list[dict[str, Any]]:

@@ -415,10 +415,11 @@ _PATHS: Final[Json] = {
     },
     "/v1/status/leader": {"get": _open("Raft address of the leader, or empty", json_body(text()))},
     "/v1/status/peers": {"get": _open("Raft addresses of the servers", json_body(list_of(text())))},
-    "/v1/status/live": {"get": _probe("Whether this node answers at all", errors=(400,))},
-    "/v1/status/ready": {
-        "get": _probe("Whether requests are of use here: a leader is known, and there is a CA", errors=(400, 503))
-    },
+    "/v1/status/live": dict.fromkeys(("get", "head"), _probe("Whether this node answers at all", errors=(400,))),
+    "/v1/status/ready": dict.fromkeys(
+        ("get", "head"),
+        _probe("Whether requests are of use here: a leader is known, and there is a CA", errors=(400, 503)),
+    ),
     "/v1/operator/raft/configuration": {
         "get": operation(
             "Servers of the Raft cluster", json_body(fields(Servers=list_of(ref("Server")), Index=number())), *READ

@@ -34,11 +34,12 @@ async def get_ready(api: Api, _request: web.Request, _query: Query) -> web.Respo
     return text_response("ready\n")
 
 
+#: With HEAD, as some probe, all but the body is as with GET.
 _PROBES: Final = Open("probes have no token; what is said is one word of this node")
 
 ROUTES: Final = (
-    Route(("GET",), "/v1/status/live", _PROBES, get_live),
-    Route(("GET",), "/v1/status/ready", _PROBES, get_ready, quiet_statuses=(503,)),
+    Route(("GET", "HEAD"), "/v1/status/live", _PROBES, get_live),
+    Route(("GET", "HEAD"), "/v1/status/ready", _PROBES, get_ready, quiet_statuses=(503,)),
     Route(("GET",), "/v1/status/leader", Open("where the cluster is, for clients that look for it"), get_leader),
     Route(("GET",), "/v1/status/peers", Open("where the cluster is, for clients that look for it"), get_peers),
 )

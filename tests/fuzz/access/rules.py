@@ -44,7 +44,7 @@ _SEEDS: Final = (
   ttl_max = "24h"
 }
 """,
-    """node "n1" { policy = "write" dns = [] ip = "127.0.0.1" ttl_max = "1h30m" }
+    """node "n1" { policy = "write" dns = [] ip = ["127.0.0.1"] ttl_max = "1h30m" }
 key_prefix "a/b" { policy = "list" }
 """,
     '{"service": {"web": {"policy": "write", "dns": ["a", "b"]}}, "acl": "read"}',

@@ -119,3 +119,54 @@ def test_clock_of_a_server_is_measured(api: FakeApi, ahead: int, monkeypatch: py
     low, high = measured
     assert low <= ahead <= high
     assert high - low < 5
+
+
+# -- access control
+
+SELF = "/v1/agent/self"
+ROTATION = "/v1/connect/ca/rotation"
+DENIED = "Permission denied: anonymous token lacks permission 'agent:read' on \"ca-1\""
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_node_that_does_not_let_us_look_is_up_and_is_looked_at_as_far_as_it_lets_us(
+    run: Run, api: FakeApi, status: int
+) -> None:
+    healthy(api)
+    for path in (SELF, "/v1/agent/metrics", ROTATION, "/v1/operator/digest", HEALTH):
+        api.answer("GET", path, DENIED, status)
+    api.answer("GET", "/v1/status/ready", "ready\n")
+    shown = json.loads(run("doctor --format json").out)
+    (finding,) = shown["Findings"]
+    assert (finding["Severity"], finding["Code"]) == ("warning", "no-right-to-look")
+    assert "agent:read and operator:read missing" in finding["What"]
+    assert DENIED in finding["What"]
+    assert "builtin/global-read-only" in finding["Next"]
+    asked = [request.path for request in api.requests]
+    assert {"/v1/status/leader", "/v1/status/ready", "/v1/connect/ca/roots"} <= {*asked}
+
+
+def test_what_anybody_may_see_is_found_without_rights(run: Run, api: FakeApi) -> None:
+    healthy(api)
+    api.answer("GET", SELF, DENIED, 403)
+    api.answer("GET", "/v1/status/ready", "not ready: there is no CA yet", 503)
+    out = run("doctor").out
+    assert f"CRITICAL not-ready: http://{api.address}: not ready: there is no CA yet" in out
+    api.answer("GET", "/v1/status/leader", '""')
+    assert "CRITICAL no-leader" in run("doctor").out
+    api.answer("GET", "/v1/status/leader", DENIED, 403)  # it does not say whether there is one
+    assert "no-leader" not in run("doctor").out
+
+
+def test_only_the_right_that_is_missing_is_named(run: Run, api: FakeApi) -> None:
+    healthy(api)
+    api.answer("GET", ROTATION, "Permission denied", 403)
+    result = run("doctor")
+    assert (result.code, result.out.count("WARNING")) == (4, 1)
+    assert "WARNING no-right-to-look: ca-1: it runs, and does not let you look: operator:read missing" in result.out
+
+
+def test_node_that_fails_is_not_one_that_forbids(run: Run, api: FakeApi) -> None:
+    healthy(api)
+    api.answer("GET", SELF, "boom", 500)
+    assert "CRITICAL node-unreachable" in run("doctor").out

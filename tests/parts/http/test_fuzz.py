@@ -19,7 +19,7 @@ ROUNDS = 4
 _PATIENCE_SECONDS = 0.2
 
 #: Statuses that the API documents for a request that is at fault, or for none.
-_EXPECTED = {200, 400, 403, 404, 405, 408, 409, 413, 414, 421, 422, 431}
+_EXPECTED = {200, 400, 401, 403, 404, 405, 408, 409, 413, 414, 421, 422, 431}
 #: 500 is documented for these texts only.
 _EXPECTED_500 = ("No path to datacenter", "URI must be either service, agent, server, or kind")
 #: And 503 for this one, because several requests are made at a time.
@@ -166,7 +166,7 @@ async def test_no_request_gets_an_answer_that_is_not_documented(quick: Running, 
     assert (await quick.get("/v1/connect/ca/roots")).status == 200
     # They get that far: most are answered, and many are good enough to be carried out.
     assert statuses[0] < REQUESTS // 10
-    assert statuses[200] > REQUESTS // 20
+    assert statuses[200] >= REQUESTS // 20
 
 
 #: What request lines, targets and headers are made of, and what is not allowed in them.

@@ -650,6 +650,17 @@ async def test_probes_say_one_word_and_need_no_leader_to_say_it(api: Running) ->
     assert "http.request" not in api.log.names()
 
 
+@pytest.mark.parametrize("probe", ["live", "ready"])
+@pytest.mark.parametrize("has_leader", [True, False])
+async def test_head_of_a_probe_says_the_same_without_a_body(api: Running, probe: str, has_leader: bool) -> None:
+    api.service.has_leader = has_leader
+    path = f"/v1/status/{probe}"
+    got, head = await api.get(path), await api.ask("HEAD", path)
+    assert (head.status, head.text) == (got.status, "")
+    names = ("Content-Type", "Content-Length", "X-Consul-Default-ACL-Policy")
+    assert [head.headers.get(name) for name in names] == [got.headers.get(name) for name in names]
+
+
 async def test_digest(api: Running) -> None:
     answer = (await api.get("/v1/operator/digest?stale")).json()
     assert answer == {

@@ -108,7 +108,21 @@ def test_what_certificates_of_a_service_may_have() -> None:
         ('service "web" { policy { x = 1 } }', "no block is allowed"),
         (f'service "{"x" * 513}" {{ policy = "write" }}', "longer than 512"),
         ('service "web" { policy = "write" dns = ["a b"] }', "Invalid dns pattern"),
-        ('service "web" { policy = "write" dns = "*..x" }', "Invalid dns pattern"),
+        ('service "web" { policy = "write" dns = ["*..x"] }', "Invalid dns pattern"),
+        ('service "web" { policy = "write" dns = "x" }', "list of at most"),
+        ('service "web" { policy = "write" ip = "::1" }', "list of at most"),
+        ('service "web" { policy = "write" ttl_max = "59s" }', 'Invalid ttl_max "59s" of "web"'),
+        ('service "web" { policy = "write" ttl_max = "1ns" }', "at least 60s"),
+        ('service "web" { policy = "write" ttl_max = "-1h" }', "Invalid ttl_max"),
+        *(
+            (
+                f'{resource} "web" {{ policy = "{level}" {issuance} }}',
+                f'Invalid {resource} policy: "web" has {issuance.split()[0]} and policy = "{level}"',
+            )
+            for resource in ("service", "service_prefix", "node", "node_prefix")
+            for level in ("deny", "read")
+            for issuance in ("dns = []", 'ip = ["::1"]', 'ttl_max = "1h"')
+        ),
         ('service "web" { policy = "write" dns = [1] }', "list of at most"),
         ('service "web" { policy = "write" ip = ["10.0.0.1/8"] }', "Invalid ip pattern"),
         ('service "web" { policy = "write" ttl_max = "0s" }', "Invalid ttl_max"),
