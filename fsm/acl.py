@@ -14,6 +14,10 @@ from fsm.fields import Digest, Index, Json, Length, Reason, Sealed, Seconds, Tex
 #: How many there may be. All of them are in every snapshot of the state, and tokens are compared one by one when they
 #: expire; logins beyond it are refused until others have ended.
 MAX_TOKENS: Final = 16_384
+#: Of these, places that no login takes: whoever may log in must not keep operators from making tokens.
+RESERVED_TOKENS: Final = 1024
+#: Tokens of logins that one identity may have at a time.
+MAX_OF_AN_IDENTITY: Final = 1024
 MAX_POLICIES: Final = 4096
 MAX_ROLES: Final = 4096
 MAX_METHODS: Final = 256
@@ -117,6 +121,8 @@ class Token:
     node_identities: NodeIdentities = ()
     is_local: bool = False
     auth_method: Annotated[str, Text(0, 128)] = ""  # of a login
+    #: Of a login: a digest of the method's name and all that was proved. The same for each login of one identity.
+    identity_hash: Annotated[bytes, Length(0, 32)] = field(default=b"", repr=False)
     created_at: Time = 0
     expires_at: Time = 0  # 0: never
     create_index: Index = 0

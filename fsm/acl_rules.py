@@ -1,17 +1,20 @@
 """How each command of access control changes the state."""
 
 from bisect import bisect_left
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any, Final, TypeVar
 
 from fsm.acl import (
     ANONYMOUS,
     MAX_BINDING_RULES,
     MAX_METHODS,
+    MAX_OF_AN_IDENTITY,
     MAX_POLICIES,
     MAX_ROLES,
     MAX_TOKENS,
+    RESERVED_TOKENS,
     Acl,
     AuthMethod,
     BindingRule,
@@ -69,6 +72,34 @@ def _place(table: tuple[T, ...], key: str, key_of: _Key) -> tuple[int, T | None]
     at = bisect_left(table, key, key=key_of)
     found = table[at] if at < len(table) and key_of(table[at]) == key else None
     return at, found
+
+
+#: By what each table is in order.
+_KEYS: Final[Mapping[str, _Key]] = {
+    "policies": _policy_id,
+    "roles": _role_id,
+    "tokens": _accessor,
+    "methods": _method_name,
+    "binding_rules": _rule_id,
+}
+
+
+def broken_order(acl: Acl) -> str | None:
+    """What no commands could have led to, and look-ups would go wrong by; None: nothing is."""
+    for name, key_of in _KEYS.items():
+        keys = [key_of(value) for value in getattr(acl, name)]
+        for before, key in pairwise(keys):
+            if before >= key:
+                what = "is there twice" if before == key else f"comes after {before}"
+                return f"acl.{name}: {key} {what}: must be in the order of its keys, each once"
+    for name, field, values in (
+        ("policies", "name", [policy.name for policy in acl.policies]),
+        ("roles", "name", [role.name for role in acl.roles]),
+        ("tokens", "secret_hash", [token.secret_hash for token in acl.tokens]),
+    ):
+        if len(set(values)) < len(values):
+            return f"acl.{name}: two have the same {field}: must be each one's own"
+    return None
 
 
 def _set(
@@ -143,14 +174,37 @@ def _set_token(state: State, cmd: SetToken) -> State | Rejected:
     token = cmd.token
     if state.acl.key is None:
         return Rejected("not_initialised", "access control is not set up yet")
-    if any(
-        other.secret_hash == token.secret_hash and other.accessor_id != token.accessor_id for other in state.acl.tokens
-    ):
+    if _has_secret_of_another(state.acl.tokens, token):
         return Rejected("secret_exists", "the SecretID is in use")
     if token.auth_method and _place(state.acl.methods, token.auth_method, _method_name)[1] is None:
         return Rejected("no_method", token.auth_method)
-    table = _set(state.acl.tokens, token, cmd.replaces, state.index + 1, _accessor, MAX_TOKENS)
+    most = MAX_TOKENS - RESERVED_TOKENS if token.auth_method else MAX_TOKENS
+    ended = () if cmd.replaces else ended_by(state.acl, token)
+    before = _all_but(state.acl.tokens, {other.accessor_id for other in ended})
+    table = _set(before, token, cmd.replaces, state.index + 1, _accessor, most)
     return _with_table(state, "tokens", table)
+
+
+def _has_secret_of_another(tokens: tuple[Token, ...], token: Token) -> bool:
+    # All nodes wait for it: of all ways to compare all of them, a list of those that are equal is the quickest.
+    same = [other.accessor_id for other in tokens if other.secret_hash == token.secret_hash]
+    return any(accessor_id != token.accessor_id for accessor_id in same)
+
+
+def ended_by(acl: Acl, token: Token) -> tuple[Token, ...]:
+    """Those whose place a new one takes, because its identity has as many as it may: such as have expired by the time
+    that it was made, and then the oldest.
+    """
+    identity = token.identity_hash
+    if not identity:
+        return ()
+    own = [other for other in acl.tokens if other.identity_hash == identity]
+    own.sort(key=lambda other: (not other.is_expired(token.created_at), other.create_index))
+    return tuple(own[: max(0, len(own) + 1 - MAX_OF_AN_IDENTITY)])
+
+
+def _all_but(tokens: tuple[Token, ...], gone: Set[str]) -> tuple[Token, ...]:
+    return tuple(token for token in tokens if token.accessor_id not in gone) if gone else tokens
 
 
 def _set_method(state: State, cmd: SetAuthMethod) -> State | Rejected:
@@ -175,7 +229,7 @@ def _delete_role(state: State, cmd: DeleteRole) -> State | Rejected:
 
 def _delete_tokens(state: State, cmd: DeleteTokens) -> State | Rejected:
     gone = frozenset(cmd.accessor_ids) - {ANONYMOUS}
-    kept = tuple(token for token in state.acl.tokens if token.accessor_id not in gone)
+    kept = _all_but(state.acl.tokens, gone)
     if len(kept) == len(state.acl.tokens):
         return Rejected(NOT_FOUND, "none of them is there")
     return _with_table(state, "tokens", kept)

@@ -9,9 +9,11 @@ does not depend on the order of inserts and stays right when expired rows are dr
 """
 
 import hashlib
+import heapq
 import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final
 
 import msgpack
@@ -66,6 +68,8 @@ _PAGE_BYTES: Final = 1024
 #: As random, what is read comes from the system's cache anyway: more here costs memory and saves no CPU.
 _WRITER_CACHE_KIB: Final = 1024
 _READER_CACHE_KIB: Final = 512
+#: After every character of a name.
+_LAST: Final = "\U0010ffff"
 
 #: The columns, and the type of what each holds. What a command may bring has narrower bounds (`fsm.leaves.LeafRecord`),
 #: but an earlier release had none, and what it has recorded stays on record, is copied and saved: see `check_row`.
@@ -114,7 +118,10 @@ class LedgerSummary:
 
 @dataclass(frozen=True, slots=True)
 class LedgerQuery:
-    """Filters are joined by AND; rows come in the order they were issued."""
+    """Filters are joined by AND; rows come in the order they were issued.
+
+    `services` costs what these services have, and nothing that others have. It goes with `spiffe_id` alone.
+    """
 
     service: str | None = None
     spiffe_id: str | None = None
@@ -123,6 +130,9 @@ class LedgerQuery:
     expires_before: int | None = None
     after: int = 0  # id of the last row of the page before
     limit: int = 100
+    services: tuple[str, ...] = ()  # empty: whatever it is of
+    #: What `requested_by` begins with.
+    requested_by: str | None = None
 
 
 def check_row(row: Sequence[Any]) -> None:
@@ -440,6 +450,8 @@ class LedgerReader:
 
     def search(self, query: LedgerQuery) -> list[LedgerRow]:
         """At most `limit` rows after `after`, and fewer where that many would be more than a page (`fills_page`)."""
+        if query.services:
+            return self._search_services(query)
         conditions = ["cert.id > ?"]
         parameters: list[object] = [query.after]
         for condition, value in (
@@ -449,6 +461,7 @@ class LedgerReader:
             ("identity.kind = ?", query.kind),
             ("issuer.key_id = ?", query.issuer_key_id),
             ("not_after < ?", query.expires_before),
+            ("instr(requested_by, ?) = 1", query.requested_by),
         ):
             if value is not None:
                 conditions.append(condition)
@@ -464,6 +477,44 @@ class LedgerReader:
                 break
         found.close()
         return rows
+
+    def _search_services(self, query: LedgerQuery) -> list[LedgerRow]:
+        """Merges what the index has of each identity, where a join would look through the rows of all."""
+        marks = ",".join("?" * len(query.services))
+        sql = f"SELECT id FROM identity WHERE name IN ({marks}) AND kind = ?"  # noqa: S608 - question marks
+        parameters: list[object] = [*query.services, LeafKind.SERVICE]
+        if query.spiffe_id is not None:
+            sql += " AND spiffe_id = ?"
+            parameters.append(query.spiffe_id)
+        of_one = "SELECT id FROM cert WHERE identity = ? AND id > ? ORDER BY id LIMIT ?"
+        rows: list[LedgerRow] = []
+        size = 0
+        self._db.execute("BEGIN")  # one moment for all of them
+        try:
+            identities = self._db.execute(sql, parameters).fetchall()
+            found = [self._db.execute(of_one, (identity, query.after, query.limit)) for (identity,) in identities]
+            for (row_id,) in islice(heapq.merge(*found), query.limit):
+                row = self._db.execute(f"{_SELECT_ROWS} WHERE cert.id = ?", (row_id,)).fetchone()
+                rows.append(_ledger_row(row))
+                size += _bytes_of(row)
+                if size >= PART_BYTES:
+                    break
+            for cursor in found:
+                cursor.close()
+        finally:
+            self._db.execute("ROLLBACK")
+        return rows
+
+    def service_names(self, prefixes: Iterable[str], at_most: int) -> list[str]:
+        """Of services on record that begin so, each once; no more are looked at than `at_most`, and one."""
+        sql = "SELECT DISTINCT name FROM identity WHERE name >= ? AND name < ? AND kind = ? ORDER BY name LIMIT ?"
+        names: dict[str, None] = {}
+        for prefix in prefixes:
+            found = self._db.execute(sql, (prefix, prefix + _LAST, LeafKind.SERVICE, at_most + 1))
+            names.update((name, None) for (name,) in found)
+            if len(names) > at_most:
+                break
+        return list(names)
 
     def tidy_time(self, expired_before: int, at_most: int) -> int:
         """The latest time up to `expired_before` before which about `at_most` certificates have expired."""

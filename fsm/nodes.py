@@ -2,13 +2,14 @@
 
 The agent CA is who the servers are to each other, and not the mesh's. Its key is here sealed with the cluster's data
 key, so that whoever leads can renew the servers' certificates; a cluster that was not given one leaves them to its
-operators. Of a join token only a keyed hash is here, as of the tokens of access control. Times are Unix seconds.
+operators. Of a join token only the public half of its key is here. Times are Unix seconds.
 """
 
 import re
 from dataclasses import dataclass, field
 from typing import Annotated, Final
 
+from fsm.acl import Uuid
 from fsm.fields import Digest, Index, Length, Pem, Sealed, Text, Time, Within
 
 #: Tokens that may be out at a time: a server is added at a time, and there are at most nine.
@@ -20,8 +21,10 @@ MOST_TTL_SECONDS: Final = 180 * 86_400
 _NODE_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 NodeName = Annotated[str, Text(1, 63, _NODE_NAME)]
-#: host:port; empty: any.
+#: host:port; empty for a server that comes back, which is where it was.
 Address = Annotated[str, Text(0, 255)]
+#: Ed25519, raw (RFC 8032 5.1.5).
+PublicKey = Annotated[Digest, Length(32, 32)]
 CertTtl = Annotated[int, Within(LEAST_TTL_SECONDS, MOST_TTL_SECONDS)]
 
 
@@ -39,12 +42,14 @@ class AgentCA:
 class JoinToken:
     """Good for one certificate, for the server of this name."""
 
-    secret_hash: Annotated[Digest, Length(32, 32)] = field(repr=False)
+    public_key: PublicKey
     name: NodeName
     raft_address: Address
     rpc_address: Address
     is_rejoin: bool  # for a server that is one already; any other one is for a name that is nobody's
+    is_forced: bool  # also while the leader hears from that server
     expires_at: Time
+    made_by: Uuid | None  # AccessorID of the token that it ends with; None: nobody was asked for one
 
     def is_expired(self, now: float) -> bool:
         return now >= self.expires_at
@@ -84,7 +89,7 @@ class AddJoinToken:
 class TakeJoinToken:
     """Used up, for a server of this name, at `now`. It is the log that says who was first."""
 
-    secret_hash: Annotated[Digest, Length(32, 32)] = field(repr=False)
+    public_key: PublicKey
     name: NodeName
     now: Time
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
+from fsm.acl import Acl
 from fsm.commands import Rejected
 from fsm.nodes import MAX_JOIN_TOKENS, AddJoinToken, JoinToken, Nodes, SetAgentCA, TakeJoinToken
 from fsm.rule import Rule
@@ -28,7 +29,7 @@ def _add_join_token(state: State, cmd: AddJoinToken) -> State | Rejected:
     kept = [
         token
         for token in state.nodes.join_tokens
-        if token.name != cmd.token.name and token.secret_hash != cmd.token.secret_hash and not token.is_expired(cmd.now)
+        if token.name != cmd.token.name and token.public_key != cmd.token.public_key and not token.is_expired(cmd.now)
     ]
     if len(kept) >= MAX_JOIN_TOKENS:
         return Rejected(FULL, f"there are {MAX_JOIN_TOKENS} already")
@@ -37,15 +38,26 @@ def _add_join_token(state: State, cmd: AddJoinToken) -> State | Rejected:
 
 
 def _take_join_token(state: State, cmd: TakeJoinToken) -> State | Rejected:
-    found = find_join_token(state, cmd.secret_hash)
-    if found is None or found.name != cmd.name or found.is_expired(cmd.now):
+    found = find_join_token(state, cmd.name, cmd.now)
+    if found is None or found.public_key != cmd.public_key:
         return Rejected(NO_TOKEN, f"there is no such token for {cmd.name}")
     kept = tuple(token for token in state.nodes.join_tokens if token != found)
     return replace(state, nodes=replace(state.nodes, join_tokens=kept))
 
 
-def find_join_token(state: State, secret_hash: bytes) -> JoinToken | None:
-    return next((token for token in state.nodes.join_tokens if token.secret_hash == secret_hash), None)
+def find_join_token(state: State, name: str, now: float) -> JoinToken | None:
+    """The one for this name that is good at this time."""
+    for token in state.nodes.join_tokens:
+        if token.name == name and not token.is_expired(now) and _has_maker(state.acl, token, now):
+            return token
+    return None
+
+
+def _has_maker(acl: Acl, token: JoinToken, now: float) -> bool:
+    """Whether it may have been made still: what was made without a token ends with the first one."""
+    if token.made_by is None:
+        return not acl.bootstrap_index
+    return any(made_by.accessor_id == token.made_by and not made_by.is_expired(now) for made_by in acl.tokens)
 
 
 RULES: Final[Mapping[type, Rule]] = {

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Final
 
-from cluster.access.rules import Issuance, Rule
-from cluster.api.access import Level, Resource
+from cluster.access.rules import NAMELESS, Issuance, Rule
+from cluster.api.access import GivenNames, Level, Resource
 from providers.grants import ANYTHING, Grant, NameGrant, Names
 
 #: Where they have no rule, the one about this resource decides.
@@ -50,11 +50,12 @@ NOTHING: Final = NameGrant(is_given=False)
 class Authorizer:
     """What one set of rules allows; made once for it, and asked by every request."""
 
-    __slots__ = ("_allows_by_default", "_grant", "_names")
+    __slots__ = ("_allows_by_default", "_given", "_grant", "_names")
 
     def __init__(self, rules: Iterable[Rule], *, allows_by_default: bool) -> None:
         self._allows_by_default = allows_by_default
         self._grant: bytes | None = None
+        self._given: dict[tuple[Resource, Level], GivenNames] = {}
         exact: dict[Resource, dict[str, Rule]] = {}
         prefixes: dict[Resource, dict[str, Rule]] = {}
         for rule in rules:
@@ -99,6 +100,24 @@ class Authorizer:
         if rule is None:
             return self._allows_by_default and resource not in _NEVER_BY_DEFAULT
         return rule.level >= level
+
+    def names_given(self, resource: Resource, level: Level) -> GivenNames:
+        """The default policy gives it on whatever begins with nothing, unless a rule speaks of all names."""
+        if (known := self._given.get((resource, level))) is not None:
+            return known
+        names = self._names.get(resource, _NO_NAMES)
+        prefixes = {prefix for prefix, rule in names.prefixes.items() if rule.level >= level}
+        if self._allows_by_default and resource not in _NEVER_BY_DEFAULT and "" not in names.prefixes:
+            prefixes.add("")
+        exact = sorted(name for name, rule in names.exact.items() if rule.level >= level)
+        given = self._given[resource, level] = GivenNames(tuple(exact), tuple(sorted(prefixes)))
+        return given
+
+    def gives_any(self, resource: Resource, level: Level) -> bool:
+        if resource in NAMELESS:
+            return self.allows(resource, level)
+        given = self.names_given(resource, level)
+        return bool(given.exact or given.prefixes)
 
     def ttl_max_seconds(self, service: str) -> int:
         rule = self.rule(Resource.SERVICE, service)

@@ -23,8 +23,7 @@ def check_bind_name(text: str, fields: Fields) -> None:
     if not text or len(text) > MAX_BIND_NAME:
         raise BindNameRefused(f"must have from 1 to {MAX_BIND_NAME} characters")
     for variable in _variables(text):
-        top, _, rest = variable.partition(".")
-        if variable not in fields.names and not (rest and top in fields.values):
+        if variable not in fields.names:
             raise BindNameRefused(f"unknown variable {ascii(variable)[:80]}")
 
 

@@ -64,6 +64,11 @@ class Directory:
         self._merged: OrderedDict[tuple[object, ...], Authorizer] = OrderedDict()
         self._parsed: OrderedDict[str, tuple[Rule, ...]] = OrderedDict()
 
+    @property
+    def is_open(self) -> bool:
+        """Whether nobody is asked for a token, as far as this node knows."""
+        return self._is_open(self._current())
+
     def caller(self, secret_id: str) -> Caller:
         """Of a request; "" where it brings no token. Raises: TokenUnknown, NotReady."""
         tables = self._current()
@@ -82,6 +87,14 @@ class Directory:
             is_of_open_cluster=self._is_open(tables),
             judged_by=tables,
         )
+
+    def rules_of(self, accessor_id: str) -> Authorizer | None:
+        """What the token with this AccessorID allows now; None where there is none any more."""
+        tables = self._current()
+        for token in tables.acl.tokens:
+            if token.accessor_id == accessor_id and not token.is_expired(self._clock.now()):
+                return self._authorizer(tables, token)
+        return None
 
     def judged(self, secret_id: str, before: Caller | None) -> Caller:
         """As `caller`. `before`: what that was for the same SecretID, which it still is while nothing has changed."""

@@ -4,6 +4,7 @@ All binding rules of the method whose selector holds add up. Policies and roles 
 an identity whose name is none fails the whole login, because the workload would be somebody else than its rules say.
 """
 
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -52,6 +53,7 @@ class Granted:
     node_identities: tuple[NodeIdentity, ...]
     is_local: bool
     auth_method: str
+    identity_hash: bytes
     created_at: int
     expires_at: int
 
@@ -95,7 +97,7 @@ def grant(
     description: str,
     now: int,
 ) -> Granted:
-    """`rules` may be of other methods, too. `fields`: `selector_fields` of the method's configuration.
+    """`rules` may be of other methods, too. `fields`: `fields_of` of the method's configuration.
 
     Raises: LoginRefused, also when no rule gives anything.
     """
@@ -128,9 +130,17 @@ def grant(
         tuple(NodeIdentity(name, datacenter) for name in nodes),
         is_local=method.locality is Locality.LOCAL,
         auth_method=method.name,
+        identity_hash=identity_of(method.name, proved),
         created_at=now,
         expires_at=now + (method.max_token_ttl_seconds or DEFAULT_TTL_SECONDS),
     )
+
+
+def identity_of(method: str, proved: Proved) -> bytes:
+    """The same for each login of who has proved that, in whatever order a list came, and for nobody else's."""
+    lists = {name: sorted(set(values)) for name, values in proved.lists.items()}
+    text = json.dumps([method, dict(proved.texts), lists], sort_keys=True)
+    return hashlib.blake2b(text.encode("ascii"), digest_size=32).digest()
 
 
 def _holds(rule: BindingRule, proved: Proved, fields: Fields) -> bool:

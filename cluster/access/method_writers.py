@@ -9,7 +9,7 @@ from typing import Final
 
 from cluster.access.bind_names import BindNameRefused, check_bind_name
 from cluster.access.inputs import AuthMethodInput, BindingRuleInput, duration_ns
-from cluster.access.methods.config import Written, bind_fields, selector_fields, stored_config, written_config
+from cluster.access.methods.config import Written, fields_of, stored_config, written_config
 from cluster.access.methods.prove import Prover
 from cluster.access.methods.refusal import MethodInvalid
 from cluster.access.secret_ids import Sealer, key_sealed_again, new_id
@@ -123,8 +123,9 @@ class MethodWriter:
         """Raises: BadRequest."""
         try:
             config = self.written(method).config
-            parse_selector(given.selector, selector_fields(config))
-            check_bind_name(given.bind_name, bind_fields(config))
+            fields = fields_of(config)
+            parse_selector(given.selector, fields)
+            check_bind_name(given.bind_name, fields)
         except MethodInvalid as error:
             raise BadRequest(f"auth method {method.name}: {error}") from error
         except SelectorRefused as error:

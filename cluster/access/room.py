@@ -5,6 +5,7 @@ The leader looks before it proposes. Numbers of objects are bounded by the state
 bounded here, because no handler should add up thousands of objects while all nodes wait for it.
 """
 
+from bisect import bisect_left
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -25,9 +26,12 @@ from fsm.acl import (
     SetToken,
     Token,
 )
+from fsm.acl_rules import ended_by
 
 #: Of the 8 MiB that a state between servers may have; what is under way while this is looked at fits, too.
 MAX_WEIGHT: Final = 6 << 20
+#: Of these, what no login takes: some hundreds of tokens that operators make.
+RESERVED_WEIGHT: Final = 128 << 10
 #: What a value adds to its text. Values are counted, too, where a state arrives: so many of them weigh MAX_WEIGHT.
 _VALUE: Final = 12
 
@@ -47,9 +51,9 @@ class Room:
         wanted = _added(command)
         if wanted is None:
             return
-        before = next((one for table in _tables(acl) for one in table if _is_same(one, wanted)), None)
-        more = weight(wanted) - (weight(before) if before is not None else 0)
-        if more > 0 and self._of(acl) + more > self._most:
+        more = weight(wanted) - sum(map(weight, _replaced(acl, wanted)))
+        most = self._most - (RESERVED_WEIGHT if _is_login(wanted) else 0)
+        if more > 0 and self._of(acl) + more > most:
             raise Refused(f"no room for more of them: all of access control may have {self._most} bytes")
 
     def _of(self, acl: Acl) -> int:
@@ -78,9 +82,31 @@ def _added(command: AclCommand) -> Weighed | None:
             return None
 
 
-def _is_same(one: Weighed, other: Weighed) -> bool:
-    """Of the same kind, under the same key."""
-    return type(one) is type(other) and _key(one) == _key(other)
+def _is_login(wanted: Weighed) -> bool:
+    return isinstance(wanted, Token) and wanted.auth_method != ""
+
+
+def _replaced(acl: Acl, wanted: Weighed) -> tuple[Weighed, ...]:
+    """What is there under the same key, or ends with it."""
+    table = _table(acl, wanted)
+    at = bisect_left(table, _key(wanted), key=_key)
+    if at < len(table) and _key(table[at]) == _key(wanted):
+        return (table[at],)
+    return ended_by(acl, wanted) if isinstance(wanted, Token) else ()
+
+
+def _table(acl: Acl, wanted: Weighed) -> tuple[Weighed, ...]:
+    match wanted:
+        case Policy():
+            return acl.policies
+        case Role():
+            return acl.roles
+        case Token():
+            return acl.tokens
+        case AuthMethod():
+            return acl.methods
+        case BindingRule():
+            return acl.binding_rules
 
 
 def _key(value: Any) -> str:
@@ -103,7 +129,7 @@ def weight(value: Weighed) -> int:
     match value:
         case Token():
             texts: Iterable[str] = (value.description, value.auth_method, *value.policies, *value.roles)
-            return _texts(texts) + _identities(value) + 32 + 16 * _VALUE
+            return _texts(texts) + _identities(value) + 32 + len(value.identity_hash) + 16 * _VALUE
         case Role():
             return _texts((value.name, value.description, *value.policies)) + _identities(value) + 16 * _VALUE
         case Policy():

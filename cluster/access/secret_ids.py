@@ -16,6 +16,11 @@ from fsm.acl import AclKey
 
 _KEY_BYTES: Final = 32
 #: What it is sealed for.
+#: Servers of the release before could not keep it, nor who is not known by a key be trusted with it.
+NOT_SET_UP: Final = (
+    "access control is not set up yet: it is once every server is known by its key, on a new cluster in seconds, after"
+    " an upgrade in ten minutes"
+)
 _PURPOSE: Final = "the key of tokens"
 
 
@@ -61,7 +66,7 @@ class SecretIds:
     def _bare(self) -> bytes:
         key = self._key()
         if key is None:
-            raise NotReady("access control is not set up yet: the CA has not finished initializing")
+            raise NotReady(NOT_SET_UP)
         if self._opened is None or self._opened[0] != key:
             self._opened = key, self._sealer.open_bare(_PURPOSE, key.sealed)
         return self._opened[1]

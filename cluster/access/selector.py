@@ -38,19 +38,20 @@ class SelectorRefused(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Fields:
-    """What logins through a method can be asked about."""
+    """What logins through a method can be asked about: these, and nothing else."""
 
-    #: `serviceaccount.name`: exactly these.
+    #: `serviceaccount.name`, `value.x`.
     names: frozenset[str] = frozenset()
-    #: `value.x`: any x, which may be missing.
-    values: frozenset[str] = frozenset()
-    #: `list.x`: likewise, and each is a list.
+    #: `list.x`.
     lists: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class Proved:
-    """What one login has proved: `serviceaccount.name` -> text, `value.x` -> text, `list.x` -> texts."""
+    """What one login has proved: `serviceaccount.name` -> text, `value.x` -> text, `list.x` -> texts.
+
+    A selector takes what is missing for empty; a bind name does not take it at all.
+    """
 
     texts: Mapping[str, str] = field(default_factory=dict)
     lists: Mapping[str, Sequence[str]] = field(default_factory=dict)
@@ -92,13 +93,13 @@ class _Any:
 
 @dataclass(frozen=True, slots=True)
 class _Equals:
-    """Of a value that is missing it is false, whatever it is compared with."""
+    """A value that the login did not bring is "", as in Consul: `value.x != ""` must not hold of it."""
 
     name: str
     value: str
 
     def holds(self, login: Proved) -> bool:
-        return login.texts.get(self.name) == self.value
+        return login.texts.get(self.name, "") == self.value
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,18 +273,13 @@ class _Parser:
         if word.is_quoted or not word.text:
             raise self._refused("expected a field", word)
         name = _INDEXED.sub(lambda found: "." + (found[1] if found[1] is not None else found[2]), word.text)
-        top, _, rest = name.partition(".")
         if name in self._fields.names:
             return name, False
-        if rest and top in self._fields.values:
-            return name, False
-        if rest and top in self._fields.lists:
+        if name in self._fields.lists:
             return name, True
-        known = [
-            *sorted(self._fields.names),
-            *(f"{top}.NAME" for top in sorted(self._fields.values | self._fields.lists)),
-        ]
-        raise self._refused(f"{ascii(name)[:60]} is no field here: known are {', '.join(known)}", word)
+        names = ", ".join([*sorted(self._fields.names), *sorted(self._fields.lists)])
+        known = f"known are {names}" if names else "the method has none"
+        raise self._refused(f"{ascii(name)[:60]} is no field here: {known}", word)
 
     def _refused(self, what: str, word: _Word | None = None) -> SelectorRefused:
         return SelectorRefused(f"at {(word or self._next).at}: {what}")

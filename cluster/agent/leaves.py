@@ -19,6 +19,8 @@ from fsm.state import State
 from providers.errors import ProviderError
 from providers.pki.x509 import authority_key_id, colon_hex, load_cert, split_bundle
 
+#: By how much clocks of this node, the leader and Vault may differ where the end of a leaf is looked at.
+_SKEW_SECONDS: Final = 60
 #: Where in a leaf's lifetime it is renewed: at random in this window, so that not all services come at once.
 _RENEW_FROM: Final = 0.6
 _RENEW_UNTIL: Final = 0.9
@@ -61,11 +63,19 @@ class _Held:
 @dataclass(slots=True)
 class _Entry:
     used: float
+    most_seconds: int  # of lifetime, of what is kept here; 0: as the CA is configured
     held: _Held | None = None
     #: Watchers renew no earlier than this although the root has changed, or although it is due.
     not_before: float | None = None
     renewal: "asyncio.Task[_Held] | None" = None
     renewed_for: str = ""  # the AccessorID with which the renewal under way is asked for
+
+
+def is_within(cert: IssuedCert, issued: float, most_seconds: int) -> bool:
+    """Whether it lasts no longer than that from where it begins, or from when it was issued: some CAs have certificates
+    begin long before. 0: whatever the CA gives.
+    """
+    return not most_seconds or cert.not_after - most_seconds <= max(cert.not_before, issued + _SKEW_SECONDS)
 
 
 class LeafCache:
@@ -90,7 +100,9 @@ class LeafCache:
     async def get(
         self, caller: Caller, service: str, requested_by: str, index: int, timeout_seconds: float
     ) -> LocalLeaf:
-        """See `cluster.api.service.Service.leaf`."""
+        """See `cluster.api.service.Service.leaf`. What was made for this very request is as the leader has judged the
+        caller, whose rules may be others by now: whoever asks looks at them again.
+        """
         leader_by = self._leader_by()
         state = await self._roots.current(self._leader_wait_seconds)
         entry = self._entry((service, caller.rules.ttl_max_seconds(service)))
@@ -129,7 +141,7 @@ class LeafCache:
         self, entry: _Entry, caller: Caller, service: str, requested_by: str, seen: _Held | None, leader_by: float
     ) -> _Held:
         """At most one request under way for each service: whoever waits shares what comes of it, errors too; but not
-        that somebody else may not have it.
+        that somebody else may not have it, or may have one for longer.
         """
         while True:
             if entry.held is not None and entry.held is not seen:
@@ -140,7 +152,9 @@ class LeafCache:
             is_own = entry.renewed_for == caller.accessor_id
             try:
                 # Shielded: the client that came first may go away, the others still wait.
-                return await asyncio.shield(entry.renewal)
+                held = await asyncio.shield(entry.renewal)
+                if is_own or self._may_be_kept(entry, held):
+                    return held
             except PermissionDenied:
                 if is_own:
                     raise
@@ -152,11 +166,18 @@ class LeafCache:
             lifetime = leaf.cert.not_after - leaf.cert.not_before
             due = leaf.cert.not_before + lifetime * self._rng.uniform(_RENEW_FROM, _RENEW_UNTIL)
             issuer = authority_key_id(load_cert(split_bundle(leaf.cert.cert_pem)[0]))
-            entry.held = _Held(leaf, colon_hex(issuer), now, max(due, now))
-            entry.not_before = None
-            return entry.held
+            held = _Held(leaf, colon_hex(issuer), now, max(due, now))
+            if self._may_be_kept(entry, held):
+                entry.held, entry.not_before = held, None
+            return held
         finally:
             entry.renewal = None
+
+    def _may_be_kept(self, entry: _Entry, held: _Held) -> bool:
+        """The leader judges by the rules of the moment, which may give whoever asks more than all those for whom this
+        entry is.
+        """
+        return is_within(held.leaf.cert, held.issued, entry.most_seconds)
 
     async def _watch(
         self,
@@ -204,7 +225,7 @@ class LeafCache:
         entry = self._entries.pop(key, None)
         if entry is None:
             self._make_room(now)
-            entry = _Entry(now)
+            entry = _Entry(now, key[1])
         entry.used = now
         self._entries[key] = entry
         return entry

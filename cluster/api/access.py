@@ -61,17 +61,36 @@ ACL_WRITE: Final = Right(Resource.ACL, Level.WRITE)
 SERVICE_READ: Final = Right(Resource.SERVICE, Level.READ)
 SERVICE_WRITE: Final = Right(Resource.SERVICE, Level.WRITE)
 NODE_READ: Final = Right(Resource.NODE, Level.READ)
+MESH_WRITE: Final = Right(Resource.MESH, Level.WRITE)
 NODE_WRITE: Final = Right(Resource.NODE, Level.WRITE)
 AGENT_READ: Final = Right(Resource.AGENT, Level.READ)
 AGENT_WRITE: Final = Right(Resource.AGENT, Level.WRITE)
 #: A snapshot has everything in it that there is. While a cluster is open to everybody, it is so, too.
 SNAPSHOT: Final = Right(Resource.ACL, Level.WRITE, is_free_while_open=True)
+#: To say which machines get a server's certificate: whoever has one can put anything into the log, rights too.
+SERVER_CERTIFICATES: Final = SNAPSHOT
+
+
+@dataclass(frozen=True, slots=True)
+class GivenNames:
+    """Where a level is given on a resource that is about names: on these, and on some of those that begin so."""
+
+    exact: tuple[str, ...]
+    prefixes: tuple[str, ...]
 
 
 class Rules(Protocol):
     """What a caller's rules say."""
 
     def allows(self, resource: Resource, level: Level, name: str = "") -> bool: ...
+
+    def names_given(self, resource: Resource, level: Level) -> GivenNames:
+        """Found once for a set of rules, however often it is asked."""
+        ...
+
+    def gives_any(self, resource: Resource, level: Level) -> bool:
+        """Whether there is a name at all on which it is given."""
+        ...
 
     def intends(self, level: Level, name: str) -> bool: ...
 
@@ -113,13 +132,20 @@ class Caller:
             return True
         return self.rules.allows(right.resource, right.level, name)
 
+    def may_some(self, right: Right) -> bool:
+        """False: whatever the name, it is refused."""
+        return self.rules.gives_any(right.resource, right.level)
+
     def require(self, right: Right, name: str | None = None) -> None:
         """Raises: PermissionDenied, in Consul's words."""
         if not self.may(right, name or ""):
             raise self.refusal(right, name)
 
     def refusal(self, right: Right, name: str | None = None) -> PermissionDenied:
-        return self.denied(f"lacks permission '{right}'{_on(name)}")
+        denied = self.denied(f"lacks permission '{right}'{_on(name)}")
+        if self.is_of_open_cluster and right.resource is Resource.ACL:
+            return PermissionDenied(f"{denied} Access control must be bootstrapped first (quorumca acl bootstrap)")
+        return denied
 
     def denied(self, lack: str) -> PermissionDenied:
         """`lack` goes on where it was said who asks."""
@@ -135,7 +161,7 @@ def _on(name: str | None) -> str:
     return f' on "{name}"' if name is not None else ""
 
 
-#: Who asks, as things are when it is called. Raises: TokenUnknown, NotReady.
+#: Who asks, as things are when it is called. Raises: TokenUnknown, NotReady, Outdated.
 Judge = Callable[[], Caller]
 
 
@@ -150,21 +176,28 @@ class Access(Protocol):
     def caller_here(self, secret_id: str) -> Caller:
         """As `caller`, by what this node knows, which may lag. Costs one keyed hash, and asks nobody.
 
-        Raises: TokenUnknown, NotReady.
+        Raises: TokenUnknown, NotReady; Outdated where this node has been cut off for too long to know.
         """
         ...
 
     async def caller(self, secret_id: str) -> Caller:
         """Of a request that brings this SecretID; "" where it brings none.
 
-        Raises: TokenUnknown, for one that has expired, too; NotReady, NoLeader while that cannot be known.
+        Raises: TokenUnknown, for one that has expired, too; NotReady, NoLeader, Outdated while that cannot be known.
         """
         ...
 
-    def put_agent_token(self, kind: str, secret_id: str) -> None:
-        """Of this node itself, in memory; "" takes one away. Raises: NotFound for a kind that there is not."""
+    def put_agent_token(self, kind: str, secret_id: str, caller: Caller) -> None:
+        """Of this node itself, in memory; "" takes one away. `caller` is who gives it: a recovery token counts for as
+        long as that may give one. Raises: NotFound for a kind that there is not.
+        """
+        ...
+
+    @property
+    def has_recovery_token(self) -> bool:
+        """Whether there is one that counts."""
         ...
 
     def judged_again(self, caller: Caller) -> Caller:
-        """The same as things are now, on this node. Raises: TokenUnknown."""
+        """The same as things are now, on this node. Raises: TokenUnknown, Outdated."""
         ...

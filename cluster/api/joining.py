@@ -19,13 +19,14 @@ class AgentCAInfo:
 
 @dataclass(frozen=True, slots=True)
 class JoinTokenWanted:
-    """Addresses are `host:port`, or empty: then any will do."""
+    """Addresses are `host:port`; of a server that comes back they may be empty, for it is where it was."""
 
     name: str
     raft_address: str
     rpc_address: str
     ttl_seconds: int
     is_rejoin: bool
+    is_forced: bool = False  # though the server is there
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +40,14 @@ class NewJoinToken:
 
 @dataclass(frozen=True, slots=True)
 class JoinAsk:
-    """What a machine that is no server yet sends."""
+    """What a machine that is no server yet sends, with the proof that it has a token for this."""
 
-    secret: str = field(repr=False)
     name: str
     raft_address: str
     rpc_address: str
     csr_pem: str
+    server_key: bytes  # of the server that it has met
+    proof: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,7 @@ class Joined:
     ca_pem: str  # all agent CAs that the servers trust
     founders: Sequence[Founder]
     members: Sequence[Founder]  # the servers of now
+    default_policy: str  # of access control, as the server has it that was asked: "allow" or "deny"
 
 
 class Joining(Protocol):

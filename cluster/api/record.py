@@ -1,5 +1,6 @@
 """The record of issued certificates."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from cluster.api.reads import ReadLevel
@@ -14,3 +15,7 @@ class Record(Protocol):
         ...
 
     async def search_certs(self, query: LedgerQuery, level: ReadLevel) -> list[LedgerRow]: ...
+
+    async def service_names(self, prefixes: Sequence[str], at_most: int, level: ReadLevel) -> list[str]:
+        """Of services that have had certificates and that begin so, each once; fewer than all beyond `at_most`."""
+        ...

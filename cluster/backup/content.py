@@ -15,6 +15,7 @@ from cluster.ca.opened import Opener, settings_in
 from cluster.ca.roots import intermediate_of
 from cluster.ca.settings import policies_of
 from cluster.seal.keeper import CoveredRecord
+from fsm.acl_rules import broken_order
 from fsm.ca import CAConfig, CARoot, Intermediate
 from fsm.ca_rules import broken_invariant
 from fsm.codec import OutOfBounds, check_state
@@ -57,6 +58,8 @@ def _require(holds: bool, text: str) -> None:
 def _check_whole(saved: State, now: int) -> None:
     broken = broken_invariant(saved)
     _require(broken is None, f"its state contradicts itself: {broken}")
+    disorder = broken_order(saved.acl)
+    _require(disorder is None, f"{disorder}")
     # The next leader would have its provider make one, from a key and an intent that are sealed: of any name.
     _require(saved.active_root is not None, "it was saved before there was a root")
     latest = now + _CLOCKS_SECONDS

@@ -165,7 +165,7 @@ class Snapshots:
         change = asking.change
         self._log_restored(saved, change, is_forced=is_forced)
         await self._replica.read_barrier(timeout=_BARRIER_SECONDS)
-        return (*change.notes(), *given_up(saved.state))
+        return (*change.notes(), *_tokens_replaced(change, saved.meta.trust_domain), *given_up(saved.state))
 
     def _log_restored(self, saved: Saved, change: TrustChange, *, is_forced: bool) -> None:
         self._log(
@@ -180,6 +180,16 @@ class Snapshots:
             removed_roots=[root.root_id for root in change.removed],
             given_up_rotation=_rootless_id(saved.state),
         )
+
+
+def _tokens_replaced(change: TrustChange, trust_domain: str) -> tuple[str, ...]:
+    if change.is_same_trust_domain:
+        return ()
+    note = (
+        f"The trust domain is now {trust_domain}: tokens, policies, roles and auth methods are those of the snapshot;"
+        " the token that this was done with is unknown from now on unless the snapshot has it"
+    )
+    return (note,)
 
 
 class _Asking:

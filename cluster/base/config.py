@@ -198,6 +198,8 @@ class AclSection(_Section, frozen=True):
     initial_management_file: Path | None = None
     #: A file of mode 0600 with the SecretID that this node's own work is done with.
     agent_token_file: Path | None = None
+    #: A node that has heard from no leader for longer cannot know whether a token still counts, and takes none.
+    stale_seconds: Annotated[int, Meta(ge=1, le=31_536_000)] = 30
     #: Hosts that key sets of auth methods may be fetched from; default: any but link-local ones.
     jwks_hosts: tuple[str, ...] | None = None
 
@@ -228,7 +230,7 @@ class LimitsSection(_Section, frozen=True):
     scrub_minutes: Annotated[int, Meta(ge=0, le=525_600)] = 60
     #: Processes that sign; 0: half the cores, at least one.
     signing_workers: Annotated[int, Meta(ge=0, le=64)] = 0
-    #: Of one address, tokens that are not known, and as many refused logins, in a second; 0: no limit.
+    #: Tokens of one address that are not known, refused logins, CSRs refused to one token, in a second; 0: no limit.
     refused_per_source: _Rate = 50.0
     #: Certificates for one address (on this node), one token, one SPIFFE ID (in all) in a second; 0: no limit.
     signing_per_source: _Rate = 0.0

@@ -98,6 +98,10 @@ class NoLeader(ClusterError):
     http_status = 503
 
 
+class Outdated(NoLeader):
+    """Definitely not done: this node has been cut off for too long to know what who asks may do."""
+
+
 class Overloaded(ClusterError):
     """Definitely not done: a queue is full. Safe to send again later."""
 

@@ -66,6 +66,17 @@ class KeyedLimit:
         """Raises: RateLimitReached, which says how long until there is one; then nothing was taken."""
         if not self.per_second:
             return
+        self._full_at[key] = self._full_at_with_one_more(key)
+        self._full_at.move_to_end(key)
+        if len(self._full_at) > self._keys:
+            self._full_at.popitem(last=False)
+
+    def require(self, key: Hashable) -> None:
+        """As `take`, and takes nothing."""
+        if key in self._full_at:
+            self._full_at_with_one_more(key)
+
+    def _full_at_with_one_more(self, key: Hashable) -> float:
         now = self._monotonic()
         full_at = max(now, self._full_at.get(key, now)) + 1 / self.per_second
         wait = full_at - now - self.burst / self.per_second
@@ -74,10 +85,7 @@ class KeyedLimit:
             raise RateLimitReached(
                 f"Rate limit reached, try again later: at most {self.per_second:g} {self._what} in a second", wait
             )
-        self._full_at[key] = full_at
-        self._full_at.move_to_end(key)
-        if len(self._full_at) > self._keys:
-            self._full_at.popitem(last=False)
+        return full_at
 
     def give_back(self, key: Hashable) -> None:
         """What was taken a moment ago."""

@@ -13,7 +13,9 @@ from cluster.base.names import is_node_name
 #: Letters of what is said of who asked.
 MAX_REQUESTER: Final = 128
 _MARK: Final = ": "
-_ACCESSOR: Final = re.compile(r"([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})@")
+_FORM: Final = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+_ACCESSOR_ID: Final = re.compile(_FORM)
+_ACCESSOR: Final = re.compile(f"({_FORM})@")
 
 
 class Requester(NamedTuple):
@@ -31,6 +33,12 @@ def recorded(said: str, server: str = "") -> str:
 def with_accessor(requested_by: str, accessor_id: str) -> str:
     """What was `recorded`, and by which token it was asked; "" for none."""
     return f"{accessor_id}@{requested_by}" if accessor_id else requested_by
+
+
+def beginning_of(accessor_id: str) -> str | None:
+    """How what is recorded of this token begins; None if it is no AccessorID."""
+    lower = accessor_id.lower()
+    return with_accessor("", lower) if _ACCESSOR_ID.fullmatch(lower) else None
 
 
 def shown(text: str) -> Requester:

@@ -190,6 +190,11 @@ class Metrics:
         self.node_cert_not_after_seconds = gauge(
             "node_cert_not_after_seconds", "Expiry of the node's own TLS certificates, Unix seconds", "certificate"
         )
+        self.node_cert_expires_soon = gauge(
+            "node_cert_expires_soon",
+            "1 from two weeks before the end of these on; if the node renews them, from a quarter of their life on",
+            "certificate",
+        )
         self.workers_lost = gauge("workers_lost", "Signing processes that died since the start")
         self.blocking_queries = gauge("blocking_queries", "Blocking queries that wait now")
         self.leaf_cache_entries = gauge("leaf_cache_entries", "Leaves held for local services")

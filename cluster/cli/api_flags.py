@@ -11,7 +11,7 @@ from cluster.cli.arguments import Parser
 from cluster.cli.files import FORM_OF_SECRETS, is_secret, read_secret
 from cluster.cli.output import waiting
 from cluster.client.api import Api, Origin, TlsOptions
-from cluster.client.errors import CommandError, Exit
+from cluster.client.errors import CommandError, Exit, failing_as
 
 _DEFAULT_ADDRESS: Final = "127.0.0.1:8500"
 MAX_TOKEN_BYTES: Final = 4096
@@ -69,12 +69,15 @@ def api_from(
     *,
     carries_secret: bool = False,
     hidden: tuple[str, ...] = (),
+    needs_token: bool = True,
 ) -> Api:
     """The API that the flags and, where they are absent, the environment name. `carries_secret`: requests or answers
-    hold a token besides that of the header; `hidden` are those known before. Raises: CommandError.
+    hold a token besides that of the header; `hidden` are those known before. Without `needs_token` no token is looked
+    for: its file may be what the command is to make. Raises: CommandError.
     """
     addresses = [args.http_addr] if args.http_addr else []
-    return replace(_apis(addresses, args, environment, carries_secret=carries_secret)[0], hidden=hidden)
+    token = None if needs_token else ""
+    return replace(_apis(addresses, args, environment, carries_secret=carries_secret, token=token)[0], hidden=hidden)
 
 
 def _apis(
@@ -83,8 +86,11 @@ def _apis(
     environment: Mapping[str, str],
     *,
     carries_secret: bool = False,
+    token: str | None = None,
 ) -> list[Api]:
-    """One for each address, or for the environment's when there is none."""
+    """One for each address, or for the environment's when there is none. `token`: None for what the flags and the
+    environment have.
+    """
 
     def setting(flag: str | None, name: str) -> str:
         return flag or environment.get(f"QUORUMCA_{name}") or environment.get(f"CONSUL_{name}") or ""
@@ -100,7 +106,8 @@ def _apis(
     )
     if bool(tls.cert_file) != bool(tls.key_file):
         raise CommandError("--client-cert and --client-key must be given together", Exit.USAGE)
-    token = token_from(args, environment)
+    if token is None:
+        token = token_from(args, environment)
     apis = [
         Api(origin=parse_address(text), token=token, tls=tls, query=query, waiting=waiting)
         for text in dict.fromkeys(addresses or [setting(None, "HTTP_ADDR") or _DEFAULT_ADDRESS])
@@ -139,10 +146,14 @@ def parse_address(text: str) -> Origin:
 
 def token_from(args: argparse.Namespace, environment: Mapping[str, str] = os.environ) -> str:
     """The flag's, else that of our variables, else of Consul's; of each the file first, as Consul's client."""
-    given = [(args.token_file, args.token)]
-    given += [(environment.get(f"{name}_TOKEN_FILE"), environment.get(f"{name}_TOKEN")) for name in _TOKEN_VARIABLES]
-    file, token = next((one for one in given if any(one)), (None, None))
-    return read_secret(file, MAX_TOKEN_BYTES) if file else checked_token(token or "")
+    files = [f"{name}_TOKEN_FILE" for name in _TOKEN_VARIABLES]
+    given = [("--token-file", args.token_file, args.token)]
+    given += [(file, environment.get(file), environment.get(file.removesuffix("_FILE"))) for file in files]
+    source, file, token = next((one for one in given if one[1] or one[2]), ("", None, None))
+    if not file:
+        return checked_token(token or "")
+    with failing_as(source):
+        return read_secret(file, MAX_TOKEN_BYTES)
 
 
 def checked_token(token: str) -> str:

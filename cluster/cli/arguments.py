@@ -40,10 +40,19 @@ _BOOLEANS: Final = {
 
 
 class Parser(argparse.ArgumentParser):
-    """Takes flags in full only. A subclass because argparse makes sub-commands' parsers of their parent's class."""
+    """Takes flags in full only, and shows the usage of the very command that does not know one. A subclass because
+    argparse makes sub-commands' parsers of their parent's class.
+    """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**{"allow_abbrev": False, **options})
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Of a sub-command, too; argparse itself leaves what is unknown to the outermost parser."""
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return found, unknown
 
 
 def normalise(argv: Sequence[str]) -> list[str]:

@@ -25,9 +25,11 @@ _FIELDS: Final = (
     "ValidAfter",
     "ValidBefore",
     "RequestedBy",
+    "RequestedVia",
+    "RequestedByAccessorID",
     "CreateIndex",
 )
-_FILTERS: Final = ("service", "spiffe_id", "kind", "issuer", "expires_before", "limit", "after")
+_FILTERS: Final = ("service", "spiffe_id", "kind", "issuer", "expires_before", "accessor", "limit", "after")
 
 
 def add_parser(subcommands: Subcommands) -> None:
@@ -43,6 +45,7 @@ def add_parser(subcommands: Subcommands) -> None:
         type=_moment,
         help="expires before this time: RFC 3339 (UTC unless it says so), or from now on, as in 72h",
     )
+    parser.add_argument("--accessor", metavar="ID", help="asked for with this token: its AccessorID")
     parser.add_argument("--limit", metavar="N", type=whole_number(1, 1000), help="at most this many (1 to 1000)")
     parser.add_argument("--after", metavar="CURSOR", help="go on where a listing ended")
     add_api_flags(parser)

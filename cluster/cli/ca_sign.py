@@ -78,9 +78,17 @@ def _new_csr(api: Api, args: argparse.Namespace) -> tuple[str, str]:
     except SpiffeError as error:
         raise CommandError(f"--service is not allowed: {error}", Exit.USAGE) from error
     trust_domain = _text(api.json("GET", "/v1/connect/ca/roots"), "TrustDomain")
-    datacenter = args.datacenter or _text(api.json("GET", "/v1/agent/self").get("Config"), "Datacenter")
+    datacenter = args.datacenter or _datacenter(api)
     uri = SpiffeId(Kind.SERVICE, trust_domain, datacenter, args.service).uri
     return new_leaf_csr(uri, args.dns_san, args.ip_san)
+
+
+def _datacenter(api: Api) -> str:
+    """Of the node that is asked: whoever may sign may not know more of it."""
+    datacenters = api.texts("/v1/catalog/datacenters")
+    if not datacenters or not datacenters[0]:
+        raise CommandError("the server's answer is not understood: it has no datacenter")
+    return datacenters[0]
 
 
 def _text(answer: Any, key: str) -> str:

@@ -13,7 +13,7 @@ from cluster.client.errors import Exit
 from cluster.client.texts import printable
 
 if TYPE_CHECKING:
-    from cluster.doctor.findings import Finding
+    from cluster.doctor.findings import Finding, Severity
 
 
 def add_parser(subcommands: Subcommands) -> None:
@@ -77,4 +77,10 @@ def _summary(findings: "Sequence[Finding]") -> str:
     from cluster.doctor.findings import Severity
 
     counts = [(sum(finding.severity is severity for finding in findings), severity) for severity in Severity]
-    return ", ".join(f"{count} {severity.label}" for count, severity in counts if count) or "nothing is wrong"
+    return ", ".join(_counted(count, severity) for count, severity in counts if count) or "nothing is wrong"
+
+
+def _counted(count: int, severity: "Severity") -> str:
+    """`critical` is no noun."""
+    ending = "s" if count > 1 and severity.label != "critical" else ""
+    return f"{count} {severity.label}{ending}"

@@ -18,7 +18,7 @@ from cluster.cli.files import PRIVATE, PUBLIC, keep_private, new_file, read_secr
 from cluster.cli.output import waiting
 from cluster.cli.toml import dump_toml
 from cluster.client.errors import CommandError, Exit
-from cluster.client.joining import join, parse_fingerprint
+from cluster.client.joining import Wanted, join, parse_fingerprint
 
 if TYPE_CHECKING:
     from cluster.base.config import NodeConfig
@@ -67,8 +67,7 @@ def run(args: argparse.Namespace) -> int:
     if args.rejoin:
         return _rejoin(args)
     directory = args.dir or Path(args.name)
-    ask = {"Name": args.name, "Address": args.address, "RPC": args.rpc}
-    _make(directory, args, ask)
+    _make(directory, args)
     config = directory / "config.toml"
     print(
         f"{args.name} is a server now, and votes once it has caught up. Start it:\n\n  quorumca agent --config {config}"
@@ -102,19 +101,19 @@ def _check_flags(args: argparse.Namespace) -> None:
         raise CommandError(f"the following arguments are required: {', '.join(missing)}", Exit.USAGE)
 
 
-def _asked(args: argparse.Namespace, ask: Mapping[str, str], suffix: str) -> dict[str, Any]:
+def _asked(args: argparse.Namespace, ask: Wanted, suffix: str) -> dict[str, Any]:
     """Raises: CommandError."""
     token = read_secret(args.token_file, MAX_TOKEN_BYTES) if args.token_file else args.token
     fingerprint = parse_fingerprint(args.ca_fingerprint)
     assert fingerprint is not None  # the flag was checked
     with waiting(f"Asking {args.server}"):
-        return join(args.server, fingerprint, suffix, {"Token": token, **ask})
+        return join(args.server, fingerprint, suffix, token, ask)
 
 
 # -- a new server
 
 
-def _make(directory: Path, args: argparse.Namespace, ask: Mapping[str, str]) -> None:
+def _make(directory: Path, args: argparse.Namespace) -> None:
     """Raises: CommandError; then nothing is left."""
     from cluster.tls.node_certs import key_pem, new_key, node_csr
 
@@ -135,7 +134,8 @@ def _make(directory: Path, args: argparse.Namespace, ask: Mapping[str, str]) -> 
             files.enter_context(new_file(data / "seal.key", PRIVATE)).write(seal_key)
         key = new_key()
         opened["key.pem"].write(key_pem(key))
-        answer = _asked(args, {**ask, "CSR": node_csr(key)}, f".server.{args.datacenter}.{args.domain}")
+        wanted = Wanted(args.name, args.address, args.rpc, node_csr(key))
+        answer = _asked(args, wanted, f".server.{args.datacenter}.{args.domain}")
         cert_pem, ca_pem = _text(answer, "Certificate"), _text(answer, "CA")
         _check(cert_pem, key_pem(key), ca_pem, args.name, args.datacenter, args.domain)
         opened["cert.pem"].write(cert_pem)
@@ -171,7 +171,16 @@ def _settings(directory: Path, args: argparse.Namespace, answer: Mapping[str, An
         "http": {"address": args.http},
         "rpc": {"address": args.rpc},
         "raft": {"address": args.address},
+        # One server that decides otherwise where no rule speaks would be a door past the others.
+        "acl": {"default_policy": _default_policy(answer)},
     }
+
+
+def _default_policy(answer: Mapping[str, Any]) -> str:
+    policy = _text(answer, "DefaultPolicy")
+    if policy not in ("allow", "deny"):
+        raise CommandError("the answer does not say what the cluster allows by default")
+    return policy
 
 
 def _founders(answer: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
@@ -212,7 +221,7 @@ def _rejoin(args: argparse.Namespace) -> int:
         csr_pem = node_csr(key)
     except ValueError as error:
         raise CommandError(f"{files.key_file}: {error}: take --new-key") from error
-    ask = {"Name": config.node_name, "Address": config.raft_address, "RPC": config.rpc_address, "CSR": csr_pem}
+    ask = Wanted(config.node_name, config.raft_address, config.rpc_address, csr_pem)
     ca_pem = read_text(str(files.ca_file), _MAX_PEM_BYTES)
     with ExitStack() as drafts:
         # The key first: if only that is in place, the next --rejoin takes it as it is.

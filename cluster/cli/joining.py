@@ -10,7 +10,7 @@ from cluster.cli.api_flags import add_api_flags, api_from
 from cluster.cli.arguments import Subcommands, duration_text, matching
 from cluster.cli.files import read_text
 from cluster.cli.output import print_json, print_success
-from cluster.client.errors import failing_as
+from cluster.client.errors import CommandError, Exit, failing_as
 
 _AGENT_CA: Final = "/v1/operator/agent-ca"
 _JOIN_TOKEN: Final = "/v1/operator/join-token"  # noqa: S105 - a path
@@ -39,10 +39,15 @@ def add_parsers(commands: Subcommands) -> None:
 
     token = commands.add_parser("join-token", help="make a token by which one machine becomes a server, once")
     token.add_argument("--name", metavar="NAME", type=_NAME, required=True, help="the server's name")
-    token.add_argument("--address", metavar="HOST:PORT", type=_ADDRESS, help="the Raft address that it must have")
-    token.add_argument("--rpc", metavar="HOST:PORT", type=_ADDRESS, help="the RPC address that it must have")
+    token.add_argument(
+        "--address", metavar="HOST:PORT", type=_ADDRESS, help="its Raft address; needed without --rejoin"
+    )
+    token.add_argument("--rpc", metavar="HOST:PORT", type=_ADDRESS, help="its RPC address; needed without --rejoin")
     token.add_argument("--ttl", metavar="TIME", type=duration_text, help="from 1m to 1h; default 15m")
     token.add_argument("--rejoin", action="store_true", help="for a server that is one already")
+    token.add_argument(
+        "--force", action="store_true", help="with --rejoin: although the cluster hears from that server"
+    )
     add_api_flags(token, is_read=False)
     token.set_defaults(run=run_join_token)
 
@@ -79,24 +84,39 @@ def run_remove(args: argparse.Namespace) -> int:
 
 
 def run_join_token(args: argparse.Namespace) -> int:
+    _check_flags(args)
     body = {"Name": args.name, "Address": args.address, "RPC": args.rpc, "TTL": args.ttl, "Rejoin": args.rejoin}
+    if args.force:
+        body["Force"] = True
     api = api_from(args, carries_secret=True)
     with failing_as("Error making a join token"):
         answer = api.json("PUT", _JOIN_TOKEN, body={name: value for name, value in body.items() if value is not None})
     if args.format == "json":
         print_json(answer)
         return 0
-    print(f"Good once, until {answer.get('ExpirationTime')}. On the machine itself:\n\n  {_command(args, answer)}")
+    print(f"Good once, until {answer.get('ExpirationTime')}. The token:\n\n  {answer.get('Token')}\n")
+    print(f"On the machine itself (paste the token, then Enter and Ctrl-D):\n\n  {_command(args, answer)}")
     return 0
 
 
+def _check_flags(args: argparse.Namespace) -> None:
+    """Raises: CommandError."""
+    if args.force and not args.rejoin:
+        raise CommandError("--force is of use with --rejoin only", Exit.USAGE)
+    if args.rejoin:
+        return
+    if missing := [name for name, value in {"--address": args.address, "--rpc": args.rpc}.items() if not value]:
+        raise CommandError(f"the following arguments are required without --rejoin: {', '.join(missing)}", Exit.USAGE)
+
+
 def _command(args: argparse.Namespace, answer: Mapping[str, Any]) -> str:
+    """Without the token: an argument could be seen by everybody on that machine, and stays in the shell's history."""
     words = ["quorumca", "join", "-server", answer.get("JoinAddress") or "JOIN_ADDRESS_OF_A_SERVER"]
-    words += ["-ca-fingerprint", answer.get("CAFingerprint"), "-token", answer.get("Token")]
+    words += ["-ca-fingerprint", answer.get("CAFingerprint"), "-token-file", "-"]
     if args.rejoin:
         words += ["-rejoin", "-config", "config.toml"]
     else:
-        words += ["-name", args.name, "-address", args.address or "HOST:8300", "-rpc", args.rpc or "HOST:8400"]
+        words += ["-name", args.name, "-address", args.address, "-rpc", args.rpc]
         for flag, name, usual in (("-datacenter", "Datacenter", "dc1"), ("-domain", "Domain", "consul")):
             if answer.get(name) != usual:
                 words += [flag, answer.get(name)]

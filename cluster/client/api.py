@@ -122,6 +122,14 @@ class Api:
             raise CommandError(f"{self.origin} did not answer with a JSON array of objects: {_shortened(text)}")
         return answer
 
+    def texts(self, path: str) -> list[str]:
+        """The texts that a GET lists. Raises: CommandError."""
+        text = self.text("GET", path)
+        answer = _parsed(text)
+        if not isinstance(answer, list) or not all(isinstance(item, str) for item in answer):
+            raise CommandError(f"{self.origin} did not answer with a JSON array of texts: {_shortened(text)}")
+        return answer
+
     def text(
         self,
         method: str,
@@ -243,7 +251,15 @@ class Api:
         except TimeoutError:
             raise CommandError(f"no answer from {self.origin} in time{hint}", Exit.UNREACHABLE) from None
         except (OSError, ValueError, http.client.HTTPException) as error:
-            raise CommandError(f"cannot reach {self.origin}: {_reason(error)}{hint}", Exit.UNREACHABLE) from error
+            reason = f"{_reason(error)}{self._perhaps_tls(error)}{hint}"
+            raise CommandError(f"cannot reach {self.origin}: {reason}", Exit.UNREACHABLE) from error
+
+    def _perhaps_tls(self, error: Exception) -> str:
+        """A port with TLS ends a connection in clear without a word, or with one that is no HTTP."""
+        is_ended = isinstance(error, ConnectionResetError | http.client.BadStatusLine)
+        if self.origin.scheme == "https" or not is_ended:
+            return ""
+        return f"; the port may speak TLS: try https://{str(self.origin).partition('://')[2]}"
 
     def _connect(self, answer_seconds: float) -> socket.socket:
         """Connected here and not by http.client: connecting has its own time limit, and TLS its own server name."""

@@ -1,7 +1,8 @@
 """Asking a server on its join port, as a machine that has no certificate, and nothing but a fingerprint to go by.
 
 Two connections. By the first, which proves nothing, come the agent CAs; one of them must have the fingerprint. The
-second must be proved by that CA to be with one of the servers, and only then the token is sent.
+second must be proved by that CA to be with one of the servers, and only then something is asked. The token is sent to
+nobody: it signs what is asked, for the key of this server alone, which the cluster compares with those of its members.
 """
 
 import hashlib
@@ -11,6 +12,7 @@ import re
 import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Final
 
 from cluster.base.names import is_node_name
@@ -26,7 +28,17 @@ _ANSWER_SECONDS: Final = 60.0
 _MAX_ANSWER_BYTES: Final = 1 << 20
 _MAX_ERROR_TEXT: Final = 2000
 _FINGERPRINT: Final = re.compile(r"[0-9a-f]{64}")
-_UNSENT: Final = "the token was not sent"
+_UNSENT: Final = "the token was not used"
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Who this machine is to be."""
+
+    name: str
+    raft_address: str
+    rpc_address: str
+    csr_pem: str
 
 
 def parse_fingerprint(text: str) -> str | None:
@@ -35,11 +47,14 @@ def parse_fingerprint(text: str) -> str | None:
     return found if _FINGERPRINT.fullmatch(found) else None
 
 
-def join(server: str, fingerprint: str, suffix: str, ask: Mapping[str, str]) -> dict[str, Any]:
+def join(server: str, fingerprint: str, suffix: str, token: str, ask: Wanted) -> dict[str, Any]:
     """`server` is host:port; `suffix` what the name in a server's certificate ends with after its own label.
 
-    Raises: CommandError, which says whether the token was sent.
+    Raises: CommandError, which says whether the token was used.
     """
+    from cluster.tls.join_proof import JoinStatement, prove
+    from cluster.tls.keys import hash_of_certificate
+
     authority = _found_ca(server, fingerprint)
     context = _context()
     context.verify_mode = ssl.CERT_REQUIRED
@@ -47,14 +62,24 @@ def join(server: str, fingerprint: str, suffix: str, ask: Mapping[str, str]) -> 
     with _reaching(server, _UNSENT):
         connection = _connected(server, context)
         _require_server(server, connection.sock.getpeercert(), suffix)
+        server_key = hash_of_certificate(connection.sock.getpeercert(binary_form=True))
+    body = {
+        "Name": ask.name,
+        "Address": ask.raft_address,
+        "RPC": ask.rpc_address,
+        "CSR": ask.csr_pem,
+        "ServerKey": server_key.hex(),
+        "Proof": prove(
+            token, JoinStatement(ask.name, ask.raft_address, ask.rpc_address, ask.csr_pem, server_key)
+        ).hex(),
+    }
     hint = "the token may have been used up: if this fails again, have another one made"
     with _reaching(server, hint):
         connection.sock.settimeout(_ANSWER_SECONDS)
-        connection.request("POST", _JOIN_PATH, json.dumps(ask), {"Content-Type": "application/json"})
+        connection.request("POST", _JOIN_PATH, json.dumps(body), {"Content-Type": "application/json"})
         status, text = _answer(connection)
     if status != 200:
-        text = text.replace(ask["Token"], "<hidden>").strip()
-        raise CommandError(f"{server} refused ({status}): {printable(text[:_MAX_ERROR_TEXT])}")
+        raise CommandError(f"{server} refused ({status}): {printable(text[:_MAX_ERROR_TEXT].strip())}")
     try:
         answer = json.loads(text)
     except ValueError:

@@ -97,8 +97,7 @@ def _rights(views: Sequence[NodeView], _now: datetime) -> Iterator[Finding]:
                 view.name,
                 f"it runs, and does not let you look: {' and '.join(rights)} missing:"
                 f" {view.refusals.get(view.forbidden[0], '')}",
-                f"{len(view.forbidden)} of the things that are looked at were not, and something may be wrong with"
-                " them.",
+                "Not everything was looked at: something may be wrong with the rest.",
                 'give a token (-token-file FILE) with the rules operator = "read" and agent_prefix "" { policy = "read"'
                 " }, or with the policy builtin/global-read-only: docs/acl.md",
             )
@@ -132,7 +131,7 @@ def _servers(views: Sequence[NodeView], _now: datetime) -> Iterator[Finding]:
                 "server-unhealthy",
                 server.get("Name"),
                 f"the leader has not heard from it: last contact {server.get('LastContact') or 'never'}",
-                f"{tolerance} more servers may fail before nothing is signed any more.",
+                _spare(tolerance),
                 "on its machine: quorumca doctor --config FILE; gone for good:"
                 f" quorumca operator raft remove-peer -id {server.get('Name')}",
             )
@@ -143,6 +142,32 @@ def _servers(views: Sequence[NodeView], _now: datetime) -> Iterator[Finding]:
             "the cluster has one server",
             "If its disk is lost, the CA is.",
             "save snapshots: quorumca snapshot save FILE; better, add servers: quorumca operator raft add-peer",
+        )
+
+
+def _spare(tolerance: object) -> str:
+    match tolerance:
+        case int() if tolerance > 1:
+            return f"{tolerance} more servers may fail before nothing is signed any more."
+        case 1:
+            return "One more server may fail before nothing is signed any more."
+        case _:
+            return "If one more server fails, nothing is signed any more."
+
+
+def _bootstrap(views: Sequence[NodeView], _now: datetime) -> Iterator[Finding]:
+    """Whether it is set, as each node says; releases before do not say so."""
+    said = [(view, member(view.own, "DebugConfig").get("ACLInitialManagementFile")) for view in views]
+    without = [view.name for view, is_set in said if is_set is False]
+    if without and any(is_set is True for _, is_set in said):
+        yield warning(
+            "initial-management-differs",
+            ", ".join(without),
+            "acl.initial_management_file is not set here, and is on other servers",
+            "While such a server leads, whoever asks first gets the token that may do everything, unless there is one"
+            " already.",
+            "set it in the configuration of every server, or of none, and restart those; whether there is a token:"
+            " quorumca acl token list",
         )
 
 
@@ -267,12 +292,20 @@ def _intermediate(root_id: str, cert: x509.Certificate, now: datetime, signs: bo
 
 def _node_certificates(views: Sequence[NodeView], now: datetime) -> Iterator[Finding]:
     for view in views:
+        # The node itself knows how long they live. One of an earlier release does not say.
+        soon = {
+            labels.get("certificate"): bool(value) for labels, value in view.gauges("quorumca_node_cert_expires_soon")
+        }
         for labels, not_after in view.gauges("quorumca_node_cert_not_after_seconds"):
             left = not_after - now.timestamp()
-            if left >= _NODE_CERT_SECONDS or not not_after:
+            is_late = soon.get(labels.get("certificate"), left < _NODE_CERT_SECONDS)
+            if not not_after or (left > 0 and not is_late):
                 continue
             make = critical if left <= 0 else warning
             end = time_text(datetime.fromtimestamp(not_after, UTC))
+            if view.renews and labels.get("certificate") == "node":
+                yield _not_renewed(view, make, end, has_ended=left <= 0)
+                continue
             yield make(
                 "node-certificate-expired" if left <= 0 else "node-certificate-expires-soon",
                 view.name,
@@ -281,6 +314,21 @@ def _node_certificates(views: Sequence[NodeView], now: datetime) -> Iterator[Fin
                 f"quorumca tls cert create -server -node {view.name}, put the files in place; the node takes them"
                 f" within 10 s ({_RECOVERY})",
             )
+
+
+def _not_renewed(view: NodeView, make: Callable[..., Finding], end: str, *, has_ended: bool) -> Finding:
+    """Of a node that renews by itself, when a third of the life is left."""
+    by_token = f"quorumca operator join-token -name {view.name} -rejoin on another server, and quorumca join -rejoin"
+    return make(
+        "node-certificate-expired" if has_ended else "node-certificate-expires-soon",
+        view.name,
+        f"its node certificate ends at {end}, and it should have renewed it by itself by now",
+        "Other nodes refuse every new connection to it once it has ended.",
+        f"{by_token} on its machine (docs/join.md)"
+        if has_ended
+        else "look for tls.renewal_failed in its log: it is tried again until then; afterwards"
+        f" {by_token} (docs/join.md)",
+    )
 
 
 def _rotation(views: Sequence[NodeView], now: datetime) -> Iterator[Finding]:
@@ -382,7 +430,7 @@ def _disks(views: Sequence[NodeView], _now: datetime) -> Iterator[Finding]:
                 yield warning(
                     "journal-damaged",
                     view.name,
-                    f"{count:.0f} damaged files of its log were found since it started, and put right",
+                    f"damaged files of its log that were found since it started, and put right: {count:.0f}",
                     "Files do not get damaged on a sound disk.",
                     "on its machine: dmesg | grep -i error; smartctl -a DEVICE; replace the disk in good time",
                 )
@@ -407,8 +455,27 @@ def _digests(views: Sequence[NodeView], _now: datetime) -> Iterator[Finding]:
             )
 
 
+def _default_policies(views: Sequence[NodeView], _now: datetime) -> Iterator[Finding]:
+    """A node of the release before does not say."""
+    nodes: dict[str, list[NodeView]] = {}
+    for view in views:
+        if policy := member(view.own, "DebugConfig").get("ACLDefaultPolicy"):
+            nodes.setdefault(str(policy), []).append(view)
+    if len(nodes) > 1:
+        yield warning(
+            "default-policy-differs",
+            ", ".join(view.name for view in views),
+            "; ".join(f"{policy}: {', '.join(view.name for view in said)}" for policy, said in sorted(nodes.items())),
+            "What no rule of access control speaks of is allowed or refused depending on the node that is asked, and"
+            " for writes on the one that leads.",
+            "make default_policy under [acl] the same in every node's file, and restart one after the other; without"
+            " the setting it is allow on a node whose listeners are all on loopback, and deny elsewhere",
+        )
+
+
 _CHECKS: Final[tuple[Callable[[Sequence[NodeView], datetime], Iterator[Finding]], ...]] = (
     _leader,
+    _bootstrap,
     _rights,
     _ready,
     _ca,
@@ -419,6 +486,7 @@ _CHECKS: Final[tuple[Callable[[Sequence[NodeView], datetime], Iterator[Finding]]
     _disks,
     _clocks,
     _rotation,
+    _default_policies,
 )
 
 

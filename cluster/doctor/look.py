@@ -45,6 +45,11 @@ class NodeView:
         return str(member(member(self.own, "Stats"), group).get(name) or "")
 
     @property
+    def renews(self) -> bool:
+        """Whether it gets its own certificate by itself (`tls.renew`)."""
+        return member(self.own, "DebugConfig").get("TLSRenews") is True
+
+    @property
     def leader(self) -> str | None:
         """Whom it takes for the leader; "": it knows none; None: it does not say."""
         return self.stat("raft", "leader") if self.own else self.leader_address

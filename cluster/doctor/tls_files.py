@@ -38,6 +38,8 @@ class _Pair:
     cert_file: Path
     key_file: Path
     remedy: str
+    #: Before it ends and afterwards, where the node itself should see to that.
+    renewal: str = ""
 
 
 def check_tls(config: NodeConfig, now: datetime) -> Iterator[Finding]:
@@ -52,7 +54,16 @@ def check_tls(config: NodeConfig, now: datetime) -> Iterator[Finding]:
 def _look(config: NodeConfig, now: datetime) -> Iterator[Finding]:
     tls = config.tls
     make = f"quorumca tls cert create -server -node {config.node_name} -dc {config.datacenter} -domain {tls.domain}"
-    pair = _Pair(tls.cert_file, tls.key_file, f"{make}, and put both files in place")
+    pair = _Pair(
+        tls.cert_file,
+        tls.key_file,
+        f"{make}, and put both files in place",
+        f"it should have been renewed by now (tls.renew): look for tls.renewal_failed in the node's log; or, at any"
+        f" time, quorumca operator join-token -name {config.node_name} -rejoin on another server, and quorumca join"
+        " -rejoin here (docs/join.md)"
+        if tls.renew
+        else "",
+    )
     authorities = yield from _certificates(tls.ca_file, "copy the agent CA's certificate from another node")
     for authority in authorities:
         yield from _check_authority(tls.ca_file, authority, now)
@@ -121,7 +132,7 @@ def _read(path: Path) -> bytes:
 
 
 def _check_validity(pair: _Pair, cert: x509.Certificate, now: datetime) -> Iterator[Finding]:
-    then = f"{pair.remedy}: a node that runs takes them within 10 s, or at once with kill -HUP"
+    then = pair.renewal or f"{pair.remedy}: a node that runs takes them within 10 s, or at once with kill -HUP"
     if is_expired(cert, now):
         why = "Every new connection to and from this node is refused."
         yield critical("tls-expired", pair.cert_file, f"has expired: {end_text(cert)}", why, then)

@@ -10,12 +10,13 @@ from aiohttp import web
 from cluster.api.reads import ReadLevel, ReadPoint, Watch
 from cluster.api.service import Service
 from cluster.base.clock import Clock
+from cluster.base.errors import PermissionDenied
 from cluster.base.log import Log
 from cluster.http.blocking import QueryOptions, Waiters
 from cluster.http.body import MAX_BODY_BYTES
 from cluster.http.errors import StatusOf, standard_status
 from cluster.http.failures import Failures
-from cluster.http.gate import RouteAccess
+from cluster.http.gate import RouteAccess, caller_of
 from cluster.http.hosts import Hosts
 from cluster.http.query import Query
 from cluster.http.refusals import Refusals
@@ -62,6 +63,20 @@ class Route:
 
 
 API: Final = web.AppKey("api", Api)
+
+
+def counted(handler: Handler) -> Handler:
+    """Of a route that judges inside: whom it refuses again and again is refused by the gate, for a while."""
+
+    async def handle(api: Api, request: web.Request, query: Query) -> web.StreamResponse:
+        accessor_id = caller_of(request).accessor_id
+        try:
+            return await handler(api, request, query)
+        except PermissionDenied:
+            await api.refusals.lacks_rights(request, accessor_id)
+            raise
+
+    return handle
 
 
 async def read_now(api: Api, options: QueryOptions) -> ReadPoint:

@@ -15,6 +15,7 @@ from cluster.base.errors import (
     ClusterError,
     InternalError,
     NoLeader,
+    Outdated,
     Overloaded,
     PermissionDenied,
     RateLimitReached,
@@ -110,6 +111,7 @@ _AT_THE_DOOR: Final = (
     HeadersTooLarge,
     Misdirected,
     NotAllowed,
+    Outdated,
     ShuttingDown,
     TooManyWaiting,
     TooSlow,
@@ -132,7 +134,11 @@ def standard_status(error: ClusterError | ProviderError) -> int:
 
 
 def read_status(error: ClusterError | ProviderError) -> int:
-    """500 without a leader, as in Consul: its Go client repeats a read for no other status."""
+    """500 without a leader, as in Consul: its Go client repeats a read for no other status. Not where that would not
+    help: the node is cut off.
+    """
+    if isinstance(error, Outdated):
+        return error.http_status
     return 500 if isinstance(error, NoLeader) else standard_status(error)
 
 

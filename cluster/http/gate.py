@@ -10,7 +10,7 @@ from typing import Final
 from aiohttp import web
 
 from cluster.api.access import MAX_SECRET_ID, Access, Caller, Right
-from cluster.base.errors import BadRequest, TokenUnknown
+from cluster.base.errors import BadRequest, PermissionDenied, TokenUnknown
 from cluster.http.query import Query
 from cluster.http.refusals import Refusals
 
@@ -41,6 +41,8 @@ class Inside:
     """A token that is known; what it may have is judged by what the endpoint calls, which takes the caller."""
 
     where: str
+    #: One of them it must give on some name: without, there is nothing that the endpoint could find in the body.
+    one_of: tuple[Right, ...] = ()
 
 
 RouteAccess = Open | Needs | Inside
@@ -66,9 +68,18 @@ async def admit(
     def judged(caller: Caller) -> Caller:
         if isinstance(needed, Needs):
             caller.require(needed.right, name)
+        elif needed.one_of and not any(map(caller.may_some, needed.one_of)):
+            raise caller.refusal(needed.one_of[0])
         return caller
 
-    judged(caller)
+    if isinstance(needed, Inside) and needed.one_of:
+        await refusals.require_rights(request, caller.accessor_id)
+    try:
+        judged(caller)
+    except PermissionDenied:
+        if isinstance(needed, Inside):
+            await refusals.lacks_rights(request, caller.accessor_id)
+        raise
     request[_STANDING] = lambda: judged(access.judged_again(caller))
 
 

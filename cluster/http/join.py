@@ -1,9 +1,9 @@
 """The join port: where a machine without a certificate asks to become a server (`quorumca join`).
 
 The only port between machines that asks nobody for a certificate, so it is open only where `join.address` says so, and
-there is nothing else on it: the agent CAs, which are no secret, and one question, which is as good as its token. The
-machine knows the fingerprint of the agent CA, has the CA here, and sends its token only after a second handshake has
-proved a server by it.
+there is nothing else on it: the agent CAs, which are no secret, and one question, which is as good as the proof that
+comes with it. The machine knows the fingerprint of the agent CA, has the CA here, and asks only after a second
+handshake has proved a server by it, and by what is good for this server only. The token never comes here.
 """
 
 import asyncio
@@ -19,11 +19,12 @@ from cluster.base.listener import Accepting, Listener, listen
 from cluster.base.log import Log
 from cluster.base.seats import Caps, Seats
 from cluster.base.telemetry import Metrics
-from cluster.http.body import decode_object, read_body, refuse_other_fields, text_field
+from cluster.http.body import Fields, decode_object, read_body, refuse_other_fields, text_field
 from cluster.http.connection import Connection, Door
 from cluster.http.errors import NotAllowed, NotFoundPath, error_response
 from cluster.http.failures import Failures
 from cluster.http.render import NO_STORE, json_response, text_response
+from cluster.tls.join_proof import PROOF_BYTES, SERVER_KEY_BYTES
 
 CA_PATH: Final = "/v1/join/ca"
 JOIN_PATH: Final = "/v1/join"
@@ -31,7 +32,7 @@ _CAPS: Final = Caps(32, 8)
 _HANDSHAKE_SECONDS: Final = 5.0
 _HEAD_SECONDS: Final = 10.0
 _STOP_SECONDS: Final = 5.0
-_FIELDS: Final = ("Token", "Name", "Address", "RPC", "CSR")
+_FIELDS: Final = ("Name", "Address", "RPC", "CSR", "ServerKey", "Proof")
 _METHODS: Final = {CA_PATH: "GET", JOIN_PATH: "POST"}
 
 
@@ -96,19 +97,29 @@ class _Handler:
 
 
 def _ask(body: bytes) -> JoinAsk:
-    """Raises: BadRequest, which does not repeat the token."""
+    """Raises: BadRequest."""
     fields = decode_object(body)
     refuse_other_fields(fields, _FIELDS, "joining")
-    secret = fields.get("token", "")
-    if not isinstance(secret, str) or not 0 < len(secret) <= 128:
-        raise BadRequest("Token must be the text of a join token")
     return JoinAsk(
-        secret,
         text_field(fields, "Name"),
         text_field(fields, "Address"),
         text_field(fields, "RPC"),
         text_field(fields, "CSR"),
+        _bytes_field(fields, "ServerKey", SERVER_KEY_BYTES),
+        _bytes_field(fields, "Proof", PROOF_BYTES),
     )
+
+
+def _bytes_field(fields: Fields, name: str, length: int) -> bytes:
+    """Raises: BadRequest."""
+    text = text_field(fields, name)
+    try:
+        value = bytes.fromhex(text)
+    except ValueError:
+        value = b""
+    if len(value) != length or len(text) != 2 * length:
+        raise BadRequest(f"{name} must be {length} bytes in hex")
+    return value
 
 
 def _shown(joined: Joined) -> dict[str, object]:
@@ -117,6 +128,7 @@ def _shown(joined: Joined) -> dict[str, object]:
         "CA": joined.ca_pem,
         "Founders": [_server(server) for server in joined.founders],
         "Members": [_server(server) for server in joined.members],
+        "DefaultPolicy": joined.default_policy,
     }
 
 

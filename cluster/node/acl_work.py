@@ -19,11 +19,11 @@ from cluster.access.inputs import (
 )
 from cluster.access.login import MetaRefused, description_of, grant
 from cluster.access.method_writers import MethodWriter, find_method, is_method_name
-from cluster.access.methods.config import MethodConfig, selector_fields
+from cluster.access.methods.config import MethodConfig, fields_of
 from cluster.access.methods.prove import Prover, hold_refusal
 from cluster.access.methods.refusal import LoginRefused, MethodInvalid
 from cluster.access.room import Room
-from cluster.access.secret_ids import SecretIds, new_id
+from cluster.access.secret_ids import NOT_SET_UP, SecretIds, new_id
 from cluster.access.selector import Proved
 from cluster.api.access import ACL_WRITE, Judge
 from cluster.base.clock import Clock
@@ -37,6 +37,7 @@ from cluster.base.errors import (
     Refused,
 )
 from cluster.base.log import Log
+from cluster.base.rates import KeyedLimit
 from cluster.raft.replica import Replica
 from cluster.rpc.messages import (
     DONE,
@@ -74,6 +75,8 @@ _ATTEMPTS: Final = 8
 _RESET_FILE: Final = "acl-bootstrap-reset"
 _MAX_RESET_BYTES: Final = 32
 _BOOTSTRAP_DESCRIPTION: Final = "Bootstrap Token (Global Management)"
+#: In a second, of one identity: each is an entry of the log, and a token that takes the place of another.
+LOGINS_PER_SECOND: Final = 5.0
 _INITIAL_DESCRIPTION: Final = "Initial Management Token"
 _INITIAL_SETTING: Final = "acl.initial_management_file"
 _GONE: Final = {
@@ -104,7 +107,9 @@ class AclWork:
         clock: Clock,
         log: Log,
         initial_management_file: Path | None = None,
+        limited: Callable[[], object] = lambda: None,
     ) -> None:
+        """`limited` is called for each login that is one too many of its identity."""
         self._replica = replica
         self._initial_management_file = initial_management_file
         self._prover = prover
@@ -115,6 +120,7 @@ class AclWork:
         self._clock = clock
         self._log = log
         self._room = Room()
+        self._logins = KeyedLimit(LOGINS_PER_SECOND, "logins of one identity", clock.monotonic, limited)
 
     async def put(self, request: AclPutRequest, judge: Judge) -> AclKeyAnswer:
         self._require_ready()
@@ -179,7 +185,9 @@ class AclWork:
         return DONE
 
     async def login(self, request: AclLoginRequest) -> AclKeyAnswer:
-        """Raises: BadRequest for a Meta that cannot be kept; PermissionDenied, which says the same for every cause."""
+        """Raises: BadRequest for a Meta that cannot be kept; PermissionDenied, which says the same for every cause;
+        RateLimitReached for one that would have been good.
+        """
         self._require_ready()
         began = self._clock.monotonic()
         try:
@@ -193,12 +201,28 @@ class AclWork:
             config, roots = self._methods.written(method).config, self._replica.state.roots
             proved = await self._prover.proved(method.name, config, request.bearer_token)
             judged = _Judged(method, config, roots, proved)
-            return await self._write(None, lambda state: _shown(self._new_login(state, judged, description)))
+            return await self._write(None, self._counted_login(judged, description))
         except (LoginRefused, MethodInvalid) as error:
             reason = error.reason if isinstance(error, LoginRefused) else str(error)
             self._log("acl.login_refused", method=method.name, reason=as_reason(reason))
             await hold_refusal(began, self._clock)
             raise PermissionDenied("Permission denied") from None
+
+    def _counted_login(self, judged: "_Judged", description: str) -> Make:
+        """Counted once, however often it is made anew, and when it is known to be granted: who is told to come again
+        learns that the credential is good.
+        """
+        is_counted = False
+
+        def make(state: State) -> tuple[AclCommand, AclKeyAnswer]:
+            nonlocal is_counted
+            made = self._new_login(state, judged, description)
+            if not is_counted:
+                self._logins.take(made.command.token.identity_hash)
+                is_counted = True
+            return _shown(made)
+
+        return make
 
     def _new_login(self, state: State, judged: "_Judged", description: str) -> writers.NewToken:
         acl, method = state.acl, judged.method
@@ -212,7 +236,7 @@ class AclWork:
             method,
             judged.proved,
             acl.binding_rules,
-            fields=selector_fields(judged.config),
+            fields=fields_of(judged.config),
             policy_id=policies.get,
             role_id=roles.get,
             datacenter=self._datacenter,
@@ -304,7 +328,7 @@ class AclWork:
     def _require_ready(self) -> None:
         """Raises: NotReady."""
         if self._replica.state.acl.key is None:
-            raise NotReady("access control is not set up yet: the CA has not finished initializing")
+            raise NotReady(NOT_SET_UP)
 
 
 def _initial_secret(path: Path) -> str:
@@ -379,7 +403,10 @@ def _deletion(table: str, key: str) -> AclCommand:
 
 def _no_second_bootstrap(done: int, reset: int | None) -> Exception:
     if reset is None:
-        return PermissionDenied(f"Permission denied: ACL bootstrap no longer allowed (reset index: {done})")
+        return PermissionDenied(
+            f"Permission denied: ACL bootstrap no longer allowed (reset index: {done}): to allow another, write"
+            f" {done} into the file {_RESET_FILE} in the leader's data directory"
+        )
     return BadRequest(f"Invalid bootstrap reset index (specified {reset}, reset index: {done})")
 
 

@@ -116,6 +116,7 @@ def build_acl_work(ground: Ground, directory: Directory, secret_ids: SecretIds) 
         ground.clock,
         ground.log,
         ground.initial_management_file,
+        ground.metrics.limited.labels("login").inc,
     )
 
 
@@ -179,7 +180,6 @@ def build_leaders_side(ground: Ground, watchers: Watchers, peers: Peers, seal_wa
         ground.replica,
         ground.pool,
         ground.sealer,
-        secret_ids,
         membership,
         ground.datacenter,
         ground.domain,

@@ -43,7 +43,12 @@ class NodeJoining:
 
     async def new_join_token(self, caller: Caller, wanted: JoinTokenWanted) -> NewJoinToken:
         request = JoinTokenRequest(
-            wanted.name, wanted.raft_address, wanted.rpc_address, wanted.ttl_seconds, wanted.is_rejoin
+            wanted.name,
+            wanted.raft_address,
+            wanted.rpc_address,
+            wanted.ttl_seconds,
+            wanted.is_rejoin,
+            wanted.is_forced,
         )
         answer = await self._forwarder.call(JOIN_TOKEN, request, secret_id=caller.secret_id)
         return NewJoinToken(answer.secret, answer.expires_at, answer.fingerprint)
@@ -58,11 +63,20 @@ class NodeJoining:
 
     async def join(self, ask: JoinAsk) -> Joined:
         ca_pem = self.ca_pem()  # before the token is used up
-        request = JoinRequest(ask.secret, ask.name, ask.raft_address, ask.rpc_address, ask.csr_pem)
+        request = JoinRequest(
+            ask.name,
+            ask.raft_address,
+            ask.rpc_address,
+            ask.csr_pem,
+            ask.server_key,
+            ask.proof,
+            self._config.node_name,
+        )
         answer = await self._forwarder.call(JOIN, request)
         founders = [Founder(server.name, server.raft, server.rpc) for server in self._config.servers]
         members = [
             Founder(name, member.raft_address, member.rpc_address)
             for name, member in sorted(self._replica.members.items())
         ]
-        return Joined(answer.cert_pem, ca_pem, founders, members)
+        default_policy = "allow" if self._config.allows_by_default else "deny"
+        return Joined(answer.cert_pem, ca_pem, founders, members, default_policy)

@@ -133,9 +133,9 @@ class LeaderWork:
             served(RESTORE_PROVEN_ROWS, self._snapshots.rows),
             served_to(RESTORE_JUDGED, self._snapshots.ca),
             served(CLUSTER, self._cluster),
-            served(TRANSFER, self._transfer),
-            served(ADD_PEER, self._add_peer),
-            served(REMOVE_PEER, self._remove_peer),
+            served_to(TRANSFER, self._transfer),
+            served_to(ADD_PEER, self._add_peer),
+            served_to(REMOVE_PEER, self._remove_peer),
             served(ANNOUNCE_KEY, self._announce_key),
             served(WATCHERS, self._count_watchers),
             served(SEAL_CHECK, self._check_seal),
@@ -147,8 +147,8 @@ class LeaderWork:
             served(ACL_BOOTSTRAP, self._acl.bootstrap),
             served(ACL_LOGIN, self._acl.login),
             served_to(ACL_LOGOUT, self._acl.logout),
-            served(SET_AGENT_CA, self._node_certs.set_agent_ca),
-            served(JOIN_TOKEN, self._node_certs.new_join_token),
+            served_to(SET_AGENT_CA, self._node_certs.set_agent_ca),
+            served_to(JOIN_TOKEN, self._node_certs.new_join_token),
             served(JOIN, self._node_certs.join),
             served(RENEW_NODE, self._node_certs.renew),
         )
@@ -252,16 +252,16 @@ class LeaderWork:
     async def _cluster(self, _request: Nothing) -> ClusterAnswer:
         return ClusterAnswer.of(await self._membership.info())
 
-    async def _transfer(self, request: TransferRequest) -> Nothing:
-        await self._membership.transfer(request.name)
+    async def _transfer(self, request: TransferRequest, judge: Judge) -> Nothing:
+        await self._membership.transfer(request.name, judge)
         return DONE
 
-    async def _add_peer(self, request: AddPeerRequest) -> Nothing:
-        await self._membership.add(request.name, request.raft_address, request.rpc_address)
+    async def _add_peer(self, request: AddPeerRequest, judge: Judge) -> Nothing:
+        await self._membership.add(request.name, request.raft_address, request.rpc_address, judge)
         return DONE
 
-    async def _remove_peer(self, request: RemovePeerRequest) -> Nothing:
-        await self._membership.remove(request.name, request.raft_address)
+    async def _remove_peer(self, request: RemovePeerRequest, judge: Judge) -> Nothing:
+        await self._membership.remove(request.name, request.raft_address, judge)
         return DONE
 
     async def _announce_key(self, request: AnnounceKeyRequest) -> Nothing:

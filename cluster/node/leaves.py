@@ -4,12 +4,12 @@ import random
 import secrets
 from typing import Final
 
-from cluster.agent.leaves import LeafCache, NewLeaf
+from cluster.agent.leaves import LeafCache, NewLeaf, is_within
 from cluster.api.access import SERVICE_WRITE, Access, Caller
 from cluster.api.leaves import IssuedCert, LocalLeaf
 from cluster.api.reads import ReadLevel
 from cluster.base.clock import Clock
-from cluster.base.errors import BadRequest, NotReady
+from cluster.base.errors import BadRequest, InternalError, NotReady
 from cluster.base.log import Log
 from cluster.base.rates import KeyedLimit
 from cluster.base.requester import recorded, with_accessor
@@ -24,6 +24,8 @@ from cluster.signing.serials import new_request_id, new_serial
 from providers.pki.serials import serial_bytes
 from providers.pki.spiffe import Kind, SpiffeError, SpiffeId, check_name
 
+#: Of asking for a leaf anew: rules have changed meanwhile, or whoever signs gives longer ones than was asked for.
+_MAX_ROUNDS: Final = 5
 _NO_ROOT: Final = "CA is uninitialized and unable to sign certificates yet: no root certificate"
 
 
@@ -91,12 +93,7 @@ class NodeLeaves:
             raise BadRequest(str(error)) from error
         # Before the cache is looked into: a key that is there for one is not there for all.
         caller.require(SERVICE_WRITE, service)
-        while True:
-            leaf = await self._leaves.get(caller, service, requested_by, index, timeout_seconds)
-            before, caller = caller, self._access.judged_again(caller)
-            caller.require(SERVICE_WRITE, service)
-            if caller.rules.ttl_max_seconds(service) == before.rules.ttl_max_seconds(service):
-                break
+        leaf, caller = await self._leaf_for(caller, service, requested_by, index, timeout_seconds)
         self._log(
             "leaf.handed_out",
             service=service,
@@ -105,6 +102,24 @@ class NodeLeaves:
             is_hit=leaf.is_hit,
         )
         return leaf
+
+    async def _leaf_for(
+        self, caller: Caller, service: str, requested_by: str, index: int, timeout_seconds: float
+    ) -> tuple[LocalLeaf, Caller]:
+        """One that lasts no longer than the caller may have it when it is handed out; and the caller as of then."""
+        for _ in range(_MAX_ROUNDS):
+            leaf = await self._leaves.get(caller, service, requested_by, index, timeout_seconds)
+            before, caller = caller, self._access.judged_again(caller)
+            most_seconds = caller.rules.ttl_max_seconds(service)
+            is_within_bound = is_within(leaf.cert, self._clock.now() - leaf.age_seconds, most_seconds)
+            if not is_within_bound:
+                # The leader has judged by rules that have not come to this node yet.
+                await self._reads.catch_up()
+                caller = self._access.judged_again(caller)
+            caller.require(SERVICE_WRITE, service)
+            if is_within_bound and most_seconds == before.rules.ttl_max_seconds(service):
+                return leaf, caller
+        raise InternalError(f'certificates of service "{service}" last longer than this token may have them')
 
     def _service_id(self, trust_domain: str, service: str) -> str:
         return SpiffeId(Kind.SERVICE, trust_domain, self._datacenter, service).uri

@@ -1,9 +1,13 @@
-"""The servers of the Raft cluster, on the leader: their health, adding, removing, handing over."""
+"""The servers of the Raft cluster, on the leader: their health, adding, removing, handing over.
+
+A change may wait until another is over. Whoever asks for one is judged again when its turn has come (`judge`).
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from cluster.api.access import Judge
 from cluster.api.servers import ClusterInfo, ServerInfo
 from cluster.base.clock import Clock
 from cluster.base.errors import BadRequest, Conflict, NotFound, NotLeader, Refused
@@ -58,14 +62,18 @@ class Membership:
             stable_since=self._since(member.id, is_healthy),
         )
 
+    async def is_heard(self, name: str) -> bool:
+        """Whether this leader hears from that server."""
+        return any(server.name == name and server.is_healthy for server in (await self.info()).servers)
+
     def _since(self, name: str, is_healthy: bool) -> int:
         known = self._stable_since.get(name)
         if known is None or known[0] != is_healthy:
             known = self._stable_since[name] = (is_healthy, int(self._clock.now()))
         return known[1]
 
-    async def transfer(self, name: str | None) -> None:
-        """Raises: BadRequest, Refused, NotLeader."""
+    async def transfer(self, name: str | None, judge: Judge) -> None:
+        """Raises: as `judge`; BadRequest, Refused, NotLeader."""
         self._require_leader()
         member = self._replica.members.get(name) if name is not None else None
         if name is not None and member is None:
@@ -74,12 +82,13 @@ class Membership:
             raise Refused(f"{name} leads already")
         if member is not None and not member.is_voter:
             raise Refused(f"{name} does not vote yet: it has not caught up")
+        judge()
         if not await self._replica.hand_over(_HAND_OVER_SECONDS, name):
             raise Refused("no other voter has caught up, so leadership stays here")
         self._log("leader.handed_over", to=name or "any")
 
-    async def add(self, name: str, raft_address: str, rpc_address: str) -> None:
-        """Raises: BadRequest, Refused, NotLeader, CommitUnknown."""
+    async def add(self, name: str, raft_address: str, rpc_address: str, judge: Judge) -> None:
+        """Raises: as `judge`; BadRequest, Refused, NotLeader, CommitUnknown."""
         self._require_leader()
         if not is_node_name(name):
             raise BadRequest(
@@ -93,13 +102,14 @@ class Membership:
         new = Member(name, raft_address, rpc_address, is_voter=False)
 
         async def next_change() -> Member | None:
+            judge()
             return new if self._is_unknown(new) else None
 
         if await self._change(ChangeKind.LEARN, next_change):
             self._log("member.added", member=name, raft=raft_address, rpc=rpc_address)
         else:
             await self._replica.dial_at_once(name)
-            await self._pin_present_key(name)
+            await self._pin_present_key(name, judge)
 
     async def admit(self, member: Member) -> None:
         """A newcomer whose key is known from the start: nobody else with its name is ever heard.
@@ -145,10 +155,10 @@ class Membership:
             )
         return known
 
-    async def _pin_present_key(self, name: str) -> None:
+    async def _pin_present_key(self, name: str, judge: Judge) -> None:
         """A server that is added again as it is: perhaps with another key, which an operator answers for.
 
-        Raises: Refused, NotLeader, CommitUnknown.
+        Raises: as `judge`; Refused, NotLeader, CommitUnknown.
         """
 
         async def next_keys() -> tuple[Member, tuple[bytes, ...]] | None:
@@ -156,6 +166,7 @@ class Membership:
             if member is None or not member.keys:
                 return None  # pinned as soon as it is seen
             key = await self._replica.look_up_key(member)
+            judge()
             return None if key is None or member.keys == (key,) else (member, (key,))
 
         if pinned := await self._pin(next_keys):
@@ -240,20 +251,22 @@ class Membership:
                 f" caught up, or remove it (`quorumca operator raft remove-peer -id {learning[0]}`)"
             )
 
-    async def remove(self, name: str | None, raft_address: str | None) -> None:
-        """Raises: NotFound, Refused, NotLeader, CommitUnknown."""
+    async def remove(self, name: str | None, raft_address: str | None, judge: Judge) -> None:
+        """Raises: as `judge`; NotFound, Refused, NotLeader, CommitUnknown."""
         self._require_leader()
 
         async def next_change() -> Member:
             member = self._found(name, raft_address)
             if len(self._replica.members) == 1:
                 raise Refused("the only server cannot be removed")
+            if member.id != self._node_name:
+                await self._require_quorum_without(member)
+            judge()
             if member.id == self._node_name:
                 # Whoever leads next removes this node; the request goes on there.
                 if not await self._replica.hand_over(_HAND_OVER_SECONDS):
                     raise Refused("the leader cannot be removed while no other voter has caught up")
                 raise NotLeader("leadership was handed over first")
-            await self._require_quorum_without(member)
             return member
 
         if member := await self._change(ChangeKind.REMOVE, next_change):

@@ -4,9 +4,11 @@ The key comes once, from an operator, and is sealed like a CA's: the main proces
 keeper puts on it, and it is open in a process that signs, for as long as that takes. A cluster that has no such key
 says so, and its servers' certificates remain its operators' matter.
 
-To join: who has a token shows that it holds a key; the certificate is made, then the token is taken through the log,
-where one of all that use it is the first; then the newcomer is put into the log as a learner, with its key. What fails
-before the token is taken leaves it good. Only after all that has anybody the certificate.
+To join: who has a token proves it by a signature, and shows that it holds a key; the certificate is made, then the
+token is taken through the log, where one of all that use it is the first; then the newcomer is put into the log as a
+learner, with its key. What fails before the token is taken leaves it good. Only after all that has anybody the
+certificate. The signature is over the key of the server that the machine has met (`tls/join_proof.py`), which must be
+one that the log has of the server that brings it: with the key of a removed one nobody gets anything to join with.
 
 To renew: a server asks over a connection that has proved the key pinned for it, and gets a certificate for this key and
 no other. So no pin changes but for the end of the certificate, which the leader sees by itself (`RaftNode._pin_member`)
@@ -14,14 +16,13 @@ and one file takes the place of one file.
 """
 
 import hashlib
-import hmac
 import secrets
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Final, Protocol
 
-from cluster.access.secret_ids import SecretIds
+from cluster.api.access import Caller, Judge
 from cluster.api.joining import AgentCAInfo
 from cluster.base.clock import Clock
 from cluster.base.errors import (
@@ -55,7 +56,8 @@ from cluster.seal.node_sealer import NodeSealer
 from cluster.seal.sources import SealError
 from cluster.signing.pool import WorkerPool
 from cluster.signing.worker import AGENT_KEY
-from cluster.tls.keys import expiry_part, first_certificate, hash_of_certificate
+from cluster.tls.join_proof import JoinStatement, is_proved, public_of
+from cluster.tls.keys import expiry_part, first_certificate, hash_of_certificate, public_part
 from fsm import nodes_rules
 from fsm.commands import Applied, Command, Rejected
 from fsm.nodes import (
@@ -77,14 +79,20 @@ _ATTEMPTS: Final = 4
 _SECRET_BYTES: Final = 32
 #: What it is sealed for.
 _PURPOSE: Final = "the key of the agent CA"
-#: Before a token's secret in what is hashed: no SecretID of access control has the same hash.
-_HASHED: Final = "join token "
 NO_AGENT_CA: Final = (
     "the cluster has no key of the agent CA, so it makes no certificates for servers: hand it over with `quorumca"
     " operator agent-ca`, or make them with `quorumca tls cert create -server`"
 )
 #: One text for all: whoever guesses learns nothing.
-_NOT_GOOD: Final = "the join token is unknown, was used, has expired, or is for another server"
+_NOT_GOOD: Final = (
+    "the join token is unknown, was used, has expired, is for another server, or whoever had it made has no token any"
+    " more"
+)
+#: To whoever has a good one.
+_OTHER_SERVER: Final = (
+    "the machine has met a server with a key that is not that of {}: somebody else answers between the two, or the"
+    " server's certificate is being exchanged. The token was not used"
+)
 
 
 class Sealer(Protocol):
@@ -118,7 +126,6 @@ class NodeCerts:
         replica: Replica,
         pool: WorkerPool,
         sealer: NodeSealer,
-        secret_ids: SecretIds,
         membership: Membership,
         datacenter: str,
         domain: str,
@@ -128,7 +135,6 @@ class NodeCerts:
         self._replica = replica
         self._pool = pool
         self._sealer = sealer
-        self._secret_ids = secret_ids
         self._membership = membership
         self._datacenter = datacenter
         self._domain = domain
@@ -138,10 +144,10 @@ class NodeCerts:
 
     # -- the agent CA
 
-    async def set_agent_ca(self, request: AgentCARequest) -> Nothing:
+    async def set_agent_ca(self, request: AgentCARequest, judge: Judge) -> Nothing:
         self._require_ready()
         if not request.cert_pem and not request.key_pem:
-            await self._write(lambda: SetAgentCA(self._replica.state.ca_index, None))
+            await self._write(judge, lambda _: SetAgentCA(self._replica.state.ca_index, None))
             self._log("join.ca_removed")
             return DONE
         cert_pem = self._checked_ca(request)
@@ -150,7 +156,7 @@ class NodeCerts:
             raise BadRequest(f"Certificate and PrivateKey cannot be used: {problem}")
         record = CoveredRecord(covered, b"", "{}")
 
-        def make() -> Command:
+        def make(_: Caller) -> Command:
             ca_index = self._replica.state.ca_index
             try:
                 sealed = self._sealer.seal_record(_PURPOSE, record)
@@ -158,7 +164,7 @@ class NodeCerts:
                 raise NotReady(str(error)) from error
             return SetAgentCA(ca_index, AgentCA(cert_pem, sealed, request.cert_ttl_seconds, self._now))
 
-        await self._write(make)
+        await self._write(judge, make)
         self._log("join.ca_set", fingerprint=fingerprint_of(cert_pem), cert_ttl_seconds=request.cert_ttl_seconds)
         return DONE
 
@@ -209,20 +215,31 @@ class NodeCerts:
 
     # -- joining
 
-    async def new_join_token(self, request: JoinTokenRequest) -> JoinTokenAnswer:
+    async def new_join_token(self, request: JoinTokenRequest, judge: Judge) -> JoinTokenAnswer:
         self._require_ready()
         agent_ca = self._agent_ca()
-        self._check_wanted(request)
+        await self._check_wanted(request)
         secret = secrets.token_hex(_SECRET_BYTES)
         expires_at = self._now + request.ttl_seconds
         token = JoinToken(
-            self._hashed(secret), request.name, request.raft_address, request.rpc_address, request.is_rejoin, expires_at
+            public_key=public_of(secret),
+            name=request.name,
+            raft_address=request.raft_address,
+            rpc_address=request.rpc_address,
+            is_rejoin=request.is_rejoin,
+            is_forced=request.is_forced,
+            expires_at=expires_at,
+            made_by=None,
         )
-        await self._write(lambda: AddJoinToken(token, self._now))
+
+        def make(caller: Caller) -> Command:
+            return AddJoinToken(replace(token, made_by=caller.accessor_on_record or None), self._now)
+
+        await self._write(judge, make)
         self._log("join.token_made", member=request.name, expires_at=expires_at, is_rejoin=request.is_rejoin)
         return JoinTokenAnswer(secret, expires_at, fingerprint_of(agent_ca.cert_pem))
 
-    def _check_wanted(self, request: JoinTokenRequest) -> None:
+    async def _check_wanted(self, request: JoinTokenRequest) -> None:
         """Raises: BadRequest, Conflict, Refused."""
         if not is_node_name(request.name):
             raise BadRequest(
@@ -234,24 +251,34 @@ class NodeCerts:
                 f"TTL is {request.ttl_seconds}s: must be from {LEAST_TOKEN_SECONDS}s to {MOST_TOKEN_SECONDS}s"
             )
         for field, address in (("Address", request.raft_address), ("RPC", request.rpc_address)):
-            if address and not is_address(address):
-                raise BadRequest(f"{field} {address!r:.100} is not allowed: must be host:port, or left out")
+            if (address or not request.is_rejoin) and not is_address(address):
+                raise BadRequest(f"{field} {address!r:.100} is not allowed: must be host:port")
+        if request.rpc_address and request.rpc_address == request.raft_address:
+            raise BadRequest(f"RPC {request.rpc_address!r:.100} is not allowed: must be another than Address")
         is_member = request.name in self._replica.members
         if is_member and not request.is_rejoin:
             raise Refused(f"{request.name} is a server already: a token for it must say so (-rejoin)")
         if request.is_rejoin and not is_member:
             raise Refused(f"{request.name} is no server of this cluster: a token for it is one without -rejoin")
+        if request.is_rejoin and not request.is_forced:
+            await self._require_silent(request.name)
+
+    async def _require_silent(self, name: str) -> None:
+        """A token for a server that is there would be somebody else's way to take its place. Raises: Refused."""
+        if await self._membership.is_heard(name):
+            raise Refused(f"{name} is there, and would lose its place: a token for it all the same is one with -force")
 
     async def join(self, request: JoinRequest) -> NodeCertAnswer:
         """Raises: PermissionDenied, CSRRejected, Conflict, Refused, NotLeader, CommitUnknown."""
         self._require_ready()
-        secret_hash = self._hashed(request.secret)
-        token = self._good_token(request, secret_hash)
+        token = self._good_token(request)
         agent_ca = self._agent_ca()
         newcomer = self._newcomer(request, token)
+        if token.is_rejoin and not token.is_forced:
+            await self._require_silent(request.name)
         addresses = _ips(newcomer.raft_address, newcomer.rpc_address)
         cert_pem, key = await self._signed(agent_ca, request.name, request.csr_pem, addresses)
-        await self._take(request, secret_hash)
+        await self._take(request, token)
         newcomer = replace(newcomer, keys=(key,))
         # From here on the token is used up, whatever happens.
         try:
@@ -264,20 +291,22 @@ class NodeCerts:
         self._log("member.joined", member=newcomer.id, is_rejoin=token.is_rejoin, not_after=expiry_part(key))
         return NodeCertAnswer(cert_pem)
 
-    def _good_token(self, request: JoinRequest, secret_hash: bytes) -> JoinToken:
+    def _good_token(self, request: JoinRequest) -> JoinToken:
         """Raises: PermissionDenied."""
-        found = [
-            token
-            for token in self._replica.state.nodes.join_tokens
-            if hmac.compare_digest(token.secret_hash, secret_hash)
-        ]
-        if not found or found[0].name != request.name or found[0].is_expired(self._clock.now()):
-            raise self._not_good(request)
-        return found[0]
+        found = nodes_rules.find_join_token(self._replica.state, request.name, self._clock.now())
+        statement = JoinStatement(
+            request.name, request.raft_address, request.rpc_address, request.csr_pem, request.server_key
+        )
+        if found is None or not is_proved(found.public_key, statement, request.proof):
+            raise self._refused_join(request, _NOT_GOOD)
+        through = self._replica.members.get(request.through)
+        if through is None or request.server_key not in map(public_part, through.keys):
+            raise self._refused_join(request, _OTHER_SERVER.format(request.through or "a server"))
+        return found
 
-    def _not_good(self, request: JoinRequest) -> PermissionDenied:
-        self._log_seldom("join.refused", "", member=request.name[:63], reason=_NOT_GOOD)
-        return PermissionDenied(_NOT_GOOD)
+    def _refused_join(self, request: JoinRequest, reason: str) -> PermissionDenied:
+        self._log_seldom("join.refused", "", member=request.name[:63], reason=reason)
+        return PermissionDenied(reason)
 
     def _newcomer(self, request: JoinRequest, token: JoinToken) -> Member:
         """Raises: PermissionDenied, BadRequest, Conflict, Refused."""
@@ -298,11 +327,11 @@ class NodeCerts:
             self._membership.check_newcomer(newcomer)
         return newcomer
 
-    async def _take(self, request: JoinRequest, secret_hash: bytes) -> None:
+    async def _take(self, request: JoinRequest, token: JoinToken) -> None:
         """Raises: PermissionDenied, NotLeader, NoLeader, Overloaded, CommitUnknown."""
-        command = TakeJoinToken(secret_hash, request.name, self._now)
+        command = TakeJoinToken(token.public_key, request.name, self._now)
         if isinstance(await self._replica.propose(command, timeout=_COMMIT_SECONDS), Rejected):
-            raise self._not_good(request)
+            raise self._refused_join(request, _NOT_GOOD)
 
     # -- renewal
 
@@ -321,17 +350,13 @@ class NodeCerts:
 
     # -- what they have in common
 
-    def _hashed(self, secret: str) -> bytes:
-        """Raises: NotReady."""
-        try:
-            return self._secret_ids.hashed(_HASHED + secret)
-        except SealError as error:
-            raise NotReady(str(error)) from error
+    async def _write(self, judge: Judge, make: Callable[[Caller], Command]) -> None:
+        """Whoever asks is judged with each attempt.
 
-    async def _write(self, make: Callable[[], Command]) -> None:
-        """Raises: as `make`; Refused, ChangeUnderWay, NotLeader, NoLeader, Overloaded, CommitUnknown."""
+        Raises: as both; Refused, ChangeUnderWay, NotLeader, NoLeader, Overloaded, CommitUnknown.
+        """
         for _ in range(_ATTEMPTS):
-            result = await self._replica.propose(make(), timeout=_COMMIT_SECONDS)
+            result = await self._replica.propose(make(judge()), timeout=_COMMIT_SECONDS)
             if isinstance(result, Applied):
                 return
             match result.code:

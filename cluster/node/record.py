@@ -1,5 +1,7 @@
 """What was issued, from this node's ledger."""
 
+from collections.abc import Sequence
+
 from cluster.api.reads import ReadLevel
 from cluster.node.reads import NodeReads
 from cluster.record.reads import LedgerReads
@@ -20,3 +22,7 @@ class NodeRecord:
     async def search_certs(self, query: LedgerQuery, level: ReadLevel) -> list[LedgerRow]:
         await self._reads.read(level)
         return await self._ledger.call(lambda reader: reader.search(query))
+
+    async def service_names(self, prefixes: Sequence[str], at_most: int, level: ReadLevel) -> list[str]:
+        await self._reads.read(level)
+        return await self._ledger.call(lambda reader: reader.service_names(prefixes, at_most))

@@ -37,7 +37,9 @@ def node_service(
     reads = NodeReads(parts.replica, watchers, config.node_name, config.limits.leader_wait_ms / 1000)
     tokens = AgentTokens(config.node_name)
     tokens.put(TokenKind.AGENT, agent_token)
-    access = NodeAccess(directory, tokens, reads)
+    access = NodeAccess(
+        directory, tokens, reads, lambda: parts.replica.outdated_seconds, config.acl.stale_seconds, parts.log
+    )
     return Service(
         config=config,
         metrics=parts.metrics,

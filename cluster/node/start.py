@@ -252,7 +252,9 @@ def _node_certificate(
     config: NodeConfig, own_key: OwnKey, clock: SystemClock, log: Log, metrics: Metrics
 ) -> CertificateFiles:
     files = (config.tls.ca_file, config.tls.cert_file, config.tls.key_file)
-    return CertificateFiles("node", files, config.tls.cert_file, own_key.reload, clock.now, log, metrics)
+    return CertificateFiles(
+        "node", files, config.tls.cert_file, own_key.reload, clock.now, log, metrics, renews=config.tls.renew
+    )
 
 
 def _facts_of(config: NodeConfig, node_file: NodeFile) -> Mapping[str, Any] | None:

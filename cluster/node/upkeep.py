@@ -22,6 +22,10 @@ _LOOK_SECONDS: Final = 10.0
 _HYSTERESIS: Final = 1.1
 _EXPIRY_WARNING: Final = 0.2  # of the certificate's lifetime
 _EXPIRY_REPEAT_SECONDS: Final = 3600.0
+#: When somebody has to see to another one.
+_SOON_SECONDS: Final = 14 * 86_400.0
+#: Of the lifetime; a node that renews by itself has it done when a third is left.
+_RENEWAL_IS_LATE: Final = 0.25
 
 
 class DiskSpace:
@@ -62,8 +66,10 @@ class CertificateFiles:
         now: Callable[[], float],
         log: Log,
         metrics: Metrics,
+        *,
+        renews: bool = False,
     ) -> None:
-        """`reload` gives False if the files have to wait; then they are looked at again."""
+        """`reload` gives False if the files have to wait; then they are looked at again. `renews`: the node does."""
         self._name = name
         self._files = tuple(files)
         self._certificate = certificate
@@ -71,6 +77,8 @@ class CertificateFiles:
         self._now = now
         self._log = log
         self._expiry = metrics.node_cert_not_after_seconds.labels(name)
+        self._expires_soon = metrics.node_cert_expires_soon.labels(name)
+        self._renews = renews
         self._versions = self._version()
         self._failure = ""
         self._not_before, self._not_after = self._read_validity()
@@ -104,6 +112,7 @@ class CertificateFiles:
         now = self._now()
         left = self._not_after - now
         lifetime = self._not_after - self._not_before
+        self._expires_soon.set(left < (_RENEWAL_IS_LATE * lifetime if self._renews else _SOON_SECONDS))
         if left < _EXPIRY_WARNING * lifetime and now - self._warned_at >= _EXPIRY_REPEAT_SECONDS:
             self._warned_at = now
             event = "tls.expires_soon" if left > 0 else "tls.expired"

@@ -67,6 +67,8 @@ class Guard:
         self._votes_term = 0
         self._votes_counted = 0
         self.leader_contact = _NEVER
+        #: When a leader has said up to where all is committed, and that index; None once the node has applied that.
+        self.told: tuple[float, int] | None = None
         self._round = 0
         self._round_term = 0
         self._round_started = _NEVER
@@ -156,6 +158,7 @@ class Guard:
         if message["term"] < core.term:
             self._send(peer, {"type": "term_notice", "term": core.term})
             return None
+        told = (self._clock(), message["commit_index"]) if message["type"] == "append_entries" else None
         leader = "this node" if core.is_leader else core.leader_id
         if message["term"] == core.term and leader not in (None, peer):
             # A term has one leader (Raft 5.2). Entries of another one would have the numbers of the leader's own, which
@@ -164,6 +167,8 @@ class Guard:
         repaired = self._offered(message) if message["type"] == "offer_snapshot" else self._append(message)
         self.leader_contact = self._clock()
         self._seen_epoch[peer] = message["epoch"]
+        if told is not None and (self.told is None or told[1] < self.told[1]):
+            self.told = told
         return repaired
 
     def _offered(self, message: Message) -> Message:

@@ -224,6 +224,9 @@ class RaftNode:
         self._sequence = itertools.count(1)
         self._results: list[tuple[Proposal, Any]] = []
         self._visible_index = 0
+        #: The last moment as of which this node has applied all that was committed; read by other threads, too. Before
+        #: there was any: its start.
+        self.current_at = env.clock()
         self._is_compacting = False
         self._no_compaction_before = 0.0
         self._is_promoting = False
@@ -520,6 +523,7 @@ class RaftNode:
             self.core.take_commands()
         self._notice_leader()
         self._publish()
+        self._note_current()
         self._judge_anew()
         self._promote_learner()
         self._pin_member()
@@ -527,6 +531,14 @@ class RaftNode:
         self._compact_if_due()
         self._give_way_if_stalled()
         self.flush()
+
+    def _note_current(self) -> None:
+        """A leader that has lost its majority has stepped down in this very round (`RaftTiming.quorum_loss`)."""
+        told = self.guard.told
+        if self.core.is_ready_leader:
+            self.current_at = self._env.clock()
+        elif told is not None and self._visible_index >= told[1]:
+            self.current_at, self.guard.told = told[0], None
 
     def wake_at(self) -> float:
         """Clock time of the next pump that is due in any case."""

@@ -290,6 +290,13 @@ class Replica:
         """Since this node last heard from its leader; infinite if it never did."""
         return time.monotonic() - self._node.guard.leader_contact
 
+    @property
+    def outdated_seconds(self) -> float:
+        """For how long the others may have committed what this node knows nothing of: since it last had all of which
+        a leader had told it, or led with a majority, or started.
+        """
+        return time.monotonic() - self._node.current_at
+
     async def propose(self, command: Command, *, timeout: float) -> Applied | Rejected:
         """Commit a command, on the leader.
 

@@ -10,13 +10,13 @@ import contextlib
 from typing import Any, Final, cast
 
 from cluster.base.clock import Clock
-from cluster.base.errors import AnswerLost, CommitUnknown, NoLeader, NotLeader
+from cluster.base.errors import AnswerLost, CommitUnknown, InternalError, NoLeader, NotLeader, NotReady
 from cluster.base.telemetry import Metrics
 from cluster.raft.replica import Replica
 from cluster.rpc.batches import Batches
 from cluster.rpc.envelope import Asked
 from cluster.rpc.operation import A, Operation, Q
-from cluster.rpc.operations import Operations
+from cluster.rpc.operations import NOT_KNOWN, Operations
 from cluster.rpc.peers import Lost, Peers, Unsent
 
 _RETRY_SECONDS: Final = 0.02
@@ -111,6 +111,8 @@ class Forwarder:
             outcome = await self._batches_of(operation).add(leader, ask, seconds)
         else:
             [outcome] = await self._peers.send(leader, operation, [ask], seconds, is_repeatable=operation.is_repeatable)
+        if isinstance(outcome, InternalError) and operation.name.startswith("acl_") and NOT_KNOWN in str(outcome):
+            raise NotReady("an older release leads; upgrade it first")
         if isinstance(outcome, Exception):
             raise outcome
         return cast(A, outcome)

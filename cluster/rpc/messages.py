@@ -10,13 +10,14 @@ from typing import Annotated, Final
 
 from msgspec import Meta, msgpack, structs
 
-from cluster.api.access import ACL_WRITE, OPERATOR_READ, OPERATOR_WRITE, SNAPSHOT
+from cluster.api.access import ACL_WRITE, OPERATOR_READ, OPERATOR_WRITE, SERVER_CERTIFICATES, SNAPSHOT
 from cluster.api.ca import RotateRequest, RotationPlan, Steering, Uptake
 from cluster.api.leaves import IssuedCert
 from cluster.api.seals import NodeSeal
 from cluster.api.servers import ClusterInfo, ServerInfo
 from cluster.base.requester import recorded
 from cluster.rpc.operation import Judged, Message, Operation
+from cluster.tls.join_proof import PROOF_BYTES, SERVER_KEY_BYTES
 from cluster.tls.keys import KEY_BYTES
 from fsm.fields import FIRST_SECOND, LAST_SECOND
 from fsm.leaves import MAX_RECORDS, MAX_REQUESTER, LeafRecord
@@ -467,6 +468,7 @@ class JoinTokenRequest(Message, frozen=True):
     rpc_address: Address
     ttl_seconds: Count
     is_rejoin: bool
+    is_forced: bool  # though the server is there
 
 
 class JoinTokenAnswer(Message, frozen=True):
@@ -476,13 +478,19 @@ class JoinTokenAnswer(Message, frozen=True):
 
 
 class JoinRequest(Message, frozen=True):
-    """Of a machine that is no server yet: what it says counts for as much as its token."""
+    """Of a machine that is no server yet: what it says counts for as much as its proof (`tls/join_proof.py`)."""
 
-    secret: Name
     name: Name
     raft_address: Address
     rpc_address: Address
     csr_pem: Pem
+    server_key: Annotated[bytes, Meta(min_length=SERVER_KEY_BYTES, max_length=SERVER_KEY_BYTES)]
+    proof: Annotated[bytes, Meta(min_length=PROOF_BYTES, max_length=PROOF_BYTES)]
+    through: Name  # the server that the machine has asked
+
+    def as_told_by(self, peer: str) -> "JoinRequest":
+        """Whoever brings it is the server that was asked."""
+        return structs.replace(self, through=peer)
 
 
 class RenewNodeRequest(Message, frozen=True):
@@ -567,9 +575,9 @@ ACL_BOOTSTRAP: Final = Operation("acl_bootstrap", AclBootstrapRequest, AclKeyAns
 ACL_LOGIN: Final = Operation("acl_login", AclLoginRequest, AclKeyAnswer, needs=Judged.OPEN)
 ACL_LOGOUT: Final = Operation("acl_logout", Nothing, Nothing, needs=Judged.BY_ITSELF)
 
-SET_AGENT_CA: Final = Operation("set_agent_ca", AgentCARequest, Nothing, needs=OPERATOR_WRITE)
-JOIN_TOKEN: Final = Operation("join_token", JoinTokenRequest, JoinTokenAnswer, needs=OPERATOR_WRITE)
-JOIN: Final = Operation("join", JoinRequest, NodeCertAnswer, needs=Judged.OPEN)
+SET_AGENT_CA: Final = Operation("set_agent_ca", AgentCARequest, Nothing, needs=SERVER_CERTIFICATES)
+JOIN_TOKEN: Final = Operation("join_token", JoinTokenRequest, JoinTokenAnswer, needs=SERVER_CERTIFICATES)
+JOIN: Final = Operation("join", JoinRequest, NodeCertAnswer, needs=Judged.OPEN, as_told_by=JoinRequest.as_told_by)
 RENEW_NODE: Final = Operation(
     "renew_node",
     RenewNodeRequest,

@@ -7,7 +7,7 @@ cannot say what it is good for.
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from cluster.api.access import Caller, Judge, Right
 from cluster.base.errors import InternalError
@@ -44,6 +44,10 @@ def served_to(operation: Operation[Q, A], handler: Callable[[Q, Judge], Awaitabl
     return Served(operation, handler)
 
 
+#: What the release before says, too: its text is all that tells it from other errors.
+NOT_KNOWN: Final = "is not known to this node"
+
+
 class Operations:
     """The table of one node."""
 
@@ -55,7 +59,7 @@ class Operations:
         """Raises: InternalError for one that this version does not know."""
         found = self._served.get(name)
         if found is None:
-            raise InternalError(f"operation {name!r:.50} is not known to this node: is it of an older version?")
+            raise InternalError(f"operation {name!r:.50} {NOT_KNOWN}: is it of an older version?")
         return found
 
     async def run(self, operation: Operation[Q, A], request: Q, secret_id: str = "") -> A:

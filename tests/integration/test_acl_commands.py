@@ -124,7 +124,8 @@ def _bootstrapped(terminal: Terminal) -> None:
     )
     assert re.fullmatch(
         r"Failed ACL bootstrapping: Unexpected response code: 403 \(Permission denied: ACL bootstrap no longer allowed"
-        r" \(reset index: \d+\)\)\n",
+        r" \(reset index: (\d+)\): to allow another, write \1 into the file acl-bootstrap-reset"
+        r" in the leader's data directory\)\n",
         terminal.run("acl bootstrap", code=1),
     )
     terminal.use(_field(output, "SecretID"))

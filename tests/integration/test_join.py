@@ -1,6 +1,8 @@
 """Machines become servers by `quorumca join`, their certificates are renewed by the cluster, and removal ends both."""
 
 import asyncio
+import http.client
+import json
 import os
 import re
 import shlex
@@ -23,15 +25,22 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
+from cluster.api.joining import JoinAsk, Joined
+from cluster.base.errors import PermissionDenied
+from cluster.base.telemetry import Metrics
 from cluster.cli.dev.local_cluster import LocalNode
 from cluster.client.errors import CommandError
-from cluster.client.joining import join
+from cluster.client.joining import Wanted, join
+from cluster.http.join import start_join
 from cluster.tls.certificates import Identity, signed_for
+from cluster.tls.contexts import NodeTls, TlsFiles
+from cluster.tls.keys import hash_of_certificate
 from cluster.tls.node_certs import new_key, node_csr
 from providers.pki.x509 import Issuer
 from tests.integration.load import assert_all_on_record, signing_load
 from tests.integration.peers import remove_peer
 from tests.kit.attacker import Credentials, ca_of, client_context, hello
+from tests.kit.log import EventLog
 from tests.kit.ports import free_ports
 from tests.kit.real_cluster import LocalCluster, Node, Settings, make_csr
 from tests.kit.wait import eventually, until
@@ -39,6 +48,9 @@ from tests.kit.wait import eventually, until
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
 SETTINGS: Settings = {"limits": {"signing_workers": 1}, "tls": {"renew": True}}
+TOKEN = "/v1/operator/join-token"
+SUFFIX = ".server.dc1.consul"
+FILES = ("ca.pem", "cert.pem", "key.pem")
 PROJECT = Path(__file__).parents[2]
 
 
@@ -57,6 +69,10 @@ async def command(*words: str, ok: bool = True) -> str:
     return done.stdout + done.stderr
 
 
+def asked(node: Node) -> dict[str, Any]:
+    return {"Name": node.name, "Address": node.local.raft, "RPC": node.local.rpc}
+
+
 class Joinable:
     """Three servers, each with a join port, which have been given the agent CA."""
 
@@ -73,9 +89,10 @@ class Joinable:
         words = ["operator", "agent-ca", "set", "-ca", str(ca), "-key", str(key), "-node-cert-ttl", ttl]
         await command(*words, "-http-addr", self.cluster.nodes[0].url)
 
-    async def token(self, name: str, **fields: Any) -> dict[str, Any]:
-        body = {"Name": name, **fields}
-        return dict((await self.cluster.ask(self.cluster.nodes[0], "PUT", "/v1/operator/join-token", body)).json())
+    async def token(self, node: Node, **fields: Any) -> dict[str, Any]:
+        answer = await self.cluster.ask(self.cluster.nodes[0], "PUT", TOKEN, {**asked(node), **fields})
+        assert answer.status == 200, answer.text
+        return dict(answer.json())
 
     def newcomer(self, number: int) -> Node:
         """Where it will be; nothing of it is there yet."""
@@ -126,12 +143,12 @@ async def joinable(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Jo
 
 
 async def _tries(made: Joinable) -> bool:
-    answer = await made.cluster.ask(made.cluster.nodes[0], "PUT", "/v1/operator/join-token", {"Name": "node-9"})
+    answer = await made.cluster.ask(made.cluster.nodes[0], "PUT", TOKEN, asked(made.newcomer(9)))
     return answer.status == 422  # there is no agent CA yet; before, the keys are not pinned
 
 
 async def test_without_the_agent_ca_it_says_what_to_do(joinable: Joinable) -> None:
-    answer = await joinable.cluster.ask(joinable.cluster.nodes[1], "PUT", "/v1/operator/join-token", {"Name": "node-4"})
+    answer = await joinable.cluster.ask(joinable.cluster.nodes[1], "PUT", TOKEN, asked(joinable.newcomer(4)))
     assert answer.status == 422
     assert "quorumca operator agent-ca" in answer.text
     assert (await joinable.cluster.ask(joinable.cluster.nodes[1], "GET", "/v1/operator/agent-ca")).status == 404
@@ -144,8 +161,15 @@ async def test_fourth_joins_with_the_command_that_is_printed_and_votes(joinable:
         "operator", "join-token", "-name", "node-4", "-address", node.local.raft, "-rpc", node.local.rpc,
         "-http-addr", joinable.cluster.nodes[0].url,
     )  # fmt: skip
-    [line] = re.findall(r"quorumca (join .*)", printed)
+    [line], [token] = (
+        re.findall(r"quorumca (join .*)", printed),
+        re.findall(r"^  ([0-9a-f]{64})$", printed, re.MULTILINE),
+    )
+    token_file = joinable.cluster.root / "join.token"
+    token_file.touch(0o600)
+    token_file.write_text(token)
     words = shlex.split(line.replace("seal.key", str(joinable.cluster.root / "seal.key")))
+    words = [str(token_file) if word == "-" else word for word in words]
     await command(*words, "-http", node.local.http, "-dir", str(node.local.directory))
     assert {path.name: oct(path.stat().st_mode & 0o777) for path in node.local.directory.iterdir()} == {
         "ca.pem": "0o600", "cert.pem": "0o600", "key.pem": "0o600", "config.toml": "0o600", "data": "0o700",
@@ -163,15 +187,16 @@ async def test_fourth_joins_with_the_command_that_is_printed_and_votes(joinable:
 
 
 async def test_one_token_used_fifty_times_at_once_on_three_servers_makes_one(joinable: Joinable) -> None:
-    token, node = await joinable.token("node-6"), joinable.newcomer(6)
+    node = joinable.newcomer(6)
+    token = await joinable.token(node)
     csrs = [node_csr(new_key()) for _ in range(50)]
-    body = {"Token": token["Token"], "Name": "node-6", "Address": node.local.raft, "RPC": node.local.rpc}
     servers = list(joinable.ports.values())
 
     def use(number: int) -> str:
         try:
-            ask = {**body, "CSR": csrs[number]}
-            return str(join(servers[number % 3], token["CAFingerprint"], ".server.dc1.consul", ask)["Certificate"])
+            wanted = Wanted("node-6", node.local.raft, node.local.rpc, csrs[number])
+            server, fingerprint = servers[number % 3], token["CAFingerprint"]
+            return str(join(server, fingerprint, SUFFIX, token["Token"], wanted)["Certificate"])
         except CommandError as error:
             return str(error)
 
@@ -192,13 +217,13 @@ async def test_one_token_used_fifty_times_at_once_on_three_servers_makes_one(joi
 
 async def test_wrong_fingerprint_name_or_address_gets_nothing(joinable: Joinable) -> None:
     node = joinable.newcomer(7)
-    token = await joinable.token("node-7", Address=node.local.raft)
+    token = await joinable.token(node)
     for changes, text in (
-        ({"ca-fingerprint": "ab" * 32}, "The token was not sent"),
+        ({"ca-fingerprint": "ab" * 32}, "The token was not used"),
         ({"name": "node-8"}, "is for another server"),
         ({"token": "0" * 64}, "unknown"),
         ({"address": "127.0.0.1:9"}, "the join token is for Address"),
-        ({"rpc": node.local.raft}, "must be another than Address"),
+        ({"rpc": node.local.raft}, "the join token is for RPC"),
     ):
         assert text in await command(*joinable.words(node, token, changes), ok=False)
         assert not node.local.directory.exists()
@@ -216,10 +241,10 @@ async def test_server_whose_certificate_has_expired_comes_back_with_a_token(join
     await asyncio.sleep(1.1)
     cluster.start(node)
     await until(lambda: "has expired, and no other server hears" in node.log_tail(100), "it says so", 20)
-    refused = await cluster.ask(cluster.nodes[0], "PUT", "/v1/operator/join-token", {"Name": node.name})
+    refused = await cluster.ask(cluster.nodes[0], "PUT", TOKEN, asked(node))
     assert (refused.status, "-rejoin" in refused.text) == (422, True)
     # A token for newcomers is of no use for it, nor is its own once it was used.
-    token = await joinable.token(node.name, Rejoin=True)
+    token = await joinable.token(node, Rejoin=True)
     await command(*joinable.rejoin_words(node, token))
     await cluster.wait_ready(30, [node])
     await joinable.votes(node)
@@ -235,7 +260,10 @@ async def test_key_is_exchanged_with_a_token_and_the_one_before_is_nobodys(joina
     former.cert.write_bytes((node.local.directory / "cert.pem").read_bytes())
     former.key.write_bytes((node.local.directory / "key.pem").read_bytes())
     assert not _ends(_open(cluster.nodes[0].local.rpc, client_context(former)), 0.5)
-    await command(*joinable.rejoin_words(node, await joinable.token(node.name, Rejoin=True), "-new-key"))
+    refused = await cluster.ask(cluster.nodes[0], "PUT", TOKEN, {**asked(node), "Rejoin": True})
+    assert (refused.status, "-force" in refused.text) == (422, True), "it is there"
+    token = await joinable.token(node, Rejoin=True, Force=True)
+    await command(*joinable.rejoin_words(node, token, "-new-key"))
     cluster.send(node, signal.SIGHUP)
     await until(
         lambda: _ends(_open(cluster.nodes[0].local.rpc, client_context(former)), 3), "the key before is refused", 20
@@ -274,6 +302,62 @@ async def test_removed_server_loses_its_connections_at_once_and_gets_none(joinab
         assert not again.session_reused
         assert _ends(again, 3), f"{address} takes it again"
     await cluster.kill(node)
+
+
+async def test_key_of_a_removed_server_gets_nothing_to_join_with(joinable: Joinable) -> None:
+    """It answers machines at a port that looks like a join port, and brings what it is sent to the real one, with a CSR
+    of its own, and as it is.
+    """
+    node, fake = joinable.newcomer(8), Capturing(joinable.tls)
+    token = await joinable.token(node)
+    files = joinable.cluster.root / "node-4"
+    tls = NodeTls(TlsFiles(*(str(files / name) for name in FILES)), "dc1", "consul")
+    address = f"127.0.0.1:{free_ports(1)[0]}"
+    server = await start_join(address, fake, tls.open_context, EventLog(), Metrics())  # type: ignore[arg-type]  # as far as it is used
+    try:
+        await command(*joinable.words(node, token, {"server": address}), ok=False)
+    finally:
+        await server.stop()
+    [captured] = fake.asked
+    body = {
+        "Name": captured.name, "Address": captured.raft_address, "RPC": captured.rpc_address, "CSR": captured.csr_pem,
+        "ServerKey": captured.server_key.hex(), "Proof": captured.proof.hex(),
+    }  # fmt: skip
+    for server_of_port, port in zip(joinable.cluster.nodes, joinable.ports.values(), strict=True):
+        real = hash_of_certificate(_certificate(server_of_port).public_bytes(Encoding.DER)).hex()
+        assert captured.server_key.hex() != real
+        changes: dict[str, str]
+        for changes in ({}, {"CSR": node_csr(new_key())}, {"ServerKey": real}):
+            status, text = await asyncio.to_thread(_posted, port, {**body, **changes})
+            assert status == 403, text
+    assert node.name not in await joinable.servers()
+    await command(*joinable.words(node, token))
+    assert (await remove_peer(joinable.cluster, joinable.cluster.nodes[0], node)).status == 200
+
+
+class Capturing:
+    """What somebody has at a join port of their own."""
+
+    def __init__(self, tls: Path) -> None:
+        self._ca = tls / "consul-agent-ca.pem"
+        self.asked: list[JoinAsk] = []
+
+    def ca_pem(self) -> str:
+        return self._ca.read_text()
+
+    async def join(self, ask: JoinAsk) -> Joined:
+        self.asked.append(ask)
+        raise PermissionDenied("try again")
+
+
+def _posted(address: str, body: Mapping[str, str]) -> tuple[int, str]:
+    host, _, port = address.rpartition(":")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    connection = http.client.HTTPSConnection(host, int(port), timeout=20, context=context)
+    connection.request("POST", "/v1/join", json.dumps(body))
+    answer = connection.getresponse()
+    return answer.status, answer.read().decode()
 
 
 # -- sockets of somebody with a server's key

@@ -167,8 +167,9 @@ async def test_ca_that_was_saved_amid_a_rotation_lives_on_elsewhere(
     done = await quorumca("snapshot", "restore", saved.path, "-http-addr", first.url)
     assert (done.code, done.err) == (0, "")
     # New machines trust none of its roots yet: they are named, and the one that goes.
-    told, *notes, gone = done.out.splitlines()
+    told, *notes, gone, replaced = done.out.splitlines()
     assert told == "Restored snapshot"
+    assert replaced.startswith("The trust domain is now ")
     assert gone.startswith(f"Root {own['ID']} ({own['Name']}) is not trusted any more: ")
     assert notes == [f"Root {root['ID']} ({root['Name']}) is trusted from now on" for root in saved.roots["Roots"]]
     # Roots and record are there, on every node, and the nodes agree.

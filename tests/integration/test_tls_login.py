@@ -180,6 +180,30 @@ async def test_whatever_proves_nothing_is_refused_with_the_same_words(guarded: G
         assert len(part) < 3 or part not in log
 
 
+async def test_certificate_of_a_revoked_token_logs_in_no_more_once_its_name_has_a_moment(guarded: Guarded) -> None:
+    cluster = guarded.cluster
+    node = cluster.nodes[0]
+    web = await leaf_of_web(guarded, node)
+    api = await signed(guarded, (await cluster.service_uri("api")))
+    before = await guarded.must(node, "GET", f"/v1/acl/auth-method/{METHOD}")
+
+    async def write(moments: dict[str, str]) -> None:
+        body = {"Name": METHOD, "Type": "tls", "Config": {"NotBefore": moments}}
+        await guarded.must(node, "PUT", f"/v1/acl/auth-method/{METHOD}", body)
+
+    assert before["Config"].get("NotBefore") is None
+    assert (await log_in(guarded, node, proof(web))).status == 200
+    await write({"web": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 600))})
+    for each in cluster.nodes:
+        assert (await log_in(guarded, each, proof(web))).status == 403
+        assert (await log_in(guarded, each, proof(await leaf_of_web(guarded, each)))).status == 403
+        assert (await log_in(guarded, each, proof(api))).status == 200
+    # As when ten minutes have passed: certificates that begin after the moment log in.
+    await write({"web": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - 600))})
+    assert (await log_in(guarded, node, proof(await leaf_of_web(guarded, node)))).status == 200
+    await write({})
+
+
 async def test_certificate_below_a_removed_root_logs_in_no_more(guarded: Guarded) -> None:
     cluster = guarded.cluster
     node = cluster.nodes[0]

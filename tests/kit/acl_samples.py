@@ -128,7 +128,15 @@ COMMANDS: dict[str, AclCommand] = {
     "set_policy": SetPolicy(policy(create_index=3, modify_index=4), 4),
     "set_role": SetRole(role(create_index=3, modify_index=4), 4),
     "set_token": SetToken(
-        token(is_local=True, auth_method="jwt-1", expires_at=NOW + 60, create_index=3, modify_index=4), 4
+        token(
+            is_local=True,
+            auth_method="jwt-1",
+            identity_hash=b"i" * 32,
+            expires_at=NOW + 60,
+            create_index=3,
+            modify_index=4,
+        ),
+        4,
     ),
     "set_auth_method": SetAuthMethod(method(create_index=3, modify_index=4), 4),
     "set_binding_rule": SetBindingRule(binding_rule(create_index=3, modify_index=4), 4),

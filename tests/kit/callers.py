@@ -37,5 +37,7 @@ class FakeAccess:
     def judged_again(self, caller: Caller) -> Caller:
         return caller
 
-    def put_agent_token(self, kind: str, secret_id: str) -> None:
+    has_recovery_token = False
+
+    def put_agent_token(self, kind: str, secret_id: str, caller: Caller) -> None:
         raise AssertionError("nothing here has a token of its own")

@@ -137,6 +137,7 @@ class FakeReplica:
         self.admission_changed = Signal()
         self.changed = {area: Signal() for area in Area}
         self.leader_contact_seconds = 0.01
+        self.outdated_seconds = 0.01
         self.contact_age_seconds: dict[str, float] = {}
         self.membership_refusals = 0
         self.can_hand_over = True

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -182,7 +182,9 @@ class FakeService:
             raise TokenUnknown("ACL not found")
         return self.callers[caller.secret_id]
 
-    def put_agent_token(self, kind: str, secret_id: str) -> None:
+    has_recovery_token = False
+
+    def put_agent_token(self, kind: str, secret_id: str, caller: Caller) -> None:
         self._called("put_agent_token", kind, secret_id)
 
     # -- reading the state
@@ -370,7 +372,7 @@ class FakeService:
     async def join(self, ask: JoinAsk) -> Joined:
         self._called("join", ask)
         founders = [Founder(server.name, server.raft, server.rpc) for server in self.config.servers]
-        return Joined("a certificate", "a CA", founders, founders)
+        return Joined("a certificate", "a CA", founders, founders, "allow")
 
     # -- snapshots
 
@@ -402,12 +404,19 @@ class FakeService:
             row
             for row in self.certs
             if row.index > query.after
+            and (not query.services or (row.record.kind == LeafKind.SERVICE and row.record.name in query.services))
             and query.service in (None, row.record.name)
             and query.kind in (None, row.record.kind)
             and query.spiffe_id in (None, row.record.spiffe_id)
             and query.issuer_key_id in (None, row.issuer_key_id)
+            and row.record.requested_by.startswith(query.requested_by or "")
             and (query.expires_before is None or row.record.not_after < query.expires_before)
         ][: query.limit]
+
+    async def service_names(self, prefixes: Sequence[str], at_most: int, level: ReadLevel) -> list[str]:
+        self._called("service_names", tuple(prefixes), at_most, level)
+        services = {row.record.name for row in self.certs if row.record.kind == LeafKind.SERVICE}
+        return sorted(name for name in services if name.startswith(tuple(prefixes)))[: at_most + 1]
 
     # -- local services
 

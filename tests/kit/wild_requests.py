@@ -42,8 +42,8 @@ REQUESTS: Final[dict[str, list[Any]]] = {
     "acl_login": ["jwt", "a.b.c", {"pod": "web-1"}],
     "acl_logout": [],
     "set_agent_ca": ["a certificate", "a key", 3600],
-    "join_token": ["d", "127.0.0.1:8303", "127.0.0.1:8403", 900, False],
-    "join": ["5ec7e7", "d", "127.0.0.1:8303", "127.0.0.1:8403", "a request"],
+    "join_token": ["d", "127.0.0.1:8303", "127.0.0.1:8403", 900, False, False],
+    "join": ["d", "127.0.0.1:8303", "127.0.0.1:8403", "a request", b"k" * 32, b"p" * 64, "b"],
     "renew_node": ["a request", "a certificate", "d"],
 }
 _WILD: Final[list[Any]] = [

@@ -6,9 +6,11 @@ the open: the caller seals them. A secret goes only to the server that it was gi
 """
 
 import json
+import math
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Final
 
 from cryptography import x509
@@ -32,6 +34,7 @@ MAX_MAPPINGS: Final = 256
 MAX_TEXT: Final = 2048
 MAX_CA_PEM: Final = 64 << 10
 MAX_SERVICE_ACCOUNT_JWT: Final = 16 << 10
+EVERY_NAME: Final = "*"
 
 _DEFAULT_LEEWAY: Final = 150 * SECOND
 _DEFAULT_SKEW: Final = 60 * SECOND
@@ -54,11 +57,12 @@ _CHECK_KEYS: Final = (
 )
 _LEEWAYS: Final = ("ExpirationLeeway", "NotBeforeLeeway", "ClockSkewLeeway")
 _LISTS: Final = ("JWTValidationPubKeys", "BoundAudiences", "JWTSupportedAlgs", "Kinds")
-_MAPS: Final = ("ClaimMappings", "ListClaimMappings")
+_MAPPINGS: Final = ("ClaimMappings", "ListClaimMappings")
+_MAPS: Final = (*_MAPPINGS, "NotBefore")
 _KEYS: Final[Mapping[MethodType, tuple[str, ...]]] = {
-    MethodType.JWT: (*_CHECK_KEYS, *_MAPS),
+    MethodType.JWT: (*_CHECK_KEYS, *_MAPPINGS),
     MethodType.KUBERNETES: ("Host", "CACert", "ServiceAccountJWT", *_CHECK_KEYS),
-    MethodType.TLS: ("Kinds",),
+    MethodType.TLS: ("Kinds", "NotBefore"),
 }
 #: What is sealed, and with which of the others it was given: where it is sent, and who may receive it.
 _SECRETS: Final[Mapping[str, tuple[str, ...]]] = {"ServiceAccountJWT": ("Host", "CACert")}
@@ -106,9 +110,12 @@ class KubernetesOfflineConfig:
 
 @dataclass(frozen=True, slots=True)
 class TlsConfig:
-    """Ours: which certificates of the trust domain may log in."""
+    """Ours: which certificates of the trust domain may log in. `not_before`: a name, or EVERY_NAME, and the moment, in
+    Unix seconds, before which a certificate of it must not have begun.
+    """
 
     kinds: frozenset[Kind]
+    not_before: tuple[tuple[str, int], ...] = ()
 
 
 MethodConfig = JwtConfig | KubernetesConfig | KubernetesOfflineConfig | TlsConfig
@@ -152,18 +159,16 @@ def stored_config(kind: MethodType, public_json: str, secrets: Mapping[str, str]
     return Written(_CONFIGS[kind](values), public_json, dict(secrets))
 
 
-def selector_fields(config: MethodConfig) -> SelectorFields:
-    """What selectors may ask. Names below `value` and `list` may be unknown, as in Consul: they are never there."""
-    if isinstance(config, JwtConfig):
-        return SelectorFields(values=frozenset({"value"}), lists=frozenset({"list"}))
-    return bind_fields(config)
-
-
-def bind_fields(config: MethodConfig) -> SelectorFields:
-    """What bind names may use: what is known, and nothing else."""
+def fields_of(config: MethodConfig) -> SelectorFields:
+    """What selectors may ask, and of it what bind names may use: what the method maps, and nothing else. Consul takes
+    any name below `value` and `list` in a selector, but there a misspelt one decides about every login.
+    """
     match config:
         case JwtConfig():
-            return SelectorFields(frozenset(f"value.{name}" for _, name in config.claims))
+            return SelectorFields(
+                frozenset(f"value.{name}" for _, name in config.claims),
+                frozenset(f"list.{name}" for _, name in config.list_claims),
+            )
         case KubernetesConfig() | KubernetesOfflineConfig():
             return SelectorFields(frozenset({"serviceaccount.namespace", "serviceaccount.name", "serviceaccount.uid"}))
         case TlsConfig():
@@ -284,7 +289,7 @@ def _tls(values: Mapping[str, object]) -> TlsConfig:
     for kind in kinds:
         if kind not in known:
             raise MethodInvalid(f"Config.Kinds: {kind[:80]!a}: must be one of {', '.join(known)}")
-    return TlsConfig(frozenset(known[kind] for kind in kinds))
+    return TlsConfig(frozenset(known[kind] for kind in kinds), _moments(values, "NotBefore"))
 
 
 _CONFIGS: Final[Mapping[MethodType, Callable[[Mapping[str, object]], MethodConfig]]] = {
@@ -398,6 +403,23 @@ def _mappings(values: Mapping[str, object], name: str) -> tuple[tuple[str, str],
         if claim.startswith("/") and not _POINTER.fullmatch(claim):
             raise MethodInvalid(f"{name}: {claim[:80]!a}: must be a JSON pointer (RFC 6901)")
     return tuple(found)
+
+
+def _moments(values: Mapping[str, object], name: str) -> tuple[tuple[str, int], ...]:
+    given = values.get(name)
+    found = sorted(given.items()) if isinstance(given, dict) else []
+    return tuple((key, _moment(f"Config.{name}[{key[:80]}]", text)) for key, text in found)
+
+
+def _moment(what: str, text: str) -> int:
+    """In whole seconds, not before it."""
+    try:
+        found = datetime.fromisoformat(text.upper())
+        if found.tzinfo is None:
+            raise ValueError
+        return math.ceil(found.timestamp())
+    except (ValueError, OverflowError):
+        raise MethodInvalid(f"{what}: {text[:80]!a} must be RFC 3339, as in 2027-01-31T12:00:00Z") from None
 
 
 def _text(values: Mapping[str, object], name: str) -> str:

@@ -3,13 +3,17 @@
 The order matters. A name is resolved once, all of its addresses are judged, and connections are made to these very
 addresses, so a name that means something else a moment later (DNS rebinding) gains nothing; the socket is the last to
 look. The certificate is still checked against the name. Nothing is followed: no redirect, no proxy, no cookie.
+
+So many are under way at once, a few of them to one host; a place is waited for shortly, and the deadline begins when
+there is one. Who hangs takes the time of whoever asks it, and of nobody else.
 """
 
 import asyncio
 import functools
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from ipaddress import ip_address
 from typing import Any, Final
 
@@ -23,8 +27,13 @@ from cluster.base.words import plain
 
 #: From the question for the address to the last byte.
 DEADLINE_SECONDS: Final = 5.0
-#: At once, by all methods of a node.
+#: At once, by all methods of a node; and of one host and port, so that a server which hangs has only those.
 MAX_FETCHES: Final = 16
+MAX_OF_A_HOST: Final = 4
+#: For one of these places.
+WAIT_SECONDS: Final = 1.0
+#: Hosts that are asked, or waited for, at once.
+MAX_HOSTS: Final = 256
 _MAX_ADDRESSES: Final = 16
 _MAX_HEADER: Final = 8 << 10
 _MAX_HEADERS: Final = 64
@@ -57,19 +66,22 @@ class HttpsFetch:
         own: Own = nothing_is_own,
         resolve: Resolve = system_resolve,
         deadline_seconds: float = DEADLINE_SECONDS,
+        wait_seconds: float = WAIT_SECONDS,
     ) -> None:
         """`hosts`: as in `acl.jwks_hosts`, HOST or HOST:PORT; empty: any."""
         self._hosts = frozenset(host.lower() for host in hosts)
         self._own = own
         self._resolve = resolve
         self._deadline_seconds = deadline_seconds
+        self._wait_seconds = wait_seconds
         self._places = asyncio.Semaphore(MAX_FETCHES)
+        self._of_hosts: dict[str, _Places] = {}
 
     async def __call__(self, request: Request) -> bytes:
         """Raises: FetchFailed."""
         try:
             url = https_url(request.url)
-            async with asyncio.timeout(self._deadline_seconds), self._places:
+            async with self._place_of(url), asyncio.timeout(self._deadline_seconds):
                 return await self._fetched(request, url)
         except UrlRefused as error:
             raise FetchFailed(str(error)) from None
@@ -77,6 +89,40 @@ class HttpsFetch:
             raise FetchFailed(f"{request.url}: no answer within {self._deadline_seconds:g} s") from None
         except (aiohttp.ClientError, HttpProcessingError, OSError, EOFError, ValueError) as error:
             raise FetchFailed(f"{request.url}: {_words(error)}") from error
+
+    @asynccontextmanager
+    async def _place_of(self, url: HttpsUrl) -> AsyncIterator[None]:
+        """The host's before one of all: whoever waits for a server that hangs has nothing that others need.
+
+        Raises: FetchFailed.
+        """
+        async with AsyncExitStack() as held:
+            places = held.enter_context(self._places_of_host(url))
+            try:
+                async with asyncio.timeout(self._wait_seconds):
+                    await held.enter_async_context(places)
+                    await held.enter_async_context(self._places)
+            except TimeoutError:
+                raise FetchFailed(
+                    f"{url.text}: busy: no place within {self._wait_seconds:g} s among {MAX_OF_A_HOST} of the host and"
+                    f" {MAX_FETCHES} in all"
+                ) from None
+            yield
+
+    @contextmanager
+    def _places_of_host(self, url: HttpsUrl) -> Iterator[asyncio.Semaphore]:
+        """Remembered while somebody waits for them, or has one. Raises: FetchFailed."""
+        host = f"{url.host}:{url.port}"
+        if host not in self._of_hosts and len(self._of_hosts) >= MAX_HOSTS:
+            raise FetchFailed(f"{url.text}: busy: {MAX_HOSTS} hosts are being asked")
+        places = self._of_hosts.setdefault(host, _Places())
+        places.users += 1
+        try:
+            yield places.free
+        finally:
+            places.users -= 1
+            if not places.users:
+                del self._of_hosts[host]
 
     async def _fetched(self, request: Request, url: HttpsUrl) -> bytes:
         if self._hosts and not self._hosts & {url.host, f"{url.host}:{url.port}"}:
@@ -119,6 +165,14 @@ class HttpsFetch:
             if wrong := why_not(address, url.port, is_own):
                 raise FetchFailed(f"{url.text}: the host has the address {address}: {wrong}")
         return addresses
+
+
+class _Places:
+    """Of one host. `users`: who waits for one, or has one."""
+
+    def __init__(self) -> None:
+        self.free = asyncio.Semaphore(MAX_OF_A_HOST)
+        self.users = 0
 
 
 async def _body(response: aiohttp.ClientResponse, url: HttpsUrl, most: int) -> bytes:

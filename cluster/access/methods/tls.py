@@ -9,6 +9,10 @@ Who is trusted is what peers in the mesh trust: any certificate below a listed r
 identity. The record of issued certificates is not asked: a CA that operators bring may have issued others. All CAs
 between leaf and root come with the proof, as they come with a handshake.
 
+A certificate outlives the token that it was issued for, and by a login it is renewed without end. That the token was
+revoked, and has not just expired, cannot be seen afterwards; so operators say from when on certificates of a name count
+(`NotBefore`).
+
 What it proves, for selectors and bind names:
 
     trust_domain   11111111-2222-3333-4444-555555555555.consul
@@ -31,7 +35,7 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from cluster.access.methods.config import TlsConfig
+from cluster.access.methods.config import EVERY_NAME, TlsConfig
 from cluster.access.methods.jws import Jws, json_of, taken_apart
 from cluster.access.methods.keys import key_of
 from cluster.access.methods.refusal import LoginRefused
@@ -200,7 +204,14 @@ def proved_by_certificate(
         raise LoginRefused(f"the certificate is of the kind {identity.kind}, which is not in the method's Kinds")
     if (identity.namespace, identity.partition) != (DEFAULT, DEFAULT):
         raise LoginRefused("the certificate is of another namespace or partition")
+    _check_begin(chain[0], identity.name, config)
     return _proved(identity)
+
+
+def _check_begin(leaf: x509.Certificate, name: str, config: TlsConfig) -> None:
+    for key, moment in config.not_before:
+        if key in (name, EVERY_NAME) and leaf.not_valid_before_utc.timestamp() < moment:
+            raise LoginRefused(f"the certificate begins before NotBefore[{key[:80]}] of the method")
 
 
 def _proved(identity: SpiffeId) -> Proved:

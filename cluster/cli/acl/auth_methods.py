@@ -1,6 +1,7 @@
 """`quorumca acl auth-method`: how workloads log in."""
 
 import argparse
+from collections.abc import Mapping
 from typing import Any, Final
 
 from cluster.cli.acl.common import add_group, add_looking, add_meta, required, show_one
@@ -35,18 +36,29 @@ def add_parser(subcommands: Subcommands, name: str, summary: str) -> None:
 
 def _add_fields(parser: Parser) -> None:
     parser.add_argument("--name", metavar="NAME", help="its name")
-    parser.add_argument("--type", choices=[*MethodType], help="what a login proves itself by; for good")
+    parser.add_argument("--type", choices=[*map(str, MethodType)], help="what a login proves itself by; for good")
     parser.add_argument("--display-name", metavar="TEXT", help="its name for people")
     parser.add_argument("--description", metavar="TEXT", help="what it is for")
     parser.add_argument(
         "--max-token-ttl", metavar="DURATION", type=duration_text, help="how long its tokens are good, as in 1h"
     )
-    parser.add_argument("--token-locality", choices=[*Locality], help="where its tokens are good; default: local")
+    parser.add_argument(
+        "--token-locality", choices=[*map(str, Locality)], help="where its tokens are good; default: local"
+    )
     parser.add_argument("--config", metavar="JSON", help=f"its configuration, a JSON object: {TEXT_OR_FILE}")
     parser.add_argument("--kubernetes-host", metavar="URL", help="the API server of Kubernetes")
     parser.add_argument("--kubernetes-ca-cert", metavar="PEM", help=f"its CA certificate: {TEXT_OR_FILE}")
     parser.add_argument(
         "--kubernetes-service-account-jwt", metavar="JWT", help=f"what may review tokens there: {TEXT_OR_FILE}"
+    )
+    parser.add_argument(
+        "--tls-not-before",
+        metavar="NAME=MOMENT",
+        action="append",
+        default=[],
+        type=_not_before,
+        help="certificates of this name, * for every, that begin before this moment (RFC 3339) do not log in; may be"
+        " repeated",
     )
     add_meta(parser)
     add_api_flags(parser, is_read=False)
@@ -59,7 +71,9 @@ def run_create(args: argparse.Namespace) -> int:
         required(args, *_KUBERNETES)
     elif flags and args.type != MethodType.KUBERNETES:
         raise CommandError(f"--{flags[0]} is not allowed with --type {args.type}: must be kubernetes", Exit.USAGE)
-    config = _kubernetes(args) if args.config is None else _config(args)
+    if args.tls_not_before and args.type != MethodType.TLS:
+        raise CommandError(f"--tls-not-before is not allowed with --type {args.type}: must be tls", Exit.USAGE)
+    config = {**_kubernetes(args), **_tls(args, {})} if args.config is None else _config(args)
     api = api_from(args, carries_secret=True)
     body = given({"Name": args.name, "Type": args.type, **_texts(args), "Config": config})
     with failing_as("Failed to create new auth method"):
@@ -79,6 +93,9 @@ def run_update(args: argparse.Namespace) -> int:
         fields = merged_texts(current, fields, *_TEXTS)
     if kubernetes:
         fields["Config"] = {**(fields["Config"] or {}), **kubernetes}
+    if args.tls_not_before:
+        before = fields["Config"] or {}
+        fields["Config"] = {**before, **_tls(args, before.get("NotBefore") or {})}
     body = {"Name": args.name, "Type": args.type or current.get("Type"), **given(fields)}
     with failing_as(f"Error updating auth method {quoted(args.name)}"):
         answer = api.json("PUT", AUTH_METHOD.path(args.name), body=body)
@@ -97,8 +114,9 @@ def _texts(args: argparse.Namespace) -> dict[str, Any]:
 def _kubernetes_flags(args: argparse.Namespace) -> list[str]:
     """Those that are given. Raises: CommandError, when the configuration is given as a whole, too."""
     flags = [flag for flag in _KUBERNETES if getattr(args, flag.replace("-", "_"))]
-    if flags and args.config is not None:
-        raise CommandError(f"Cannot use '-{flags[0]}' flag with '-config' flag", Exit.USAGE)
+    parts = [*flags, *(["tls-not-before"] if args.tls_not_before else [])]
+    if parts and args.config is not None:
+        raise CommandError(f"Cannot use '-{parts[0]}' flag with '-config' flag", Exit.USAGE)
     return flags
 
 
@@ -108,6 +126,18 @@ def _config(args: argparse.Namespace) -> dict[str, Any] | None:
     text = text_of("--config", args.config, _MAX_CONFIG_BYTES)
     with failing_as("--config"):
         return json_object(text, "a JSON object")
+
+
+def _not_before(text: str) -> tuple[str, str]:
+    name, equals, moment = text.partition("=")
+    if not name or not equals:
+        raise argparse.ArgumentTypeError(f"{text!r:.200} is not allowed: must be NAME=MOMENT")
+    return name, moment
+
+
+def _tls(args: argparse.Namespace, before: Mapping[str, Any]) -> dict[str, Any]:
+    """What the flag for it gives of the configuration, beside what is there."""
+    return {"NotBefore": {**before, **dict(args.tls_not_before)}} if args.tls_not_before else {}
 
 
 def _kubernetes(args: argparse.Namespace) -> dict[str, str]:

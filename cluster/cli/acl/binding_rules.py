@@ -33,7 +33,9 @@ def add_parser(subcommands: Subcommands, name: str, summary: str) -> None:
 
 
 def _add_fields(parser: Parser) -> None:
-    parser.add_argument("--bind-type", choices=[*BindType], help="what it gives; default of a new one: service")
+    parser.add_argument(
+        "--bind-type", choices=[*map(str, BindType)], help="what it gives; default of a new one: service"
+    )
     parser.add_argument(
         "--bind-name", metavar="NAME", help="name of what it gives; ${NAME} stands for a value that the login proves"
     )

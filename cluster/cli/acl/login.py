@@ -48,10 +48,10 @@ def add_parser(subcommands: Subcommands) -> None:
 
 def run(args: argparse.Namespace) -> int:
     required(args, "method", "token-sink-file")
-    # The token that is asked for is the only one that counts.
-    api = api_from(args, carries_secret=True)
+    # The token that is asked for is the only one that counts, and the variables may name the file that it goes into.
+    api = api_from(args, carries_secret=True, needs_token=False)
     bearer = _bearer(api, args)
-    api = replace(api, token="", hidden=(bearer,))
+    api = replace(api, hidden=(bearer,))
     with ExitStack() as sink:
         # Before there is a token that could not be stored.
         with failing_as(_SINK_FAILED):

@@ -33,6 +33,8 @@ _DATA_DIR: Final = Path(".quorumca")
 _ADDRESSES: Final = ("Node", "HTTP", "RPC", "Raft", "PID")
 _PATHS: Final = ("Data", "Log")
 _WIDE_COLUMNS: Final = 140
+#: What commands ask that are told of no other.
+_USUAL_HTTP: Final = "127.0.0.1:8500"
 #: In the directory of the cluster: where the commands that are shown put the first token.
 _MANAGEMENT: Final = "management.token"
 
@@ -232,6 +234,11 @@ def _show(entries: "Sequence[Entry]", trust_domain: str, *, is_denied: bool = Fa
     _print_nodes(entries)
     commands = _guarded_commands(entries[0]) if is_denied else _commands(f"http://{entries[0].http}", trust_domain)
     print("Any node answers. To try it:\n")
+    if entries[0].http != _USUAL_HTTP:
+        commands = {
+            "quorumca asks this cluster from then on": f"export QUORUMCA_HTTP_ADDR={entries[0].http}",
+            **commands,
+        }
     for title, command in commands.items():
         print(f"# {title}\n{command}\n")
     sys.stdout.flush()

@@ -186,7 +186,9 @@ _LOGIN: Final = _put(
     _optional(
         "AuthMethod",
         AuthMethod=text(),
-        BearerToken=text("what the method asks for, such as a JWT"),
+        BearerToken=text(
+            "what the method asks for: a JWT; for the type tls, a statement that is signed with the certificate's key"
+        ),
         Meta={"type": "object", "additionalProperties": text()},
     ),
     is_open=True,

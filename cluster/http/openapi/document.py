@@ -349,6 +349,7 @@ _PATHS: Final[Json] = {
             parameter("kind", "what it was issued for", {"type": "string", "enum": [*LEAF_KINDS]}),
             parameter("issuer", "key id of the signer, hex with or without colons"),
             parameter("expires_before", "RFC 3339 or Unix seconds"),
+            parameter("accessor", "AccessorID of the token that it was asked with; needs operator:read"),
             parameter("limit", "1 to 1000; default 100; a page may end earlier, at 1 MiB", number()),
             parameter("after", "`Next` of the page before"),
             STALE,

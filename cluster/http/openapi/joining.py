@@ -11,10 +11,11 @@ _JOIN_TOKEN: Final = operation(
         **fields(
             False,
             Name=text("node name"),
-            Address=text("Raft host:port that it must have; left out: any"),
-            RPC=text("RPC host:port that it must have; left out: any"),
+            Address=text("Raft host:port that it must have; left out with Rejoin only"),
+            RPC=text("RPC host:port that it must have; left out with Rejoin only"),
             TTL=text("a Go duration from 1m to 1h; default 15m"),
             Rejoin={**FLAG, "description": "for a server that is one already, whose certificate has expired perhaps"},
+            Force={**FLAG, "description": "with Rejoin: although the leader hears from that server"},
         ),
         "required": ["Name"],
     },

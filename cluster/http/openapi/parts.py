@@ -87,6 +87,8 @@ _ERRORS: Final = {
 }
 #: Of every operation: each takes `dc`, and of another datacenter Consul says 500.
 _AT_THE_DOOR: Final = (403, 421, 429, 500)
+#: Where rights count, and this node has been cut off for too long to know them.
+_OUTDATED: Final = (503,)
 
 
 def operation(
@@ -105,7 +107,7 @@ def operation(
     if is_query:
         success["headers"] = _QUERY_HEADERS
     responses = {"200": success}
-    for status in sorted({*errors, *_AT_THE_DOOR}):
+    for status in sorted({*errors, *_AT_THE_DOOR, *(() if is_open else _OUTDATED)}):
         responses[str(status)] = {"description": _ERRORS[status], "content": {"text/plain": {"schema": text()}}}
     operation: Json = {"summary": summary, "parameters": [*parameters, _DC, _PRETTY], "responses": responses}
     if is_open:

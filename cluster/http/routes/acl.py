@@ -1,5 +1,7 @@
 """/v1/acl: policies, roles, tokens, auth methods and binding rules, with Consul's paths and objects."""
 
+import asyncio
+import contextlib
 import re
 import uuid
 from collections.abc import Callable, Mapping
@@ -15,9 +17,9 @@ from cluster.api.access import ACL_READ, ACL_WRITE
 from cluster.api.acl import WrittenKey
 from cluster.api.reads import WATCHED, ReadLevel, ReadPoint, Watch
 from cluster.base.errors import BadRequest, NotFound, NotUnderstood, PermissionDenied
-from cluster.http.blocking import point_headers, query_options
+from cluster.http.blocking import QueryOptions, point_headers, query_options
 from cluster.http.body import decode_object, read_body
-from cluster.http.context import Api, Handler, Route, read_state
+from cluster.http.context import Api, Handler, Route, read_now, read_state
 from cluster.http.errors import NoToken, read_status
 from cluster.http.gate import Inside, Needs, Open, RouteAccess, caller_of
 from cluster.http.query import Query, refuse_divisions, shown
@@ -106,14 +108,35 @@ async def get_token(api: Api, request: web.Request, query: Query) -> web.Respons
 
 
 async def get_own_token(api: Api, request: web.Request, query: Query) -> web.Response:
-    """With the SecretID that the caller has sent."""
-    caller = caller_of(request)
-    point = await _point(api, request, query, _TOKENS)
+    """With the SecretID that the caller has sent. Its index is this one token's: that of all of them would tell whoever
+    asks of every login.
+    """
+    caller, options = caller_of(request), query_options(query)
+    if options.index:
+        point = await api.waiters.wait(request, lambda: _own_news(api, options, caller.accessor_id))
+    else:
+        point = await read_now(api, options)
     token = find_token(point.state.acl, caller.accessor_id, api.clock.now())
     if token is None:
         raise PermissionDenied("ACL not found")
     secret_id = caller.secret_id or "anonymous"
-    return _answer(point, query, _whole(api, query, point.state.acl, token, secret_id), _TOKENS)
+    body = _whole(api, query, point.state.acl, token, secret_id)
+    return json_response(body, query, point_headers(point, token.modify_index, options))
+
+
+async def _own_news(api: Api, options: QueryOptions, accessor_id: str) -> ReadPoint:
+    """Once this token has changed, or is gone, or the time is over."""
+    reads, seconds = api.service.reads, options.timeout(api.rng)
+    point = await reads.read(options.level)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            while _has_seen(point.state.acl, accessor_id, options.index):
+                point = await reads.watch(ReadLevel.STALE, point.state.acl.tokens_index, Watch.TOKENS, seconds)
+    return point
+
+
+def _has_seen(acl: Acl, accessor_id: str, index: int) -> bool:
+    return any(token.accessor_id == accessor_id and token.modify_index <= index for token in acl.tokens)
 
 
 def _whole(api: Api, query: Query, acl: Acl, token: Token, secret_id: str) -> Json:

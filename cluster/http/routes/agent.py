@@ -22,7 +22,7 @@ from cluster.http.blocking import (
     query_options,
 )
 from cluster.http.body import decode_object, read_body, secret_field, text_field
-from cluster.http.context import Api, Route, requester
+from cluster.http.context import Api, Route, counted, requester
 from cluster.http.errors import leaf_status
 from cluster.http.gate import Inside, Needs, Open, caller_of, filtered, needs_while_waiting
 from cluster.http.query import Query
@@ -82,6 +82,7 @@ async def get_leaf(api: Api, request: web.Request, query: Query) -> web.Response
     return json_response(issued_cert(leaf.cert, leaf.private_key_pem), query, headers)
 
 
+@counted
 async def authorize(api: Api, request: web.Request, query: Query) -> web.Response:
     """There are no intentions, so what decides is the default policy."""
     require_connect(api)
@@ -125,7 +126,11 @@ async def get_self(api: Api, _request: web.Request, query: Query) -> web.Respons
             "HTTPMaxConnections": config.http.max_connections,
             "RaftAddress": config.raft_address,
             "RPCAddress": config.rpc_address,
+            "TLSRenews": config.tls.renew,
             "LogLevel": config.log.level,
+            "ACLInitialManagementFile": config.acl.initial_management_file is not None,
+            "ACLAgentRecoveryTokenSet": api.service.access.has_recovery_token,
+            "ACLDefaultPolicy": "allow" if config.allows_by_default else "deny",
         },
         "Coord": None,
         "Member": _member(api, config.node_name, config.raft_address, _ALIVE),
@@ -166,7 +171,7 @@ async def get_metrics(api: Api, _request: web.Request, query: Query) -> web.Resp
 
 async def put_token(api: Api, request: web.Request, _query: Query) -> web.Response:
     fields = decode_object(await read_body(request))
-    api.service.access.put_agent_token(request.match_info["kind"], secret_field(fields, "Token"))
+    api.service.access.put_agent_token(request.match_info["kind"], secret_field(fields, "Token"), caller_of(request))
     return empty_response()
 
 
@@ -191,7 +196,9 @@ ROUTES: Final = (
         is_private=True,
         changes_on_get=True,
     ),
-    Route(("POST", "PUT"), "/v1/agent/connect/authorize", Inside("the target is in the body"), authorize),
+    Route(
+        ("POST", "PUT"), "/v1/agent/connect/authorize", Inside("the target is in the body", (SERVICE_WRITE,)), authorize
+    ),
     Route(("GET",), "/v1/agent/members", Inside("shows the servers that the caller may read"), get_members),
     Route(("GET",), "/v1/agent/self", Needs(AGENT_READ, is_on_this_node=True), get_self),
     Route(("GET",), "/v1/agent/metrics", Needs(AGENT_READ, is_on_this_node=True), get_metrics),

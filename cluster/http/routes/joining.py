@@ -4,7 +4,7 @@ from typing import Final
 
 from aiohttp import web
 
-from cluster.api.access import OPERATOR_READ, OPERATOR_WRITE
+from cluster.api.access import OPERATOR_READ, SERVER_CERTIFICATES
 from cluster.api.joining import AgentCAInfo, JoinTokenWanted
 from cluster.base.clock import rfc3339
 from cluster.base.errors import BadRequest, NotFound
@@ -26,7 +26,7 @@ from fsm.nodes import LEAST_TTL_SECONDS, MOST_TTL_SECONDS
 from providers.config.durations import SECOND, format_duration
 
 _CA_FIELDS: Final = ("Certificate", "PrivateKey", "NodeCertTTL")
-_TOKEN_FIELDS: Final = ("Name", "Address", "RPC", "TTL", "Rejoin")
+_TOKEN_FIELDS: Final = ("Name", "Address", "RPC", "TTL", "Rejoin", "Force")
 _DEFAULT_TTL: Final = 72 * 3600 * SECOND
 _DEFAULT_TOKEN_TTL: Final = 15 * 60 * SECOND
 _LEAST_TOKEN_TTL: Final = 60 * SECOND
@@ -63,12 +63,16 @@ async def put_join_token(api: Api, request: web.Request, query: Query) -> web.Re
     if not is_node_name(name):
         raise BadRequest(f"Name = {shown(name)}: must be a node name: lower-case letters, digits and inner hyphens")
     ttl = duration_field(fields, "TTL", _LEAST_TOKEN_TTL, _MOST_TOKEN_TTL)
+    is_rejoin, is_forced = bool_field(fields, "Rejoin"), bool_field(fields, "Force")
+    if is_forced and not is_rejoin:
+        raise BadRequest("Force = true is of use with Rejoin only")
     wanted = JoinTokenWanted(
         name,
-        _address_field(fields, "Address"),
-        _address_field(fields, "RPC"),
+        _address_field(fields, "Address", may_lack=is_rejoin),
+        _address_field(fields, "RPC", may_lack=is_rejoin),
         (ttl or _DEFAULT_TOKEN_TTL) // SECOND,
-        bool_field(fields, "Rejoin"),
+        is_rejoin,
+        is_forced,
     )
     token = await api.service.joining.new_join_token(caller_of(request), wanted)
     section = api.service.config
@@ -87,12 +91,14 @@ async def put_join_token(api: Api, request: web.Request, query: Query) -> web.Re
 
 ROUTES: Final = (
     Route(("GET",), "/v1/operator/agent-ca", Needs(OPERATOR_READ), get_agent_ca),
-    Route(("PUT",), "/v1/operator/agent-ca", Needs(OPERATOR_WRITE), put_agent_ca, logs_success=True, is_private=True),
-    Route(("DELETE",), "/v1/operator/agent-ca", Needs(OPERATOR_WRITE), delete_agent_ca, logs_success=True),
+    Route(
+        ("PUT",), "/v1/operator/agent-ca", Needs(SERVER_CERTIFICATES), put_agent_ca, logs_success=True, is_private=True
+    ),
+    Route(("DELETE",), "/v1/operator/agent-ca", Needs(SERVER_CERTIFICATES), delete_agent_ca, logs_success=True),
     Route(
         ("POST", "PUT"),
         "/v1/operator/join-token",
-        Needs(OPERATOR_WRITE),
+        Needs(SERVER_CERTIFICATES),
         put_join_token,
         logs_success=True,
         is_private=True,
@@ -117,9 +123,9 @@ def _secret_field(fields: Fields, name: str) -> str:
     return value
 
 
-def _address_field(fields: Fields, name: str) -> str:
-    """host:port, or empty."""
+def _address_field(fields: Fields, name: str, *, may_lack: bool) -> str:
+    """host:port, or empty: a server that comes back is where it was."""
     value = text_field(fields, name)
-    if value and not is_address(value):
-        raise BadRequest(f"{name} = {shown(value)}: must be host:port with a port from 1 to 65535, or left out")
+    if (value or not may_lack) and not is_address(value):
+        raise BadRequest(f"{name} = {shown(value)}: must be host:port with a port from 1 to 65535")
     return value

@@ -4,9 +4,10 @@ from typing import Final
 
 from aiohttp import web
 
+from cluster.api.access import MESH_WRITE, NODE_WRITE, SERVICE_WRITE
 from cluster.base.errors import BadRequest
 from cluster.http.body import decode_object, read_body, text_field
-from cluster.http.context import Api, Route, requester
+from cluster.http.context import Api, Route, counted, requester
 from cluster.http.gate import Inside, caller_of
 from cluster.http.query import Query
 from cluster.http.render import issued_cert, json_response
@@ -14,6 +15,7 @@ from cluster.http.routes.roots import require_connect
 from providers.pki.csr import MAX_CSR_BYTES
 
 
+@counted
 async def sign(api: Api, request: web.Request, query: Query) -> web.Response:
     require_connect(api)
     csr_pem = text_field(decode_object(await read_body(request)), "CSR")
@@ -30,7 +32,7 @@ ROUTES: Final = (
     Route(
         ("POST", "PUT"),
         "/v1/connect/ca/sign",
-        Inside("the worker that signs judges the CSR (providers.pki.granted)"),
+        Inside("the worker that signs judges the CSR (providers.pki.granted)", (SERVICE_WRITE, NODE_WRITE, MESH_WRITE)),
         sign,
         quiet_statuses=(429, 503),
         is_private=True,

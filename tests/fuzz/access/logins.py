@@ -20,7 +20,7 @@ from cluster.access.methods.config import (
     JwtConfig,
     KubernetesConfig,
     TokenCheck,
-    selector_fields,
+    fields_of,
     stored_config,
     written_config,
 )
@@ -238,7 +238,7 @@ def signed_token(data: bytes) -> object:
         acl_samples.method(),
         proved,
         _BINDINGS,
-        fields=selector_fields(_config()),
+        fields=fields_of(_config()),
         policy_id={"web": acl_samples.uuid(1)}.get,
         role_id=lambda _name: None,
         datacenter="dc1",
@@ -329,7 +329,7 @@ def method_seeds() -> list[bytes]:
         (MethodType.JWT, {"OIDCDiscoveryURL": _ISSUER, "BoundAudiences": "quorumca"}),
         (MethodType.KUBERNETES, account),
         (MethodType.KUBERNETES, {"JWKSURL": _JWKS_URL, "BoundIssuer": _ISSUER, "BoundAudiences": ["api"]}),
-        (MethodType.TLS, {"Kinds": ["service", "agent"]}),
+        (MethodType.TLS, {"Kinds": ["service", "agent"], "NotBefore": {"web": "2027-01-31T12:00:00Z"}}),
         (MethodType.TLS, {}),
     ]
     return [bytes([_KINDS.index(kind)]) + json.dumps(value).encode() for kind, value in values]

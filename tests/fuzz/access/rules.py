@@ -149,7 +149,7 @@ def _as_json(found: tuple[Rule, ...]) -> Mapping[str, Any]:
 
 #: Of a jwt method; of kubernetes; of tls.
 _FIELDS: Final = (
-    Fields(values=frozenset({"value"}), lists=frozenset({"list"})),
+    Fields(frozenset({"value.project", "value.x"}), frozenset({"list.groups", "list.none"})),
     Fields(frozenset({"serviceaccount.namespace", "serviceaccount.name", "serviceaccount.uid"})),
     Fields(frozenset({"trust_domain", "datacenter", "kind", "name"})),
 )
@@ -230,7 +230,7 @@ _VALUES: Final = {
 
 
 def bind_name(data: bytes) -> object:
-    fields = _BINDABLE[(data[0] if data else 0) % len(_BINDABLE)]
+    fields = _FIELDS[(data[0] if data else 0) % len(_FIELDS)]
     text = text_of(data[1:])
     promptly(len(data), lambda: check_bind_name(text, fields))
     name = promptly(len(data), lambda: bound_name(text, _VALUES))
@@ -240,9 +240,6 @@ def bind_name(data: bytes) -> object:
     except BindNameRefused:
         assert "${" in text
     return name, is_identity_name(name)
-
-
-_BINDABLE: Final = (Fields(frozenset({"value.project", "value.x"})), *_FIELDS[1:])
 
 
 def _filled(text: str) -> str:

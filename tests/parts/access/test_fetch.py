@@ -5,7 +5,7 @@ import gzip
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -216,6 +216,86 @@ async def test_a_slow_answer_ends_at_the_deadline(server: Server, answer: bytes,
 async def test_an_answer_that_is_none_is_a_failure(server: Server, answer: bytes) -> None:
     server.answer = answer
     assert await failure(HttpsFetch(deadline_seconds=1), server.url)
+
+
+# -- places
+
+
+def leading(hanging: Collection[str], hung: list[str]) -> Resolve:
+    """Answers for `hanging` never, and puts each question for one into `hung`."""
+
+    async def resolve(host: str, _port: int) -> Sequence[str]:
+        if host in hanging:
+            hung.append(host)
+            await asyncio.sleep(60)
+        return ["127.0.0.1"]
+
+    return resolve
+
+
+async def outcome(fetch: HttpsFetch, url: str) -> str:
+    try:
+        return (await fetch(Request(url, CA_PEM))).decode()
+    except FetchFailed as error:
+        return str(error)
+
+
+async def test_a_server_that_hangs_delays_nobody_else(server: Server) -> None:
+    hung: list[str] = []
+    fetch = HttpsFetch(resolve=leading(["hangs.example"], hung), deadline_seconds=1.5, wait_seconds=0.2)
+    began = time.monotonic()
+    waiting = [asyncio.create_task(outcome(fetch, "https://hangs.example/")) for _ in range(100)]
+    await asyncio.sleep(0)
+    for _ in range(20):
+        assert await fetch(Request(f"https://idp.example:{server.port}/", CA_PEM)) == b"{}"
+    assert time.monotonic() - began < 1.5
+    said = await asyncio.gather(*waiting)
+    assert time.monotonic() - began < 5
+    assert len(hung) == fetch_module.MAX_OF_A_HOST
+    assert sum("no answer within 1.5 s" in text for text in said) == fetch_module.MAX_OF_A_HOST
+    assert sum("busy: no place within 0.2 s" in text for text in said) == 100 - fetch_module.MAX_OF_A_HOST
+    # Its places are free again, and nothing is remembered of it.
+    assert "no answer" in await outcome(fetch, "https://hangs.example/")
+    assert len(fetch._of_hosts) == 0
+
+
+async def test_places_in_all_are_bounded_and_a_wait_for_one_is_no_part_of_the_deadline(server: Server) -> None:
+    hung: list[str] = []
+    hosts = [f"h{number}.example" for number in range(10)]
+    fetch = HttpsFetch(resolve=leading(hosts, hung), deadline_seconds=0.6, wait_seconds=0.3)
+    waiting = [asyncio.create_task(outcome(fetch, f"https://{host}/")) for host in hosts for _ in range(3)]
+    await asyncio.sleep(0)
+    assert len(hung) <= fetch_module.MAX_FETCHES
+    assert "busy" in await outcome(fetch, f"https://idp.example:{server.port}/")
+    said = await asyncio.gather(*waiting)
+    assert len(hung) == sum("no answer" in text for text in said) == fetch_module.MAX_FETCHES
+    # One that came late has its whole deadline: the server takes longer than what is left of the first one's.
+    server.answer, server.after, server.pause = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n", [b"{", b"}"], 0.2
+    fetch = HttpsFetch(resolve=leading(hosts, hung), deadline_seconds=0.6, wait_seconds=2)
+    slow = [asyncio.create_task(outcome(fetch, f"https://{host}/")) for host in hosts[:4] for _ in range(4)]
+    await asyncio.sleep(0.05)
+    assert await outcome(fetch, f"https://idp.example:{server.port}/") == "{}"
+    await asyncio.gather(*slow)
+
+
+async def test_hosts_at_once_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetch_module, "MAX_HOSTS", 20)
+    hosts = [f"h{number}.example" for number in range(30)]
+    fetch = HttpsFetch(resolve=leading(hosts, []), deadline_seconds=0.3, wait_seconds=0.1)
+    said = await asyncio.gather(*(outcome(fetch, f"https://{host}/") for host in hosts))
+    assert sum("20 hosts are being asked" in text for text in said) == 10
+    assert len(fetch._of_hosts) == 0
+
+
+async def test_who_is_given_up_leaves_no_place_taken() -> None:
+    fetch = HttpsFetch(resolve=leading(["h.example"], []), deadline_seconds=60, wait_seconds=60)
+    waiting = [asyncio.create_task(outcome(fetch, "https://h.example/")) for _ in range(50)]
+    await asyncio.sleep(0.05)
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    assert fetch._places._value == fetch_module.MAX_FETCHES
+    assert len(fetch._of_hosts) == 0
 
 
 # -- addresses

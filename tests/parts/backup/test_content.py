@@ -13,6 +13,7 @@ from cluster.rpc.messages import RESTORE_JUDGED
 from fsm.ca import CARoot, Intermediate
 from fsm.state import State
 from providers.pki import keys, x509
+from tests.kit.acl_samples import binding_rule, method, policy, role, token
 from tests.kit.backups import request_of
 from tests.kit.fake_cluster import FakeCluster, Node, bootstrapped, put, running, update
 from tests.kit.wait import until
@@ -64,6 +65,10 @@ def _link(state: State, **changes: Any) -> State:
 def _config(state: State, **changes: Any) -> State:
     assert state.config is not None
     return replace(state, config=replace(state.config, **changes))
+
+
+def _acl(state: State, **tables: Any) -> State:
+    return replace(state, acl=replace(state.acl, **tables))
 
 
 def _other_root(cluster_id: str) -> CARoot:
@@ -144,6 +149,25 @@ REFUSED: dict[str, tuple[Callable[[State], State], str]] = {
     "provider that is missing": (lambda s: _config(s, provider_id="nobody"), "is missing"),
     "no configuration": (lambda s: replace(s, config=None), "without a configuration"),
     "no seal": (lambda s: replace(s, seal=None), "holds no CA"),
+    "policies out of order": (lambda s: _acl(s, policies=(policy(2), policy(1))), "comes after"),
+    "a policy twice": (lambda s: _acl(s, policies=(policy(1), policy(1, name="x"))), "is there twice"),
+    "a policy of another's name": (
+        lambda s: _acl(s, policies=(policy(1), policy(2, name="policy-1"))),
+        "the same name",
+    ),
+    "roles out of order": (lambda s: _acl(s, roles=(role(2), role(1))), "comes after"),
+    "a role twice": (lambda s: _acl(s, roles=(role(1), role(1, name="x"))), "is there twice"),
+    "a role of another's name": (lambda s: _acl(s, roles=(role(1), role(2, name="role-1"))), "the same name"),
+    "tokens out of order": (lambda s: _acl(s, tokens=(token(3), token(1))), "comes after"),
+    "a token twice": (lambda s: _acl(s, tokens=(token(1), token(1, secret_hash=b"x" * 32))), "is there twice"),
+    "a token of another's secret": (
+        lambda s: _acl(s, tokens=(token(1), token(2, secret_hash=token(1).secret_hash))),
+        "the same secret_hash",
+    ),
+    "methods out of order": (lambda s: _acl(s, methods=(method("b"), method("a"))), "comes after"),
+    "a method twice": (lambda s: _acl(s, methods=(method("a"), method("a"))), "is there twice"),
+    "binding rules out of order": (lambda s: _acl(s, binding_rules=(binding_rule(2), binding_rule(1))), "comes after"),
+    "a binding rule twice": (lambda s: _acl(s, binding_rules=(binding_rule(1),) * 2), "is there twice"),
     "many roots": (lambda s: replace(s, roots=s.roots * 200), "has 400 bytes or items"),
     "half of a surrogate": (lambda s: _root(s, name="x" * 300), "has 300 characters"),
 }

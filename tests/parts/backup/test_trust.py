@@ -190,8 +190,9 @@ async def test_on_new_machines_nothing_is_asked_and_the_roots_are_named(two: Two
     source, target = two
     root, first = source.cluster.state.roots[0], target.cluster.state.roots[0]
     log = EventLog()
-    notes = await snapshots(target, log=log).restore(saved, is_forced=False)
-    assert notes == (f"Root {root.root_id} ({root.name}) is trusted from now on", no_more(first))
+    *notes, replaced = await snapshots(target, log=log).restore(saved, is_forced=False)
+    assert notes == [f"Root {root.root_id} ({root.name}) is trusted from now on", no_more(first)]
+    assert replaced.startswith(f"The trust domain is now {source.cluster.state.trust_domain}: tokens, ")
     [(event, fields)] = log.events
     assert event == "snapshot.restored"
     assert (fields["is_authentic"], fields["is_forced"]) == (True, False)
@@ -293,10 +294,11 @@ async def test_snapshot_of_the_release_before_is_restored_by_force_and_saved_ane
     [first] = heir.cluster.state.roots
     assert wanted.roots[0].root_id in text
     log = EventLog()
-    warning, *notes = await snapshots(heir, log=log).restore(previous, is_forced=True)
+    warning, *notes, replaced = await snapshots(heir, log=log).restore(previous, is_forced=True)
     assert warning == "The snapshot is not authenticated: it has no MAC"
     added = [f"Root {root.root_id} ({root.name}) is trusted from now on" for root in wanted.roots]
     assert notes == [*added, no_more(first)]
+    assert replaced.startswith("The trust domain is now ")
     assert [fields["is_authentic"] for _, fields in log.events] == [False]
     assert [root.root_pem for root in heir.cluster.state.roots] == [root.root_pem for root in wanted.roots]
     await until(lambda: heir.authority.is_ready and not heir.authority.is_behind(heir.cluster.state))

@@ -142,7 +142,7 @@ def test_token_files_that_are_refused_are_not_replaced_by_another_token(
     environment = {"CONSUL_HTTP_TOKEN": "other"} | more
     with pytest.raises(CommandError) as refused:
         api_of(*argv, environment=environment)
-    assert str(refused.value) == text
+    assert str(refused.value) == f"{'--token-file' if argv else 'QUORUMCA_HTTP_TOKEN_FILE'}: {text}"
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o400, 0o700, 0o640, 0o604, 0o620, 0o602, 0o610, 0o644, 0o4600])
@@ -151,13 +151,14 @@ def test_token_file_that_others_can_get_at_is_refused(tmp_path: Path, mode: int)
     path.write_text("secret")
     path.chmod(mode)
     for argv, environment in ((["-token-file", str(path)], {}), ([], {"QUORUMCA_HTTP_TOKEN_FILE": str(path)})):
+        source = "--token-file" if argv else "QUORUMCA_HTTP_TOKEN_FILE"
         if not mode & 0o077:
             assert api_of(*argv, environment=environment).token == "secret"
             continue
         with pytest.raises(CommandError) as refused:
             api_of(*argv, environment=environment)
         assert str(refused.value) == (
-            f"{path}: others can get at it (mode {mode:04o}, must be 0600 or 0400): chmod 600 '{path}'"
+            f"{source}: {path}: others can get at it (mode {mode:04o}, must be 0600 or 0400): chmod 600 '{path}'"
         )
 
 

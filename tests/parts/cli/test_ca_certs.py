@@ -42,13 +42,16 @@ def test_list_as_json(run: Run, api: FakeApi) -> None:
 
 def test_filters_become_the_query(run: Run, api: FakeApi) -> None:
     api.answer("GET", CERTS, {"Certs": [], "Next": None})
-    argv = "-service web -spiffe-id spiffe://x/y -kind mesh-gateway -issuer aa:bb -limit 5 -after 7 -stale"
+    argv = (
+        "-service web -spiffe-id spiffe://x/y -kind mesh-gateway -issuer aa:bb -accessor 1-2 -limit 5 -after 7 -stale"
+    )
     assert run(f"ca certs {argv} -expires-before 2027-01-31").code == 0
     assert api.last.query == {
         "service": "web",
         "spiffe_id": "spiffe://x/y",
         "kind": "mesh-gateway",
         "issuer": "aa:bb",
+        "accessor": "1-2",
         "limit": "5",
         "after": "7",
         "stale": "",
@@ -79,7 +82,8 @@ def test_one_certificate(run: Run, api: FakeApi) -> None:
     result = run("ca certs 01:2F")
     assert result.code == 0
     shown = dict(re.split(r"  +", line) for line in result.out.splitlines()[1:])
-    assert shown == {name: str(value) or "-" for name, value in CERT.items()}
+    unsaid = dict.fromkeys(("RequestedVia", "RequestedByAccessorID"), "-")
+    assert shown == {name: str(value) or "-" for name, value in CERT.items()} | unsaid
     assert json.loads(run("ca certs 01:2F -format=json").out) == CERT
 
 

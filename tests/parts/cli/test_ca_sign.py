@@ -18,7 +18,7 @@ ISSUED = {"SerialNumber": "0e", "CertPEM": CHAIN, "Service": "web"}
 @pytest.fixture
 def cluster(api: FakeApi) -> FakeApi:
     api.answer("GET", "/v1/connect/ca/roots", {"TrustDomain": "11111111-2222.consul", "Roots": []})
-    api.answer("GET", "/v1/agent/self", {"Config": {"Datacenter": "dc7"}})
+    api.answer("GET", "/v1/catalog/datacenters", ["dc7", "dc8"])
     api.answer("PUT", SIGN, ISSUED)
     return api
 

@@ -54,6 +54,27 @@ def test_answer_that_ends_early_is_no_answer(api: FakeApi, node: Api, method: st
     assert failed.value.code is Exit.UNREACHABLE
 
 
+@pytest.mark.parametrize("answer", [b"", b"\x15\x03\x03\x00\x02\x02\x46"], ids=["nothing", "an alert"])
+def test_port_that_does_not_answer_in_clear_may_speak_tls(answer: bytes) -> None:
+    """What servers with TLS do, by their kind."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        address = f"127.0.0.1:{listening.getsockname()[1]}"
+
+        def serve() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(65_536)
+                connection.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        with pytest.raises(CommandError) as failed:
+            Api(parse_address(address)).text("PUT", "/x")
+        thread.join()
+    assert f"; the port may speak TLS: try https://{address}; it may or may not have been done" in str(failed.value)
+    assert failed.value.code is Exit.UNREACHABLE
+
+
 def test_answers_are_bounded(api: FakeApi, node: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "_MAX_ANSWER_BYTES", 10)
     api.answer("GET", "/x", "x" * 10)

@@ -145,6 +145,16 @@ def test_table_and_commands_in_a_pipe(tmp_path: Path, capsys: pytest.CaptureFixt
     assert ["curl", "-s", "http://127.0.0.1:8500/v1/agent/connect/ca/leaf/web?pretty"] in commands
 
 
+@pytest.mark.parametrize("is_denied", [True, False])
+def test_where_a_cluster_on_other_ports_is_asked_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], is_denied: bool
+) -> None:
+    for offset, expected in ((0, []), (100, ["export QUORUMCA_HTTP_ADDR=127.0.0.1:8600"])):
+        dev._show([node_at(tmp_path, 1, offset).entry(pid=41)], "11.consul", is_denied=is_denied)
+        lines = capsys.readouterr().out.splitlines()
+        assert [line for line in lines if "QUORUMCA_HTTP_ADDR" in line] == expected
+
+
 def test_commands_where_nothing_is_allowed_without_a_token(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     entry = node_at(tmp_path / "my data", 1, 0).entry(pid=41)
     dev._show([entry], "11.consul", is_denied=True)

@@ -75,6 +75,17 @@ def test_several_nodes_are_asked_each_once(run: Run, api: FakeApi, second: FakeA
         assert {request.token for request in asked.requests} == {"secret"}
 
 
+@pytest.mark.parametrize("path", ["/v1/agent/self", "/v1/agent/metrics", "/v1/operator/digest", HEALTH])
+def test_what_the_token_does_not_give_is_said(run: Run, api: FakeApi, path: str) -> None:
+    healthy(api)
+    api.answer("GET", path, "Permission denied: anonymous token lacks permission 'x'", status=403)
+    result = run("doctor")
+    assert result.code == Exit.UNHEALTHY
+    assert "WARNING no-right-to-look: " in result.out
+    assert "Unexpected response code: 403 (Permission denied" in result.out
+    assert result.out.endswith("1 warning.\n")
+
+
 def test_node_without_a_leader_is_not_asked_what_it_would_wait_for(run: Run, api: FakeApi) -> None:
     healthy(api)
     api.answer("GET", "/v1/agent/self", {**OWN, "Stats": {"raft": {"leader": ""}}})

@@ -2,7 +2,7 @@
 
 import shlex
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -13,6 +13,7 @@ from cluster.base.config import load_config
 from cluster.cli import join as module
 from cluster.cli.main import main
 from cluster.client.errors import CommandError, Exit
+from cluster.client.joining import Wanted
 from cluster.tls.certificates import new_ca
 from cluster.tls.node_certs import sign_node
 from tests.kit.fake_api import FakeApi
@@ -27,19 +28,28 @@ class Signing:
     """In the place of the network."""
 
     def __init__(self) -> None:
-        self.asked: list[Mapping[str, str]] = []
+        self.asked: list[Wanted] = []
+        self.of: list[tuple[str, str, str, str]] = []  # server, fingerprint, suffix, token
         self.changes: dict[str, Any] = {}
         self.refusal: CommandError | None = None
 
-    def __call__(self, server: str, fingerprint: str, suffix: str, ask: Mapping[str, str]) -> dict[str, Any]:
-        self.asked.append({"server": server, "fingerprint": fingerprint, "suffix": suffix, **ask})
+    def __call__(self, server: str, fingerprint: str, suffix: str, token: str, ask: Wanted) -> dict[str, Any]:
+        self.asked.append(ask)
+        self.of.append((server, fingerprint, suffix, token))
         if self.refusal is not None:
             raise self.refusal
         cert_pem, _ = sign_node(
-            CA.cert_pem, CA.key_pem, ask["CSR"], node=ask["Name"], datacenter="dc1", domain="consul", addresses=[],
+            CA.cert_pem, CA.key_pem, ask.csr_pem, node=ask.name, datacenter="dc1", domain="consul", addresses=[],
             present_pem="", now=int(datetime.now(UTC).timestamp()), ttl_seconds=3600,
         )  # fmt: skip
-        return {"Certificate": cert_pem, "CA": CA.cert_pem, "Founders": [SERVER], "Members": [SERVER], **self.changes}
+        return {
+            "Certificate": cert_pem,
+            "CA": CA.cert_pem,
+            "Founders": [SERVER],
+            "Members": [SERVER],
+            "DefaultPolicy": "deny",
+            **self.changes,
+        }
 
 
 @pytest.fixture
@@ -52,6 +62,7 @@ def signing(monkeypatch: pytest.MonkeyPatch) -> Signing:
 @pytest.fixture
 def words(tmp_path: Path) -> list[str]:
     (tmp_path / "token").write_text("5ec7e7\n")
+    (tmp_path / "token").chmod(0o600)
     (tmp_path / "seal.key").write_text("a seal key\n")
     return [
         *("join", "-server", "10.0.0.1:8600", "-ca-fingerprint", FINGERPRINT),
@@ -76,9 +87,19 @@ def test_files_of_a_node_are_made_for_it_alone_and_its_settings_load(
     assert config.tls.renew
     assert (directory / "data" / "seal.key").read_text() == "a seal key\n"
     [asked] = signing.asked
-    assert (asked["Token"], asked["suffix"], asked["fingerprint"]) == ("5ec7e7", ".server.dc1.consul", FINGERPRINT)
+    assert signing.of == [("10.0.0.1:8600", FINGERPRINT, ".server.dc1.consul", "5ec7e7")]
     assert "PRIVATE" not in str(asked), "the key never leaves"
     assert f"quorumca agent --config {directory / 'config.toml'}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("policy", ["allow", "deny"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "10.0.0.4"])
+def test_what_is_allowed_by_default_is_as_the_cluster_has_it(
+    signing: Signing, words: list[str], tmp_path: Path, policy: str, host: str
+) -> None:
+    signing.changes["DefaultPolicy"] = policy
+    assert main([*words, "-address", f"{host}:8300", "-rpc", f"{host}:8400"]) == 0
+    assert load_config(tmp_path / "n4" / "config.toml", {}).allows_by_default is (policy == "allow")
 
 
 @pytest.mark.parametrize(
@@ -90,6 +111,8 @@ def test_files_of_a_node_are_made_for_it_alone_and_its_settings_load(
         lambda signing: signing.changes.update(CA=""),
         lambda signing: signing.changes.update(Founders=None),
         lambda signing: signing.changes.update(Founders=[{"Name": "x"}]),
+        lambda signing: signing.changes.update(DefaultPolicy=None),
+        lambda signing: signing.changes.update(DefaultPolicy="some"),
     ],
 )
 def test_nothing_is_left_of_a_join_that_has_failed(
@@ -147,7 +170,7 @@ def test_server_that_comes_back_keeps_its_key(signing: Signing, joined: Path) ->
     cert, key = (joined / "cert.pem").read_text(), (joined / "key.pem").read_text()
     assert rejoin(joined) == 0
     [asked] = signing.asked
-    assert (asked["Name"], asked["Address"], asked["RPC"]) == ("node-4", "10.0.0.4:8300", "10.0.0.4:8400")
+    assert (asked.name, asked.raft_address, asked.rpc_address) == ("node-4", "10.0.0.4:8300", "10.0.0.4:8400")
     assert (joined / "key.pem").read_text() == key
     assert (joined / "cert.pem").read_text() != cert
 
@@ -187,9 +210,11 @@ ANSWER: Final = {
 
 
 def printed(run: Run, *flags: str) -> list[str]:
-    """The words of the command that is printed, flags as pairs."""
+    """The words of the command that is printed, flags as pairs; the token is by itself, for no list of processes."""
     result = run("operator join-token -name node-4", *flags)
     assert result.code == 0, result
+    assert [line.strip() for line in result.out.splitlines() if ANSWER["Token"] in line] == [ANSWER["Token"]]
+    assert result.out.splitlines()[2].strip() == ANSWER["Token"]  # docs/join.md takes it from there
     [line] = [line for line in result.out.splitlines() if line.strip().startswith("quorumca join")]
     return shlex.split(line)
 
@@ -201,7 +226,7 @@ def test_whole_command_is_printed(run: Run, api: FakeApi) -> None:
         "Name": "node-4", "Address": "10.0.0.4:8300", "RPC": "10.0.0.4:8400", "TTL": "5m", "Rejoin": False,
     }  # fmt: skip
     assert words == [
-        *("quorumca", "join", "-server", "10.0.0.1:8600", "-ca-fingerprint", FINGERPRINT, "-token", "5ec7e7"),
+        *("quorumca", "join", "-server", "10.0.0.1:8600", "-ca-fingerprint", FINGERPRINT, "-token-file", "-"),
         *("-name", "node-4", "-address", "10.0.0.4:8300", "-rpc", "10.0.0.4:8400", "-seal-key-file", "seal.key"),
     ]
 
@@ -214,16 +239,27 @@ def test_command_for_a_server_that_comes_back_has_no_more_than_it_needs(run: Run
     assert "-name" not in words
 
 
+def test_whoever_takes_the_place_of_a_server_that_is_there_says_so(run: Run, api: FakeApi) -> None:
+    api.answer("PUT", JOIN_TOKEN, ANSWER)
+    printed(run, "-rejoin", "-force")
+    assert api.last.body == {"Name": "node-4", "Rejoin": True, "Force": True}
+
+
+@pytest.mark.parametrize("flags", ["-address 10.0.0.4:8300", "-rpc 10.0.0.4:8400", "", "-force"])
+def test_token_is_for_addresses_that_are_said(run: Run, flags: str) -> None:
+    assert run(f"operator join-token -name node-4 {flags}").code == Exit.USAGE
+
+
 def test_unusual_names_of_servers_are_said(run: Run, api: FakeApi) -> None:
     api.answer("PUT", JOIN_TOKEN, {**ANSWER, "Datacenter": "dc2", "Domain": "example"})
-    words = printed(run)
+    words = printed(run, "-address", "10.0.0.4:8300", "-rpc", "10.0.0.4:8400")
     assert words[words.index("-datacenter") + 1] == "dc2"
     assert words[words.index("-domain") + 1] == "example"
 
 
 def test_secrets_go_to_no_other_machine_in_clear(run: Run, tmp_path: Path) -> None:
     (tmp_path / "f").write_text("x")
-    for words in ("operator join-token -name n", "operator agent-ca set -ca f -key f"):
+    for words in ("operator join-token -name n -rejoin", "operator agent-ca set -ca f -key f"):
         result = run(f"{words} -http-addr http://10.0.0.1:8500")
         assert result.code == Exit.USAGE
         assert "in clear" in result.err

@@ -1,6 +1,8 @@
 """Blocking queries and access control: each list waits for its own news, and who waits is judged again meanwhile."""
 
 import asyncio
+import json
+from dataclasses import replace
 
 import pytest
 
@@ -8,7 +10,7 @@ from cluster.access.authorizer import Authorizer
 from cluster.access.rules import parse_rules
 from cluster.api.access import Caller
 from cluster.base.errors import TokenUnknown
-from fsm.acl import AclCommand, DeleteTokens, SetAuthMethod, SetBindingRule, SetPolicy, SetRole, SetToken
+from fsm.acl import ANONYMOUS, AclCommand, DeleteTokens, SetAuthMethod, SetBindingRule, SetPolicy, SetRole, SetToken
 from tests.kit.acl_samples import binding_rule, method, policy, role, token, uuid
 from tests.kit.callers import MANAGER
 from tests.parts.http.conftest import Reply, Running
@@ -24,7 +26,7 @@ LISTS: dict[str, AclCommand] = {
 }
 #: One of each list, which is answered with the list's index.
 ONES = {
-    "tokens": "token/self",
+    "tokens": f"token/{uuid(1)}",
     "policies": f"policy/{uuid(1)}",
     "roles": f"role/{uuid(1)}",
     "auth-methods": "auth-method/jwt-1",
@@ -104,3 +106,26 @@ async def test_what_goes_with_something_else_is_news_too(api: Running) -> None:
     await asyncio.sleep(0.05)
     await api.service.commit(DeleteTokens((uuid(NUMBER),)))
     assert uuid(NUMBER) not in (await asyncio.wait_for(waiting, 5)).text
+
+
+@pytest.mark.parametrize("secret_id", ["", MANAGER.secret_id])
+async def test_own_token_tells_nothing_of_the_others(api: Running, secret_id: str) -> None:
+    """Neither by its index nor by when a wait ends: each login would be seen by who has no token."""
+    headers = {"X-Consul-Token": secret_id} if secret_id else {}
+    [own] = [one for one in api.service.state.acl.tokens if one.accessor_id == (uuid(1) if secret_id else ANONYMOUS)]
+    path = "/v1/acl/token/self"
+    await api.service.commit(SetToken(token(NUMBER)))
+    assert api.service.state.acl.tokens_index > own.modify_index
+    index = (await api.get(path, headers=headers)).headers["X-Consul-Index"]
+    assert index == str(own.modify_index)
+    assert (await api.get(f"{path}?index={own.modify_index - 1}&wait=60s", headers=headers)).status == 200
+    assert (await api.get(f"{path}?index={index}&wait=10ms", headers=headers)).headers["X-Consul-Index"] == index
+    waiting = asyncio.create_task(api.get(f"{path}?index={index}&wait=60s", headers=headers))
+    for number in range(1, 4):
+        await api.service.commit(SetToken(token(NUMBER + number)))
+        await asyncio.sleep(0.05)
+        assert not waiting.done()
+    await api.service.commit(SetToken(replace(own, description="another"), own.modify_index))
+    reply = await waiting
+    assert (reply.status, json.loads(reply.text)["Description"]) == (200, "another")
+    assert reply.headers["X-Consul-Index"] == str(api.service.state.acl.tokens_index)

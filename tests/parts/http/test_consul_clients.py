@@ -26,6 +26,15 @@ def admit(api: Running, rules: str, *, is_anonymous: bool = False) -> dict[str, 
     return {} if is_anonymous else {"X-Consul-Token": secret_id}
 
 
+@pytest.mark.parametrize(
+    ("rules", "status"),
+    [('operator = "read"', 200), ('service_prefix "" { policy = "write" }', 403), ('acl = "write"', 403)],
+)
+async def test_what_a_token_was_used_for_is_for_operators(api: Running, rules: str, status: int) -> None:
+    reply = await api.get(f"/v1/connect/ca/certs?accessor={uuid(7)}", headers=admit(api, rules))
+    assert reply.status == status
+
+
 async def test_member_is_shown_as_consul_shows_it(api: Running) -> None:
     found = (await api.get(MEMBERS)).json()
     assert [member["Name"] for member in found] == ALL

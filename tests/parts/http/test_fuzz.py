@@ -19,7 +19,7 @@ ROUNDS = 4
 _PATIENCE_SECONDS = 0.2
 
 #: Statuses that the API documents for a request that is at fault, or for none.
-_EXPECTED = {200, 400, 401, 403, 404, 405, 408, 409, 413, 414, 421, 422, 431}
+_EXPECTED = {200, 400, 401, 403, 404, 405, 408, 409, 413, 414, 421, 422, 429, 431}
 #: 500 is documented for these texts only.
 _EXPECTED_500 = ("No path to datacenter", "URI must be either service, agent, server, or kind")
 #: And 503 for this one, because several requests are made at a time.

@@ -1,11 +1,14 @@
 """Of who is refused not a byte of the body is asked for or waited for, whatever the method and the framing."""
 
 import asyncio
+import itertools
 import re
 from collections.abc import Iterator
 
 import pytest
 
+from cluster.access.authorizer import Authorizer
+from cluster.access.rules import parse_rules
 from cluster.api.access import Caller
 from cluster.base.errors import TokenUnknown
 from cluster.http.app import ROUTES
@@ -83,3 +86,24 @@ async def test_odd_methods_and_paths_wait_for_no_body(guarded: Running, framing:
 async def test_who_is_let_in_is_told_to_go_on(guarded: Running) -> None:
     line = await _answer_to_the_head(guarded, "PUT", "/v1/connect/ca/configuration", FRAMINGS["waiting"])
     assert line == b"HTTP/1.1 100 Continue\r\n"
+
+
+@pytest.mark.parametrize("framing", FRAMINGS)
+@pytest.mark.parametrize("rules", ["", 'operator = "write"', 'service_prefix "" { policy = "read" }'])
+async def test_who_can_have_no_certificate_is_refused_one_by_the_head_alone(
+    guarded: Running, rules: str, framing: str
+) -> None:
+    """A token that is known, and gives nothing that a CSR could ask for. `operator` is also the mesh's."""
+    caller = Caller("weak", "a-weak", Authorizer(parse_rules(rules), allows_by_default=False))
+    guarded.service.callers = {"": caller}
+    paths = ["/v1/connect/ca/sign", "/v1/agent/connect/authorize"][1 if "operator" in rules else 0 :]
+    for method, path in itertools.product(("PUT", "POST"), paths):
+        reader, writer = await guarded.connect()
+        head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{FRAMINGS[framing]}\r\n\r\n"
+        writer.write(head.encode())
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            answer = await reader.readuntil(b"service:write'")
+        assert answer.startswith(b"HTTP/1.1 403 "), answer
+        assert answer.endswith(b"Permission denied: token with AccessorID 'a-weak' lacks permission 'service:write'")
+        writer.transport.abort()
+    assert guarded.service.calls == []

@@ -14,17 +14,23 @@ from cluster.api.joining import Founder, JoinAsk, Joined
 from cluster.base.errors import CommitUnknown, NoLeader, PermissionDenied
 from cluster.base.telemetry import Metrics
 from cluster.client.errors import CommandError
-from cluster.client.joining import join, parse_fingerprint
+from cluster.client.joining import Wanted, join, parse_fingerprint
 from cluster.http.join import CA_PATH, JOIN_PATH, start_join
 from cluster.node.node_certs import fingerprint_of
 from cluster.tls.contexts import NodeTls, TlsFiles
+from cluster.tls.join_proof import JoinStatement, is_proved, public_of
+from cluster.tls.keys import public_part
 from providers.errors import CSRRejected
 from tests.kit.log import EventLog
 from tests.kit.ports import free_ports
 from tests.kit.tls_files import Authority
 
 SECRET: Final = "5ec7e7" * 10
-ASK: Final = {"Token": SECRET, "Name": "d", "Address": "127.0.0.1:9", "RPC": "127.0.0.1:8", "CSR": "a request"}
+WANTED: Final = Wanted("d", "127.0.0.1:9", "127.0.0.1:8", "a request")
+ASK: Final = {
+    "Name": "d", "Address": "127.0.0.1:9", "RPC": "127.0.0.1:8", "CSR": "a request", "ServerKey": "ab" * 32,
+    "Proof": "cd" * 64,
+}  # fmt: skip
 SUFFIX: Final = ".server.dc1.consul"
 
 
@@ -44,7 +50,7 @@ class FakeJoining:
         if self.refusal is not None:
             raise self.refusal
         server = Founder("a", "127.0.0.1:1", "127.0.0.1:2")
-        return Joined("a certificate", self._ca_pem, [server], [server])
+        return Joined("a certificate", self._ca_pem, [server], [server], "deny")
 
 
 @dataclass
@@ -54,8 +60,8 @@ class Port:
     log: EventLog
     fingerprint: str
 
-    async def join(self, fingerprint: str = "", suffix: str = SUFFIX, **changes: str) -> dict[str, Any]:
-        return await asyncio.to_thread(join, self.address, fingerprint or self.fingerprint, suffix, {**ASK, **changes})
+    async def join(self, fingerprint: str = "", suffix: str = SUFFIX) -> dict[str, Any]:
+        return await asyncio.to_thread(join, self.address, fingerprint or self.fingerprint, suffix, SECRET, WANTED)
 
     async def raw(self, request: bytes) -> bytes:
         host, _, port = self.address.rpartition(":")
@@ -98,12 +104,34 @@ async def port(tmp_path: Path) -> AsyncIterator[Port]:
 async def test_machine_without_a_certificate_is_heard_and_answered(port: Port) -> None:
     answer = await port.join()
     assert answer["Certificate"] == "a certificate"
+    assert answer["DefaultPolicy"] == "deny"
     assert answer["Founders"] == [{"Name": "a", "Address": "127.0.0.1:1", "RPC": "127.0.0.1:2"}]
-    assert port.joining.asked == [JoinAsk(SECRET, "d", "127.0.0.1:9", "127.0.0.1:8", "a request")]
+    [asked] = port.joining.asked
+    assert (asked.name, asked.raft_address, asked.rpc_address, asked.csr_pem) == (
+        *("d", "127.0.0.1:9", "127.0.0.1:8"),
+        "a request",
+    )
+    assert SECRET not in repr(asked)
+
+
+async def test_what_is_asked_is_signed_for_the_server_that_was_met(tmp_path: Path) -> None:
+    authority, tls = Authority(), {}
+    for name in ("a", "b"):
+        tls[name] = tls_of(authority, tmp_path / name, f"{name}.server.dc1.consul")
+    ca_pem = (tmp_path / "a" / "ca.pem").read_text()
+    for name in ("a", "b"):
+        async for port in served(tmp_path, tls[name], ca_pem):
+            await port.join()
+            [asked] = port.joining.asked
+            assert asked.server_key == public_part(tls[name].key)
+            statement = JoinStatement("d", "127.0.0.1:9", "127.0.0.1:8", "a request", asked.server_key)
+            assert is_proved(public_of(SECRET), statement, asked.proof)
+            other = replace(statement, server_key=public_part(tls["b" if name == "a" else "a"].key))
+            assert not is_proved(public_of(SECRET), other, asked.proof)
 
 
 async def test_fingerprint_of_another_ca_keeps_the_token(port: Port) -> None:
-    with pytest.raises(CommandError, match="The token was not sent"):
+    with pytest.raises(CommandError, match="The token was not used"):
         await port.join("ab" * 32)
     assert port.joining.asked == []
 
@@ -114,7 +142,7 @@ async def test_certificate_of_the_same_ca_and_no_server_keeps_the_token(tmp_path
     async for port in served(tmp_path, tls, (tmp_path / "a" / "ca.pem").read_text()):
         with pytest.raises(CommandError, match="is not that of a server") as refused:
             await port.join()
-        assert "token was not sent" in str(refused.value)
+        assert "token was not used" in str(refused.value)
         assert port.joining.asked == []
 
 
@@ -164,6 +192,9 @@ async def test_refusal_has_its_reason_and_never_the_token(
     assert status == 500 or SECRET not in str(port.log.events)
 
 
+ODD: Final = [7, "", "ab" * 31, "ab" * 63, "ab" * 65, " ".join(["ab"] * 64), " ".join(["ab"] * 32), "xy" * 64, None]
+
+
 def post(body: bytes, path: str = JOIN_PATH, method: str = "POST") -> bytes:
     return f"{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
 
@@ -174,12 +205,12 @@ def post(body: bytes, path: str = JOIN_PATH, method: str = "POST") -> bytes:
         (post(b""), 400),
         (post(b"[]"), 400),
         (post(b"{"), 400),
-        (post(json.dumps({**ASK, "Token": 7}).encode()), 400),
-        (post(json.dumps({**ASK, "Token": ""}).encode()), 400),
-        (post(json.dumps({**ASK, "Token": "x" * 129}).encode()), 400),
+        (post(json.dumps({**ASK, "Token": SECRET}).encode()), 400),
+        *((post(json.dumps({**ASK, "Proof": odd}).encode()), 400) for odd in ODD),
+        *((post(json.dumps({**ASK, "ServerKey": odd}).encode()), 400) for odd in ODD),
         (post(json.dumps({**ASK, "Name": 7}).encode()), 400),
         (post(json.dumps({**ASK, "More": 7}).encode()), 400),
-        (post(b'{"Token": "a", "token": "b"}'), 400),
+        (post(b'{"Name": "a", "name": "b"}'), 400),
         (b"POST /v1/join HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\n\r\n", 413),
         (post(b"", JOIN_PATH, "GET"), 405),
         (post(b"", CA_PATH, "POST"), 405),
@@ -219,7 +250,3 @@ def test_fingerprint_is_sha256_in_hex(text: str) -> None:
 )
 def test_fingerprint_may_be_as_openssl_writes_it(form: Callable[[str], str]) -> None:
     assert parse_fingerprint(form("ab" * 32)) == "ab" * 32
-
-
-def test_what_is_asked_shows_no_token() -> None:
-    assert SECRET not in repr(replace(JoinAsk("x", "d", "", "", ""), secret=SECRET))

@@ -11,6 +11,7 @@ from tests.parts.http.conftest import Running
 
 CA = "/v1/operator/agent-ca"
 TOKEN = "/v1/operator/join-token"
+NEW = {"Name": "n4", "Address": "10.0.0.4:8300", "RPC": "10.0.0.4:8400"}
 GIVEN = {"Certificate": "a certificate", "PrivateKey": "a key"}
 
 
@@ -55,11 +56,11 @@ async def test_agent_ca_that_is_none_is_400_and_its_key_not_repeated(api: Runnin
 
 
 async def test_token_is_shown_once_with_what_the_machine_needs(api: Running) -> None:
-    asked = {"Name": "n4", "Address": "10.0.0.4:8300", "RPC": "10.0.0.4:8400", "TTL": "5m", "Rejoin": True}
+    asked = {**NEW, "TTL": "5m", "Rejoin": True, "Force": True}
     answer = await api.put(TOKEN, asked)
     assert (
         "new_join_token",
-        (JoinTokenWanted("n4", "10.0.0.4:8300", "10.0.0.4:8400", 300, True),),
+        (JoinTokenWanted("n4", "10.0.0.4:8300", "10.0.0.4:8400", 300, True, True),),
     ) in api.service.calls
     assert answer.headers["Cache-Control"] == "no-store"
     body = answer.json()
@@ -68,24 +69,34 @@ async def test_token_is_shown_once_with_what_the_machine_needs(api: Running) -> 
     assert "s3cret" not in str(api.log.events)
 
 
-async def test_token_is_for_minutes_and_any_address_unless_it_is_said(api: Running) -> None:
-    await api.put(TOKEN, {"Name": "n4"})
-    assert ("new_join_token", (JoinTokenWanted("n4", "", "", 900, False),)) in api.service.calls
+async def test_token_is_for_minutes_unless_it_is_said(api: Running) -> None:
+    await api.put(TOKEN, NEW)
+    wanted = JoinTokenWanted("n4", "10.0.0.4:8300", "10.0.0.4:8400", 900, False)
+    assert ("new_join_token", (wanted,)) in api.service.calls
+
+
+async def test_server_that_comes_back_is_where_it_was(api: Running) -> None:
+    await api.put(TOKEN, {"Name": "n4", "Rejoin": True})
+    assert ("new_join_token", (JoinTokenWanted("n4", "", "", 900, True),)) in api.service.calls
 
 
 @pytest.mark.parametrize(
     "body",
     [
         {},
-        {"Name": "N4"},
-        {"Name": "a/b"},
-        {"Name": 7},
-        {"Name": "n4", "Address": "x"},
-        {"Name": "n4", "RPC": "x:0"},
-        {"Name": "n4", "TTL": "59s"},
-        {"Name": "n4", "TTL": "61m"},
-        {"Name": "n4", "Rejoin": "yes"},
-        {"Name": "n4", "Adress": "10.0.0.4:8300"},
+        {**NEW, "Name": "N4"},
+        {**NEW, "Name": "a/b"},
+        {**NEW, "Name": 7},
+        {**NEW, "Address": "x"},
+        {**NEW, "RPC": "x:0"},
+        {**NEW, "TTL": "59s"},
+        {**NEW, "TTL": "61m"},
+        {**NEW, "Rejoin": "yes"},
+        {**NEW, "Force": True},
+        {**NEW, "Adress": "10.0.0.4:8300"},
+        {"Name": "n4", "Address": "10.0.0.4:8300"},
+        {"Name": "n4", "RPC": "10.0.0.4:8400"},
+        {"Name": "n4", "Rejoin": True, "RPC": "x"},
         [],
     ],
 )
@@ -96,5 +107,5 @@ async def test_token_that_is_none_is_400(api: Running, body: Any) -> None:
 
 async def test_refusal_has_its_reason(api: Running) -> None:
     api.service.fail_with["new_join_token"] = Refused("n4 is a server already")
-    answer = await api.put(TOKEN, {"Name": "n4"})
+    answer = await api.put(TOKEN, NEW)
     assert (answer.status, answer.text) == (422, "n4 is a server already")

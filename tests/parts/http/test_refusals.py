@@ -11,6 +11,9 @@ from typing import Any
 
 import pytest
 
+from cluster.access.authorizer import Authorizer
+from cluster.access.rules import parse_rules
+from cluster.api.access import Caller
 from cluster.base.errors import BadRequest, NoLeader, PermissionDenied, RateLimitReached
 from cluster.http.context import API
 from cluster.http.refusals import Refusals
@@ -88,6 +91,45 @@ async def test_known_tokens_use_nothing_up_whatever_they_are_refused(api: Runnin
     for _ in range(3 * BURST):
         assert (await api.put(SIGN, {}, headers=with_token("right"))).status == 400
     await exhaust(api)
+
+
+def weak(name: str) -> Caller:
+    rules = parse_rules('service "api" { policy = "write" }')
+    return Caller(name, f"of-{name}", Authorizer(rules, allows_by_default=False))
+
+
+@pytest.mark.parametrize("is_refused_by", ["the leader", "the gate"])
+async def test_csrs_that_a_token_does_not_give_are_limited_and_no_other_tokens(
+    api: Running, is_refused_by: str
+) -> None:
+    """By whom they are refused makes no difference; one costs a round to the leader, and a look at the CSR."""
+    callers = api.service.callers
+    callers |= {"weak": weak("weak"), "other": weak("other")}
+    if is_refused_by == "the leader":
+        api.service.fail_with["sign"] = PermissionDenied("lacks permission 'service:write'")
+    else:
+        callers["weak"] = replace(weak("weak"), rules=Authorizer((), allows_by_default=False))
+    for _ in range(BURST):
+        reply = await ask_with(api, "weak")
+        assert (reply.status, "lacks permission 'service:write'" in reply.text) == (403, True)
+    asked = asked_elsewhere(api, "sign")
+    assert asked == (BURST if is_refused_by == "the leader" else 0)
+    refused = await ask_with(api, "weak")
+    assert (refused.status, refused.headers["Retry-After"]) == (429, "1")
+    assert "at most 2 refused requests of one token from one address in a second" in refused.text
+    assert asked_elsewhere(api, "sign") == asked
+    api.service.fail_with.clear()
+    assert [(await ask_with(api, name)).status for name in ("other", "right", "wrong")] == [200, 200, 403]
+    if is_refused_by == "the leader":
+        assert (await ask_with(api, "weak")).status == 429  # of what it may have, too, for a while
+        clock_of(api).advance(1)
+        assert (await ask_with(api, "weak")).status == 200
+
+
+async def test_csrs_that_are_signed_use_nothing_up_however_many_are_under_way(api: Running) -> None:
+    api.service.callers["weak"] = weak("weak")
+    replies = await asyncio.gather(*(ask_with(api, "weak") for _ in range(3 * BURST)))
+    assert {reply.status for reply in replies} == {200}
 
 
 async def test_nothing_of_the_body_is_awaited(api: Running) -> None:

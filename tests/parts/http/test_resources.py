@@ -20,6 +20,7 @@ from cluster.base.errors import (
 from fsm.leaves import LeafKind
 from fsm.ledger import PART_BYTES, LedgerQuery
 from providers.errors import CSRRejected, ProviderError, ProviderUnavailable, RateLimited
+from tests.kit.acl_samples import uuid
 from tests.kit.fake_service import CSR, ISSUER, NOW, TRUST_DOMAIN, intermediate, ledger_row, root
 from tests.parts.http.conftest import Running, Start
 
@@ -396,6 +397,17 @@ async def test_page_that_its_certificates_fill_before_the_limit_says_that_there_
         assert (len(answer["Certs"]), answer["Next"]) == (len(certs), following)
 
 
+async def test_certificates_are_found_by_the_token_that_they_were_asked_with(api: Running) -> None:
+    said = ("127.0.0.1", f"{uuid(7)}@127.0.0.1", f"{uuid(8)}@n2: {uuid(7)}@", f"{uuid(7)}@n2: 10.0.0.7")
+    rows = [ledger_row(number) for number in range(1, 5)]
+    api.service.certs = [
+        replace(row, record=replace(row.record, requested_by=by)) for row, by in zip(rows, said, strict=True)
+    ]
+    for accessor in (uuid(7), uuid(7).upper()):
+        answer = (await api.get(f"{CERTS}?accessor={accessor}")).json()
+        assert [cert["CreateIndex"] for cert in answer["Certs"]] == [2, 4]
+
+
 @pytest.mark.parametrize("moment", ["2027-01-15T08:00:01Z", f"{NOW + 1}", "2027-01-15t10:00:00.5%2B02:00"])
 async def test_every_filter_reaches_the_ledger(api: Running, moment: str) -> None:
     path = f"{CERTS}?service=web&spiffe_id=spiffe%3A%2F%2Fx&kind=mesh-gateway&issuer=AA:0b&limit=1000&after=9"
@@ -418,8 +430,11 @@ async def test_every_filter_reaches_the_ledger(api: Running, moment: str) -> Non
         ("issuer=zz", "Invalid issuer 'zz': must be at most 128 hex digits"),
         ("expires_before=tomorrow", "Invalid expires_before 'tomorrow': must be RFC 3339"),
         ("expires_before=2027-02-30T00:00:00Z", "Invalid expires_before '2027-02-30T00:00:00Z'"),
+        ("accessor=", "Invalid accessor '': must be the AccessorID of a token, a UUID"),
+        (f"accessor={uuid(7)}@", "Invalid accessor"),
+        ("accessor=%25", "Invalid accessor '%'"),
         ("expires_before=2027-02-01", "Invalid expires_before '2027-02-01'"),
-        ("services=web", "Unknown query parameter 'services': allowed are after, expires_before,"),
+        ("services=web", "Unknown query parameter 'services': allowed are accessor, after, expires_before,"),
     ],
 )
 async def test_a_filter_that_is_odd_is_400_and_says_what_is_allowed(api: Running, query: str, text: str) -> None:
@@ -520,9 +535,20 @@ async def test_agent_self_has_exactly_consuls_keys_and_no_secret(api: Running) -
     reply = await api.get("/v1/agent/self")
     answer = reply.json()
     assert set(answer) == {"Member", "xDS", "Stats", "Config", "Coord", "DebugConfig", "Meta"}
+    assert answer["DebugConfig"]["ACLAgentRecoveryTokenSet"] is False
     assert (answer["Config"]["Datacenter"], answer["Config"]["NodeName"]) == ("dc1", "n1")
     assert answer["Stats"] == {"raft": {"state": "Follower", "term": "2"}}
     assert ".pem" not in reply.text
+
+
+@pytest.mark.parametrize("file", [None, "/etc/quorumca/initial-management.token"])
+async def test_agent_self_says_whether_the_first_token_is_closed_and_nothing_of_its_file(
+    start: Start, file: str | None
+) -> None:
+    api = await start(acl={} if file is None else {"initial_management_file": file})
+    reply = await api.get("/v1/agent/self")
+    assert reply.json()["DebugConfig"]["ACLInitialManagementFile"] is (file is not None)
+    assert ".token" not in reply.text
 
 
 async def test_metrics_come_in_consuls_form_and_in_prometheus(api: Running) -> None:

@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 
 from cluster.base.config import ConnectSection
-from cluster.base.errors import PermissionDenied, TokenUnknown
+from cluster.base.errors import InternalError, NoLeader, PermissionDenied, TokenUnknown
 from cluster.rpc import messages
 from cluster.rpc.operation import VERSION, Operation
 from cluster.rpc.server import RpcServer
@@ -177,3 +177,66 @@ async def test_leaf_in_the_cache_ends_with_the_right_to_it(guarded: Guarded, nod
     with pytest.raises(TokenUnknown):
         await guarded.leaf(node, "too")
     assert await guarded.leaf(node, "mine")
+
+
+@pytest.mark.parametrize("node", ["a", "b"])
+async def test_leaf_in_the_cache_is_for_nobody_while_the_node_is_cut_off(guarded: Guarded, node: str) -> None:
+    guarded.guard.give("mine", WEB)
+    key = await guarded.leaf(node, "mine")
+    offered, replica = guarded.whole.services[node], guarded.whole.raft.replicas[node]
+    caller = await offered.access.caller("mine")
+    replica.outdated_seconds = 31.0
+    with pytest.raises(NoLeader, match="has not heard from a leader for 31 s"):
+        await guarded.leaf(node, "mine")
+    with pytest.raises(NoLeader, match="has not heard from a leader for 31 s"):
+        await offered.leaves.leaf(caller, "web", "t")  # who was let in a moment before
+    replica.outdated_seconds = 30.0
+    assert await guarded.leaf(node, "mine") == key
+
+
+async def test_leaf_is_for_nobody_who_may_not_have_it_for_so_long(guarded: Guarded) -> None:
+    """Of two whose certificates may last an hour, one may have any by now: what that one gets is not the other's."""
+    guard, raft = guarded.guard, guarded.whole.raft
+    hour = 'service "web" { policy = "write" ttl_max = "1h" }'
+    one = guard.give("one", hour)
+    guard.give("other", hour)
+    offered = guarded.whole.services["b"]
+
+    async def seconds(secret_id: str) -> int:
+        cert = (await offered.leaves.leaf(await offered.access.caller(secret_id), "web", "t")).cert
+        return cert.not_after - cert.not_before
+
+    assert [await seconds(name) for name in ("one", "other")] == [3600, 3600]
+    before = await offered.access.caller("one")
+    [policy] = guard.policies_of(one)
+    guard.policy(WEB, policy)
+    cache = offered.leaves._leaves  # type: ignore[attr-defined]
+    cache._entries.clear()
+    longer = await cache.get(before, "web", "t", 0, 0)  # let in before, and signed for afterwards
+    assert longer.cert.not_after - longer.cert.not_before == 72 * 3600
+    assert [await seconds(name) for name in ("other", "one", "other")] == [3600, 72 * 3600, 3600]
+    assert raft.leader == "a"
+
+
+async def test_leaf_that_the_rules_of_now_do_not_give_is_asked_for_anew_or_refused(
+    guarded: Guarded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guard, offered = guarded.guard, guarded.whole.services["b"]
+    guard.give("mine", WEB)
+    mine = await offered.access.caller("mine")
+    long = await offered.leaves.leaf(mine, "web", "t")
+    guard.give("short", 'service "web" { policy = "write" ttl_max = "1h" }')
+    short = await offered.access.caller("short")
+    cache = offered.leaves._leaves  # type: ignore[attr-defined]
+    get, answers = cache.get, [long]
+
+    async def late(*asked: Any) -> Any:
+        return answers.pop() if answers else await get(*asked)
+
+    monkeypatch.setattr(cache, "get", late)
+    cert = (await offered.leaves.leaf(short, "web", "t")).cert
+    assert (cert.not_after - cert.not_before, answers) == (3600, [])
+    answers += [long] * 100
+    with pytest.raises(InternalError, match="last longer than this token may have them"):
+        await offered.leaves.leaf(short, "web", "t")
+    assert len(answers) > 90

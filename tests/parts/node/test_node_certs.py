@@ -10,6 +10,7 @@ from typing import Any, Final
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
+from msgspec import structs
 
 from cluster.base.errors import (
     BadRequest,
@@ -19,25 +20,33 @@ from cluster.base.errors import (
     NotReady,
     PermissionDenied,
     Refused,
+    TokenUnknown,
 )
 from cluster.node import membership as membership_module
 from cluster.node.reseal import Resealer, seal_id
 from cluster.raft.membership import Member
 from cluster.rpc.messages import (
+    ACL_BOOTSTRAP,
+    ACL_PUT,
     JOIN,
     JOIN_TOKEN,
     RENEW_NODE,
     SET_AGENT_CA,
+    AclBootstrapRequest,
+    AclPutRequest,
     AgentCARequest,
     JoinRequest,
     JoinTokenAnswer,
     JoinTokenRequest,
     RenewNodeRequest,
 )
+from cluster.rpc.operation import Message, Operation
 from cluster.seal.sources import SealError
 from cluster.tls.certificates import new_ca
+from cluster.tls.join_proof import JoinStatement, prove, public_of
 from cluster.tls.keys import KEY_BYTES, hash_of_certificate, public_part
 from cluster.tls.node_certs import new_key, node_csr
+from fsm.acl import DeleteTokens
 from fsm.nodes import TakeJoinToken
 from providers.errors import CSRRejected
 from tests.kit.clock import FakeClock
@@ -50,9 +59,13 @@ KEY: Final = new_key()
 CSR: Final = node_csr(KEY)
 
 
+def key_of(name: str) -> bytes:
+    return name.encode() * KEY_BYTES
+
+
 def pinned(cluster: FakeCluster) -> None:
     cluster.members = {
-        name: replace(known, rpc_address=f"127.0.0.1:10{k}", keys=(name.encode() * KEY_BYTES,))
+        name: replace(known, rpc_address=f"127.0.0.1:10{k}", keys=(key_of(name),))
         for k, (name, known) in enumerate(cluster.members.items())
     }
 
@@ -73,17 +86,29 @@ async def give_ca(node: Node, ttl: int = 3600) -> None:
 
 
 async def token(node: Node, name: str = "d", **changes: Any) -> JoinTokenAnswer:
-    asked: dict[str, Any] = {"raft_address": "", "rpc_address": "", "ttl_seconds": 600, "is_rejoin": False, **changes}
+    asked: dict[str, Any] = {
+        "raft_address": "127.0.0.1:9", "rpc_address": "127.0.0.1:8", "ttl_seconds": 600, "is_rejoin": False,
+        "is_forced": False, **changes,
+    }  # fmt: skip
     return await node.operations.run(JOIN_TOKEN, JoinTokenRequest(name, **asked))
 
 
 def ask(secret: str, **changes: Any) -> JoinRequest:
-    values = {"name": "d", "raft_address": "127.0.0.1:9", "rpc_address": "127.0.0.1:8", "csr_pem": CSR, **changes}
-    return JoinRequest(secret, **values)
+    """By a machine that has met the server a, which brings it."""
+    values = {
+        "name": "d", "raft_address": "127.0.0.1:9", "rpc_address": "127.0.0.1:8", "csr_pem": CSR,
+        "server_key": public_part(key_of("a")), "through": "a", **changes,
+    }  # fmt: skip
+    through = values.pop("through")
+    return JoinRequest(**values, proof=prove(secret, JoinStatement(**values)), through=through)
 
 
 async def join(node: Node, secret: str, **changes: Any) -> x509.Certificate:
-    answer = await node.operations.run(JOIN, ask(secret, **changes))
+    return await bring(node, ask(secret, **changes))
+
+
+async def bring(node: Node, request: JoinRequest) -> x509.Certificate:
+    answer = await node.operations.run(JOIN, request)
     return x509.load_pem_x509_certificate(answer.cert_pem.encode())
 
 
@@ -182,7 +207,7 @@ async def test_while_a_server_may_be_of_the_release_before_nothing_of_it_is_writ
 # -- tokens
 
 
-async def test_only_a_keyed_hash_of_a_token_is_kept(leader: Node) -> None:
+async def test_only_the_public_half_of_a_token_is_kept(leader: Node) -> None:
     await give_ca(leader)
     made = await token(leader, raft_address="127.0.0.1:9")
     [kept] = leader.cluster.state.nodes.join_tokens
@@ -190,6 +215,8 @@ async def test_only_a_keyed_hash_of_a_token_is_kept(leader: Node) -> None:
     assert not any(made.secret in str(event) for event in leader.log.events)
     assert (kept.name, kept.raft_address, kept.expires_at) == ("d", "127.0.0.1:9", int(leader.clock.now()) + 600)
     assert len(made.secret) == 64
+    assert kept.public_key == public_of(made.secret)
+    assert kept.made_by is None
 
 
 @pytest.mark.parametrize(
@@ -202,6 +229,9 @@ async def test_only_a_keyed_hash_of_a_token_is_kept(leader: Node) -> None:
         ({"ttl_seconds": 3601}, BadRequest),
         ({"raft_address": "nowhere"}, BadRequest),
         ({"rpc_address": "a b:1"}, BadRequest),
+        ({"raft_address": ""}, BadRequest),
+        ({"rpc_address": ""}, BadRequest),
+        ({"rpc_address": "127.0.0.1:9"}, BadRequest),
         ({"name": "b"}, Refused),
         ({"is_rejoin": True}, Refused),
     ],
@@ -213,6 +243,16 @@ async def test_token_that_would_be_of_no_use_is_not_made(
     with pytest.raises(error):
         await token(leader, **changes)
     assert leader.cluster.state.nodes.join_tokens == ()
+
+
+@pytest.mark.parametrize("name", ["a", "b"])
+async def test_server_that_is_heard_from_is_not_replaced_unless_that_is_meant(leader: Node, name: str) -> None:
+    await give_ca(leader)
+    leader.replica.contact_age_seconds = {"c": 5.0}
+    with pytest.raises(Refused, match="-force"):
+        await token(leader, name, is_rejoin=True)
+    await token(leader, name, is_rejoin=True, is_forced=True)
+    await token(leader, "c", is_rejoin=True)
 
 
 # -- joining
@@ -235,8 +275,8 @@ async def test_newcomer_is_a_learner_under_the_key_that_it_has_shown(leader: Nod
         ({"name": "e"}, PermissionDenied),
         ({"raft_address": "127.0.0.1:7"}, PermissionDenied),
         ({"raft_address": "x"}, BadRequest),
-        ({"rpc_address": "127.0.0.1:9"}, BadRequest),
-        ({"rpc_address": "127.0.0.1:101"}, Refused),  # another server's
+        ({"rpc_address": "127.0.0.1:9"}, PermissionDenied),
+        ({"rpc_address": "127.0.0.1:101"}, PermissionDenied),
         ({"csr_pem": "x"}, CSRRejected),
         ({"secret": "0" * 64}, PermissionDenied),
         ({"secret": ""}, PermissionDenied),
@@ -254,6 +294,113 @@ async def test_what_is_refused_leaves_the_token_good(
     await join(leader, secret)
 
 
+async def test_what_was_captured_with_a_removed_servers_key_is_of_no_use(leader: Node) -> None:
+    """Somebody has had a machine ask at a join port of their own, with the certificate of a server that was removed.
+    Now they have what it sent, and bring it to real servers, as it is and with whatever they can change.
+    """
+    await give_ca(leader)
+    secret = (await token(leader)).secret
+    captured = ask(secret, server_key=public_part(key_of("removed")), through="a")
+    theirs = node_csr(new_key())
+    for through in ("a", "b", "c", "removed", ""):
+        for changes in (
+            {},
+            {"csr_pem": theirs},
+            {"server_key": public_part(key_of("a"))},
+            {"server_key": public_part(key_of("b")), "csr_pem": theirs},
+            {"proof": bytes(64)},
+            {"raft_address": "127.0.0.1:7"},
+        ):
+            with pytest.raises(PermissionDenied):
+                await bring(leader, structs.replace(captured, **{"through": through, **changes}))
+    assert "d" not in leader.cluster.members
+    assert not any(isinstance(command, TakeJoinToken) for command in leader.cluster.proposed)
+    await join(leader, secret)
+
+
+async def test_machine_may_have_met_any_server_of_the_cluster_and_it_counts_by_the_key_of_that_one(
+    leader: Node,
+) -> None:
+    await give_ca(leader)
+    secret = (await token(leader)).secret
+    with pytest.raises(PermissionDenied, match="a key that is not that of b"):
+        await join(leader, secret, through="b")  # with the key of a
+    leader.cluster.members = {
+        **leader.cluster.members,
+        "b": replace(leader.cluster.members["b"], keys=(key_of("b"), key_of("next"))),
+    }
+    await join(leader, secret, through="b", server_key=public_part(key_of("next")))
+
+
+def test_whoever_brings_a_machines_request_is_the_server_that_it_has_met() -> None:
+    told = JOIN.as_told_by(ask("x", through="a"), "b")
+    assert told == ask("x", through="b")
+
+
+async def test_token_that_was_taken_away_makes_no_join_token_any_more(leader: Node) -> None:
+    await give_ca(leader)
+    made = await leader.operations.run(ACL_BOOTSTRAP, AclBootstrapRequest(""))
+    request = JoinTokenRequest("d", "127.0.0.1:9", "127.0.0.1:8", 600, False, False)
+    secret = (await leader.operations.run(JOIN_TOKEN, request, secret_id=made.secret_id)).secret
+    [kept] = leader.cluster.state.nodes.join_tokens
+    assert kept.made_by == made.key
+    leader.cluster.commit(DeleteTokens((made.key,)))
+    with pytest.raises(PermissionDenied):
+        await join(leader, secret)
+    assert not any(isinstance(command, TakeJoinToken) for command in leader.cluster.proposed)
+
+
+async def test_whoever_has_waited_is_judged_again_before_anything_is_written(leader: Node) -> None:
+    made = await leader.operations.run(ACL_BOOTSTRAP, AclBootstrapRequest(""))
+    leader.worker.held.add("check_agent_ca")
+    request = AgentCARequest(CA.cert_pem, CA.key_pem, 3600)
+    waiting = asyncio.create_task(leader.operations.run(SET_AGENT_CA, request, secret_id=made.secret_id))
+    await until(lambda: "check_agent_ca" in leader.worker.calls)
+    leader.cluster.commit(DeleteTokens((made.key,)))
+    leader.worker.gate.set()
+    with pytest.raises(TokenUnknown):
+        await waiting
+    assert leader.cluster.state.nodes.agent_ca is None
+
+
+async def test_leader_may_do_it_for_whoever_manages_rights_and_for_no_operator(leader: Node) -> None:
+    made = await leader.operations.run(ACL_BOOTSTRAP, AclBootstrapRequest(""))
+    rules = AclPutRequest("policies", "", '{"Name": "p", "Rules": "operator = \\"write\\""}')
+    await leader.operations.run(ACL_PUT, rules, secret_id=made.secret_id)
+    wanted = AclPutRequest("tokens", "", '{"Policies": [{"Name": "p"}]}')
+    operator = await leader.operations.run(ACL_PUT, wanted, secret_id=made.secret_id)
+    asked: list[tuple[Operation[Any, Any], Message]] = [
+        (SET_AGENT_CA, AgentCARequest(CA.cert_pem, CA.key_pem, 3600)),
+        (JOIN_TOKEN, JoinTokenRequest("d", "127.0.0.1:9", "127.0.0.1:8", 600, False, False)),
+    ]
+    for operation, request in asked:
+        with pytest.raises(PermissionDenied, match="acl:write"):
+            await leader.operations.run(operation, request, secret_id=operator.secret_id)
+        await leader.operations.run(operation, request, secret_id=made.secret_id)
+
+
+async def test_server_that_has_come_back_by_itself_is_not_replaced_by_a_token_for_its_absence(leader: Node) -> None:
+    await give_ca(leader)
+    known = leader.cluster.members["b"]
+    where = {"name": "b", "raft_address": known.raft_address, "rpc_address": known.rpc_address}
+    leader.replica.contact_age_seconds = {"b": 5.0}
+    secret = (await token(leader, is_rejoin=True, **where)).secret
+    leader.replica.contact_age_seconds = {}
+    with pytest.raises(Refused, match="-force"):
+        await join(leader, secret, **where)
+    assert leader.cluster.members["b"] == known
+    forced = (await token(leader, is_rejoin=True, is_forced=True, **where)).secret
+    await join(leader, forced, **where)
+
+
+async def test_address_of_another_server_leaves_the_token_good(leader: Node) -> None:
+    await give_ca(leader)
+    secret = (await token(leader, rpc_address="127.0.0.1:101")).secret
+    with pytest.raises(Refused, match="is an address of the server b"):
+        await join(leader, secret, rpc_address="127.0.0.1:101")
+    assert not any(isinstance(command, TakeJoinToken) for command in leader.cluster.proposed)
+
+
 async def test_token_expires(leader: Node) -> None:
     await give_ca(leader)
     secret = (await token(leader)).secret
@@ -269,7 +416,8 @@ async def test_of_fifty_at_once_one_gets_a_certificate(leader: Node, is_rejoin: 
     await give_ca(leader)
     known = leader.cluster.members["b"]
     where = {"name": "b", "raft_address": known.raft_address, "rpc_address": known.rpc_address} if is_rejoin else {}
-    secret = (await token(leader, "b" if is_rejoin else "d", is_rejoin=is_rejoin)).secret
+    leader.replica.contact_age_seconds = {"b": 5.0}
+    secret = (await token(leader, is_rejoin=is_rejoin, **where)).secret
     answers = await asyncio.gather(*(join(leader, secret, **where) for _ in range(50)), return_exceptions=True)
     assert sum(isinstance(answer, x509.Certificate) for answer in answers) == 1
     assert all(isinstance(answer, x509.Certificate | PermissionDenied | Conflict) for answer in answers), answers
@@ -311,7 +459,8 @@ async def test_server_comes_back_by_a_token_for_that_and_its_former_key_is_nobod
     await give_ca(leader)
     known = leader.cluster.members["b"]
     where = {"name": "b", "raft_address": known.raft_address, "rpc_address": known.rpc_address}
-    secret = (await token(leader, "b", is_rejoin=True)).secret
+    leader.replica.contact_age_seconds = {"b": 5.0}
+    secret = (await token(leader, "b", is_rejoin=True, raft_address="", rpc_address="")).secret
     with pytest.raises(Refused, match="is a server at"):
         await join(leader, secret, **{**where, "rpc_address": "127.0.0.1:8"})
     cert = await join(leader, secret, **where)

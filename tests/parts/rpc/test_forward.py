@@ -14,6 +14,7 @@ from cluster.base.errors import (
     InternalError,
     NoLeader,
     NotLeader,
+    NotReady,
     Overloaded,
     RateLimitReached,
 )
@@ -21,6 +22,7 @@ from cluster.raft.membership import Member
 from cluster.rpc.batches import Batches
 from cluster.rpc.envelope import Asked
 from cluster.rpc.messages import (
+    ACL_LOGOUT,
     CONFIGURE,
     DISTRUST_ROOT,
     DONE,
@@ -133,6 +135,15 @@ async def test_operation_of_another_version_is_refused(
         rpc_cluster.elect("a")
         with pytest.raises(InternalError, match="operation 'do' is not known to this node"):
             await asked(nodes[name].forwarder, REPEATABLE)
+
+
+async def test_operation_of_access_control_waits_for_the_upgrade_of_the_leader(
+    rpc_cluster: FakeCluster, tls_directory: Path
+) -> None:
+    async with rpc_nodes(rpc_cluster, tls_directory, {"a": {}, "b": {}}) as nodes:
+        rpc_cluster.elect("a")
+        with pytest.raises(NotReady, match="an older release leads; upgrade it first"):
+            await nodes["b"].forwarder.call(ACL_LOGOUT, Nothing())
 
 
 @pytest.mark.parametrize("call", [REPEATABLE, ONCE, BATCHED], ids=["repeatable", "once", "batched"])

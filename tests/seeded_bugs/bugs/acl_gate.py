@@ -7,10 +7,12 @@ from tests.seeded_bugs.bug import Bug
 _ACCESS: Final = "cluster/node/access.py"
 _APP: Final = "cluster/http/app.py"
 _AUTHORIZER: Final = "cluster/access/authorizer.py"
+_CACHE: Final = "cluster/agent/leaves.py"
 _CERTS: Final = "cluster/http/routes/certs.py"
 _DIRECTORY: Final = "cluster/access/directory.py"
 _GATE: Final = "cluster/http/gate.py"
 _GRANTED: Final = "providers/pki/granted.py"
+_LEDGER: Final = "fsm/ledger.py"
 _LEAVES: Final = "cluster/node/leaves.py"
 _MESSAGES: Final = "cluster/rpc/messages.py"
 _OPERATIONS: Final = "cluster/rpc/operations.py"
@@ -24,8 +26,11 @@ _T_BYTES: Final = "tests/unit/providers/test_granted_bytes.py"
 _T_DIRECTORY: Final = "tests/unit/access/test_directory.py"
 _T_DOORS: Final = "tests/integration/test_gate.py::test_who_passes_a_door_and_who_does_not"
 _T_JUDGING: Final = "tests/parts/signing/test_judging.py"
+_T_LEAVES: Final = "tests/unit/agent/test_leaves.py"
 _T_NODES: Final = "tests/parts/node/test_gate.py"
 _T_OPERATIONS: Final = f"{_T_NODES}::test_operation_is_done_for_nobody_who_lacks_its_right"
+_T_ROWS: Final = "tests/parts/http/test_certs_rows.py"
+_T_REFUSALS: Final = "tests/parts/http/test_refusals.py"
 _T_RECORD: Final = "tests/integration/test_gate.py::test_record_shows_own_rows_and_says_nothing_of_the_others"
 
 BUGS: Final = (
@@ -107,16 +112,17 @@ BUGS: Final = (
         "a leaf in the cache is there for everybody",
         "a token that may do nothing gets a service's private key",
         _LEAVES,
-        "        caller.require(SERVICE_WRITE, service)\n        while True:\n",
-        "        while not caller.rules.grant:\n",
+        "        caller.require(SERVICE_WRITE, service)\n"
+        "        leaf, caller = await self._leaf_for(caller, service, requested_by, index, timeout_seconds)\n",
+        "        leaf = await self._leaves.get(caller, service, requested_by, index, timeout_seconds)\n",
         (f"{_T_NODES}::test_leaf_in_the_cache_is_for_nobody_who_might_not_have_asked_for_it",),
     ),
     Bug(
         "a leaf from the cache is handed out without another look",
         "a right that was taken away is good for as long as a query waits",
         _LEAVES,
-        "            before, caller = caller, self._access.judged_again(caller)\n            caller.require",
-        "            before = caller\n            caller.require",
+        "            before, caller = caller, self._access.judged_again(caller)\n",
+        "            before = caller\n",
         (f"{_T_NODES}::test_leaf_in_the_cache_ends_with_the_right_to_it",),
     ),
     Bug(
@@ -149,7 +155,74 @@ BUGS: Final = (
         _CERTS,
         "        if len(own) > limit:\n            return own[:limit], own[limit - 1].index\n",
         "        if rows:\n            return own[:limit], rows[-1].index\n",
-        (_T_RECORD,),
+        (f"{_T_ROWS}::test_one_request_reads_no_more_than_four_pages",),
+    ),
+    Bug(
+        "the record is looked through for whoever owns nothing in it",
+        "somebody without a token keeps the thread that reads the record busy, and tells names apart by the time",
+        _CERTS,
+        "    if not caller.rules.gives_any(Resource.SERVICE, Level.WRITE):\n        return ()\n",
+        "    if not caller.rules.gives_any(Resource.SERVICE, Level.WRITE):\n        return None\n",
+        (f"{_T_ROWS}::test_nothing_is_read_for_whoever_has_nothing_there",),
+    ),
+    Bug(
+        "a kind that is nobody's own is looked for",
+        "who may write one service has the record read for what they never get",
+        _CERTS,
+        "    if wanted.kind not in (None, LeafKind.SERVICE):\n        return ()\n",
+        "",
+        (f"{_T_ROWS}::test_nothing_is_read_for_whoever_has_nothing_there",),
+    ),
+    Bug(
+        "a service in a SPIFFE ID is not judged",
+        "whether a service has certificates shows in how long the answer takes",
+        _CERTS,
+        "        is_own = wanted.service in (None, service) and caller.may(SERVICE_WRITE, service)\n",
+        "        is_own = wanted.spiffe_id is not None or caller.may(SERVICE_WRITE, service)\n",
+        (f"{_T_ROWS}::test_nothing_is_read_for_whoever_has_nothing_there",),
+    ),
+    Bug(
+        "own rows are picked out of all",
+        "how many certificates others have shows in the time and in the pages",
+        _CERTS,
+        "    return tuple(sorted(names)) if len(names) <= _MAX_NAMES else None\n",
+        "    return None\n",
+        (f"{_T_ROWS}::test_as_many_rows_are_read_however_many_others_there_are",),
+    ),
+    Bug(
+        "a serial is looked up for whoever owns nothing",
+        "anybody has the record read, for ever",
+        _CERTS,
+        "    if not caller.may(OPERATOR_READ) and not caller.rules.gives_any(Resource.SERVICE, Level.WRITE):\n"
+        "        raise caller.refusal(OPERATOR_READ)\n",
+        "",
+        (f"{_T_ROWS}::test_nothing_is_read_without_a_token",),
+    ),
+    Bug(
+        "rows of some services are found by a join over all",
+        "a token for one service has every certificate stepped through",
+        _LEDGER,
+        "        if query.services:\n            return self._search_services(query)\n",
+        "        if query.services:\n"
+        "            of_all = self.search(LedgerQuery(spiffe_id=query.spiffe_id, after=query.after, limit=1 << 40))\n"
+        "            return [row for row in of_all if row.record.name in query.services][: query.limit]\n",
+        ("tests/unit/fsm/test_ledger.py::test_search_by_services_steps_through_no_rows_of_others",),
+    ),
+    Bug(
+        "a command asks for what its token need not give",
+        "a service cannot have a certificate by the command line without rights on the node",
+        "cluster/cli/ca_sign.py",
+        '    datacenters = api.texts("/v1/catalog/datacenters")\n',
+        '    datacenters = [str(api.json("GET", "/v1/agent/self")["Config"]["NodeName"])]\n',
+        ("tests/parts/cli/test_rights.py::test_command_asks_for_no_more_than_it_needs",),
+    ),
+    Bug(
+        "a server on which the first token is open is not noticed",
+        "whoever asks first while it leads has the cluster",
+        "cluster/doctor/live.py",
+        "    _bootstrap,\n",
+        "",
+        ("tests/unit/doctor/test_live.py::test_first_token_is_closed_on_every_server_or_on_none",),
     ),
     Bug(
         "DNS names are not judged by the grant",
@@ -158,5 +231,53 @@ BUGS: Final = (
         "        if not _is_covered(host, grant):\n",
         "        if not isinstance(host, x509.DNSName) and not _is_covered(host, grant):\n",
         (f"{_T_BYTES}::test_every_kind_of_name_is_judged",),
+    ),
+    Bug(
+        "a leaf is kept where it was asked for, however long it lasts",
+        "who may have certificates for an hour gets one for three days that was made for another token",
+        _CACHE,
+        "            if self._may_be_kept(entry, held):\n",
+        "            if True:\n",
+        (f"{_T_LEAVES}::test_leaf_that_lasts_longer_than_all_in_its_place_may_have_is_not_kept_there",),
+    ),
+    Bug(
+        "who waits for a leaf gets it, however long it lasts",
+        "who asks in the same moment as somebody who may have longer ones gets one of theirs",
+        _CACHE,
+        "                if is_own or self._may_be_kept(entry, held):\n",
+        "                if True:\n",
+        (f"{_T_LEAVES}::test_longer_leaf_of_one_is_never_handed_to_another_who_waits",),
+    ),
+    Bug(
+        "a leaf is handed out by the rules that it was asked for with",
+        "who may have shorter ones only, since a moment ago, is handed one that lasts for days",
+        _LEAVES,
+        "            if is_within_bound and most_seconds ==",
+        "            if most_seconds ==",
+        (f"{_T_NODES}::test_leaf_that_the_rules_of_now_do_not_give_is_asked_for_anew_or_refused",),
+    ),
+    Bug(
+        "who can have no certificate may send a CSR",
+        "anybody has bodies of half a megabyte read, and CSRs sent to the leader",
+        _GATE,
+        "        elif needed.one_of and not any(map(caller.may_some, needed.one_of)):\n",
+        "        elif False:\n",
+        (f"{_T_BODIES}::test_who_can_have_no_certificate_is_refused_one_by_the_head_alone",),
+    ),
+    Bug(
+        "CSRs that are refused count for nothing",
+        "a token that is too weak has the leader look at CSRs as fast as they can be sent",
+        "cluster/http/context.py",
+        "            await api.refusals.lacks_rights(request, accessor_id)\n",
+        "",
+        (f"{_T_REFUSALS}::test_csrs_that_a_token_does_not_give_are_limited_and_no_other_tokens",),
+    ),
+    Bug(
+        "CSRs count before anybody has refused them",
+        "a service that asks for many certificates at once is held up for what nobody has refused it",
+        "cluster/base/rates.py",
+        "            self._full_at_with_one_more(key)\n",
+        "            self.take(key)\n",
+        ("tests/unit/base/test_rates.py::test_what_is_only_asked_for_takes_nothing",),
     ),
 )

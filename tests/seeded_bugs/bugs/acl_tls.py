@@ -13,8 +13,10 @@ _JSON: Final = "cluster/access/methods/strict_json.py"
 _WORK: Final = "cluster/node/acl_work.py"
 _BUILD: Final = "cluster/node/build.py"
 _CLI: Final = "cluster/cli/acl/login.py"
+_FETCH: Final = "cluster/access/methods/fetch.py"
 
 _T: Final = "tests/unit/access/test_tls_login.py"
+_T_FETCH: Final = "tests/parts/access/test_fetch.py"
 _T_LOGIN: Final = "tests/unit/access/test_login.py"
 _T_JWT: Final = "tests/unit/access/test_jwt.py"
 _T_NODE: Final = "tests/unit/node/test_acl_login.py"
@@ -29,6 +31,7 @@ _T_CLAIMS: Final = f"{_T}::test_claims_that_are_not_for_this_login_are_refused"
 _T_ROOT: Final = f"{_T}::test_root_counts_as_long_as_it_is_listed"
 _T_DOMAIN: Final = f"{_T}::test_certificate_of_another_trust_domain_is_refused"
 _T_ONCE: Final = f"{_T}::test_proof_logs_in_once"
+_T_BEGIN: Final = f"{_T}::test_certificate_that_begins_before_the_moment_of_its_name_logs_in_no_more"
 _T_TABLE: Final = f"{_T}::test_table_has_bounds_and_is_freed_as_proofs_end"
 
 BUGS: Final = (
@@ -262,6 +265,31 @@ BUGS: Final = (
         """_JTI: Final = re.compile(r"[A-Za-z0-9_-]{1,4096}")\n""",
         (_T_CLAIMS,),
     ),
+    # -- not before
+    Bug(
+        "a certificate renews its rights after its token was revoked",
+        "whoever has copied it logs in with it, gets a new one, and so on without end",
+        _TLS,
+        "    _check_begin(chain[0], identity.name, config)\n",
+        "",
+        (_T_BEGIN,),
+    ),
+    Bug(
+        "a moment for every name is for none",
+        "after a host was broken into, certificates of all its services log in",
+        _TLS,
+        "        if key in (name, EVERY_NAME) and",
+        "        if key == name and",
+        (_T_BEGIN,),
+    ),
+    Bug(
+        "a moment for one name replaces those of others",
+        "what was closed by the last revocation is open again with the next",
+        "cluster/cli/acl/auth_methods.py",
+        """{"NotBefore": {**before, **dict(args.tls_not_before)}}""",
+        """{"NotBefore": dict(args.tls_not_before)}""",
+        ("tests/parts/cli/acl/test_commands.py::test_moment_of_one_name_leaves_those_of_others",),
+    ),
     # -- once
     Bug(
         "a proof logs in again and again",
@@ -310,6 +338,39 @@ BUGS: Final = (
         "        if ends <= self._forgotten_end:\n",
         "        if False:\n",
         (f"{_T}::test_clock_that_is_set_back_makes_no_proof_good_again",),
+    ),
+    # -- whom others ask about a login
+    Bug(
+        "one server may have all places for requests",
+        "a key set that hangs keeps everybody from logging in, through whichever method",
+        _FETCH,
+        "        self.free = asyncio.Semaphore(MAX_OF_A_HOST)\n",
+        "        self.free = asyncio.Semaphore(MAX_FETCHES)\n",
+        (f"{_T_FETCH}::test_a_server_that_hangs_delays_nobody_else",),
+    ),
+    Bug(
+        "the wait for a place is part of the deadline",
+        "after somebody else's server hung, a good one has no time left to answer",
+        _FETCH,
+        "            async with self._place_of(url), asyncio.timeout(self._deadline_seconds):\n",
+        "            async with asyncio.timeout(self._deadline_seconds), self._place_of(url):\n",
+        (f"{_T_FETCH}::test_places_in_all_are_bounded_and_a_wait_for_one_is_no_part_of_the_deadline",),
+    ),
+    Bug(
+        "a place is waited for as long as it takes",
+        "logins pile up behind a server that hangs",
+        _FETCH,
+        "                async with asyncio.timeout(self._wait_seconds):\n",
+        "                async with asyncio.timeout(600):\n",
+        (f"{_T_FETCH}::test_a_server_that_hangs_delays_nobody_else",),
+    ),
+    Bug(
+        "hosts that were asked are remembered for good",
+        "whoever writes methods fills the leader's memory",
+        _FETCH,
+        "            if not places.users:\n",
+        "            if False:\n",
+        (f"{_T_FETCH}::test_who_is_given_up_leaves_no_place_taken",),
     ),
     # -- how it is made
     Bug(

@@ -5,6 +5,7 @@ from typing import Final
 from tests.seeded_bugs.bug import Bug
 
 _CONTENT: Final = "cluster/backup/content.py"
+_T_CONTENT: Final = "tests/parts/backup/test_content.py"
 _RESTORE: Final = "cluster/backup/restore.py"
 _RESUMED: Final = "cluster/backup/resumed.py"
 _MESSAGES: Final = "cluster/rpc/messages.py"
@@ -30,8 +31,8 @@ BUGS: Final = (
         "a rotation is given up without a word",
         "an operator waits for a root that does not come",
         _RESTORE,
-        "        return (*change.notes(), *given_up(saved.state))\n",
-        "        return change.notes()\n",
+        ", *given_up(saved.state))\n",
+        ")\n",
         (f"{_T_RESUMED}::test_root_that_is_not_made_yet_does_not_come_back_unnamed",),
     ),
     Bug(
@@ -57,7 +58,31 @@ BUGS: Final = (
         "    if saved.rotation is not None and saved.rotation.root is not None:\n",
         "    ids = {root.root_id for root in saved.roots}\n"
         "    if saved.rotation and saved.rotation.root and saved.rotation.root.root_id not in ids:\n",
-        ("tests/parts/backup/test_content.py::test_rotation_that_was_under_way_is_judged_too",),
+        (f"{_T_CONTENT}::test_rotation_that_was_under_way_is_judged_too",),
+    ),
+    Bug(
+        "a saved table of access control need not be in order",
+        "a token is listed and good, and nobody finds it to delete it",
+        "fsm/acl_rules.py",
+        "            if before >= key:\n",
+        "            if before == key:\n",
+        (f"{_T_CONTENT}::test_state_with_one_thing_wrong_is_refused_and_nothing_changes",),
+    ),
+    Bug(
+        "a saved table of access control may have a twin",
+        "deleting a token or policy leaves its twin in force",
+        "fsm/acl_rules.py",
+        "            if before >= key:\n",
+        "            if before > key:\n",
+        (f"{_T_CONTENT}::test_state_with_one_thing_wrong_is_refused_and_nothing_changes",),
+    ),
+    Bug(
+        "saved tables of access control are not looked at",
+        "look-ups among tokens go wrong for as long as the cluster lives",
+        _CONTENT,
+        '    _require(disorder is None, f"{disorder}")\n',
+        "",
+        (f"{_T_CONTENT}::test_state_with_one_thing_wrong_is_refused_and_nothing_changes",),
     ),
     # -- staged rotations
     Bug(

@@ -7,6 +7,7 @@ from tests.seeded_bugs.bug import Bug
 _RULES: Final = "fsm/nodes_rules.py"
 _CA_RULES: Final = "fsm/ca_rules.py"
 _NODE_CERTS: Final = "cluster/node/node_certs.py"
+_PROOF: Final = "cluster/tls/join_proof.py"
 _MEMBERSHIP: Final = "cluster/node/membership.py"
 _RENEWAL: Final = "cluster/node/renewal.py"
 _RESEAL: Final = "cluster/node/reseal.py"
@@ -23,6 +24,8 @@ _COMMAND: Final = "cluster/cli/join.py"
 _T_STATE: Final = "tests/unit/fsm/test_nodes.py"
 _T_TLS: Final = "tests/unit/tls/test_node_certs.py"
 _T_LEADER: Final = "tests/parts/node/test_node_certs.py"
+_T_PROOF: Final = "tests/unit/tls/test_join_proof.py"
+_T_MEMBERSHIP: Final = "tests/unit/node/test_membership.py"
 _T_RENEWAL: Final = "tests/parts/node/test_renewal.py"
 _T_PORT: Final = "tests/parts/http/test_join.py"
 _T_PLACES: Final = "tests/parts/rpc/test_places.py"
@@ -43,24 +46,24 @@ BUGS: Final = (
         "the log takes a token for any name",
         "of two requests at once one gets by the leader's look, and a token is good for another server",
         _RULES,
-        "found is None or found.name != cmd.name or found.is_expired(cmd.now)",
-        "found is None or found.is_expired(cmd.now)",
+        "        if token.name == name and not token.is_expired(now)",
+        "        if not token.is_expired(now)",
         (_T_STATE,),
     ),
     Bug(
         "the log takes a token that has expired",
         "a request that waits for a leader uses a token long after its minutes",
         _RULES,
-        "found is None or found.name != cmd.name or found.is_expired(cmd.now)",
-        "found is None or found.name != cmd.name",
+        "        if token.name == name and not token.is_expired(now)",
+        "        if token.name == name",
         (_T_STATE,),
     ),
     Bug(
         "a token for a name leaves the one before",
         "a token that was lost cannot be made void by another one",
         _RULES,
-        "        if token.name != cmd.token.name and token.secret_hash",
-        "        if token.secret_hash",
+        "        if token.name != cmd.token.name and token.public_key",
+        "        if token.public_key",
         (_T_STATE,),
     ),
     Bug(
@@ -96,7 +99,7 @@ BUGS: Final = (
         (_T_STATE,),
     ),
     Bug(
-        "a snapshot for keeping holds the agent CA's sealed key and hashes of tokens",
+        "a snapshot for keeping holds the agent CA's sealed key and join tokens",
         "whoever gets at backups and the seal key can be any server",
         _BACKUP,
         "        put(_dumped(replace(state, nodes_index=0, nodes=Nodes())))\n",
@@ -107,7 +110,7 @@ BUGS: Final = (
         "a certificate is handed out without taking the token",
         "one token makes as many servers as there are requests",
         _NODE_CERTS,
-        "        await self._take(request, secret_hash)\n",
+        "        await self._take(request, token)\n",
         "",
         (_T_LEADER,),
     ),
@@ -120,12 +123,149 @@ BUGS: Final = (
         (_T_LEADER,),
     ),
     Bug(
-        "a token is good for every name",
-        "a token for a new machine makes its holder an old one",
+        "the log takes a token for another one's of this name",
+        "a token that was made void by another is good all the same, if it was looked at before",
+        _RULES,
+        "    if found is None or found.public_key != cmd.public_key:\n",
+        "    if found is None:\n",
+        (_T_STATE,),
+    ),
+    Bug(
+        "a join token outlives the token that made it",
+        "who had rights for a minute has a server an hour later",
+        _RULES,
+        "    return any(made_by.accessor_id == token.made_by and",
+        "    return True or any(made_by.accessor_id == token.made_by and",
+        (_T_STATE, _T_LEADER),
+    ),
+    Bug(
+        "a join token of an open cluster outlives the bootstrap",
+        "access control is in use, and somebody who never had a right has a server",
+        _RULES,
+        "        return not acl.bootstrap_index\n",
+        "        return True\n",
+        (_T_STATE,),
+    ),
+    Bug(
+        "a join token forgets who made it",
+        "it outlives the token that was revoked",
         _NODE_CERTS,
-        "        if not found or found[0].name != request.name or",
-        "        if not found or",
+        "made_by=caller.accessor_on_record or None",
+        "made_by=None",
         (_T_LEADER,),
+    ),
+    Bug(
+        "a proof is not looked at",
+        "whoever knows that a server is about to join is it",
+        _NODE_CERTS,
+        "        if found is None or not is_proved(found.public_key, statement, request.proof):\n",
+        "        if found is None:\n",
+        (_T_LEADER,),
+    ),
+    Bug(
+        "a machine may have met anybody",
+        "with the key of a removed server machines are made to ask, and what they say is used in their place",
+        _NODE_CERTS,
+        "        if through is None or request.server_key not in map(public_part, through.keys):\n",
+        "        if False:\n",
+        (_T_LEADER,),
+    ),
+    Bug(
+        "a proof is not over the server that was met",
+        "as before: the key of a removed server gets what machines ask",
+        _PROOF,
+        '        parts = (_SIGNED, *(text.encode("utf-8", "surrogatepass") for text in texts), self.server_key)\n',
+        '        parts = (_SIGNED, *(text.encode("utf-8", "surrogatepass") for text in texts))\n',
+        (_T_PROOF,),
+    ),
+    Bug(
+        "parts of what is proved run into each other",
+        "a proof for one name and address is one for others",
+        _PROOF,
+        '        return b"".join(len(part).to_bytes(4, "big") + part for part in parts)\n',
+        '        return b"".join(parts)\n',
+        (_T_PROOF,),
+    ),
+    Bug(
+        "whoever brings a machine's request says which server it has met",
+        "one server's key passes for all of them",
+        _MESSAGES,
+        "        return structs.replace(self, through=peer)\n",
+        "        return self\n",
+        (_T_LEADER,),
+    ),
+    Bug(
+        "an operator makes join tokens",
+        "operator:write is every right: a server's key puts anything into the log",
+        _MESSAGES,
+        'Operation("join_token", JoinTokenRequest, JoinTokenAnswer, needs=SERVER_CERTIFICATES)',
+        'Operation("join_token", JoinTokenRequest, JoinTokenAnswer, needs=OPERATOR_WRITE)',
+        (_T_LEADER,),
+    ),
+    Bug(
+        "an operator hands over an agent CA",
+        "tokens are void and servers are signed by whoever may change settings",
+        _MESSAGES,
+        'Operation("set_agent_ca", AgentCARequest, Nothing, needs=SERVER_CERTIFICATES)',
+        'Operation("set_agent_ca", AgentCARequest, Nothing, needs=OPERATOR_WRITE)',
+        (_T_LEADER,),
+    ),
+    Bug(
+        "a token for a server that is there is made without a word",
+        "one command gives a live server's name to another key",
+        _NODE_CERTS,
+        "        if request.is_rejoin and not request.is_forced:\n",
+        "        if False:\n",
+        (_T_LEADER,),
+    ),
+    Bug(
+        "a token for a server that was away is good when it is there again",
+        "its name goes to another key for as long as the token lasts",
+        _NODE_CERTS,
+        "        if token.is_rejoin and not token.is_forced:\n",
+        "        if False:\n",
+        (_T_LEADER,),
+    ),
+    Bug(
+        "a token need not say at which addresses",
+        "its holder has all servers dial where they like, and a certificate for that address",
+        _NODE_CERTS,
+        "            if (address or not request.is_rejoin) and not is_address(address):\n",
+        "            if address and not is_address(address):\n",
+        (_T_LEADER,),
+    ),
+    Bug(
+        "the agent CA is written for whoever was somebody before it was tried",
+        "a token that was revoked meanwhile says who signs servers' certificates",
+        _NODE_CERTS,
+        "        if problem := await self._pool.check_agent_ca(covered,",
+        "        known = judge()\n        judge = lambda: known\n"
+        "        if problem := await self._pool.check_agent_ca(covered,",
+        (_T_LEADER,),
+    ),
+    Bug(
+        "a server is removed for whoever was somebody before the wait",
+        "a revoked token's removals are done once another change is over",
+        _MEMBERSHIP,
+        "            judge()\n            if member.id == self._node_name:\n",
+        "            if member.id == self._node_name:\n",
+        (_T_MEMBERSHIP,),
+    ),
+    Bug(
+        "a server's key is exchanged for whoever was somebody before the wait",
+        "a revoked token's word takes a server's name to another key",
+        _MEMBERSHIP,
+        "            key = await self._replica.look_up_key(member)\n            judge()\n",
+        "            key = await self._replica.look_up_key(member)\n",
+        (_T_MEMBERSHIP,),
+    ),
+    Bug(
+        "a server is added for whoever was somebody before the wait",
+        "a revoked token's servers join once another change is over",
+        _MEMBERSHIP,
+        "            judge()\n            return new if self._is_unknown(new) else None\n",
+        "            return new if self._is_unknown(new) else None\n",
+        (_T_MEMBERSHIP,),
     ),
     Bug(
         "a token is good at every address",

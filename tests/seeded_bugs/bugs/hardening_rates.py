@@ -122,8 +122,8 @@ BUGS: Final = (
         "refusals are counted when they are answered",
         "a thousand that come at once are all judged",
         _REFUSALS,
-        "        limit.take(source)\n",
-        "        limit.take(source)\n        limit.give_back(source)\n",
+        "    await _held_back(limit.take, source)\n",
+        "    await _held_back(limit.take, source)\n    limit.give_back(source)\n",
         (f"{_T_HTTP}::test_many_at_once_get_no_more_than_one_by_one",),
     ),
     Bug(

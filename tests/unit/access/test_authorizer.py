@@ -7,7 +7,7 @@ import pytest
 
 from cluster.access.authorizer import NO_HOSTS, NOTHING, OF_AN_AGENT, Authorizer
 from cluster.access.rules import Rule, parse_rules
-from cluster.api.access import Level, Resource
+from cluster.api.access import GivenNames, Level, Resource
 from providers.grants import ANYTHING, Grant, NameGrant
 
 NAMES = ("web", "webx", "api", "wet", "wall", "")
@@ -58,6 +58,36 @@ def test_default_policy_is_what_no_rule_speaks_of_and_gives_no_rights_on_rights(
     assert not asked.allows(Resource.ACL, Level.READ)
     assert authorizer('acl = "write"').allows(Resource.ACL, Level.WRITE)
     assert not authorizer('acl = "write"').allows(Resource.OPERATOR, Level.READ)
+
+
+@pytest.mark.parametrize(
+    ("texts", "exact", "prefixes"),
+    [
+        ([], (), ()),
+        (['service "web" { policy = "read" } node "a" { policy = "write" } operator = "write"'], (), ()),
+        (['service "web" { policy = "write" }', 'service "web" { policy = "deny" }'], (), ()),
+        (['service "b" { policy = "write" } service "a" { policy = "write" }'], ("a", "b"), ()),
+        (['service_prefix "" { policy = "read" } service "a" { policy = "write" }'], ("a",), ()),
+        (['service_prefix "a-" { policy = "write" } service "a-b" { policy = "deny" }'], (), ("a-",)),
+        (['service_prefix "" { policy = "write" }'], (), ("",)),
+    ],
+)
+def test_names_on_which_a_level_is_given(texts: list[str], exact: tuple[str, ...], prefixes: tuple[str, ...]) -> None:
+    asked = authorizer(*texts)
+    assert asked.names_given(Resource.SERVICE, Level.WRITE) == GivenNames(exact, prefixes)
+    assert asked.gives_any(Resource.SERVICE, Level.WRITE) == bool(exact or prefixes)
+
+
+def test_default_policy_gives_a_level_on_whatever_no_rule_about_all_names_denies() -> None:
+    for text, prefixes in (
+        ("", ("",)),
+        ('service "web" { policy = "deny" }', ("",)),
+        ('service_prefix "" { policy = "deny" }', ()),
+        ('service_prefix "" { policy = "read" } service_prefix "a" { policy = "write" }', ("a",)),
+    ):
+        asked = authorizer(text, allows_by_default=True)
+        assert asked.names_given(Resource.SERVICE, Level.WRITE) == GivenNames((), prefixes), text
+        assert asked.gives_any(Resource.SERVICE, Level.WRITE) == bool(prefixes)
 
 
 @pytest.mark.parametrize(
@@ -175,3 +205,29 @@ def test_grant_is_what_the_rules_say(seed: int) -> None:
     for length in range(5):
         for each in map("".join, itertools.product("ab", repeat=length)):
             assert grant.services.of(each).is_given is asked.allows(Resource.SERVICE, Level.WRITE, each)
+
+
+@pytest.mark.parametrize(
+    ("rules", "by_default", "resource", "is_some"),
+    [
+        ("", False, Resource.SERVICE, False),
+        ("", True, Resource.SERVICE, True),
+        ("", True, Resource.ACL, False),
+        ('service "web" { policy = "write" }', False, Resource.SERVICE, True),
+        ('service "web" { policy = "write" }', False, Resource.NODE, False),
+        ('service_prefix "web" { policy = "write" }', False, Resource.SERVICE, True),
+        ('service_prefix "" { policy = "read" }', True, Resource.SERVICE, False),
+        ('service_prefix "" { policy = "deny" } service "web" { policy = "write" }', True, Resource.SERVICE, True),
+        ('service_prefix "a" { policy = "deny" }', True, Resource.SERVICE, True),
+        ('operator = "write"', False, Resource.MESH, True),
+        ('operator = "write" mesh = "read"', False, Resource.MESH, False),
+        ('operator = "read"', True, Resource.MESH, False),
+        ('operator = "deny"', True, Resource.OPERATOR, False),
+    ],
+)
+def test_whether_there_is_any_name_of_which_it_is_allowed(
+    rules: str, by_default: bool, resource: Resource, is_some: bool
+) -> None:
+    authorizer = Authorizer(parse_rules(rules), allows_by_default=by_default)
+    for _ in range(2):
+        assert authorizer.gives_any(resource, Level.WRITE) is is_some

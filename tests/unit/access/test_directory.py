@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from cluster.access.directory import EVERYTHING, Directory
-from cluster.api.access import ACL_WRITE, SNAPSHOT, Caller, Level, Resource, Right
+from cluster.api.access import ACL_READ, ACL_WRITE, SNAPSHOT, Caller, Level, Resource, Right
 from cluster.base.errors import PermissionDenied, TokenUnknown
 from fsm.acl import (
     ANONYMOUS,
@@ -222,3 +222,10 @@ def test_open_cluster_knows_nobody_and_asks_nobody_for_a_token() -> None:
         cluster.caller("of-another-cluster")
     assert not cluster.caller("").may(SNAPSHOT)
     assert cluster.caller("root").may(SNAPSHOT)
+
+
+def test_open_cluster_says_that_it_must_be_bootstrapped_before_tokens_are_looked_at() -> None:
+    caller = Cluster(allows_by_default=True).caller("")
+    assert caller.is_of_open_cluster
+    with pytest.raises(PermissionDenied, match=r"acl:read.*must be bootstrapped first"):
+        caller.require(ACL_READ)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cluster.access.login import MAX_META, Granted, MetaRefused, description_of, grant
+from cluster.access.login import MAX_META, Granted, MetaRefused, description_of, grant, identity_of
 from cluster.access.methods.config import TlsConfig, written_config
 from cluster.access.methods.key_sets import KeySets
 from cluster.access.methods.prove import REFUSED_AFTER_SECONDS, Prover, hold_refusal
@@ -22,7 +22,9 @@ from tests.kit.fake_fetch import FakeFetch
 from tests.kit.tokens import jwk, jwks, public_pem, signer
 
 NOW = 1_800_000_000
-FIELDS = Fields(frozenset({"serviceaccount.name"}), frozenset({"value"}), frozenset({"list"}))
+FIELDS = Fields(
+    frozenset({"serviceaccount.name", "value.team", "value.absent"}), frozenset({"list.groups", "list.absent"})
+)
 PROVED = Proved({"serviceaccount.name": "web", "value.team": "ops"}, {"list.groups": ("a", "b")})
 POLICIES = {"p-web": uuid(1), "p-ops": uuid(2)}
 ROLES = {"r-ops": uuid(3), "r-web": uuid(4)}
@@ -87,9 +89,28 @@ def test_all_rules_that_hold_add_up() -> None:
         (NodeIdentity("node-ops", "dc1"),),
         True,
         "k8s",
+        identity_of("k8s", PROVED),
         NOW,
         NOW + 86_400,
     )
+
+
+def test_identity_is_the_method_and_all_that_was_proved() -> None:
+    texts, lists = {"a": "1", "b": "2"}, {"list.g": ("x", "y")}
+    own = identity_of("k8s", Proved(texts, lists))
+    assert own == identity_of("k8s", Proved(dict(reversed(texts.items())), {"list.g": ["y", "x", "y"]}))
+    others = [
+        identity_of("other", Proved(texts, lists)),
+        identity_of("k8s", Proved(texts)),
+        identity_of("k8s", Proved({}, lists)),
+        identity_of("k8s", Proved({"a": "2", "b": "1"}, lists)),
+        identity_of("k8s", Proved({"a": "1"}, lists)),
+        identity_of("k8s", Proved(texts, {"list.g": ("xy",)})),
+        identity_of("k8s", Proved(texts, {"list.g": ("x",), "list.h": ("y",)})),
+        identity_of("k8s", Proved(texts, {**lists, "list.h": ()})),
+    ]
+    assert len({own, *others}) == 1 + len(others)
+    assert {len(one) for one in others} == {32}
 
 
 @pytest.mark.parametrize(
@@ -100,6 +121,16 @@ def test_all_rules_that_hold_add_up() -> None:
         [rule(BindType.SERVICE, "web", method="other")],
         [rule(BindType.SERVICE, "web", "no selector ==")],
         [rule(BindType.SERVICE, "web", "not nosuch.field == x")],
+        # Names that the method has mapped once, and does not map any more.
+        [rule(BindType.SERVICE, "web", 'value.former != ""')],
+        [rule(BindType.SERVICE, "web", "value.former != x")],
+        [rule(BindType.SERVICE, "web", "not (value.former == x)")],
+        [rule(BindType.SERVICE, "web", "x not in list.former")],
+        [rule(BindType.SERVICE, "web", "list.former is empty")],
+        # Names that are mapped, to what this login has not brought.
+        [rule(BindType.SERVICE, "web", 'value.absent != ""')],
+        [rule(BindType.SERVICE, "web", 'not value.absent == ""')],
+        [rule(BindType.SERVICE, "web", "list.absent is not empty")],
         [rule(BindType.POLICY, "nosuch"), rule(BindType.ROLE, "nosuch")],
         [rule(BindType.POLICY, "p-${value.nosuch}")],
         [rule(BindType.POLICY, "${")],

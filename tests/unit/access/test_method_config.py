@@ -13,8 +13,7 @@ from cluster.access.methods.config import (
     KubernetesOfflineConfig,
     TlsConfig,
     TokenCheck,
-    bind_fields,
-    selector_fields,
+    fields_of,
     stored_config,
     written_config,
 )
@@ -177,6 +176,16 @@ def test_kubernetes_and_tls_methods_are_read() -> None:
         frozenset({Kind.SERVICE, Kind.AGENT})
     )
     assert "must be one of service, agent" in refused(MethodType.TLS, {"Kinds": "signing"})
+    moments = {"web": "2027-01-15T08:00:00Z", "*": "2027-01-15T10:00:00.5+02:00"}
+    assert written_config(MethodType.TLS, {"NotBefore": moments}).config == TlsConfig(
+        frozenset({Kind.SERVICE}), (("*", 1_800_000_001), ("web", 1_800_000_000))
+    )
+    for moment in ("", "2027-01-15", "2027-01-15T08:00:00", "now", "1800000000"):
+        text = refused(MethodType.TLS, {"NotBefore": {"web": moment}})
+        assert text == f"Config.NotBefore[web]: {moment!a} must be RFC 3339, as in 2027-01-31T12:00:00Z"
+    many = {str(number): moments["web"] for number in range(257)}
+    assert refused(MethodType.TLS, {"NotBefore": many}) == "NotBefore has 257 items: at most 256 are allowed"
+    assert "'' has invalid keys: NotBefore" in refused(MethodType.JWT, JWT | {"NotBefore": moments})
 
 
 @pytest.mark.parametrize(
@@ -185,7 +194,7 @@ def test_kubernetes_and_tls_methods_are_read() -> None:
         (MethodType.JWT, JWT | {"clockSKEWleeway": "5s", "boundAudiences": "é", "ClaimMappings": {"b": "b", "a": "a"}}),
         (MethodType.KUBERNETES, KUBERNETES),
         (MethodType.KUBERNETES, OFFLINE),
-        (MethodType.TLS, {"Kinds": "agent"}),
+        (MethodType.TLS, {"Kinds": "agent", "notbefore": {"web": "2027-01-15T08:00:00Z"}}),
     ],
 )
 def test_what_is_stored_is_canonical_shows_no_secret_and_means_the_same(kind: MethodType, raw: dict[str, Any]) -> None:
@@ -212,21 +221,27 @@ def test_a_secret_stays_only_where_it_is_sent_to_the_same_server() -> None:
 
 
 def test_fields_that_rules_may_ask() -> None:
-    jwt = written_config(MethodType.JWT, JWT | {"ClaimMappings": {"sub": "name"}}).config
-    parse_selector("value.name == x and value.nosuch != y and a in list.groups", selector_fields(jwt))
-    check_bind_name("${value.name}", bind_fields(jwt))
+    mapped: dict[str, object] = {"ClaimMappings": {"sub": "name"}, "ListClaimMappings": {"/a/b": "groups"}}
+    jwt = written_config(MethodType.JWT, {**JWT, **mapped}).config
+    parse_selector("value.name == x and a in list.groups", fields_of(jwt))
+    for text in ('value.nosuch != ""', "value.groups == x", "a not in list.name", "list.nosuch is empty", "name == x"):
+        with pytest.raises(SelectorRefused, match=r"known are value\.name, list\.groups$"):
+            parse_selector(text, fields_of(jwt))
+    with pytest.raises(SelectorRefused, match="the method has none"):
+        parse_selector('value.name != ""', fields_of(written_config(MethodType.JWT, JWT).config))
+    check_bind_name("${value.name}", fields_of(jwt))
     for text in ("${value.nosuch}", "${list.groups}", "${serviceaccount.name}"):
         with pytest.raises(BindNameRefused):
-            check_bind_name(text, bind_fields(jwt))
+            check_bind_name(text, fields_of(jwt))
     for raw in (KUBERNETES, OFFLINE):
         kubernetes = written_config(MethodType.KUBERNETES, raw).config
-        parse_selector("serviceaccount.uid == x", selector_fields(kubernetes))
-        check_bind_name("${serviceaccount.namespace}-${serviceaccount.name}", bind_fields(kubernetes))
+        parse_selector("serviceaccount.uid == x", fields_of(kubernetes))
+        check_bind_name("${serviceaccount.namespace}-${serviceaccount.name}", fields_of(kubernetes))
         with pytest.raises(SelectorRefused):
-            parse_selector("value.name == x", selector_fields(kubernetes))
+            parse_selector("value.name == x", fields_of(kubernetes))
     tls = written_config(MethodType.TLS, {}).config
-    parse_selector("trust_domain == a and datacenter == b and kind == c", selector_fields(tls))
-    check_bind_name("${name}", bind_fields(tls))
+    parse_selector("trust_domain == a and datacenter == b and kind == c", fields_of(tls))
+    check_bind_name("${name}", fields_of(tls))
 
 
 @pytest.mark.parametrize("kind", list(MethodType))
@@ -240,6 +255,7 @@ def test_no_value_raises_anything_but_a_refusal(kind: MethodType, value: object)
             "ClaimMappings",
             "ClockSkewLeeway",
             "Kinds",
+            "NotBefore",
             "OIDCDiscoveryURL",
             "JWKSCACert",
         ]:

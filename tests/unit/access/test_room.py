@@ -5,14 +5,17 @@ from typing import Any
 
 import pytest
 
-from cluster.access.room import MAX_WEIGHT, Room, weight
+from cluster.access.room import MAX_WEIGHT, RESERVED_WEIGHT, Room, weight
 from cluster.base.bounds import check_value
 from cluster.base.errors import Refused
 from cluster.raft.machine import _MAX_STATE_DEPTH, _MAX_STATE_VALUES
 from cluster.raft.snapshot import MAX_STATE_BYTES
 from fsm.acl import (
+    MAX_OF_AN_IDENTITY,
     MAX_TOKENS,
+    RESERVED_TOKENS,
     Acl,
+    BootstrapAcl,
     DeletePolicy,
     NodeIdentity,
     ServiceIdentity,
@@ -39,6 +42,7 @@ WIDE = [
     samples.token(7, description="\U0001f600" * 4096),
     samples.token(7, description="x" * 4096, service_identities=(ServiceIdentity("a", ("b",) * 64),) * 256),
     Token(uuid(7), bytes(32), ""),
+    Token(uuid(7), bytes(32), "", identity_hash=bytes(32)),
     samples.role(7, description="", service_identities=(ServiceIdentity("a", ("b",) * 64),) * 256),
     samples.policy(7, rules="é" * 32_000),
     samples.policy(7, name="p", description="", rules="", datacenters=("a",) * 64),
@@ -83,8 +87,15 @@ def _values(data: bytes) -> int:
 
 def test_all_tokens_of_plain_logins_fit() -> None:
     name = ServiceIdentity("w" * 40)
-    token = Token(uuid(7), bytes(32), "token created via login", service_identities=(name,), auth_method="m" * 20)
-    assert MAX_TOKENS * weight(token) < MAX_WEIGHT
+    token = Token(
+        uuid(7),
+        bytes(32),
+        "token created via login",
+        service_identities=(name,),
+        auth_method="m" * 20,
+        identity_hash=bytes(32),
+    )
+    assert (MAX_TOKENS - RESERVED_TOKENS) * weight(token) < MAX_WEIGHT - RESERVED_WEIGHT
     assert MAX_WEIGHT + (1 << 20) < MAX_STATE_BYTES
 
 
@@ -120,6 +131,31 @@ def test_beyond_the_room_nothing_is_added_and_everything_can_be_made_smaller() -
     room.check(state.acl, DeletePolicy(uuid(101)))
     state, _ = apply(state, DeletePolicy(uuid(101)))
     room.check(state.acl, SetPolicy(samples.policy(500, name="p500", rules="#" * 2000)))
+
+
+def _login(number: int, description: str) -> Token:
+    return samples.token(number, auth_method="jwt-1", identity_hash=b"i" * 32, description=description)
+
+
+def test_logins_leave_room_for_tokens_that_operators_make_and_for_the_bootstrap() -> None:
+    large = samples.policy(100, name="large", rules="#" * 10_000)
+    room = Room(weight(large) + RESERVED_WEIGHT)
+    acl = Acl(policies=(large,))
+    with pytest.raises(Refused):
+        room.check(acl, SetToken(_login(1, "")))
+    room.check(acl, SetToken(samples.token(1, description="x" * 4000)))
+    room.check(acl, BootstrapAcl(samples.token(1)))
+
+
+def test_login_that_takes_anothers_place_adds_what_it_is_larger_by() -> None:
+    own = tuple(_login(number, "x" * 100) for number in range(1, MAX_OF_AN_IDENTITY + 1))
+    acl = Acl(tokens=own)
+    room = Room(sum(map(weight, own)) + RESERVED_WEIGHT)
+    room.check(acl, SetToken(_login(500, "x" * 100)))
+    with pytest.raises(Refused):
+        room.check(acl, SetToken(_login(500, "x" * 101)))
+    with pytest.raises(Refused):
+        room.check(Acl(tokens=own[:-1]), SetToken(_login(500, "x" * 5000)))
 
 
 def test_what_is_weighed_follows_the_state_wherever_it_goes() -> None:

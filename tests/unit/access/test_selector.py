@@ -8,7 +8,8 @@ from cluster.access.bind_names import BindNameRefused, bound_name, check_bind_na
 from cluster.access.selector import Fields, Proved, SelectorRefused, parse_selector
 
 FIELDS = Fields(
-    frozenset({"serviceaccount.name", "serviceaccount.namespace"}), frozenset({"value"}), frozenset({"list"})
+    frozenset({"serviceaccount.name", "serviceaccount.namespace", "value.team", "value.empty", "value.absent"}),
+    frozenset({"list.groups", "list.absent"}),
 )
 LOGIN = Proved(
     {"serviceaccount.name": "web", "serviceaccount.namespace": "default", "value.team": "a b", "value.empty": ""},
@@ -30,9 +31,11 @@ LOGIN = Proved(
         ('value.team == "a b"', True),
         ('value["team"] == "a b"', True),
         ("value[`team`] == `a b`", True),
-        ("value.nosuch == x", False),
-        ('value.nosuch == ""', False),
-        ('value.nosuch != ""', True),
+        ("value.absent == x", False),
+        ("value.absent != x", True),
+        ('value.absent == ""', True),
+        ('value.absent != ""', False),
+        ('not value.absent == ""', False),
         ('value.empty == ""', True),
         ("dev in list.groups", True),
         ('"qa" in list.groups', False),
@@ -41,8 +44,10 @@ LOGIN = Proved(
         ("list.groups not contains ops", False),
         ("list.groups is empty", False),
         ("list.groups is not empty", True),
-        ("list.nosuch is empty", True),
-        ("dev in list.nosuch", False),
+        ("list.absent is empty", True),
+        ("list.absent is not empty", False),
+        ("dev in list.absent", False),
+        ("dev not in list.absent", True),
         ("not serviceaccount.name == web", False),
         ("not not serviceaccount.name == web", True),
         ("serviceaccount.name == x and value.team == x or dev in list.groups", True),
@@ -64,6 +69,13 @@ def test_selector_holds_of_what_it_says(text: str, expected: bool) -> None:
         "nosuch == x",
         "serviceaccount.x == y",
         "serviceaccount == y",
+        "value.nosuch == x",
+        'value.nosuch != ""',
+        'value["nosuch"] != x',
+        "value.groups != x",
+        "list.nosuch is empty",
+        "dev not in list.nosuch",
+        "dev not in list.team",
         "value == y",
         "list == y",
         "list.groups == dev",

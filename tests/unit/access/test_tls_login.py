@@ -156,6 +156,28 @@ def test_nobody_logs_in_before_there_is_a_ca(trust: Trust) -> None:
     assert "no CA yet" in refusal(proof_of(), trust=trust)
 
 
+# -- not before
+
+
+def test_certificate_that_begins_before_the_moment_of_its_name_logs_in_no_more() -> None:
+    begins = pki.NOW - 100
+    chain = [leaf(not_before=begins)]
+
+    def said(**moments: int) -> TlsConfig:
+        return TlsConfig(SERVICES.kinds, tuple(moments.items()))
+
+    for moments in ({"web": begins}, {"api": begins + 50, "we": begins + 50, "": begins + 50}, {"web": 0}):
+        assert proved(proof_of(chain), config=said(**moments)) == WEB
+    for moments in ({"web": begins + 1}, {"*": begins + 1}, {"*": 0, "web": begins + 1}, {"*": begins + 1, "web": 0}):
+        assert "begins before NotBefore" in refusal(proof_of(chain), config=said(**moments))
+    # In the future: nobody of that name logs in until then.
+    assert "NotBefore[web]" in refusal(proof_of([leaf(not_before=pki.NOW)]), config=said(web=pki.NOW + 600))
+    # Nor does an agent of that name: whom it is about is for the name to say.
+    everybody = TlsConfig(EVERYBODY.kinds, (("web", pki.NOW),))
+    assert "NotBefore[web]" in refusal(proof_of([leaf(AGENT, not_before=begins)]), config=everybody)
+    assert proved(proof_of([leaf(GATEWAY, not_before=begins)]), config=everybody).texts["name"] == ""
+
+
 # -- whose certificate
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from cluster.access.authorizer import Authorizer
 from cluster.access.rules import parse_rules
-from cluster.agent.leaves import LeafCache, NewLeaf
+from cluster.agent.leaves import LeafCache, NewLeaf, is_within
 from cluster.api.access import Caller
 from cluster.api.leaves import IssuedCert, LocalLeaf
 from cluster.base.errors import NoLeader, Overloaded, PermissionDenied, RateLimitReached
@@ -51,6 +51,8 @@ class Backend:
         self.asked_by: list[str] = []
         self.refused: set[str] = set()  # by AccessorID
         self.error: Exception | None = None
+        self.lifetime: int | None = None  # of what is issued; None: as the rules of who asks say
+        self.lifetimes: dict[str, int] = {}  # by AccessorID, where it is another
         self.gate: asyncio.Event | None = None
         self.seconds_a_wait = 1.0
         self.leader_after_seconds = 0.0
@@ -72,8 +74,10 @@ class Backend:
         number = len(self.issued)
         signed = PROVIDERS[self.root].sign_leaf(leaf_request(number=number))
         now = int(self.clock.now())
+        granted = min(TTL, caller.rules.ttl_max_seconds(service) or TTL)
+        lifetime = self.lifetimes.get(caller.accessor_id, self.lifetime or granted)
         cert = IssuedCert(
-            signed.serial, signed.cert_pem, "service", service, "spiffe://x", now, now + TTL, next(self.indexes)
+            signed.serial, signed.cert_pem, "service", service, "spiffe://x", now, now + lifetime, next(self.indexes)
         )
         return NewLeaf(cert, f"key {number}")
 
@@ -408,3 +412,55 @@ async def test_leaf_of_somebody_who_may_have_longer_ones_is_not_there_for_others
     keys = [(await backend.cache.get(one, "web", "me", 0, 0)).private_key_pem for one in (long, short, shorter, long)]
     assert keys == ["key 1", "key 2", "key 3", "key 1"]
     assert backend.asked_by == ["long", "short", "shorter"]
+
+
+SHORT = 'service "web" { policy = "write" ttl_max = "1h" }'
+
+
+async def test_leaf_that_lasts_longer_than_all_in_its_place_may_have_is_not_kept_there(backend: Backend) -> None:
+    """The leader has judged by rules that are newer than what this node has looked up."""
+    backend.lifetime = HOUR
+    one, other = _caller("one", SHORT), _caller("other", SHORT)
+    first = await backend.cache.get(one, "web", "me", 0, 0)
+    assert await backend.cache.get(other, "web", "me", 0, 0) == replace(first, is_hit=True)
+    backend.lifetime = TTL
+    backend.rotate()
+    watched = await backend.cache.get(one, "web", "me", first.cert.index, 60)
+    assert (watched.is_hit, watched.private_key_pem) == (False, "key 2")
+    backend.lifetime = HOUR
+    for caller in (other, one):
+        assert (await backend.cache.get(caller, "web", "me", 0, 0)).private_key_pem == "key 3"
+
+
+async def test_longer_leaf_of_one_is_never_handed_to_another_who_waits(backend: Backend) -> None:
+    backend.lifetimes = {"one": TTL, "other": HOUR}
+    backend.gate = asyncio.Event()
+    one, other, third = (
+        asyncio.ensure_future(backend.cache.get(_caller(name, SHORT), "web", "me", 0, 0))
+        for name in ("one", "other", "other")
+    )
+    await asyncio.sleep(0.01)
+    assert backend.asked_by == ["one"]
+    backend.gate.set()
+    assert (await one).private_key_pem == "key 1"
+    assert (await other).private_key_pem == (await third).private_key_pem == "key 2"
+    assert backend.asked_by == ["one", "other"]
+
+
+@pytest.mark.parametrize(
+    ("begins", "ends", "is_good"),
+    [
+        (-60, HOUR - 60, True),
+        (0, HOUR, True),
+        (0, HOUR + 60, True),  # clocks differ
+        (0, HOUR + 61, False),
+        (-86_400, HOUR + 60, True),  # begins long before, where the CA says so
+        (-86_400, HOUR + 61, False),
+        (300, HOUR + 300, True),  # by a clock that is ahead
+        (-60, TTL - 60, False),
+    ],
+)
+def test_lifetime_counts_from_where_it_can_be_used(begins: int, ends: int, is_good: bool) -> None:
+    cert = IssuedCert(1, "", "service", "web", "spiffe://x", 1_000_000 + begins, 1_000_000 + ends, 1)
+    assert is_within(cert, 1_000_000.0, HOUR) is is_good
+    assert is_within(cert, 1_000_000.0, 0)

@@ -46,6 +46,26 @@ def test_below_a_tenth_in_a_second_there_is_one_at_least() -> None:
     assert refused.value.retry_after_seconds == pytest.approx(100)
 
 
+def test_what_is_only_asked_for_takes_nothing() -> None:
+    clock = FakeClock()
+    limit = KeyedLimit(1, "x", clock.monotonic)
+    for _ in range(3):
+        limit.require("a")
+    assert len(limit) == 0
+    limit.take("a")
+    for _ in range(100):
+        limit.require("a")
+    for _ in range(9):
+        limit.take("a")
+    with pytest.raises(RateLimitReached):
+        limit.require("a")
+    limit.require("b")
+    clock.advance(1)
+    for _ in range(3):
+        limit.require("a")
+    limit.take("a")
+
+
 def test_zero_is_no_limit_and_remembers_nobody() -> None:
     limit = KeyedLimit(0, "x", FakeClock().monotonic)
     for number in range(1000):

@@ -88,6 +88,37 @@ def test_nothing_is_wrong_with_a_healthy_cluster() -> None:
 # -- leader and servers
 
 
+def test_node_that_does_not_tell_a_token_of_itself_is_not_said_to_be_away() -> None:
+    path = "/v1/agent/self"
+    refused = "Unexpected response code: 403 (Permission denied: anonymous token lacks permission 'agent:read')"
+    silent = NodeView("http://b:8500", refusals={path: refused}, forbidden=[path], leader_address="127.0.0.1:8301")
+    codes = [code for _, code, _ in map(kind, found(view(), silent))]
+    assert "no-right-to-look" in codes
+    assert "node-unreachable" not in codes
+
+
+@pytest.mark.parametrize(
+    ("said", "without"),
+    [
+        ((True, True, True), ""),
+        ((False, False, False), ""),
+        ((None, None, None), ""),
+        ((True, None, True), ""),  # a release before does not say so
+        ((False, None), ""),
+        (("true", False), ""),
+        ((True, False, True), "b"),
+        ((False, True, False), "a, c"),
+    ],
+)
+def test_first_token_is_closed_on_every_server_or_on_none(said: tuple[object, ...], without: str) -> None:
+    views = [
+        view(name, own=own(name) | ({} if is_set is None else {"DebugConfig": {"ACLInitialManagementFile": is_set}}))
+        for name, is_set in zip("abc", said, strict=False)
+    ]
+    expected = [(Severity.WARNING, "initial-management-differs", without)] if without else []
+    assert [kind(finding) for finding in found(*views)] == expected
+
+
 def test_unreachable_node_is_a_warning_while_another_answers() -> None:
     gone = NodeView("http://b:8500", unreachable="cannot reach http://b:8500: Connection refused")
     assert kind(the_one(view(), gone)) == (Severity.WARNING, "node-unreachable", "http://b:8500")
@@ -252,6 +283,42 @@ def test_certificate_of_a_node(left: timedelta, expected: list[Any]) -> None:
     assert [kind(finding) for finding in found(view(metrics=metrics))] == expected
 
 
+@pytest.mark.parametrize(
+    ("left", "is_late", "expected"),
+    [
+        (timedelta(hours=30), False, None),
+        (20 * DAY, True, (Severity.WARNING, "node-certificate-expires-soon", "a")),
+        (timedelta(hours=-1), True, (Severity.CRITICAL, "node-certificate-expired", "a")),
+        (timedelta(hours=-1), False, (Severity.CRITICAL, "node-certificate-expired", "a")),
+    ],
+)
+def test_certificate_that_a_node_renews_by_itself(left: timedelta, is_late: bool, expected: Any) -> None:
+    metrics = {
+        "Gauges": [
+            gauge("node_cert_not_after_seconds", (NOW + left).timestamp(), certificate="node"),
+            gauge("node_cert_expires_soon", float(is_late), certificate="node"),
+        ]
+    }
+    findings = found(view(own={**own(), "DebugConfig": {"TLSRenews": True}}, metrics=metrics))
+    assert [kind(finding) for finding in findings] == ([expected] if expected else [])
+    for finding in findings:
+        assert "should have renewed it by itself" in finding.what
+        assert "join-token -name a -rejoin" in finding.next
+        assert "tls cert create" not in finding.next
+
+
+def test_certificate_of_the_api_is_not_renewed_by_the_node() -> None:
+    metrics = {
+        "Gauges": [
+            gauge("node_cert_not_after_seconds", (NOW + DAY).timestamp(), certificate="http"),
+            gauge("node_cert_expires_soon", 1.0, certificate="http"),
+        ]
+    }
+    finding = the_one(view(own={**own(), "DebugConfig": {"TLSRenews": True}}, metrics=metrics))
+    assert kind(finding) == (Severity.WARNING, "node-certificate-expires-soon", "a")
+    assert "by itself" not in finding.what
+
+
 @pytest.mark.parametrize(("free", "severity"), [(100e6, Severity.WARNING), (1e6, Severity.CRITICAL)])
 def test_disk_alarm(free: float, severity: Severity) -> None:
     finding = the_one(view(metrics={"Gauges": [gauge("disk_low", 1), gauge("disk_free_bytes", free)]}))
@@ -314,3 +381,21 @@ def test_answers_that_are_not_understood_are_passed_over(odd: Any) -> None:
         digest={"AppliedIndex": odd} if odd is None else {},
     )
     assert [finding.code for finding in found(strange)] == ["ca-not-initialised"]
+
+
+def of_policy(name: str, policy: str) -> NodeView:
+    found = view(name)
+    return replace(found, own={**found.own, "DebugConfig": {"ACLDefaultPolicy": policy} if policy else {}})
+
+
+def test_nodes_that_differ_in_what_they_allow_by_default_are_named() -> None:
+    views = [of_policy("a", "deny"), of_policy("b", "allow"), of_policy("c", "deny"), of_policy("d", "")]
+    [finding] = [one for one in findings_of(views, NOW) if one.code == "default-policy-differs"]
+    assert finding.severity is Severity.WARNING
+    assert finding.what == "allow: b; deny: a, c"
+
+
+@pytest.mark.parametrize("policies", [["deny", "deny"], ["allow", "allow"], ["deny", ""], ["", ""], ["deny"]])
+def test_nodes_of_one_default_policy_are_well(policies: list[str]) -> None:
+    views = [of_policy(name, policy) for name, policy in zip("ab", policies, strict=False)]
+    assert "default-policy-differs" not in [one.code for one in findings_of(views, NOW)]

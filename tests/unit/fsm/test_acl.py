@@ -1,28 +1,40 @@
 """What each command of access control does to the state, and when it is refused."""
 
+import random
+from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from fsm.acl import (
+    ACL_TABLES,
     ANONYMOUS,
     GLOBAL_MANAGEMENT,
+    MAX_OF_AN_IDENTITY,
+    MAX_TOKENS,
+    RESERVED_TOKENS,
     Acl,
     BootstrapAcl,
     DeleteAuthMethod,
+    DeleteBindingRule,
     DeletePolicy,
+    DeleteRole,
     DeleteTokens,
     SetAuthMethod,
     SetBindingRule,
     SetPolicy,
+    SetRole,
     SetToken,
+    Token,
 )
+from fsm.acl_rules import broken_order
 from fsm.apply import apply
 from fsm.ca import Reseal
 from fsm.commands import Command, Rejected, RestoreCA
 from fsm.state import State
 from tests.kit import samples
-from tests.kit.acl_samples import INIT, KEY, binding_rule, method, policy, token, uuid
+from tests.kit.acl_samples import INIT, KEY, NOW, binding_rule, method, policy, role, token, uuid
 from tests.kit.samples import applied
 
 
@@ -57,6 +69,31 @@ def test_new_value_gets_its_place_and_both_indexes() -> None:
     ]
     assert state.acl.policies_index == state.acl_index == state.index
     assert state.acl.tokens_index < state.acl_index
+
+
+def test_tables_are_in_order_whatever_order_things_come_and_go_in() -> None:
+    """Look-ups go by it, and a saved state is held to it."""
+    rng = random.Random(7)
+    state = ready()
+    largest = dict.fromkeys(ACL_TABLES, 0)
+    for _ in range(400):
+        number = rng.randrange(1, 9)
+        made: list[Command] = [
+            SetPolicy(policy(number)),
+            SetRole(role(number)),
+            SetToken(token(number, auth_method=rng.choice(("", "b", "c")))),
+            SetAuthMethod(method(rng.choice("abcd"))),
+            SetBindingRule(binding_rule(number, auth_method=rng.choice("abcd"))),
+            DeletePolicy(uuid(number)),
+            DeleteRole(uuid(number)),
+            DeleteTokens((uuid(number),)),
+            DeleteAuthMethod(rng.choice("abcd")),
+            DeleteBindingRule(uuid(number)),
+        ]
+        state, _result = apply(state, rng.choice(made))
+        assert broken_order(state.acl) is None
+        largest = {name: max(most, len(getattr(state.acl, name))) for name, most in largest.items()}
+    assert min(largest.values()) > 2
 
 
 def test_value_is_replaced_only_as_it_was_seen() -> None:
@@ -106,6 +143,75 @@ def test_anonymous_token_cannot_be_deleted() -> None:
     after = applied(state, DeleteTokens((ANONYMOUS, uuid(1), uuid(8))))
     assert [found.accessor_id for found in after.acl.tokens] == [ANONYMOUS]
     refused(after, DeletePolicy(uuid(1)), "not_found")
+
+
+def login(number: int, identity: str, **changes: Any) -> Token:
+    digest = identity.encode().ljust(32)
+    return token(number, **{"auth_method": "jwt-1", "identity_hash": digest, "expires_at": NOW + 60} | changes)
+
+
+def with_tokens(state: State, tokens: Iterable[Token]) -> State:
+    return replace(state, acl=replace(state.acl, tokens=(*state.acl.tokens, *tokens)))
+
+
+def logins_allowed() -> State:
+    return applied(ready(), SetAuthMethod(method()))
+
+
+def test_logins_leave_places_for_tokens_that_operators_make_and_for_the_bootstrap() -> None:
+    room = MAX_TOKENS - RESERVED_TOKENS - 1  # the anonymous token is there
+    state = with_tokens(logins_allowed(), (login(number, str(number)) for number in range(1, room)))
+    last = applied(state, SetToken(login(room, "last")))
+    refused(last, SetToken(login(room + 1, "one more")), "full")
+    [old] = [found for found in last.acl.tokens if found.accessor_id == uuid(room)]
+    applied(last, SetToken(replace(old, description="changed"), old.modify_index))
+    applied(applied(last, DeleteTokens((uuid(1),))), SetToken(login(room + 1, "one more")))
+    made = (token(number) for number in range(room + 1, room + RESERVED_TOKENS))
+    nearly = with_tokens(last, made)
+    refused(nearly, SetToken(login(MAX_TOKENS, "x")), "full")
+    assert len(applied(nearly, BootstrapAcl(token(MAX_TOKENS))).acl.tokens) == MAX_TOKENS
+    full = applied(nearly, SetToken(token(MAX_TOKENS)))
+    refused(full, SetToken(token(MAX_TOKENS + 1)), "full")
+
+
+def test_identity_that_has_as_many_logins_as_it_may_loses_its_oldest() -> None:
+    state = applied(applied(logins_allowed(), SetToken(login(1, "other"))), SetToken(token(2)))
+    # Not in the order of their ids, so that the oldest is not the first of the table.
+    numbers = [10 + (7 * step) % MAX_OF_AN_IDENTITY for step in range(MAX_OF_AN_IDENTITY)]
+    for number in numbers:
+        state = applied(state, SetToken(login(number, "web")))
+    kept = len(state.acl.tokens)
+    for step in range(3):
+        before = {found.accessor_id for found in state.acl.tokens}
+        state = applied(state, SetToken(login(9000 - step, "web")))
+        after = {found.accessor_id for found in state.acl.tokens}
+        assert (before - after, after - before) == ({uuid(numbers[step])}, {uuid(9000 - step)})
+    assert len(state.acl.tokens) == kept
+    # What is changed takes nobody's place, nor does the login of another identity, or what is refused.
+    [old] = [found for found in state.acl.tokens if found.accessor_id == uuid(9000)]
+    assert len(applied(state, SetToken(replace(old, description="x"), old.modify_index)).acl.tokens) == kept
+    assert len(applied(state, SetToken(login(5, "other"))).acl.tokens) == kept + 1
+    refused(state, SetToken(login(5, "web", secret_hash=old.secret_hash)), "secret_exists")
+    refused(state, SetToken(login(9000, "web")), "exists")
+
+
+def test_login_that_has_expired_goes_before_an_older_one_that_has_not() -> None:
+    state = logins_allowed()
+    for number in range(1, MAX_OF_AN_IDENTITY + 1):
+        state = applied(state, SetToken(login(number, "web", expires_at=NOW + (5 if number == 40 else 500))))
+    after = applied(state, SetToken(login(9000, "web", created_at=NOW + 5)))
+    assert {found.accessor_id for found in state.acl.tokens} - {found.accessor_id for found in after.acl.tokens} == {
+        uuid(40)
+    }
+
+
+def test_identity_takes_its_own_place_where_logins_have_all_of_theirs() -> None:
+    own = [login(number, "web", create_index=number) for number in range(1, MAX_OF_AN_IDENTITY + 1)]
+    rest = (login(number, str(number)) for number in range(MAX_OF_AN_IDENTITY + 1, MAX_TOKENS - RESERVED_TOKENS))
+    state = with_tokens(logins_allowed(), (*own, *rest))
+    after = applied(state, SetToken(login(MAX_TOKENS, "web")))
+    assert uuid(1) not in {found.accessor_id for found in after.acl.tokens}
+    assert len(after.acl.tokens) == len(state.acl.tokens)
 
 
 def test_own_backup_brings_back_no_token_and_no_bootstrap() -> None:

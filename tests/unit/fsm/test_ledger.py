@@ -1,5 +1,6 @@
 """The ledger: what was committed can be found, counted, paged and copied, and nothing else can."""
 
+import itertools
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -332,11 +333,23 @@ def issue_mixture(ledger: Ledger) -> dict[str, LeafRecord]:
         (LedgerQuery(issuer_key_id=b"unknown"), []),
         (LedgerQuery(expires_before=NOW + 30), ["web 1", "agent"]),
         (LedgerQuery(service="web", issuer_key_id=ISSUER, expires_before=NOW + 11), ["web 1"]),
+        (LedgerQuery(requested_by="anonymous@"), ["web 1", "agent", "api", "web 2"]),
+        (LedgerQuery(requested_by="anonymous@", service="api"), ["api"]),
+        (LedgerQuery(requested_by="nonymous@"), []),
+        (LedgerQuery(requested_by="Anonymous@"), []),
+        (LedgerQuery(requested_by="anonymous_"), []),
+        (LedgerQuery(requested_by="%"), []),
         (LedgerQuery(limit=2), ["web 1", "agent"]),
         (LedgerQuery(after=2), ["api", "web 2"]),
         (LedgerQuery(after=2, limit=1), ["api"]),
         (LedgerQuery(after=4), []),
         (LedgerQuery(limit=0), []),
+        (LedgerQuery(services=("web",)), ["web 1", "web 2"]),
+        (LedgerQuery(services=("api", "web", "none")), ["web 1", "api", "web 2"]),
+        (LedgerQuery(services=("api", "web"), after=1, limit=1), ["api"]),
+        (LedgerQuery(services=("api", "web"), spiffe_id="spiffe://x/svc/web"), ["web 1", "web 2"]),
+        (LedgerQuery(services=("web",), spiffe_id="spiffe://x/agent/web"), []),
+        (LedgerQuery(services=("' OR 1=1 --",)), []),
     ],
 )
 def test_search_finds_what_passes_every_filter(
@@ -349,6 +362,63 @@ def test_search_finds_what_passes_every_filter(
 def test_text_in_a_filter_is_never_sql(ledger: Ledger, reader: LedgerReader) -> None:
     issue_mixture(ledger)
     assert reader.search(LedgerQuery(service="' OR 1=1 --")) == []
+
+
+def test_search_by_services_is_the_same_as_picking_theirs_out_of_all(ledger: Ledger, reader: LedgerReader) -> None:
+    for number in range(1, 60):
+        name = f"s{number * 7 % 5}"
+        ledger.add(number, number, ISSUER, [record(number, name=name, spiffe_id=f"spiffe://x/{number % 3}/{name}")])
+    ledger.commit(59)
+    for names in (("s1",), ("s0", "s3"), ("s0", "s1", "s2", "s3", "s4"), ("s9",)):
+        for limit, after in itertools.product((1, 5, 100), (0, 17, 59)):
+            found = reader.search(LedgerQuery(services=names, limit=limit, after=after))
+            assert found == [row for row in rows(reader) if row.record.name in names and row.index > after][:limit]
+
+
+def test_search_by_services_steps_through_no_rows_of_others(ledger: Ledger, path: str) -> None:
+    """Neither its work nor its time says how many there are."""
+    fill(ledger, 3)
+    own = record(4, name="own", spiffe_id="spiffe://x/svc/own")
+    ledger.add(4, 4, ISSUER, [own])
+    ledger.commit(4)
+
+    def steps() -> int:
+        reader, count = LedgerReader(path), 0
+
+        def counted() -> None:
+            nonlocal count
+            count += 1
+
+        reader.search(LedgerQuery(services=("own",)))  # prepares statements
+        reader._db.set_progress_handler(counted, 1)
+        assert [row.record for row in reader.search(LedgerQuery(services=("own",)))] == [own]
+        reader.close()
+        return count
+
+    before = steps()
+    fill(ledger, 2000, start=5)
+    assert steps() == before
+
+
+@pytest.mark.parametrize(
+    ("prefixes", "at_most", "found"),
+    [
+        ((), 9, []),
+        (("",), 9, ["api", "web", "web-2"]),
+        (("w",), 9, ["web", "web-2"]),
+        (("web-", "a"), 9, ["web-2", "api"]),
+        (("web", "w", ""), 9, ["web", "web-2", "api"]),
+        (("x", "%", "_", "*", "' OR 1=1 --"), 9, []),
+        (("",), 1, ["api", "web"]),
+    ],
+)
+def test_names_of_services_by_their_beginnings(
+    ledger: Ledger, reader: LedgerReader, prefixes: tuple[str, ...], at_most: int, found: list[str]
+) -> None:
+    issue_mixture(ledger)
+    ledger.add(3, 5, ISSUER, [record(5, name="web-2"), record(6, name="wa", kind=LeafKind.AGENT)])
+    ledger.commit(3)
+    assert reader.service_names(prefixes, at_most) == found
 
 
 @pytest.mark.parametrize("limit", [1, 2, 7, 100])

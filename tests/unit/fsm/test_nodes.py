@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from fsm.acl import GLOBAL_MANAGEMENT, BootstrapAcl, DeleteTokens, SetToken
 from fsm.apply import apply
 from fsm.ca import Reseal, SealKey
 from fsm.codec import OutOfBounds, check_command, dump_state, load_state
@@ -12,10 +13,10 @@ from fsm.commands import Applied, Command, Rejected, RestoreCA
 from fsm.nodes import MAX_JOIN_TOKENS, AddJoinToken, JoinToken, Nodes, SetAgentCA, TakeJoinToken
 from fsm.nodes_rules import FULL, NO_AGENT_CA, NO_TOKEN, STALE_SEAL
 from fsm.state import Area, State
-from tests.kit import samples
-from tests.kit.nodes_samples import HASH, NOW, agent_ca, join_token
+from tests.kit import acl_samples, samples
+from tests.kit.nodes_samples import NOW, PUBLIC_KEY, agent_ca, join_token
 
-TAKE = TakeJoinToken(HASH, "node-4", NOW)
+TAKE = TakeJoinToken(PUBLIC_KEY, "node-4", NOW)
 
 
 def with_agent_ca() -> State:
@@ -37,7 +38,7 @@ def refused(state: State, command: Command) -> str:
     return result.code
 
 
-def another_hash(number: int) -> bytes:
+def another_key(number: int) -> bytes:
     return number.to_bytes(32, "big")
 
 
@@ -55,7 +56,7 @@ def test_of_many_that_take_it_at_once_the_first_in_the_log_has_it() -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"name": "node-5"}, {"secret_hash": b"\0" * 32}, {"now": NOW + 600}],
+    [{"name": "node-5"}, {"public_key": b"\0" * 32}, {"now": NOW + 600}],
     ids=["another name", "another token", "expired"],
 )
 def test_token_is_good_for_its_name_and_time_only(changes: dict[str, Any]) -> None:
@@ -64,14 +65,49 @@ def test_token_is_good_for_its_name_and_time_only(changes: dict[str, Any]) -> No
     assert isinstance(apply(state, replace(TAKE, now=NOW + 599))[1], Applied)
 
 
+def with_maker(**changes: Any) -> State:
+    """Of a token that is out, made by a token of access control."""
+    state = samples.applied(samples.ready(), acl_samples.INIT)
+    state = samples.applied(state, SetAgentCA(state.ca_index, agent_ca()))
+    maker = acl_samples.token(5, policies=(), roles=(), **changes)
+    state = samples.applied(state, SetToken(maker))
+    return samples.applied(state, AddJoinToken(join_token(made_by=maker.accessor_id), NOW))
+
+
+def test_token_ends_with_the_one_that_made_it() -> None:
+    state = with_maker()
+    assert isinstance(apply(state, TAKE)[1], Applied)
+    assert refused(samples.applied(state, DeleteTokens((acl_samples.uuid(5),))), TAKE) == NO_TOKEN
+
+
+def test_token_expires_with_the_one_that_made_it() -> None:
+    state = with_maker(expires_at=NOW + 60)
+    assert isinstance(apply(state, replace(TAKE, now=NOW + 59))[1], Applied)
+    assert refused(state, replace(TAKE, now=NOW + 60)) == NO_TOKEN
+
+
+def test_token_that_nobody_was_asked_for_ends_with_the_first_management_token() -> None:
+    state = samples.applied(samples.ready(), acl_samples.INIT)
+    state = samples.applied(state, SetAgentCA(state.ca_index, agent_ca()))
+    state = samples.applied(state, AddJoinToken(join_token(), NOW))
+    assert isinstance(apply(state, TAKE)[1], Applied)
+    assert (
+        refused(
+            samples.applied(state, BootstrapAcl(acl_samples.token(9, roles=(), policies=(GLOBAL_MANAGEMENT,)))),
+            TAKE,
+        )
+        == NO_TOKEN
+    )
+
+
 def test_another_token_for_the_name_takes_the_place_of_the_one_before() -> None:
-    state = with_tokens(join_token(), join_token(secret_hash=another_hash(1)))
-    assert [token.secret_hash for token in state.nodes.join_tokens] == [another_hash(1)]
+    state = with_tokens(join_token(), join_token(public_key=another_key(1)))
+    assert [token.public_key for token in state.nodes.join_tokens] == [another_key(1)]
     assert refused(state, TAKE) == NO_TOKEN
 
 
 def test_expired_tokens_make_room_and_others_do_not() -> None:
-    tokens = [join_token(name=f"n{k}", secret_hash=another_hash(k)) for k in range(MAX_JOIN_TOKENS)]
+    tokens = [join_token(name=f"n{k}", public_key=another_key(k)) for k in range(MAX_JOIN_TOKENS)]
     state = with_tokens(*tokens)
     assert refused(state, AddJoinToken(join_token(), NOW + 599)) == FULL
     after = samples.applied(state, AddJoinToken(join_token(expires_at=NOW + 9000), NOW + 600))
@@ -80,7 +116,7 @@ def test_expired_tokens_make_room_and_others_do_not() -> None:
 
 def test_tokens_stand_in_the_order_of_their_names_whenever_they_came() -> None:
     names = ["c", "a", "b"]
-    state = with_tokens(*(join_token(name=name, secret_hash=another_hash(ord(name))) for name in names))
+    state = with_tokens(*(join_token(name=name, public_key=another_key(ord(name))) for name in names))
     assert [token.name for token in state.nodes.join_tokens] == sorted(names)
 
 
@@ -138,7 +174,7 @@ def test_state_loads_with_and_without_it() -> None:
         join_token(name="a.b"),
         join_token(name=""),
         join_token(name="-a"),
-        join_token(secret_hash=b"short"),
+        join_token(public_key=b"short"),
         join_token(raft_address="x" * 256),
         join_token(raft_address="a\0b"),
         join_token(expires_at=1 << 60),

@@ -11,8 +11,8 @@ from cluster.access.method_writers import MethodWriter
 from cluster.access.methods.config import MethodConfig
 from cluster.access.room import Room
 from cluster.access.selector import Proved
-from cluster.base.errors import PermissionDenied, Refused
-from cluster.node.acl_work import AclWork
+from cluster.base.errors import PermissionDenied, RateLimitReached, Refused
+from cluster.node.acl_work import LOGINS_PER_SECOND, AclWork
 from cluster.node.build import trust_of
 from cluster.rpc.messages import AclLoginRequest
 from fsm import acl_rules
@@ -58,15 +58,17 @@ class Judge:
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, str]] = []
+        self.proves = WEB
 
     async def proved(self, method: str, _config: MethodConfig, bearer_token: str) -> Proved:
         self.asked.append((method, bearer_token))
-        return WEB
+        return self.proves
 
 
 class Node:
     def __init__(self, between: Change) -> None:
-        self.cluster, self.judge, self.log = Cluster(between), Judge(), EventLog()
+        self.cluster, self.judge, self.log, self.clock = Cluster(between), Judge(), EventLog(), FakeClock()
+        self.limited: list[None] = []
         parts: Any = self
         self.work = AclWork(
             cast(Any, self.cluster),
@@ -75,8 +77,9 @@ class Node:
             cast(Any, self.judge),
             Path("nowhere"),
             "dc1",
-            FakeClock(),
+            self.clock,
             self.log,
+            limited=lambda: self.limited.append(None),
         )
 
     def hashed(self, secret_id: str) -> bytes:
@@ -111,6 +114,37 @@ async def test_login_that_there_is_no_room_for_is_refused_and_makes_nothing(monk
     with pytest.raises(Refused, match="no room for more of them"):
         await node.work.login(REQUEST)
     assert node.cluster.made == []
+
+
+async def test_identity_logs_in_so_often_and_others_all_the_same(held: list[float]) -> None:
+    node = Node(lambda state: replace(state, index=state.index + 1))
+    burst = round(10 * LOGINS_PER_SECOND)
+    for _ in range(burst):  # the first is made anew, and counted once
+        await node.work.login(REQUEST)
+    for _ in range(3):
+        with pytest.raises(RateLimitReached, match="at most 5 logins of one identity in a second") as caught:
+            await node.work.login(REQUEST)
+        assert caught.value.retry_after_seconds == pytest.approx(1 / LOGINS_PER_SECOND)
+    assert (len(node.cluster.made), len(node.limited), held) == (burst, 3, [])
+    node.judge.proves = Proved({**WEB.texts, "name": "api"})
+    await node.work.login(REQUEST)
+    node.judge.proves = WEB
+    node.clock.advance(1)
+    for _ in range(round(LOGINS_PER_SECOND)):
+        await node.work.login(REQUEST)
+    with pytest.raises(RateLimitReached):
+        await node.work.login(REQUEST)
+    one, *others = {made.token.identity_hash for made in node.cluster.made}
+    assert (len(one), len(others)) == (32, 1)
+
+
+async def test_whoever_gets_nothing_is_never_told_to_come_again() -> None:
+    node = Node(lambda state: state)
+    node.judge.proves = Proved({**WEB.texts, "name": "No Name"})
+    for _ in range(100):
+        with pytest.raises(PermissionDenied):
+            await node.work.login(REQUEST)
+    assert node.limited == []
 
 
 @pytest.mark.parametrize("roots", [ROOTS[:1], (), (*ROOTS, samples.root("c", is_active=False))])

@@ -11,13 +11,14 @@ from cluster.rpc.messages import AclDeleteRequest
 from fsm.acl import ANONYMOUS, GLOBAL_MANAGEMENT, GLOBAL_READ_ONLY
 from tests.kit.acl_samples import KEY, uuid
 from tests.kit.callers import MANAGER
+from tests.kit.clock import FakeClock
 
 
 def leader() -> AclWork:
     """One that fails when it is to commit anything."""
     nothing: Any = None
     replica: Any = SimpleNamespace(state=SimpleNamespace(acl=SimpleNamespace(key=KEY)))
-    return AclWork(replica, nothing, nothing, nothing, nothing, "dc1", nothing, nothing)
+    return AclWork(replica, nothing, nothing, nothing, nothing, "dc1", FakeClock(), nothing)
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from cluster.base.errors import BadRequest, ClusterError, Conflict, NotFound, NotLeader, Refused
+from cluster.api.access import OPERATOR_WRITE, Caller
+from cluster.base.errors import BadRequest, ClusterError, Conflict, NotFound, NotLeader, PermissionDenied, Refused
 from cluster.node.membership import Membership
 from cluster.raft.membership import Member, voter
+from tests.kit.callers import ANYBODY, anybody
 from tests.kit.clock import FakeClock
 from tests.kit.fake_cluster import FakeCluster
 from tests.kit.log import EventLog
@@ -35,19 +37,19 @@ async def assert_refused(work: Awaitable[None], error: type[ClusterError], text:
 async def test_only_the_leader_changes_anything(cluster: FakeCluster, membership: Membership) -> None:
     cluster.elect("b")
     for work in (
-        membership.transfer(None),
-        membership.add("d", "h:1", "h:2"),
-        membership.remove("b", None),
+        membership.transfer(None, anybody),
+        membership.add("d", "h:1", "h:2", anybody),
+        membership.remove("b", None, anybody),
     ):
         with pytest.raises(NotLeader):
             await work
 
 
 async def test_new_server_learns_first(cluster: FakeCluster, membership: Membership) -> None:
-    await membership.add("d", "h:1", "h:2")
+    await membership.add("d", "h:1", "h:2", anybody)
     assert cluster.members["d"] == Member("d", "h:1", "h:2", is_voter=False)
     before = cluster.members
-    await membership.add("d", "h:1", "h:2")  # again, as it is
+    await membership.add("d", "h:1", "h:2", anybody)  # again, as it is
     assert cluster.members is before
 
 
@@ -68,13 +70,13 @@ async def test_server_that_cannot_be_added_is_refused_with_the_reason(
 ) -> None:
     before = cluster.members
     with pytest.raises(error, match=f"^{re.escape(text)}"):
-        await membership.add(*arguments)
+        await membership.add(*arguments, anybody)
     assert cluster.members is before
 
 
 async def test_removal_by_name_or_address(cluster: FakeCluster, membership: Membership) -> None:
-    await membership.remove("b", None)
-    await membership.remove(None, "127.0.0.1:3")
+    await membership.remove("b", None, anybody)
+    await membership.remove(None, "127.0.0.1:3", anybody)
     assert sorted(cluster.members) == ["a"]
 
 
@@ -84,40 +86,69 @@ async def test_of_two_servers_added_at_once_the_later_is_looked_at_behind_the_ea
     """It was looked at once, before it waited: two servers could have one address."""
     monkeypatch.setattr("cluster.node.membership._PAUSE_SECONDS", 0.0)
     cluster.replicas["a"].membership_refusals = 1  # e's comes first
-    later = asyncio.create_task(membership.add("d", "h:1", "h:2"))
+    later = asyncio.create_task(membership.add("d", "h:1", "h:2", anybody))
     await asyncio.sleep(0)
-    await membership.add("e", "h:1", "h:3")
+    await membership.add("e", "h:1", "h:3", anybody)
     await assert_refused(later, Refused, "Address 'h:1' is an address of the server e: remove it first")
     assert sorted(cluster.members) == ["a", "b", "c", "e"]
+
+
+@pytest.mark.parametrize("change", ["add", "remove", "add again"])
+async def test_whoever_waits_for_a_change_is_judged_again_when_its_turn_has_come(
+    cluster: FakeCluster, membership: Membership, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    monkeypatch.setattr("cluster.node.membership._PAUSE_SECONDS", 0.0)
+    cluster.members = {**cluster.members, "b": replace(cluster.members["b"], rpc_address="h:9", keys=(b"k" * 72,))}
+    cluster.keys = {"b": b"j" * 72}
+    cluster.replicas["a"].membership_refusals = 1  # another change comes first
+    judged = []
+
+    def judge() -> Caller:
+        judged.append(change)
+        if cluster.replicas["a"].membership_refusals == 0:  # by then the token was deleted
+            raise ANYBODY.refusal(OPERATOR_WRITE)
+        return ANYBODY
+
+    b = cluster.members["b"]
+    works = {
+        "add": lambda: membership.add("d", "h:1", "h:2", judge),
+        "remove": lambda: membership.remove("c", None, judge),
+        "add again": lambda: membership.add("b", b.raft_address, b.rpc_address, judge),
+    }
+    before = cluster.members
+    with pytest.raises(PermissionDenied):
+        await works[change]()
+    assert len(judged) > 1
+    assert cluster.members == before
 
 
 async def test_server_without_which_there_is_no_quorum_stays(cluster: FakeCluster, membership: Membership) -> None:
     cluster.replicas["a"].contact_age_seconds = {"c": 5.0}
     text = "without b the cluster would have no quorum: c cannot be reached; bring it back, or remove it first"
-    await assert_refused(membership.remove("b", None), Refused, text)
-    await membership.remove("c", None)
-    await membership.remove("b", None)
+    await assert_refused(membership.remove("b", None, anybody), Refused, text)
+    await membership.remove("c", None, anybody)
+    await membership.remove("b", None, anybody)
     assert sorted(cluster.members) == ["a"]
 
 
 async def test_removal_that_cannot_be_is_refused(cluster: FakeCluster, membership: Membership) -> None:
     await assert_refused(
-        membership.remove("x", None), NotFound, "'x' is no server of this cluster: must be one of a, b, c"
+        membership.remove("x", None, anybody), NotFound, "'x' is no server of this cluster: must be one of a, b, c"
     )
     await assert_refused(
-        membership.remove(None, "h:9"), NotFound, "'h:9' is no server of this cluster: must be one of a, b, c"
+        membership.remove(None, "h:9", anybody), NotFound, "'h:9' is no server of this cluster: must be one of a, b, c"
     )
     cluster.members = {"a": cluster.members["a"]}
-    await assert_refused(membership.remove("a", None), Refused, "the only server cannot be removed")
+    await assert_refused(membership.remove("a", None, anybody), Refused, "the only server cannot be removed")
 
 
 async def test_leader_hands_over_before_it_is_removed(cluster: FakeCluster, membership: Membership) -> None:
     cluster.replicas["a"].can_hand_over = False
     with pytest.raises(Refused, match="no other voter has caught up"):
-        await membership.remove("a", None)
+        await membership.remove("a", None, anybody)
     cluster.replicas["a"].can_hand_over = True
     with pytest.raises(NotLeader):  # the request goes on at the next leader
-        await membership.remove("a", None)
+        await membership.remove("a", None, anybody)
     assert cluster.leader == "b"
     assert "a" in cluster.members
 
@@ -127,23 +158,24 @@ async def test_change_under_way_is_waited_for_but_not_for_ever(
 ) -> None:
     monkeypatch.setattr("cluster.node.membership._PAUSE_SECONDS", 0.0)
     cluster.replicas["a"].membership_refusals = 3
-    await membership.remove("b", None)
+    await membership.remove("b", None, anybody)
     assert "b" not in cluster.members
     monkeypatch.setattr("cluster.node.membership._PATIENCE_SECONDS", 0.0)
     cluster.replicas["a"].membership_refusals = 1
     with pytest.raises(Refused, match="another change of membership is under way"):
-        await membership.remove("c", None)
+        await membership.remove("c", None, anybody)
 
 
 async def test_transfer_names_what_is_wrong(cluster: FakeCluster, membership: Membership) -> None:
     await assert_refused(
-        membership.transfer("x"), BadRequest, "id 'x' is no server of this cluster: must be one of a, b, c"
+        membership.transfer("x", anybody), BadRequest, "id 'x' is no server of this cluster: must be one of a, b, c"
     )
-    await assert_refused(membership.transfer("a"), Refused, "a leads already")
-    await membership.add("d", "h:1", "h:2")
-    await assert_refused(membership.transfer("d"), Refused, "d does not vote yet: it has not caught up")
+    await assert_refused(membership.transfer("a", anybody), Refused, "a leads already")
+    await membership.add("d", "h:1", "h:2", anybody)
+    await assert_refused(membership.transfer("d", anybody), Refused, "d does not vote yet: it has not caught up")
     cluster.replicas["a"].can_hand_over = False
-    await assert_refused(membership.transfer(None), Refused, "no other voter has caught up, so leadership stays here")
+    text = "no other voter has caught up, so leadership stays here"
+    await assert_refused(membership.transfer(None, anybody), Refused, text)
     assert cluster.leader == "a"
 
 
@@ -177,32 +209,32 @@ async def test_follower_knows_itself_and_its_leader_only(cluster: FakeCluster, c
 
 async def test_tenth_server_is_refused(cluster: FakeCluster, membership: Membership) -> None:
     for number in range(6):
-        await membership.add(f"n{number}", f"h:{2 * number + 1}", f"h:{2 * number + 2}")
+        await membership.add(f"n{number}", f"h:{2 * number + 1}", f"h:{2 * number + 2}", anybody)
         cluster.members = {name: voter(known) for name, known in cluster.members.items()}
     before = cluster.members
     text = "ID 'n9' would be the tenth server: a cluster has at most 9; remove one first"
-    await assert_refused(membership.add("n9", "h:91", "h:92"), Conflict, text)
+    await assert_refused(membership.add("n9", "h:91", "h:92", anybody), Conflict, text)
     assert cluster.members is before
-    await membership.add("n0", "h:1", "h:2")  # one that is there, again
+    await membership.add("n0", "h:1", "h:2", anybody)  # one that is there, again
     assert Conflict.http_status == 409
 
 
 async def test_second_learner_is_refused_until_the_first_one_votes_or_is_gone(
     cluster: FakeCluster, membership: Membership
 ) -> None:
-    await membership.add("d", "h:1", "h:2")
+    await membership.add("d", "h:1", "h:2", anybody)
     before = cluster.members
     with pytest.raises(Conflict, match=r"^d was added and has no vote yet.* remove-peer -id d`\)$"):
-        await membership.add("e", "h:3", "h:4")
+        await membership.add("e", "h:3", "h:4", anybody)
     assert cluster.members is before
-    await membership.add("d", "h:1", "h:2")
-    await membership.remove("d", None)
-    await membership.add("e", "h:3", "h:4")
+    await membership.add("d", "h:1", "h:2", anybody)
+    await membership.remove("d", None, anybody)
+    await membership.add("e", "h:3", "h:4", anybody)
     assert not cluster.members["e"].is_voter
 
 
 async def test_learner_that_never_answers_is_shown(cluster: FakeCluster, membership: Membership) -> None:
-    await membership.add("d", "h:1", "h:2")
+    await membership.add("d", "h:1", "h:2", anybody)
     cluster.replicas["a"].contact_age_seconds = {"d": 30.0}
     shown = {server.name: server for server in (await membership.info()).servers}["d"]
     assert (shown.is_voter, shown.is_healthy, shown.last_contact_ms) == (False, False, 30_000)
@@ -227,7 +259,7 @@ def keys_of(cluster: FakeCluster) -> list[bytes]:
 
 async def add_again(membership: Membership, cluster: FakeCluster) -> None:
     cluster.members = {**cluster.members, "b": replace(cluster.members["b"], raft_address="h:1", rpc_address="h:2")}
-    await membership.add("b", "h:1", "h:2")
+    await membership.add("b", "h:1", "h:2", anybody)
 
 
 @pytest.mark.parametrize(

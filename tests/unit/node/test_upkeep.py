@@ -130,6 +130,40 @@ def test_expiry_is_warned_of_and_repeated_every_hour(watched: Watched) -> None:
     assert watched.look() == ["tls.expired"]
 
 
+@pytest.mark.parametrize(
+    ("renews", "life_days", "left_days", "expected"),
+    [
+        (False, 365, 15, 0.0),
+        (False, 365, 13, 1.0),
+        (False, 3, 2.9, 1.0),
+        (True, 3, 2.9, 0.0),
+        (True, 3, 0.8, 0.0),
+        (True, 3, 0.7, 1.0),
+        (True, 3, -0.1, 1.0),
+        (True, 365, 13, 1.0),
+    ],
+)
+def test_it_is_counted_when_somebody_has_to_see_to_a_certificate(
+    tmp_path: Path, renews: bool, life_days: int, left_days: float, expected: float
+) -> None:
+    watched = Watched(tmp_path / "cert.pem")
+    watched.renew(days=life_days)
+    files = CertificateFiles(
+        "node",
+        (watched.path,),
+        watched.path,
+        watched.reload,
+        watched.clock.now,
+        watched.log,
+        watched.metrics,
+        renews=renews,
+    )
+    watched.clock.advance((life_days - left_days) * 86_400)
+    files.look()
+    name, labels = "quorumca_node_cert_expires_soon", {"certificate": "node"}
+    assert watched.metrics.registry.get_sample_value(name, labels) == expected
+
+
 class _Files:
     """Stands for Replica and LedgerReads."""
 

@@ -142,10 +142,13 @@ MESSAGES: Final[dict[str, tuple[Message, Message]]] = {
     "acl_logout": (Nothing(), DONE),
     "set_agent_ca": (AgentCARequest("a certificate", "a key", 259_200), DONE),
     "join_token": (
-        JoinTokenRequest("d", "127.0.0.1:8303", "127.0.0.1:8403", 900, True),
+        JoinTokenRequest("d", "127.0.0.1:8303", "127.0.0.1:8403", 900, True, True),
         JoinTokenAnswer("5ec7e7", 1_800_000_900, "ab" * 32),
     ),
-    "join": (JoinRequest("5ec7e7", "d", "127.0.0.1:8303", "127.0.0.1:8403", CSR), NodeCertAnswer("a certificate")),
+    "join": (
+        JoinRequest("d", "127.0.0.1:8303", "127.0.0.1:8403", CSR, b"\x04" * 32, b"\x05" * 64, "a"),
+        NodeCertAnswer("a certificate"),
+    ),
     "renew_node": (RenewNodeRequest(CSR, "the present one", "d"), NodeCertAnswer("a certificate")),
 }
 OPERATIONS: Final[dict[str, Operation[Any, Any]]] = {

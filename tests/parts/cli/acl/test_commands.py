@@ -237,6 +237,10 @@ BAD_INPUT = {
     " must be kubernetes",
     "acl auth-method create -type kubernetes -name x": "Missing required '-kubernetes-host' flag",
     "acl auth-method create -type kubernetes -name x -kubernetes-host h": "Missing required '-kubernetes-ca-cert' flag",
+    "acl auth-method create -type jwt -name x -tls-not-before a=b": "--tls-not-before is not allowed with --type jwt:"
+    " must be tls",
+    "acl auth-method create -type tls -name x -tls-not-before web": "'web' is not allowed: must be NAME=MOMENT",
+    "acl auth-method update -name x -config {} -tls-not-before a=b": "Cannot use '-tls-not-before' flag with '-config'",
     "acl auth-method update -name x -config {} -kubernetes-host h": "Cannot use '-kubernetes-host' flag with '-config'",
     "acl auth-method update": "Cannot update an auth method without specifying the -name parameter",
     "acl auth-method read": "Must specify the -name parameter",
@@ -355,6 +359,14 @@ def test_secrets_that_a_server_shows_to_whoever_may_write_are_hidden(api: FakeAc
         assert result.code == 0, result.err
         assert "s3cr3t" not in result.out
         assert "<hidden>" in result.out
+
+
+def test_moment_of_one_name_leaves_those_of_others(api: FakeAclApi, run: Run) -> None:
+    config = {"Kinds": ["agent"], "NotBefore": {"api": "2026", "web": "2026"}}
+    api.make("auth-method", Name="mesh", Type="tls", Config=config)
+    result = run("acl auth-method update -name mesh -tls-not-before web=2027")
+    assert result.code == 0, result.err
+    assert api.last.body["Config"] == {"Kinds": ["agent"], "NotBefore": {"api": "2026", "web": "2027"}}
 
 
 def test_a_new_token_is_not_asked_for_in_clear_over_the_network(

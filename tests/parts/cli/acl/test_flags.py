@@ -220,6 +220,18 @@ SENT: list[tuple[str, str, str, Any]] = [
         },
     ),
     ('auth-method create -type tls -name x -config {"A":[1]}', "PUT", "auth-method", {"Config": {"A": [1]}}),
+    (
+        "auth-method create -type tls -name x -tls-not-before web=2027-01-31T12:00:00Z -tls-not-before *=2026",
+        "PUT",
+        "auth-method",
+        {"Config": {"NotBefore": {"web": "2027-01-31T12:00:00Z", "*": "2026"}}},
+    ),
+    (
+        "auth-method update -name kube -tls-not-before web=2027",
+        "PUT",
+        "auth-method/kube",
+        METHOD_THERE | {"Config": METHOD_THERE["Config"] | {"NotBefore": {"web": "2027"}}},
+    ),
     ("auth-method create -type jwt -name x -config -", "PUT", "auth-method", {"Config": {"typed": True}}),
     (
         (

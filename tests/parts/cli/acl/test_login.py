@@ -74,6 +74,18 @@ def test_login_sends_no_token(api: FakeAclApi, run: Run) -> None:
     assert api.last.token is None
 
 
+@pytest.mark.parametrize("name", ["QUORUMCA_HTTP_TOKEN_FILE", "CONSUL_HTTP_TOKEN_FILE"])
+def test_login_makes_the_file_that_the_other_commands_read(
+    api: FakeAclApi, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(name, str(tmp_path / "sink"))
+    before = run("acl token read -self")
+    assert (before.code, before.err) == (1, f"{name}: {tmp_path / 'sink'}: No such file or directory\n")
+    assert (run(LOGIN).code, api.last.token) == (0, None)
+    assert run("acl token read -self").code == 0
+    assert api.last.token == secret(3)
+
+
 def test_login_in_json_says_all_but_the_secret(api: FakeAclApi, run: Run, tmp_path: Path) -> None:
     result = run(f"{LOGIN} -format json")
     answer = json.loads(result.out)
@@ -269,4 +281,4 @@ def test_files_that_prove_nothing_are_named_and_nothing_is_sent(
 def test_proof_is_not_sent_in_clear(api: FakeAclApi, run: Run, tmp_path: Path) -> None:
     write_pair(tmp_path)
     result = run(f"{BY_CERTIFICATE} -http-addr http://10.255.255.1:1")
-    assert (result.code, "a token would be sent in clear" in result.err) == (Exit.USAGE, True)
+    assert (result.code, "a secret would be sent in clear" in result.err) == (Exit.USAGE, True)
