@@ -23,13 +23,16 @@ COMPILE = $(PY) -m uv pip compile --universal --python-version 3.11 --generate-h
 INSTALL := $(PIP) install --require-hashes --no-build-isolation --only-binary :all: --no-binary pysyncobj
 CODE := cluster fsm providers tests benchmarks
 EVIDENCE := docs/evidence
-RESULTS := $(patsubst %,$(EVIDENCE)/%.json,crash-points simulation seeded-bugs fuzz cases chaos revocation continuity continuity-vault kills soak catchup)
+RESULTS := $(patsubst %,$(EVIDENCE)/%.json,crash-points simulation seeded-bugs fuzz cases chaos revocation continuity continuity-vault kills soak catchup flood)
 ANEW := $(if $(FRESH),anew)
 SEEDED := $(if $(SEED),--seed $(SEED))
 
+# The tests start hundreds of processes: none compiles all modules anew, whatever the environment says.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help cluster test quick sim chaos revocation continuity continuity-vault fuzz cases seed-bugs crash-points kills soak \
-	catchup evidence anew check format bench lock clean
+	catchup flood evidence anew check format bench lock clean
 
 help: ## show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' Makefile
@@ -93,6 +96,9 @@ soak: $(VENV)/.dev ## an hour of signing, a leader killed every five minutes; re
 
 catchup: $(VENV)/.dev ## bring servers up to a large ledger under load; results in docs/evidence/catchup.*
 	$(PY) -m benchmarks.catchup
+
+flood: $(VENV)/.dev ## honest clients beside 2,000 connections and a flood of wrong tokens; results in docs/evidence/flood.json
+	$(PY) -m benchmarks.flood
 
 evidence: $(VENV)/.dev $(RESULTS) ## run the campaigns without results (all, hours of them, with FRESH=1); write the index
 	$(PY) -m benchmarks.evidence

@@ -156,6 +156,14 @@ def _catch_up(found: Document) -> str:
     )
 
 
+def _flood(found: Document) -> str:
+    return (
+        f"{found['held']:,} idle or trickling connections, {found['refused']:,} refused requests: honest clients"
+        f" keep {found['kept']:.0%} of their rate, {sum(found['beside']['failures'].values())} of their"
+        f" {found['beside']['requests']:,} requests failed, the node that grew most by {found['grown_mb']:.0f} MB"
+    )
+
+
 def _continuity(found: Document) -> str:
     handshakes = found["handshakes"]
     return (
@@ -198,6 +206,7 @@ CAMPAIGNS: Final = (
     Campaign("Leader kills", "kills.json", "make kills", _kills, _count("failures")),
     Campaign("Soak", "soak.json", "make soak", _soak, _count("failures")),
     Campaign("Catching up", "catchup.json", "make catchup", _catch_up, _count("failures")),
+    Campaign("Flood", "flood.json", "make flood", _flood, _count("failures")),
     Campaign(
         "Trust continuity",
         "continuity.json",

@@ -1,4 +1,4 @@
-"""Honest clients beside somebody who floods the nodes: `python -m benchmarks.flood`.
+"""Honest clients beside somebody who floods the nodes: `make flood`.
 
 Somebody at another address holds connections to every node, of which a third says nothing, a third sends its request a
 letter a second, and a third has asked once and stays; and asks for signatures with tokens that nobody knows, as fast as
@@ -194,7 +194,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             flood = Flood(options.connections, options.flooders)
             outcome = measure(targets, csrs, token, flood, options.clients, options.seconds)
     failures = outcome.failures(options.most_mb)
-    found = {"origin": asdict(origin), "flood": asdict(flood), **asdict(outcome), "failures": failures}
+    found = {
+        "origin": asdict(origin),
+        "flood": asdict(flood),
+        **asdict(outcome),
+        "kept": outcome.kept,
+        "failures": failures,
+    }
     (options.out / "flood.json").write_text(json.dumps(found, indent=1) + "\n")
     print(
         f"alone {outcome.alone.rate:.0f}/s, beside {outcome.held} connections and {outcome.refused} refused requests"
@@ -212,7 +218,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--clients", type=int, default=32, help="honest ones (default: 32)")
     parser.add_argument("--seconds", type=float, default=60.0, help="each of the two times (default: 60)")
     parser.add_argument("--most-mb", type=float, default=_MOST_MB, help="that a node may grow by (default: 256)")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"), help="for flood.json")
+    parser.add_argument(
+        "--out", type=Path, default=Path("docs/evidence"), help="for flood.json (default: docs/evidence)"
+    )
     return parser.parse_args(argv)
 
 

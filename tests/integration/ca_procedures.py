@@ -19,6 +19,20 @@ import aiohttp
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from fsm.acl import (
+    BootstrapAcl,
+    DeleteAuthMethod,
+    DeleteBindingRule,
+    DeletePolicy,
+    DeleteRole,
+    DeleteTokens,
+    InitAcl,
+    SetAuthMethod,
+    SetBindingRule,
+    SetPolicy,
+    SetRole,
+    SetToken,
+)
 from fsm.ca import (
     AbortRotation,
     AdvanceRotation,
@@ -37,6 +51,7 @@ from fsm.ca import (
 from fsm.commands import RestoreCA
 from fsm.duties import Duty
 from fsm.leaves import RecordLeaves, TidyLedger
+from fsm.nodes import AddJoinToken, SetAgentCA, TakeJoinToken
 from tests.integration.killer import Desk, Moment, Order, Step
 from tests.kit import pki
 from tests.kit.real_cluster import Answer, LocalCluster, Node, Settings, make_csr
@@ -58,11 +73,17 @@ BUILTIN: Final[dict[str, object]] = {
     "CSRMaxPerSecond": 0,
     "SkipValidate": True,
 }
-#: Commands that are steps of no procedure, and why. Neither has a duty that others wait for.
+_ONE_ENTRY: Final = "all that was asked for, in one entry: there is nothing behind it that a next leader could end"
+#: Commands that are steps of no procedure, and why. None has a duty that others wait for.
 NO_STEPS: Final[Mapping[type, str]] = {
     RecordLeaves: "one leaf, not the CA; test_failover.py kills leaders under a load of them",
     TidyLedger: "drops records of expired leaves: done again in full by the next look, and decides nothing",
+    **dict.fromkeys((BootstrapAcl, SetToken, SetPolicy, SetRole, SetAuthMethod, SetBindingRule), _ONE_ENTRY),
+    **dict.fromkeys((DeletePolicy, DeleteRole, DeleteAuthMethod, DeleteBindingRule), _ONE_ENTRY),
+    **dict.fromkeys((SetAgentCA, AddJoinToken, TakeJoinToken), _ONE_ENTRY),
 }
+#: Comes as soon as the servers know each other, so between any two of a bootstrap's steps; once all the same.
+WHENEVER: Final = InitAcl.__name__
 VAULT: Final[dict[str, object]] = {"LeafCertTTL": "1h", "IntermediateCertTTL": "72h", "CSRMaxPerSecond": 0}
 _HOUR: Final = 3600.0
 _END_SECONDS: Final = 40.0
@@ -252,9 +273,12 @@ class Stage:
         return Seen(roots, active)
 
     def committed(self, since: int) -> list[str]:
-        """What of steps is in the log behind this index."""
-        others = {kind.__name__ for kind in NO_STEPS}
+        """What of steps is in the log behind this index, but for what comes whenever it can."""
+        others = {WHENEVER, *(kind.__name__ for kind in NO_STEPS)}
         return [what for index, what in self.desk.applied().items() if index > since and what not in others]
+
+    def times_in_log(self, what: str, since: int) -> int:
+        return sum(applied == what for index, applied in self.desk.applied().items() if index > since)
 
     @property
     def index(self) -> int:
@@ -289,22 +313,32 @@ class Stage:
         """The whole of it, with one leader killed; what there was before and is behind it, after all checks."""
         await procedure.prepare(self)
         before = await self.seen() if all(node.is_running for node in self.nodes) else Seen()
-        since, wanted = self.index, [step.what for step in procedure.steps]
+        since, wanted = self.index, _in_order(procedure.steps)
         self.desk.order(order)
         async with self._watched() as watch:
             for act in procedure.acts:
                 await self._perform(act, order, since)
+            await self._wait_whenever(procedure, since)
             after = await self.seen()
         assert self.committed(since) == wanted
+        assert self.times_in_log(WHENEVER, since) == sum(step.what == WHENEVER for step in procedure.steps)
         assert watch.wrong == []
         assert watch.active_ids <= {before.active_id, after.active_id}
         procedure.judge(before, after)
         await self._assert_usable(after, is_forced=procedure.is_forced)
         return before, after
 
+    async def _wait_whenever(self, procedure: Procedure, since: int) -> None:
+        wanted = sum(step.what == WHENEVER for step in procedure.steps)
+
+        async def is_committed() -> bool:
+            return self.times_in_log(WHENEVER, since) >= wanted
+
+        await eventually(f"{WHENEVER} is committed", is_committed, _END_SECONDS, _LOOK_SECONDS)
+
     async def _perform(self, act: Act, order: Order, since: int) -> None:
         before = self.committed(since)
-        wanted = [*before, *(step.what for step in act.steps)]
+        wanted = [*before, *_in_order(act.steps)]
         asked = asyncio.ensure_future(act.begin(self))
         if order.step in act.steps:
             try:
@@ -378,6 +412,10 @@ class Stage:
                 assert self._ca_serials.setdefault(cert.serial_number, made) == made, "a CA's serial came twice"
 
 
+def _in_order(steps: tuple[Step, ...]) -> list[str]:
+    return [step.what for step in steps if step.what != WHENEVER]
+
+
 def _not_after(root: dict[str, Any]) -> float:
     return pki.load(root["RootCert"]).not_valid_after_utc.timestamp()
 
@@ -434,6 +472,7 @@ def _advance(begin: RotationPhase, end: RotationPhase, duty: Duty | None = None,
 
 
 SEAL = _duty(InitSeal, Duty.INIT_SEAL)
+FIRST_ACL = _duty(InitAcl, Duty.INIT_ACL)
 FIRST_CONFIG = _duty(InitConfig, Duty.INIT_CONFIG)
 PREPARE = _duty(SetProviderState, Duty.PREPARE_ROOT)
 FIRST_ROOT = _duty(SetRootsConfig, Duty.GENERATE_ROOT)
@@ -524,6 +563,22 @@ async def _restore(stage: Stage) -> Answer:
     return await stage.put(SNAPSHOT, stage.saved)
 
 
+async def _short_token(stage: Stage) -> None:
+    """Of two hours, made by the first token, as which nobody asks from then on: by default all is allowed."""
+    node = await stage.follower()
+    answer = await stage.cluster.ask(node, "PUT", "/v1/acl/bootstrap", {})
+    assert answer.status == 200, answer
+    first = answer.json()
+    made = await stage.cluster.ask(
+        node,
+        "PUT",
+        "/v1/acl/token",
+        {"ExpirationTTL": "2h"},
+        headers={"X-Consul-Token": str(first["SecretID"])},
+    )
+    assert made.status == 200, made
+
+
 async def _start(stage: Stage) -> None:
     await stage.start_all()
 
@@ -532,13 +587,19 @@ async def _repair(stage: Stage) -> Answer:
     return await stage.configure("consul", BUILTIN)
 
 
+#: On a cluster of its own: whose tokens are in use asks for one where another does not.
+REAP = Procedure(
+    "tokens that expire", (Act(_turn(3), (_duty(DeleteTokens, Duty.REAP_TOKENS),)),), is_kept, _short_token
+)
+
+
 # -- the procedures of the built-in provider
 
-BOOTSTRAP = Procedure("bootstrap", (Act(_start, (SEAL, FIRST_CONFIG, PREPARE, FIRST_ROOT)),), is_made)
+BOOTSTRAP = Procedure("bootstrap", (Act(_start, (SEAL, FIRST_ACL, FIRST_CONFIG, PREPARE, FIRST_ROOT)),), is_made)
 #: What the nodes' files say is of no use: the CA comes up with what an operator writes.
 REPAIR = Procedure(
     "repaired bootstrap",
-    (Act(_start, (SEAL, FIRST_CONFIG)), Act(_repair, (_asked(SetConfig), FIRST_ROOT))),
+    (Act(_start, (SEAL, FIRST_ACL, FIRST_CONFIG)), Act(_repair, (_asked(SetConfig), FIRST_ROOT))),
     is_made,
     tried=(_asked(SetConfig),),
 )

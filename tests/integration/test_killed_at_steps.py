@@ -20,6 +20,7 @@ from tests.integration.ca_procedures import (
     BUILTIN,
     NO_STEPS,
     PROCEDURES,
+    REAP,
     REPAIR,
     VAULT_BOOTSTRAP,
     VAULT_PROCEDURES,
@@ -31,7 +32,7 @@ from tests.kit import pki
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module"), pki.needs_openssl]
 
-ALL = (BOOTSTRAP, REPAIR, *PROCEDURES, VAULT_BOOTSTRAP, *VAULT_PROCEDURES)
+ALL = (BOOTSTRAP, REPAIR, REAP, *PROCEDURES, VAULT_BOOTSTRAP, *VAULT_PROCEDURES)
 ORDERS = [order for procedure in ALL for order in procedure.orders()]
 
 
@@ -104,4 +105,13 @@ async def test_new_cluster_gets_one_root_whoever_is_killed(tmp_path: Path, proce
 async def test_cluster_is_repaired_once_whoever_is_killed(tmp_path: Path, procedure: Procedure, order: Order) -> None:
     # Of what a node's file may say, this is found out by the leader only.
     async with Stage(tmp_path, {"RootCert": "no root"}) as stage:
+        await stage.play(procedure, order)
+
+
+@pytest.mark.parametrize(("procedure", "order"), cases(REAP))
+async def test_expired_tokens_are_dropped_once_whoever_is_killed(
+    tmp_path: Path, procedure: Procedure, order: Order
+) -> None:
+    async with Stage(tmp_path, BUILTIN) as stage:
+        await stage.start_all()
         await stage.play(procedure, order)

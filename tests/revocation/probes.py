@@ -34,8 +34,9 @@ class What(StrEnum):
     WAIT_SELF = "blocking query on the token"
 
 
+TOO_MANY: Final = 429
 #: Given, forbidden, too many at once, no leader or not ready; and no answer from a node that was killed.
-FORESEEN: Final = frozenset({200, 403, 429, 500, 503, 504, NO_ANSWER})
+FORESEEN: Final = frozenset({200, 403, TOO_MANY, 500, 503, 504, NO_ANSWER})
 WAITS: Final = (What.WAIT_LEAF, What.WAIT_CONFIGURATION, What.WAIT_SELF)
 
 
@@ -116,10 +117,19 @@ class Probes:
         found = []
         for node in self._stage.nodes:
             for what in self._kinds:
-                answer = await self._ask(what, node)
+                answer = await self._settled(what, node)
                 if answer.status != 403:
                     found.append(f"{what} at {node.name}: {answer.status} {answer.text[:200]}")
         return found
+
+    async def _settled(self, what: What, node: Node) -> Answered:
+        """The answer, once it is not put off: wrong tokens may ask so much in a second, and have just asked it."""
+
+        async def look() -> Answered | None:
+            answer = await self._ask(what, node)
+            return None if answer.status == TOO_MANY else answer
+
+        return await eventually(f"{what} at {node.name} not put off", look, _READY_SECONDS)
 
     async def _given(self, what: What, node: Node) -> Answered:
         async def look() -> Answered | None:

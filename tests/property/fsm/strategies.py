@@ -7,6 +7,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from fsm import acl_rules, nodes_rules
+from fsm.acl import DeleteBindingRule
 from fsm.apply import RULES
 from fsm.ca import (
     AbortRotation,
@@ -312,7 +313,8 @@ fitting: st.SearchStrategy[Author] = st.sampled_from(
         _tidy_ledger,
     ]
 )
-in_acl: st.SearchStrategy[Author] = st.sampled_from([*acl_rules.RULES]).map(_in_acl)
+#: A binding rule rests on its auth method, and both on the rest: four steps until one can be deleted.
+in_acl: st.SearchStrategy[Author] = st.sampled_from([*acl_rules.RULES, *(5 * [DeleteBindingRule])]).map(_in_acl)
 of_nodes: st.SearchStrategy[Author] = st.sampled_from([*nodes_rules.RULES]).map(_of_nodes)
 
 _CHOICES: list[st.SearchStrategy[Author]] = [

@@ -8,9 +8,9 @@ from providers.pki.spiffe import Kind, SpiffeId
 from tests.kit import pki
 
 LABEL = st.from_regex(r"[a-z0-9_]([a-z0-9_-]{0,20}[a-z0-9_])?", fullmatch=True)
-# Such as leaves may carry (providers/pki/hosts.py).
+# Such as leaves may carry (providers/pki/hosts.py); below "example", whatever ends the name, somebody has a domain.
 DNS_NAMES = st.builds(
-    lambda wild, labels, last: ("*.example." if wild else "") + ".".join([*labels, last]),
+    lambda wild, labels, last: ("*.web.example." if wild else "") + ".".join([*labels, last]),
     st.booleans(),
     st.lists(LABEL, max_size=5),
     st.from_regex(r"[a-z_]([a-z0-9_-]{0,20}[a-z_])?", fullmatch=True),
