@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 from cluster.access.writers import HIDDEN
@@ -17,12 +18,26 @@ Json = dict[str, Any]
 _HASHED_WITHOUT: Final = frozenset({"CreateIndex", "ModifyIndex", "Hash", "SecretID", "CreateTime"})
 
 
-def token_object(token: Token, acl: Acl, secret_id: str = HIDDEN) -> Json:
+@dataclass(frozen=True, slots=True)
+class Names:
+    """Of the policies and roles of one state, by ID: made once for whatever is rendered of it."""
+
+    policies: Mapping[str, str]
+    roles: Mapping[str, str]
+
+    @classmethod
+    def of(cls, acl: Acl) -> "Names":
+        return cls(
+            {policy.policy_id: policy.name for policy in acl.policies}, {role.role_id: role.name for role in acl.roles}
+        )
+
+
+def token_object(token: Token, names: Names, secret_id: str = HIDDEN) -> Json:
     found: Json = {
         "AccessorID": token.accessor_id,
         "SecretID": secret_id,
         "Description": token.description,
-        **_rights(token, acl),
+        **_rights(token, names),
         "Local": token.is_local,
         **({"AuthMethod": token.auth_method} if token.auth_method else {}),
         **({"ExpirationTime": rfc3339(token.expires_at)} if token.expires_at else {}),
@@ -49,12 +64,12 @@ def policy_stub(policy: Policy) -> Json:
     return {**found, "Datacenters": list(policy.datacenters) or None}
 
 
-def role_object(role: Role, acl: Acl) -> Json:
+def role_object(role: Role, names: Names) -> Json:
     found: Json = {
         "ID": role.role_id,
         "Name": role.name,
         "Description": role.description,
-        **_rights(role, acl),
+        **_rights(role, names),
     }
     return _indexed(found, role)
 
@@ -96,24 +111,24 @@ def rule_object(rule: BindingRule) -> Json:
 def expanded(token: Token, acl: Acl, *, allows_by_default: bool, node_name: str) -> Json:
     """What `?expanded` adds to a token: everything that it leads to."""
     roles = [role for role in acl.roles if role.role_id in token.roles]
+    names = Names.of(acl)
     wanted = {*token.policies, *(policy_id for role in roles for policy_id in role.policies)}
     return {
         "ExpandedPolicies": [policy_object(policy) for policy in acl.policies if policy.policy_id in wanted],
-        "ExpandedRoles": [role_object(role, acl) for role in roles],
+        "ExpandedRoles": [role_object(role, names) for role in roles],
         "NamespaceDefaultPolicyIDs": None,
         "NamespaceDefaultRoleIDs": None,
         "AgentACLDefaultPolicy": "allow" if allows_by_default else "deny",
-        "AgentACLDownPolicy": "extend-cache",
+        "AgentACLDownPolicy": "deny",  # nothing is extended: a server that hears from no leader takes no token
         "ResolvedByAgent": node_name,
     }
 
 
-def _rights(holder: Token | Role, acl: Acl) -> Json:
+def _rights(holder: Token | Role, names: Names) -> Json:
     """Links to what is gone are left out, as are empty lists."""
-    policy_names = {policy.policy_id: policy.name for policy in acl.policies}
-    found: Json = {"Policies": _links(holder.policies, policy_names)}
+    found: Json = {"Policies": _links(holder.policies, names.policies)}
     if isinstance(holder, Token):
-        found["Roles"] = _links(holder.roles, {role.role_id: role.name for role in acl.roles})
+        found["Roles"] = _links(holder.roles, names.roles)
     found["ServiceIdentities"] = [_service(identity) for identity in holder.service_identities]
     found["NodeIdentities"] = [_node(identity) for identity in holder.node_identities]
     return {name: values for name, values in found.items() if values}

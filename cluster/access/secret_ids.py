@@ -15,12 +15,12 @@ from cluster.base.errors import NotReady
 from fsm.acl import AclKey
 
 _KEY_BYTES: Final = 32
-#: What it is sealed for.
 #: Servers of the release before could not keep it, nor who is not known by a key be trusted with it.
 NOT_SET_UP: Final = (
     "access control is not set up yet: it is once every server is known by its key, on a new cluster in seconds, after"
     " an upgrade in ten minutes"
 )
+#: What it is sealed for.
 _PURPOSE: Final = "the key of tokens"
 
 

@@ -120,7 +120,7 @@ class Leader:
                 self._log("leader.lost", term=leadership.term)
 
     def _known(self, state: State) -> Renewal:
-        return replace(self._renewer.known(state), knows_acl=self._replica.admission.is_pinned)
+        return replace(self._renewer.known(state), knows_acl=self._replica.is_acl_known)
 
     def _leads(self, term: int) -> bool:
         leadership = self._replica.leadership

@@ -15,6 +15,8 @@ from fsm.leaves import LEAF_KINDS
 
 _CERTS: Final = "/v1/connect/ca/certs"
 _COLUMNS: Final = ("SerialNumber", "Kind", "Service", "SpiffeID", "ValidBefore", "RequestedBy")
+#: In lists where one has it.
+_ACCESSOR: Final = "RequestedByAccessorID"
 _FIELDS: Final = (
     "SerialNumber",
     "Kind",
@@ -26,7 +28,7 @@ _FIELDS: Final = (
     "ValidBefore",
     "RequestedBy",
     "RequestedVia",
-    "RequestedByAccessorID",
+    _ACCESSOR,
     "CreateIndex",
 )
 _FILTERS: Final = ("service", "spiffe_id", "kind", "issuer", "expires_before", "accessor", "limit", "after")
@@ -69,7 +71,9 @@ def _list(args: argparse.Namespace, query: Mapping[str, str]) -> int:
     if args.format == "json":
         print_json(answer)
         return Exit.OK
-    print_table(None, _COLUMNS, [[cert.get(name) for name in _COLUMNS] for cert in certs])
+    has_accessor = any(cert.get(_ACCESSOR) for cert in certs)
+    columns = (*_COLUMNS, _ACCESSOR) if has_accessor else _COLUMNS
+    print_table(None, columns, [[cert.get(name) for name in columns] for cert in certs])
     if answer.get("Next") is not None:
         note(f"There are more: go on with --after {answer['Next']}")
     return Exit.OK

@@ -9,12 +9,18 @@ from cluster.base.names import is_address, is_node_name
 from cluster.cli.api_flags import add_api_flags, api_from
 from cluster.cli.arguments import Subcommands, duration_text, matching
 from cluster.cli.files import read_text
-from cluster.cli.output import print_json, print_success
+from cluster.cli.output import note, print_json, print_success
 from cluster.client.errors import CommandError, Exit, failing_as
 
 _AGENT_CA: Final = "/v1/operator/agent-ca"
 _JOIN_TOKEN: Final = "/v1/operator/join-token"  # noqa: S105 - a path
 _MAX_PEM_BYTES: Final = 64 << 10
+_PLACEHOLDER: Final = "JOIN_ADDRESS_OF_A_SERVER"
+_NO_JOIN_PORT: Final = (
+    f"The server that was asked has no join port, so the command has {_PLACEHOLDER} in the place of an address: ask"
+    " one that has (another --http-addr), or set address under [join] in the file of a server, start it again, and put"
+    " that address there; the token is good for it."
+)
 _NAME: Final = matching(is_node_name, "a DNS label: lower-case letters, digits and inner hyphens, at most 63")
 _ADDRESS: Final = matching(is_address, "host:port with a port from 1 to 65535, an IPv6 host in brackets")
 
@@ -91,6 +97,8 @@ def run_join_token(args: argparse.Namespace) -> int:
     api = api_from(args, carries_secret=True)
     with failing_as("Error making a join token"):
         answer = api.json("PUT", _JOIN_TOKEN, body={name: value for name, value in body.items() if value is not None})
+    if not answer.get("JoinAddress"):
+        note(_NO_JOIN_PORT)
     if args.format == "json":
         print_json(answer)
         return 0
@@ -111,7 +119,7 @@ def _check_flags(args: argparse.Namespace) -> None:
 
 def _command(args: argparse.Namespace, answer: Mapping[str, Any]) -> str:
     """Without the token: an argument could be seen by everybody on that machine, and stays in the shell's history."""
-    words = ["quorumca", "join", "-server", answer.get("JoinAddress") or "JOIN_ADDRESS_OF_A_SERVER"]
+    words = ["quorumca", "join", "-server", answer.get("JoinAddress") or _PLACEHOLDER]
     words += ["-ca-fingerprint", answer.get("CAFingerprint"), "-token-file", "-"]
     if args.rejoin:
         words += ["-rejoin", "-config", "config.toml"]

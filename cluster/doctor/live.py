@@ -19,6 +19,8 @@ _NODE_CERT_SECONDS: Final = 14 * 86_400.0
 #: The leader looks for work at least every 30 s.
 _IDLE_SECONDS: Final = 120.0
 _FULL_BYTES: Final = 64 << 20
+#: In refusals of whoever has brought no token, and of any token before the bootstrap.
+_OF_NOBODY: Final = ("anonymous token", "must be bootstrapped")
 _RECOVERY: Final = "docs/recovery.md"
 
 
@@ -99,8 +101,17 @@ def _rights(views: Sequence[NodeView], _now: datetime) -> Iterator[Finding]:
                 f" {view.refusals.get(view.forbidden[0], '')}",
                 "Not everything was looked at: something may be wrong with the rest.",
                 'give a token (-token-file FILE) with the rules operator = "read" and agent_prefix "" { policy = "read"'
-                " }, or with the policy builtin/global-read-only: docs/acl.md",
+                " }, or with the policy builtin/global-read-only: docs/acl.md"
+                f"{_if_never_bootstrapped(view)}",
             )
+
+
+def _if_never_bootstrapped(view: NodeView) -> str:
+    """Where nobody has made the first token there is none to give. No answer but this one says so to everybody."""
+    refusals = [view.refusals.get(path, "") for path in view.forbidden]
+    if any(said in refusal for refusal in refusals for said in _OF_NOBODY):
+        return "; if nobody has made the first token of this cluster yet: quorumca acl bootstrap"
+    return ""
 
 
 def _right_to(path: str) -> str:

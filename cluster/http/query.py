@@ -30,6 +30,8 @@ GENERAL: Final = frozenset(
 )
 
 
+#: Of what is given twice, the first counts, as in Consul. Not of this: somebody may have put the other there.
+_ONCE: Final = "token"
 #: Of Consul's other edition. Here, as in its community edition, there is one of each.
 _DIVISIONS: Final = {"ns": "Namespaces", "partition": "Partitions"}
 _THE_ONLY_ONE: Final = ("", "default")
@@ -45,8 +47,10 @@ def parse_query(raw: str) -> Query:
     query: dict[str, str] = {}
     for part in parts:
         if part:
-            name, _, value = part.replace("+", " ").partition("=")
-            query.setdefault(_decoded(name, "query string"), _decoded(value, "query string"))
+            name, _, text = part.replace("+", " ").partition("=")
+            name, value = _decoded(name, "query string"), _decoded(text, "query string")
+            if query.setdefault(name, value) != value and name == _ONCE:
+                raise BadRequest(f"two different tokens: the query string has {_ONCE} twice")
     return query
 
 

@@ -277,7 +277,7 @@ class AclWork:
         def make(state: State) -> tuple[AclCommand, AclKeyAnswer]:
             done = state.acl.bootstrap_index
             if done and reset != done:
-                raise _no_second_bootstrap(done, reset)
+                raise _no_second_bootstrap(done, reset, self._replica.leadership.leader_id)
             made = writers.management_token(secret_id, description, self._secret_ids.hashed, self._now)
             token = made.command.token
             if any(other.secret_hash == token.secret_hash for other in state.acl.tokens):
@@ -401,13 +401,16 @@ def _deletion(table: str, key: str) -> AclCommand:
     raise BadRequest(f"{table!a:.80} is no table of access control")
 
 
-def _no_second_bootstrap(done: int, reset: int | None) -> Exception:
+def _no_second_bootstrap(done: int, reset: int | None, leader: str | None) -> Exception:
+    """In Consul's words, and then who leads: a file in another's data directory is not looked for."""
+    advice = f"write {done} into the file {_RESET_FILE} in the leader's data directory"
+    if leader:
+        advice += f" (the leader is {leader})"
     if reset is None:
         return PermissionDenied(
-            f"Permission denied: ACL bootstrap no longer allowed (reset index: {done}): to allow another, write"
-            f" {done} into the file {_RESET_FILE} in the leader's data directory"
+            f"Permission denied: ACL bootstrap no longer allowed (reset index: {done}): to allow another, {advice}"
         )
-    return BadRequest(f"Invalid bootstrap reset index (specified {reset}, reset index: {done})")
+    return BadRequest(f"Invalid bootstrap reset index (specified {reset}, reset index: {done}): {advice}")
 
 
 def _object(text: str) -> Mapping[str, object]:

@@ -1,8 +1,8 @@
 """Which keys servers have: into the log as soon as every server understands them there, and another one in step.
 
-Who leads has the keys pinned (`RaftNode._pin_member`). In a cluster whose log is empty that is at once. In one that has
-run the release before, all servers must have been of this release for a while first: that release cannot read a log
-with keys in it, so until then the way back is open.
+Who leads has the keys pinned (`RaftNode._pin_member`), and lets access control begin behind that. In a cluster that has
+no CA yet that is at once. In one that has run the release before, all servers must have been of this release for a
+while first: that release cannot read a log with keys or tokens in it, so until then the way back is open.
 
 A server whose own certificate gets another key tells the leader before it uses it, over a connection with the key that
 it has. It takes the new one into use when the log has both, and the leader takes the old one out once it sees the new.
@@ -41,31 +41,57 @@ class Pinning:
         self._membership = membership
         self._node_name = node_name
         self._clock = clock
+        self._term = 0  # in which this node leads; 0: it does not
+        self._is_new = False
         self._understood_since: float | None = None
 
     async def run(self) -> NoReturn:
         while True:
             await self.look()
-            is_soon = self._replica.is_founding and not self._replica.admission.is_pinned
+            is_soon = self._is_new and not self._is_done
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_SOON_SECONDS if is_soon else _LOOK_SECONDS):
                     await self._replica.leadership_changed.wait()
 
     async def look(self) -> None:
-        replica = self._replica
-        if not replica.leadership.is_ready:
-            self._understood_since = None
-        elif replica.admission.is_pinned:
+        self._notice_term()
+        if not self._term:
+            return
+        if not self._is_done:
+            await self._ask_all()
+        if self._replica.admission.is_pinned:
             with contextlib.suppress(ClusterError):  # found again at the next look, by whoever leads then
                 await self._membership.drop_old_keys()
-        elif await self._all_understand():
-            now = self._clock.monotonic()
-            if self._understood_since is None:
-                self._understood_since = now
-            if replica.is_founding or now - self._understood_since >= ROLLBACK_SECONDS:
-                await replica.allow_pins()
-        else:
+
+    @property
+    def _is_done(self) -> bool:
+        """Nothing is left to be found out: what an earlier release cannot read is in the log."""
+        return self._replica.admission.is_pinned and self._replica.state.acl.key is not None
+
+    def _notice_term(self) -> None:
+        leadership = self._replica.leadership
+        term = leadership.term if leadership.is_ready else 0
+        if term == self._term:
+            return
+        self._term = term
+        self._understood_since = None
+        self._replica.is_acl_known = False
+        # Also where the one that has founded the cluster was lost at once: there is nothing yet to go back with.
+        self._is_new = bool(term) and (self._replica.is_founding or self._replica.state.active_root is None)
+
+    async def _ask_all(self) -> None:
+        if not await self._all_understand():
             self._understood_since = None
+            return
+        now = self._clock.monotonic()
+        if self._understood_since is None:
+            self._understood_since = now
+        if not self._is_new and now - self._understood_since < ROLLBACK_SECONDS:
+            return
+        if self._replica.admission.is_pinned:
+            self._replica.is_acl_known = True
+        else:
+            await self._replica.allow_pins()
 
     async def _all_understand(self) -> bool:
         """Whether every server, this one aside, answers and speaks what this release speaks."""

@@ -130,6 +130,9 @@ class Replica:
         self.leadership_changed = Signal()
         #: Whom this node listens to is not what it was.
         self.admission_changed = Signal()
+        #: Every server applies what access control puts into the log, and may not be exchanged for one that does not.
+        #: What whoever leads has found out (cluster/node/pinning.py).
+        self.is_acl_known = False
         self._judged_by: Admission | None = None  # Raft thread only
         #: Each fires when `State.area_index` of its area has moved, and for nothing else.
         self.changed: Final[Mapping[Area, Signal]] = {area: Signal() for area in Area}

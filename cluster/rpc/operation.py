@@ -9,6 +9,7 @@ VERSION counts the forms:
 
 1. A message of a single field is that field alone, one without fields is nil; further fields are an error.
 2. Every message is a list, as above.
+3. As 2. The node applies what access control puts into the log.
 
 A connection begins with OLDEST. Each answer says in a header which version its node speaks, and from then on the
 connection uses the newest that both know. It is not remembered for longer: the node may be replaced by one of an older
@@ -24,7 +25,7 @@ from msgspec import msgpack, structs
 
 from cluster.api.access import Right
 
-VERSION: Final = 2
+VERSION: Final = 3
 OLDEST: Final = 1
 VERSION_HEADER: Final = "Quorumca-Rpc"
 

@@ -566,9 +566,12 @@ async def _restore(stage: Stage) -> Answer:
 async def _short_token(stage: Stage) -> None:
     """Of two hours, made by the first token, as which nobody asks from then on: by default all is allowed."""
     node = await stage.follower()
-    answer = await stage.cluster.ask(node, "PUT", "/v1/acl/bootstrap", {})
-    assert answer.status == 200, answer
-    first = answer.json()
+
+    async def bootstrap() -> Any:
+        answer = await stage.cluster.ask(node, "PUT", "/v1/acl/bootstrap", {})
+        return answer.json() if answer.status == 200 else None
+
+    first = await eventually("there is access control", bootstrap, _END_SECONDS)
     made = await stage.cluster.ask(
         node,
         "PUT",

@@ -125,7 +125,7 @@ def _bootstrapped(terminal: Terminal) -> None:
     assert re.fullmatch(
         r"Failed ACL bootstrapping: Unexpected response code: 403 \(Permission denied: ACL bootstrap no longer allowed"
         r" \(reset index: (\d+)\): to allow another, write \1 into the file acl-bootstrap-reset"
-        r" in the leader's data directory\)\n",
+        r" in the leader's data directory \(the leader is node-\d\)\)\n",
         terminal.run("acl bootstrap", code=1),
     )
     terminal.use(_field(output, "SecretID"))
@@ -196,7 +196,8 @@ def _tokens(terminal: Terminal, policy: str) -> None:
     accessor = _field(made, "AccessorID")
     assert terminal.shape(f"acl token read -accessor-id {accessor[:13]}") == whole.format("<hidden>")
     expanded = terminal.run(f"acl token read -expanded -accessor-id {accessor}")
-    for part in (f"      {RULES}", "Role Name: crew", "Default Policy: deny", 'Resolved By Agent: "node-1"'):
+    defaults = ("Default Policy: deny", "Down Policy: deny", 'Resolved By Agent: "node-1"')
+    for part in (f"      {RULES}", "Role Name: crew", *defaults):
         assert part in expanded
     own = json.loads(terminal.run("acl token read -self -format json"))
     assert [link["ID"] for link in own["Policies"]] == [MANAGEMENT]

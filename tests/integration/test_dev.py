@@ -240,7 +240,8 @@ def test_nothing_goes_without_a_token_where_that_was_asked_for(tmp_path: Path) -
     add_node = [*QUORUMCA, "dev", "add-node", "-data-dir", str(root)]
     with dev(root, *argv, "--acl-default-policy", "deny") as first:
         commands = [line for line in first.output.splitlines() if line.startswith(COMMANDS)]
-        assert len(commands) == 6
+        # From the address, for its ports are not the usual ones, to the list of tokens.
+        assert len(commands) == 7
         for _ in range(2):  # the second time the first token is kept
             run(["bash", "-euo", "pipefail", "-c", "rm -f web.key web.pem\n" + "\n".join(commands)], work)
         assert (work / "web.pem").read_text().count("BEGIN CERTIFICATE") >= 1

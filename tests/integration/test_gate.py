@@ -255,18 +255,21 @@ async def test_two_tokens_that_differ_are_refused_by_every_door(walk: Walk) -> N
     for node in walk.sides:
         for door in DOORS:
             path, body = door.request(walk.facts)
-            url = URL(f"{node.url}{path}", encoded=True)
+            url = f"{node.url}{path}{'&' if '?' in path else '?'}"
             for query, headers in (
-                (root, [("X-Consul-Token", other)]),
-                (other, [("Authorization", f"Bearer {root}")]),
+                (f"token={root}", [("X-Consul-Token", other)]),
+                (f"token={other}", [("Authorization", f"Bearer {root}")]),
+                (f"token={root}&token={other}", []),
+                (f"token=&token={root}", []),
                 ("", [("X-Consul-Token", root), ("Authorization", f"bearer {other}")]),
                 ("", [("X-Consul-Token", root), ("X-Consul-Token", other)]),
             ):
-                to = url.update_query(token=query) if query else url
+                to = URL(f"{url}{query}", encoded=True)
                 data = None if body is None else json.dumps(body)
                 async with walk.session.request(door.method, to, data=data, headers=CIMultiDict(headers)) as response:
                     assert response.status == 400, (door, query)
-                    assert (await response.text()).startswith("two different tokens")
+                    text = await response.text()
+                    assert text.startswith("two different tokens") or (door.method, text) == ("HEAD", "")
     assert await walk.stands() == before
 
 

@@ -257,7 +257,7 @@ class FakeAclApi(FakeApi):
         return [
             {name: value for name, value in item.items() if name != left_out}
             for item in items
-            if method is None or item["AuthMethod"] == method
+            if method is None or item.get("AuthMethod") == method
         ]
 
     def _expanded(self, token: Object) -> Object:
@@ -273,7 +273,7 @@ class FakeAclApi(FakeApi):
             "NamespaceDefaultPolicyIDs": None,
             "NamespaceDefaultRoleIDs": None,
             "AgentACLDefaultPolicy": "deny",
-            "AgentACLDownPolicy": "extend-cache",
+            "AgentACLDownPolicy": "deny",
             "ResolvedByAgent": "node-1",
         }
 

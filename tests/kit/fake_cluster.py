@@ -144,6 +144,7 @@ class FakeReplica:
         self.purges = 0
         self.is_founding = False
         self.are_pins_allowed = False
+        self._is_acl_known: bool | None = None
         self.dialled: list[str] = []
         self.refreshed = 0
         self._old_state: State | None = None
@@ -152,6 +153,15 @@ class FakeReplica:
     def real(self) -> Replica:
         """For whoever wants the type of the real thing."""
         return cast(Replica, self)
+
+    @property
+    def is_acl_known(self) -> bool:
+        """With nobody who finds out: as soon as keys are pinned."""
+        return self.admission.is_pinned if self._is_acl_known is None else self._is_acl_known
+
+    @is_acl_known.setter
+    def is_acl_known(self, value: bool) -> None:
+        self._is_acl_known = value
 
     @property
     def admission(self) -> Admission:

@@ -33,11 +33,11 @@ def add_looking(commands: Subcommands, kind: Kind, *, filters: Mapping[str, tupl
     add_meta(read)
     add_api_flags(read)
     read.set_defaults(run=partial(run_read, kind))
-    add_list(commands, kind, filters=filters)
+    _add_list(commands, kind, filters)
     add_delete(commands, kind)
 
 
-def add_list(commands: Subcommands, kind: Kind, *, filters: Mapping[str, tuple[str, str]] = _NO_FILTERS) -> None:
+def _add_list(commands: Subcommands, kind: Kind, filters: Mapping[str, tuple[str, str]]) -> None:
     parser = commands.add_parser("list", help=f"list the {kind.plural.replace('-', ' ')}")
     for flag, (_, text) in filters.items():
         parser.add_argument(f"--{flag}", metavar="NAME", help=text)
@@ -81,7 +81,11 @@ def required(args: argparse.Namespace, *flags: str) -> None:
 
 def run_list(kind: Kind, filters: Mapping[str, str], args: argparse.Namespace) -> int:
     query = {name: value for flag, name in filters.items() if (value := getattr(args, flag))}
-    api = api_from(args)
+    return show_list(kind, api_from(args), query, args)
+
+
+def show_list(kind: Kind, api: Api, query: Mapping[str, str], args: argparse.Namespace) -> int:
+    """Those that the query leaves."""
     with failing_as(f"Failed to retrieve the {kind.name} list"):
         answers = [without_secrets(answer) for answer in api.array(kind.list_path, query=query)]
         return show(answers, kind.show_list(answers, meta=args.meta), args)

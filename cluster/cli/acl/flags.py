@@ -1,6 +1,7 @@
 """Flags of several commands: links to policies and roles, identities, and texts that may stand in files."""
 
 import argparse
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
@@ -11,11 +12,12 @@ from cluster.cli.api_flags import MAX_TOKEN_BYTES, checked_token
 from cluster.cli.arguments import Parser
 from cluster.cli.files import read_secret, read_text
 from cluster.client.api import Api
-from cluster.client.errors import failing_as
+from cluster.client.errors import CommandError, Exit, failing_as
 
 #: In help texts.
 TEXT_OR_FILE: Final = "the text itself, @FILE, or - for standard input"
 _STDIN: Final = "-"
+_PATH: Final = re.compile(r"(/(?![/*])|\.{1,2}/|~/).*|[^\s\"'{}\[\]()#]+\.(hcl|json|pem|crt)")
 _UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 
@@ -23,9 +25,18 @@ def text_of(flag: str, given: str, limit_bytes: int) -> str:
     """What a flag gives: the text itself, `@FILE`, or `-` for standard input. Raises: CommandError."""
     source = _source(given)
     if source is None:
+        if _is_path(given):
+            raise CommandError(
+                f"{flag}: {given!r:.200} looks like the name of a file: give @FILE for its text", Exit.USAGE
+            )
         return given
     with failing_as(flag):
         return read_text(source, limit_bytes)
+
+
+def _is_path(given: str) -> bool:
+    """Whether it was meant as the name of a file: no rules, JSON or PEM begin or end so, but for comments."""
+    return _PATH.fullmatch(given) is not None or os.path.isfile(given)
 
 
 def secret_of(flag: str, given: str, limit_bytes: int = MAX_TOKEN_BYTES) -> str:

@@ -9,11 +9,11 @@ from cluster.cli.acl.common import (
     add_delete,
     add_group,
     add_key_flags,
-    add_list,
     add_meta,
     check_chosen,
     determined_id,
     show,
+    show_list,
     show_one,
     without_secrets,
 )
@@ -28,7 +28,7 @@ from cluster.cli.acl.flags import (
     secret_of,
     with_added,
 )
-from cluster.cli.acl.kinds import TOKEN
+from cluster.cli.acl.kinds import POLICY, ROLE, TOKEN
 from cluster.cli.acl.pretty import quoted
 from cluster.cli.api_flags import add_api_flags, api_from
 from cluster.cli.arguments import Parser, Subcommands, duration_text
@@ -54,8 +54,42 @@ def add_parser(subcommands: Subcommands, name: str, summary: str) -> None:
     _add_update(commands)
     _add_read(commands)
     _add_clone(commands)
-    add_list(commands, TOKEN)
+    _add_list(commands)
     add_delete(commands, TOKEN)
+
+
+def _add_list(commands: Subcommands) -> None:
+    parser = commands.add_parser("list", help="list the tokens: all, or those that one filter leaves")
+    filters = parser.add_mutually_exclusive_group()
+    for kind in (POLICY, ROLE):
+        text = f"those with a link to this {kind.name}"
+        filters.add_argument(f"--{kind.name}-id", metavar="ID", help=f"{text}: its id, or the beginning of it")
+        filters.add_argument(f"--{kind.name}-name", metavar="NAME", help=f"{text}, by its name")
+    filters.add_argument("--service-identity", metavar="NAME", help="those with the identity of this service")
+    filters.add_argument("--method", metavar="NAME", help="those of logins by this auth method")
+    add_meta(parser)
+    add_api_flags(parser)
+    parser.set_defaults(run=run_list)
+
+
+def run_list(args: argparse.Namespace) -> int:
+    api = api_from(args)
+    return show_list(TOKEN, api, _list_query(api, args), args)
+
+
+def _list_query(api: Api, args: argparse.Namespace) -> dict[str, str]:
+    """The API filters by ids of policies and roles. Raises: CommandError."""
+    if args.service_identity:
+        return {"servicename": args.service_identity}
+    if args.method:
+        return {"authmethod": args.method}
+    for kind in (POLICY, ROLE):
+        if name := getattr(args, f"{kind.name}_name"):
+            with failing_as(f"Error determining {kind.name} ID"):
+                return {kind.name: kind.id_of_name(api, name)}
+        if given_id := getattr(args, f"{kind.name}_id"):
+            return {kind.name: determined_id(kind, api, given_id)}
+    return {}
 
 
 def _add_create(commands: Subcommands) -> None:

@@ -264,7 +264,7 @@ def _guarded_commands(entry: "Entry") -> dict[str, str]:
             f"test -s {file} ||"
             f" (umask 077; {quorumca} acl bootstrap {address} | awk '/^SecretID/ {{print $2}}' > {file})"
         ),
-        "Commands and curl take it from there": f"export QUORUMCA_HTTP_TOKEN_FILE={file}",
+        "Commands take it from there; curl does not (see below)": f"export QUORUMCA_HTTP_TOKEN_FILE={file}",
         "Sign a certificate for the service web; its key is made here, in web.key": (
             f"{quorumca} ca sign {address} --service web --key-out web.key --out web.pem"
         ),

@@ -4,8 +4,8 @@ import asyncio
 import contextlib
 import re
 import uuid
-from collections.abc import Callable, Mapping
-from typing import Any, Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, TypeVar
 from urllib.parse import unquote
 
 from aiohttp import web
@@ -27,6 +27,7 @@ from cluster.http.render import json_response
 from fsm.acl import Acl, AuthMethod, BindingRule, Policy, Role, Token
 
 Json = dict[str, Any]
+T = TypeVar("T")
 _TOKENS: Final = "tokens"
 _WATCHES: Final = {
     _TOKENS: Watch.TOKENS,
@@ -57,6 +58,8 @@ _NOTHING: Final = b"{}"
 #: Of a query on tokens, one at a time.
 _FILTERS: Final = ("policy", "role", "authmethod", "servicename")
 _NEVER: Final = "0001-01-01T00:00:00Z"
+#: Objects of a list, some milliseconds of them.
+_AT_A_TIME: Final = 128
 _READ, _WRITE = Needs(ACL_READ), Needs(ACL_WRITE)
 
 
@@ -78,12 +81,22 @@ async def list_tokens(api: Api, request: web.Request, query: Query) -> web.Respo
         raise BadRequest("can only filter by one of policy, role, serviceName, or methodName at a time")
     point = await _point(api, request, query, _TOKENS)
     acl, now = point.state.acl, api.clock.now()
-    tokens = [
-        render.token_object(token, acl)
+    names = render.Names.of(acl)
+    wanted = [
+        token
         for token in acl.tokens
         if not token.is_expired(now) and all(_matches(token, name, value) for name, value in given)
     ]
-    return _answer(point, query, tokens, _TOKENS)
+    return _answer(point, query, await _rendered(wanted, lambda token: render.token_object(token, names)), _TOKENS)
+
+
+async def _rendered(values: Sequence[T], one: Callable[[T], Json]) -> list[Json]:
+    """There may be thousands: others have their turn meanwhile."""
+    found: list[Json] = []
+    for start in range(0, len(values), _AT_A_TIME):
+        found += map(one, values[start : start + _AT_A_TIME])
+        await asyncio.sleep(0)
+    return found
 
 
 def _matches(token: Token, name: str, value: str) -> bool:
@@ -140,7 +153,7 @@ def _has_seen(acl: Acl, accessor_id: str, index: int) -> bool:
 
 
 def _whole(api: Api, query: Query, acl: Acl, token: Token, secret_id: str) -> Json:
-    found = render.token_object(token, acl, secret_id)
+    found = render.token_object(token, render.Names.of(acl), secret_id)
     if "expanded" in query:
         access, config = api.service.access, api.service.config
         more = render.expanded(token, acl, allows_by_default=access.allows_by_default, node_name=config.node_name)
@@ -148,12 +161,13 @@ def _whole(api: Api, query: Query, acl: Acl, token: Token, secret_id: str) -> Js
     return found
 
 
-def _lister(table: str, one: Callable[[Any, Acl], Json]) -> Handler:
+def _lister(table: str, one: Callable[[Any, render.Names], Json]) -> Handler:
     async def handle(api: Api, request: web.Request, query: Query) -> web.Response:
         point = await _point(api, request, query, table)
         acl = point.state.acl
+        names = render.Names.of(acl)
         values = [value for value in getattr(acl, table) if _is_wanted(value, query)]
-        return _answer(point, query, [one(value, acl) for value in values], table)
+        return _answer(point, query, await _rendered(values, lambda value: one(value, names)), table)
 
     return handle
 
@@ -168,7 +182,7 @@ def _is_wanted(value: Any, query: Query) -> bool:
 
 
 def _getter(
-    table: str, what: str, key_of: Callable[[Any], str], one: Callable[[Any, Acl], Json], missing: str = ""
+    table: str, what: str, key_of: Callable[[Any], str], one: Callable[[Any, render.Names], Json], missing: str = ""
 ) -> Handler:
     """`missing`: what names one, if it is not what else does."""
 
@@ -178,7 +192,7 @@ def _getter(
         value = next((value for value in getattr(acl, table) if key_of(value) == key), None)
         if value is None:
             raise NotFound(f"Requested {what} does not exist: ACL not found")
-        return _answer(point, query, one(value, acl), table)
+        return _answer(point, query, one(value, render.Names.of(acl)), table)
 
     return handle
 
@@ -289,7 +303,7 @@ async def _token_answer(api: Api, query: Query, written: WrittenKey, *, has_id: 
     token = find_token(acl, written.key, api.clock.now())
     if token is None:
         raise PermissionDenied("token does not exist: ACL not found")  # somebody was faster to delete it
-    found = render.token_object(token, acl, written.secret_id or HIDDEN)
+    found = render.token_object(token, render.Names.of(acl), written.secret_id or HIDDEN)
     return json_response({"ID": written.secret_id, **found} if has_id else found, query)
 
 
@@ -352,23 +366,23 @@ def _rule_id(rule: BindingRule) -> str:
     return rule.rule_id
 
 
-def _policy(policy: Policy, _acl: Acl) -> Json:
+def _policy(policy: Policy, _names: render.Names) -> Json:
     return render.policy_object(policy)
 
 
-def _policy_stub(policy: Policy, _acl: Acl) -> Json:
+def _policy_stub(policy: Policy, _names: render.Names) -> Json:
     return render.policy_stub(policy)
 
 
-def _method(method: AuthMethod, _acl: Acl) -> Json:
+def _method(method: AuthMethod, _names: render.Names) -> Json:
     return render.method_object(method)
 
 
-def _method_stub(method: AuthMethod, _acl: Acl) -> Json:
+def _method_stub(method: AuthMethod, _names: render.Names) -> Json:
     return render.method_stub(method)
 
 
-def _rule(rule: BindingRule, _acl: Acl) -> Json:
+def _rule(rule: BindingRule, _names: render.Names) -> Json:
     return render.rule_object(rule)
 
 
@@ -377,7 +391,7 @@ def _written_policy(acl: Acl, key: str) -> Json:
 
 
 def _written_role(acl: Acl, key: str) -> Json:
-    return render.role_object(_find(acl, "roles", key, _role_id), acl)
+    return render.role_object(_find(acl, "roles", key, _role_id), render.Names.of(acl))
 
 
 def _written_method(acl: Acl, key: str) -> Json:

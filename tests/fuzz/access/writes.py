@@ -176,8 +176,8 @@ def written(data: bytes) -> object:
 def _check_shown(acl: Acl) -> None:
     """All that was written can be shown."""
     shown = [
-        *(render.token_object(one, acl) for one in acl.tokens),
-        *(render.role_object(one, acl) for one in acl.roles),
+        *(render.token_object(one, render.Names.of(acl)) for one in acl.tokens),
+        *(render.role_object(one, render.Names.of(acl)) for one in acl.roles),
         *(render.policy_object(one) for one in acl.policies),
         *(render.method_object(one) for one in acl.methods),
         *(render.rule_object(one) for one in acl.binding_rules),

@@ -33,6 +33,13 @@ def test_list_as_table_says_how_to_go_on(run: Run, api: FakeApi) -> None:
     assert result.err == "There are more: go on with --after 12\n"
 
 
+def test_list_shows_tokens_where_there_were_any(run: Run, api: FakeApi) -> None:
+    api.answer("GET", CERTS, {"Certs": [CERT, CERT | {"RequestedByAccessorID": "1-2"}], "Next": None})
+    header, *rows = [re.split(r"  +", line) for line in run("ca certs").out.splitlines()]
+    assert header[-2:] == ["RequestedBy", "RequestedByAccessorID"]
+    assert [row[-2:] for row in rows] == [["-", "-"], ["-", "1-2"]]
+
+
 def test_list_as_json(run: Run, api: FakeApi) -> None:
     answer = {"Certs": [CERT], "Next": None}
     api.answer("GET", CERTS, answer)

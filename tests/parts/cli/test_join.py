@@ -231,6 +231,19 @@ def test_whole_command_is_printed(run: Run, api: FakeApi) -> None:
     ]
 
 
+@pytest.mark.parametrize("form", ["pretty", "json"])
+def test_server_without_a_join_port_is_said_to_have_none(run: Run, api: FakeApi, form: str) -> None:
+    api.answer("PUT", JOIN_TOKEN, {**ANSWER, "JoinAddress": ""})
+    result = run("operator join-token -name node-4 -rejoin -format", form)
+    assert (result.code, ANSWER["Token"] in result.out, ANSWER["Token"] in result.err) == (0, True, False)
+    assert "The server that was asked has no join port" in result.err
+    assert "set address under [join] in the file of a server" in result.err
+    if form == "pretty":
+        assert "JOIN_ADDRESS_OF_A_SERVER" in result.out
+    api.answer("PUT", JOIN_TOKEN, ANSWER)
+    assert run("operator join-token -name node-4 -rejoin -format", form).err == ""
+
+
 def test_command_for_a_server_that_comes_back_has_no_more_than_it_needs(run: Run, api: FakeApi) -> None:
     api.answer("PUT", JOIN_TOKEN, ANSWER)
     words = printed(run, "-rejoin")

@@ -1,11 +1,14 @@
 """What is asked of access control in a form that is none: refused in Consul's words, before anybody hears of it."""
 
+import asyncio
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from fsm.acl import AclCommand, SetBindingRule, SetPolicy, SetRole, SetToken
+from cluster.access.render import Names
+from fsm.acl import Acl, AclCommand, SetBindingRule, SetPolicy, SetRole, SetToken
 from tests.kit.acl_samples import binding_rule, policy, role, token, uuid
 from tests.kit.callers import MANAGER
 from tests.parts.http.conftest import Reply, Running
@@ -142,3 +145,34 @@ async def test_ids_are_the_same_in_either_case(api: Running, path: str, command:
         assert (await ask(api, "GET", f"{path}/{found}")).status == 200
         assert (await ask(api, "DELETE", f"{path}/{found}")).status == 200
         assert api.service.calls[-1][1][-1] == uuid(0xABC)
+
+
+@pytest.mark.parametrize("path", ["tokens", "roles"])
+async def test_list_takes_one_look_at_all_names_and_gives_others_their_turn(
+    api: Running, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    """As many objects as there can be, each with thousands of names to choose from: else a node stands still."""
+    looks, turns, of = 0, 0, Names.of
+
+    def counted(acl: Acl) -> Names:
+        nonlocal looks
+        looks += 1
+        return of(acl)
+
+    async def take_turns() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += looks > 0
+
+    monkeypatch.setattr("cluster.access.render.Names.of", counted)
+    roles = tuple(replace(role(1), role_id=uuid(n)) for n in range(1000))
+    tokens = tuple(replace(token(1), accessor_id=uuid(n)) for n in range(1000))
+    state = api.service.state
+    api.service.state = replace(state, acl=replace(state.acl, roles=roles, tokens=tokens))
+    others = asyncio.create_task(take_turns())
+    reply = await ask(api, "GET", path)
+    others.cancel()
+    assert (reply.status, len(reply.json())) == (200, 1000)
+    assert looks == 1
+    assert turns > 7

@@ -195,3 +195,15 @@ async def test_stop_does_not_wait_longer_than_its_bound(start: Start) -> None:
         await api.server.stop()
     with pytest.raises(aiohttp.ClientError):
         await signing
+
+
+@pytest.mark.parametrize("query", ["token=a&token=b", "token=&token=b", "token=a&x=1&token=", "%74oken=a&token=b"])
+async def test_two_tokens_in_one_query_string_are_refused(api: Running, query: str) -> None:
+    reply = await api.get(f"{ROOTS}?{query}")
+    assert (reply.status, reply.text) == (400, "two different tokens: the query string has token twice")
+
+
+async def test_what_is_given_twice_counts_as_it_was_given_first(api: Running) -> None:
+    """As in Consul; and the same token twice is one."""
+    reply = await api.get(f"{ROOTS}?token=&token=&index=4&index=5&wait=1m")
+    assert reply.status == 200

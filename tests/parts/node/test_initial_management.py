@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cluster.api.access import ACL_WRITE
-from cluster.base.errors import PermissionDenied, TokenUnknown
+from cluster.base.errors import BadRequest, PermissionDenied, TokenUnknown
 from cluster.rpc.messages import ACL_BOOTSTRAP, AclBootstrapRequest
 from cluster.seal.token_files import TokenFileRefused, read_secret_id, read_token
 from fsm.acl import BootstrapAcl, DeleteTokens
@@ -96,6 +96,26 @@ async def test_nobody_comes_before_it(cluster: FakeCluster, file: Path) -> None:
         assert node.directory.caller(SECRET).may(ACL_WRITE)
         with pytest.raises(PermissionDenied, match=r"reset index: (\d+)\): .* \1 into the file acl-boot.* leader's"):
             await node.operations.run(ACL_BOOTSTRAP, AclBootstrapRequest(""))
+
+
+async def test_refusals_of_another_bootstrap_name_the_leader_and_the_number(cluster: FakeCluster) -> None:
+    """With a file on a follower it is refused as without one: who is to write it learns where."""
+    async with led(cluster, "a", "b", file=None) as nodes:
+        await until(lambda: cluster.state.acl.key is not None)
+        await nodes[0].operations.run(ACL_BOOTSTRAP, AclBootstrapRequest(""))
+        done = cluster.state.acl.bootstrap_index
+        for name, node in zip("ab", nodes, strict=True):
+            cluster.elect(name)
+            advice = rf"write {done} into the file acl-bootstrap-reset in .* \(the leader is {name}\)$"
+            with pytest.raises(PermissionDenied, match=rf"\(reset index: {done}\): to allow another, {advice}"):
+                await node.operations.run(ACL_BOOTSTRAP, AclBootstrapRequest(""))
+            reset = cluster.directory / "acl-bootstrap-reset"
+            reset.write_text(f"{done + 961}\n")
+            wrong = rf"^Invalid bootstrap reset index \(specified {done + 961}, reset index: {done}\): {advice}"
+            with pytest.raises(BadRequest, match=wrong):
+                await node.operations.run(ACL_BOOTSTRAP, AclBootstrapRequest(""))
+            assert cluster.state.acl.bootstrap_index == done
+            reset.unlink()
 
 
 async def test_without_the_setting_it_is_for_whoever_bootstraps(cluster: FakeCluster) -> None:

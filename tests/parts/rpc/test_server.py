@@ -87,13 +87,13 @@ async def test_request_that_is_not_understood_is_refused_alone(leader: RpcNode, 
     assert text.startswith("the request for operation 'double' is not understood: Expected `array`")
 
 
-@pytest.mark.parametrize("version", ["0", "3", "x", "02", ""])
+@pytest.mark.parametrize("version", ["0", "4", "x", "02", ""])
 async def test_version_that_this_node_does_not_speak_is_refused_at_the_door(
     leader: RpcNode, tls_directory: Path, version: str
 ) -> None:
     context = node_tls(tls_directory, "b").client_context
     status, text = await _post(leader, context, msgpack.packb([1000, [[1]]]), version=version)
-    assert (status, text) == (400, b"Quorumca-Rpc must be a number from 1 to 2")
+    assert (status, text) == (400, b"Quorumca-Rpc must be a number from 1 to 3")
 
 
 async def test_names_of_operations_that_are_none_do_not_become_labels(leader: RpcNode, tls_directory: Path) -> None:
@@ -182,7 +182,7 @@ async def test_every_answer_says_which_version_the_node_speaks(leader: RpcNode, 
             async with session.post(
                 _url(leader), data=body, headers=headers, server_hostname="a.server.dc1.consul"
             ) as response:
-                assert response.headers[VERSION_HEADER] == "2"
+                assert response.headers[VERSION_HEADER] == "3"
 
 
 @pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "zstd", "identity", ""])

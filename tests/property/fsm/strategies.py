@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from fsm import acl_rules, nodes_rules
-from fsm.acl import DeleteBindingRule
+from fsm.acl import DeleteAuthMethod, DeleteBindingRule, DeletePolicy, DeleteRole, DeleteTokens
 from fsm.apply import RULES
 from fsm.ca import (
     AbortRotation,
@@ -313,8 +313,9 @@ fitting: st.SearchStrategy[Author] = st.sampled_from(
         _tidy_ledger,
     ]
 )
-#: A binding rule rests on its auth method, and both on the rest: four steps until one can be deleted.
-in_acl: st.SearchStrategy[Author] = st.sampled_from([*acl_rules.RULES, *(5 * [DeleteBindingRule])]).map(_in_acl)
+#: What can be deleted must have been made, and what that rests on: two steps for most, four for a binding rule.
+_DELETED = (DeletePolicy, DeleteRole, DeleteTokens, DeleteAuthMethod, *(4 * [DeleteBindingRule]))
+in_acl: st.SearchStrategy[Author] = st.sampled_from([*acl_rules.RULES, *_DELETED]).map(_in_acl)
 of_nodes: st.SearchStrategy[Author] = st.sampled_from([*nodes_rules.RULES]).map(_of_nodes)
 
 _CHOICES: list[st.SearchStrategy[Author]] = [
@@ -324,6 +325,7 @@ _CHOICES: list[st.SearchStrategy[Author]] = [
     sound_roots().map(_with_sound_roots),
     commands.map(_up_to_date),
     record_leaves.map(_up_to_date),
+    in_acl,
     in_acl,
     in_acl,
     in_acl,

@@ -280,4 +280,12 @@ BUGS: Final = (
         "            self.take(key)\n",
         ("tests/unit/base/test_rates.py::test_what_is_only_asked_for_takes_nothing",),
     ),
+    Bug(
+        "of two tokens in a URL the first counts",
+        "whoever passes a request on asks as somebody else than the one that was let in",
+        "cluster/http/query.py",
+        "            if query.setdefault(name, value) != value and name == _ONCE:\n",
+        "            if query.setdefault(name, value) != value and False:\n",
+        ("tests/parts/http/test_queries.py::test_two_tokens_in_one_query_string_are_refused",),
+    ),
 )

@@ -393,8 +393,8 @@ BUGS: Final = (
         "an error repeats the proof",
         "it is in terminals and logs while it can still log in",
         _CLI,
-        """    api = replace(api, token="", hidden=(bearer,))\n""",
-        """    api = replace(api, token="")\n""",
+        """    api = replace(api, hidden=(bearer,))\n""",
+        "",
         (f"{_T_CLI}::test_proof_is_repeated_by_no_error",),
     ),
 )

@@ -98,6 +98,22 @@ def test_node_that_does_not_tell_a_token_of_itself_is_not_said_to_be_away() -> N
 
 
 @pytest.mark.parametrize(
+    ("refusal", "advises"),
+    [
+        ("403 (Permission denied: anonymous token lacks permission 'agent:read' on \"b\")", True),
+        ("403 (ACL system must be bootstrapped before making any requests that require authorization: ...)", True),
+        ("403 (Permission denied: token with AccessorID '1' lacks permission 'agent:read' on \"b\")", False),
+        ("403 (ACL not found)", False),
+    ],
+)
+def test_whoever_has_no_token_learns_how_the_first_one_is_made(refusal: str, advises: bool) -> None:
+    path = "/v1/agent/self"
+    silent = NodeView("http://b:8500", refusals={path: refusal}, forbidden=[path], leader_address="127.0.0.1:8301")
+    [finding] = [one for one in found(view(), silent) if one.code == "no-right-to-look"]
+    assert ("quorumca acl bootstrap" in finding.next) == advises
+
+
+@pytest.mark.parametrize(
     ("said", "without"),
     [
         ((True, True, True), ""),

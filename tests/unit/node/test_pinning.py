@@ -13,6 +13,9 @@ from cluster.raft.membership import Member
 from cluster.rpc.messages import ANNOUNCE_KEY, AnnounceKeyRequest
 from cluster.rpc.operation import VERSION
 from cluster.tls.contexts import TlsFileRefused
+from fsm.ca import InitConfig, InitSeal
+from fsm.commands import Applied
+from tests.kit import samples
 from tests.kit.clock import FakeClock
 from tests.kit.fake_cluster import FakeCluster, FakeReplica
 from tests.kit.log import EventLog
@@ -40,10 +43,15 @@ def keys_of(cluster: FakeCluster) -> list[bytes]:
     return [*cluster.members["b"].keys]
 
 
+def pin_all(cluster: FakeCluster) -> None:
+    cluster.members = {name: replace(member, keys=(KEY,)) for name, member in cluster.members.items()}
+
+
 class Leader:
     def __init__(self, cluster: FakeCluster) -> None:
         self.cluster, self.clock, self.peers = cluster, FakeClock(), _Peers()
         self.replica: FakeReplica = cluster.replicas["a"]
+        self.replica.is_acl_known = False
         cluster.elect("a")
         membership = Membership(self.replica.real, "a", self.clock, EventLog())
         self.pinning = Pinning(self.replica.real, cast(Any, self.peers), membership, "a", self.clock)
@@ -54,10 +62,26 @@ class Leader:
         await self.pinning.look()
         return self.replica.are_pins_allowed
 
+    def knows_acl(self) -> bool:
+        return self.replica.is_acl_known
+
 
 @pytest.fixture
 def leader(cluster: FakeCluster) -> Leader:
     return Leader(cluster)
+
+
+def has_a_root(cluster: FakeCluster) -> None:
+    for command in (InitSeal(samples.SEAL), InitConfig(samples.config(), samples.provider_state())):
+        cluster.commit(command)
+    assert isinstance(cluster.commit(samples.set_roots(cluster.state, samples.root("r1"))), Applied)
+
+
+@pytest.fixture
+def old(leader: Leader) -> Leader:
+    """Of a cluster that has run for a while."""
+    has_a_root(leader.cluster)
+    return leader
 
 
 async def test_new_cluster_pins_at_once_when_all_understand(leader: Leader) -> None:
@@ -70,23 +94,59 @@ async def test_new_cluster_pins_at_once_when_all_understand(leader: Leader) -> N
     assert await leader.looks()
 
 
-async def test_after_an_upgrade_the_way_back_is_open_for_a_while(leader: Leader) -> None:
-    assert not await leader.looks(ROLLBACK_SECONDS)
-    assert not await leader.looks(ROLLBACK_SECONDS - 1)
-    leader.peers.versions["b"] = VERSION - 1  # somebody goes back
-    assert not await leader.looks(2)
-    leader.peers.versions["b"] = VERSION
-    assert not await leader.looks(ROLLBACK_SECONDS)
-    assert await leader.looks(ROLLBACK_SECONDS)
-
-
-async def test_only_the_leader_decides_and_each_for_itself(leader: Leader) -> None:
+async def test_new_cluster_whose_first_leader_is_lost_does_not_wait_either(leader: Leader) -> None:
+    """Who follows it has seen no root; that there is one when all answer makes it no older."""
+    leader.peers.versions["c"] = VERSION - 1
     assert not await leader.looks()
-    leader.cluster.elect("b")
-    assert not await leader.looks(ROLLBACK_SECONDS)
-    leader.cluster.elect("a")
-    assert not await leader.looks(ROLLBACK_SECONDS)
-    assert await leader.looks(ROLLBACK_SECONDS)
+    has_a_root(leader.cluster)
+    leader.peers.versions["c"] = VERSION
+    assert await leader.looks()
+
+
+async def test_access_control_begins_behind_the_keys(leader: Leader) -> None:
+    assert await leader.looks()
+    assert not leader.knows_acl()
+    pin_all(leader.cluster)
+    await leader.looks()
+    assert leader.knows_acl()
+
+
+async def test_access_control_waits_for_servers_that_have_keys_and_do_not_know_it(old: Leader) -> None:
+    """They are of a release that pins keys and has no tokens."""
+    pin_all(old.cluster)
+    old.peers.versions["b"] = VERSION - 1
+    for _ in range(3):
+        await old.looks(ROLLBACK_SECONDS)
+    assert not old.knows_acl()
+    old.peers.versions["b"] = VERSION
+    await old.looks()
+    await old.looks(ROLLBACK_SECONDS - 1)
+    assert not old.knows_acl()
+    await old.looks(1)
+    assert old.knows_acl()
+    assert not old.replica.are_pins_allowed
+    old.cluster.elect("b")
+    await old.looks()
+    assert not old.knows_acl()
+
+
+async def test_after_an_upgrade_the_way_back_is_open_for_a_while(old: Leader) -> None:
+    assert not await old.looks(ROLLBACK_SECONDS)
+    assert not await old.looks(ROLLBACK_SECONDS - 1)
+    old.peers.versions["b"] = VERSION - 1  # somebody goes back
+    assert not await old.looks(2)
+    old.peers.versions["b"] = VERSION
+    assert not await old.looks(ROLLBACK_SECONDS)
+    assert await old.looks(ROLLBACK_SECONDS)
+
+
+async def test_only_the_leader_decides_and_each_for_itself(old: Leader) -> None:
+    assert not await old.looks()
+    old.cluster.elect("b")
+    assert not await old.looks(ROLLBACK_SECONDS)
+    old.cluster.elect("a")
+    assert not await old.looks(ROLLBACK_SECONDS)
+    assert await old.looks(ROLLBACK_SECONDS)
 
 
 async def test_leader_takes_an_old_key_out_once_it_sees_the_new_one(leader: Leader) -> None:

@@ -56,7 +56,7 @@ func TestTokens(t *testing.T) {
 	if len(whole.ExpandedPolicies) != 2 || len(whole.ExpandedRoles) != 1 || whole.ExpandedRoles[0].ID != role.ID {
 		t.Fatalf("%+v", whole)
 	}
-	if whole.AgentACLDefaultPolicy != "deny" || whole.AgentACLDownPolicy != "extend-cache" || whole.ResolvedByAgent == "" {
+	if whole.AgentACLDefaultPolicy != "deny" || whole.AgentACLDownPolicy != "deny" || whole.ResolvedByAgent == "" {
 		t.Fatalf("%+v", whole)
 	}
 

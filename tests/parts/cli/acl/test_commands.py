@@ -218,8 +218,15 @@ BAD_INPUT = {
     "acl token update -id x -node-identity a:b -append-node-identity c:d": "use of node-identity flag with",
     "acl token clone": "Must specify the -accessor-id parameter",
     "acl token delete": "Must specify the -accessor-id parameter",
+    "acl token list -policy-name a -role-name b": "argument --role-name: not allowed with argument --policy-name",
     "acl policy create": "Missing required '-name' flag",
     "acl policy create -name x -rules @missing": "--rules: missing: No such file or directory",
+    "acl policy create -name x -rules /etc/web": "--rules: '/etc/web' looks like the name of a file: give @FILE",
+    "acl policy create -name x -rules ../web": "--rules: '../web' looks like the name of a file: give @FILE",
+    "acl policy create -name x -rules rules/web.hcl": "--rules: 'rules/web.hcl' looks like the name of a file",
+    "acl policy update -name x -rules ~/web": "--rules: '~/web' looks like the name of a file: give @FILE",
+    "acl auth-method create -type kubernetes -name x -kubernetes-host h -kubernetes-service-account-jwt s"
+    " -kubernetes-ca-cert ca.crt": "--kubernetes-ca-cert: 'ca.crt' looks like the name of a file: give @FILE",
     "acl policy update": "Must specify either the -id or -name parameters",
     "acl policy read": "Must specify either the -id or -name parameters",
     "acl policy delete -id=": "Must specify either the -id or -name parameters",
@@ -310,6 +317,33 @@ def test_files_with_secrets_that_are_refused_are_not_repeated(
     assert (result.out, result.code in (Exit.FAILED, Exit.USAGE), api.requests) == ("", True, [])
     assert text in result.err
     assert "top-secret" not in result.err
+
+
+def test_name_of_a_file_is_no_text(api: FakeAclApi, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "rules").write_text("acl = 1")
+    result = run("acl policy create -name x -rules rules")
+    assert (result.code, result.out, api.requests) == (Exit.USAGE, "", [])
+    assert result.err == "--rules: 'rules' looks like the name of a file: give @FILE for its text\n"
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        "// of web\nacl = 1",
+        "/* of web */ acl = 1",
+        "# /etc/web",
+        'service "a.json" { policy = "read" }',
+        '{"acl":"read"}',
+        "acl=1",
+        "",
+        "./rules\n",
+        "\0",
+        "x" * 5000,
+    ],
+)
+def test_rules_are_no_name_of_a_file(api: FakeAclApi, run: Run, rules: str) -> None:
+    assert run("acl policy create -name x -rules", rules).code == 0
+    assert (api.last.body or {}).get("Rules", "") == rules
 
 
 def test_bootstrap_secret_must_be_a_uuid(api: FakeAclApi, run: Run, tmp_path: Path) -> None:
