@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final, TypeVar
 import msgspec
 from msgspec import Meta
 
+from cluster.access.login import description_of
 from cluster.base.errors import BadRequest, NotUnderstood
 from cluster.base.words import without_ids
 from providers.config.durations import MAX_NS, parse_duration
@@ -122,12 +123,26 @@ class BootstrapInput(_Input, frozen=True):
     bootstrap_secret: Name = ""
 
 
+#: The longest proof that any kind of method takes (methods/tls.py).
+MAX_BEARER_TOKEN: Final = 48 << 10
+
+
 class LoginInput(_Input, frozen=True):
+    """Whatever the leader would refuse of it is refused where it was asked, by whichever node."""
+
     auth_method: Name = ""
     bearer_token: str = ""
     meta: dict[str, str] | None = None
     namespace: Name = ""
     partition: Name = ""
+
+    def __post_init__(self) -> None:
+        """Raises: ValueError."""
+        if len(self.bearer_token) > MAX_BEARER_TOKEN:
+            raise ValueError(
+                f"BearerToken has {len(self.bearer_token)} characters: at most {MAX_BEARER_TOKEN} are allowed"
+            )
+        description_of(self.meta or {})
 
 
 I = TypeVar("I", bound=_Input)  # noqa: E741 - of an input

@@ -14,7 +14,7 @@ from cluster.http.connection import Connection
 from cluster.http.errors import BodyTooLarge, TooSlow
 from cluster.http.gate import require_standing
 from cluster.http.intake import Body, Intake
-from cluster.http.query import shown
+from cluster.http.query import require_length, shown
 from providers.config.durations import format_duration, parse_duration
 
 MAX_BODY_BYTES: Final = 512 << 10
@@ -27,6 +27,10 @@ _MAX_DEPTH: Final = 32
 _MIN_NUMBER: Final = -(1 << 63)
 _MAX_NUMBER: Final = (1 << 64) - 1
 _MAX_DIGITS: Final = 32
+#: Of an object of texts.
+_MAX_ENTRIES: Final = 1024
+_MAX_KEY: Final = 4096
+_MAX_MEMBER: Final = 64 << 10
 #: What a transfer that broke off raises.
 BROKEN: Final = (web.RequestPayloadError, PayloadEncodingError, ClientPayloadError, ConnectionError)
 
@@ -162,11 +166,12 @@ def decode_object(body: bytes, aliases: Mapping[str, str] | None = None) -> Fiel
     return {name: member for name, member in fields.items() if member is not None}
 
 
-def text_field(fields: Fields, name: str) -> str:
-    """Empty when it is left out."""
+def text_field(fields: Fields, name: str, most: int = MAX_BODY_BYTES) -> str:
+    """Empty when it is left out. `most`: characters."""
     value = fields.get(name.lower(), "")
     if not isinstance(value, str):
         _fail(f"{name} = {shown(value)}: must be a string")
+    require_length(value, name, most)
     return value
 
 
@@ -232,9 +237,13 @@ def object_field(fields: Fields, name: str) -> Mapping[str, object] | None:
 
 def text_map_field(fields: Fields, name: str) -> Mapping[str, str] | None:
     value = object_field(fields, name)
+    if value is not None and len(value) > _MAX_ENTRIES:
+        _fail(f"{name} has {len(value)} entries: at most {_MAX_ENTRIES} are allowed")
     for key, member in (value or {}).items():
         if not isinstance(member, str):
             _fail(f"{name}.{shown(key)} = {shown(member)}: must be a string")
+        require_length(key, f"the key {name}.{shown(key)}", _MAX_KEY)
+        require_length(member, f"{name}.{shown(key)}", _MAX_MEMBER)
     return value  # type: ignore[return-value]  # every member was looked at
 
 

@@ -25,6 +25,7 @@ from cluster.http.errors import NotAllowed, NotFoundPath, error_response
 from cluster.http.failures import Failures
 from cluster.http.render import NO_STORE, json_response, text_response
 from cluster.tls.join_proof import PROOF_BYTES, SERVER_KEY_BYTES
+from providers.pki.csr import MAX_CSR_BYTES
 
 CA_PATH: Final = "/v1/join/ca"
 JOIN_PATH: Final = "/v1/join"
@@ -33,6 +34,8 @@ _HANDSHAKE_SECONDS: Final = 5.0
 _HEAD_SECONDS: Final = 10.0
 _STOP_SECONDS: Final = 5.0
 _FIELDS: Final = ("Name", "Address", "RPC", "CSR", "ServerKey", "Proof")
+#: Of a name and an address, which are judged where they are used.
+_MAX_TEXT: Final = 512
 _METHODS: Final = {CA_PATH: "GET", JOIN_PATH: "POST"}
 
 
@@ -101,10 +104,10 @@ def _ask(body: bytes) -> JoinAsk:
     fields = decode_object(body)
     refuse_other_fields(fields, _FIELDS, "joining")
     return JoinAsk(
-        text_field(fields, "Name"),
-        text_field(fields, "Address"),
-        text_field(fields, "RPC"),
-        text_field(fields, "CSR"),
+        text_field(fields, "Name", _MAX_TEXT),
+        text_field(fields, "Address", _MAX_TEXT),
+        text_field(fields, "RPC", _MAX_TEXT),
+        text_field(fields, "CSR", MAX_CSR_BYTES),
         _bytes_field(fields, "ServerKey", SERVER_KEY_BYTES),
         _bytes_field(fields, "Proof", PROOF_BYTES),
     )

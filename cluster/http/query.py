@@ -87,6 +87,12 @@ def shown(value: object) -> str:
     return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
 
 
+def require_length(text: str, name: str, most: int) -> None:
+    """Raises: BadRequest."""
+    if len(text) > most:
+        raise BadRequest(f"{name} has {len(text)} characters: at most {most} are allowed")
+
+
 def _decoded(raw: str, what: str) -> str:
     text = raw
     if "%" in raw:

@@ -20,14 +20,15 @@ from typing import Final
 
 from aiohttp import web
 
-from cluster.base.errors import ClusterError, RateLimitReached
+from cluster.base.errors import ClusterError, NoLeader, NotLeader, NotReady, Overloaded, RateLimitReached
 from cluster.base.rates import KeyedLimit
 from cluster.base.seats import source_of
 
 _TOKENS: Final = "requests with unknown tokens from one address"
 _PROOFS: Final = "refused logins from one address"
 _RIGHTS: Final = "refused requests of one token from one address"
-_OWN_FAULT: Final = 500
+#: What nobody brings about by what they send. A time-out is not among them: a login can take as long as it wants.
+_OWN_FAULTS: Final = (NoLeader, NotLeader, NotReady, Overloaded)
 #: How long the answer to a source that has used up what it may is held back.
 _HELD_SECONDS: Final = 0.2
 
@@ -74,13 +75,15 @@ async def _held_back(ask: Callable[[Hashable], None], key: Hashable) -> None:
 
 @asynccontextmanager
 async def _counted(limit: KeyedLimit, request: web.Request) -> AsyncIterator[None]:
-    """It is taken first and given back unless it was refused, so that many at once get no more than one by one."""
+    """It is taken first and given back unless it was refused, or took too long, so that many at once get no more than
+    one by one.
+    """
     source = source_of((request.remote,))
     await _held_back(limit.take, source)
     try:
         yield
     except ClusterError as error:
-        if error.http_status >= _OWN_FAULT:
+        if isinstance(error, _OWN_FAULTS):
             limit.give_back(source)
         raise
     else:

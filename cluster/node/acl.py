@@ -1,10 +1,15 @@
 """Access control, from any node: implements `cluster.api.acl.AclWrites`."""
 
-import json
 from collections.abc import Mapping
+from typing import Final
 
+from cluster.access.methods.prove import hold_refusal
 from cluster.api.access import Caller
 from cluster.api.acl import WrittenKey
+from cluster.base.clock import Clock
+from cluster.base.errors import PermissionDenied
+from cluster.base.places import KeyedPlaces
+from cluster.node.json_text import json_text
 from cluster.node.reads import NodeReads
 from cluster.rpc.forward import Forwarder
 from cluster.rpc.messages import (
@@ -23,14 +28,23 @@ from cluster.rpc.messages import (
     Nothing,
 )
 
+#: At once, asked of this node: half of its connections to the leader (rpc/client.py) stay for who has a right.
+LOGINS_AT_ONCE: Final = 32
+LOGINS_OF_A_METHOD: Final = 8
+_WAIT_SECONDS: Final = 2.0
+
 
 class NodeAcl:
-    def __init__(self, reads: NodeReads, forwarder: Forwarder) -> None:
+    def __init__(self, reads: NodeReads, forwarder: Forwarder, clock: Clock) -> None:
         self._reads = reads
         self._forwarder = forwarder
+        self._clock = clock
+        self._logins = KeyedPlaces(
+            "logins of one method", of_a_key=LOGINS_OF_A_METHOD, in_all=LOGINS_AT_ONCE, wait_seconds=_WAIT_SECONDS
+        )
 
     async def put(self, caller: Caller, table: str, key: str, body: Mapping[str, object]) -> WrittenKey:
-        request = AclPutRequest(table, key, json.dumps(body, ensure_ascii=False))
+        request = AclPutRequest(table, key, json_text("the object", body))
         return await self._seen(await self._forwarder.call(ACL_PUT, request, secret_id=caller.secret_id))
 
     async def delete(self, caller: Caller, table: str, key: str) -> None:
@@ -45,8 +59,15 @@ class NodeAcl:
         return await self._seen(await self._forwarder.call(ACL_BOOTSTRAP, AclBootstrapRequest(secret_id)))
 
     async def login(self, method: str, bearer_token: str, meta: Mapping[str, str]) -> WrittenKey:
-        request = AclLoginRequest(method, bearer_token, dict(meta))
-        return await self._seen(await self._forwarder.call(ACL_LOGIN, request))
+        """Anybody may ask: what is held up here, or by whoever vouches for a login, takes places of logins only."""
+        request, began = AclLoginRequest(method, bearer_token, dict(meta)), self._clock.monotonic()
+        try:
+            async with self._logins.place(method):
+                answer = await self._forwarder.call(ACL_LOGIN, request)
+        except PermissionDenied:
+            await hold_refusal(began, self._clock)  # with no place, and no connection to the leader
+            raise
+        return await self._seen(answer)
 
     async def logout(self, caller: Caller) -> None:
         await self._forwarder.call(ACL_LOGOUT, Nothing(), secret_id=caller.secret_id)

@@ -20,7 +20,7 @@ from cluster.access.inputs import (
 from cluster.access.login import MetaRefused, description_of, grant
 from cluster.access.method_writers import MethodWriter, find_method, is_method_name
 from cluster.access.methods.config import MethodConfig, fields_of
-from cluster.access.methods.prove import Prover, hold_refusal
+from cluster.access.methods.prove import Prover
 from cluster.access.methods.refusal import LoginRefused, MethodInvalid
 from cluster.access.room import Room
 from cluster.access.secret_ids import NOT_SET_UP, SecretIds, new_id
@@ -37,6 +37,7 @@ from cluster.base.errors import (
     Refused,
 )
 from cluster.base.log import Log
+from cluster.base.places import KeyedPlaces
 from cluster.base.rates import KeyedLimit
 from cluster.raft.replica import Replica
 from cluster.rpc.messages import (
@@ -77,6 +78,11 @@ _MAX_RESET_BYTES: Final = 32
 _BOOTSTRAP_DESCRIPTION: Final = "Bootstrap Token (Global Management)"
 #: In a second, of one identity: each is an entry of the log, and a token that takes the place of another.
 LOGINS_PER_SECOND: Final = 5.0
+#: At once, whichever server they were asked of. More than one server lets through (node/acl.py), so that logins at
+#: several servers do not wait for each other; a method that is held up has a quarter.
+_LOGINS_AT_ONCE: Final = 64
+_LOGINS_OF_A_METHOD: Final = 16
+_LOGIN_WAIT_SECONDS: Final = 2.0
 _INITIAL_DESCRIPTION: Final = "Initial Management Token"
 _INITIAL_SETTING: Final = "acl.initial_management_file"
 _GONE: Final = {
@@ -120,6 +126,12 @@ class AclWork:
         self._clock = clock
         self._log = log
         self._room = Room()
+        self._login_places = KeyedPlaces(
+            "logins of one method",
+            of_a_key=_LOGINS_OF_A_METHOD,
+            in_all=_LOGINS_AT_ONCE,
+            wait_seconds=_LOGIN_WAIT_SECONDS,
+        )
         self._logins = KeyedLimit(LOGINS_PER_SECOND, "logins of one identity", clock.monotonic, limited)
 
     async def put(self, request: AclPutRequest, judge: Judge) -> AclKeyAnswer:
@@ -186,10 +198,10 @@ class AclWork:
 
     async def login(self, request: AclLoginRequest) -> AclKeyAnswer:
         """Raises: BadRequest for a Meta that cannot be kept; PermissionDenied, which says the same for every cause;
-        RateLimitReached for one that would have been good.
+        RateLimitReached for one that would have been good; Overloaded. A refusal is held back where it was asked for
+        (node/acl.py): here it would hold a connection between servers.
         """
         self._require_ready()
-        began = self._clock.monotonic()
         try:
             description = description_of(request.meta)
         except MetaRefused as error:
@@ -198,14 +210,14 @@ class AclWork:
         if method is None:
             raise PermissionDenied(f'ACL not found: auth method "{request.method:.128}" not found')
         try:
-            config, roots = self._methods.written(method).config, self._replica.state.roots
-            proved = await self._prover.proved(method.name, config, request.bearer_token)
-            judged = _Judged(method, config, roots, proved)
-            return await self._write(None, self._counted_login(judged, description))
+            async with self._login_places.place(method.name):
+                config, roots = self._methods.written(method).config, self._replica.state.roots
+                proved = await self._prover.proved(method.name, config, request.bearer_token)
+                judged = _Judged(method, config, roots, proved)
+                return await self._write(None, self._counted_login(judged, description))
         except (LoginRefused, MethodInvalid) as error:
             reason = error.reason if isinstance(error, LoginRefused) else str(error)
             self._log("acl.login_refused", method=method.name, reason=as_reason(reason))
-            await hold_refusal(began, self._clock)
             raise PermissionDenied("Permission denied") from None
 
     def _counted_login(self, judged: "_Judged", description: str) -> Make:

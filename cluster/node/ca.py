@@ -1,7 +1,6 @@
 """What operators do to the CA, from any node."""
 
 import asyncio
-import json
 import secrets
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -12,6 +11,7 @@ from cluster.api.access import Caller
 from cluster.api.ca import ConfigUpdate, RotateRequest, RotationPlan, Steering, Uptake
 from cluster.api.reads import ReadLevel
 from cluster.base.errors import ChangeUnderWay, LostRace
+from cluster.node.json_text import json_text
 from cluster.node.reads import NodeReads
 from cluster.rpc.forward import Forwarder
 from cluster.rpc.messages import (
@@ -49,7 +49,7 @@ class NodeCA:
         state = (await self._reads.read(ReadLevel.LINEARIZABLE)).state
         request = ConfigureRequest(
             provider=update.provider,
-            config=json.dumps(update.config, ensure_ascii=False),
+            config=json_text("Config", update.config),
             state=None if update.state is None else dict(update.state),
             force_without_cross_signing=update.force_without_cross_signing,
             modify_index=update.modify_index,

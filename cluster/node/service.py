@@ -63,6 +63,6 @@ def node_service(
         backups=NodeBackups(reads, snapshots, parts.log),
         facts=NodeFacts(parts.replica, parts.authority, parts.health),
         access=access,
-        acl=NodeAcl(reads, forwarder),
+        acl=NodeAcl(reads, forwarder, parts.clock),
         joining=NodeJoining(config, parts.replica, reads, forwarder),
     )

@@ -34,7 +34,9 @@ Name = Annotated[str, Meta(max_length=4096)]
 Address = Annotated[str, Meta(max_length=512)]
 Uri = Annotated[str, Meta(max_length=4096)]
 Pem = Annotated[str, Meta(max_length=1 << 19)]
-Json = Annotated[str, Meta(max_length=1 << 20)]
+#: What HTTP takes is no longer than any of these: what the leader does not understand is nobody's mistake but ours.
+MAX_JSON: Final = 1 << 20
+Json = Annotated[str, Meta(max_length=MAX_JSON)]
 #: Big-endian. Serials are 127 bits or more, and msgpack's integers end at 64 bits.
 Serial = Annotated[bytes, Meta(min_length=1, max_length=20)]
 #: Of a certificate to be made: 127 random bits and the one before them (signing/serials.py). A shorter one may be

@@ -23,6 +23,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from cluster.access.methods.addresses import HttpsUrl, IPAddress, IsOwn, UrlRefused, https_url, why_not
 from cluster.access.methods.fetching import FetchFailed, Request
+from cluster.access.methods.resolving import Names, Resolve
 from cluster.base.words import plain
 
 #: From the question for the address to the last byte.
@@ -38,15 +39,6 @@ _MAX_ADDRESSES: Final = 16
 _MAX_HEADER: Final = 8 << 10
 _MAX_HEADERS: Final = 64
 _CONTEXTS_KEPT: Final = 64
-
-#: A host and port -> its addresses. Raises: OSError.
-Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
-
-
-async def system_resolve(host: str, port: int) -> Sequence[str]:
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return [str(address[0]) for *_, address in found]
-
 
 #: What is the cluster's own, as things are when it is asked.
 Own = Callable[[], Awaitable[IsOwn]]
@@ -64,14 +56,14 @@ class HttpsFetch:
         *,
         hosts: Collection[str] = (),
         own: Own = nothing_is_own,
-        resolve: Resolve = system_resolve,
+        resolve: Resolve | None = None,
         deadline_seconds: float = DEADLINE_SECONDS,
         wait_seconds: float = WAIT_SECONDS,
     ) -> None:
-        """`hosts`: as in `acl.jwks_hosts`, HOST or HOST:PORT; empty: any."""
+        """`hosts`: as in `acl.jwks_hosts`, HOST or HOST:PORT; empty: any. `resolve`: the system's, if there is none."""
         self._hosts = frozenset(host.lower() for host in hosts)
         self._own = own
-        self._resolve = resolve
+        self._resolve = resolve or Names()
         self._deadline_seconds = deadline_seconds
         self._wait_seconds = wait_seconds
         self._places = asyncio.Semaphore(MAX_FETCHES)

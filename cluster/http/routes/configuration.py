@@ -36,6 +36,7 @@ _ALIASES: Final = {"force_without_cross_signing": "forcewithoutcrosssigning"}
 CUT_OFF_HEADER: Final = "X-Quorumca-Cut-Off-Roots"
 #: Roots that will be cut off while they are still listed, because one on the way to them ends sooner.
 CUT_OFF_EARLY_HEADER: Final = "X-Quorumca-Cut-Off-Early-Roots"
+_MAX_PROVIDER: Final = 512
 _DIRECT, _STAGED = "direct", "staged"
 
 
@@ -54,7 +55,7 @@ async def put_configuration(api: Api, request: web.Request, _query: Query) -> we
     fields = decode_object(await read_body(request), _ALIASES)
     is_staged = _is_staged(fields)
     update = ConfigUpdate(
-        provider=text_field(fields, "Provider"),
+        provider=text_field(fields, "Provider", _MAX_PROVIDER),
         config=object_field(fields, "Config") or {},
         state=text_map_field(fields, "State"),
         force_without_cross_signing=bool_field(fields, "ForceWithoutCrossSigning"),

@@ -15,12 +15,14 @@ from cluster.http.body import Fields, decode_object, read_body, text_field
 from cluster.http.context import Api, Route
 from cluster.http.errors import read_status
 from cluster.http.gate import Needs, caller_of
-from cluster.http.query import Query, shown
+from cluster.http.query import Query, require_length, shown
 from cluster.http.render import empty_response, json_response
 from providers.config.durations import MILLISECOND, format_duration
 
 _PROTOCOL_VERSION: Final = "3"
 _VERSION: Final = version("quorumca")
+#: Longer than the name or address of any server.
+_MAX_PARAMETER: Final = 512
 
 
 async def get_configuration(api: Api, _request: web.Request, query: Query) -> web.Response:
@@ -53,7 +55,7 @@ async def get_health(api: Api, _request: web.Request, query: Query) -> web.Respo
 
 
 async def transfer_leader(api: Api, request: web.Request, query: Query) -> web.Response:
-    await api.service.servers.transfer_leader(caller_of(request), query.get("id") or None)
+    await api.service.servers.transfer_leader(caller_of(request), _parameter(query, "id"))
     return json_response({"Success": True}, query)
 
 
@@ -68,7 +70,7 @@ async def add_peer(api: Api, request: web.Request, _query: Query) -> web.Respons
 
 
 async def remove_peer(api: Api, request: web.Request, query: Query) -> web.Response:
-    name, address = query.get("id") or None, query.get("address") or None
+    name, address = _parameter(query, "id"), _parameter(query, "address")
     if name is None and address is None:
         raise BadRequest("Must specify either ?id with the server's ID or ?address with IP:port of peer to remove")
     if name is not None and address is not None:
@@ -124,3 +126,10 @@ def _address_field(fields: Fields, name: str) -> str:
     if not is_address(value):
         raise BadRequest(f"{name} = {shown(value)}: must be host:port with a port from 1 to 65535")
     return value
+
+
+def _parameter(query: Query, name: str) -> str | None:
+    """Raises: BadRequest."""
+    value = query.get(name, "")
+    require_length(value, f"?{name}", _MAX_PARAMETER)
+    return value or None

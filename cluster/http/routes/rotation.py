@@ -25,7 +25,7 @@ from cluster.http.body import (
 from cluster.http.context import Api, Route, read_now
 from cluster.http.errors import read_status
 from cluster.http.gate import Needs, caller_of
-from cluster.http.query import Query, shown
+from cluster.http.query import Query, require_length, shown
 from cluster.http.render import empty_response, json_response
 from cluster.http.routes.roots import require_connect
 from fsm.ca import CARoot, Rotation, RotationOutcome, RotationPhase
@@ -39,6 +39,7 @@ _MAX_WAIT_HOURS: Final = 720
 #: The uptake is good to know; it must not hold the rest of the answer up.
 _UPTAKE_SECONDS: Final = 2.0
 _FIELDS: Final = ("Action", "PrivateKeyType", "PrivateKeyBits", "ForceWithoutCrossSigning", "Staged", "Wait")
+_MAX_ID: Final = 512
 _ROTATE, _PLAN = "rotate", "plan"
 ACTIONS: Final = (_ROTATE, _PLAN, *Steering)
 _KEY_BITS: Final[Mapping[str, tuple[int, ...]]] = {"ec": tuple(EC_BITS), "rsa": tuple(RSA_BITS)}
@@ -80,7 +81,9 @@ async def put_rotation(api: Api, request: web.Request, query: Query) -> web.Resp
 
 async def distrust_root(api: Api, request: web.Request, _query: Query) -> web.Response:
     require_connect(api)
-    await api.service.ca.distrust_root(caller_of(request), request.match_info["id"])
+    root_id = request.match_info["id"]
+    require_length(root_id, "the ID of a root", _MAX_ID)
+    await api.service.ca.distrust_root(caller_of(request), root_id)
     return empty_response()
 
 

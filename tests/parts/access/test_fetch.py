@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import socket
 import ssl
+import threading
 import time
 from collections.abc import AsyncIterator, Collection, Sequence
 from ipaddress import ip_address
@@ -14,8 +15,9 @@ from cryptography import x509
 
 from cluster.access.methods import fetch as fetch_module
 from cluster.access.methods.addresses import IsOwn
-from cluster.access.methods.fetch import HttpsFetch, Resolve
+from cluster.access.methods.fetch import HttpsFetch
 from cluster.access.methods.fetching import FetchFailed, Request
+from cluster.access.methods.resolving import Names, Resolve
 from tests.kit import pki
 
 CA = pki.key()
@@ -391,6 +393,39 @@ async def test_names_without_an_answer_are_failures() -> None:
     assert "not known" in await failure(HttpsFetch(resolve=fails), "https://a.example")
     assert "no address" in await failure(resolving(), "https://a.example")
     assert "no answer within" in await failure(HttpsFetch(resolve=hangs, deadline_seconds=0.05), "https://a.example")
+
+
+async def test_a_name_server_that_hangs_delays_nobody_elses_fetches(server: Server) -> None:
+    """With the threads that look names up in a node, which nobody can end."""
+    end = threading.Event()
+
+    def lookup(host: str) -> Sequence[str]:
+        if host.startswith("hangs"):
+            end.wait(60)
+        return ["127.0.0.1"]
+
+    fetch = HttpsFetch(resolve=Names(lookup), deadline_seconds=0.3, wait_seconds=0.1)
+    try:
+        for _ in range(3):
+            said = await asyncio.gather(*(outcome(fetch, f"https://hangs{k}.example/") for k in (1, 2, 3) * 4))
+            assert all("no answer within 0.3 s" in text for text in said)
+        began = time.monotonic()
+        for _ in range(10):
+            assert await fetch(Request(f"https://idp.example:{server.port}/", CA_PEM)) == b"{}"
+        assert await asyncio.get_running_loop().getaddrinfo("localhost", 1)
+        assert time.monotonic() - began < 3
+    finally:
+        end.set()
+
+
+async def test_no_name_of_a_method_is_looked_up_by_the_event_loop(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def getaddrinfo(*_: object, **__: object) -> object:
+        raise AssertionError("the event loop was asked")
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
+    assert await HttpsFetch()(Request(server.url, CA_PEM)) == b"{}"
 
 
 async def test_a_closed_port_is_a_failure(server: Server) -> None:

@@ -14,7 +14,21 @@ import pytest
 from cluster.access.authorizer import Authorizer
 from cluster.access.rules import parse_rules
 from cluster.api.access import Caller
-from cluster.base.errors import BadRequest, NoLeader, PermissionDenied, RateLimitReached
+from cluster.base.errors import (
+    AnswerLost,
+    BadRequest,
+    ChangeUnderWay,
+    ClusterError,
+    CommitUnknown,
+    InternalError,
+    NoLeader,
+    NotLeader,
+    NotReady,
+    Overloaded,
+    PermissionDenied,
+    RateLimitReached,
+    Refused,
+)
 from cluster.http.context import API
 from cluster.http.refusals import Refusals
 from fsm.acl import Acl, Token
@@ -193,6 +207,30 @@ async def test_without_a_leader_nobody_uses_anything_up(api: Running) -> None:
         assert (await ask_with(api, "wrong")).status == 503
     del api.service.fail_with["caller"]
     await exhaust(api)
+
+
+@pytest.mark.parametrize(
+    ("error", "counts"),
+    [
+        (NoLeader("No cluster leader"), False),
+        (NotLeader("this node does not lead"), False),
+        (NotReady("not yet"), False),
+        (Overloaded("too many logins of one method are under way"), False),
+        (ChangeUnderWay("try again later"), False),
+        (CommitUnknown("the leader gave no answer; it may have taken effect"), True),
+        (AnswerLost("no"), True),
+        (InternalError("no"), True),
+        (Refused("no room"), True),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+async def test_only_what_is_known_to_be_the_clusters_own_fault_uses_nothing_up(
+    api: Running, error: ClusterError, counts: bool
+) -> None:
+    """A login at a server that hangs is a time-out each time: it is not free for whoever asks for it."""
+    api.service.fail_with["login"] = error
+    statuses = [(await api.put(LOGIN, {})).status for _ in range(BURST + 1)]
+    assert statuses == [error.http_status] * BURST + [429 if counts else error.http_status]
 
 
 async def test_zero_is_no_limit(start: Start) -> None:

@@ -14,9 +14,12 @@ _WORK: Final = "cluster/node/acl_work.py"
 _BUILD: Final = "cluster/node/build.py"
 _CLI: Final = "cluster/cli/acl/login.py"
 _FETCH: Final = "cluster/access/methods/fetch.py"
+_RESOLVING: Final = "cluster/access/methods/resolving.py"
 
 _T: Final = "tests/unit/access/test_tls_login.py"
 _T_FETCH: Final = "tests/parts/access/test_fetch.py"
+_T_OWN: Final = "tests/parts/node/test_own_ports.py"
+_T_RESOLVING: Final = "tests/parts/access/test_resolving.py"
 _T_LOGIN: Final = "tests/unit/access/test_login.py"
 _T_JWT: Final = "tests/unit/access/test_jwt.py"
 _T_NODE: Final = "tests/unit/node/test_acl_login.py"
@@ -371,6 +374,47 @@ BUGS: Final = (
         "            if not places.users:\n",
         "            if False:\n",
         (f"{_T_FETCH}::test_who_is_given_up_leaves_no_place_taken",),
+    ),
+    Bug(
+        "names of methods are looked up by the event loop",
+        "two names whose servers hang, and no server reaches another by its name",
+        _FETCH,
+        "        self._resolve = resolve or Names()\n",
+        """
+        async def by_the_loop(host: str, port: int) -> Sequence[str]:
+            found = await asyncio.get_running_loop().getaddrinfo(host, port)
+            return [str(address[0]) for *_, address in found]
+
+        self._resolve = resolve or by_the_loop
+""",
+        (f"{_T_FETCH}::test_no_name_of_a_method_is_looked_up_by_the_event_loop",),
+    ),
+    Bug(
+        "a look-up ends with whoever waits for it",
+        "each login at a name that hangs leaves another thread behind",
+        _RESOLVING,
+        "        return await asyncio.shield(self._under_way.get(host) or await self._begun(host))\n",
+        "        return await (self._under_way.get(host) or await self._begun(host))\n",
+        (f"{_T_RESOLVING}::test_a_host_whose_look_up_hangs_gets_no_second_one",),
+    ),
+    Bug(
+        "a look-up is not shared",
+        "one name that hangs takes the places of all",
+        _RESOLVING,
+        "        if (found := self._under_way.get(host)) is not None:  # somebody else has begun it meanwhile\n",
+        "        if (found := None) is not None:\n",
+        (f"{_T_RESOLVING}::test_who_waits_for_a_place_gets_the_look_up_that_somebody_else_has_begun_meanwhile",),
+    ),
+    Bug(
+        "a server whose name cannot be looked up has no ports",
+        "while the name server hangs, a method asks the cluster itself",
+        "cluster/node/own_ports.py",
+        "            if isinstance(error, socket.gaierror) and error.errno in _NOWHERE:\n",
+        "            if True:\n",
+        (
+            f"{_T_OWN}::test_nothing_is_no_port_of_a_server_whose_name_cannot_be_looked_up[hangs]",
+            f"{_T_OWN}::test_nothing_is_no_port_of_a_server_whose_name_cannot_be_looked_up[try again]",
+        ),
     ),
     # -- how it is made
     Bug(

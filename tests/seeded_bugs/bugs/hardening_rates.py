@@ -5,7 +5,9 @@ from typing import Final
 from tests.seeded_bugs.bug import Bug
 
 _RATES: Final = "cluster/base/rates.py"
+_NODE_ACL: Final = "cluster/node/acl.py"
 _REFUSALS: Final = "cluster/http/refusals.py"
+_INPUTS: Final = "cluster/access/inputs.py"
 _GATE: Final = "cluster/http/gate.py"
 _ACL: Final = "cluster/http/routes/acl.py"
 _LINE: Final = "cluster/signing/line.py"
@@ -19,6 +21,8 @@ _TLS: Final = "cluster/tls/contexts.py"
 _T_RATES: Final = "tests/unit/base/test_rates.py"
 _T_RULES: Final = "tests/property/base/test_rates.py"
 _T_HTTP: Final = "tests/parts/http/test_refusals.py"
+_T_BOUNDS: Final = "tests/parts/http/test_forwarded_bounds.py"
+_T_PLACES: Final = "tests/parts/node/test_login_places.py"
 _T_LINE: Final = "tests/unit/signing/test_line.py"
 _T_LIMITS: Final = "tests/parts/signing/test_limits.py"
 _T_CA: Final = "tests/parts/ca/test_quotas.py"
@@ -138,17 +142,25 @@ BUGS: Final = (
         "whoever goes away before the answer has not been refused",
         "a flood that closes its connections has no limit",
         _REFUSALS,
-        "    except ClusterError as error:\n        if error.http_status >= _OWN_FAULT:\n",
-        "    except BaseException as error:\n        if getattr(error, 'http_status', 500) >= _OWN_FAULT:\n",
+        "    except ClusterError as error:\n        if isinstance(error, _OWN_FAULTS):\n",
+        "    except BaseException as error:\n        if isinstance(error, (*_OWN_FAULTS, asyncio.CancelledError)):\n",
         (f"{_T_HTTP}::test_who_goes_away_before_the_answer_has_used_one_up",),
     ),
     Bug(
         "the cluster's own faults count against its clients",
         "after an election honest clients are refused, because nobody could say who they are",
         _REFUSALS,
-        "        if error.http_status >= _OWN_FAULT:\n",
+        "        if isinstance(error, _OWN_FAULTS):\n",
         "        if False:\n",
         (f"{_T_HTTP}::test_without_a_leader_nobody_uses_anything_up",),
+    ),
+    Bug(
+        "a login that takes too long does not count",
+        "whoever asks for logins at a server that hangs has no limit",
+        _REFUSALS,
+        "        if isinstance(error, _OWN_FAULTS):\n",
+        "        if error.http_status >= 500:\n",
+        (f"{_T_HTTP}::test_only_what_is_known_to_be_the_clusters_own_fault_uses_nothing_up[CommitUnknown-]",),
     ),
     Bug(
         "right logins count",
@@ -165,6 +177,110 @@ BUGS: Final = (
         "    source = source_of((request.remote,))\n",
         '    source = request.remote or ""\n',
         (f"{_T_HTTP}::test_a_source_is_an_address_or_a_network_of_64_bits",),
+    ),
+    # -- logins that are held up
+    Bug(
+        "logins take connections to the leader without a place",
+        "a few dozen logins at a Kubernetes API that hangs stop all that a server has to ask of the leader",
+        _NODE_ACL,
+        "            async with self._logins.place(method):\n",
+        "            if True:\n",
+        (
+            f"{_T_PLACES}::test_logins_that_hang_hold_up_no_other_work_and_no_other_method[b]",
+            f"{_T_PLACES}::test_logins_of_all_methods_leave_connections_to_others",
+        ),
+    ),
+    Bug(
+        "a refusal is held back in its place",
+        "whoever is refused a few dozen times a second keeps all others from logging in",
+        _NODE_ACL,
+        "                answer = await self._forwarder.call(ACL_LOGIN, request)\n        except PermissionDenied:\n",
+        "                try:\n"
+        "                    answer = await self._forwarder.call(ACL_LOGIN, request)\n"
+        "                except PermissionDenied:\n"
+        "                    await hold_refusal(began, self._clock)\n"
+        "                    raise\n"
+        "        except PermissionDenied:\n",
+        (f"{_T_PLACES}::test_refusal_is_held_back_where_nothing_waits_for_it",),
+    ),
+    Bug(
+        "a refused login is answered when its cause is found",
+        "the time of the answer tells a wrong signature from a wrong audience",
+        _NODE_ACL,
+        "            await hold_refusal(began, self._clock)",
+        "            pass",
+        (f"{_T_PLACES}::test_refusal_is_held_back_where_nothing_waits_for_it",),
+    ),
+    Bug(
+        "the leader judges any number of logins at once",
+        "clients that go away leave it thousands that wait for a server which hangs",
+        "cluster/node/acl_work.py",
+        "            async with self._login_places.place(method.name):\n",
+        "            if True:\n",
+        (f"{_T_PLACES}::test_leader_judges_so_many_logins_of_a_method_at_once",),
+    ),
+    Bug(
+        "any number of logins wait for a place",
+        "whoever sends the most logins takes the memory of a server",
+        "cluster/base/places.py",
+        "        if places.is_full or self._all.is_full:\n",
+        "        if False:\n",
+        (f"{_T_PLACES}::test_who_waits_for_a_place_is_told_in_time_and_whoever_is_too_many_at_once",),
+    ),
+    # -- what is longer than it may be between servers
+    Bug(
+        "a bearer token has any length",
+        "a login that no leader understands is an error of the cluster, with a text of its inside",
+        _INPUTS,
+        "        if len(self.bearer_token) > MAX_BEARER_TOKEN:\n",
+        "        if False:\n",
+        (
+            f"{_T_BOUNDS}::test_what_http_takes_the_leader_understands[acl_login]",
+            f"{_T_BOUNDS}::test_login_that_no_leader_would_understand_is_refused_where_it_is_asked_and_counts",
+        ),
+    ),
+    Bug(
+        "a Meta has any number of entries",
+        "a login that no leader understands is an error of the cluster, with a text of its inside",
+        _INPUTS,
+        "        description_of(self.meta or {})\n",
+        "        pass\n",
+        (
+            f"{_T_BOUNDS}::test_what_http_takes_the_leader_understands[acl_login]",
+            f"{_T_BOUNDS}::test_login_that_no_leader_would_understand_is_refused_where_it_is_asked_and_counts",
+        ),
+    ),
+    Bug(
+        "an object is as long as it gets",
+        "numbers that are written out make an error of the cluster of what a client has sent",
+        "cluster/node/json_text.py",
+        "    if len(text) > MAX_JSON:\n",
+        "    if False:\n",
+        (
+            f"{_T_BOUNDS}::test_what_http_takes_the_leader_understands[configure]",
+            f"{_T_BOUNDS}::test_what_http_takes_the_leader_understands[acl_put]",
+        ),
+    ),
+    Bug(
+        "a field has any length",
+        "the same request is a mistake on the leader and an error on every other node",
+        "cluster/http/query.py",
+        "    if len(text) > most:\n",
+        "    if False:\n",
+        (
+            f"{_T_BOUNDS}::test_what_http_takes_the_leader_understands[configure]",
+            f"{_T_BOUNDS}::test_what_http_takes_the_leader_understands[distrust_root]",
+            f"{_T_BOUNDS}::test_what_http_takes_the_leader_understands[transfer]",
+            f"{_T_BOUNDS}::test_what_the_join_port_takes_the_leader_understands",
+        ),
+    ),
+    Bug(
+        "an object of texts has any number of them",
+        "the same request is a mistake on the leader and an error on every other node",
+        "cluster/http/body.py",
+        "    if value is not None and len(value) > _MAX_ENTRIES:\n",
+        "    if False:\n",
+        (f"{_T_BOUNDS}::test_what_http_takes_the_leader_understands[configure]",),
     ),
     # -- certificates
     Bug(

@@ -86,26 +86,13 @@ class Node:
         return secret_id.encode()[:32]
 
 
-@pytest.fixture(autouse=True)
-def held(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """When those came whose refusal was held back."""
-    found: list[float] = []
-
-    async def hold(began: float, _clock: FakeClock) -> None:
-        found.append(began)
-
-    monkeypatch.setattr("cluster.node.acl_work.hold_refusal", hold)
-    return found
-
-
-async def test_login_survives_what_others_write_meanwhile(held: list[float]) -> None:
+async def test_login_survives_what_others_write_meanwhile() -> None:
     node = Node(lambda state: replace(state, index=state.index + 1))
     answer = await node.work.login(REQUEST)
     [made] = node.cluster.made
     assert (made.token.accessor_id, made.token.auth_method) == (answer.key, "mesh")
     assert [identity.service for identity in made.token.service_identities] == ["web"]
     assert node.judge.asked == [("mesh", "a proof")]
-    assert held == []
 
 
 async def test_login_that_there_is_no_room_for_is_refused_and_makes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,7 +103,7 @@ async def test_login_that_there_is_no_room_for_is_refused_and_makes_nothing(monk
     assert node.cluster.made == []
 
 
-async def test_identity_logs_in_so_often_and_others_all_the_same(held: list[float]) -> None:
+async def test_identity_logs_in_so_often_and_others_all_the_same() -> None:
     node = Node(lambda state: replace(state, index=state.index + 1))
     burst = round(10 * LOGINS_PER_SECOND)
     for _ in range(burst):  # the first is made anew, and counted once
@@ -125,7 +112,7 @@ async def test_identity_logs_in_so_often_and_others_all_the_same(held: list[floa
         with pytest.raises(RateLimitReached, match="at most 5 logins of one identity in a second") as caught:
             await node.work.login(REQUEST)
         assert caught.value.retry_after_seconds == pytest.approx(1 / LOGINS_PER_SECOND)
-    assert (len(node.cluster.made), len(node.limited), held) == (burst, 3, [])
+    assert (len(node.cluster.made), len(node.limited)) == (burst, 3)
     node.judge.proves = Proved({**WEB.texts, "name": "api"})
     await node.work.login(REQUEST)
     node.judge.proves = WEB
@@ -149,12 +136,12 @@ async def test_whoever_gets_nothing_is_never_told_to_come_again() -> None:
 
 @pytest.mark.parametrize("roots", [ROOTS[:1], (), (*ROOTS, samples.root("c", is_active=False))])
 async def test_certificate_is_judged_by_the_roots_of_the_state_that_its_token_is_made_from(
-    roots: tuple[Any, ...], held: list[float]
+    roots: tuple[Any, ...],
 ) -> None:
     node = Node(lambda state: replace(state, roots=roots))
     with pytest.raises(PermissionDenied, match=r"^Permission denied$"):
         await node.work.login(REQUEST)
-    assert (node.cluster.made, len(held)) == ([], 1)
+    assert node.cluster.made == []
 
 
 def test_whom_the_cluster_trusts_is_every_root_that_is_listed() -> None:
