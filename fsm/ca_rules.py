@@ -185,11 +185,18 @@ def _restore_ca(state: State, cmd: RestoreCA) -> State | Rejected:
     )
 
 
+def brings_access(state: State, saved: State) -> bool:
+    """Whether access control of the saved state takes the place of this one's. The leader leaves it out of a saved
+    state that nobody vouches for.
+    """
+    return saved.acl.key is not None and saved.trust_domain != state.trust_domain
+
+
 def _acl_after_restore(state: State, saved: State) -> tuple[Acl, Index]:
     """And its index. Of this cluster's own earlier day nothing comes back: a token that was revoked since would. Of
     another cluster everything does, unless it has none; but whoever has bootstrapped either cannot do so again.
     """
-    if saved.acl.key is None or saved.trust_domain == state.trust_domain:
+    if not brings_access(state, saved):
         return state.acl, state.acl_index
     index = state.index + 1
     is_bootstrapped = saved.acl.bootstrap_index or state.acl.bootstrap_index

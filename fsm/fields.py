@@ -135,8 +135,9 @@ Serial64 = Annotated[int, Within(0, (1 << 64) - 1)]
 Name = Annotated[str, Text(0, 256)]
 #: A service's or node's name, or a SPIFFE ID: part of a URI of 2048 bytes, of which a name may be a part.
 Uri = Annotated[str, Text(0, 4096, most_bytes=4096)]
-#: The first label of the trust domain: a UUID where we made it.
-ClusterId = Annotated[str, Text(1, 63, re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?"))]
+#: The first label of the trust domain: a UUID where we made it. Names of trust domains are in lower case (SPIFFE ID
+#: standard, section 2.1); another spelling would be another cluster to whoever compares texts.
+ClusterId = Annotated[str, Text(1, 63, re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?"))]
 #: Hex of a certificate's key identifier, which an operator's root may choose freely.
 KeyText = Annotated[str, Text(0, 1024)]
 Pem = Annotated[str, Text(0, 1 << 18)]

@@ -55,8 +55,8 @@ class State:
 
     @property
     def trust_domain(self) -> str:
-        """Empty before there is a configuration."""
-        return f"{self.config.cluster_id}.consul" if self.config else ""
+        """Empty before there is a configuration. In lower case, as in certificates, whatever an older log holds."""
+        return f"{self.config.cluster_id.lower()}.consul" if self.config else ""
 
     @property
     def config_index(self) -> int:

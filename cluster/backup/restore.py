@@ -165,31 +165,22 @@ class Snapshots:
         change = asking.change
         self._log_restored(saved, change, is_forced=is_forced)
         await self._replica.read_barrier(timeout=_BARRIER_SECONDS)
-        return (*change.notes(), *_tokens_replaced(change, saved.meta.trust_domain), *given_up(saved.state))
+        return (*change.notes(), *given_up(saved.state))
 
     def _log_restored(self, saved: Saved, change: TrustChange, *, is_forced: bool) -> None:
         self._log(
             "snapshot.restored",
-            trust_domain=saved.meta.trust_domain,
+            trust_domain=change.trust_domain,
             saved_by=saved.meta.node,
             created_at=saved.meta.created_at,
             is_authentic=change.is_authentic,
             is_forced=is_forced,
             is_same_trust_domain=change.is_same_trust_domain,
+            tokens=change.tokens,
             added_roots=[root.root_id for root in change.roots],
             removed_roots=[root.root_id for root in change.removed],
             given_up_rotation=_rootless_id(saved.state),
         )
-
-
-def _tokens_replaced(change: TrustChange, trust_domain: str) -> tuple[str, ...]:
-    if change.is_same_trust_domain:
-        return ()
-    note = (
-        f"The trust domain is now {trust_domain}: tokens, policies, roles and auth methods are those of the snapshot;"
-        " the token that this was done with is unknown from now on unless the snapshot has it"
-    )
-    return (note,)
 
 
 class _Asking:
@@ -307,8 +298,8 @@ class SnapshotWork:
         """Whether `ca` would do it as things stand. Nothing is changed. Raises: as `ca`."""
         looked = await self._looked_at(request)
         state = self._parts.replica.state
-        self._judge(state, request, looked)
-        command = await self._command(state, looked)
+        change = self._judge(state, request, looked)
+        command = await self._command(state, looked, change)
         size = len(await asyncio.to_thread(packed_command, command))
         if size > MAX_PROPOSAL_BYTES:
             raise ContentRefused(
@@ -344,12 +335,13 @@ class SnapshotWork:
             state = self._parts.replica.state
             # Here, where nothing else changes the CA: a root that was taken away meanwhile does not come back.
             change = self._judge(state, request, looked)
-            applied = await commit(self._parts.replica, await self._command(state, looked))
+            applied = await commit(self._parts.replica, await self._command(state, looked, change))
         saved = looked.saved
         self._parts.log(
             "ca.restored",
             trust_domain=saved.trust_domain,
             roots=len(saved.roots),
+            tokens=change.tokens,
             # Beside the state that was replaced, which may be newer than the one that the node that was asked has seen.
             removed_roots=[root.root_id for root in change.removed],
             given_up_rotation=_rootless_id(saved),
@@ -381,9 +373,13 @@ class SnapshotWork:
         change.require(is_forced=request.is_forced)
         return change
 
-    async def _command(self, state: State, looked: _Looked) -> RestoreCA:
+    async def _command(self, state: State, looked: _Looked, change: TrustChange) -> RestoreCA:
         """Raises: Refused, NotReady."""
         kept = without_rootless(looked.saved, self._parts.unix_now)
+        if change.tokens is None:
+            # None of it is applied where it is this cluster's own, and it may be more than a log entry has room for.
+            # What is in a file that nobody vouches for is whatever its writer would like.
+            kept = replace(kept, acl=Acl())
         resealed = await asyncio.to_thread(self._under_seal_of, state, kept, looked.sealer)
         # As late as can be: what is recorded from here until it is applied counts as renewed.
         resumed = waiting_anew(resealed, self._parts.replica.state.index + 1, self._parts.unix_now)
@@ -407,9 +403,7 @@ class SnapshotWork:
         present = _present(self._parts.sealer, state)
         # `check_content` has opened each of them.
         providers = tuple(sealed_again(sealer, present, found) for found in saved.providers)
-        # Of this cluster's own earlier day none of it is taken, and it may be more than a log entry has room for.
-        is_own = saved.trust_domain == state.trust_domain
-        acl = Acl() if is_own else acl_sealed_again(sealer, present, saved.acl)
+        acl = acl_sealed_again(sealer, present, saved.acl)
         return replace(saved, seal=state.seal, providers=providers, acl=acl)
 
     async def _check_provider(self, saved: State, opener: Opener) -> None:

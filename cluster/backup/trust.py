@@ -7,6 +7,9 @@ unnoticed.
 
 Trust that ends needs nobody's word, but is named afterwards: a restore always takes the place of another CA, on new
 machines of the one that they started with.
+
+Who may do what is never taken from a file that no seal key vouches for, also by force: a root that such a file adds is
+named, and an operator can tell whose it is, but nobody can tell whose a token is.
 """
 
 from collections.abc import Iterator
@@ -15,6 +18,7 @@ from typing import Final
 
 from cluster.base.errors import Refused
 from fsm.ca import CARoot
+from fsm.ca_rules import brings_access
 from fsm.state import State
 
 _FORCE: Final = "; if you know where it comes from, restore it with ?force (quorumca snapshot restore -force)"
@@ -30,6 +34,9 @@ class TrustChange:
     is_same_trust_domain: bool
     roots: tuple[CARoot, ...]  # of the snapshot, and not listed now
     removed: tuple[CARoot, ...]  # listed now, and not by the snapshot
+    trust_domain: str  # of the snapshot
+    #: How many the snapshot has, where its access control takes the place of this cluster's; None: what is there stays.
+    tokens: int | None
 
     @property
     def refusal(self) -> str | None:
@@ -37,10 +44,12 @@ class TrustChange:
         if not self.is_authentic:
             return (
                 "the snapshot is not authenticated: it has no MAC, because a release before MACs has saved it or"
-                f" because somebody has changed it. It {self._roots()}{_FORCE}"
+                f" because somebody has changed it. It {self._roots()}; {self._access()}{_FORCE}"
             )
         if self.is_same_trust_domain and self.roots:
-            return f"the snapshot brings back trust that was taken away here: it {self._roots()}{_FORCE}"
+            return (
+                f"the snapshot brings back trust that was taken away here: it {self._roots()}; {self._access()}{_FORCE}"
+            )
         return None
 
     def require(self, *, is_forced: bool) -> None:
@@ -50,12 +59,22 @@ class TrustChange:
 
     def notes(self) -> tuple[str, ...]:
         """What is to be said when it was done."""
-        verb = "is trusted again" if self.is_same_trust_domain else "is trusted from now on"
+        is_same = self.is_same_trust_domain
+        verb = "is trusted again" if is_same else "is trusted from now on"
         warning = () if self.is_authentic else ("The snapshot is not authenticated: it has no MAC",)
         return (
             *warning,
             *(f"Root {_shown(root)} {verb}" for root in self.roots),
             *(f"Root {_shown(root)} {_NO_MORE}" for root in self.removed),
+            f"The trust domain is {'still' if is_same else 'now'} {self.trust_domain}: {self._access()}",
+        )
+
+    def _access(self) -> str:
+        if self.tokens is None:
+            return "tokens, policies, roles and auth methods stay as they are here"
+        return (
+            f"tokens, policies, roles and auth methods are from now on those of the snapshot (tokens: {self.tokens});"
+            " the token that this was done with is unknown unless it is one of them"
         )
 
     def _roots(self) -> str:
@@ -74,6 +93,8 @@ def trust_change(now: State, saved: State, *, is_authentic: bool) -> TrustChange
         roots=tuple(root for root in _trusted(saved) if root.root_pem not in listed),
         # A root that the snapshot's rotation has not published yet is not listed at once: it counts as removed.
         removed=tuple(root for root in now.roots if root.root_pem not in kept),
+        trust_domain=saved.trust_domain,
+        tokens=len(saved.acl.tokens) if is_authentic and brings_access(now, saved) else None,
     )
 
 

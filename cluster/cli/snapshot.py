@@ -47,7 +47,7 @@ def add_parser(subcommands: Subcommands) -> None:
     restore.add_argument(
         "--force",
         action="store_true",
-        help="take a file without a MAC, and trust in roots that are no longer listed there",
+        help="take a file without a MAC (but none of its tokens), and trust in roots that are no longer listed there",
     )
     add_api_flags(restore, is_read=False)
     restore.set_defaults(run=run_restore)
@@ -97,8 +97,9 @@ def run_inspect(args: argparse.Namespace) -> int:
         is_authentic = _is_authentic(saved, args)
         size = args.file.stat().st_size
     meta, code = saved.meta, Exit.FAILED if is_authentic is False else Exit.OK
+    tokens = len(saved.state.acl.tokens)
     if args.format == "json":
-        facts = {"size_bytes": size, "has_mac": saved.has_mac, "is_authenticated": is_authentic}
+        facts = {"size_bytes": size, "has_mac": saved.has_mac, "is_authenticated": is_authentic, "tokens": tokens}
         print_json({**asdict(meta), **facts})
         return code
     print_table(
@@ -112,6 +113,7 @@ def run_inspect(args: argparse.Namespace) -> int:
             ("Active root", meta.active_root_id),
             ("Roots", meta.roots),
             ("Certificates on record", meta.certificates),
+            ("Tokens", tokens),
             ("Seal key needed", f"{meta.seal_key_id} (source {meta.seal_source})"),
             ("Raft log index", meta.log_index),
             ("Authenticated", _AUTHENTICATED[is_authentic] if saved.has_mac else _NO_MAC),

@@ -71,6 +71,14 @@ def _acl(state: State, **tables: Any) -> State:
     return replace(state, acl=replace(state.acl, **tables))
 
 
+def _in_upper_case(state: State) -> State:
+    """The same trust domain to all who read certificates, and another text."""
+    assert state.config is not None
+    wanted = state.config.cluster_id.upper()
+    roots = tuple(replace(root, external_trust_domain=wanted) for root in state.roots)
+    return replace(_config(state, cluster_id=wanted), roots=roots)
+
+
 def _other_root(cluster_id: str) -> CARoot:
     """A sound one, of somebody else's."""
     key = keys.generate(keys.KeyKind("ec", 256))
@@ -134,6 +142,7 @@ REFUSED: dict[str, tuple[Callable[[State], State], str]] = {
     "a stranger's root": (_stranger, "is said to have trust domain"),
     "trust domain of another": (lambda s: _config(s, cluster_id=OTHER_ID), "is said to have trust domain"),
     "trust domain of odd form": (lambda s: _config(s, cluster_id="a/../b"), "cluster_id"),
+    "trust domain in upper case": (_in_upper_case, "config.cluster_id is "),
     "forged link": (_forged_link, "is not what is said of it"),
     "link to another key": (lambda s: _link(s, issuer_key_id=s.active_root.key_id), "is not what is said of it"),  # type: ignore[union-attr]
     "link that lasts longer": (lambda s: _link(s, not_after=1_999_999_999), "is not what is said of it"),

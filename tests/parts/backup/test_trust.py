@@ -4,7 +4,7 @@ import hashlib
 import io
 import itertools
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -21,6 +21,7 @@ from cluster.seal.sealer import Sealer
 from cluster.seal.sources import FileKey
 from fsm.ca import CARoot
 from fsm.codec import dump_state, load_state
+from fsm.state import State
 from tests.kit import samples
 from tests.kit.backups import restore, sign, snapshots
 from tests.kit.fake_cluster import Node, put, update
@@ -55,15 +56,23 @@ def with_new_sums(parts: Mapping[str, bytes], *, mac: str | None = None) -> dict
     return {**parts, "SHA256SUMS": (sums + (f"{old}\n" if mac is None else mac)).encode()}
 
 
-def with_a_root(parts: Mapping[str, bytes]) -> dict[str, bytes]:
-    """One more root, as its key's owner would like it."""
+def with_state(parts: Mapping[str, bytes], change: Callable[[State], State]) -> dict[str, bytes]:
+    """Another state, and all the rest as it was."""
     unpacker = msgpack.Unpacker(io.BytesIO(parts["state.bin"]))
     form, state, *rows = list(unpacker)
-    saved = load_state(state)
-    root = saved.roots[0]
-    foreign = replace(root, root_id="66:6f", name="Foreign", root_pem=root.root_pem + "\n", is_active=False)
-    changed = dump_state(replace(saved, roots=(*saved.roots, foreign)))
+    changed = dump_state(change(load_state(state)))
     return {**parts, "state.bin": b"".join(map(msgpack.packb, (form, changed, *rows)))}
+
+
+def with_a_root(parts: Mapping[str, bytes]) -> dict[str, bytes]:
+    """One more root, as its key's owner would like it."""
+
+    def change(saved: State) -> State:
+        root = saved.roots[0]
+        foreign = replace(root, root_id="66:6f", name="Foreign", root_pem=root.root_pem + "\n", is_active=False)
+        return replace(saved, roots=(*saved.roots, foreign))
+
+    return with_state(parts, change)
 
 
 async def assert_refused(node: Node, path: Path, match: str, *, is_forced: bool = False) -> str:
@@ -75,6 +84,10 @@ async def assert_refused(node: Node, path: Path, match: str, *, is_forced: bool 
     assert (node.cluster.state, node.cluster.log_index) == (before, log_index)
     assert node.cluster.machine.ledger_summary.count == count
     return str(refused.value)
+
+
+def kept_here(trust_domain: str, *, word: str = "still") -> str:
+    return f"The trust domain is {word} {trust_domain}: tokens, policies, roles and auth methods stay as they are here"
 
 
 def no_more(root: CARoot) -> str:
@@ -101,6 +114,7 @@ async def test_file_whose_mac_was_taken_away_is_refused_and_says_what_it_would_a
     packed(saved, with_new_sums(with_a_root(parts_of(saved)), mac=""))
     text = await assert_refused(two[1], saved, "the snapshot is not authenticated: it has no MAC")
     assert "66:6f (Foreign)" in text
+    assert "; tokens, policies, roles and auth methods stay as they are here; " in text
     assert "?force" in text
 
 
@@ -190,9 +204,9 @@ async def test_on_new_machines_nothing_is_asked_and_the_roots_are_named(two: Two
     source, target = two
     root, first = source.cluster.state.roots[0], target.cluster.state.roots[0]
     log = EventLog()
-    *notes, replaced = await snapshots(target, log=log).restore(saved, is_forced=False)
-    assert notes == [f"Root {root.root_id} ({root.name}) is trusted from now on", no_more(first)]
-    assert replaced.startswith(f"The trust domain is now {source.cluster.state.trust_domain}: tokens, ")
+    notes = await snapshots(target, log=log).restore(saved, is_forced=False)
+    kept = kept_here(source.cluster.state.trust_domain, word="now")  # it is of a cluster without access control
+    assert notes == (f"Root {root.root_id} ({root.name}) is trusted from now on", no_more(first), kept)
     [(event, fields)] = log.events
     assert event == "snapshot.restored"
     assert (fields["is_authentic"], fields["is_forced"]) == (True, False)
@@ -202,7 +216,8 @@ async def test_on_new_machines_nothing_is_asked_and_the_roots_are_named(two: Two
 async def test_where_its_roots_are_listed_a_snapshot_changes_no_trust(two: Two, saved: Path) -> None:
     source, _ = two
     log = EventLog()
-    assert await snapshots(source, log=log).restore(saved, is_forced=False) == ()
+    kept = kept_here(source.cluster.state.trust_domain)
+    assert await snapshots(source, log=log).restore(saved, is_forced=False) == (kept,)
     [(_, fields)] = log.events
     assert (fields["added_roots"], fields["removed_roots"]) == ([], [])
 
@@ -220,7 +235,7 @@ async def test_roots_that_a_snapshot_does_not_know_are_named(two: Two, saved: Pa
     log = EventLog()
     notes = await snapshots(source, log=log).restore(saved, is_forced=False)
     assert [root.root_id for root in source.cluster.state.roots] == [old.root_id]
-    assert sorted(notes) == sorted(map(no_more, newer))
+    assert sorted(notes) == sorted([*map(no_more, newer), kept_here(source.cluster.state.trust_domain)])
     [(_, fields)] = log.events
     assert fields["added_roots"] == []
     assert sorted(fields["removed_roots"]) == sorted(root.root_id for root in newer)
@@ -243,7 +258,8 @@ async def test_root_that_was_taken_away_comes_back_only_by_force(two: Two, saved
 
     log = EventLog()
     notes = await snapshots(source, log=log).restore(saved, is_forced=True)
-    assert notes == (f"Root {old.root_id} ({old.name}) is trusted again", no_more(new))
+    kept = kept_here(source.cluster.state.trust_domain)
+    assert notes == (f"Root {old.root_id} ({old.name}) is trusted again", no_more(new), kept)
     assert [root.root_id for root in source.cluster.state.roots] == [old.root_id]
     [(_, fields)] = log.events
     assert (fields["is_forced"], fields["added_roots"]) == (True, [old.root_id])
@@ -294,18 +310,18 @@ async def test_snapshot_of_the_release_before_is_restored_by_force_and_saved_ane
     [first] = heir.cluster.state.roots
     assert wanted.roots[0].root_id in text
     log = EventLog()
-    warning, *notes, replaced = await snapshots(heir, log=log).restore(previous, is_forced=True)
+    warning, *notes, kept = await snapshots(heir, log=log).restore(previous, is_forced=True)
     assert warning == "The snapshot is not authenticated: it has no MAC"
     added = [f"Root {root.root_id} ({root.name}) is trusted from now on" for root in wanted.roots]
     assert notes == [*added, no_more(first)]
-    assert replaced.startswith("The trust domain is now ")
+    assert kept == kept_here(wanted.trust_domain, word="now")
     assert [fields["is_authentic"] for _, fields in log.events] == [False]
     assert [root.root_pem for root in heir.cluster.state.roots] == [root.root_pem for root in wanted.roots]
     await until(lambda: heir.authority.is_ready and not heir.authority.is_behind(heir.cluster.state))
     await sign(heir, "web")
     await snapshots(heir).save(tmp_path / "anew")
     assert backup.read(tmp_path / "anew").has_mac
-    assert await restore(heir, tmp_path / "anew") == ()
+    assert await restore(heir, tmp_path / "anew") == (kept_here(wanted.trust_domain),)
 
 
 async def test_root_added_to_a_snapshot_of_the_release_before_is_named_before_it_is_trusted(

@@ -13,8 +13,9 @@ from cluster.backup import file as backup
 from cluster.backup.file import Mac
 from cluster.seal.sealer import Sealer
 from cluster.seal.sources import FileKey, write_key_file
+from fsm.acl import Acl
 from fsm.state import State
-from tests.kit import samples
+from tests.kit import acl_samples, samples
 from tests.kit.fake_api import FakeApi
 from tests.kit.macs import mac_with
 from tests.parts.cli.conftest import Run
@@ -30,7 +31,8 @@ PREVIOUS: Final = Path(__file__).parents[1] / "backup" / "golden" / "previous.sn
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     path = tmp_path_factory.mktemp("saved") / "a.tgz"
-    backup.write(path, META, samples.full_state(), MAC, lambda _after: [])
+    state = replace(samples.full_state(), acl=Acl(tokens=(acl_samples.token(1), acl_samples.token(2))))
+    backup.write(path, META, state, MAC, lambda _after: [])
     return path.read_bytes()
 
 
@@ -171,6 +173,7 @@ def test_inspect(run: Run, saved: bytes) -> None:
         "Active root             aa:bb",
         "Roots                   1",
         "Certificates on record  0",
+        "Tokens                  2",
         "Seal key needed         0123abcd (source file)",
         "Raft log index          99",
         "Authenticated           not checked: give --seal-key",
@@ -180,6 +183,7 @@ def test_inspect(run: Run, saved: bytes) -> None:
     shown = json.loads(run("snapshot inspect backup.tgz -format json").out)
     assert (shown["index"], shown["seal_key_id"], shown["size_bytes"]) == (7, "0123abcd", len(saved))
     assert (shown["has_mac"], shown["is_authenticated"]) == (True, None)
+    assert shown["tokens"] == 2
 
 
 @pytest.mark.parametrize("content", [None, b"", b"text"])

@@ -7,9 +7,11 @@ from tests.seeded_bugs.bug import Bug
 _CONTENT: Final = "cluster/backup/content.py"
 _T_CONTENT: Final = "tests/parts/backup/test_content.py"
 _RESTORE: Final = "cluster/backup/restore.py"
+_TRUST: Final = "cluster/backup/trust.py"
 _RESUMED: Final = "cluster/backup/resumed.py"
 _MESSAGES: Final = "cluster/rpc/messages.py"
 
+_T_ACCESS: Final = "tests/parts/backup/test_access.py"
 _T_JUDGEMENT: Final = "tests/parts/backup/test_judgement.py"
 _T_RESUMED: Final = "tests/parts/backup/test_resumed.py"
 _T_WAITS_ANEW: Final = f"{_T_RESUMED}::test_staged_rotation_waits_anew_for_the_clients_of_this_cluster"
@@ -185,5 +187,37 @@ BUGS: Final = (
         "            if chunk and (len(chunk) >= _ROWS_PER_ENTRY or size + length > _BYTES_PER_ENTRY):\n",
         "            if chunk and len(chunk) >= _ROWS_PER_ENTRY:\n",
         (f"{_T_JUDGEMENT}::test_every_row_that_can_be_recorded_can_be_restored",),
+    ),
+    Bug(
+        "a trust domain is taken in any case",
+        "a cluster's own backup in other letters counts as one of another cluster, and its tokens come back",
+        "fsm/fields.py",
+        '[a-z0-9]([a-z0-9-]*[a-z0-9])?"))]\n',
+        '[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?"))]\n',
+        ("tests/unit/fsm/test_bounds.py", _T_CONTENT),
+    ),
+    Bug(
+        "trust domains are compared letter by letter",
+        "as above",
+        "fsm/state.py",
+        'f"{self.config.cluster_id.lower()}.consul"',
+        'f"{self.config.cluster_id}.consul"',
+        ("tests/unit/fsm/test_acl.py::test_own_backup_is_one_however_its_trust_domain_is_spelt",),
+    ),
+    Bug(
+        "access control is taken from a file without a MAC",
+        "whoever can write backups, and one operator who forces the restore, give a revoked token every right",
+        _TRUST,
+        "if is_authentic and brings_access(now, saved) else None",
+        "if brings_access(now, saved) else None",
+        (f"{_T_ACCESS}::test_file_that_no_seal_key_vouches_for_brings_no_rights_even_by_force",),
+    ),
+    Bug(
+        "what is said of access control is not what is done",
+        "an operator is told that tokens stay as they are, and they are those of a file that nobody vouches for",
+        _RESTORE,
+        "        if change.tokens is None:\n",
+        "        if False:\n",
+        (f"{_T_ACCESS}::test_file_that_no_seal_key_vouches_for_brings_no_rights_even_by_force",),
     ),
 )

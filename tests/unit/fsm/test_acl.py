@@ -31,7 +31,7 @@ from fsm.acl import (
 from fsm.acl_rules import broken_order
 from fsm.apply import apply
 from fsm.ca import Reseal
-from fsm.commands import Command, Rejected, RestoreCA
+from fsm.commands import Applied, Command, Rejected, RestoreCA
 from fsm.state import State
 from tests.kit import samples
 from tests.kit.acl_samples import INIT, KEY, NOW, binding_rule, method, policy, role, token, uuid
@@ -220,6 +220,16 @@ def test_own_backup_brings_back_no_token_and_no_bootstrap() -> None:
     after = applied(late, RestoreCA(late.ca_index, early))
     assert after.acl == late.acl
     assert after.acl_index == late.acl_index
+
+
+def test_own_backup_is_one_however_its_trust_domain_is_spelt() -> None:
+    """Bounds keep other spellings out of commands; that what is applied does not rest on them is seen here."""
+    here = replace(applied(ready(), SetToken(token())), config=samples.config(cluster_id="abcdef01"))
+    there = replace(here, acl=replace(here.acl, tokens=()), config=samples.config(cluster_id="ABCdef01"))
+    after, result = apply(here, RestoreCA(here.ca_index, there))
+    assert isinstance(result, Applied)
+    assert after.acl == here.acl
+    assert after.trust_domain == here.trust_domain == "abcdef01.consul"
 
 
 @pytest.mark.parametrize("is_used_here", [False, True])

@@ -176,6 +176,7 @@ def test_state_that_is_brought_is_held_to_the_same_bounds() -> None:
         replace(samples.full_state(), tidied_before=1 << 63),
         replace(samples.full_state(), roots=tuple(samples.root(f"r{number}") for number in range(300))),
         replace(samples.full_state(), config=samples.config(cluster_id="a/b")),
+        replace(samples.full_state(), config=samples.config(cluster_id="ABCDEF01-2222-3333-4444-555555555555")),
     ):
         with pytest.raises(OutOfBounds):
             check_state(bad)
