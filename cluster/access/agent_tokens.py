@@ -1,6 +1,7 @@
 """Tokens of this node itself, given by an operator (`PUT /v1/agent/token/TYPE`) or in files of its configuration.
 
-In memory only, and never in the cluster's state. `agent_recovery` is for when the cluster cannot say whose token one
+In memory only, and never in the cluster's state. A server does its own work without one, so all kinds but one are kept
+for Consul's clients, and used for nothing. `agent_recovery` is for when the cluster cannot say whose token one
 is: it is good on this node alone, for what concerns the node, and no longer than whoever has given it may do that.
 """
 
@@ -70,11 +71,6 @@ class AgentTokens:
         if found is TokenKind.RECOVERY and setter != _ACCESSOR:  # with which nobody makes it last longer
             self._setter = setter
         return found
-
-    def of(self, kind: TokenKind) -> str:
-        """For the agent's own work; that of `agent` is done with the default one where there is no other."""
-        found = self._tokens.get(kind, "")
-        return found or (self._tokens.get(TokenKind.DEFAULT, "") if kind is TokenKind.AGENT else "")
 
     def has_recovery(self, rules_of: RulesOf, *, is_open: bool) -> bool:
         """Whether there is one that counts. `is_open`: nobody is asked for a token."""

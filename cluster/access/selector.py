@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
+from providers.texts import one_line
+
 MAX_SELECTOR: Final = 4096
 MAX_DEPTH: Final = 32
 _MAX_PATTERN: Final = 256
@@ -55,6 +57,11 @@ class Proved:
 
     texts: Mapping[str, str] = field(default_factory=dict)
     lists: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    def shown(self, limit: int) -> str:
+        """For the log, and no longer than that."""
+        listed = ((name, ",".join(texts)) for name, texts in self.lists.items())
+        return one_line(" ".join(f"{name}={text!r}" for name, text in (*self.texts.items(), *listed)), limit)
 
 
 class Selector(Protocol):

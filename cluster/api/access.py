@@ -6,6 +6,7 @@ from enum import IntEnum, StrEnum
 from typing import Final, Protocol
 
 from cluster.base.errors import PermissionDenied
+from cluster.base.requester import with_accessor
 
 #: Characters of a SecretID, which is a UUID: nobody has a longer one.
 MAX_SECRET_ID: Final = 64
@@ -119,6 +120,8 @@ class Caller:
     is_anonymous: bool = False
     #: Nobody has bootstrapped access control, and what no rule denies is allowed: there is nobody to ask for rights.
     is_of_open_cluster: bool = False
+    #: From where, as it is recorded (`base/requester.py`): on the leader, by the word of the server that was asked.
+    asked_from: str = field(default="", compare=False)
     #: By what it was judged; None: by what has no successor that could be told apart.
     judged_by: object = field(default=None, repr=False, compare=False)
 
@@ -126,6 +129,11 @@ class Caller:
     def accessor_on_record(self) -> str:
         """ "" where nobody is asked for a token."""
         return "" if self.is_of_open_cluster else self.accessor_id
+
+    @property
+    def by(self) -> str:
+        """For the log: who has had something done, as `ca.signed` says it."""
+        return with_accessor(self.asked_from, self.accessor_on_record)
 
     def may(self, right: Right, name: str = "") -> bool:
         if right.is_free_while_open and self.is_of_open_cluster:

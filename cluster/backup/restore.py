@@ -17,7 +17,7 @@ from typing import Final, TypeVar
 from msgspec import msgpack, structs
 
 from cluster.access.method_writers import acl_sealed_again
-from cluster.api.access import Judge
+from cluster.api.access import Caller, Judge
 from cluster.api.backups import Meta
 from cluster.backup import file as backup
 from cluster.backup.content import ContentRefused, check_content
@@ -142,7 +142,7 @@ class Snapshots:
         finally:
             reader.close()
 
-    async def restore(self, path: Path, *, is_forced: bool, secret_id: str = "") -> tuple[str, ...]:
+    async def restore(self, path: Path, *, is_forced: bool, caller: Caller | None = None) -> tuple[str, ...]:
         """Everything is checked before anything is changed; the CA changes in one command, at the end. Returns what an
         operator must be told. `is_forced`: trust that comes back, and a file without a MAC, are meant.
 
@@ -152,7 +152,7 @@ class Snapshots:
         saved = await asyncio.to_thread(backup.read, path)
         sealer = await asyncio.to_thread(check_seal, self._sealer, saved.state)
         is_authentic = _is_authentic(sealer, saved.sums, saved.mac)
-        asking = _Asking(self._replica, self._forwarder, self._sealer, saved, is_authentic, is_forced, secret_id)
+        asking = _Asking(self._replica, self._forwarder, self._sealer, saved, is_authentic, is_forced, caller)
         await asking.judge()
         await asyncio.to_thread(check_content, saved.state, Opener(sealer), int(self._clock.now()))
         await asyncio.to_thread(saved.check_rows)
@@ -163,11 +163,11 @@ class Snapshots:
                 await asking.for_rows(issuer, rows)
         await asking.for_the_ca()
         change = asking.change
-        self._log_restored(saved, change, is_forced=is_forced)
+        self._log_restored(saved, change, is_forced=is_forced, by=caller.by if caller else "")
         await self._replica.read_barrier(timeout=_BARRIER_SECONDS)
         return (*change.notes(), *given_up(saved.state))
 
-    def _log_restored(self, saved: Saved, change: TrustChange, *, is_forced: bool) -> None:
+    def _log_restored(self, saved: Saved, change: TrustChange, *, is_forced: bool, by: str) -> None:
         self._log(
             "snapshot.restored",
             trust_domain=change.trust_domain,
@@ -180,6 +180,7 @@ class Snapshots:
             added_roots=[root.root_id for root in change.roots],
             removed_roots=[root.root_id for root in change.removed],
             given_up_rotation=_rootless_id(saved.state),
+            by=by,
         )
 
 
@@ -196,7 +197,7 @@ class _Asking:
         saved: Saved,
         is_authentic: bool,
         is_forced: bool,
-        secret_id: str,
+        caller: Caller | None,
     ) -> None:
         self._replica = replica
         self._forwarder = forwarder
@@ -204,7 +205,7 @@ class _Asking:
         self._saved = saved
         self._is_authentic = is_authentic
         self._is_forced = is_forced
-        self._secret_id = secret_id
+        self._caller = caller
         self._judged: tuple[State, TrustChange] | None = None
 
     @property
@@ -256,7 +257,7 @@ class _Asking:
             proof = await asyncio.to_thread(_proof, self._sealer, state, request)
             try:
                 proven = structs.replace(request, proof=proof)
-                await self._forwarder.call(operation, proven, secret_id=self._secret_id)
+                await self._forwarder.call(operation, proven, caller=self._caller)
             except LostRace:
                 await self.judge()
                 continue
@@ -331,7 +332,7 @@ class SnapshotWork:
         NotReady, NotLeader, CommitUnknown.
         """
         looked = await self._looked_at(request)
-        async with self._parts.changes.turn("RECONFIGURING", is_duty=False, judge=judge):
+        async with self._parts.changes.turn("RECONFIGURING", is_duty=False, judge=judge) as by:
             state = self._parts.replica.state
             # Here, where nothing else changes the CA: a root that was taken away meanwhile does not come back.
             change = self._judge(state, request, looked)
@@ -345,6 +346,7 @@ class SnapshotWork:
             # Beside the state that was replaced, which may be newer than the one that the node that was asked has seen.
             removed_roots=[root.root_id for root in change.removed],
             given_up_rotation=_rootless_id(saved),
+            by=by,
             index=applied.index,
         )
         return DONE

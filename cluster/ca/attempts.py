@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from cluster.base.errors import AnswerLost, NotLeader
+from cluster.ca.changes import LEADER
 from fsm.state import State
 
 
@@ -13,6 +14,7 @@ class Attempt:
     request_id: bytes
     ca_index: int  # of the state that the first node saw before it sent anything
     is_repeat: bool
+    by: str = LEADER  # who asks, for the log
 
 
 def base_index(state: State, attempt: Attempt) -> int:

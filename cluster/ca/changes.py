@@ -15,6 +15,8 @@ _PATIENCE_SECONDS: Final = 5.0
 _WRITER_SECONDS: Final = 10.0
 #: Operators' changes that wait. More of them would not get their turn in time anyway.
 _MAX_WAITING: Final = 64
+#: In the log, who has a change done that nobody has asked for.
+LEADER: Final = "leader"
 BUSY: Final = "the CA is being changed already ({}): try again later"
 
 
@@ -37,10 +39,10 @@ class Changes:
     @contextlib.asynccontextmanager
     async def turn(
         self, name: str, *, is_duty: bool, until: float | None = None, judge: Judge | None = None
-    ) -> AsyncIterator[None]:
-        """`name`: Consul's name for the CA's state during this turn, e.g. RECONFIGURING. A duty waits for as long as it
-        takes, an operator's change until its deadline; and the operator, whom `judge` knows, may have lost the right to
-        it meanwhile.
+    ) -> AsyncIterator[str]:
+        """Yields who has it done, for the log. `name`: Consul's name for the CA's state during this turn, e.g.
+        RECONFIGURING. A duty waits for as long as it takes, an operator's change until its deadline; and the operator,
+        whom `judge` knows, may have lost the right to it meanwhile.
 
         Raises: ChangeUnderWay (definitely not done); PermissionDenied.
         """
@@ -50,10 +52,9 @@ class Changes:
             patience = asyncio.get_running_loop().time() + _PATIENCE_SECONDS
             await self._wait_for(self._turn, patience if until is None else until)
         try:
-            if judge is not None:
-                judge()
+            by = LEADER if judge is None else judge().by
             self._name = name
-            yield
+            yield by
         finally:
             self._turn.release()
 

@@ -247,7 +247,11 @@ class Leader:
 
     async def _changed(self, term: int, state: State, known: Renewal, seconds: float) -> None:
         """Until leadership is lost, the CA's state changes, a renewal is wanted, or the time is over."""
-        signals = (self._replica.leadership_changed, self._replica.changed[Area.CA], self._authority.renewal_wanted)
+        replica = self._replica
+        signals = (
+            *(replica.leadership_changed, replica.changed[Area.CA], replica.acl_known),
+            self._authority.renewal_wanted,
+        )
 
         def is_same() -> bool:
             is_news = self._known(state) != known

@@ -89,7 +89,7 @@ class OperatorRotation:
         """
         arrival = Arrival(attempt, self._replica.leadership.term, is_overtaken(self._replica.state, attempt))
         until = self._parts.changes.deadline()
-        async with self._parts.changes.turn("RECONFIGURING", is_duty=False, until=until, judge=judge):
+        async with self._parts.changes.turn("RECONFIGURING", is_duty=False, until=until, judge=judge) as by:
             state = self._replica.state
             if state.ca_index < attempt.ca_index:
                 # Another leader's write has been seen: nothing may be judged from here.
@@ -121,27 +121,28 @@ class OperatorRotation:
                     is_forced=request.is_forced,
                     is_staged=request.is_staged,
                     wait_seconds=request.wait_seconds,
+                    by=by,
                 )
             )
 
     async def steer(self, steering: Steering, judge: Judge | None = None) -> None:
         """Raises: PermissionDenied, Refused."""
-        async with self._parts.changes.turn("RECONFIGURING", is_duty=False, judge=judge):
+        async with self._parts.changes.turn("RECONFIGURING", is_duty=False, judge=judge) as by:
             state = self._replica.state
             rotation = state.rotation
             if rotation is None:
                 raise Refused("no rotation is under way")
             match steering:
                 case Steering.ABORT:
-                    await self._rotator.give_up(state, "given up by an operator")
+                    await self._rotator.give_up(state, "given up by an operator", by=by)
                 case Steering.ACTIVATE:
-                    await self._rotator.set_waiting(state, is_over=True)
+                    await self._rotator.set_waiting(state, is_over=True, by=by)
                 case Steering.PAUSE | Steering.RESUME:
-                    await self._rotator.set_waiting(state, is_paused=steering is Steering.PAUSE)
+                    await self._rotator.set_waiting(state, is_paused=steering is Steering.PAUSE, by=by)
 
     async def distrust(self, root_id: str, judge: Judge | None = None) -> None:
         """Raises: PermissionDenied, NotFound, Refused."""
-        async with self._parts.changes.turn("RECONFIGURING", is_duty=False, judge=judge):
+        async with self._parts.changes.turn("RECONFIGURING", is_duty=False, judge=judge) as by:
             state = self._replica.state
             found = next((root for root in state.roots if root.root_id == root_id.lower()), None)
             if found is None:
@@ -151,7 +152,7 @@ class OperatorRotation:
                 raise Refused(f"root {root_id} is active: rotate first, then it can be removed")
             if not found.is_retired or state.rotation is not None:
                 raise Refused("a rotation is under way: wait for its end, or abort it")
-            await self._rotator.drop_roots(state, (found,), state.ca_index)
+            await self._rotator.drop_roots(state, (found,), state.ca_index, by=by)
 
     async def uptake(self) -> Uptake | None:
         rotation = self._replica.state.rotation

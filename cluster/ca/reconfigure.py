@@ -91,8 +91,8 @@ class Reconfigurer:
         arrival = Arrival(attempt, self._replica.leadership.term, is_overtaken(self._replica.state, attempt))
         async with changes.writing(until):
             while True:
-                async with changes.turn("RECONFIGURING", is_duty=False, until=until, judge=judge):
-                    done = await self._in_turn(update, arrival)
+                async with changes.turn("RECONFIGURING", is_duty=False, until=until, judge=judge) as by:
+                    done = await self._in_turn(update, replace(arrival, attempt=replace(attempt, by=by)))
                 if done is not None:
                     return done
                 await self._rotation_over(until)
@@ -237,6 +237,7 @@ class Reconfigurer:
             is_forced=is_forced,
             is_staged=update.is_staged,
             wait_seconds=update.wait_seconds,
+            by=attempt.by,
         )
         if root_pem:
             await self._rehearse(candidate, state, request)
@@ -286,7 +287,7 @@ class Reconfigurer:
         record = CoveredRecord(settings.secrets, provider_state, settings.config_json)
         sealed = self._parts.opener.sealed(target, record)
         applied = await commit(self._replica, SetConfig(attempt.ca_index, target, sealed))
-        self._parts.log("ca.configured", provider=settings.provider, index=applied.index)
+        self._parts.log("ca.configured", provider=settings.provider, by=attempt.by, index=applied.index)
 
     async def wait_for_rotation(self, rotation_id: str) -> None:
         """Until it is finished, or published if it is staged.

@@ -18,6 +18,7 @@ from cluster.base.clock import rfc3339
 from cluster.base.errors import ClusterError, InternalError, NotLeader, Refused
 from cluster.base.log import audited_signature
 from cluster.ca.chain_limits import UNLINKED, PlannedChain, planned_chain, require_short
+from cluster.ca.changes import LEADER
 from cluster.ca.commit import commit, require_room, require_writable
 from cluster.ca.opened import OpenedRotation
 from cluster.ca.own_key import require_own_key
@@ -86,6 +87,7 @@ class RotationRequest:
     is_forced: bool = False
     is_staged: bool = False
     wait_seconds: int = 0
+    by: str = LEADER  # who wants it, for the log
 
 
 class Rotator:
@@ -192,7 +194,13 @@ class Rotator:
         record = CoveredRecord(request.settings.secrets, request.provider_state, request.settings.config_json)
         sealed = self._opener.sealed(config, record)
         await commit(self._replica, BeginRotation(request.ca_index, rotation, sealed))
-        self._log("rotation.begun", rotation=rotation.rotation_id, provider=config.provider, forced=request.is_forced)
+        self._log(
+            "rotation.begun",
+            rotation=rotation.rotation_id,
+            provider=config.provider,
+            forced=request.is_forced,
+            by=request.by,
+        )
         return rotation.rotation_id
 
     # -- duties
@@ -259,7 +267,7 @@ class Rotator:
         """Stop trusting roots whose retention is over."""
         await self.drop_roots(state, prunable(state, self._parts.unix_now), state.ca_index)
 
-    async def drop_roots(self, state: State, dropped: tuple[CARoot, ...], ca_index: int) -> None:
+    async def drop_roots(self, state: State, dropped: tuple[CARoot, ...], ca_index: int, by: str = LEADER) -> None:
         """Roots, their providers, and the links that only led to them. Raises: InternalError, Refused."""
         self._require_leadership()
         kept = [root for root in state.roots if root not in dropped]
@@ -273,9 +281,9 @@ class Rotator:
                 await self._clean_up(state, sealed, is_unused=False)
         await commit(self._replica, SetRoots(ca_index, roots, providers))
         for root in dropped:
-            self._log("root.pruned", root=root.root_id)
+            self._log("root.pruned", root=root.root_id, by=by)
 
-    async def give_up(self, state: State, reason: str) -> None:
+    async def give_up(self, state: State, reason: str, by: str = LEADER) -> None:
         """Everything is as it was before; what the new provider made is removed.
 
         Raises: NotLeader, before anything is removed: the next leader goes on with it. Else as `commit`.
@@ -292,9 +300,11 @@ class Rotator:
         await self._clean_up(state, sealed, is_unused=not is_known)
         outcome = RotationOutcome(rotation.rotation_id, rotation.config.request_id, self._parts.unix_now, "", reason)
         await commit(self._replica, AbortRotation(state.ca_index, outcome))
-        self._log("rotation.given_up", rotation=rotation.rotation_id, phase=rotation.phase.value, reason=reason)
+        self._log("rotation.given_up", rotation=rotation.rotation_id, phase=rotation.phase.value, reason=reason, by=by)
 
-    async def set_waiting(self, state: State, *, is_paused: bool | None = None, is_over: bool = False) -> None:
+    async def set_waiting(
+        self, state: State, *, is_paused: bool | None = None, is_over: bool = False, by: str = LEADER
+    ) -> None:
         """Staged: hold activation back, let it go on, or go on at once."""
         opened = self._opener.rotation(state)
         rotation = opened.rotation
@@ -305,6 +315,7 @@ class Rotator:
         changed = replace(rotation, is_paused=paused, phase=phase)
         sealed = self._opener.sealed(rotation.config, opened.record)
         await commit(self._replica, AdvanceRotation(state.ca_index, changed, sealed))
+        self._log("rotation.steered", rotation=rotation.rotation_id, phase=phase.value, is_paused=paused, by=by)
 
     # -- inside
 

@@ -20,6 +20,7 @@ SWITCHES: Final = frozenset(
             "force-without-cross-signing",
             "keep-key",
             "local",
+            *("merge-node-identities", "merge-policies", "merge-roles", "merge-service-identities"),
             "meta",
             "name-constraint",
             "new-key",

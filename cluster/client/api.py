@@ -32,6 +32,21 @@ _MAX_ERROR_TEXT: Final = 2000
 _MAYBE_DONE: Final = "; it may or may not have been done: look before you send it again"
 
 
+#: As OpenSSL names them: of the server, to a client whose certificate it does not take.
+_HANDSHAKE_ALERTS: Final = (
+    "ACCESS_DENIED",
+    "BAD_CERTIFICATE",
+    "CERTIFICATE_EXPIRED",
+    "CERTIFICATE_REQUIRED",
+    "CERTIFICATE_REVOKED",
+    "CERTIFICATE_UNKNOWN",
+    "HANDSHAKE_FAILURE",
+    "NO_CERTIFICATE",
+    "UNKNOWN_CA",
+    "UNSUPPORTED_CERTIFICATE",
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Origin:
     """Where the API is."""
@@ -251,6 +266,7 @@ class Api:
         except TimeoutError:
             raise CommandError(f"no answer from {self.origin} in time{hint}", Exit.UNREACHABLE) from None
         except (OSError, ValueError, http.client.HTTPException) as error:
+            hint = "" if _is_refused_by_tls(error) else hint
             reason = f"{_reason(error)}{self._perhaps_tls(error)}{hint}"
             raise CommandError(f"cannot reach {self.origin}: {reason}", Exit.UNREACHABLE) from error
 
@@ -313,6 +329,14 @@ def _target(path: str, query: Mapping[str, str]) -> str:
 
 def _shortened(text: str) -> str:
     return printable(text[:_MAX_ERROR_TEXT])
+
+
+def _is_refused_by_tls(error: Exception) -> bool:
+    """Whether the handshake was refused: nothing that was sent after it has been read. With TLS 1.3 a client hears of
+    it only once it has sent its request (RFC 8446 4.4.2.4, 6.2).
+    """
+    reason = getattr(error, "reason", None) or ""
+    return any(f"_ALERT_{alert}" in reason for alert in _HANDSHAKE_ALERTS)
 
 
 def _reason(error: Exception) -> str:

@@ -4,7 +4,7 @@ Every route says what it needs; a route that says nothing does not exist (`Route
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from aiohttp import web
@@ -80,7 +80,8 @@ async def admit(
         if isinstance(needed, Inside):
             await refusals.lacks_rights(request, caller.accessor_id)
         raise
-    request[_STANDING] = lambda: judged(access.judged_again(caller))
+    address = request.remote or ""
+    request[_STANDING] = lambda: replace(judged(access.judged_again(caller)), asked_from=address)
 
 
 def default_policy(access: Access) -> Mapping[str, str]:

@@ -45,32 +45,33 @@ class NodeAcl:
 
     async def put(self, caller: Caller, table: str, key: str, body: Mapping[str, object]) -> WrittenKey:
         request = AclPutRequest(table, key, json_text("the object", body))
-        return await self._seen(await self._forwarder.call(ACL_PUT, request, secret_id=caller.secret_id))
+        return await self._seen(await self._forwarder.call(ACL_PUT, request, caller=caller))
 
     async def delete(self, caller: Caller, table: str, key: str) -> None:
-        await self._forwarder.call(ACL_DELETE, AclDeleteRequest(table, key), secret_id=caller.secret_id)
+        await self._forwarder.call(ACL_DELETE, AclDeleteRequest(table, key), caller=caller)
         await self._reads.catch_up()
 
     async def clone(self, caller: Caller, accessor_id: str, description: str) -> WrittenKey:
         request = AclCloneRequest(accessor_id, description)
-        return await self._seen(await self._forwarder.call(ACL_CLONE, request, secret_id=caller.secret_id))
+        return await self._seen(await self._forwarder.call(ACL_CLONE, request, caller=caller))
 
-    async def bootstrap(self, secret_id: str) -> WrittenKey:
-        return await self._seen(await self._forwarder.call(ACL_BOOTSTRAP, AclBootstrapRequest(secret_id)))
+    async def bootstrap(self, secret_id: str, asked_from: str) -> WrittenKey:
+        request = AclBootstrapRequest(secret_id)
+        return await self._seen(await self._forwarder.call(ACL_BOOTSTRAP, request, asked_from=asked_from))
 
-    async def login(self, method: str, bearer_token: str, meta: Mapping[str, str]) -> WrittenKey:
+    async def login(self, method: str, bearer_token: str, meta: Mapping[str, str], asked_from: str) -> WrittenKey:
         """Anybody may ask: what is held up here, or by whoever vouches for a login, takes places of logins only."""
         request, began = AclLoginRequest(method, bearer_token, dict(meta)), self._clock.monotonic()
         try:
             async with self._logins.place(method):
-                answer = await self._forwarder.call(ACL_LOGIN, request)
+                answer = await self._forwarder.call(ACL_LOGIN, request, asked_from=asked_from)
         except PermissionDenied:
             await hold_refusal(began, self._clock)  # with no place, and no connection to the leader
             raise
         return await self._seen(answer)
 
     async def logout(self, caller: Caller) -> None:
-        await self._forwarder.call(ACL_LOGOUT, Nothing(), secret_id=caller.secret_id)
+        await self._forwarder.call(ACL_LOGOUT, Nothing(), caller=caller)
         await self._reads.catch_up()
 
     async def _seen(self, answer: AclKeyAnswer) -> WrittenKey:

@@ -39,6 +39,7 @@ from cluster.base.errors import (
 from cluster.base.log import Log
 from cluster.base.places import KeyedPlaces
 from cluster.base.rates import KeyedLimit
+from cluster.ca.changes import LEADER
 from cluster.raft.replica import Replica
 from cluster.rpc.messages import (
     DONE,
@@ -69,6 +70,7 @@ from fsm.ca import CARoot
 from fsm.commands import Applied, Rejected
 from fsm.fields import as_reason
 from fsm.state import State
+from providers.texts import one_line
 
 _COMMIT_SECONDS: Final = 10.0
 #: How often a write is made anew because another one came first.
@@ -78,6 +80,8 @@ _MAX_RESET_BYTES: Final = 32
 _BOOTSTRAP_DESCRIPTION: Final = "Bootstrap Token (Global Management)"
 #: In a second, of one identity: each is an entry of the log, and a token that takes the place of another.
 LOGINS_PER_SECOND: Final = 5.0
+#: Characters of what a login has proved, in the log.
+_MAX_PROVED: Final = 300
 #: At once, whichever server they were asked of. More than one server lets through (node/acl.py), so that logins at
 #: several servers do not wait for each other; a method that is held up has a quarter.
 _LOGINS_AT_ONCE: Final = 64
@@ -196,10 +200,11 @@ class AclWork:
             raise NotFound(_GONE[request.table]) from None
         return DONE
 
-    async def login(self, request: AclLoginRequest) -> AclKeyAnswer:
+    async def login(self, request: AclLoginRequest, asked_from: str = "") -> AclKeyAnswer:
         """Raises: BadRequest for a Meta that cannot be kept; PermissionDenied, which says the same for every cause;
         RateLimitReached for one that would have been good; Overloaded. A refusal is held back where it was asked for
-        (node/acl.py): here it would hold a connection between servers.
+        (node/acl.py): here it would hold a connection between servers. `asked_from`: the client's address, as it is
+        recorded.
         """
         self._require_ready()
         try:
@@ -214,11 +219,20 @@ class AclWork:
                 config, roots = self._methods.written(method).config, self._replica.state.roots
                 proved = await self._prover.proved(method.name, config, request.bearer_token)
                 judged = _Judged(method, config, roots, proved)
-                return await self._write(None, self._counted_login(judged, description))
+                written = await self._written(None, self._counted_login(judged, description))
         except (LoginRefused, MethodInvalid) as error:
             reason = error.reason if isinstance(error, LoginRefused) else str(error)
-            self._log("acl.login_refused", method=method.name, reason=as_reason(reason))
+            self._log("acl.login_refused", method=method.name, reason=one_line(as_reason(reason)), by=asked_from)
             raise PermissionDenied("Permission denied") from None
+        self._log(
+            "acl.login",
+            accessor=written.answer.key,
+            method=method.name,
+            proved=proved.shown(_MAX_PROVED),
+            by=asked_from,
+            index=written.index,
+        )
+        return written.answer
 
     def _counted_login(self, judged: "_Judged", description: str) -> Make:
         """Counted once, however often it is made anew, and when it is known to be granted: who is told to come again
@@ -266,26 +280,29 @@ class AclWork:
         token = writers.find_token(self._replica.state.acl, caller.accessor_id, self._now)
         if token is None or not token.auth_method:
             raise PermissionDenied("Permission denied: token wasn't created via login")
-        await self._write(None, lambda _state: (DeleteTokens((token.accessor_id,)), AclKeyAnswer(token.accessor_id)))
+        command, answer = DeleteTokens((token.accessor_id,)), AclKeyAnswer(token.accessor_id)
+        await self._write(None, lambda _state: (command, answer), by=caller.by)
         return DONE
 
-    async def bootstrap(self, request: AclBootstrapRequest) -> AclKeyAnswer:
-        """Once; again when an operator has put the index of the last one into a file on the leader."""
+    async def bootstrap(self, request: AclBootstrapRequest, asked_from: str = "") -> AclKeyAnswer:
+        """Once; again when an operator has put the index of the last one into a file on the leader. `asked_from`: the
+        client's address, as it is recorded.
+        """
         self._require_ready()
         if self._initial_management_file is not None and not self._replica.state.acl.bootstrap_index:
             # Or whoever comes first has the cluster, in the moments before it is made.
             raise PermissionDenied(
                 "Permission denied: ACL bootstrap not allowed: the first token is that of acl.initial_management_file"
             )
-        return await self._bootstrap(request.secret_id, _BOOTSTRAP_DESCRIPTION, self._taken_reset())
+        return await self._bootstrap(request.secret_id, _BOOTSTRAP_DESCRIPTION, self._taken_reset(), asked_from)
 
     async def make_initial(self) -> None:
         """The token of `acl.initial_management_file`. Raises: TokenFileRefused, and as `bootstrap`."""
         if self._initial_management_file is not None:
             secret_id = await asyncio.to_thread(_initial_secret, self._initial_management_file)
-            await self._bootstrap(secret_id, _INITIAL_DESCRIPTION, None)
+            await self._bootstrap(secret_id, _INITIAL_DESCRIPTION, None, LEADER)
 
-    async def _bootstrap(self, secret_id: str, description: str, reset: int | None) -> AclKeyAnswer:
+    async def _bootstrap(self, secret_id: str, description: str, reset: int | None, by: str) -> AclKeyAnswer:
         def make(state: State) -> tuple[AclCommand, AclKeyAnswer]:
             done = state.acl.bootstrap_index
             if done and reset != done:
@@ -296,8 +313,8 @@ class AclWork:
                 raise BadRequest("Provided token cannot be used because a token with that secret already exists.")
             return BootstrapAcl(token, done), AclKeyAnswer(token.accessor_id, made.secret_id)
 
-        answer = await self._write(None, make)
-        self._log("acl.bootstrapped", accessor=answer.key, index=self._replica.state.acl.bootstrap_index)
+        answer = await self._write(None, make, by=by)
+        self._log("acl.bootstrapped", accessor=answer.key, by=by, index=self._replica.state.acl.bootstrap_index)
         return answer
 
     def _taken_reset(self) -> int | None:
@@ -316,20 +333,26 @@ class AclWork:
             path.unlink()
         return int(text)
 
-    async def _write(self, judge: Judge | None, make: Make) -> AclKeyAnswer:
+    async def _write(self, judge: Judge | None, make: Make, by: str = "") -> AclKeyAnswer:
+        """`by`: who asks, where nobody is judged. Raises: as `_written`."""
+        written = await self._written(judge, make, by)
+        change, key = type(written.command).__name__, written.answer.key
+        self._log("acl.changed", change=change, key=key, by=written.by, index=written.index)
+        return written.answer
+
+    async def _written(self, judge: Judge | None, make: Make, by: str = "") -> "_Written":
         """`judge`: of whom it needs a right.
 
         Raises: as both; _Gone, Refused, ChangeUnderWay, NotLeader, CommitUnknown.
         """
         for _ in range(_ATTEMPTS):
             if judge is not None:
-                judge()
+                by = judge().by
             command, answer = make(self._replica.state)
             self._room.check(self._replica.state.acl, command)
             result = await self._replica.propose(command, timeout=_COMMIT_SECONDS)
             if isinstance(result, Applied):
-                self._log("acl.changed", change=type(command).__name__, key=answer.key, index=result.index)
-                return answer
+                return _Written(command, answer, result.index, by)
             _raise_unless_overtaken(result)
         raise ChangeUnderWay("access control is being changed all the time: try again later")
 
@@ -362,6 +385,14 @@ class _Judged:
     config: MethodConfig
     roots: tuple[CARoot, ...]
     proved: Proved
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Written:
+    command: AclCommand
+    answer: AclKeyAnswer
+    index: int
+    by: str  # who has asked, as it was judged last
 
 
 class _Gone(Exception):

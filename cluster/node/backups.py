@@ -26,4 +26,4 @@ class NodeBackups:
         return meta
 
     async def restore_snapshot(self, caller: Caller, path: Path, *, is_forced: bool) -> tuple[str, ...]:
-        return await self._snapshots.restore(path, is_forced=is_forced, secret_id=caller.secret_id)
+        return await self._snapshots.restore(path, is_forced=is_forced, caller=caller)

@@ -60,11 +60,11 @@ class NodeCA:
             is_repeat=False,
         )
         again = structs.replace(request, is_repeat=True)
-        await self._forwarder.call(CONFIGURE, request, again, secret_id=caller.secret_id)
+        await self._forwarder.call(CONFIGURE, request, again, caller=caller)
 
     async def plan_rotation(self, caller: Caller, request: RotateRequest) -> RotationPlan:
         wanted = PlanRequest.of(request)
-        return (await self._forwarder.call(PLAN_ROTATION, wanted, secret_id=caller.secret_id)).value()
+        return (await self._forwarder.call(PLAN_ROTATION, wanted, caller=caller)).value()
 
     async def rotate(self, caller: Caller, request: RotateRequest) -> None:
         await _in_turn(lambda: self._rotate(caller, request))
@@ -83,17 +83,17 @@ class NodeCA:
             is_repeat=False,
         )
         again = structs.replace(wanted, is_repeat=True)
-        await self._forwarder.call(ROTATE, wanted, again, secret_id=caller.secret_id)
+        await self._forwarder.call(ROTATE, wanted, again, caller=caller)
 
     async def steer_rotation(self, caller: Caller, steering: Steering) -> None:
-        await self._forwarder.call(STEER_ROTATION, SteerRequest(steering), secret_id=caller.secret_id)
+        await self._forwarder.call(STEER_ROTATION, SteerRequest(steering), caller=caller)
         await self._reads.catch_up()
 
     async def rotation_uptake(self, caller: Caller) -> Uptake | None:
-        return (await self._forwarder.call(ROTATION_UPTAKE, Nothing(), secret_id=caller.secret_id)).value()
+        return (await self._forwarder.call(ROTATION_UPTAKE, Nothing(), caller=caller)).value()
 
     async def distrust_root(self, caller: Caller, root_id: str) -> None:
-        await self._forwarder.call(DISTRUST_ROOT, DistrustRequest(root_id), secret_id=caller.secret_id)
+        await self._forwarder.call(DISTRUST_ROOT, DistrustRequest(root_id), caller=caller)
         await self._reads.catch_up()
 
 

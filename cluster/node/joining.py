@@ -38,7 +38,7 @@ class NodeJoining:
 
     async def set_agent_ca(self, caller: Caller, cert_pem: str, key_pem: str, cert_ttl_seconds: int) -> None:
         request = AgentCARequest(cert_pem, key_pem, cert_ttl_seconds)
-        await self._forwarder.call(SET_AGENT_CA, request, secret_id=caller.secret_id)
+        await self._forwarder.call(SET_AGENT_CA, request, caller=caller)
         await self._reads.catch_up()
 
     async def new_join_token(self, caller: Caller, wanted: JoinTokenWanted) -> NewJoinToken:
@@ -50,7 +50,7 @@ class NodeJoining:
             wanted.is_rejoin,
             wanted.is_forced,
         )
-        answer = await self._forwarder.call(JOIN_TOKEN, request, secret_id=caller.secret_id)
+        answer = await self._forwarder.call(JOIN_TOKEN, request, caller=caller)
         return NewJoinToken(answer.secret, answer.expires_at, answer.fingerprint)
 
     def ca_pem(self) -> str:

@@ -75,7 +75,7 @@ from cluster.rpc.messages import (
     WatchersAnswer,
     WatchersRequest,
 )
-from cluster.rpc.operations import Gate, Operations, served, served_to
+from cluster.rpc.operations import Gate, Operations, served, served_from, served_to
 from cluster.seal.sources import SealError
 from cluster.signing.serials import is_request_id, is_serial, serial_from
 from providers.errors import NotInitialized
@@ -144,8 +144,8 @@ class LeaderWork:
             served_to(ACL_PUT, self._acl.put),
             served_to(ACL_DELETE, self._acl.delete),
             served_to(ACL_CLONE, self._acl.clone),
-            served(ACL_BOOTSTRAP, self._acl.bootstrap),
-            served(ACL_LOGIN, self._acl.login),
+            served_from(ACL_BOOTSTRAP, self._acl.bootstrap),
+            served_from(ACL_LOGIN, self._acl.login),
             served_to(ACL_LOGOUT, self._acl.logout),
             served_to(SET_AGENT_CA, self._node_certs.set_agent_ca),
             served_to(JOIN_TOKEN, self._node_certs.new_join_token),

@@ -79,9 +79,7 @@ class NodeLeaves:
         # The id names the request wherever it is sent: the ledger takes it once.
         request_id = new_request_id() if self._reads.is_pinned else serial_bytes(new_serial())
         request = SignRequest(csr_pem, request_id, recorded(requested_by))
-        answer = await self._forwarder.call(
-            SIGN, request, secret_id=caller.secret_id, leader_wait_seconds=leader_wait_seconds
-        )
+        answer = await self._forwarder.call(SIGN, request, caller=caller, leader_wait_seconds=leader_wait_seconds)
         return answer.value()
 
     async def leaf(

@@ -82,10 +82,10 @@ class Membership:
             raise Refused(f"{name} leads already")
         if member is not None and not member.is_voter:
             raise Refused(f"{name} does not vote yet: it has not caught up")
-        judge()
+        by = judge().by
         if not await self._replica.hand_over(_HAND_OVER_SECONDS, name):
             raise Refused("no other voter has caught up, so leadership stays here")
-        self._log("leader.handed_over", to=name or "any")
+        self._log("leader.handed_over", to=name or "any", by=by)
 
     async def add(self, name: str, raft_address: str, rpc_address: str, judge: Judge) -> None:
         """Raises: as `judge`; BadRequest, Refused, NotLeader, CommitUnknown."""
@@ -101,12 +101,15 @@ class Membership:
             raise BadRequest(f"RPC {rpc_address!r:.100} is not allowed: must be another than Address")
         new = Member(name, raft_address, rpc_address, is_voter=False)
 
+        by = ""
+
         async def next_change() -> Member | None:
-            judge()
+            nonlocal by
+            by = judge().by
             return new if self._is_unknown(new) else None
 
         if await self._change(ChangeKind.LEARN, next_change):
-            self._log("member.added", member=name, raft=raft_address, rpc=rpc_address)
+            self._log("member.added", member=name, raft=raft_address, rpc=rpc_address, by=by)
         else:
             await self._replica.dial_at_once(name)
             await self._pin_present_key(name, judge)
@@ -161,16 +164,19 @@ class Membership:
         Raises: as `judge`; Refused, NotLeader, CommitUnknown.
         """
 
+        by = ""
+
         async def next_keys() -> tuple[Member, tuple[bytes, ...]] | None:
+            nonlocal by
             member = self._replica.members.get(name)
             if member is None or not member.keys:
                 return None  # pinned as soon as it is seen
             key = await self._replica.look_up_key(member)
-            judge()
+            by = judge().by
             return None if key is None or member.keys == (key,) else (member, (key,))
 
         if pinned := await self._pin(next_keys):
-            self._log("member.key_changed", member=name, key=pinned[-1].hex(), by="operator")
+            self._log("member.key_changed", member=name, key=pinned[-1].hex(), by=by)
 
     async def announce_key(self, name: str, key: bytes) -> None:
         """A server is about to use another key; from now on both count. Raises: Refused, NotLeader, CommitUnknown."""
@@ -255,13 +261,16 @@ class Membership:
         """Raises: as `judge`; NotFound, Refused, NotLeader, CommitUnknown."""
         self._require_leader()
 
+        by = ""
+
         async def next_change() -> Member:
+            nonlocal by
             member = self._found(name, raft_address)
             if len(self._replica.members) == 1:
                 raise Refused("the only server cannot be removed")
             if member.id != self._node_name:
                 await self._require_quorum_without(member)
-            judge()
+            by = judge().by
             if member.id == self._node_name:
                 # Whoever leads next removes this node; the request goes on there.
                 if not await self._replica.hand_over(_HAND_OVER_SECONDS):
@@ -270,7 +279,7 @@ class Membership:
             return member
 
         if member := await self._change(ChangeKind.REMOVE, next_change):
-            self._log("member.removed", member=member.id)
+            self._log("member.removed", member=member.id, by=by)
 
     def _found(self, name: str | None, raft_address: str | None) -> Member:
         for member in self._replica.members.values():

@@ -147,8 +147,8 @@ class NodeCerts:
     async def set_agent_ca(self, request: AgentCARequest, judge: Judge) -> Nothing:
         self._require_ready()
         if not request.cert_pem and not request.key_pem:
-            await self._write(judge, lambda _: SetAgentCA(self._replica.state.ca_index, None))
-            self._log("join.ca_removed")
+            by = await self._write(judge, lambda _: SetAgentCA(self._replica.state.ca_index, None))
+            self._log("join.ca_removed", by=by)
             return DONE
         cert_pem = self._checked_ca(request)
         covered = self._sealer.cover_values({AGENT_KEY: request.key_pem})
@@ -164,8 +164,9 @@ class NodeCerts:
                 raise NotReady(str(error)) from error
             return SetAgentCA(ca_index, AgentCA(cert_pem, sealed, request.cert_ttl_seconds, self._now))
 
-        await self._write(judge, make)
-        self._log("join.ca_set", fingerprint=fingerprint_of(cert_pem), cert_ttl_seconds=request.cert_ttl_seconds)
+        by = await self._write(judge, make)
+        fingerprint = fingerprint_of(cert_pem)
+        self._log("join.ca_set", fingerprint=fingerprint, cert_ttl_seconds=request.cert_ttl_seconds, by=by)
         return DONE
 
     def _checked_ca(self, request: AgentCARequest) -> str:
@@ -235,8 +236,8 @@ class NodeCerts:
         def make(caller: Caller) -> Command:
             return AddJoinToken(replace(token, made_by=caller.accessor_on_record or None), self._now)
 
-        await self._write(judge, make)
-        self._log("join.token_made", member=request.name, expires_at=expires_at, is_rejoin=request.is_rejoin)
+        by = await self._write(judge, make)
+        self._log("join.token_made", member=request.name, expires_at=expires_at, is_rejoin=request.is_rejoin, by=by)
         return JoinTokenAnswer(secret, expires_at, fingerprint_of(agent_ca.cert_pem))
 
     async def _check_wanted(self, request: JoinTokenRequest) -> None:
@@ -350,15 +351,16 @@ class NodeCerts:
 
     # -- what they have in common
 
-    async def _write(self, judge: Judge, make: Callable[[Caller], Command]) -> None:
-        """Whoever asks is judged with each attempt.
+    async def _write(self, judge: Judge, make: Callable[[Caller], Command]) -> str:
+        """Whoever asks is judged with each attempt. Returns who that is, for the log.
 
         Raises: as both; Refused, ChangeUnderWay, NotLeader, NoLeader, Overloaded, CommitUnknown.
         """
         for _ in range(_ATTEMPTS):
-            result = await self._replica.propose(make(judge()), timeout=_COMMIT_SECONDS)
+            caller = judge()
+            result = await self._replica.propose(make(caller), timeout=_COMMIT_SECONDS)
             if isinstance(result, Applied):
-                return
+                return caller.by
             match result.code:
                 case nodes_rules.STALE_SEAL:
                     continue

@@ -30,6 +30,7 @@ ROLLBACK_SECONDS: Final = 600.0
 _LOOK_SECONDS: Final = 5.0
 _SOON_SECONDS: Final = 0.2
 _ANSWER_SECONDS: Final = 2.0
+_PINNED_SECONDS: Final = 1.0
 
 
 class Pinning:
@@ -88,10 +89,18 @@ class Pinning:
             self._understood_since = now
         if not self._is_new and now - self._understood_since < ROLLBACK_SECONDS:
             return
-        if self._replica.admission.is_pinned:
-            self._replica.is_acl_known = True
-        else:
+        if not self._replica.admission.is_pinned:
             await self._replica.allow_pins()
+            await self._wait_pinned()
+        if self._replica.admission.is_pinned and self._replica.leadership.term == self._term:
+            self._replica.know_acl()
+
+    async def _wait_pinned(self) -> None:
+        """Nobody has to wait for the next look who wants a token of a new cluster."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_PINNED_SECONDS):
+                while not self._replica.admission.is_pinned:
+                    await self._replica.admission_changed.wait()
 
     async def _all_understand(self) -> bool:
         """Whether every server, this one aside, answers and speaks what this release speaks."""

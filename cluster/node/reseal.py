@@ -66,12 +66,12 @@ class Resealer:
             raise Refused(str(error)) from error
         asked = self._others()
         await self._require_key_everywhere(asked, seal)
-        async with self._parts.changes.turn("RECONFIGURING", is_duty=False, judge=judge):
+        async with self._parts.changes.turn("RECONFIGURING", is_duty=False, judge=judge) as by:
             if self._seal_to_follow(base) is None:
                 return
             self._require_asked(asked)
             self._require_leadership()
-            await self._commit(seal, sealers)
+            await self._commit(seal, sealers, by)
         await self._take_into_use()
 
     def _seal_to_follow(self, base: str) -> SealKey | None:
@@ -88,7 +88,7 @@ class Resealer:
         seal = opener.next_data_key(keeps_key=keeps_key)
         return seal, (opener, opener.opened(seal))
 
-    async def _commit(self, seal: SealKey, sealers: tuple[NodeSealer, NodeSealer]) -> None:
+    async def _commit(self, seal: SealKey, sealers: tuple[NodeSealer, NodeSealer], by: str) -> None:
         state = self._parts.replica.state
         assert state.seal is not None  # `_seal_to_follow`
         try:
@@ -99,7 +99,7 @@ class Resealer:
             raise Refused(str(error)) from error
         reseal = Reseal(state.ca_index, seal, providers, acl.key, acl.methods, agent_ca)
         applied = await commit(self._parts.replica, reseal)
-        self._parts.log("seal.rotated", key_id=seal.kek_id, before=state.seal.kek_id, index=applied.index)
+        self._parts.log("seal.rotated", key_id=seal.kek_id, before=state.seal.kek_id, by=by, index=applied.index)
 
     def _others(self) -> list[Member]:
         return [member for name, member in sorted(self._parts.replica.members.items()) if name != self._node_name]

@@ -169,5 +169,5 @@ class NodeSeals:
         await self._replica.read_barrier(timeout=_CATCH_UP_SECONDS)
         base = seal_id(self._replica.state.seal)
         request = RotateSealRequest(base.encode(), keeps_key)
-        await self._forwarder.call(ROTATE_SEAL, request, secret_id=caller.secret_id)
+        await self._forwarder.call(ROTATE_SEAL, request, caller=caller)
         await self._replica.read_barrier(timeout=_CATCH_UP_SECONDS)

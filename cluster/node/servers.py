@@ -39,12 +39,12 @@ class NodeServers:
         return (await self._forwarder.call(CLUSTER, Nothing())).value()
 
     async def transfer_leader(self, caller: Caller, name: str | None) -> None:
-        await self._forwarder.call(TRANSFER, TransferRequest(name), secret_id=caller.secret_id)
+        await self._forwarder.call(TRANSFER, TransferRequest(name), caller=caller)
 
     async def add_peer(self, caller: Caller, name: str, raft_address: str, rpc_address: str) -> None:
         request = AddPeerRequest(name, raft_address, rpc_address)
-        await self._forwarder.call(ADD_PEER, request, secret_id=caller.secret_id)
+        await self._forwarder.call(ADD_PEER, request, caller=caller)
 
     async def remove_peer(self, caller: Caller, name: str | None, raft_address: str | None) -> None:
         request = RemovePeerRequest(name, raft_address)
-        await self._forwarder.call(REMOVE_PEER, request, secret_id=caller.secret_id)
+        await self._forwarder.call(REMOVE_PEER, request, caller=caller)

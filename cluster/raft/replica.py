@@ -133,6 +133,7 @@ class Replica:
         #: Every server applies what access control puts into the log, and may not be exchanged for one that does not.
         #: What whoever leads has found out (cluster/node/pinning.py).
         self.is_acl_known = False
+        self.acl_known = Signal()
         self._judged_by: Admission | None = None  # Raft thread only
         #: Each fires when `State.area_index` of its area has moved, and for nothing else.
         self.changed: Final[Mapping[Area, Signal]] = {area: Signal() for area in Area}
@@ -410,6 +411,11 @@ class Replica:
             self.wake()
 
         await self._call(allow)
+
+    def know_acl(self) -> None:
+        """Until this node leads no more."""
+        self.is_acl_known = True
+        self.acl_known.fire()
 
     async def dial_at_once(self, name: str) -> None:
         """There is reason to believe that this server is there now."""

@@ -39,10 +39,11 @@ class Outcome(Message, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Asked(Generic[Q]):
-    """A request, and for whom."""
+    """A request, for whom, and from where those have asked."""
 
     request: Q
     secret_id: str = field(default="", repr=False)
+    asked_from: str = ""
 
 
 _NIL: Final = Raw(b"\xc0")

@@ -9,8 +9,10 @@ import asyncio
 import contextlib
 from typing import Any, Final, cast
 
+from cluster.api.access import Caller
 from cluster.base.clock import Clock
 from cluster.base.errors import AnswerLost, CommitUnknown, InternalError, NoLeader, NotLeader, NotReady
+from cluster.base.requester import recorded
 from cluster.base.telemetry import Metrics
 from cluster.raft.replica import Replica
 from cluster.rpc.batches import Batches
@@ -54,23 +56,27 @@ class Forwarder:
         request: Q,
         repetition: Q | None = None,
         *,
-        secret_id: str = "",
+        caller: Caller | None = None,
+        asked_from: str = "",
         leader_wait_seconds: float | None = None,
     ) -> A:
-        """Done by whoever leads, which judges `secret_id` each time. `repetition` is sent instead once the request may
-        have been done. `leader_wait_seconds`: what is left for whom a part of the wait for a leader is over. It is
-        tried once at least, and a leader that has the request gets as long as ever: cut short, what it has done would
-        not be known.
+        """Done by whoever leads, which judges the `caller` each time. `asked_from`: the address of one who is not known
+        yet. `repetition` is sent instead once the request may have been done. `leader_wait_seconds`: what is left for
+        whom a part of the wait for a leader is over. It is tried once at least, and a leader that has the request gets
+        as long as ever: cut short, what it has done would not be known.
 
         Raises: as the operation; NoLeader (not done); CommitUnknown.
         """
         started = self._clock.monotonic()
         done_by = started + (operation.seconds or self._wait_seconds)
         leader_by = started + (self._wait_seconds if leader_wait_seconds is None else leader_wait_seconds)
+        secret_id = caller.secret_id if caller is not None else ""
+        if caller is not None and not operation.is_batched:  # what goes together says it in its requests
+            asked_from = caller.asked_from
         is_lost, term, unknown = False, self._replica.leadership.term, None
         while True:
             try:
-                ask = Asked(repetition if is_lost and repetition else request, secret_id)
+                ask = Asked(repetition if is_lost and repetition else request, secret_id, asked_from)
                 return await self._attempt(operation, ask, done_by)
             except Lost:
                 is_lost = True
@@ -101,7 +107,7 @@ class Forwarder:
     async def _attempt(self, operation: Operation[Q, A], ask: Asked[Q], deadline: float) -> A:
         leadership = self._replica.leadership
         if leadership.is_ready:
-            return await self._operations.run(operation, ask.request, ask.secret_id)
+            return await self._operations.run(operation, ask.request, ask.secret_id, recorded(ask.asked_from))
         leader = self._replica.members.get(leadership.leader_id or "")
         if leader is None or leader.id == self._node_name:
             raise Unsent

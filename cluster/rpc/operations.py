@@ -6,7 +6,7 @@ cannot say what it is good for.
 """
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, cast
 
 from cluster.api.access import Caller, Judge, Right
@@ -20,10 +20,10 @@ Gate = Callable[[str, Caller | None], Caller]
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """Made by `served` and `served_to`, which let only a handler that fits the operation through."""
+    """Made by `served`, `served_to` and `served_from`, which let only a handler that fits the operation through."""
 
     operation: Operation[Any, Any]
-    handler: Callable[[Any, Judge], Awaitable[Any]]
+    handler: Callable[[Any, Judge, str], Awaitable[Any]]
 
 
 def served(operation: Operation[Q, A], handler: Callable[[Q], Awaitable[A]]) -> Served:
@@ -31,8 +31,19 @@ def served(operation: Operation[Q, A], handler: Callable[[Q], Awaitable[A]]) -> 
     if operation.needs is Judged.BY_ITSELF:
         raise TypeError(f"{operation!r} is judged by its handler, which has to be told who asks")
 
-    async def handle(request: Q, _judge: Judge) -> A:
+    async def handle(request: Q, _judge: Judge, _asked_from: str) -> A:
         return await handler(request)
+
+    return Served(operation, handle)
+
+
+def served_from(operation: Operation[Q, A], handler: Callable[[Q, str], Awaitable[A]]) -> Served:
+    """By a handler that is told from where it was asked: of an operation for whoever is not known yet."""
+    if operation.needs is not Judged.OPEN:
+        raise TypeError(f"{operation!r} is not for whoever is not known: its handler has to be told who asks")
+
+    async def handle(request: Q, _judge: Judge, asked_from: str) -> A:
+        return await handler(request, asked_from)
 
     return Served(operation, handle)
 
@@ -41,7 +52,11 @@ def served_to(operation: Operation[Q, A], handler: Callable[[Q, Judge], Awaitabl
     """By a handler that judges by itself who asks, whenever it matters: after each wait. What it judges with refuses
     whoever has not the right that the operation needs.
     """
-    return Served(operation, handler)
+
+    async def handle(request: Q, judge: Judge, _asked_from: str) -> A:
+        return await handler(request, judge)
+
+    return Served(operation, handle)
 
 
 #: What the release before says, too: its text is all that tells it from other errors.
@@ -62,11 +77,14 @@ class Operations:
             raise InternalError(f"operation {name!r:.50} {NOT_KNOWN}: is it of an older version?")
         return found
 
-    async def run(self, operation: Operation[Q, A], request: Q, secret_id: str = "") -> A:
-        """On this node, for whoever has this SecretID. Raises: as the operation; PermissionDenied, NotReady."""
-        return cast(A, await self.serve(self.named(operation.name), request, secret_id))
+    async def run(self, operation: Operation[Q, A], request: Q, secret_id: str = "", asked_from: str = "") -> A:
+        """On this node, for whoever has this SecretID; `asked_from` as it is recorded.
 
-    async def serve(self, served: Served, request: Any, secret_id: str) -> Any:
+        Raises: as the operation; PermissionDenied, NotReady.
+        """
+        return cast(A, await self.serve(self.named(operation.name), request, secret_id, asked_from))
+
+    async def serve(self, served: Served, request: Any, secret_id: str, asked_from: str) -> Any:
         """As `run`."""
         needs = served.operation.needs
 
@@ -75,10 +93,12 @@ class Operations:
         def judge() -> Caller:  # not a `partial`, which shows what it was given
             nonlocal caller
             caller = self._gate(secret_id, caller)
+            if caller.asked_from != asked_from:
+                caller = replace(caller, asked_from=asked_from)
             if isinstance(needs, Right):
                 caller.require(needs)
             return caller
 
         if isinstance(needs, Right):
             judge()
-        return await served.handler(request, judge)
+        return await served.handler(request, judge, asked_from)

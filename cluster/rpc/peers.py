@@ -99,7 +99,7 @@ class Peers:
                         member.rpc_address,
                         operation.name,
                         lambda version: pack_requests(operation, asks, seconds, version),
-                        pack_tokens([ask.secret_id for ask in asks]),
+                        pack_tokens([(ask.secret_id, ask.asked_from) for ask in asks]),
                     )
         except Unreached:
             raise Unsent from None

@@ -17,6 +17,7 @@ from aiohttp.web_protocol import RequestHandler
 from cluster.base.errors import AnswerLost, CommitUnknown, InternalError, NotLeader
 from cluster.base.listener import Accepting, Listener, listen
 from cluster.base.log import Log, Seldom
+from cluster.base.requester import recorded
 from cluster.base.seats import PeerSeats, Seat, source_of
 from cluster.base.telemetry import Metrics
 from cluster.raft.replica import Replica
@@ -24,7 +25,7 @@ from cluster.rpc.client import RPC_PATH
 from cluster.rpc.envelope import MAX_RPC_BYTES, Outcome, pack_outcome, pack_outcomes, refusal, unpack_envelope
 from cluster.rpc.operation import OLDEST, VERSION, VERSION_HEADER, NotUnderstood, Operation
 from cluster.rpc.operations import Operations, Served
-from cluster.rpc.tokens import TOKENS_HEADER, unpack_tokens
+from cluster.rpc.tokens import TOKENS_HEADER, ForWhom, unpack_tokens
 from cluster.tls.contexts import NodeTls
 
 _MAX_WAIT_SECONDS: Final = 120.0
@@ -134,7 +135,7 @@ class RpcServer:
         try:
             envelope = unpack_envelope(body)
             # A server of the release before knows of no tokens: its clients are nobody.
-            secret_ids = unpack_tokens(request.headers.get(TOKENS_HEADER, ""), len(envelope.requests))
+            for_whom = unpack_tokens(request.headers.get(TOKENS_HEADER, ""), len(envelope.requests))
         except NotUnderstood as error:
             return _refused(400, f"not a request of this protocol: {error}")
         operation = request.match_info["operation"]
@@ -142,7 +143,8 @@ class RpcServer:
             served = self._operations.named(operation)
         except InternalError as error:
             return self._answer("unknown", [refusal(error) for _ in envelope.requests])
-        asked = [*zip(envelope.requests, secret_ids, strict=True)]
+        for_whom = [one._replace(asked_from=recorded(one.asked_from, peer)) for one in for_whom]
+        asked = [*zip(envelope.requests, for_whom, strict=True)]
         # The release before would show the name of a server as a part of who asked.
         by = peer if self._replica.admission.is_pinned else ""
         seconds = min(envelope.milliseconds / 1000, _MAX_WAIT_SECONDS)
@@ -162,21 +164,21 @@ class RpcServer:
         return web.Response(body=pack_outcomes(outcomes), headers=_SPEAKS)
 
     async def _run(
-        self, served: Served, asked: Sequence[tuple[Any, str]], seconds: float, version: int, peer: str
+        self, served: Served, asked: Sequence[tuple[Any, ForWhom]], seconds: float, version: int, peer: str
     ) -> list[Outcome]:
-        """Of requests, each with the SecretID of who asks."""
+        """Of requests, each with what is said of who asks."""
         operation = served.operation
         if operation.needs_leader and not self._replica.leadership.is_ready:
             return [refusal(NotLeader("this node does not lead")) for _ in asked]
         tasks = [
-            asyncio.ensure_future(self._understood(served, request, secret_id, version, peer))
-            for request, secret_id in asked
+            asyncio.ensure_future(self._understood(served, request, for_whom, version, peer))
+            for request, for_whom in asked
         ]
         if tasks:
             await asyncio.wait(tasks, timeout=seconds)
         return [_packed(operation, _outcome(task), version) for task in tasks]
 
-    async def _understood(self, served: Served, data: Any, secret_id: str, version: int, peer: str) -> Any:
+    async def _understood(self, served: Served, data: Any, for_whom: ForWhom, version: int, peer: str) -> Any:
         """Raises: as the operation; InternalError for a request that does not fit the operation."""
         try:
             request = served.operation.request.unpack(data, version)
@@ -184,7 +186,7 @@ class RpcServer:
             raise InternalError(
                 f"the request for operation {served.operation.name!r} is not understood: {error}"
             ) from None
-        return await self._operations.serve(served, served.operation.as_told_by(request, peer), secret_id)
+        return await self._operations.serve(served, served.operation.as_told_by(request, peer), *for_whom)
 
 
 class Connection(RequestHandler):

@@ -244,6 +244,9 @@ _PROVEN: Final[dict[str, Operation[Any, Any]]] = {
 }
 
 
+VERSIONS: Final = range(OLDEST, VERSION + 1)
+
+
 class Requests:
     """Every operation, as another server asks for it: its number, the version of the wire, and the request."""
 
@@ -266,7 +269,7 @@ class Requests:
         return [
             bytes([number, version]) + msgpack.packb(_in_version(good, version))
             for number, good in enumerate(self._good.values())
-            for version in range(OLDEST, VERSION + 1)
+            for version in VERSIONS
         ]
 
     def mutate(self, seeds: Sequence[bytes], kept: Sequence[bytes], rng: random.Random) -> bytes:

@@ -20,7 +20,7 @@ import pytest
 from cluster.raft.machine import ReplicatedMachine
 from tests.fuzz.__main__ import main
 from tests.fuzz.campaign import Finding, Result, changed, run, run_corpus
-from tests.fuzz.nodes import Ended, Requests
+from tests.fuzz.nodes import VERSIONS, Ended, Requests
 from tests.fuzz.targets import Target, targets
 
 SECONDS: Final = float(os.environ.get("FUZZ_SECONDS", "2.5"))
@@ -175,7 +175,7 @@ def test_entry_that_cannot_be_applied_is_found_whatever_is_answered(monkeypatch:
     monkeypatch.setattr(ReplicatedMachine, "commit", commit_or_fail)
     requests = Requests()
     try:
-        rows = requests.seeds()[2 * Requests.NAMES.index("restore_proven_rows") + 1]
+        rows = requests.seeds()[len(VERSIONS) * Requests.NAMES.index("restore_proven_rows") + 1]
         requests(rows)
         is_broken = True
         with pytest.raises(Ended, match="SQLite"):

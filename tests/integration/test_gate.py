@@ -335,7 +335,7 @@ async def test_a_follower_does_for_nobody_what_is_the_leaders(walk: Walk, operat
 async def test_tokens_that_are_no_list_for_these_requests_are_refused(walk: Walk) -> None:
     before = await walk.settled()
     context = client_context(member_beside(walk, walk.leader).credentials)
-    good = pack_tokens([walk.root.secret_id])
+    good = pack_tokens([(walk.root.secret_id, "")])
     wrong = ("", f"{good},{good}", f"{good},", f"{good}=", "!", "=", "a", "_" * 400, f" ,{good}", ",", "\u00e9")
     for operation, request in (("steer_rotation", ["pause"]), ("acl_put", REQUESTS["acl_put"])):
         for tokens in wrong:

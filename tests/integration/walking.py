@@ -240,7 +240,7 @@ def rpc(operation: str, requests: Sequence[object], tokens: Sequence[str], versi
         f"Content-Length: {len(body)}",
         "Connection: close",
     ]
-    if packed := pack_tokens(tokens):
+    if packed := pack_tokens([(token, "") for token in tokens]):
         head.append(f"Quorumca-Tokens: {packed}")
     return "\r\n".join([*head, "", ""]).encode() + body
 

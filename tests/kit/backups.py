@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 from msgspec import structs
 
+from cluster.api.access import Caller
 from cluster.api.backups import Meta
 from cluster.backup import file as backup
 from cluster.backup.file import Mac, Row
@@ -37,11 +38,12 @@ class LocalForwarder:
         self._before = dict(before)
         self._always = dict(always)
 
-    async def call(self, operation: Operation[Q, A], request: Q, *, secret_id: str = "") -> A:
+    async def call(self, operation: Operation[Q, A], request: Q, *, caller: Caller | None = None) -> A:
         for first in (self._before.pop(operation, None), self._always.get(operation)):
             if first is not None:
                 await first()
-        return await self._node.operations.run(operation, request)
+        asked_from = caller.asked_from if caller is not None else ""
+        return await self._node.operations.run(operation, request, "", asked_from)
 
 
 def snapshots(

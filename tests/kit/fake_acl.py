@@ -28,12 +28,12 @@ class FakeAcl:
         self._called("clone", caller, accessor_id, description)
         return self._written("")
 
-    async def bootstrap(self, secret_id: str) -> WrittenKey:
-        self._called("bootstrap", secret_id)
+    async def bootstrap(self, secret_id: str, asked_from: str) -> WrittenKey:
+        self._called("bootstrap", secret_id, asked_from)
         return self._written("")
 
-    async def login(self, method: str, bearer_token: str, meta: Mapping[str, str]) -> WrittenKey:
-        self._called("login", method, bearer_token, meta)
+    async def login(self, method: str, bearer_token: str, meta: Mapping[str, str], asked_from: str) -> WrittenKey:
+        self._called("login", method, bearer_token, meta, asked_from)
         return self._written("")
 
     async def logout(self, caller: Caller) -> None:

@@ -145,6 +145,7 @@ class FakeReplica:
         self.is_founding = False
         self.are_pins_allowed = False
         self._is_acl_known: bool | None = None
+        self.acl_known = Signal()
         self.dialled: list[str] = []
         self.refreshed = 0
         self._old_state: State | None = None
@@ -287,6 +288,10 @@ class FakeReplica:
 
     async def allow_pins(self) -> None:
         self.are_pins_allowed = True
+
+    def know_acl(self) -> None:
+        self._is_acl_known = True
+        self.acl_known.fire()
 
     async def refresh_links(self) -> None:
         self.refreshed += 1

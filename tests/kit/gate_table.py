@@ -169,7 +169,7 @@ DOORS: Final[tuple[Door, ...]] = (
         AGENT_WRITE,
         404,
         "/v1/agent/token/default",
-        {"Token": "taken"},
+        {"Token": "00000000-0000-0000-0000-00000000000a"},
         mild_path="/v1/agent/token/none",
     ),
     # -- the servers

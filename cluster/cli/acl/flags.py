@@ -42,6 +42,8 @@ def _is_path(given: str) -> bool:
 def secret_of(flag: str, given: str, limit_bytes: int = MAX_TOKEN_BYTES) -> str:
     """As `text_of`, of one line that is a secret. Raises: CommandError, whose text does not repeat it."""
     source = _source(given)
+    if source is None and given and os.path.isfile(given):
+        raise CommandError(f"{flag}: {given!r:.200} is the name of a file: give @FILE for its text", Exit.USAGE)
     with failing_as(flag):
         return checked_token(given) if source is None else read_secret(source, limit_bytes)
 

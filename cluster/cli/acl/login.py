@@ -26,8 +26,15 @@ def add_parser(subcommands: Subcommands) -> None:
     parser.add_argument(
         "--bearer-token-file",
         metavar="FILE",
-        help="what proves who asks, such as a JWT; without it, --client-cert and --client-key do, for the type tls",
+        help="what proves who asks, such as a JWT; without it, a certificate does, for the type tls",
     )
+    parser.add_argument(
+        "--proof-cert",
+        metavar="FILE",
+        help="the certificate that proves who asks, where that is not --client-cert, which is for the connection",
+    )
+    parser.add_argument("--proof-key", metavar="FILE", help="its private key")
+    parser.add_argument("--type", metavar="TYPE", help="the method's; passed over, as it has one")
     parser.add_argument(
         "--token-sink-file",
         metavar="FILE",
@@ -83,12 +90,24 @@ def _login(api: Api, args: argparse.Namespace, bearer: str) -> tuple[dict[str, A
 
 
 def _bearer(api: Api, args: argparse.Namespace) -> str:
-    """Without a file with one, a client certificate proves who asks, whatever the connection is."""
-    if args.bearer_token_file is None and api.tls.cert_file:
+    """Without a file with one, a certificate proves who asks: one of its own, or that of the connection."""
+    if bool(args.proof_cert) != bool(args.proof_key):
+        raise CommandError("--proof-cert and --proof-key must be given together", Exit.USAGE)
+    if args.proof_cert and args.bearer_token_file is not None:
+        raise CommandError("--proof-cert and --bearer-token-file cannot be given together", Exit.USAGE)
+    if args.bearer_token_file is None and (args.proof_cert or api.tls.cert_file):
         # Here and not above: it takes long to import, and most logins do not need it.
-        from cluster.cli.acl.certificate_login import proof_from
+        from cluster.cli.acl.certificate_login import Pair, proof_from
 
-        return proof_from(api.tls, args.method)
+        if args.type not in (None, "tls"):
+            raise CommandError(
+                f"--type {args.type!r:.80} is not allowed with a certificate: must be tls; others want"
+                " --bearer-token-file",
+                Exit.USAGE,
+            )
+        if args.proof_cert:
+            return proof_from(Pair(args.proof_cert, args.proof_key, "proof"), args.method)
+        return proof_from(Pair(api.tls.cert_file, api.tls.key_file, "client"), args.method)
     required(args, "bearer-token-file")
     with failing_as("--bearer-token-file"):
         # Others put it there, as Kubernetes does for whoever is in the container, with modes of their own.

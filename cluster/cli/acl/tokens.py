@@ -111,6 +111,8 @@ def _add_update(commands: Subcommands) -> None:
     add_policy_flags(update, _APPEND)
     add_role_flags(update, _APPEND)
     add_identity_flags(update, _APPEND)
+    for _, things, *_ in _LISTS.values():
+        update.add_argument(_merge_flag(things), action="store_true", help=f"add to the {things}, as append- flags do")
     update.set_defaults(run=run_update)
 
 
@@ -176,8 +178,12 @@ def run_update(args: argparse.Namespace) -> int:
     body = {name: value for name, value in current.items() if name not in _NOT_SENT}
     if args.description is not None:
         body["Description"] = args.description
-    body |= given(_lists(api, args))
-    body |= given(_with_appended(current, _lists(api, args, _APPEND)))
+    lists, added = _lists(api, args), _lists(api, args, _APPEND)
+    for field, (_, things, *_) in _LISTS.items():
+        if getattr(args, _merge_flag(things).strip("-").replace("-", "_")):
+            added[field] = [*added[field], *lists.pop(field)]
+    body |= given(lists)
+    body |= given(_with_appended(current, added))
     with failing_as(f"Failed to update token {quoted(accessor_id)}"):
         answer = api.json("PUT", TOKEN.path(accessor_id), body=body)
     return show_one(TOKEN, answer, args)
@@ -224,6 +230,11 @@ def _with_appended(current: Mapping[str, Any], lists: Mapping[str, list[dict[str
     if services := lists["ServiceIdentities"]:
         added["ServiceIdentities"] = with_added(objects(current, "ServiceIdentities"), services, "ServiceName")
     return added
+
+
+def _merge_flag(things: str) -> str:
+    """Consul's older way to say append-."""
+    return f"--merge-{things.replace(' ', '-')}"
 
 
 def _is_given(args: argparse.Namespace, field: str, prefix: str = "") -> bool:

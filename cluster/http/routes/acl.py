@@ -19,7 +19,7 @@ from cluster.api.reads import WATCHED, ReadLevel, ReadPoint, Watch
 from cluster.base.errors import BadRequest, NotFound, NotUnderstood, PermissionDenied
 from cluster.http.blocking import QueryOptions, point_headers, query_options
 from cluster.http.body import decode_object, read_body
-from cluster.http.context import Api, Handler, Route, read_now, read_state
+from cluster.http.context import Api, Handler, Route, read_now, read_state, requester
 from cluster.http.errors import NoToken, read_status
 from cluster.http.gate import Inside, Needs, Open, RouteAccess, caller_of
 from cluster.http.query import Query, refuse_divisions, shown
@@ -277,7 +277,7 @@ def _proof(handler: Handler) -> Handler:
 async def bootstrap(api: Api, request: web.Request, query: Query) -> web.Response:
     fields = _body((await read_body(request)).strip() or _NOTHING, "Request")
     given = read_input(BootstrapInput, "Request", fields)
-    written = await api.service.acl.bootstrap(given.bootstrap_secret)
+    written = await api.service.acl.bootstrap(given.bootstrap_secret, requester(request))
     return await _token_answer(api, query, written, has_id=True)
 
 
@@ -286,7 +286,7 @@ async def login(api: Api, request: web.Request, query: Query) -> web.Response:
         given = read_input(LoginInput, "Login", decode_object(await read_body(request)))
     except NotUnderstood as error:
         raise BadRequest(f"Failed to decode request body: {error.detail}") from None
-    written = await api.service.acl.login(given.auth_method, given.bearer_token, given.meta or {})
+    written = await api.service.acl.login(given.auth_method, given.bearer_token, given.meta or {}, requester(request))
     return await _token_answer(api, query, written)
 
 

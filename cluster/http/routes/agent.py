@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import uuid
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any, Final
@@ -169,9 +170,20 @@ async def get_metrics(api: Api, _request: web.Request, query: Query) -> web.Resp
             raise BadRequest("Unsupported metrics format: allowed are json and prometheus")
 
 
+def _is_uuid(text: str) -> bool:
+    try:
+        return str(uuid.UUID(text)) == text.lower()
+    except ValueError:
+        return False
+
+
 async def put_token(api: Api, request: web.Request, _query: Query) -> web.Response:
     fields = decode_object(await read_body(request))
-    api.service.access.put_agent_token(request.match_info["kind"], secret_field(fields, "Token"), caller_of(request))
+    secret_id = secret_field(fields, "Token")
+    if secret_id and not _is_uuid(secret_id):
+        # The name of its file, perhaps: nobody would ever be let in with that.
+        raise BadRequest("Token is not allowed: must be a SecretID, which is a UUID, or empty to take one away")
+    api.service.access.put_agent_token(request.match_info["kind"], secret_id, caller_of(request))
     return empty_response()
 
 

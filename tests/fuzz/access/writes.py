@@ -189,8 +189,8 @@ def _check_shown(acl: Acl) -> None:
 
 
 def header_seeds() -> list[bytes]:
-    several = pack_tokens([uuid(1), "", "x" * MAX_SECRET_ID, "\u00e9\ud800"])
-    return [b"\x04" + several.encode(), b"\x01" + pack_tokens([uuid(2)]).encode(), b"\x03,,YQ", b"\x02"]
+    several = pack_tokens([(uuid(1), "10.0.0.7"), ("", ""), ("x" * MAX_SECRET_ID, ""), ("\u00e9\ud800", "::1")])
+    return [b"\x04" + several.encode(), b"\x01" + pack_tokens([(uuid(2), "")]).encode(), b"\x03,,YQ", b"\x02"]
 
 
 mutated_header: Final[Mutate] = of_text(
@@ -203,6 +203,6 @@ def header(data: bytes) -> object:
     count, text = (data[0] if data else 0) % 5 or 1, data[1:].decode("latin-1")
     found = promptly(len(data), lambda: unpack_tokens(text, count))
     assert len(found) == count
-    assert all(len(secret_id) <= MAX_SECRET_ID for secret_id in found)
+    assert all(len(one.secret_id) <= MAX_SECRET_ID for one in found)
     assert unpack_tokens(pack_tokens(found), count) == found
     return found

@@ -24,6 +24,7 @@ from fsm.codec import dump_state, load_state
 from fsm.state import State
 from tests.kit import samples
 from tests.kit.backups import restore, sign, snapshots
+from tests.kit.callers import ANYBODY
 from tests.kit.fake_cluster import Node, put, update
 from tests.kit.keeper import kept
 from tests.kit.log import EventLog
@@ -233,7 +234,8 @@ async def test_roots_that_a_snapshot_does_not_know_are_named(two: Two, saved: Pa
     newer = [root for root in source.cluster.state.roots if root.root_id != old.root_id]
     assert len(newer) == 2
     log = EventLog()
-    notes = await snapshots(source, log=log).restore(saved, is_forced=False)
+    caller = replace(ANYBODY, asked_from="10.0.0.7")
+    notes = await snapshots(source, log=log).restore(saved, is_forced=False, caller=caller)
     assert [root.root_id for root in source.cluster.state.roots] == [old.root_id]
     assert sorted(notes) == sorted([*map(no_more, newer), kept_here(source.cluster.state.trust_domain)])
     [(_, fields)] = log.events
@@ -241,6 +243,7 @@ async def test_roots_that_a_snapshot_does_not_know_are_named(two: Two, saved: Pa
     assert sorted(fields["removed_roots"]) == sorted(root.root_id for root in newer)
     [on_leader] = [fields for event, fields in source.log.events if event == "ca.restored"]
     assert sorted(on_leader["removed_roots"]) == sorted(root.root_id for root in newer)
+    assert (fields["by"].endswith("10.0.0.7"), on_leader["by"].endswith("10.0.0.7")) == (True, True)
 
 
 async def test_root_that_was_taken_away_comes_back_only_by_force(two: Two, saved: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from cluster.access.render import Names
+from cluster.api.access import Caller
 from fsm.acl import Acl, AclCommand, SetBindingRule, SetPolicy, SetRole, SetToken
 from tests.kit.acl_samples import binding_rule, policy, role, token, uuid
 from tests.kit.callers import MANAGER
@@ -15,6 +16,8 @@ from tests.parts.http.conftest import Reply, Running
 
 HEADERS = {"X-Consul-Token": MANAGER.secret_id}
 LONG = "x" * 257
+#: Of whoever asks.
+HERE = "127.0.0.1"
 
 
 async def ask(api: Running, method: str, path: str, body: bytes | None = None) -> Reply:
@@ -38,6 +41,13 @@ BODIES = {
     "binding-rule": "BindingRule decoding failed",
     "login": "Failed to decode request body",
 }
+
+
+async def test_service_is_told_from_where_it_is_asked(api: Running) -> None:
+    assert (await ask(api, "PUT", f"token/{uuid(1)}/clone")).status == 200
+    [(caller, *_)] = [arguments for name, arguments in api.service.calls if name == "clone"]
+    assert isinstance(caller, Caller)
+    assert caller.asked_from == HERE
 
 
 @pytest.mark.parametrize(("path", "text"), BODIES.items())
@@ -73,17 +83,17 @@ async def test_unknown_field_and_wrong_type_are_mistakes(
 @pytest.mark.parametrize(
     ("path", "body", "call"),
     [
-        ("bootstrap", b"", ("bootstrap", ("",))),
-        ("bootstrap", b' {"bootstrapSECRET": "x"} ', ("bootstrap", ("x",))),
+        ("bootstrap", b"", ("bootstrap", ("", HERE))),
+        ("bootstrap", b' {"bootstrapSECRET": "x"} ', ("bootstrap", ("x", HERE))),
         (f"token/{uuid(1)}/clone", b"", ("clone", (MANAGER, uuid(1), ""))),
         (f"token/{uuid(1)}/clone", b'{"description": "x"}', ("clone", (MANAGER, uuid(1), "x"))),
         # The keys of a Meta are data: their case stays.
         (
             "login",
             b'{"authmethod": "a", "BEARERTOKEN": "b", "Meta": {"Pod": "P", "pod": "p"}, "Namespace": "default"}',
-            ("login", ("a", "b", {"Pod": "P", "pod": "p"})),
+            ("login", ("a", "b", {"Pod": "P", "pod": "p"}, HERE)),
         ),
-        ("login", b'{"AuthMethod": "a", "Meta": null}', ("login", ("a", "", {}))),
+        ("login", b'{"AuthMethod": "a", "Meta": null}', ("login", ("a", "", {}, HERE))),
     ],
 )
 async def test_names_match_without_case(api: Running, path: str, body: bytes, call: tuple[str, Any]) -> None:

@@ -31,6 +31,24 @@ async def test_secret_of_the_wrong_type_is_not_shown(
     assert SECRET not in json.dumps(api.log.events, default=repr)
 
 
+@pytest.mark.parametrize(
+    "given", ["agent.token", "/etc/quorumca/agent.token", f"{SECRET}\n", f"{{{SECRET}}}", SECRET.replace("-", ""), "é"]
+)
+@pytest.mark.parametrize("kind", ["agent", "agent_recovery", "default"])
+async def test_token_of_a_node_is_a_uuid_and_what_is_none_is_not_repeated(api: Running, kind: str, given: str) -> None:
+    reply = await api.ask("PUT", f"/v1/agent/token/{kind}", json={"Token": given})
+    assert (reply.status, reply.text) == (
+        400,
+        "Token is not allowed: must be a SecretID, which is a UUID, or empty to take one away",
+    )
+    assert "put_agent_token" not in [name for name, _ in api.service.calls]
+
+
+@pytest.mark.parametrize("given", [SECRET, SECRET.upper(), ""])
+async def test_token_of_a_node_that_is_one_is_set(api: Running, given: str) -> None:
+    assert (await api.ask("PUT", "/v1/agent/token/agent", json={"Token": given})).status == 200
+
+
 @pytest.mark.parametrize("secret", [SECRET, SECRET.upper()])
 def test_secret_in_the_place_of_a_name_is_not_shown(secret: str) -> None:
     with pytest.raises(NotFound, match=r'^Token "<hidden>" is unknown$'):

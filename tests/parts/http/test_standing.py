@@ -82,7 +82,7 @@ async def test_read_is_for_whoever_still_has_the_right(closed: Running) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "body", "called"),
     [
-        ("PUT", "/v1/agent/token/agent", {"Token": "x"}, "put_agent_token"),
+        ("PUT", "/v1/agent/token/agent", {"Token": uuid(9)}, "put_agent_token"),
         ("PUT", "/v1/connect/ca/configuration", {"Provider": "consul", "Config": {}}, "configure"),
         ("PUT", "/v1/acl/policy", {"Name": "p"}, "put"),
         ("PUT", "/v1/acl/token", {}, "put"),

@@ -99,7 +99,7 @@ def _token(guard: Guard, node: Node, bearer: Bearer, number: int) -> tuple[str, 
 
 async def _asked(server: RpcServer, operation: str, requests: list[Any], secrets: list[str]) -> list[Any]:
     asked = WildRequest(operation, msgpack.packb([2000, requests]), VERSION)
-    asked.headers[TOKENS_HEADER] = pack_tokens(secrets)
+    asked.headers[TOKENS_HEADER] = pack_tokens([(secret, "10.0.0.7") for secret in secrets])
     response = await server._handle(cast(web.Request, asked))
     assert response.status == 200
     assert isinstance(response.body, bytes)

@@ -85,11 +85,11 @@ async def test_logins_that_hang_hold_up_no_other_work_and_no_other_method(
     nodes: dict[str, RpcNode], leader: Leader, name: str
 ) -> None:
     acl = acl_of(nodes[name])
-    hanging = [asyncio.create_task(acl.login("hanging", "t", {})) for _ in range(220)]
+    hanging = [asyncio.create_task(acl.login("hanging", "t", {}, "10.0.0.7")) for _ in range(220)]
     await until(lambda: leader.under_way == LOGINS_OF_A_METHOD)
     began = time.monotonic()
     answers = [await nodes[name].forwarder.call(OTHER, Ask()) for _ in range(20)]
-    logins = [await acl.login("good", "t", {}) for _ in range(20)]
+    logins = [await acl.login("good", "t", {}, "10.0.0.7") for _ in range(20)]
     assert time.monotonic() - began < 5
     assert ([answer.value for answer in answers], len(logins)) == (["done"] * 20, 20)
     await ended(hanging)
@@ -97,13 +97,13 @@ async def test_logins_that_hang_hold_up_no_other_work_and_no_other_method(
 
 async def test_logins_of_all_methods_leave_connections_to_others(nodes: dict[str, RpcNode], leader: Leader) -> None:
     acl = acl_of(nodes["b"])
-    hanging = [asyncio.create_task(acl.login(f"hanging{k % 20}", "t", {})) for k in range(220)]
+    hanging = [asyncio.create_task(acl.login(f"hanging{k % 20}", "t", {}, "10.0.0.7")) for k in range(220)]
     await until(lambda: leader.under_way >= LOGINS_AT_ONCE)
     await asyncio.sleep(0.2)
     assert leader.most == LOGINS_AT_ONCE <= MAX_CONNECTIONS // 2
     assert (await nodes["b"].forwarder.call(OTHER, Ask())).value == "done"
     await ended(hanging)
-    assert (await acl.login("good", "t", {})).key == "key"
+    assert (await acl.login("good", "t", {}, "10.0.0.7")).key == "key"
     assert (len(acl._logins), acl._logins._of_keys) == (0, {})
 
 
@@ -113,7 +113,7 @@ async def test_who_waits_for_a_place_is_told_in_time_and_whoever_is_too_many_at_
     monkeypatch.setattr(acl_module, "_WAIT_SECONDS", 1.0)
     acl = acl_of(nodes["b"])
     began = time.monotonic()
-    hanging = [asyncio.create_task(acl.login("hanging", "t", {})) for _ in range(1000)]
+    hanging = [asyncio.create_task(acl.login("hanging", "t", {}, "10.0.0.7")) for _ in range(1000)]
     done, _ = await asyncio.wait(hanging, timeout=0.2)
     assert 800 <= len(done) < 900
     done, pending = await asyncio.wait(hanging, timeout=2)
@@ -133,7 +133,7 @@ async def test_refusal_is_held_back_where_nothing_waits_for_it(
     leader.refuses = True
     acl = acl_of(nodes[name])
     began = time.monotonic()
-    logins = [asyncio.create_task(acl.login("good", "t", {})) for _ in range(100)]
+    logins = [asyncio.create_task(acl.login("good", "t", {}, "10.0.0.7")) for _ in range(100)]
     await asyncio.sleep(0.8 * REFUSED_AFTER_SECONDS)
     assert (leader.under_way, len(acl._logins), any(task.done() for task in logins)) == (0, 0, False)
     for outcome in await asyncio.gather(*logins, return_exceptions=True):
@@ -143,14 +143,14 @@ async def test_refusal_is_held_back_where_nothing_waits_for_it(
 
 async def test_what_is_no_refusal_is_not_held_back() -> None:
     class NoForwarder:
-        async def call(self, *_: object) -> Any:
+        async def call(self, *_: object, **_more: object) -> Any:
             raise NoLeader("No cluster leader")
 
     reads: Any = Reads()
     forwarder: Any = NoForwarder()
     with pytest.raises(NoLeader):
         async with asyncio.timeout(0.2):
-            await NodeAcl(reads, forwarder, FakeClock()).login("good", "t", {})
+            await NodeAcl(reads, forwarder, FakeClock()).login("good", "t", {}, "10.0.0.7")
 
 
 async def test_leader_judges_so_many_logins_of_a_method_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,11 +29,60 @@ _T_JUDGING: Final = "tests/parts/signing/test_judging.py"
 _T_LEAVES: Final = "tests/unit/agent/test_leaves.py"
 _T_NODES: Final = "tests/parts/node/test_gate.py"
 _T_OPERATIONS: Final = f"{_T_NODES}::test_operation_is_done_for_nobody_who_lacks_its_right"
+_T_WHO: Final = "tests/parts/node/test_who_changed.py"
 _T_ROWS: Final = "tests/parts/http/test_certs_rows.py"
 _T_REFUSALS: Final = "tests/parts/http/test_refusals.py"
 _T_RECORD: Final = "tests/integration/test_gate.py::test_record_shows_own_rows_and_says_nothing_of_the_others"
 
 BUGS: Final = (
+    Bug(
+        "a token of a node that is none",
+        "the name of a file is the recovery token, and anybody guesses it",
+        _R_AGENT,
+        "    if secret_id and not _is_uuid(secret_id):\n",
+        "    if False:\n",
+        ("tests/parts/http/test_secrets_shown.py::test_token_of_a_node_is_a_uuid_and_what_is_none_is_not_repeated",),
+    ),
+    Bug(
+        "a server that speaks for another in the log",
+        "whoever has taken one node over makes another, or the leader, say who has changed a right",
+        _SERVER,
+        "[one._replace(asked_from=recorded(one.asked_from, peer)) for one in for_whom]",
+        "[one._replace(asked_from=one.asked_from) for one in for_whom]",
+        (f"{_T_WHO}::test_address_is_the_word_of_the_node_that_was_asked",),
+    ),
+    Bug(
+        "a change of rights by nobody",
+        "after an attack nobody can say whose token has made the attacker's",
+        "cluster/node/acl_work.py",
+        "                by = judge().by\n",
+        "                judge()\n",
+        (f"{_T_WHO}::test_changes_of_rights",),
+    ),
+    Bug(
+        "a change of the CA by nobody",
+        "after an attack nobody can say whose token has changed the CA",
+        "cluster/ca/changes.py",
+        "by = LEADER if judge is None else judge().by",
+        'by, _ = "operator", judge and judge()',
+        (f"{_T_WHO}::test_changes_of_the_ca",),
+    ),
+    Bug(
+        "a request without its address",
+        "the log has a token's name, and not the machine at which it was stolen",
+        _GATE,
+        "replace(judged(access.judged_again(caller)), asked_from=address)",
+        "judged(access.judged_again(caller))",
+        ("tests/parts/http/test_acl_requests.py::test_service_is_told_from_where_it_is_asked",),
+    ),
+    Bug(
+        "an end that what is logged of a login has not",
+        "whoever may sign a JWT fills the disk of the leader",
+        "cluster/access/selector.py",
+        """(*self.texts.items(), *listed)), limit)""",
+        """(*self.texts.items(), *listed)), 10**9)""",
+        ("tests/unit/node/test_acl_login.py::test_what_is_logged_of_a_login_has_an_end",),
+    ),
     Bug(
         "an endpoint that came to be open",
         "anybody learns of every server what only its operators may know",
@@ -95,8 +144,8 @@ BUGS: Final = (
         "one token for all requests of a message",
         "what goes together with a stronger token's request is done with its rights",
         _SERVER,
-        "        asked = [*zip(envelope.requests, secret_ids, strict=True)]\n",
-        "        asked = [(request, max(secret_ids)) for request in envelope.requests]\n",
+        "        asked = [*zip(envelope.requests, for_whom, strict=True)]\n",
+        "        asked = [(request, max(for_whom)) for request in envelope.requests]\n",
         (f"{_T_OPERATIONS}[sign]",),
     ),
     Bug(

@@ -205,15 +205,15 @@ BUGS: Final = (
         "a change of the CA is judged when it queues",
         "a revoked operator's rotation begins when its turn has come",
         _CHANGES,
-        "            if judge is not None:\n                judge()\n",
-        "",
+        "            by = LEADER if judge is None else judge().by\n",
+        "            by = LEADER\n",
         (f"{_T_AGAIN}::test_change_of_the_ca_is_judged_once_its_turn_has_come",),
     ),
     Bug(
         "a write of access control is judged when it arrives",
         "an auth method with slow keys is written by a token that was revoked meanwhile",
         _WORK,
-        "            if judge is not None:\n                judge()\n",
+        "            if judge is not None:\n                by = judge().by\n",
         "",
         (
             f"{_T_AGAIN}::test_auth_method_whose_keys_are_slow_is_not_written",

@@ -434,6 +434,22 @@ BUGS: Final = (
         (f"{_T}::test_command_makes_none_that_would_be_refused",),
     ),
     Bug(
+        "the certificate of the connection proves who asks",
+        "whoever talks to the API through a proxy cannot log in with a certificate of the mesh",
+        _CLI,
+        "        if args.proof_cert:\n",
+        "        if args.proof_cert and not api.tls.cert_file:\n",
+        (f"{_T_CLI}::test_proof_is_of_another_certificate_than_the_connection",),
+    ),
+    Bug(
+        "a handshake that was refused may have done something",
+        "an operator looks for what cannot be there",
+        "cluster/client/api.py",
+        '            hint = "" if _is_refused_by_tls(error) else hint\n',
+        "",
+        (f"{_T_CLI}::test_login_whose_handshake_is_refused_has_not_been_done",),
+    ),
+    Bug(
         "an error repeats the proof",
         "it is in terminals and logs while it can still log in",
         _CLI,

@@ -34,7 +34,7 @@ BUGS: Final = (
         "an operator waits for a root that does not come",
         _RESTORE,
         ", *given_up(saved.state))\n",
-        ")\n",
+        ",)\n",
         (f"{_T_RESUMED}::test_root_that_is_not_made_yet_does_not_come_back_unnamed",),
     ),
     Bug(

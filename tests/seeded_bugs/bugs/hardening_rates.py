@@ -194,9 +194,10 @@ BUGS: Final = (
         "a refusal is held back in its place",
         "whoever is refused a few dozen times a second keeps all others from logging in",
         _NODE_ACL,
-        "                answer = await self._forwarder.call(ACL_LOGIN, request)\n        except PermissionDenied:\n",
+        "                answer = await self._forwarder.call(ACL_LOGIN, request, asked_from=asked_from)\n"
+        "        except PermissionDenied:\n",
         "                try:\n"
-        "                    answer = await self._forwarder.call(ACL_LOGIN, request)\n"
+        "                    answer = await self._forwarder.call(ACL_LOGIN, request, asked_from=asked_from)\n"
         "                except PermissionDenied:\n"
         "                    await hold_refusal(began, self._clock)\n"
         "                    raise\n"

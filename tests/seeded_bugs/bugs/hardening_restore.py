@@ -34,8 +34,8 @@ BUGS: Final = (
         "one dead server holds up every change of the CA, a distrust among them, for as long as somebody asks",
         _RESEAL,
         "        await self._require_key_everywhere(asked, seal)\n"
-        '        async with self._parts.changes.turn("RECONFIGURING", is_duty=False, judge=judge):\n',
-        '        async with self._parts.changes.turn("RECONFIGURING", is_duty=False, judge=judge):\n'
+        '        async with self._parts.changes.turn("RECONFIGURING", is_duty=False, judge=judge) as by:\n',
+        '        async with self._parts.changes.turn("RECONFIGURING", is_duty=False, judge=judge) as by:\n'
         "            await self._require_key_everywhere(asked, seal)\n",
         (f"{_T_SEALS}::test_other_changes_do_not_wait_for_a_server_that_does_not_answer",),
     ),
@@ -43,8 +43,8 @@ BUGS: Final = (
         "a change of the seal key queues as the CA's own work does",
         "whoever asks over and over fills a queue without a bound",
         _RESEAL,
-        '        async with self._parts.changes.turn("RECONFIGURING", is_duty=False, judge=judge):\n',
-        '        async with self._parts.changes.turn("RECONFIGURING", is_duty=True, judge=judge):\n',
+        '        async with self._parts.changes.turn("RECONFIGURING", is_duty=False, judge=judge) as by:\n',
+        '        async with self._parts.changes.turn("RECONFIGURING", is_duty=True, judge=judge) as by:\n',
         (f"{_T_SEALS}::test_change_waits_its_turn_as_long_as_an_operators_and_seals_what_is_there_then",),
     ),
     Bug(

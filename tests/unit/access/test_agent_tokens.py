@@ -2,7 +2,7 @@
 
 import pytest
 
-from cluster.access.agent_tokens import AgentTokens, TokenKind
+from cluster.access.agent_tokens import AgentTokens
 from cluster.api.access import ACL_READ, AGENT_READ, AGENT_WRITE, OPERATOR_READ, Level, Resource, Right
 from cluster.base.errors import NotFound
 
@@ -26,14 +26,6 @@ def test_recovery_token_is_good_for_this_node_alone() -> None:
         assert tokens.recovery_caller(other) is None
     tokens.put("agent_master", "")
     assert tokens.recovery_caller(RECOVERY) is None
-
-
-def test_work_of_the_agent_falls_back_to_the_default_token() -> None:
-    tokens = AgentTokens("n1")
-    tokens.put("default", "d")
-    assert [tokens.of(kind) for kind in (TokenKind.AGENT, TokenKind.DEFAULT, TokenKind.DNS)] == ["d", "d", ""]
-    tokens.put("acl_agent_token", "a")
-    assert tokens.of(TokenKind.AGENT) == "a"
 
 
 @pytest.mark.parametrize("kind", ["", "x", "Agent", "agent recovery", "a" * 1000])

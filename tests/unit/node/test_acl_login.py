@@ -86,6 +86,43 @@ class Node:
         return secret_id.encode()[:32]
 
 
+async def test_log_says_who_has_got_which_token_and_nothing_of_the_proof() -> None:
+    node = Node(lambda state: state)
+    node.judge.proves = Proved({"name": "web", "value.x": "a\nb'\x1b[0m y='z'"}, {"list.groups": ["c", "d"]})
+    answer = await node.work.login(REQUEST, "node-2: 10.0.0.7")
+    [(event, fields)] = node.log.events
+    proved = fields.pop("proved")
+    assert (event, fields) == (
+        "acl.login",
+        {"accessor": answer.key, "method": "mesh", "by": "node-2: 10.0.0.7", "index": node.cluster.state.index + 1},
+    )
+    assert proved.startswith("name='web' value.x=")
+    assert proved.endswith("list.groups='c,d'")
+    assert proved.isprintable()
+    assert "a proof" not in str(node.log.events)
+    assert answer.secret_id not in str(node.log.events)
+
+
+async def test_what_is_logged_of_a_login_has_an_end() -> None:
+    node = Node(lambda state: state)
+    node.judge.proves = Proved({"name": "web", "value.x": "x" * 100_000}, {"list.y": ["y" * 100] * 1000})
+    await node.work.login(REQUEST)
+    [(_, fields)] = node.log.events
+    assert len(fields["proved"]) < 400
+
+
+async def test_refused_login_is_logged_with_its_address() -> None:
+    node = Node(lambda state: state)
+    node.judge.proves = Proved({**WEB.texts, "name": "No\nName" * 1000})
+    with pytest.raises(PermissionDenied):
+        await node.work.login(REQUEST, "node-2: 10.0.0.7")
+    [(event, fields)] = node.log.events
+    assert (event, fields["method"], fields["by"]) == ("acl.login_refused", "mesh", "node-2: 10.0.0.7")
+    assert fields["reason"].isprintable()
+    assert len(fields["reason"]) < 500
+    assert "a proof" not in str(fields)
+
+
 async def test_login_survives_what_others_write_meanwhile() -> None:
     node = Node(lambda state: replace(state, index=state.index + 1))
     answer = await node.work.login(REQUEST)

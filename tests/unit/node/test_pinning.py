@@ -67,7 +67,8 @@ class Leader:
 
 
 @pytest.fixture
-def leader(cluster: FakeCluster) -> Leader:
+def leader(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> Leader:
+    monkeypatch.setattr("cluster.node.pinning._PINNED_SECONDS", 0.01)
     return Leader(cluster)
 
 

@@ -287,6 +287,23 @@ def test_bad_input_is_refused_before_anything_is_asked(api: FakeAclApi, run: Run
 
 
 @pytest.mark.parametrize(
+    ("words", "flag"),
+    [
+        ("acl set-agent-token agent", "SECRET"),
+        ("acl set-agent-token recovery", "SECRET"),
+        ("acl token create -policy-name x -secret", "--secret"),
+    ],
+)
+def test_secret_that_is_the_name_of_a_file_is_refused(
+    api: FakeAclApi, run: Run, tmp_path: Path, words: str, flag: str
+) -> None:
+    (tmp_path / "file").write_text(uuid(9))
+    result = run(f"{words} file")
+    assert f"{flag}: 'file' is the name of a file: give @FILE for its text" in result.err
+    assert (result.code, api.requests) == (Exit.USAGE, [])
+
+
+@pytest.mark.parametrize(
     ("content", "text"),
     [
         (b"top-secret\nmore", "file: holds more than one line"),

@@ -192,6 +192,25 @@ SENT: list[tuple[str, str, str, Any]] = [
             "NodeIdentities": [{"NodeName": "n1", "Datacenter": "dc1"}, {"NodeName": "m", "Datacenter": "dc2"}],
         },
     ),
+    (
+        (
+            f"token update -accessor-id {TOKEN} -policy-name other -merge-policies -role-name ops -merge-roles"
+            " -service-identity b:dc2 -merge-service-identities -node-identity m:dc2 -merge-node-identities"
+        ),
+        "PUT",
+        f"token/{TOKEN}",
+        TOKEN_THERE
+        | {
+            "Policies": [{"ID": WEB, "Name": "web"}, {"Name": "other"}],
+            "Roles": [{"ID": OPS, "Name": "ops"}, {"Name": "ops"}],
+            "ServiceIdentities": [
+                {"ServiceName": "web", "Datacenters": ["dc1"]},
+                {"ServiceName": "b", "Datacenters": ["dc2"]},
+            ],
+            "NodeIdentities": [{"NodeName": "n1", "Datacenter": "dc1"}, {"NodeName": "m", "Datacenter": "dc2"}],
+        },
+    ),
+    (f"token update -accessor-id {TOKEN} -merge-policies", "PUT", f"token/{TOKEN}", TOKEN_THERE),
     (f"token read -accessor-id {TOKEN[:8]} -meta", "GET", f"token/{TOKEN}", None),
     (f"token read -id {TOKEN} -expanded", "GET", f"token/{TOKEN}?expanded=true", None),
     ("token read -self", "GET", "token/self", None),

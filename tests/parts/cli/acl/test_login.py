@@ -1,8 +1,11 @@
 import json
 import os
+import socket
 import ssl
 import stat
+import threading
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -230,6 +233,105 @@ def test_login_by_a_certificate_over_https(run: Run, tmp_path: Path) -> None:
         result = run(f"{BY_CERTIFICATE} {flags}")
         assert (result.code, result.err) == (0, "")
         assert taken(api, UsedProofs()).texts["name"] == "web"
+
+
+@pytest.mark.parametrize("kind", ["jwt", "oidc", "whatever"])
+def test_type_that_consuls_command_takes_is_passed_over(api: FakeAclApi, run: Run, kind: str) -> None:
+    assert run(f"{LOGIN} -type {kind}").code == 0
+    assert "Type" not in api.last.body
+
+
+def test_type_that_is_none_of_a_certificate_is_refused(api: FakeAclApi, run: Run, tmp_path: Path) -> None:
+    write_pair(tmp_path)
+    result = run(f"{BY_CERTIFICATE} -type jwt")
+    assert (result.code, api.requests) == (Exit.USAGE, [])
+    assert "--type 'jwt' is not allowed with a certificate: must be tls" in result.err
+    run(f"{BY_CERTIFICATE} -type tls")
+    assert taken(api, UsedProofs()).texts["name"] == "web"
+
+
+def proxy_pair(directory: Path) -> None:
+    """A client's certificate for a proxy: nobody in the mesh."""
+    now = datetime.now(UTC).replace(microsecond=0)
+    ca = new_ca(now, 1)
+    pair = new_cert(load_ca(ca.cert_pem, ca.key_pem, now), Identity("client"), now, 1)
+    for name, text in (("ca.pem", ca.cert_pem), ("proxy.pem", pair.cert_pem), ("proxy.key", pair.key_pem)):
+        (directory / name).write_text(text)
+
+
+@pytest.mark.parametrize("flags", ["-client-cert proxy.pem -client-key proxy.key", ""])
+def test_proof_is_of_another_certificate_than_the_connection(
+    api: FakeAclApi, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: str
+) -> None:
+    write_pair(tmp_path)
+    proxy_pair(tmp_path)
+    if not flags:
+        monkeypatch.setenv("QUORUMCA_CLIENT_CERT", "proxy.pem")
+        monkeypatch.setenv("QUORUMCA_CLIENT_KEY", "proxy.key")
+    login = f"login -method ci -token-sink-file sink {flags}"
+    result = run(login)
+    assert_nothing_left(api, tmp_path, result)
+    assert "--client-cert proxy.pem cannot log in: the first certificate" in result.err
+    assert "give the one that logs in as --proof-cert and --proof-key" in result.err
+    run(f"{login} -proof-cert web.pem -proof-key web.key")
+    assert taken(api, UsedProofs()).texts["name"] == "web"
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ("-proof-cert web.pem", "--proof-cert and --proof-key must be given together"),
+        ("-proof-key web.key", "--proof-cert and --proof-key must be given together"),
+        (
+            "-proof-cert web.pem -proof-key web.key -bearer-token-file bearer",
+            "--proof-cert and --bearer-token-file cannot be given together",
+        ),
+    ],
+)
+def test_proof_in_part_or_beside_another_is_refused(
+    api: FakeAclApi, run: Run, tmp_path: Path, flags: str, said: str
+) -> None:
+    write_pair(tmp_path)
+    result = run(f"login -method ci -token-sink-file sink {flags}")
+    assert (result.code, said in result.err, api.requests) == (Exit.USAGE, True, [])
+
+
+def refuse_handshake(listening: socket.socket, context: ssl.SSLContext) -> None:
+    """As a proxy that wants another certificate; and no reset takes the alert away."""
+    connection, _ = listening.accept()
+    with connection:
+        taken, told = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = context.wrap_bio(taken, told, server_side=True)
+        while data := connection.recv(65_536):
+            taken.write(data)
+            with suppress(ssl.SSLError):
+                tls.do_handshake()
+            if told.pending:
+                connection.sendall(told.read())
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_login_whose_handshake_is_refused_has_not_been_done(run: Run, tmp_path: Path, version: ssl.TLSVersion) -> None:
+    """With TLS 1.3 the client hears of it only once its request is sent."""
+    now = datetime.now(UTC).replace(microsecond=0)
+    ca = new_ca(now, 1)
+    pair = new_cert(load_ca(ca.cert_pem, ca.key_pem, now), Identity("server"), now, 1)
+    for name, text in (("ca.pem", ca.cert_pem), ("server.pem", pair.cert_pem), ("server.key", pair.key_pem)):
+        (tmp_path / name).write_text(text)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain("server.pem", "server.key")
+    context.load_verify_locations("ca.pem")
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.minimum_version = context.maximum_version = version
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=refuse_handshake, args=(listening, context))
+        thread.start()
+        address = f"127.0.0.1:{listening.getsockname()[1]}"
+        result = run(f"{LOGIN} -http-addr https://{address} -ca-file ca.pem -tls-server-name server.dc1.consul")
+        thread.join()
+    assert (result.code, f"cannot reach https://{address}: " in result.err) == (Exit.UNREACHABLE, True)
+    assert "ALERT" in result.err.upper()
+    assert "may or may not" not in result.err
 
 
 def test_bearer_token_that_is_given_is_what_is_sent(api: FakeAclApi, run: Run, tmp_path: Path) -> None:
