@@ -5,7 +5,8 @@ VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --quiet
 NODES ?= 3
-WORKERS ?= 3
+# The tests wait more than they work: two for each core.
+WORKERS ?= 4
 SEEDS ?= 1000
 ROUNDS ?= 50
 REVOCATIONS ?= 200
