@@ -22,7 +22,7 @@ _AUDIENCE: Final = "quorumca"
 #: The shortest that there is.
 _TTL_SECONDS: Final = 60
 #: What must be left of a token that is going to expire, for all that comes before.
-_LEFT_SECONDS: Final = 6.0
+_LEFT_SECONDS: Final = 12.0
 _AGAIN_SECONDS: Final = 0.05
 _SHORTLY_SECONDS: Final = 0.15
 #: When a revocation that met an election is asked for again. One that was done and not acknowledged is so then.
