@@ -4,6 +4,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Mapping, Set
 from dataclasses import replace
 from itertools import pairwise
+from operator import attrgetter
 from typing import Any, Final, TypeVar
 
 from fsm.acl import (
@@ -47,24 +48,11 @@ T = TypeVar("T", bound=Policy | Role | Token | AuthMethod | BindingRule)
 _Key = Callable[[Any], str]
 
 
-def _policy_id(policy: Policy) -> str:
-    return policy.policy_id
-
-
-def _role_id(role: Role) -> str:
-    return role.role_id
-
-
-def _accessor(token: Token) -> str:
-    return token.accessor_id
-
-
-def _method_name(method: AuthMethod) -> str:
-    return method.name
-
-
-def _rule_id(rule: BindingRule) -> str:
-    return rule.rule_id
+_policy_id: Final[_Key] = attrgetter("policy_id")
+_role_id: Final[_Key] = attrgetter("role_id")
+_accessor: Final[_Key] = attrgetter("accessor_id")
+_method_name: Final[_Key] = attrgetter("name")
+_rule_id: Final[_Key] = attrgetter("rule_id")
 
 
 def _place(table: tuple[T, ...], key: str, key_of: _Key) -> tuple[int, T | None]:
@@ -82,6 +70,11 @@ _KEYS: Final[Mapping[str, _Key]] = {
     "methods": _method_name,
     "binding_rules": _rule_id,
 }
+
+
+def find(acl: Acl, table: str, key: str) -> Any:
+    """The one with this ID, or name of a method, in the table of this name; None: there is none."""
+    return _place(getattr(acl, table), key, _KEYS[table])[1]
 
 
 def broken_order(acl: Acl) -> str | None:

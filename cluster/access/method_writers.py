@@ -16,6 +16,7 @@ from cluster.access.secret_ids import Sealer, key_sealed_again, new_id
 from cluster.access.selector import SelectorRefused, parse_selector
 from cluster.base.errors import BadRequest, NotFound
 from fsm.acl import Acl, AuthMethod, BindingRule, BindType, Locality, MethodType, SetAuthMethod, SetBindingRule
+from fsm.acl_rules import find
 from fsm.fields import MAX_REASON
 from providers.config.durations import SECOND, format_duration
 
@@ -97,7 +98,7 @@ class MethodWriter:
             raise BadRequest("BindingRule ID in URL and payload do not match")
         if not rule_id and given.id:
             raise BadRequest("Cannot specify the ID when creating a new binding rule")
-        old = next((rule for rule in acl.binding_rules if rule.rule_id == rule_id), None) if rule_id else None
+        old: BindingRule | None = find(acl, "binding_rules", rule_id)
         if rule_id and old is None:
             raise NotFound(f"cannot find binding rule {rule_id}")
         if old is not None and given.auth_method not in ("", old.auth_method):
@@ -152,7 +153,8 @@ def is_method_name(text: str) -> bool:
 
 
 def find_method(acl: Acl, name: str) -> AuthMethod | None:
-    return next((method for method in acl.methods if method.name == name), None)
+    found: AuthMethod | None = find(acl, "methods", name)
+    return found
 
 
 def _purpose(name: str) -> str:

@@ -40,6 +40,7 @@ from fsm.acl import (
     Token,
     is_identity_name,
 )
+from fsm.acl_rules import find
 from providers.config.durations import SECOND, format_duration
 
 HIDDEN: Final = "<hidden>"
@@ -72,7 +73,7 @@ def set_policy(acl: Acl, policy_id: str, given: PolicyInput) -> SetPolicy:
         if given.id:
             raise BadRequest("Cannot specify the ID when creating a new policy")
         return SetPolicy(_policy(acl, new_id(), given))
-    old = next((policy for policy in acl.policies if policy.policy_id == policy_id), None)
+    old: Policy | None = find(acl, "policies", policy_id)
     if old is None:
         raise NotFound(f"cannot find policy {policy_id}")
     new = _policy(acl, policy_id, given)
@@ -89,7 +90,7 @@ def _policy(acl: Acl, policy_id: str, given: PolicyInput) -> Policy:
     name = given.name
     if not name:
         raise BadRequest("Invalid Policy: no Name is set")
-    own = next((policy for policy in acl.policies if policy.policy_id == policy_id), None)
+    own: Policy | None = find(acl, "policies", policy_id)
     if own is None or own.name != name:  # a builtin one keeps its name, which nobody may give
         _check_policy_name(name)
     if any(policy.name == name and policy.policy_id != policy_id for policy in acl.policies):
@@ -128,7 +129,7 @@ def set_role(acl: Acl, role_id: str, given: RoleInput) -> SetRole:
         raise BadRequest("Role ID in URL and payload do not match")
     if not role_id and given.id:
         raise BadRequest("Cannot specify the ID when creating a new role")
-    old = next((role for role in acl.roles if role.role_id == role_id), None) if role_id else None
+    old: Role | None = find(acl, "roles", role_id)
     if role_id and old is None:
         raise NotFound(f"cannot find role {role_id}")
     if not given.name:
@@ -216,7 +217,7 @@ def management_token(secret_id: str, description: str, hashed: Hashed, now: int)
 
 def find_token(acl: Acl, accessor_id: str, now: float) -> Token | None:
     """Raises: PermissionDenied for one that has expired."""
-    found = next((token for token in acl.tokens if token.accessor_id == accessor_id), None)
+    found: Token | None = find(acl, "tokens", accessor_id)
     if found is not None and found.is_expired(now):
         raise PermissionDenied("token has expired: ACL not found")
     return found

@@ -246,12 +246,10 @@ class Leader:
             self._log(event, root=root.root_id, not_after=root.not_after, days_left=int(left // 86_400))
 
     async def _changed(self, term: int, state: State, known: Renewal, seconds: float) -> None:
-        """Until leadership is lost, the CA's state changes, a renewal is wanted, or the time is over."""
+        """Until leadership or the time is over, the CA changes, access control may begin, or a renewal is wanted."""
         replica = self._replica
-        signals = (
-            *(replica.leadership_changed, replica.changed[Area.CA], replica.acl_known),
-            self._authority.renewal_wanted,
-        )
+        news = (replica.changed[Area.CA], replica.acl_known, self._authority.renewal_wanted)
+        signals = (replica.leadership_changed, *news)
 
         def is_same() -> bool:
             is_news = self._known(state) != known

@@ -24,7 +24,8 @@ from cluster.http.errors import NoToken, read_status
 from cluster.http.gate import Inside, Needs, Open, RouteAccess, caller_of
 from cluster.http.query import Query, refuse_divisions, shown
 from cluster.http.render import json_response
-from fsm.acl import Acl, AuthMethod, BindingRule, Policy, Role, Token
+from fsm.acl import Acl, AuthMethod, BindingRule, Policy, Token
+from fsm.acl_rules import find
 
 Json = dict[str, Any]
 T = TypeVar("T")
@@ -149,7 +150,9 @@ async def _own_news(api: Api, options: QueryOptions, accessor_id: str) -> ReadPo
 
 
 def _has_seen(acl: Acl, accessor_id: str, index: int) -> bool:
-    return any(token.accessor_id == accessor_id and token.modify_index <= index for token in acl.tokens)
+    """One look for each change of any token and each who waits: not one through all of them."""
+    token = find(acl, _TOKENS, accessor_id)
+    return token is not None and token.modify_index <= index
 
 
 def _whole(api: Api, query: Query, acl: Acl, token: Token, secret_id: str) -> Json:
@@ -181,15 +184,28 @@ def _is_wanted(value: Any, query: Query) -> bool:
     return True
 
 
-def _getter(
-    table: str, what: str, key_of: Callable[[Any], str], one: Callable[[Any, render.Names], Json], missing: str = ""
-) -> Handler:
-    """`missing`: what names one, if it is not what else does."""
+def _getter(table: str, what: str, one: Callable[[Any, render.Names], Json]) -> Handler:
+    return _got(what, _MISSING[table], one, table, lambda acl, key: find(acl, table, key))
 
+
+def _getter_by_name(table: str, what: str, one: Callable[[Any, render.Names], Json]) -> Handler:
+    def named(acl: Acl, name: str) -> Any:
+        return next((value for value in getattr(acl, table) if value.name == name), None)
+
+    return _got(what, f"{what} name", one, table, named)
+
+
+def _got(
+    what: str,
+    missing: str,
+    one: Callable[[Any, render.Names], Json],
+    table: str,
+    found: Callable[[Acl, str], Any],
+) -> Handler:
     async def handle(api: Api, request: web.Request, query: Query) -> web.Response:
         point = await _point(api, request, query, table)
-        acl, key = point.state.acl, _key(request, missing or _MISSING[table])
-        value = next((value for value in getattr(acl, table) if key_of(value) == key), None)
+        acl = point.state.acl
+        value = found(acl, _key(request, missing))
         if value is None:
             raise NotFound(f"Requested {what} does not exist: ACL not found")
         return _answer(point, query, one(value, render.Names.of(acl)), table)
@@ -335,35 +351,11 @@ def _no_uuid(text: str, what: str) -> str:
     raise BadRequest(f"{what} {shown(text)} is not a valid UUID")
 
 
-def _find(acl: Acl, table: str, key: str, key_of: Callable[[Any], str]) -> Any:
-    found = next((value for value in getattr(acl, table) if key_of(value) == key), None)
+def _find(acl: Acl, table: str, key: str) -> Any:
+    found = find(acl, table, key)
     if found is None:
         raise NotFound(f"{key} was deleted by somebody else meanwhile")
     return found
-
-
-def _policy_id(policy: Policy) -> str:
-    return policy.policy_id
-
-
-def _policy_name(policy: Policy) -> str:
-    return policy.name
-
-
-def _role_id(role: Role) -> str:
-    return role.role_id
-
-
-def _role_name(role: Role) -> str:
-    return role.name
-
-
-def _method_name(method: AuthMethod) -> str:
-    return method.name
-
-
-def _rule_id(rule: BindingRule) -> str:
-    return rule.rule_id
 
 
 def _policy(policy: Policy, _names: render.Names) -> Json:
@@ -387,19 +379,19 @@ def _rule(rule: BindingRule, _names: render.Names) -> Json:
 
 
 def _written_policy(acl: Acl, key: str) -> Json:
-    return render.policy_object(_find(acl, "policies", key, _policy_id))
+    return render.policy_object(_find(acl, "policies", key))
 
 
 def _written_role(acl: Acl, key: str) -> Json:
-    return render.role_object(_find(acl, "roles", key, _role_id), render.Names.of(acl))
+    return render.role_object(_find(acl, "roles", key), render.Names.of(acl))
 
 
 def _written_method(acl: Acl, key: str) -> Json:
-    return render.method_object(_find(acl, "methods", key, _method_name))
+    return render.method_object(_find(acl, "methods", key))
 
 
 def _written_rule(acl: Acl, key: str) -> Json:
-    return render.rule_object(_find(acl, "binding_rules", key, _rule_id))
+    return render.rule_object(_find(acl, "binding_rules", key))
 
 
 _A: Final = "/v1/acl"
@@ -441,24 +433,24 @@ ROUTES: Final = (
     _change(_PUT, "token/{id}/clone", clone_token),
     _read("tokens", list_tokens),
     _change(_PUT, "policy", _putter("policies", _written_policy)),
-    _read("policy/name/{id:.*}", _getter("policies", "policy", _policy_name, _policy, "policy name")),
-    _read("policy/{id:.*}", _getter("policies", "policy", _policy_id, _policy)),
+    _read("policy/name/{id:.*}", _getter_by_name("policies", "policy", _policy)),
+    _read("policy/{id:.*}", _getter("policies", "policy", _policy)),
     _change(_PUT, "policy/{id:.*}", _putter("policies", _written_policy)),
     _change(_DELETE, "policy/{id:.*}", _deleter("policies")),
     _read("policies", _lister("policies", _policy_stub)),
     _change(_PUT, "role", _putter("roles", _written_role)),
-    _read("role/name/{id:.*}", _getter("roles", "role", _role_name, render.role_object, "role name")),
-    _read("role/{id:[^/]*}", _getter("roles", "role", _role_id, render.role_object)),
+    _read("role/name/{id:.*}", _getter_by_name("roles", "role", render.role_object)),
+    _read("role/{id:[^/]*}", _getter("roles", "role", render.role_object)),
     _change(_PUT, "role/{id:[^/]*}", _putter("roles", _written_role)),
     _change(_DELETE, "role/{id:[^/]*}", _deleter("roles")),
     _read("roles", _lister("roles", render.role_object)),
     _change(_PUT, "auth-method", _putter("methods", _written_method)),
-    _read("auth-method/{id:.*}", _getter("methods", "auth method", _method_name, _method)),
+    _read("auth-method/{id:.*}", _getter("methods", "auth method", _method)),
     _change(_PUT, "auth-method/{id:.*}", _putter("methods", _written_method)),
     _change(_DELETE, "auth-method/{id:.*}", _deleter("methods")),
     _read("auth-methods", _lister("methods", _method_stub)),
     _change(_PUT, "binding-rule", _putter("binding_rules", _written_rule)),
-    _read("binding-rule/{id:[^/]*}", _getter("binding_rules", "binding rule", _rule_id, _rule)),
+    _read("binding-rule/{id:[^/]*}", _getter("binding_rules", "binding rule", _rule)),
     _change(_PUT, "binding-rule/{id:[^/]*}", _putter("binding_rules", _written_rule)),
     _change(_DELETE, "binding-rule/{id:[^/]*}", _deleter("binding_rules")),
     _read("binding-rules", _lister("binding_rules", _rule)),

@@ -1,7 +1,7 @@
 """What each command of access control does to the state, and when it is refused."""
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -28,7 +28,7 @@ from fsm.acl import (
     SetToken,
     Token,
 )
-from fsm.acl_rules import broken_order
+from fsm.acl_rules import broken_order, find
 from fsm.apply import apply
 from fsm.ca import Reseal
 from fsm.commands import Applied, Command, Rejected, RestoreCA
@@ -265,3 +265,18 @@ def test_new_data_key_seals_the_key_and_every_method_again() -> None:
     after = applied(state, Reseal(state.ca_index, seal, state.providers, key, methods))
     assert after.acl == replace(state.acl, key=key, methods=methods)
     assert samples.ready().acl == Acl()
+
+
+class Unwalked(tuple[Token, ...]):
+    """A table that nobody goes through from end to end."""
+
+    def __iter__(self) -> Iterator[Token]:
+        raise AssertionError("it is looked through, for each who waits and each login")
+
+
+def test_what_is_looked_up_by_its_key_is_found_without_a_look_at_all() -> None:
+    tokens = Unwalked(replace(token(1), accessor_id=uuid(number)) for number in range(1, 100))
+    acl = replace(Acl(), tokens=tokens)
+    for number in (1, 50, 99):
+        assert find(acl, "tokens", uuid(number)) is tokens[number - 1]
+    assert find(acl, "tokens", uuid(0)) is find(acl, "tokens", uuid(100)) is find(Acl(), "tokens", uuid(1)) is None
